@@ -1,0 +1,274 @@
+//! The cache of what the datastore says: which interface belongs to which workload, and the names of the policies.
+//! A datastore follower writes it, each scrape reads it; it outlives every outage of the datastore.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A workload endpoint of this node, as far as metrics name it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Workload {
+    /// `spec.interfaceName`: the node's end of the veth pair.
+    pub interface: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `spec.pod`; empty for workloads that are not Kubernetes pods.
+    pub pod: String,
+    /// The label `app`; empty without one.
+    pub app: String,
+    /// `spec.ipNetworks` as the `ip` label shows them (see [`ip_label`]).
+    pub ip: String,
+    /// `spec.node`.
+    pub node: String,
+    /// `spec.orchestrator`: `k8s`, `cni`, `openstack`, …
+    pub orchestrator: String,
+    /// `spec.serviceAccountName`, else the label `projectcalico.org/serviceaccount`.
+    pub service_account: String,
+}
+
+/// The value of the `ip` label: the networks sorted as text, a `/32` cut, joined by commas.
+pub fn ip_label<'a>(networks: impl IntoIterator<Item = &'a str>) -> String {
+    let mut addresses: Vec<&str> = networks.into_iter().map(|n| n.strip_suffix("/32").unwrap_or(n)).collect();
+    addresses.sort_unstable();
+    addresses.join(",")
+}
+
+/// A policy by the name the datastore stores it under (etcd key, or `metadata.name`): what Felix hashes into chain names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoredPolicy {
+    /// The namespace of a NetworkPolicy, `None` for a GlobalNetworkPolicy.
+    pub namespace: Option<String>,
+    /// The stored name, e.g. `default.foo`, `knp.default.foo`.
+    pub name: String,
+}
+
+#[derive(Default)]
+struct Contents {
+    /// Workloads by the datastore's key; ordered, so that of two workloads on one interface always the same one is found.
+    workloads: BTreeMap<String, Arc<Workload>>,
+    by_interface: HashMap<String, Arc<Workload>>,
+    policies: BTreeMap<String, StoredPolicy>,
+}
+
+/// The shared cache: one follower thread writes, scrapes read. All methods are safe to call from any thread.
+#[derive(Default)]
+pub struct Inventory {
+    contents: RwLock<Contents>,
+    /// Counts changes of the policies, so that readers rebuild what they derive from them only when needed.
+    policies_version: AtomicU64,
+    policies_wanted: AtomicBool,
+    synced: AtomicBool,
+    up: AtomicBool,
+    last_event: AtomicU64,
+    resyncs: AtomicU64,
+}
+
+impl Inventory {
+    /// An empty inventory, not yet in sync.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Contents> {
+        // A poisoned lock only means that another thread panicked between two assignments; the data is still usable.
+        self.contents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Contents> {
+        self.contents.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces all workloads: the result of a full list. Keys are the datastore's.
+    pub fn replace_workloads(&self, workloads: impl IntoIterator<Item = (String, Workload)>) {
+        let workloads: BTreeMap<_, _> = workloads.into_iter().map(|(key, w)| (key, Arc::new(w))).collect();
+        let mut contents = self.write();
+        contents.by_interface = workloads.values().map(|w| (w.interface.clone(), Arc::clone(w))).collect();
+        contents.workloads = workloads;
+    }
+
+    /// Adds or replaces the workload under `key`.
+    pub fn put_workload(&self, key: &str, workload: Workload) {
+        let workload = Arc::new(workload);
+        let mut contents = self.write();
+        let before = contents.workloads.insert(key.to_owned(), Arc::clone(&workload));
+        if let Some(before) = before.filter(|before| before.interface != workload.interface) {
+            contents.forget_interface(&before.interface);
+        }
+        contents.by_interface.insert(workload.interface.clone(), workload);
+    }
+
+    /// Removes the workload under `key`, if there is one.
+    pub fn remove_workload(&self, key: &str) {
+        let mut contents = self.write();
+        if let Some(before) = contents.workloads.remove(key) {
+            contents.forget_interface(&before.interface);
+        }
+    }
+
+    /// The workload on this interface.
+    pub fn workload(&self, interface: &str) -> Option<Arc<Workload>> {
+        self.read().by_interface.get(interface).cloned()
+    }
+
+    /// All workloads with their keys, in the order of the keys.
+    pub fn workloads(&self) -> Vec<(String, Arc<Workload>)> {
+        self.read().workloads.iter().map(|(key, w)| (key.clone(), Arc::clone(w))).collect()
+    }
+
+    /// How many workloads there are.
+    pub fn workload_count(&self) -> usize {
+        self.read().workloads.len()
+    }
+
+    /// Replaces all policies: the result of a full list. Keys are the datastore's.
+    pub fn replace_policies(&self, policies: impl IntoIterator<Item = (String, StoredPolicy)>) {
+        self.write().policies = policies.into_iter().collect();
+        self.policies_version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Adds or replaces the policy under `key`.
+    pub fn put_policy(&self, key: &str, policy: StoredPolicy) {
+        let before = self.write().policies.insert(key.to_owned(), policy.clone());
+        if before.as_ref() != Some(&policy) {
+            self.policies_version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Removes the policy under `key`, if there is one.
+    pub fn remove_policy(&self, key: &str) {
+        if self.write().policies.remove(key).is_some() {
+            self.policies_version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// All policies, in the order of their keys.
+    pub fn policies(&self) -> Vec<StoredPolicy> {
+        self.read().policies.values().cloned().collect()
+    }
+
+    /// Changes whenever [`Inventory::policies`] may have changed.
+    pub fn policies_version(&self) -> u64 {
+        self.policies_version.load(Ordering::Acquire)
+    }
+
+    /// Asks the follower for the policies too: said by a scrape that met a policy chain without a name (Calico ≤ 3.21).
+    pub fn want_policies(&self) {
+        self.policies_wanted.store(true, Ordering::Release);
+    }
+
+    /// Whether a scrape asked for the policies. Once true, it stays true.
+    pub fn policies_wanted(&self) -> bool {
+        self.policies_wanted.load(Ordering::Acquire)
+    }
+
+    /// Says that a full list has been taken over, and counts it unless it was the first.
+    pub fn mark_synced(&self) {
+        if self.synced.swap(true, Ordering::AcqRel) {
+            self.resyncs.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a full list was ever taken over.
+    pub fn synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// Says whether the datastore answers at present.
+    pub fn set_up(&self, up: bool) {
+        self.up.store(up, Ordering::Release);
+    }
+
+    /// Whether the datastore answers at present.
+    pub fn up(&self) -> bool {
+        self.up.load(Ordering::Acquire)
+    }
+
+    /// Notes that the datastore said something just now (a list, an event, a progress notification).
+    pub fn touch(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_event.store(now.as_secs(), Ordering::Relaxed);
+    }
+
+    /// When the datastore last said something: seconds since the epoch, 0 for never.
+    pub fn last_event(&self) -> u64 {
+        self.last_event.load(Ordering::Relaxed)
+    }
+
+    /// How many full lists were taken over after the first.
+    pub fn resyncs(&self) -> u64 {
+        self.resyncs.load(Ordering::Relaxed)
+    }
+}
+
+impl Contents {
+    /// Drops `interface`, or gives it back to another workload that has it too.
+    fn forget_interface(&mut self, interface: &str) {
+        match self.workloads.values().rfind(|w| w.interface == interface) {
+            Some(other) => self.by_interface.insert(interface.to_owned(), Arc::clone(other)),
+            None => self.by_interface.remove(interface),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(interface: &str, pod: &str) -> Workload {
+        Workload { interface: interface.into(), pod: pod.into(), ..Workload::default() }
+    }
+
+    #[test]
+    fn ip_label_sorts_as_text_and_cuts_only_slash_32() {
+        assert_eq!(ip_label(["10.0.0.9/32", "10.0.0.10/32"]), "10.0.0.10,10.0.0.9");
+        assert_eq!(ip_label(["fd00::1/128", "10.0.0.0/24"]), "10.0.0.0/24,fd00::1/128");
+        assert_eq!(ip_label([]), "");
+    }
+
+    #[test]
+    fn a_workload_that_changes_its_interface_leaves_the_old_one() {
+        let inventory = Inventory::new();
+        inventory.put_workload("a", on("cali1", "web"));
+        inventory.put_workload("a", on("cali2", "web"));
+        assert_eq!(inventory.workload("cali1"), None);
+        assert_eq!(inventory.workload("cali2").unwrap().pod, "web");
+    }
+
+    #[test]
+    fn an_interface_goes_back_to_the_workload_that_still_has_it() {
+        let inventory = Inventory::new();
+        inventory.put_workload("a", on("cali1", "old"));
+        inventory.put_workload("b", on("cali1", "new"));
+        assert_eq!(inventory.workload("cali1").unwrap().pod, "new");
+        inventory.remove_workload("b");
+        assert_eq!(inventory.workload("cali1").unwrap().pod, "old");
+        inventory.remove_workload("a");
+        assert_eq!(inventory.workload("cali1"), None);
+    }
+
+    #[test]
+    fn a_list_replaces_everything_and_only_later_ones_count_as_resyncs() {
+        let inventory = Inventory::new();
+        inventory.put_workload("a", on("cali1", "gone"));
+        inventory.replace_workloads([("b".to_owned(), on("cali2", "here"))]);
+        inventory.mark_synced();
+        assert_eq!(inventory.workload("cali1"), None);
+        assert_eq!(inventory.workload_count(), 1);
+        assert_eq!(inventory.resyncs(), 0);
+        inventory.mark_synced();
+        assert_eq!(inventory.resyncs(), 1);
+    }
+
+    #[test]
+    fn the_policies_version_moves_only_with_the_policies() {
+        let inventory = Inventory::new();
+        let policy = StoredPolicy { namespace: None, name: "default.foo".into() };
+        inventory.put_policy("p", policy.clone());
+        let version = inventory.policies_version();
+        inventory.put_policy("p", policy);
+        assert_eq!(inventory.policies_version(), version);
+        inventory.remove_policy("p");
+        assert_ne!(inventory.policies_version(), version);
+    }
+}

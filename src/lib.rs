@@ -1,0 +1,19 @@
+//! Which Calico policy accepts or drops each workload's packets, and how many?
+//!
+//! The modules in the order in which data flows; nothing reaches around a neighbour:
+//!
+//! ```text
+//!  kernel ──► Ruleset ──► Pipelines ──► Ledger ──► Totals ──► text
+//!  (iptables) (ruleset)   (felix)      (ledger)  (attribution) (metrics, server)
+//!                                                    ▲
+//!  datastore ──► Inventory (RwLock) ─────────────────┘
+//!  (etcd)        (inventory)
+//! ```
+//!
+//! Reading (child process, sockets, files) stays at the edges; everything between is pure, so that each stage is
+//! tested on captured input without root.
+
+pub mod config;
+pub mod etcd;
+pub mod inventory;
+pub mod log;

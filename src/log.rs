@@ -1,0 +1,1 @@
+//! Log lines on standard error, one a line, in logfmt or JSON.
