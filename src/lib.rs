@@ -16,4 +16,4 @@
 pub mod config;
 pub mod etcd;
 pub mod inventory;
-pub mod log;
+pub mod logging;
