@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::felix::{Direction, DropReason};
 
 /// How a policy, or several, decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verdict {
     /// Accepted.
     Accept,
