@@ -17,3 +17,5 @@ pub mod config;
 pub mod etcd;
 pub mod inventory;
 pub mod logging;
+pub mod process;
+pub mod singleflight;
