@@ -13,9 +13,11 @@
 //! Reading (child process, sockets, files) stays at the edges; everything between is pure, so that each stage is
 //! tested on captured input without root.
 
+pub mod app;
 pub mod config;
 pub mod etcd;
 pub mod inventory;
 pub mod logging;
 pub mod process;
+pub mod server;
 pub mod singleflight;
