@@ -14,7 +14,7 @@ use crate::config::{Config, Remark};
 use crate::inventory::Inventory;
 use crate::logging;
 use crate::process::Process;
-use crate::server::{self, Application, Limits};
+use crate::server::{Application, Limits, Listener};
 use crate::singleflight::SingleFlight;
 
 /// Why the program stopped: what failed, and the error.
@@ -61,13 +61,14 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     // SEAM: start the datastore's follower here; it writes `inventory`.
 
     let (address, port) = (config.listen_address, config.port);
-    let listener = server::bind(address, port).map_err(Failure::new(format!("listening on {address}, port {port},")))?;
-    if let Ok(address) = listener.local_addr() {
+    let listener =
+        Listener::bind(address, port, Limits::default()).map_err(Failure::new(format!("listening on {address}, port {port},")))?;
+    if let Ok(address) = listener.address() {
         log::info!("listening on {address}");
     }
     // SEAM: replace `Placeholder` by the scraper.
     let app = Placeholder { node_name: config.node_name, inventory, flight: SingleFlight::new() };
-    server::serve(&listener, Arc::new(app), Limits::default()).map_err(Failure::new("serving HTTP"))
+    listener.serve(Arc::new(app)).map_err(Failure::new("serving HTTP"))
 }
 
 /// As process 1 of a container, a process without handlers is immune to SIGTERM. There is nothing to save: exit at once.

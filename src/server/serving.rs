@@ -19,18 +19,7 @@ use std::time::{Duration, Instant};
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
 use super::routes::{self, Ask, Reply};
-use super::{Application, socket};
-
-/// How patient the server is with its clients.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// A connection on which nothing arrives for so long is closed.
-    pub silence: Duration,
-    /// A connection whose reader takes nothing for so long is closed.
-    pub stall: Duration,
-    /// A response that is not delivered by then is broken off.
-    pub response: Duration,
-}
+use super::{Application, Limits};
 
 /// Responses are written on these threads, so a slow reader occupies one until [`Limits`] end it.
 const HANDLERS: usize = 4;
@@ -41,12 +30,8 @@ const FAILURES: u32 = 120;
 /// So many connections lost to requests that cannot be dropped (see [`Lost`]), and the process gives up.
 const LOSSES: usize = 64;
 
-/// Serves on this listener until that is no longer possible.
-///
-/// # Errors
-/// Threads cannot be started, or accepting keeps failing. The caller should end the process with an error.
-pub fn serve(listener: &TcpListener, app: Arc<dyn Application>, limits: Limits) -> io::Result<Infallible> {
-    socket::limit(listener, &limits)?;
+/// See [`super::Listener::serve`].
+pub(super) fn serve(listener: &TcpListener, app: Arc<dyn Application>, limits: Limits) -> io::Result<Infallible> {
     let lost = Arc::new(Lost::default());
     let jobs = start_handlers(&app, limits, &lost)?;
     let mut failures = 0;

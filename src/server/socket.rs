@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::time::Duration;
+use std::os::fd::OwnedFd;
 
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -13,14 +13,11 @@ use super::Limits;
 const BACKLOG: i32 = 128;
 
 /// Listens. `::` means all addresses, IPv4's too, and falls back to IPv4 alone where the kernel has no IPv6.
-///
-/// # Errors
-/// The address is in use, not one of this host's, or may not be bound.
-pub fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
-    match listen(SocketAddr::new(address, port)) {
+pub(super) fn bind(address: IpAddr, port: u16, limits: &Limits) -> io::Result<TcpListener> {
+    match listen(SocketAddr::new(address, port), limits) {
         Err(error) if address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && is_without_ipv6(&error) => {
             log::info!("no IPv6 here ({error}), listening on IPv4 only");
-            listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
+            listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port), limits)
         }
         result => result,
     }
@@ -32,7 +29,7 @@ fn is_without_ipv6(error: &io::Error) -> bool {
     [Some(rustix::io::Errno::AFNOSUPPORT), Some(rustix::io::Errno::ADDRNOTAVAIL)].contains(&errno)
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Connections of a previous process may still be in TIME_WAIT.
@@ -41,19 +38,16 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         // Whatever net.ipv6.bindv6only says: `::` is all addresses here.
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
+    limit(&socket, limits)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(TcpListener::from(socket))
 }
 
-/// Sets on the listener what tiny_http cannot set on connections; on Linux they inherit it.
-pub(super) fn limit(listener: &TcpListener, limits: &Limits) -> io::Result<()> {
-    sockopt::set_socket_timeout(listener, Timeout::Recv, Some(limits.silence))?;
-    sockopt::set_socket_timeout(listener, Timeout::Send, Some(limits.stall))?;
-    // A peer that vanished without a word is noticed while its connection is idle.
-    sockopt::set_socket_keepalive(listener, true)?;
-    sockopt::set_tcp_keepidle(listener, Duration::from_secs(30))?;
-    sockopt::set_tcp_keepintvl(listener, Duration::from_secs(10))?;
-    sockopt::set_tcp_keepcnt(listener, 3)?;
+/// Sets on the listener what tiny_http cannot set on connections; on Linux they inherit it, also those that come before
+/// the first accept.
+fn limit(socket: &OwnedFd, limits: &Limits) -> io::Result<()> {
+    sockopt::set_socket_timeout(socket, Timeout::Recv, Some(limits.silence))?;
+    sockopt::set_socket_timeout(socket, Timeout::Send, Some(limits.stall))?;
     Ok(())
 }
