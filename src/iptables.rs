@@ -6,14 +6,16 @@ mod child;
 mod lock;
 pub mod text;
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{Level, info, warn};
 
 use crate::config::BackendChoice;
+use crate::logging;
 use crate::ruleset::{Backend, Family, Ruleset};
 use backend::{Finding, Selection};
 use child::ChildError;
@@ -111,7 +113,8 @@ struct Program {
 pub struct Iptables {
     options: Options,
     selection: Selection,
-    /// What was said of the lock already.
+    /// What plain `iptables-save` programs said they are, so that they are asked once.
+    kinds: HashMap<PathBuf, Backend>,
     lock_missing: bool,
     lock_timeouts: u64,
 }
@@ -119,7 +122,7 @@ pub struct Iptables {
 impl Iptables {
     /// A reader; nothing is looked for yet.
     pub fn new(options: Options) -> Self {
-        Iptables { options, selection: Selection::default(), lock_missing: false, lock_timeouts: 0 }
+        Iptables { options, selection: Selection::default(), kinds: HashMap::new(), lock_missing: false, lock_timeouts: 0 }
     }
 
     /// How often the lock was waited for in vain.
@@ -185,7 +188,7 @@ impl Iptables {
     }
 
     /// The programs to run, of back ends that the kernel has.
-    fn programs(&self) -> Result<Vec<Program>, ReadError> {
+    fn programs(&mut self) -> Result<Vec<Program>, ReadError> {
         let mut programs = Vec::new();
         let mut any = false;
         for backend in [Backend::Nft, Backend::Legacy] {
@@ -205,14 +208,15 @@ impl Iptables {
     }
 
     /// `iptables-nft-save`, `iptables-legacy-save`, or a plain `iptables-save` that is of that kind. So does Felix (`FindBestBinary`).
-    fn program(&self, backend: Backend, family: Family) -> Option<PathBuf> {
+    fn program(&mut self, backend: Backend, family: Family) -> Option<PathBuf> {
         let stem = match family {
             Family::V4 => "iptables",
             Family::V6 => "ip6tables",
         };
         child::find(&format!("{stem}-{}-save", backend.as_str()), &self.options.search_path).or_else(|| {
             let plain = child::find(&format!("{stem}-save"), &self.options.search_path)?;
-            (backend_of(&plain) == backend).then_some(plain)
+            let kind = *self.kinds.entry(plain.clone()).or_insert_with(|| backend_of(&plain));
+            (kind == backend).then_some(plain)
         })
     }
 
@@ -251,7 +255,9 @@ impl Iptables {
             Ok((lock, waited)) => Ok((Some(lock), waited)),
             Err(error @ LockError::Open(..)) => {
                 if !std::mem::replace(&mut self.lock_missing, true) {
-                    warn!("{error}; reading without it, so counters may be wrong while rules are being written: mount it (XTABLES_LOCKFILE)");
+                    warn!(
+                        "{error}; reading without it, so counters may be wrong while rules are being written: mount it (XTABLES_LOCKFILE)"
+                    );
                 }
                 Ok((None, Duration::ZERO))
             }
@@ -290,7 +296,8 @@ fn save(program: &Program) -> Result<Ruleset, ReadError> {
     });
     result.map_err(|error| ReadError::Child(program.path.clone(), error))?;
     if let Some(line) = parser.first_unreadable() {
-        crate::logging::once("unreadable line", || warn!("{}: a line that is no rule is skipped: {line:?}", program.path.display()));
+        let message = format_args!("{}: a line that is no rule is skipped: {line:?}", program.path.display());
+        logging::once(Level::Warn, &format!("unreadable {}", program.path.display()), message);
     }
     parser.finish().map_err(|error| ReadError::Text(program.path.clone(), error))
 }

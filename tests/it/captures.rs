@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::support::fixture;
 
-const CAPTURES: [(&str, Backend); 9] = [
+const CAPTURES: [(&str, Backend); 10] = [
     ("v3.25.2-nft", Backend::Nft),
     ("v3.27.5-legacy", Backend::Legacy),
     ("v3.28.5-legacy", Backend::Legacy),
@@ -20,6 +20,7 @@ const CAPTURES: [(&str, Backend); 9] = [
     ("v3.31.7-nft-flowlogs", Backend::Nft),
     ("v3.32.1-legacy", Backend::Legacy),
     ("v3.32.1-legacy-flowlogs", Backend::Legacy),
+    ("v3.32.1-olddata-legacy", Backend::Legacy),
     ("v3.32.1-nft", Backend::Nft),
 ];
 
