@@ -15,5 +15,6 @@
 
 pub mod config;
 pub mod etcd;
+pub mod follow;
 pub mod inventory;
 pub mod logging;
