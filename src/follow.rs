@@ -17,7 +17,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// being reachable again, and a refused connection costs nobody anything. Lists are not repeated this fast: after a short
 /// absence the watch resumes.
 const LONGEST_DELAY_AWAY: Duration = Duration::from_secs(1);
-/// An attempt that lasted this long was a success, however it ended: the delays start anew.
+/// A list that held for less than this was of little use: the next one is delayed.
 const LASTING: Duration = Duration::from_secs(10);
 
 /// One range of a datastore that can be listed, then watched from where the list ended.
@@ -89,13 +89,14 @@ struct Follow<S: Source> {
     standing: Standing,
     position: Option<S::Position>,
     listed: Option<Instant>,
-    backoff: Backoff,
+    failures: Backoff,
+    relists: Backoff,
 }
 
 impl<S: Source> Follow<S> {
     fn new(source: S, inventory: Arc<Inventory>) -> Self {
         let standing = Standing { name: source.name().to_owned(), inventory, trouble: None };
-        Follow { source, standing, position: None, listed: None, backoff: Backoff::default() }
+        Follow { source, standing, position: None, listed: None, failures: Backoff::default(), relists: Backoff::default() }
     }
 
     /// One list or one watch; returns how long to wait before the next step.
@@ -111,6 +112,7 @@ impl<S: Source> Follow<S> {
             Ok(position) => {
                 self.position = Some(position);
                 self.listed = Some(Instant::now());
+                self.failures.reset();
                 self.standing.heard();
                 Duration::ZERO
             }
@@ -119,11 +121,10 @@ impl<S: Source> Follow<S> {
     }
 
     fn watch(&mut self, mut position: S::Position) -> Duration {
-        let began = Instant::now();
-        let ended = self.source.watch(&mut position, &mut || self.standing.heard());
-        if began.elapsed() >= LASTING {
-            self.backoff.reset();
-        }
+        let ended = self.source.watch(&mut position, &mut || {
+            self.failures.reset();
+            self.standing.heard();
+        });
         match ended {
             Ended::Quiet => {
                 self.position = Some(position);
@@ -137,18 +138,20 @@ impl<S: Source> Follow<S> {
         }
     }
 
-    /// At once, unless the last list is so recent that something is wrong (members that disagree): then with a delay.
+    /// At once, unless the last list did not hold for long either (members that disagree, frames too large to keep): lists are
+    /// dear, so they must not follow one another.
     fn relist(&mut self, reason: &str) -> Duration {
         log::info!("{}: listing again: {reason}", self.standing.name);
-        match self.listed {
-            Some(at) if at.elapsed() < LASTING => self.backoff.next(Patience::Repair),
-            _ => Duration::ZERO,
+        if self.listed.is_some_and(|at| at.elapsed() < LASTING) {
+            return self.relists.next(Patience::Repair);
         }
+        self.relists.reset();
+        Duration::ZERO
     }
 
     fn failed(&mut self, failure: Failure) -> Duration {
         self.standing.failed(failure.reason);
-        self.backoff.next(failure.patience)
+        self.failures.next(failure.patience)
     }
 
     fn panicked(&mut self) -> Duration {
@@ -285,10 +288,21 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_does_not_hold_is_not_repeated_at_once() {
-        let mut follow = follow([Script::List(Ok(1)), Script::Watch(Ended::Relist("future revision".into()))]);
+    fn lists_that_do_not_hold_follow_one_another_more_and_more_slowly() {
+        let again = || [Script::List(Ok(1)), Script::Watch(Ended::Relist("future revision".into()))];
+        let mut follow = follow((0..8).flat_map(|_| again()));
+        let delays: Vec<_> = (0..8).map(|_| follow.step() + follow.step()).collect();
+        assert!(delays[0] > Duration::ZERO && delays[0] <= FIRST_DELAY, "{delays:?}");
+        assert!(delays[7] >= LONGEST_DELAY / 2, "{delays:?}");
+    }
+
+    #[test]
+    fn after_something_was_heard_the_delays_start_anew() {
+        let away = || Script::Watch(Ended::Failed(failure(Patience::Repair)));
+        let mut follow = follow([Script::List(Ok(1))].into_iter().chain((0..9).map(|_| away())));
         follow.step();
-        assert!(follow.step() > Duration::ZERO);
+        // The scripted watch hears something each time before it fails.
+        assert!((0..9).all(|_| follow.step() <= FIRST_DELAY));
     }
 
     #[test]

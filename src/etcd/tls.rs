@@ -98,7 +98,8 @@ pub(super) fn explain(error: &rustls::Error, config: &EtcdConfig) -> String {
         None => format!("the system's certificates ({CA_VARIABLE} is not set)"),
     };
     match error {
-        rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => {
+        // A bad signature is a CA of the same name with another key: one that was made anew.
+        rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
             format!("its certificate was not issued by any CA in {ca}: name the CA that issued etcd's server certificate")
         }
         rustls::Error::InvalidCertificate(bad) => format!("its certificate is not acceptable: {bad}"),
