@@ -267,6 +267,12 @@ impl Gateway {
             ureq::Error::Rustls(error) => Error::Tls { endpoint, why: tls::explain(&error, &self.config) },
             ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(inner) => Error::Tls { endpoint, why: tls::explain(inner, &self.config) },
+                // Also what TLS to a plain port of etcd ends in, and the other way round.
+                None if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+                    let other = if endpoint.starts_with("https:") { "http://" } else { "https://" };
+                    let why = format!("it closed the connection; if this goes on, check that the endpoint is not {other}");
+                    Error::Unreachable { endpoint, why }
+                }
                 None => Error::Unreachable { endpoint, why: error.to_string() },
             },
             other => Error::Unreachable { endpoint, why: other.to_string() },
