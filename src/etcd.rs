@@ -6,13 +6,15 @@
 //! etcd's compactions, but it would bring every value of every kind to every node, and need a role that may read them. What
 //! remains is the churn of other nodes' endpoints, for which etcd has no filter: the node comes after the namespace in keys.
 //!
-//! A list asks for keys only and then, at the same revision, for the values under this node's keys.
+//! A list asks for keys only, leaving out as many of other nodes as it can, and then, at the same revision, for the values
+//! under this node's keys.
 
 mod error;
 mod gateway;
 mod kinds;
 mod messages;
 mod objects;
+mod sweep;
 mod tls;
 mod watch;
 
@@ -29,7 +31,8 @@ use crate::follow::{self, Ended, Failure, Source};
 use crate::inventory::Inventory;
 use gateway::Gateway;
 use kinds::{Kind, Policies, Workloads};
-use messages::{Event, KeyRange, RangeRequest, RangeResponse, WatchCreateRequest, WatchFrame, WatchRequest};
+use messages::{Event, KeyRange, RangeRequest, RangeResponse, Span, WatchCreateRequest, WatchFrame, WatchRequest};
+use sweep::Page;
 use watch::{Frames, LARGEST_FRAME, Meaning, Position};
 
 /// How often to look whether a scrape has asked for the policies.
@@ -66,6 +69,19 @@ pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>
     Ok(())
 }
 
+/// One page of keys, as of `position`, which the first page sets.
+fn page_of_keys(gateway: &mut Gateway, prefix: &str, span: &Span, limit: u32, position: &mut Option<Position>) -> Result<Page, Error> {
+    let revision = position.map_or(0, |position| position.revision);
+    let request = RangeRequest { range: KeyRange::span(span), limit, revision, keys_only: true };
+    let answer = gateway.ask("/kv/range", &request, prefix)?;
+    let page: RangeResponse = serde_json::from_slice(&answer).map_err(|error| gateway.garbled(error))?;
+    let at = position.get_or_insert(Position { cluster: page.header.cluster_id, revision: page.header.revision });
+    if page.header.cluster_id != at.cluster {
+        return Err(gateway.garbled("it is a member of another cluster than the endpoint before"));
+    }
+    Ok(Page { keys: page.kvs.iter().filter_map(|kv| kv.key()).collect(), count: page.count, more: page.more })
+}
+
 /// One kind of object in etcd: the keys under its prefix.
 struct Range<K> {
     gateway: Gateway,
@@ -92,7 +108,7 @@ impl<K: Kind> Source for Range<K> {
 
     fn watch(&mut self, position: &mut Position, heard: &mut dyn FnMut()) -> Ended {
         let request = WatchCreateRequest {
-            range: KeyRange::prefix(self.kind.prefix()),
+            range: KeyRange::span(&Span::prefix(self.kind.prefix())),
             start_revision: position.revision + 1,
             progress_notify: true,
         };
@@ -121,29 +137,13 @@ impl<K: Kind> Source for Range<K> {
 impl<K: Kind> Range<K> {
     /// The keys this node is interested in, and the revision at which they were all there.
     fn list_keys(&mut self) -> Result<(Position, Vec<String>), Error> {
-        let prefix = self.kind.prefix();
-        let mut from = prefix.as_bytes().to_vec();
-        let mut position: Option<Position> = None;
-        let mut keys = Vec::new();
-        loop {
-            let request = RangeRequest {
-                range: KeyRange::prefix_from(prefix, &from),
-                limit: self.gateway.limits().page,
-                revision: position.map_or(0, |position| position.revision),
-                keys_only: true,
-            };
-            let answer = self.gateway.ask("/kv/range", &request, prefix)?;
-            let page: RangeResponse = serde_json::from_slice(&answer).map_err(|error| self.gateway.garbled(error))?;
-            let at = *position.get_or_insert(Position { cluster: page.header.cluster_id, revision: page.header.revision });
-            if page.header.cluster_id != at.cluster {
-                return Err(self.gateway.garbled("it is a member of another cluster than the endpoint before"));
-            }
-            keys.extend(page.kvs.iter().filter_map(|kv| kv.key()).filter(|key| self.kind.wants(key)));
-            match page.kvs.last().and_then(|kv| kv.key_bytes()) {
-                Some(last) if page.more => from = [&last[..], b"\0"].concat(),
-                _ => return Ok((at, keys)),
-            }
-        }
+        let Range { gateway, kind } = self;
+        let mut position = None;
+        let largest = gateway.limits().page;
+        let ask = |span: &Span, limit| page_of_keys(gateway, kind.prefix(), span, limit, &mut position);
+        let keys = sweep::keys(kind.prefix(), largest, |key| kind.wants(key), |key| kind.group(key), ask)?;
+        let position = position.ok_or_else(|| gateway.garbled("a list without a page"))?;
+        Ok((position, keys))
     }
 
     /// The value of `key` at `revision`, at which it exists.

@@ -227,9 +227,9 @@ impl std::error::Error for Error {}
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        use Error::{Garbled, Revision, TimedOut, Token, Unavailable, Unreachable};
+        use Error::{Garbled, Revision, TimedOut, Unavailable, Unreachable};
         let patience = match error {
-            Unreachable { .. } | TimedOut { .. } | Token { .. } | Revision { .. } | Unavailable { .. } | Garbled { .. } => Patience::Away,
+            Unreachable { .. } | TimedOut { .. } | Revision { .. } | Unavailable { .. } | Garbled { .. } => Patience::Away,
             _ => Patience::Repair,
         };
         Failure { reason: error.to_string(), patience }

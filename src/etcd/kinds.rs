@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::objects::{self, NodeKeys};
+use super::sweep::Group;
 use crate::inventory::{Inventory, Workload};
 
 /// Keys that are reported as not understood; beyond so many, nobody reads the log anyway.
@@ -19,6 +20,9 @@ pub(super) trait Kind {
 
     /// Whether an object is of interest, by its key.
     fn wants(&self, key: &str) -> bool;
+
+    /// The group of keys that `key` is in, if most groups hold little of interest.
+    fn group(&self, key: &str) -> Option<Group>;
 
     /// Takes over a full list.
     fn replace(&mut self, objects: Vec<(String, Vec<u8>)>);
@@ -70,6 +74,10 @@ impl Kind for Workloads {
         self.keys.own(key)
     }
 
+    fn group(&self, key: &str) -> Option<Group> {
+        self.keys.group(key)
+    }
+
     fn replace(&mut self, objects: Vec<(String, Vec<u8>)>) {
         let parsed = objects.into_iter().filter_map(|(key, value)| self.parse(&key, &value)?.map(|workload| (key, workload)));
         let workloads: Vec<_> = parsed.collect();
@@ -113,6 +121,10 @@ impl Kind for Policies {
 
     fn wants(&self, key: &str) -> bool {
         objects::policy(key).is_some()
+    }
+
+    fn group(&self, _key: &str) -> Option<Group> {
+        None
     }
 
     fn replace(&mut self, objects: Vec<(String, Vec<u8>)>) {

@@ -8,7 +8,27 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// A range of keys: those that start with a prefix, or one key.
+/// Keys from one up to, but without, another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// The first key.
+    pub from: Vec<u8>,
+    /// The first key that is not in it.
+    pub end: Vec<u8>,
+}
+
+impl Span {
+    /// All keys that start with `prefix`.
+    pub fn prefix(prefix: &str) -> Self {
+        let mut end = prefix.as_bytes().to_vec();
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        Span { from: prefix.as_bytes().to_vec(), end }
+    }
+}
+
+/// A span of keys, or one key, as the gateway wants it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeyRange {
     key: String,
@@ -17,18 +37,9 @@ pub struct KeyRange {
 }
 
 impl KeyRange {
-    /// All keys that start with `prefix`, except those before `from`.
-    pub fn prefix_from(prefix: &str, from: &[u8]) -> Self {
-        let mut end = prefix.as_bytes().to_vec();
-        if let Some(last) = end.last_mut() {
-            *last += 1;
-        }
-        KeyRange { key: BASE64_STANDARD.encode(from), range_end: Some(BASE64_STANDARD.encode(end)) }
-    }
-
-    /// All keys that start with `prefix`.
-    pub fn prefix(prefix: &str) -> Self {
-        Self::prefix_from(prefix, prefix.as_bytes())
+    /// All keys of a span.
+    pub fn span(span: &Span) -> Self {
+        KeyRange { key: BASE64_STANDARD.encode(&span.from), range_end: Some(BASE64_STANDARD.encode(&span.end)) }
     }
 
     /// One key.
@@ -111,14 +122,9 @@ pub struct KeyValue<'a> {
 }
 
 impl KeyValue<'_> {
-    /// The key; `None` if it is not base64.
-    pub fn key_bytes(&self) -> Option<Vec<u8>> {
-        BASE64_STANDARD.decode(self.key.as_bytes()).ok()
-    }
-
     /// The key; `None` if it is not text, as every key of Calico's is.
     pub fn key(&self) -> Option<String> {
-        String::from_utf8(self.key_bytes()?).ok()
+        String::from_utf8(BASE64_STANDARD.decode(self.key.as_bytes()).ok()?).ok()
     }
 
     /// The value; `None` if it is not base64.
@@ -139,6 +145,9 @@ pub struct RangeResponse<'a> {
     /// Whether the limit cut it short.
     #[serde(default)]
     pub more: bool,
+    /// How many there are without the limit.
+    #[serde(default, deserialize_with = "number")]
+    pub count: u64,
 }
 
 /// One object of a watch's stream.
@@ -248,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_prefix_is_the_prefix_with_its_last_byte_raised() {
-        let range = serde_json::to_string(&KeyRange::prefix("/calico/")).unwrap();
+        let range = serde_json::to_string(&KeyRange::span(&Span::prefix("/calico/"))).unwrap();
         assert_eq!(range, r#"{"key":"L2NhbGljby8=","range_end":"L2NhbGljbzA="}"#);
         assert_eq!(serde_json::to_string(&KeyRange::one("a")).unwrap(), r#"{"key":"YQ=="}"#);
     }

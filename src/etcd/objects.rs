@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use super::messages::Span;
+use super::sweep::Group;
 use crate::inventory::{StoredPolicy, Workload, ip_label};
 
 /// Under it, `<namespace>/<node>-<orchestrator>-<workload>-<endpoint>`.
@@ -31,7 +33,17 @@ impl NodeKeys {
             return false;
         };
         // A second hyphen is part of another node's name: `node` is not `node-1`, which is stored as `node--1`.
-        name.strip_prefix(&self.start).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('-'))
+        name.strip_prefix(&self.start).is_some_and(|rest| rest.as_bytes().first().is_some_and(|&byte| byte > b'-'))
+    }
+
+    /// The namespace that `key` is in, and where this node's keys in it are.
+    pub(super) fn group(&self, key: &str) -> Option<Group> {
+        let (namespace, _name) = key.strip_prefix(WORKLOAD_ENDPOINTS)?.split_once('/')?;
+        let namespace = format!("{WORKLOAD_ENDPOINTS}{namespace}/");
+        // After the hyphen that ends the node's name comes a letter or a digit, never a second hyphen: see `own`.
+        let mut own = Span::prefix(&format!("{namespace}{}", self.start));
+        own.from.push(b'-' + 1);
+        Some(Group { own, next: Span::prefix(&namespace).end })
     }
 }
 
