@@ -47,10 +47,10 @@ pub fn follow(config: EtcdConfig, node: String, inventory: Arc<Inventory>) -> io
     follow_within(config, node, inventory, Limits::default())
 }
 
-/// [`follow`] with other time-outs.
+/// [`follow()`] with other time-outs.
 ///
 /// # Errors
-/// As [`follow`].
+/// As [`follow()`].
 pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>, limits: Limits) -> io::Result<()> {
     let workloads = Workloads::new(node, Arc::clone(&inventory));
     follow::spawn(Range { gateway: Gateway::new(config.clone(), limits), kind: workloads }, Arc::clone(&inventory))?;

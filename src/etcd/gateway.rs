@@ -30,7 +30,9 @@ pub struct Limits {
     pub answer: Duration,
     /// For a whole answer.
     pub whole: Duration,
-    /// Silence after which a watch is taken for dead and opened again where it ended.
+    /// Silence after which a watch is taken for dead and opened again where it ended. Shorter than the ten minutes between
+    /// etcd's progress notifications, so that a dead connection is noticed in time; so a cluster in which nothing happens
+    /// between two compactions is listed again after the second, which is cheap where nothing happens.
     pub idle: Duration,
     /// Keys on one page of a list.
     pub page: u32,

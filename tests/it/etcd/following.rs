@@ -54,8 +54,12 @@ fn tls_config(etcd: &Etcd, certificates: &Certificates) -> EtcdConfig {
 fn over_tls_with_a_client_certificate() {
     let certificates = Certificates::new(None);
     let Some(etcd) = Etcd::start(Options { tls: Some(certificates.clone()), ..Options::default() }) else { return };
-    let inventory = start(tls_config(&etcd, &certificates));
+    let limits = Limits { idle: Duration::from_secs(1), ..Limits::default() };
+    let inventory = start_within(tls_config(&etcd, &certificates), limits);
     synced(&inventory);
+    // Long enough for the watch to be opened anew, which is no trouble.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(inventory.up(), "{:?}", inventory.troubles());
     changes_show(&etcd, &inventory);
 }
 
