@@ -13,6 +13,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How much is read at once, and how large the pipe is made, in bytes: a large table would otherwise cost a context switch per page.
 const PIPE_SIZE: usize = 1 << 20;
+/// Above this size of output, in bytes, the pipe is left to fill for a while before it is read again: woken for every page that the
+/// child writes, reader and child would spend their time on getting in each other's way.
+const LARGE: usize = 256 << 10;
+/// How long that is: iptables-save writes some 100 kB meanwhile.
+const GATHER: Duration = Duration::from_millis(1);
 /// How much of the child's standard error is kept, in bytes.
 const KEPT_ERROR: usize = 2048;
 
@@ -113,7 +118,7 @@ impl Run {
         // Only a wish: an unprivileged user may have a lower limit.
         _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_SIZE);
         let mut buffer = vec![0; PIPE_SIZE];
-        let (mut kept, mut stdout_open, mut stderr_open) = (Vec::new(), true, true);
+        let (mut kept, mut stdout_open, mut stderr_open, mut total) = (Vec::new(), true, true, 0);
         while stdout_open {
             let (out_ready, err_ready) = self.wait_for(&stdout, stderr_open.then_some(&stderr))?;
             if err_ready {
@@ -125,6 +130,10 @@ impl Run {
                 let n = read(&mut stdout, &mut buffer)?;
                 take(&buffer[..n]).map_err(ChildError::Refused)?;
                 stdout_open = n > 0;
+                total += n;
+                if stdout_open && total > LARGE {
+                    std::thread::sleep(GATHER);
+                }
             }
         }
         // What it still says before it ends; without waiting for what it may have started.

@@ -9,15 +9,20 @@ use std::time::{Duration, Instant};
 /// How long to wait for anything before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The built program, or another build of it that `ACCOUNTANT` names: the static one, for example.
+fn binary() -> String {
+    std::env::var("ACCOUNTANT").unwrap_or_else(|_| env!("CARGO_BIN_EXE_calico-accountant").to_owned())
+}
+
 /// The program with a minimal valid environment and nothing else in it.
 pub fn command() -> Command {
-    with_environment(Command::new(env!("CARGO_BIN_EXE_calico-accountant")))
+    with_environment(Command::new(binary()))
 }
 
 /// The same, started by a shell after `setup`.
 pub fn command_after(setup: &str) -> Command {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", &format!("{setup}; exec '{}'", env!("CARGO_BIN_EXE_calico-accountant"))]);
+    command.args(["-c", &format!("{setup}; exec '{}'", binary())]);
     with_environment(command)
 }
 
