@@ -13,7 +13,12 @@
 //! Reading (child process, sockets, files) stays at the edges; everything between is pure, so that each stage is
 //! tested on captured input without root.
 
+pub mod attribution;
 pub mod config;
 pub mod etcd;
+pub mod felix;
 pub mod inventory;
+pub mod iptables;
+pub mod ledger;
 pub mod logging;
+pub mod ruleset;

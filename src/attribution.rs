@@ -1,0 +1,162 @@
+//! Who accepted or refused whose packets: the pipelines and deltas of each read → [`Totals`]. Pure state, no I/O.
+//!
+//! What a rule counts by itself is taken as it is. What no rule counts is derived ([`tier`]), bounded ([`group`]), or left out; in
+//! doubt too little is credited, never too much.
+
+mod direct;
+mod group;
+mod groups;
+mod table;
+mod tier;
+mod totals;
+
+use std::sync::Arc;
+
+pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
+
+use crate::felix::{DropReason, Labels, Pipeline, Pipelines, Target, Tier};
+use crate::ledger::Deltas;
+use crate::ruleset::{ChainId, Ruleset};
+use direct::{Source, Waiting};
+use groups::{Groups, Member};
+use table::{Leftovers, TableView};
+use tier::{Decided, Split, refusals_are_known};
+
+/// One table of one read, with all that is known about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Table<'a> {
+    /// The rules.
+    pub ruleset: &'a Ruleset,
+    /// What they mean.
+    pub pipelines: &'a Pipelines,
+    /// What they have counted since the last read.
+    pub deltas: &'a Deltas,
+    /// What their policies are called.
+    pub labels: &'a Labels,
+}
+
+/// Attribution over the life of the process.
+#[derive(Debug, Default)]
+pub struct Attribution {
+    totals: Totals,
+    waiting: Waiting,
+    leftovers: Leftovers,
+    groups: Groups,
+}
+
+impl Attribution {
+    /// Takes in one read: all tables of it, both families.
+    pub fn advance(&mut self, tables: &[Table]) {
+        self.totals.begin_read();
+        let mut leftovers = std::mem::take(&mut self.leftovers);
+        for table in tables {
+            let mut walk = Walk { view: TableView::new(*table, &mut leftovers), attribution: self };
+            for pipeline in &table.pipelines.endpoints {
+                walk.pipeline(pipeline);
+            }
+            walk.finish();
+        }
+        self.groups.end_read();
+        self.waiting.end_read();
+    }
+
+    /// What has been counted so far.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+}
+
+/// The walk through the pipelines of one table.
+struct Walk<'a, 'b> {
+    view: TableView<'a>,
+    attribution: &'b mut Attribution,
+}
+
+impl Walk<'_, '_> {
+    fn pipeline(&mut self, pipeline: &Pipeline) {
+        let deltas = self.view.table.deltas;
+        let mut recorder = self.attribution.totals.endpoint(&pipeline.interface, pipeline.direction);
+        if let Some(rule) = pipeline.established {
+            recorder.add(Item::Established, deltas.packets(rule));
+        }
+        for &(reason, rule) in &pipeline.drops {
+            recorder.add(Item::Drop { reason, tier: "".into() }, deltas.packets(rule));
+        }
+        for tier in &pipeline.tiers {
+            self.tier(pipeline, tier);
+        }
+        let mut recorder = self.attribution.totals.endpoint(&pipeline.interface, pipeline.direction);
+        for profile in &pipeline.profiles {
+            if let (Some(label), Some(accepted)) = (self.view.table.labels.get(profile.chain), profile.accepted) {
+                recorder.add(Item::Profile(Arc::clone(&label.label)), deltas.packets(accepted));
+            }
+        }
+    }
+
+    fn tier(&mut self, pipeline: &Pipeline, tier: &Tier) {
+        let deltas = self.view.table.deltas;
+        let can: Vec<_> = tier.targets.iter().map(|target| self.view.can(target.chain)).collect();
+        let splits = tier::splits(tier, &can);
+        let decided = tier::decided(tier, &splits, deltas);
+        let mut refused = 0;
+        for ((index, target), (split, decided)) in tier.targets.iter().enumerate().zip(splits.iter().zip(&decided)) {
+            if self.view.table.pipelines.group(target.chain).is_some() {
+                self.attribution.groups.add(target.chain, member(pipeline, tier, index, *split, *decided));
+            } else {
+                refused += self.policy(pipeline, tier, target, *split, decided);
+            }
+        }
+        let mut recorder = self.attribution.totals.endpoint(&pipeline.interface, pipeline.direction);
+        if let Some(end) = tier.end {
+            recorder.add(Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(&tier.name) }, deltas.packets(end));
+        }
+        if refusals_are_known(&splits) {
+            recorder.add(Item::PolicyDrop { tier: Arc::clone(&tier.name) }, refused);
+        }
+    }
+
+    /// A policy with its own jump; returns how many packets it refused.
+    fn policy(&mut self, pipeline: &Pipeline, tier: &Tier, target: &Target, split: Split, decided: &Decided) -> u64 {
+        let Some(label) = self.view.table.labels.get(target.chain) else { return 0 };
+        let label = Arc::clone(&label.label);
+        let mut recorder = self.attribution.totals.endpoint(&pipeline.interface, pipeline.direction);
+        let item = |verdict| Item::Policy { tier: Arc::clone(&tier.name), policy: Arc::clone(&label), verdict };
+        if let Some(accepted) = target.accepted {
+            recorder.add(item(Verdict::Accept), self.view.table.deltas.packets(accepted));
+        }
+        let mut refused = 0;
+        for &verdict in split.verdicts() {
+            let credited = credit(&mut self.view, &mut self.attribution.waiting, pipeline.chain, target.chain, verdict, decided);
+            recorder.add(item(verdict), credited);
+            refused += if verdict == Verdict::Deny { credited } else { 0 };
+        }
+        refused
+    }
+
+    fn finish(self) {
+        let Walk { view, attribution } = self;
+        attribution.groups.credit(&view, &mut attribution.totals);
+        view.leave(&mut attribution.leftovers);
+    }
+}
+
+fn member(pipeline: &Pipeline, tier: &Tier, index: usize, split: Split, decided: Decided) -> Member {
+    let target = &tier.targets[index];
+    Member {
+        interface: Arc::clone(&pipeline.interface),
+        direction: pipeline.direction,
+        tier: Arc::clone(&tier.name),
+        jump: target.jump,
+        accepted: target.accepted,
+        undecided: tier.undecided_after(index),
+        split,
+        decided,
+    }
+}
+
+fn credit(view: &mut TableView, waiting: &mut Waiting, endpoint: ChainId, policy: ChainId, verdict: Verdict, decided: &Decided) -> u64 {
+    let ruleset = view.table.ruleset;
+    let name = |chain| Arc::clone(&ruleset.chain(chain).name);
+    let source = || Source { family: ruleset.family, endpoint: name(endpoint), policy: name(policy), verdict };
+    waiting.credit(source, decided.of(verdict), view.budget(policy).of(verdict))
+}

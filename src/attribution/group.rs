@@ -1,0 +1,237 @@
+//! A policy group → which of its policies decided which workload's packets, as far as the counters prove it. Pure.
+//!
+//! Calico ≥ 3.28 puts policies that stand together and share a selector into one chain, which all their workloads share. The kernel
+//! then holds two margins only: what each workload got out of the group (a row), and what each policy decided (a column). Between
+//! two reads every cell is at least
+//!
+//! ```text
+//! max(0, row − all other columns, column − all other rows)
+//! ```
+//!
+//! (the lower Fréchet bound) and that much is credited to the policy; what is left of the row goes to the group as a whole. With one
+//! active workload, or one policy that decided, the bound is the exact number.
+//!
+//! Example: workloads A and B got 10 and 3 packets accepted, policies P and Q accepted 9 and 4. At least 9 − 3 = 6 of P's went to A,
+//! and at least 4 − 3 = 1 of Q's. Of B's nothing is certain (3 − 9 < 0, 3 − 4 < 0). So A gets 6 for P, 1 for Q and 3 for the group,
+//! B gets 3 for the group. Every sum is right, no cell is too high.
+//!
+//! Counters are not read at one instant: a packet may be in its row already and not yet in its column, or the other way round. How
+//! far rows and columns are apart in all is known (their sums must agree), so bounds give way by that much, and what may be ahead is
+//! kept back until the next read.
+
+/// A row or column: packets since the last read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Margin {
+    /// At least so many.
+    pub least: u64,
+    /// At most so many; `None` where nothing limits them.
+    pub most: Option<u64>,
+}
+
+impl Margin {
+    /// A margin that is known.
+    pub fn exact(packets: u64) -> Self {
+        Margin { least: packets, most: Some(packets) }
+    }
+
+    fn known(self) -> Option<i64> {
+        (self.most == Some(self.least)).then_some(signed(self.least))
+    }
+}
+
+/// What one interval adds to a group's margins for one verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Margins {
+    /// Per workload.
+    pub rows: Vec<Margin>,
+    /// Per policy.
+    pub columns: Vec<Margin>,
+    /// Whether other counters show that the group was in step at both reads. Needed where a margin is not known exactly, for
+    /// then the sums cannot show it.
+    pub in_step: bool,
+}
+
+/// Rows and columns that were not in step at the last read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Carry {
+    /// How far all rows together are ahead of all columns; negative where they are behind.
+    ahead: i64,
+    /// Per workload: packets of its row that were kept back because their column may not have come yet.
+    rows: Vec<u64>,
+    /// Per policy: packets of its column whose row may not have come yet.
+    columns: Vec<u64>,
+}
+
+/// What is credited for one interval.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Credits {
+    /// Per workload and policy: certain.
+    pub cells: Vec<Vec<u64>>,
+    /// Per workload: certain for the group, not for one of its policies.
+    pub group: Vec<u64>,
+}
+
+/// Credits one interval. `carry` must be of the same workloads and policies in the same order; a new one is empty.
+pub fn credit(margins: &Margins, carry: &mut Carry) -> Credits {
+    carry.rows.resize(margins.rows.len(), 0);
+    carry.columns.resize(margins.columns.len(), 0);
+    let rows: Option<i64> = margins.rows.iter().map(|row| row.known()).sum();
+    let columns: Option<i64> = margins.columns.iter().map(|column| column.known()).sum();
+    let ahead = match rows.zip(columns) {
+        // Nothing has moved for a whole interval: then nothing is on its way either.
+        Some((0, 0)) => Some(0),
+        Some((rows, columns)) => Some(carry.ahead + rows - columns),
+        None => margins.in_step.then_some(0),
+    };
+    let cells = match ahead {
+        Some(ahead) => Bounds::new(margins, carry, ahead).cells(),
+        None => vec![vec![0; margins.columns.len()]; margins.rows.len()],
+    };
+    let group = settle(margins, &cells, ahead.unwrap_or(0), carry);
+    Credits { cells, group }
+}
+
+/// Stands for "no limit" and leaves room to add.
+const UNLIMITED: i64 = i64::MAX / 1024;
+
+fn signed(packets: u64) -> i64 {
+    i64::try_from(packets).unwrap_or(UNLIMITED).min(UNLIMITED)
+}
+
+/// Rows and columns as they would be, had all counters been read at one instant.
+struct Bounds {
+    rows: Side,
+    columns: Side,
+}
+
+/// One side of the table.
+struct Side {
+    /// Each at least and at most.
+    margins: Vec<(i64, i64)>,
+    /// The sum of all `most`, without what was kept.
+    all: i64,
+    kept: Vec<i64>,
+    all_kept: i64,
+    /// How far this side was ahead of the other at the last read: the limit of what was kept and came to count now.
+    ahead_before: i64,
+}
+
+impl Bounds {
+    fn new(margins: &Margins, carry: &Carry, ahead: i64) -> Self {
+        let rows = Side::new(&margins.rows, &carry.rows, carry.ahead, ahead);
+        let columns = Side::new(&margins.columns, &carry.columns, -carry.ahead, -ahead);
+        Bounds { rows, columns }
+    }
+
+    /// The lower Fréchet bound of every cell.
+    fn cells(&self) -> Vec<Vec<u64>> {
+        let cell = |row: usize, column: usize| {
+            let ((row_least, row_most), (column_least, column_most)) = (self.rows.margins[row], self.columns.margins[column]);
+            let bound = (column_least - self.rows.others(row)).max(row_least - self.columns.others(column));
+            u64::try_from(bound.min(row_most).min(column_most)).unwrap_or(0)
+        };
+        (0..self.rows.margins.len()).map(|row| (0..self.columns.margins.len()).map(|column| cell(row, column)).collect()).collect()
+    }
+}
+
+impl Side {
+    fn new(margins: &[Margin], kept: &[u64], ahead_before: i64, ahead_now: i64) -> Self {
+        let kept: Vec<i64> = kept.iter().map(|&kept| signed(kept)).collect();
+        let (all_kept, ahead_before, ahead_now) = (kept.iter().sum::<i64>(), ahead_before.max(0), ahead_now.max(0));
+        let most = |margin: &Margin| margin.most.map_or(UNLIMITED, signed);
+        let stretch = |(margin, &kept): (&Margin, &i64)| {
+            // What was ahead at the last read and can only have been here, comes to count now; what may be ahead now, does not yet.
+            let surely_before = (ahead_before - (all_kept - kept)).clamp(0, kept);
+            ((signed(margin.least) + surely_before - ahead_now).max(0), most(margin) + kept)
+        };
+        let all = margins.iter().map(most).fold(0, |all, most| (all + most).min(UNLIMITED));
+        Side { margins: margins.iter().zip(&kept).map(stretch).collect(), all, kept, all_kept, ahead_before }
+    }
+
+    /// The most that all margins but this one can be together.
+    fn others(&self, index: usize) -> i64 {
+        if self.all >= UNLIMITED {
+            return UNLIMITED;
+        }
+        let most = self.margins[index].1 - self.kept[index];
+        self.all - most + (self.all_kept - self.kept[index]).min(self.ahead_before)
+    }
+}
+
+/// Gives the rest of each row to the group, but for what may be ahead of its column, and keeps that.
+fn settle(margins: &Margins, cells: &[Vec<u64>], ahead: i64, carry: &mut Carry) -> Vec<u64> {
+    let (rows_ahead, columns_ahead) = (u64::try_from(ahead).unwrap_or(0), u64::try_from(-ahead).unwrap_or(0));
+    let mut group = Vec::with_capacity(cells.len());
+    for ((row, cells), kept) in margins.rows.iter().zip(cells).zip(&mut carry.rows) {
+        let rest = (row.least + *kept).saturating_sub(cells.iter().sum());
+        *kept = rest.min(rows_ahead);
+        group.push(rest - *kept);
+    }
+    for (column, kept) in margins.columns.iter().zip(&mut carry.columns) {
+        *kept = (column.least + *kept).min(columns_ahead);
+    }
+    carry.ahead = ahead;
+    group
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn margins(rows: &[u64], columns: &[u64]) -> Margins {
+        let exact = |packets: &[u64]| packets.iter().map(|&p| Margin::exact(p)).collect();
+        Margins { rows: exact(rows), columns: exact(columns), in_step: false }
+    }
+
+    fn once(rows: &[u64], columns: &[u64]) -> (Vec<Vec<u64>>, Vec<u64>) {
+        let Credits { cells, group } = credit(&margins(rows, columns), &mut Carry::default());
+        (cells, group)
+    }
+
+    #[test]
+    fn the_example() {
+        assert_eq!(once(&[10, 3], &[9, 4]), (vec![vec![6, 1], vec![0, 0]], vec![3, 3]));
+    }
+
+    #[test]
+    fn one_active_workload_or_one_policy_that_decided_is_exact() {
+        assert_eq!(once(&[10, 0], &[9, 1]), (vec![vec![9, 1], vec![0, 0]], vec![0, 0]));
+        assert_eq!(once(&[10, 3], &[0, 13]), (vec![vec![0, 10], vec![0, 3]], vec![0, 0]));
+    }
+
+    #[test]
+    fn what_is_ahead_waits_for_the_other_side() {
+        let mut carry = Carry::default();
+        // One packet of A is in its row but not yet in P's column.
+        let first = credit(&margins(&[5, 0], &[4, 0]), &mut carry);
+        assert_eq!((first.cells, first.group), (vec![vec![4, 0], vec![0, 0]], vec![0, 0]));
+        let second = credit(&margins(&[0, 0], &[1, 0]), &mut carry);
+        assert_eq!((second.cells, second.group), (vec![vec![1, 0], vec![0, 0]], vec![0, 0]));
+        assert_eq!(carry.ahead, 0);
+    }
+
+    #[test]
+    fn a_packet_on_its_way_is_never_credited_to_a_policy_it_did_not_meet() {
+        // A's packet met Q, whose counter was read before; B's met P. Without care, A's would be credited to P.
+        let credits = credit(&margins(&[1, 1], &[1, 0]), &mut Carry::default());
+        assert_eq!((credits.cells, credits.group), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
+    }
+
+    #[test]
+    fn an_interval_without_movement_ends_all_doubt() {
+        let mut carry = Carry::default();
+        credit(&margins(&[1, 1], &[1, 0]), &mut carry);
+        let quiet = credit(&margins(&[0, 0], &[0, 0]), &mut carry);
+        assert_eq!((quiet.cells, quiet.group), (vec![vec![0, 0], vec![0, 0]], vec![1, 1]));
+        assert_eq!(credit(&margins(&[7, 0], &[3, 4]), &mut carry).cells, vec![vec![3, 4], vec![0, 0]]);
+    }
+
+    #[test]
+    fn margins_that_are_not_known_prove_little() {
+        let unknown_row = Margins { rows: vec![Margin { least: 2, most: None }, Margin::exact(3)], ..margins(&[], &[3, 2]) };
+        let credits = credit(&unknown_row, &mut Carry::default());
+        assert_eq!((credits.cells, credits.group), (vec![vec![0, 0], vec![0, 0]], vec![2, 3]));
+        let in_step = Margins { in_step: true, ..unknown_row };
+        assert_eq!(credit(&in_step, &mut Carry::default()).cells, vec![vec![0, 0], vec![1, 0]]);
+    }
+}

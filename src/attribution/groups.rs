@@ -1,0 +1,255 @@
+//! The group chains of a read → margins for [`group`](super::group), and what it credits → totals.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::felix::{Decision, Direction, GroupChain, PolicyChain};
+use crate::ruleset::{ChainId, Family, RuleId};
+
+use super::group::{Carry, Credits, Margin, Margins, credit};
+use super::table::TableView;
+use super::tier::{Can, Decided, Split};
+use super::totals::{Item, Recorder, Totals, Verdict};
+
+/// A workload that uses a group.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Its interface.
+    pub interface: Arc<str>,
+    /// Its direction.
+    pub direction: Direction,
+    /// The tier in which it uses the group.
+    pub tier: Arc<str>,
+    /// Its jump to the group.
+    pub jump: RuleId,
+    /// The return of what the group accepted.
+    pub accepted: Option<RuleId>,
+    /// The rule that counts what the group left undecided.
+    pub undecided: Option<RuleId>,
+    /// How refusals and passes of the group can be told apart.
+    pub split: Split,
+    /// What it refused and passed on.
+    pub decided: Decided,
+}
+
+/// What is carried from read to read for one group chain.
+#[derive(Debug, Default)]
+struct GroupState {
+    /// The workloads that the carried numbers belong to.
+    members: Vec<(Arc<str>, Direction)>,
+    carries: [Carry; 4],
+    /// Per verdict and member: a difference below zero, to be made up for.
+    behind: [Vec<i64>; 4],
+    /// How far the jumps of all members together are ahead of the group's first rule.
+    entries_ahead: i64,
+    seen: bool,
+}
+
+/// The groups of all tables.
+#[derive(Debug, Default)]
+pub struct Groups {
+    states: HashMap<(Family, Arc<str>), GroupState>,
+    /// Of the table that is being read.
+    members: Vec<(ChainId, Vec<Member>)>,
+}
+
+impl Groups {
+    /// Notes a workload that uses a group.
+    pub fn add(&mut self, group: ChainId, member: Member) {
+        match self.members.iter_mut().rev().find(|(chain, _)| *chain == group) {
+            Some((_, members)) => members.push(member),
+            None => self.members.push((group, vec![member])),
+        }
+    }
+
+    /// Credits all groups of a table.
+    pub fn credit(&mut self, view: &TableView, totals: &mut Totals) {
+        for (chain, members) in std::mem::take(&mut self.members) {
+            let Some(group) = view.table.pipelines.group(chain) else { continue };
+            let key = (view.table.ruleset.family, Arc::clone(&view.table.ruleset.chain(chain).name));
+            let state = self.states.entry(key).or_default();
+            GroupRead { view, group, members: &members }.credit(state, totals);
+        }
+    }
+
+    /// Forgets groups that the read did not meet: a changed group has a new name.
+    pub fn end_read(&mut self) {
+        self.states.retain(|_, state| std::mem::take(&mut state.seen));
+    }
+}
+
+/// One group in one read.
+struct GroupRead<'a> {
+    view: &'a TableView<'a>,
+    group: &'a GroupChain,
+    members: &'a [Member],
+}
+
+impl GroupRead<'_> {
+    fn credit(&self, state: &mut GroupState, totals: &mut Totals) {
+        state.seen = true;
+        let members: Vec<_> = self.members.iter().map(|m| (Arc::clone(&m.interface), m.direction)).collect();
+        let moved = state.members != members;
+        if moved {
+            // Numbers of other workloads mean nothing here.
+            *state = GroupState { members, seen: true, ..GroupState::default() };
+        }
+        let in_step = self.in_step(state);
+        for verdict in [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
+            if self.members.iter().any(|member| counts(member, verdict)) {
+                let margins = self.margins(verdict, in_step, &mut state.behind[verdict as usize]);
+                let credits = credit(&margins, &mut state.carries[verdict as usize]);
+                self.record(verdict, &credits, totals);
+            }
+        }
+    }
+
+    /// Whether as many packets entered the group as left for it, at this read and the one before.
+    fn in_step(&self, state: &mut GroupState) -> bool {
+        let deltas = self.view.table.deltas;
+        let left: Option<i64> = self.members.iter().map(|member| deltas.since_last_read(member.jump)).sum();
+        let entered = self.group.policies.first().and_then(|(jump, _)| deltas.since_last_read(*jump));
+        let before = state.entries_ahead;
+        let Some((left, entered)) = left.zip(entered) else {
+            state.entries_ahead = 0;
+            return false;
+        };
+        state.entries_ahead = if (left, entered) == (0, 0) { 0 } else { before + left - entered };
+        before == 0 && state.entries_ahead == 0
+    }
+
+    fn margins(&self, verdict: Verdict, in_step: bool, behind: &mut Vec<i64>) -> Margins {
+        behind.resize(self.members.len(), 0);
+        let rows = self.members.iter().zip(behind).map(|(member, behind)| self.row(member, verdict, behind)).collect();
+        let columns = (0..self.group.policies.len()).map(|index| self.column(index, verdict)).collect();
+        Margins { rows, columns, in_step }
+    }
+
+    fn row(&self, member: &Member, verdict: Verdict, behind: &mut i64) -> Margin {
+        let deltas = self.view.table.deltas;
+        if verdict == Verdict::Accept {
+            let Some(accepted) = member.accepted else { return Margin::default() };
+            let least = deltas.packets(accepted);
+            return Margin { least, most: deltas.since_last_read(accepted).map(|_| least) };
+        }
+        if !may_count(member.split, verdict) {
+            return Margin::exact(0);
+        }
+        let Some(difference) = member.decided.of(verdict) else {
+            *behind = 0;
+            return Margin::default();
+        };
+        let wanted = *behind + difference;
+        *behind = wanted.min(0);
+        Margin::exact(u64::try_from(wanted).unwrap_or(0))
+    }
+
+    /// What the policy at `index` decided in this group. Its own rules count for everything that refers to it; if that is more than
+    /// this group, the group's own jumps tell how many packets stayed with the policy.
+    fn column(&self, index: usize, verdict: Verdict) -> Margin {
+        let chain = self.group.policies[index].1;
+        let Some(policy) = self.view.table.pipelines.policy(chain) else { return Margin::default() };
+        let counted = self.counted(policy, verdict);
+        if self.view.references(chain) <= 1 || counted == Margin::exact(0) {
+            return counted;
+        }
+        let Some(stayed) = self.stayed(index) else { return Margin { least: 0, ..counted } };
+        let all = [Decision::Accept, Decision::Deny, Decision::Pass].map(|d| self.view.margin(policy, d));
+        let elsewhere = all.iter().try_fold(0u64, |sum, margin| Some(sum + margin.most?)).zip(counted.most).map(|(all, own)| all - own);
+        let least = elsewhere.map_or(0, |others| stayed.saturating_sub(others));
+        Margin { least, most: Some(counted.most.map_or(stayed, |most| most.min(stayed))) }
+    }
+
+    fn counted(&self, policy: &PolicyChain, verdict: Verdict) -> Margin {
+        match verdict {
+            Verdict::Accept => self.view.margin(policy, Decision::Accept),
+            Verdict::Deny => self.view.margin(policy, Decision::Deny),
+            Verdict::Pass => self.view.margin(policy, Decision::Pass),
+            Verdict::DenyOrPass => {
+                let (deny, pass) = (self.view.margin(policy, Decision::Deny), self.view.margin(policy, Decision::Pass));
+                Margin { least: deny.least + pass.least, most: deny.most.zip(pass.most).map(|(a, b)| a + b) }
+            }
+        }
+    }
+
+    /// Packets that went to the policy at `index` and not on to the next one.
+    fn stayed(&self, index: usize) -> Option<u64> {
+        if self.group.opaque {
+            return None;
+        }
+        let deltas = self.view.table.deltas;
+        let went_in = deltas.since_last_read(self.group.policies[index].0)?;
+        let went_on = match self.group.policies.get(index + 1) {
+            Some((next, _)) => deltas.since_last_read(*next)?,
+            None => self.members.iter().map(|member| deltas.since_last_read(member.undecided?)).sum::<Option<i64>>()?,
+        };
+        u64::try_from(went_in - went_on).ok()
+    }
+
+    fn record(&self, verdict: Verdict, credits: &Credits, totals: &mut Totals) {
+        let labels: Vec<Option<(Arc<str>, Can)>> = self.group.policies.iter().map(|(_, policy)| self.label(*policy)).collect();
+        let group = self.view.table.labels.get(self.group.chain).map(|label| Arc::clone(&label.label));
+        let deciding = labels.iter().flatten().filter(|(_, can)| decides(*can, verdict)).count();
+        for ((member, cells), rest) in self.members.iter().zip(&credits.cells).zip(&credits.group) {
+            let mut recorder = totals.endpoint(&member.interface, member.direction);
+            for (label, packets) in labels.iter().zip(cells) {
+                let Some((policy, can)) = label else { continue };
+                if verdict == Verdict::Accept || (counts(member, verdict) && decides(*can, verdict)) {
+                    recorder.add(policy_item(member, policy, single(verdict, *can)), *packets);
+                }
+            }
+            if let Some(group) = group.as_ref().filter(|_| *rest > 0 || (deciding > 1 && counts(member, verdict))) {
+                recorder.add(policy_item(member, group, verdict), *rest);
+            }
+            record_refusals(&mut recorder, member, verdict, cells.iter().sum::<u64>() + rest);
+        }
+    }
+
+    fn label(&self, policy: ChainId) -> Option<(Arc<str>, Can)> {
+        Some((Arc::clone(&self.view.table.labels.get(policy)?.label), self.view.can(policy)))
+    }
+}
+
+fn policy_item(member: &Member, policy: &Arc<str>, verdict: Verdict) -> Item {
+    Item::Policy { tier: Arc::clone(&member.tier), policy: Arc::clone(policy), verdict }
+}
+
+fn record_refusals(recorder: &mut Recorder, member: &Member, verdict: Verdict, packets: u64) {
+    if verdict == Verdict::Deny && counts(member, verdict) && packets > 0 {
+        recorder.add(Item::PolicyDrop { tier: Arc::clone(&member.tier) }, packets);
+    }
+}
+
+/// Whether the member's counters give this verdict by itself.
+fn counts(member: &Member, verdict: Verdict) -> bool {
+    verdict == Verdict::Accept || member.split.verdicts().contains(&verdict)
+}
+
+/// Whether packets of this verdict can be among what the member got, known or not.
+fn may_count(split: Split, verdict: Verdict) -> bool {
+    match split {
+        Split::Nothing => false,
+        Split::Deny => verdict == Verdict::Deny || verdict == Verdict::DenyOrPass,
+        Split::Pass => verdict == Verdict::Pass || verdict == Verdict::DenyOrPass,
+        Split::ByTotal | Split::Sum | Split::DenyOnly | Split::Unknown => true,
+    }
+}
+
+/// Whether a policy that can do this can be behind the verdict.
+fn decides(can: Can, verdict: Verdict) -> bool {
+    match verdict {
+        Verdict::Accept => can.accept,
+        Verdict::Deny => can.deny,
+        Verdict::Pass => can.pass,
+        Verdict::DenyOrPass => can.deny || can.pass,
+    }
+}
+
+/// What `DenyOrPass` means for a single policy.
+fn single(verdict: Verdict, can: Can) -> Verdict {
+    match (verdict, can.deny, can.pass) {
+        (Verdict::DenyOrPass, true, false) => Verdict::Deny,
+        (Verdict::DenyOrPass, false, true) => Verdict::Pass,
+        _ => verdict,
+    }
+}

@@ -1,0 +1,155 @@
+//! What attribution asks again and again of one table: what each policy can decide, what it has decided on the whole node, and how
+//! many chains refer to it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::felix::{Decision, PolicyChain};
+use crate::ruleset::{ChainId, Family, Verdict as Target};
+
+use super::Table;
+use super::group::Margin;
+use super::tier::Can;
+use super::totals::Verdict;
+
+/// Room that policies have left from the last read, by family and chain.
+pub type Leftovers = HashMap<(Family, Arc<str>), Budget>;
+
+/// How many refusals and passes of a policy's own rules have not been credited to an endpoint yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Budget {
+    deny: i64,
+    pass: i64,
+    deny_or_pass: i64,
+}
+
+/// More than any counter: where the policy's own count is not known.
+const UNLIMITED: i64 = i64::MAX / 1024;
+
+impl Budget {
+    /// The room for one verdict.
+    pub fn of(&mut self, verdict: Verdict) -> &mut i64 {
+        match verdict {
+            Verdict::Deny => &mut self.deny,
+            Verdict::Pass => &mut self.pass,
+            Verdict::DenyOrPass | Verdict::Accept => &mut self.deny_or_pass,
+        }
+    }
+
+    fn plus(self, other: Budget) -> Budget {
+        let add = |a: i64, b: i64| (a + b).min(UNLIMITED);
+        Budget {
+            deny: add(self.deny, other.deny),
+            pass: add(self.pass, other.pass),
+            deny_or_pass: add(self.deny_or_pass, other.deny_or_pass),
+        }
+    }
+
+    fn is_empty(self) -> bool {
+        self == Budget::default()
+    }
+
+    fn is_limited(self) -> bool {
+        self.deny < UNLIMITED && self.pass < UNLIMITED
+    }
+}
+
+/// One table with what is worked out of it once a read.
+pub struct TableView<'a> {
+    /// The table.
+    pub table: Table<'a>,
+    can: Vec<Can>,
+    budgets: Vec<Budget>,
+    references: Vec<u32>,
+}
+
+impl<'a> TableView<'a> {
+    /// Looks through all policies and jumps.
+    pub fn new(table: Table<'a>, leftovers: &mut Leftovers) -> Self {
+        let chains = table.ruleset.chains().len();
+        let mut view =
+            TableView { table, can: vec![Can::default(); chains], budgets: vec![Budget::default(); chains], references: vec![0; chains] };
+        for policy in table.pipelines.policies() {
+            let place = policy.chain.0 as usize;
+            view.can[place] =
+                Can { accept: policy.can(Decision::Accept), deny: policy.can(Decision::Deny), pass: policy.can(Decision::Pass) };
+            let left = leftovers.remove(&(table.ruleset.family, Arc::clone(&table.ruleset.chain(policy.chain).name)));
+            view.budgets[place] = view.counted(policy).plus(left.unwrap_or_default());
+        }
+        view.look_at_groups();
+        view.count_references();
+        view
+    }
+
+    fn look_at_groups(&mut self) {
+        for (id, _) in self.table.ruleset.chain_ids() {
+            if let Some(group) = self.table.pipelines.group(id) {
+                let policies = group.policies.iter().map(|(_, policy)| self.can(*policy));
+                self.can[id.0 as usize] = policies.fold(Can::default(), Can::or);
+            }
+        }
+    }
+
+    /// Any jump counts, also one from a chain of another kind: host endpoints use the same policies.
+    fn count_references(&mut self) {
+        for chain in self.table.ruleset.chains() {
+            for rule in chain.rule_ids() {
+                if let Target::Jump(to) = self.table.ruleset.rule(rule).verdict {
+                    self.references[to.0 as usize] += 1;
+                }
+            }
+        }
+    }
+
+    /// What the policy's rules counted since the last read.
+    fn counted(&self, policy: &PolicyChain) -> Budget {
+        let sum = |decision| match self.margin(policy, decision).most {
+            Some(packets) => i64::try_from(packets).unwrap_or(UNLIMITED).min(UNLIMITED),
+            None => UNLIMITED,
+        };
+        let (deny, pass) = (sum(Decision::Deny), sum(Decision::Pass));
+        Budget { deny, pass, deny_or_pass: (deny + pass).min(UNLIMITED) }
+    }
+
+    /// How often the policy decided so since the last read, over everything that refers to it.
+    pub fn margin(&self, policy: &PolicyChain, decision: Decision) -> Margin {
+        let deltas = self.table.deltas;
+        let least = policy.rules_that(decision).map(|rule| deltas.packets(rule)).sum();
+        let known = policy.rules_that(decision).all(|rule| deltas.since_last_read(rule).is_some());
+        Margin { least, most: known.then_some(least) }
+    }
+
+    /// What the policy, or any policy of the group, has rules for.
+    pub fn can(&self, chain: ChainId) -> Can {
+        self.can[chain.0 as usize]
+    }
+
+    /// What may still be credited to the policy.
+    pub fn budget(&mut self, policy: ChainId) -> &mut Budget {
+        &mut self.budgets[policy.0 as usize]
+    }
+
+    /// How many jumps lead to the chain.
+    pub fn references(&self, chain: ChainId) -> u32 {
+        self.references[chain.0 as usize]
+    }
+
+    /// What policies counted and nobody was credited with: an endpoint's counters, read earlier, may show it at the next read.
+    pub fn leave(&self, leftovers: &mut Leftovers) {
+        for policy in self.table.pipelines.policies() {
+            let left = self.budgets[policy.chain.0 as usize];
+            // Only of this interval: what is older never had to do with a workload (host endpoints use policies too).
+            let left = Budget { deny: left.deny.max(0), pass: left.pass.max(0), deny_or_pass: left.deny_or_pass.max(0) };
+            let counted = self.counted(policy);
+            let left = Budget {
+                deny: left.deny.min(counted.deny),
+                pass: left.pass.min(counted.pass),
+                deny_or_pass: left.deny_or_pass.min(counted.deny_or_pass),
+            };
+            if !left.is_empty() && left.is_limited() {
+                let chain = Arc::clone(&self.table.ruleset.chain(policy.chain).name);
+                leftovers.insert((self.table.ruleset.family, chain), left);
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! One tier of one endpoint → what each of its policies and groups refused and passed on, by the differences between neighbouring
+//! counters. Pure.
+//!
+//! A policy refuses inside its own chain, which all endpoints share, so no rule of the endpoint counts it. But what went into a
+//! target, less what came back accepted, less what went on to the next rule, was refused or passed on there:
+//!
+//! ```text
+//! [21] jump to policy P          21 went in
+//! [ 5] return if accepted         5 were accepted
+//! [ 9] jump to policy Q           9 were left undecided  →  21 − 5 − 9 = 7 were refused or passed on by P
+//! ```
+//!
+//! What the tier passed on in all is counted by the rule after it, if the tier refuses the rest. So refusals and passes can be
+//! told apart as long as not more than one of the tier's targets has rules for both.
+
+use crate::felix::{Target, Tier};
+use crate::ledger::Deltas;
+
+use super::totals::Verdict;
+
+/// Which decisions a policy, or any policy of a group, has rules for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Can {
+    /// It can accept.
+    pub accept: bool,
+    /// It can refuse.
+    pub deny: bool,
+    /// It can pass on.
+    pub pass: bool,
+}
+
+impl Can {
+    /// What one of the two can.
+    pub fn or(self, other: Can) -> Can {
+        Can { accept: self.accept || other.accept, deny: self.deny || other.deny, pass: self.pass || other.pass }
+    }
+}
+
+/// How a target's refusals and passes can be told apart. It follows from the rules alone, not from their counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// It has rules for neither.
+    Nothing,
+    /// It only refuses.
+    Deny,
+    /// It only passes on.
+    Pass,
+    /// It does both, and what the tier passed on, less what its other targets passed on, is its own.
+    ByTotal,
+    /// It does both, and so does another target: only the sum is known.
+    Sum,
+    /// It is the last target of a tier that refuses nothing at its end: what it refused never reached the rule after the tier, but
+    /// what it passed on is counted together with what nobody decided.
+    DenyOnly,
+    /// Nothing can be said.
+    Unknown,
+}
+
+impl Split {
+    /// The verdicts, besides acceptance, that can be credited.
+    pub fn verdicts(self) -> &'static [Verdict] {
+        match self {
+            Split::Nothing | Split::Unknown => &[],
+            Split::Deny | Split::DenyOnly => &[Verdict::Deny],
+            Split::Pass => &[Verdict::Pass],
+            Split::ByTotal => &[Verdict::Deny, Verdict::Pass],
+            Split::Sum => &[Verdict::DenyOrPass],
+        }
+    }
+}
+
+/// Whether all that a tier's targets refused can be credited, and there is something to refuse.
+pub fn refusals_are_known(splits: &[Split]) -> bool {
+    let known = !splits.iter().any(|split| matches!(split, Split::Sum | Split::Unknown));
+    known && splits.iter().any(|split| split.verdicts().contains(&Verdict::Deny))
+}
+
+/// What a target decided since the last read, besides what it accepted. `None`: not known for this interval, or never. Small
+/// negative numbers occur: counters are read one after the other while packets go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Decided {
+    /// Refused.
+    pub deny: Option<i64>,
+    /// Passed on.
+    pub pass: Option<i64>,
+    /// Refused or passed on, where the two cannot be told apart.
+    pub deny_or_pass: Option<i64>,
+}
+
+impl Decided {
+    /// What was decided so.
+    pub fn of(&self, verdict: Verdict) -> Option<i64> {
+        match verdict {
+            Verdict::Accept => None,
+            Verdict::Deny => self.deny,
+            Verdict::Pass => self.pass,
+            Verdict::DenyOrPass => self.deny_or_pass,
+        }
+    }
+}
+
+/// How the decisions of each target can be told apart.
+pub fn splits(tier: &Tier, can: &[Can]) -> Vec<Split> {
+    let has_end = tier.end.is_some() || tier.end_log.is_some();
+    let both = can.iter().filter(|can| can.deny && can.pass).count();
+    let last = can.len().saturating_sub(1);
+    let split = |(index, can): (usize, &Can)| match (can.deny, can.pass) {
+        (false, false) => Split::Nothing,
+        _ if tier.opaque => Split::Unknown,
+        // Its passes mix with what nobody decided.
+        (false, true) if index == last && !has_end => Split::Nothing,
+        (true, pass) if index == last && !has_end => match tier.after.is_some() && both == usize::from(pass) {
+            true => Split::DenyOnly,
+            false => Split::Unknown,
+        },
+        (true, false) => Split::Deny,
+        (false, true) => Split::Pass,
+        (true, true) if both == 1 && has_end && tier.after.is_some() => Split::ByTotal,
+        (true, true) => Split::Sum,
+    };
+    can.iter().enumerate().map(split).collect()
+}
+
+/// What each target decided since the last read.
+pub fn decided(tier: &Tier, splits: &[Split], deltas: &Deltas) -> Vec<Decided> {
+    let sums: Vec<Option<i64>> = (0..tier.targets.len()).map(|index| refused_or_passed(tier, index, deltas)).collect();
+    let only_passed = || splits.iter().zip(&sums).filter(|(split, _)| **split == Split::Pass).map(|(_, sum)| *sum).sum::<Option<i64>>();
+    let decide = |(index, split): (usize, &Split)| match split {
+        Split::Nothing | Split::Unknown => Decided::default(),
+        Split::Deny => Decided { deny: sums[index], ..Decided::default() },
+        Split::Pass => Decided { pass: sums[index], ..Decided::default() },
+        Split::Sum => Decided { deny_or_pass: sums[index], ..Decided::default() },
+        Split::ByTotal => {
+            let pass = difference(passed_in_all(tier, deltas), only_passed());
+            Decided { deny: difference(sums[index], pass), pass, deny_or_pass: None }
+        }
+        Split::DenyOnly => Decided { deny: refused_by_last(tier, only_passed(), deltas), ..Decided::default() },
+    };
+    splits.iter().enumerate().map(decide).collect()
+}
+
+fn difference(a: Option<i64>, b: Option<i64>) -> Option<i64> {
+    Some(a? - b?)
+}
+
+/// What went in and came back neither accepted nor undecided.
+fn refused_or_passed(tier: &Tier, index: usize, deltas: &Deltas) -> Option<i64> {
+    let went_on = deltas.since_last_read(tier.undecided_after(index)?)?;
+    Some(not_accepted(&tier.targets[index], deltas)? - went_on)
+}
+
+fn not_accepted(target: &Target, deltas: &Deltas) -> Option<i64> {
+    difference(deltas.since_last_read(target.jump), deltas.since_last_read(target.accepted?))
+}
+
+/// What the tier's policies passed on: all that came out of it, for the rest was refused; where it was only logged, less that.
+fn passed_in_all(tier: &Tier, deltas: &Deltas) -> Option<i64> {
+    let came_out = deltas.since_last_read(tier.after?)?;
+    match (tier.end, tier.end_log) {
+        (Some(_), _) => Some(came_out),
+        (None, Some(log)) => Some(came_out - deltas.since_last_read(log)?),
+        (None, None) => None,
+    }
+}
+
+/// Of what the last target did not accept, all that it did not refuse came out of the tier, beside what others passed on.
+fn refused_by_last(tier: &Tier, passed_by_others: Option<i64>, deltas: &Deltas) -> Option<i64> {
+    let not_refused = difference(Some(deltas.since_last_read(tier.after?)?), passed_by_others)?;
+    Some(not_accepted(tier.targets.last()?, deltas)? - not_refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Ledger;
+    use crate::ruleset::{Backend, Builder, ChainId, Family, RuleHash, RuleId, RuleParts, Verdict as Target_};
+
+    const DENY: Can = Can { accept: true, deny: true, pass: false };
+    const PASS: Can = Can { accept: true, deny: false, pass: true };
+    const BOTH: Can = Can { accept: true, deny: true, pass: true };
+
+    /// Deltas of rules 0, 1, …, as if all had been at zero.
+    fn deltas(packets: &[u64]) -> Deltas {
+        let table = |packets: Vec<u64>| {
+            let mut builder = Builder::new(Family::V4, Backend::Legacy, "filter");
+            let chain = builder.chain("c");
+            for (i, packets) in packets.into_iter().enumerate() {
+                let parts = RuleParts { hash: RuleHash::new(format!("{i}").as_bytes()), packets, ..RuleParts::default() };
+                builder.push(chain, &parts, Target_::Return);
+            }
+            builder.finish()
+        };
+        let mut ledger = Ledger::new();
+        ledger.advance(&[table(vec![0; packets.len()])]);
+        ledger.advance(&[table(packets.to_vec())]).remove(0)
+    }
+
+    /// jump 0, return 1, jump 2, return 3, end 4, after 5.
+    fn two_targets() -> Tier {
+        let target = |n| Target { jump: RuleId(n), chain: ChainId(0), accepted: Some(RuleId(n + 1)) };
+        let targets = vec![target(0), target(2)];
+        Tier { name: "t".into(), targets, end: Some(RuleId(4)), end_log: None, after: Some(RuleId(5)), opaque: false }
+    }
+
+    fn decide(tier: &Tier, can: &[Can], packets: &[u64]) -> Vec<(Option<i64>, Option<i64>, Option<i64>)> {
+        let decided = decided(tier, &splits(tier, can), &deltas(packets));
+        decided.iter().map(|d| (d.deny, d.pass, d.deny_or_pass)).collect()
+    }
+
+    #[test]
+    fn refusals_are_what_goes_missing() {
+        // 21 in, 5 accepted, 9 on; 9 in, none accepted, 4 at the end.
+        let rows = decide(&two_targets(), &[DENY, DENY], &[21, 5, 9, 0, 4, 0]);
+        assert_eq!(rows, [(Some(7), None, None), (Some(5), None, None)]);
+    }
+
+    #[test]
+    fn one_target_that_does_both_is_split_by_what_came_out() {
+        let rows = decide(&two_targets(), &[DENY, BOTH], &[21, 5, 9, 0, 4, 2]);
+        assert_eq!(rows, [(Some(7), None, None), (Some(3), Some(2), None)]);
+        let rows = decide(&two_targets(), &[PASS, BOTH], &[21, 5, 9, 0, 4, 9]);
+        assert_eq!(rows, [(None, Some(7), None), (Some(3), Some(2), None)]);
+    }
+
+    #[test]
+    fn two_targets_that_do_both_are_not_split() {
+        let rows = decide(&two_targets(), &[BOTH, BOTH], &[21, 5, 9, 0, 4, 2]);
+        assert_eq!(rows, [(None, None, Some(7)), (None, None, Some(5))]);
+    }
+
+    #[test]
+    fn without_an_end_the_last_targets_refusals_are_still_exact() {
+        let tier = Tier { end: None, ..two_targets() };
+        // The second: 9 in, 1 accepted, 3 refused, 5 passed on or undecided. The first passed 2 on: 7 come out.
+        let rows = decide(&tier, &[PASS, BOTH], &[16, 5, 9, 1, 0, 7]);
+        assert_eq!(rows, [(None, Some(2), None), (Some(3), None, None)]);
+        let rows = decide(&tier, &[BOTH, DENY], &[16, 5, 9, 1, 0, 7]);
+        assert_eq!(rows, [(None, None, Some(2)), (None, None, None)]);
+    }
+
+    #[test]
+    fn a_log_at_the_end_tells_passes_from_undecided() {
+        let tier = Tier { end: None, end_log: Some(RuleId(4)), ..two_targets() };
+        // The second: 9 in, 1 accepted, 3 refused, 1 passed on, 4 undecided: 5 come out.
+        let rows = decide(&tier, &[DENY, BOTH], &[16, 5, 9, 1, 4, 5]);
+        assert_eq!(rows, [(Some(2), None, None), (Some(3), Some(1), None)]);
+    }
+
+    #[test]
+    fn a_rule_that_is_not_understood_makes_its_tier_unknown() {
+        let tier = Tier { opaque: true, ..two_targets() };
+        assert_eq!(decide(&tier, &[DENY, BOTH], &[21, 5, 9, 0, 4, 2]), [(None, None, None), (None, None, None)]);
+    }
+}

@@ -1,0 +1,184 @@
+//! The totals that metrics show: what was counted for every workload, monotone while the process lives.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::felix::{Direction, DropReason};
+
+/// How a policy, or several, decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Accepted.
+    Accept,
+    /// Refused.
+    Deny,
+    /// Passed on to the next tier or the profiles.
+    Pass,
+    /// Refused or passed on: the counters cannot tell which.
+    DenyOrPass,
+}
+
+/// What a total counts for a workload in one direction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// Packets of connections that are known.
+    Established,
+    /// Packets refused otherwise than by a policy.
+    Drop {
+        /// Why.
+        reason: DropReason,
+        /// The tier, for [`DropReason::NoPolicy`]; else empty.
+        tier: Arc<str>,
+    },
+    /// Packets refused by the policies of a tier, together.
+    PolicyDrop {
+        /// The tier.
+        tier: Arc<str>,
+    },
+    /// Packets accepted by a profile.
+    Profile(Arc<str>),
+    /// Packets that a policy decided; or one of several, their names joined by commas.
+    Policy {
+        /// The tier.
+        tier: Arc<str>,
+        /// The policy's label.
+        policy: Arc<str>,
+        /// What became of the packets.
+        verdict: Verdict,
+    },
+}
+
+/// One total.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Total {
+    /// What is counted.
+    pub item: Item,
+    /// Packets.
+    pub packets: u64,
+    seen: u64,
+}
+
+/// What was counted on one interface, per direction, in the order of evaluation.
+#[derive(Debug, Clone, Default)]
+pub struct EndpointTotals {
+    directions: [Vec<Total>; 2],
+    /// Where the next total is expected: a read meets the items in the same order as the one before.
+    expected: [usize; 2],
+    seen: u64,
+}
+
+/// All totals, by interface.
+#[derive(Debug, Default)]
+pub struct Totals {
+    endpoints: BTreeMap<Arc<str>, EndpointTotals>,
+    read: u64,
+}
+
+/// For how many reads a total is remembered after its rules have gone, so that it goes on if they come back.
+const REMEMBERED_READS: u64 = 240;
+
+impl Totals {
+    /// Begins the next read: only what is met from now on is shown.
+    pub fn begin_read(&mut self) {
+        self.read += 1;
+        let oldest = self.read.saturating_sub(REMEMBERED_READS);
+        self.endpoints.retain(|_, endpoint| endpoint.seen >= oldest);
+        for endpoint in self.endpoints.values_mut() {
+            endpoint.directions.iter_mut().for_each(|totals| totals.retain(|total| total.seen >= oldest));
+            endpoint.expected = [0; 2];
+        }
+    }
+
+    /// The totals of an interface, made if there are none.
+    pub fn endpoint(&mut self, interface: &Arc<str>, direction: Direction) -> Recorder<'_> {
+        if !self.endpoints.contains_key(interface) {
+            self.endpoints.insert(Arc::clone(interface), EndpointTotals::default());
+        }
+        let endpoint = self.endpoints.entry(Arc::clone(interface)).or_default();
+        endpoint.seen = self.read;
+        let EndpointTotals { directions, expected, .. } = endpoint;
+        let place = direction as usize;
+        Recorder { totals: &mut directions[place], expected: &mut expected[place], read: self.read }
+    }
+
+    /// What the last read met, by interface, in the order of the names.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Arc<str>, &EndpointTotals)> {
+        self.endpoints.iter().filter(|(_, endpoint)| endpoint.seen == self.read)
+    }
+
+    /// The totals of one direction that the last read met, in the order of evaluation.
+    pub fn shown<'a>(&self, endpoint: &'a EndpointTotals, direction: Direction) -> impl Iterator<Item = &'a Total> + use<'a> {
+        let read = self.read;
+        endpoint.directions[direction as usize].iter().filter(move |total| total.seen == read)
+    }
+
+    /// How many interfaces and totals are remembered, shown or not.
+    pub fn size(&self) -> (usize, usize) {
+        (self.endpoints.len(), self.endpoints.values().flat_map(|e| &e.directions).map(Vec::len).sum())
+    }
+}
+
+/// Adds to the totals of one interface and direction.
+pub struct Recorder<'a> {
+    totals: &'a mut Vec<Total>,
+    expected: &'a mut usize,
+    read: u64,
+}
+
+impl Recorder<'_> {
+    /// Adds packets to a total, made if it is new. Adding none makes it visible.
+    pub fn add(&mut self, item: Item, packets: u64) {
+        let expected = *self.expected;
+        let place = match self.totals.get(expected) {
+            Some(total) if total.item == item => expected,
+            _ => self.find(item),
+        };
+        let total = &mut self.totals[place];
+        total.packets = total.packets.saturating_add(packets);
+        total.seen = self.read;
+        *self.expected = place + 1;
+    }
+
+    fn find(&mut self, item: Item) -> usize {
+        self.totals.iter().position(|total| total.item == item).unwrap_or_else(|| {
+            self.totals.push(Total { item, packets: 0, seen: self.read });
+            self.totals.len() - 1
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(totals: &Totals) -> Vec<(String, u64)> {
+        let all = totals.endpoints().flat_map(|(name, e)| totals.shown(e, Direction::Ingress).map(move |t| (name.to_string(), t.packets)));
+        all.collect()
+    }
+
+    #[test]
+    fn what_a_read_does_not_meet_is_not_shown_but_goes_on_when_it_returns() {
+        let mut totals = Totals::default();
+        let interface: Arc<str> = "cali1".into();
+        let item = || Item::Profile("kns.a".into());
+        totals.begin_read();
+        totals.endpoint(&interface, Direction::Ingress).add(item(), 5);
+        assert_eq!(shown(&totals), [("cali1".into(), 5)]);
+        totals.begin_read();
+        assert_eq!(shown(&totals), []);
+        totals.begin_read();
+        totals.endpoint(&interface, Direction::Ingress).add(item(), 1);
+        assert_eq!(shown(&totals), [("cali1".into(), 6)]);
+    }
+
+    #[test]
+    fn what_stays_away_is_forgotten() {
+        let mut totals = Totals::default();
+        totals.begin_read();
+        totals.endpoint(&"cali1".into(), Direction::Ingress).add(Item::Established, 5);
+        for _ in 0..=REMEMBERED_READS {
+            totals.begin_read();
+        }
+        assert_eq!(totals.size(), (0, 0));
+    }
+}

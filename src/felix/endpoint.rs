@@ -1,0 +1,271 @@
+//! Endpoint chains → pipelines: the ordered steps that a packet to or from an endpoint takes. Pure; recognised by comments and
+//! structure, never by a version number. Upstream: `felix/rules/endpoints.go` (`endpointIptablesChain`), Calico 3.0 to 3.33.
+
+use std::sync::Arc;
+
+use super::phrases::Phrase;
+use super::{Direction, Marks, Roles};
+use crate::ruleset::{ChainId, CtState, Rule, RuleId, Ruleset, Verdict};
+
+/// The chain of one endpoint in one direction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pipeline {
+    /// The chain.
+    pub chain: ChainId,
+    /// The endpoint's interface.
+    pub interface: Arc<str>,
+    /// Seen from the endpoint.
+    pub direction: Direction,
+    /// Accepts what belongs to a connection that is known.
+    pub established: Option<RuleId>,
+    /// Rules that refuse packets whatever the policies say.
+    pub drops: Vec<(DropReason, RuleId)>,
+    /// Tiers in the order of evaluation.
+    pub tiers: Vec<Tier>,
+    /// Profiles in order: the jump, where it leads, and the return of what it accepted.
+    pub profiles: Vec<Target>,
+}
+
+/// Why a packet was refused, other than by a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DropReason {
+    /// No policy of a tier decided.
+    NoPolicy,
+    /// No profile accepted.
+    NoProfile,
+    /// conntrack calls the packet invalid.
+    Invalid,
+    /// VXLAN or IP-in-IP sent by a workload.
+    Encapsulation,
+    /// Over the packet rate limit.
+    RateLimit,
+    /// Over the connection limit.
+    ConnectionLimit,
+    /// The endpoint is administratively down.
+    AdminDown,
+}
+
+/// One tier of a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tier {
+    /// Its name; `default` where the release had only one.
+    pub name: Arc<str>,
+    /// Policies and groups in the order of evaluation.
+    pub targets: Vec<Target>,
+    /// Refuses what nobody decided. Absent where the tier's default action is Pass.
+    pub end: Option<RuleId>,
+    /// Logs what nobody decided (flow logs): it counts the same packets as `end`, also where `end` is absent.
+    pub end_log: Option<RuleId>,
+    /// The rule after the tier, reached by what the tier passed and, without `end`, by what nobody decided.
+    pub after: Option<RuleId>,
+    /// Whether it holds a rule that is not understood: then nothing can be derived from its counters.
+    pub opaque: bool,
+}
+
+/// A jump to a policy, a group or a profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The jump.
+    pub jump: RuleId,
+    /// Where it leads.
+    pub chain: ChainId,
+    /// Returns what was accepted there.
+    pub accepted: Option<RuleId>,
+}
+
+impl Tier {
+    /// The rule that counts the packets which target `index` has left undecided: the next jump, or the end of the tier.
+    pub fn undecided_after(&self, index: usize) -> Option<RuleId> {
+        match self.targets.get(index + 1) {
+            Some(next) => Some(next.jump),
+            None => self.end_log.or(self.end),
+        }
+    }
+}
+
+/// What the walk through an endpoint chain needs to know of the table.
+pub struct Context<'a> {
+    /// The table.
+    pub ruleset: &'a Ruleset,
+    /// What each comment says.
+    pub phrases: &'a [Phrase],
+    /// What each chain is.
+    pub roles: &'a Roles,
+    /// The meaning of the mark bits.
+    pub marks: Marks,
+}
+
+/// Walks an endpoint chain; adds to `unrecognised` what is not understood.
+pub fn pipeline(context: &Context, chain: ChainId, interface: Arc<str>, direction: Direction, unrecognised: &mut Vec<RuleId>) -> Pipeline {
+    let empty = Pipeline { chain, interface, direction, established: None, drops: vec![], tiers: vec![], profiles: vec![] };
+    let mut walk = Walk { context, pipeline: empty, section: Section::Head, unrecognised };
+    for id in context.ruleset.chain(chain).rule_ids() {
+        walk.rule(id);
+    }
+    walk.pipeline
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Section {
+    /// Before the first tier.
+    Head,
+    /// In the last of the pipeline's tiers.
+    Tier,
+    /// Behind a tier's last rule: the next rule, if it takes all packets, counts what comes out of the tier.
+    AfterTier,
+    Profiles,
+}
+
+struct Walk<'a, 'b> {
+    context: &'a Context<'a>,
+    pipeline: Pipeline,
+    section: Section,
+    unrecognised: &'b mut Vec<RuleId>,
+}
+
+impl Walk<'_, '_> {
+    fn rule(&mut self, id: RuleId) {
+        let rule = self.context.ruleset.rule(id);
+        if !self.by_comment(id, rule) && !self.by_structure(id, rule) {
+            self.not_understood(id);
+        }
+    }
+
+    fn not_understood(&mut self, id: RuleId) {
+        self.unrecognised.push(id);
+        if let Some(tier) = self.pipeline.tiers.last_mut().filter(|tier| tier.after.is_none()) {
+            tier.opaque = true;
+        }
+    }
+
+    /// What a comment says, if it fits what the rule does.
+    fn by_comment(&mut self, id: RuleId, rule: &Rule) -> bool {
+        let context = self.context;
+        let phrase = context.ruleset.comments_of(id).iter().map(|c| &context.phrases[c.0 as usize]).find(|p| **p != Phrase::Other);
+        let deny = rule.verdict.is_deny();
+        match phrase {
+            Some(Phrase::AdminDisabled) if deny => self.drop(DropReason::AdminDown, id),
+            Some(Phrase::RateLimitDrop) if deny => self.drop(DropReason::RateLimit, id),
+            Some(Phrase::ConnectionLimit) if deny => self.drop(DropReason::ConnectionLimit, id),
+            Some(Phrase::Encapsulation) if deny => self.drop(DropReason::Encapsulation, id),
+            Some(Phrase::NoProfileMatched) if deny => self.no_profile(id),
+            Some(Phrase::NoPolicyMatched) if deny => return self.end_of_tier(id),
+            Some(Phrase::StartOfPolicies) => self.start_of_tier(id, "default".into()),
+            Some(Phrase::StartOfTier(name)) => self.start_of_tier(id, Arc::clone(name)),
+            Some(Phrase::PolicyAccepted) => return self.policy_accepted(id),
+            Some(Phrase::ProfileAccepted) => return self.profile_accepted(id),
+            Some(Phrase::RateLimitMark | Phrase::ForwardAllowed) => {}
+            _ => return false,
+        }
+        true
+    }
+
+    /// What marks, states and targets say where no comment does.
+    fn by_structure(&mut self, id: RuleId, rule: &Rule) -> bool {
+        let Marks { accept, pass, .. } = self.context.marks;
+        let undecided = rule.mark.is_some_and(|mark| mark.is_clear() && mark.mask == pass);
+        let accepted = rule.mark.and_then(|mark| mark.set_bit()) == Some(accept);
+        match (rule.ctstate, rule.verdict) {
+            (CtState::Established, verdict) => return self.established(id, verdict),
+            (CtState::Invalid, verdict) if verdict.is_deny() => self.drop(DropReason::Invalid, id),
+            (CtState::Any, Verdict::Jump(chain)) => return self.jump(id, chain),
+            (CtState::Any, Verdict::Return) if accepted => return self.policy_accepted(id) || self.profile_accepted(id),
+            (CtState::Any, Verdict::Log) => self.log(id, undecided),
+            (CtState::Any, verdict) if verdict.is_deny() && undecided => return self.end_of_tier(id),
+            (CtState::Any, verdict) if verdict.is_deny() && rule.is_unconditional() => self.no_profile(id),
+            // Clears the verdict marks before the first tier.
+            (CtState::Any, Verdict::SetMark { value: 0, .. }) if rule.is_unconditional() => self.leave_tier(id),
+            _ => return false,
+        }
+        true
+    }
+
+    fn drop(&mut self, reason: DropReason, id: RuleId) {
+        self.pipeline.drops.push((reason, id));
+    }
+
+    fn no_profile(&mut self, id: RuleId) {
+        self.leave_tier(id);
+        self.drop(DropReason::NoProfile, id);
+        self.section = Section::Profiles;
+    }
+
+    /// Accepts at once, or with filterAllowAction=Return sets the accept bit and returns by a second rule.
+    fn established(&mut self, id: RuleId, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::Accept | Verdict::SetMark { .. } | Verdict::Return => _ = self.pipeline.established.get_or_insert(id),
+            _ => return false,
+        }
+        true
+    }
+
+    fn start_of_tier(&mut self, id: RuleId, name: Arc<str>) {
+        self.leave_tier(id);
+        self.pipeline.tiers.push(Tier { name, targets: vec![], end: None, end_log: None, after: None, opaque: false });
+        self.section = Section::Tier;
+    }
+
+    /// If a tier has just ended, `id` is the rule after it.
+    fn leave_tier(&mut self, id: RuleId) {
+        let in_tier = matches!(self.section, Section::Tier | Section::AfterTier);
+        if let Some(tier) = self.pipeline.tiers.last_mut().filter(|tier| in_tier && tier.after.is_none()) {
+            tier.after = Some(id);
+            self.section = Section::AfterTier;
+        }
+    }
+
+    fn jump(&mut self, id: RuleId, chain: ChainId) -> bool {
+        let target = Target { jump: id, chain, accepted: None };
+        if self.context.roles.is_profile(chain) {
+            self.leave_tier(id);
+            self.section = Section::Profiles;
+            self.pipeline.profiles.push(target);
+            return true;
+        }
+        if !self.context.roles.is_policy_or_group(chain) {
+            // Fail-safe ports of a host endpoint come before its policies.
+            return self.context.roles.is_failsafe(chain);
+        }
+        if self.section != Section::Tier {
+            // 3.28 begins its only tier without a word.
+            self.start_of_tier(id, "default".into());
+        }
+        if let Some(tier) = self.pipeline.tiers.last_mut() {
+            tier.targets.push(target);
+        }
+        true
+    }
+
+    fn policy_accepted(&mut self, id: RuleId) -> bool {
+        let tier = self.pipeline.tiers.last_mut().filter(|_| self.section == Section::Tier);
+        close(tier.and_then(|tier| tier.targets.last_mut()), id)
+    }
+
+    fn profile_accepted(&mut self, id: RuleId) -> bool {
+        close(self.pipeline.profiles.last_mut().filter(|_| self.section == Section::Profiles), id)
+    }
+
+    fn log(&mut self, id: RuleId, undecided: bool) {
+        if let Some(tier) = self.pipeline.tiers.last_mut().filter(|_| undecided && self.section == Section::Tier) {
+            tier.end_log = Some(id);
+        }
+    }
+
+    fn end_of_tier(&mut self, id: RuleId) -> bool {
+        let Some(tier) = self.pipeline.tiers.last_mut().filter(|_| self.section == Section::Tier) else { return false };
+        tier.end = Some(id);
+        self.section = Section::AfterTier;
+        true
+    }
+}
+
+/// Gives a target the rule that returns what it accepted; each has one.
+fn close(target: Option<&mut Target>, id: RuleId) -> bool {
+    match target {
+        Some(target) if target.accepted.is_none() => {
+            target.accepted = Some(id);
+            true
+        }
+        _ => false,
+    }
+}

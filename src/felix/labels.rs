@@ -1,0 +1,108 @@
+//! What metrics call the policies, profiles and groups of a table. Pure.
+
+use std::sync::Arc;
+
+use super::{ChainNames, Pipelines, PolicyName};
+use crate::ruleset::{ChainId, Ruleset};
+
+/// The labels of a table's chains.
+#[derive(Debug, Clone, Default)]
+pub struct Labels {
+    chains: Vec<Option<Label>>,
+    /// Policy chains that endpoints use but that nothing names: only the datastore's policies could (Calico ≤ 3.21).
+    pub unnamed: usize,
+}
+
+/// What a chain is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// The `policy` or `profile` label.
+    pub label: Arc<str>,
+    /// The tier that refers to it; empty for profiles.
+    pub tier: Arc<str>,
+    /// The policy, where it is known.
+    pub name: Option<PolicyName>,
+}
+
+impl Labels {
+    /// Labels all policies, profiles and groups that endpoints use. What has no name of its own goes by its chain's.
+    pub fn new(ruleset: &Ruleset, pipelines: &Pipelines, chain_names: &ChainNames) -> Self {
+        let tiers = tiers(ruleset, pipelines);
+        let used = |chain: ChainId| tiers[chain.0 as usize].as_ref();
+        let nameless: Vec<ChainId> = pipelines
+            .policies()
+            .filter(|policy| policy.name.is_none() && used(policy.chain).is_some())
+            .map(|policy| policy.chain)
+            .collect();
+        let resolved = chain_names.resolve(&nameless.iter().map(|id| &*ruleset.chain(*id).name).collect::<Vec<_>>());
+        let mut labels = Labels { chains: vec![None; tiers.len()], unnamed: resolved.iter().filter(|name| name.is_none()).count() };
+        for policy in pipelines.policies() {
+            let Some(tier) = used(policy.chain) else { continue };
+            let found = nameless.iter().position(|id| *id == policy.chain).and_then(|i| resolved[i].clone());
+            labels.set(policy.chain, ruleset, policy.name.clone().or(found), tier);
+        }
+        for pipeline in &pipelines.endpoints {
+            for profile in &pipeline.profiles {
+                labels.profile(profile.chain, ruleset, pipelines);
+            }
+        }
+        labels.groups(pipelines, &tiers);
+        labels
+    }
+
+    fn set(&mut self, chain: ChainId, ruleset: &Ruleset, name: Option<PolicyName>, tier: &Arc<str>) {
+        let label = match &name {
+            Some(name) => name.label(tier).into(),
+            None => Arc::clone(&ruleset.chain(chain).name),
+        };
+        self.chains[chain.0 as usize] = Some(Label { label, tier: Arc::clone(tier), name });
+    }
+
+    /// A profile's name is in its comment, or in its chain's name if that was short enough.
+    fn profile(&mut self, chain: ChainId, ruleset: &Ruleset, pipelines: &Pipelines) {
+        if self.chains[chain.0 as usize].is_some() {
+            return;
+        }
+        let name = pipelines.policy(chain).and_then(|profile| profile.name.clone());
+        let chain_name = &ruleset.chain(chain).name;
+        let short = chain_name.strip_prefix("cali-pri-").or_else(|| chain_name.strip_prefix("cali-pro-"));
+        let label = match (&name, short) {
+            (Some(name), _) => name.name.as_ref(),
+            (None, Some(short)) if !short.starts_with('_') => short,
+            _ => chain_name,
+        };
+        self.chains[chain.0 as usize] = Some(Label { label: label.into(), tier: "".into(), name });
+    }
+
+    /// A group goes by the names of its policies in the order of evaluation, joined by commas.
+    fn groups(&mut self, pipelines: &Pipelines, tiers: &[Option<Arc<str>>]) {
+        for (place, tier) in tiers.iter().enumerate() {
+            let (Some(tier), Some(group)) = (tier, pipelines.group(ChainId(place as u32))) else { continue };
+            let policies: Vec<&str> = group.policies.iter().filter_map(|(_, policy)| Some(&*self.get(*policy)?.label)).collect();
+            self.chains[place] = Some(Label { label: policies.join(",").into(), tier: Arc::clone(tier), name: None });
+        }
+    }
+
+    /// What a chain is called, if an endpoint uses it.
+    pub fn get(&self, chain: ChainId) -> Option<&Label> {
+        self.chains[chain.0 as usize].as_ref()
+    }
+}
+
+/// The tier that refers to each policy or group chain. A policy is in one tier only.
+fn tiers(ruleset: &Ruleset, pipelines: &Pipelines) -> Vec<Option<Arc<str>>> {
+    let mut tiers: Vec<Option<Arc<str>>> = vec![None; ruleset.chains().len()];
+    for tier in pipelines.endpoints.iter().flat_map(|pipeline| &pipeline.tiers) {
+        for target in &tier.targets {
+            let place = target.chain.0 as usize;
+            if tiers[place].is_some() {
+                continue;
+            }
+            tiers[place] = Some(Arc::clone(&tier.name));
+            for (_, policy) in pipelines.group(target.chain).iter().flat_map(|group| &group.policies) {
+                tiers[policy.0 as usize] = Some(Arc::clone(&tier.name));
+            }
+        }
+    }
+    tiers
+}

@@ -1,0 +1,237 @@
+//! What a policy chain is called → which policy it is. Pure. The comment on the chain's first rule tells (Calico ≥ 3.22);
+//! before that, only hashing the datastore's names does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest::{SHA256, digest};
+
+use crate::inventory::StoredPolicy;
+
+/// Longest chain name of iptables (Felix: `MaxChainNameLength`).
+const MAX_CHAIN_NAME: usize = 28;
+
+/// A policy, or a profile, as the ruleset names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PolicyName {
+    /// `NetworkPolicy`, `GlobalNetworkPolicy`, …; `Policy` where the release did not tell the kinds apart (3.22 to 3.31).
+    pub kind: Arc<str>,
+    /// The namespace, if it has one.
+    pub namespace: Option<Arc<str>>,
+    /// The name it is stored under.
+    pub name: Arc<str>,
+}
+
+impl PolicyName {
+    /// Out of the last comment of a chain's first rule, e.g. `Policy default/knp.default.foo ingress` (3.22 to 3.31),
+    /// `GlobalNetworkPolicy foo egress` (≥ 3.32), `Profile kns.default ingress`. Upstream: `felix/rules/policy.go`.
+    pub fn from_comment(comment: &str) -> Option<Self> {
+        // Annotations of rules are comments too, but always hold a '=', which no name does.
+        if comment.contains('=') {
+            return None;
+        }
+        let mut words = comment.split(' ');
+        let (kind, name, direction) = (words.next()?, words.next()?, words.next()?);
+        let kind_is_known = kind == "Profile" || kind.ends_with("Policy");
+        if words.next().is_some() || name.is_empty() || !kind_is_known || !matches!(direction, "ingress" | "egress") {
+            return None;
+        }
+        let (namespace, name) = match name.split_once('/') {
+            Some((namespace, name)) => (Some(namespace.into()), name),
+            None => (None, name),
+        };
+        Some(PolicyName { kind: kind.into(), namespace, name: name.into() })
+    }
+
+    fn from_store(policy: &StoredPolicy) -> Self {
+        PolicyName { kind: "Policy".into(), namespace: policy.namespace.as_deref().map(Into::into), name: policy.name.as_str().into() }
+    }
+
+    /// The `policy` label: the name that the Go exporter gave (`PolicyKey.Name` of Calico ≤ 3.31), made up again for ≥ 3.32,
+    /// so that series survive the upgrade. `tier` is the tier that refers to the policy.
+    pub fn label(&self, tier: &str) -> String {
+        let name = &*self.name;
+        let legacy_prefix = ["default.", "knp.", "ossg."].iter().any(|prefix| name.starts_with(prefix));
+        let name = match &*self.kind {
+            "KubernetesNetworkPolicy" => format!("knp.default.{name}"),
+            "KubernetesClusterNetworkPolicy" => format!("kcnp.{name}"),
+            "NetworkPolicy" | "GlobalNetworkPolicy" if tier == "default" && !legacy_prefix => format!("default.{name}"),
+            _ => name.to_owned(),
+        };
+        match &self.namespace {
+            Some(namespace) => format!("{namespace}/{name}"),
+            None => name,
+        }
+    }
+}
+
+/// The name of a chain: `prefix + id` where that is short enough, else `prefix`, `_` and a hash of `id`.
+/// Upstream: `GetLengthLimitedID` in `libcalico-go/lib/hash/unique_id.go`, unchanged since 3.0.
+pub fn chain_name(prefix: &str, id: &str) -> String {
+    let length = prefix.len() + id.len();
+    if length < MAX_CHAIN_NAME || (length == MAX_CHAIN_NAME && !id.starts_with('_')) {
+        return format!("{prefix}{id}");
+    }
+    let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, id.as_bytes()));
+    format!("{prefix}_{}", &hash[..MAX_CHAIN_NAME - 1 - prefix.len()])
+}
+
+/// The three ways in which releases made a chain's name out of a policy's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Era {
+    /// ≤ 3.28: the name.
+    Name,
+    /// 3.29 to 3.31: tier and name.
+    TierAndName,
+    /// ≥ 3.32: kind, namespace and name.
+    KindAndName,
+}
+
+impl Era {
+    const ALL: [Era; 3] = [Era::Name, Era::TierAndName, Era::KindAndName];
+
+    /// What is hashed.
+    fn id(self, policy: &StoredPolicy) -> String {
+        let name = match &policy.namespace {
+            Some(namespace) => format!("{namespace}/{}", policy.name),
+            None => policy.name.clone(),
+        };
+        match (self, &policy.namespace) {
+            (Era::Name, _) => name,
+            (Era::TierAndName, _) => format!("{}/{name}", tier_from_name(&policy.name)),
+            (Era::KindAndName, Some(_)) => format!("np/{name}"),
+            (Era::KindAndName, None) => format!("gnp/{name}"),
+        }
+    }
+}
+
+/// Upstream: `names.TierFromPolicyName` (3.29 to 3.31).
+fn tier_from_name(name: &str) -> &str {
+    match name.split_once('.') {
+        Some(("knp" | "ossg", _)) | None => "default",
+        Some(("kanp", _)) => "adminnetworkpolicy",
+        Some(("kbanp", _)) => "baselineadminnetworkpolicy",
+        Some((tier, _)) => tier,
+    }
+}
+
+/// Names for chains that do not tell theirs, from the datastore's policies.
+#[derive(Debug, Default)]
+pub struct ChainNames {
+    /// By the part after `cali-pi-` or `cali-po-`. Two eras can give two policies the same chain name.
+    policies: HashMap<String, Vec<(Era, PolicyName)>>,
+}
+
+impl ChainNames {
+    /// Hashes every policy's name as each era did.
+    pub fn new(policies: &[StoredPolicy]) -> Self {
+        let mut names = ChainNames::default();
+        for policy in policies {
+            for era in Era::ALL {
+                let chain = chain_name("cali-pi-", &era.id(policy)).split_off("cali-pi-".len());
+                names.policies.entry(chain).or_default().push((era, PolicyName::from_store(policy)));
+            }
+        }
+        names
+    }
+
+    /// The policies of these chains (`cali-pi-…`, `cali-po-…`), in their order; `None` for those that are not known.
+    /// A chain that fits two policies is the one whose era most other chains are of.
+    pub fn resolve(&self, chains: &[&str]) -> Vec<Option<PolicyName>> {
+        let candidates: Vec<&[(Era, PolicyName)]> = chains.iter().map(|chain| self.candidates(chain)).collect();
+        let votes = |era| candidates.iter().filter(|&&c| matches!(c, [(of, _)] if *of == era)).count();
+        // Of equally many votes the oldest era wins (`max_by_key` takes the last): only ≤ 3.21 depends on hashes.
+        let winner = Era::ALL.into_iter().rev().max_by_key(|&era| votes(era));
+        let pick = |c: &[(Era, PolicyName)]| c.iter().find(|(era, _)| Some(*era) == winner).or(c.first()).map(|(_, name)| name.clone());
+        candidates.into_iter().map(pick).collect()
+    }
+
+    fn candidates(&self, chain: &str) -> &[(Era, PolicyName)] {
+        let id = chain.strip_prefix("cali-pi-").or_else(|| chain.strip_prefix("cali-po-"));
+        id.and_then(|id| self.policies.get(id)).map_or(&[], Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(name: &str) -> StoredPolicy {
+        match name.split_once('/') {
+            Some((namespace, name)) => StoredPolicy { namespace: Some(namespace.into()), name: name.into() },
+            None => StoredPolicy { namespace: None, name: name.into() },
+        }
+    }
+
+    #[test]
+    fn chain_names_of_upstream_tests() {
+        for (prefix, id, chain) in [
+            ("cali-pi-", "long-policy-name-that-gets-hashed", "cali-pi-_ffOMcf6pikpiZ6hgKcW"),
+            ("cali-pi-", "gnp/long-policy-name-that-gets-hashed", "cali-pi-_PymyFHQQg3808jiz1OJ"),
+            ("cali-pi-", "/long-policy-name-that-gets-hashed", "cali-pi-_FJ9yUkNpzshVDh2n7mg"),
+            ("cali-pri-", "long-policy-name-that-gets-hashed", "cali-pri-_ffOMcf6pikpiZ6hgKc"),
+            ("cali-pi-", "tier1/pol1", "cali-pi-tier1/pol1"),
+            ("cali-pi-", "abc/knp.default.abcd", "cali-pi-abc/knp.default.abcd"),
+            ("cali-pi-", "default/knp.default.a", "cali-pi-_ULUuQ9liUVfLlOeTwgj"),
+            ("cali-pri-", "ksa.kube-system.coredns", "cali-pri-_u2Tn2rSoAPffvE7JO6"),
+            ("cali-thfw-", "any-interface-at-all", "cali-thfw-_Nqh4HyA73udmyanQI"),
+        ] {
+            assert_eq!(chain_name(prefix, id), chain);
+        }
+    }
+
+    #[test]
+    fn each_era_hashes_something_else() {
+        for (policy, era, chain) in [
+            ("default/knp.default.allow-web", Era::Name, "_QMREAWxglfqoREwyt41"),
+            ("default/knp.default.allow-web", Era::TierAndName, "_Vm_1cJRadOrYgBn0juc"),
+            ("default/knp.default.allow-web", Era::KindAndName, "_Vwyll1T_8l3haZwDKEy"),
+            ("default/default.foo", Era::KindAndName, "_kqoeN6Z7AHVWsiBmNgW"),
+            ("kanp.adminnetworkpolicy.foo", Era::TierAndName, "_wKHgR68sWmHadUmyakG"),
+            ("openstack/ossg.default.SGID-default", Era::TierAndName, "_P9QWgV3Kq3APHUg1jSk"),
+        ] {
+            assert_eq!(chain_name("cali-pi-", &era.id(&stored(policy))), format!("cali-pi-{chain}"), "{policy}");
+        }
+    }
+
+    #[test]
+    fn names_come_out_of_comments() {
+        let name = PolicyName::from_comment("KubernetesNetworkPolicy default/foo ingress").unwrap();
+        assert_eq!((&*name.kind, name.namespace.as_deref(), &*name.name), ("KubernetesNetworkPolicy", Some("default"), "foo"));
+        assert!(PolicyName::from_comment("Policy default.deny-all egress").unwrap().namespace.is_none());
+        for other in ["owner=team-a", "Policy x", "Policy a b ingress", "Drop if no ingress", "Policy  ingress", "Policy a=b ingress"] {
+            assert_eq!(PolicyName::from_comment(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn labels_are_those_of_the_go_exporter() {
+        for (comment, tier, label) in [
+            ("Policy default/knp.default.foo ingress", "default", "default/knp.default.foo"),
+            ("Policy default.deny-all egress", "default", "default.deny-all"),
+            ("Policy sec.block egress", "sec", "sec.block"),
+            ("KubernetesNetworkPolicy default/foo ingress", "default", "default/knp.default.foo"),
+            ("NetworkPolicy shop/knp.default.foo ingress", "default", "shop/knp.default.foo"),
+            ("NetworkPolicy shop/web ingress", "default", "shop/default.web"),
+            ("NetworkPolicy shop/default.web ingress", "default", "shop/default.web"),
+            ("NetworkPolicy openstack/ossg.default.1 ingress", "default", "openstack/ossg.default.1"),
+            ("GlobalNetworkPolicy base ingress", "default", "default.base"),
+            ("GlobalNetworkPolicy platform.guard ingress", "platform", "platform.guard"),
+            ("GlobalNetworkPolicy guard ingress", "platform", "guard"),
+            ("KubernetesClusterNetworkPolicy foo ingress", "kube-admin", "kcnp.foo"),
+        ] {
+            assert_eq!(PolicyName::from_comment(comment).unwrap().label(tier), label);
+        }
+    }
+
+    #[test]
+    fn a_name_that_fits_two_eras_follows_the_other_chains() {
+        let names = ChainNames::new(&[stored("default/default.foo"), stored("default.foo"), stored("default.only")]);
+        let resolve = |chains: &[&str]| names.resolve(chains).into_iter().map(|n| n.map(|n| n.namespace)).collect::<Vec<_>>();
+        assert_eq!(resolve(&["cali-pi-default/default.foo"]), [Some(Some("default".into()))]);
+        assert_eq!(resolve(&["cali-pi-default/default.foo", "cali-po-default/default.only"])[0], Some(None));
+        assert_eq!(resolve(&["cali-pi-unknown"]), [None]);
+    }
+}

@@ -1,0 +1,110 @@
+//! The comments that Felix writes on its rules → what they say. Pure; each distinct comment of a table is looked at once.
+//!
+//! Upstream: `felix/rules/endpoints.go`, `felix/rules/dispatch.go`, Calico 3.0 to 3.33.
+
+use std::sync::Arc;
+
+/// What a comment says of its rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phrase {
+    /// `Endpoint admin disabled`: the endpoint is administratively down, this is its only rule.
+    AdminDisabled,
+    /// Bookkeeping of the packet rate limit (Calico ≥ 3.30).
+    RateLimitMark,
+    /// Drops what exceeds the packet rate limit.
+    RateLimitDrop,
+    /// Rejects what exceeds the connection limit.
+    ConnectionLimit,
+    /// Drops VXLAN or IP-in-IP that a workload sends by itself.
+    Encapsulation,
+    /// `Start of policies` (≤ 3.27): of the only tier there was.
+    StartOfPolicies,
+    /// `Start of tier …` (≥ 3.29).
+    StartOfTier(Arc<str>),
+    /// Returns a packet that the policy or group before has accepted.
+    PolicyAccepted,
+    /// Between two strides of a group: a verdict has been reached.
+    ReturnOnVerdict,
+    /// Refuses what no policy of the tier has decided.
+    NoPolicyMatched,
+    /// Returns a packet that the profile before has accepted.
+    ProfileAccepted,
+    /// Refuses what no profile has accepted.
+    NoProfileMatched,
+    /// Ends a dispatch chain: the interface has no endpoint (yet).
+    UnknownInterface,
+    /// A host endpoint without policy on forwarded traffic lets it pass.
+    ForwardAllowed,
+    /// Anything else: the annotations of a policy's rule, the name of a policy.
+    Other,
+}
+
+/// What a comment says.
+pub fn phrase(comment: &str) -> Phrase {
+    match comment {
+        "Endpoint admin disabled" => Phrase::AdminDisabled,
+        "Start of policies" => Phrase::StartOfPolicies,
+        "Return if policy accepted" => Phrase::PolicyAccepted,
+        "Return on verdict" => Phrase::ReturnOnVerdict,
+        "Return if profile accepted" => Phrase::ProfileAccepted,
+        "Unknown interface" => Phrase::UnknownInterface,
+        "Allow forwarded traffic by default" | "Return for accepted forward traffic" => Phrase::ForwardAllowed,
+        _ => longer_phrase(comment),
+    }
+}
+
+fn longer_phrase(comment: &str) -> Phrase {
+    if let Some(tier) = comment.strip_prefix("Start of tier ") {
+        return Phrase::StartOfTier(tier.into());
+    }
+    if comment.ends_with(" packet rate limit mark") || comment.starts_with("Mark packets within ") {
+        return Phrase::RateLimitMark;
+    }
+    if comment.starts_with("Drop packets over ") && comment.ends_with(" packet rate limit") {
+        return Phrase::RateLimitDrop;
+    }
+    // "End of tier default. Drop if no policies passed packet" since 3.30, without the tier before; "Reject …" since 3.26.
+    let last_sentence = comment.rsplit(". ").next().unwrap_or(comment);
+    match last_sentence.strip_prefix("Drop ").or_else(|| last_sentence.strip_prefix("Reject ")) {
+        Some("if no policies passed packet") => Phrase::NoPolicyMatched,
+        Some("if no profiles matched") => Phrase::NoProfileMatched,
+        Some(rest) if rest.ends_with(" connection limit") => Phrase::ConnectionLimit,
+        // "… encapped packets originating in workloads", "… in pods" before 3.15.3.
+        Some(rest) if rest.contains(" encapped packets originating in ") => Phrase::Encapsulation,
+        _ => Phrase::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_phrase_of_every_release() {
+        for (comment, expected) in [
+            ("Endpoint admin disabled", Phrase::AdminDisabled),
+            ("Clear ingress packet rate limit mark", Phrase::RateLimitMark),
+            ("Mark packets within egress packet rate limit", Phrase::RateLimitMark),
+            ("Drop packets over ingress packet rate limit", Phrase::RateLimitDrop),
+            ("Reject connections over egress connection limit", Phrase::ConnectionLimit),
+            ("Drop VXLAN encapped packets originating in pods", Phrase::Encapsulation),
+            ("Reject IPinIP encapped packets originating in workloads", Phrase::Encapsulation),
+            ("Start of policies", Phrase::StartOfPolicies),
+            ("Start of tier kube-admin", Phrase::StartOfTier("kube-admin".into())),
+            ("Return if policy accepted", Phrase::PolicyAccepted),
+            ("Return on verdict", Phrase::ReturnOnVerdict),
+            ("Drop if no policies passed packet", Phrase::NoPolicyMatched),
+            ("Reject if no policies passed packet", Phrase::NoPolicyMatched),
+            ("End of tier a.b. Reject if no policies passed packet", Phrase::NoPolicyMatched),
+            ("Return if profile accepted", Phrase::ProfileAccepted),
+            ("Drop if no profiles matched", Phrase::NoProfileMatched),
+            ("Reject if no profiles matched", Phrase::NoProfileMatched),
+            ("Unknown interface", Phrase::UnknownInterface),
+            ("Allow forwarded traffic by default", Phrase::ForwardAllowed),
+            ("Policy default/knp.default.foo ingress", Phrase::Other),
+            ("owner=Drop if no profiles matched", Phrase::Other),
+        ] {
+            assert_eq!(phrase(comment), expected, "{comment}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Policy, profile and group chains → which of their rules say accept, pass and deny. Pure.
+//!
+//! Upstream: `felix/rules/policy.go`. A verdict is counted once, at the rule that carries the policy's match: the one that sets
+//! the accept, pass or drop bit, or up to 3.29 the deny itself. Everything after it (RETURN, NFLOG, the deny by drop bit since
+//! 3.30) follows from it.
+
+use super::phrases::Phrase;
+use super::{Marks, PolicyName};
+use crate::ruleset::{ChainId, RuleId, Ruleset, Verdict};
+
+/// A policy or profile chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyChain {
+    /// The chain.
+    pub chain: ChainId,
+    /// The name in the comment of its first rule (Calico ≥ 3.22).
+    pub name: Option<PolicyName>,
+    /// The rules that decide, in order, with what they decide.
+    pub rules: Vec<(Decision, RuleId)>,
+}
+
+/// What a policy decides about a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Decision {
+    /// Accepted.
+    Accept,
+    /// Refused.
+    Deny,
+    /// Passed on to the next tier or the profiles.
+    Pass,
+}
+
+impl PolicyChain {
+    /// Whether the policy has a rule that decides so.
+    pub fn can(&self, decision: Decision) -> bool {
+        self.rules.iter().any(|(d, _)| *d == decision)
+    }
+
+    /// The rules that decide so.
+    pub fn rules_that(&self, decision: Decision) -> impl Iterator<Item = RuleId> {
+        self.rules.iter().filter(move |(d, _)| *d == decision).map(|(_, rule)| *rule)
+    }
+}
+
+/// A group chain (Calico ≥ 3.28): policies that stand together in one tier and have one selector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupChain {
+    /// The chain.
+    pub chain: ChainId,
+    /// Its policies in the order of evaluation: the jump and where it leads.
+    pub policies: Vec<(RuleId, ChainId)>,
+    /// Whether it holds a rule that is not understood: then nothing can be derived from its counters.
+    pub opaque: bool,
+}
+
+/// Takes a policy or profile chain apart; adds to `unrecognised` what is not understood.
+pub fn policy_chain(ruleset: &Ruleset, chain: ChainId, marks: Marks, unrecognised: &mut Vec<RuleId>) -> PolicyChain {
+    let mut rules = Vec::new();
+    for id in ruleset.chain(chain).rule_ids() {
+        match decision(ruleset, id, marks) {
+            Role::Decides(decision) => rules.push((decision, id)),
+            Role::Follows => {}
+            Role::Unknown => unrecognised.push(id),
+        }
+    }
+    PolicyChain { chain, name: name_of(ruleset, chain), rules }
+}
+
+enum Role {
+    Decides(Decision),
+    /// Repeats, logs or prepares what another rule decides.
+    Follows,
+    Unknown,
+}
+
+fn decision(ruleset: &Ruleset, id: RuleId, marks: Marks) -> Role {
+    let rule = ruleset.rule(id);
+    let set_bit = rule.mark.and_then(|mark| mark.set_bit());
+    match rule.verdict {
+        Verdict::SetMark { value, mask } if value == mask && value == marks.accept => Role::Decides(Decision::Accept),
+        Verdict::SetMark { value, mask } if value == mask && value == marks.pass => Role::Decides(Decision::Pass),
+        Verdict::SetMark { value, mask } if value == mask && Some(value) == marks.drop => Role::Decides(Decision::Deny),
+        // Scratch bits of matches that need several rules.
+        Verdict::SetMark { .. } => Role::Follows,
+        Verdict::Drop | Verdict::Reject if set_bit.is_some() && set_bit == marks.drop => Role::Follows,
+        Verdict::Drop | Verdict::Reject => Role::Decides(Decision::Deny),
+        // Other: NOTRACK in the raw table.
+        Verdict::Return | Verdict::Log | Verdict::None | Verdict::Other => Role::Follows,
+        Verdict::Accept | Verdict::Jump(_) | Verdict::Goto(_) => Role::Unknown,
+    }
+}
+
+fn name_of(ruleset: &Ruleset, chain: ChainId) -> Option<PolicyName> {
+    let first = ruleset.chain(chain).rule_ids().next()?;
+    let last_comment = ruleset.comments_of(first).last()?;
+    PolicyName::from_comment(&ruleset.comments()[last_comment.0 as usize])
+}
+
+/// Takes a group chain apart: jumps, and from time to time a return once a verdict has been reached.
+pub fn group_chain(ruleset: &Ruleset, chain: ChainId, phrases: &[Phrase], unrecognised: &mut Vec<RuleId>) -> GroupChain {
+    let mut group = GroupChain { chain, policies: Vec::new(), opaque: false };
+    for id in ruleset.chain(chain).rule_ids() {
+        let rule = ruleset.rule(id);
+        let on_verdict = || ruleset.comments_of(id).iter().any(|c| phrases[c.0 as usize] == Phrase::ReturnOnVerdict);
+        match rule.verdict {
+            Verdict::Jump(policy) => group.policies.push((id, policy)),
+            Verdict::Return if on_verdict() || rule.mark.is_some_and(|mark| mark.negated && mark.value == 0) => {}
+            _ => {
+                group.opaque = true;
+                unrecognised.push(id);
+            }
+        }
+    }
+    group
+}

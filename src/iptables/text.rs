@@ -1,0 +1,506 @@
+//! The text of `iptables-save -c` and `ip6tables-save -c` → [`Ruleset`]. Pure: bytes in as they come, in pieces of any size;
+//! what cannot be taken apart is counted, never fatal.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::ruleset::{Backend, Builder, ChainId, CtState, Family, MarkMatch, RuleHash, RuleParts, Ruleset, Verdict};
+
+/// Longest line that is looked at, in bytes. Felix's longest rules stay below 2 kB.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// Why a text is not a table that can be reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextError {
+    /// The table was begun but its `COMMIT` never came: the writer died or was cut off.
+    CutOff {
+        /// The table.
+        table: &'static str,
+    },
+    /// iptables-nft met rules that it cannot show: it is older than the one that wrote them.
+    Incompatible {
+        /// The line it printed instead of the table.
+        line: String,
+    },
+}
+
+impl fmt::Display for TextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TextError::CutOff { table } => write!(f, "the output ends within table {table}, before its COMMIT"),
+            TextError::Incompatible { line } => {
+                write!(f, "it says \"{line}\": this iptables is older than the one that wrote Calico's rules; use one at least as new")
+            }
+        }
+    }
+}
+
+impl std::error::Error for TextError {}
+
+/// Takes a text apart while it is being written.
+#[derive(Debug)]
+pub struct Parser {
+    builder: Builder,
+    table: &'static str,
+    section: Section,
+    /// The piece of a line whose end has not come yet.
+    partial: Vec<u8>,
+    /// Whether the rest of an overlong line is being skipped.
+    skipping: bool,
+    incompatible: Option<String>,
+    /// The first line that could not be taken apart, for the log.
+    first_unreadable: Option<String>,
+    /// Reused between lines.
+    parts: RuleParts,
+    /// The chain of the line before: rules come chain by chain.
+    current: Option<ChainId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Section {
+    /// Outside the wanted table, which has not come yet.
+    Before,
+    Wanted,
+    /// In another table.
+    Other,
+    /// Past the wanted table's `COMMIT`.
+    Done,
+}
+
+impl Parser {
+    /// A parser that picks one table out of the text.
+    pub fn new(family: Family, backend: Backend, table: &'static str) -> Self {
+        Parser {
+            builder: Builder::new(family, backend, table),
+            table,
+            section: Section::Before,
+            partial: Vec::new(),
+            skipping: false,
+            incompatible: None,
+            first_unreadable: None,
+            parts: RuleParts::default(),
+            current: None,
+        }
+    }
+
+    /// Takes the next piece of text.
+    pub fn push(&mut self, mut text: &[u8]) {
+        while let Some(end) = text.iter().position(|&b| b == b'\n') {
+            let (line, rest) = (&text[..end], &text[end + 1..]);
+            if self.partial.is_empty() && !self.skipping {
+                self.line(line);
+            } else {
+                self.keep_partial(line);
+                self.end_partial();
+            }
+            text = rest;
+        }
+        self.keep_partial(text);
+    }
+
+    fn keep_partial(&mut self, piece: &[u8]) {
+        if self.skipping || self.partial.len() + piece.len() > LONGEST_LINE {
+            self.skipping = true;
+        } else {
+            self.partial.extend_from_slice(piece);
+        }
+    }
+
+    fn end_partial(&mut self) {
+        let line = std::mem::take(&mut self.partial);
+        match std::mem::take(&mut self.skipping) {
+            true => self.unreadable(&line),
+            false => self.line(&line),
+        }
+        self.partial = line;
+        self.partial.clear();
+    }
+
+    /// The finished table, empty if the text had no such table.
+    pub fn finish(mut self) -> Result<Ruleset, TextError> {
+        if !self.partial.is_empty() || self.skipping {
+            self.end_partial();
+        }
+        if let Some(line) = self.incompatible {
+            return Err(TextError::Incompatible { line });
+        }
+        match self.section {
+            Section::Wanted => Err(TextError::CutOff { table: self.table }),
+            _ => Ok(self.builder.finish()),
+        }
+    }
+
+    /// The first line that could not be taken apart, if there was one.
+    pub fn first_unreadable(&self) -> Option<&str> {
+        self.first_unreadable.as_deref()
+    }
+
+    /// How many rules there are so far.
+    pub fn rule_count(&self) -> usize {
+        self.builder.rule_count()
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        match (line.first(), self.section) {
+            (None, _) => {}
+            (Some(b'#'), _) => self.remark(line),
+            (Some(b'*'), _) => self.section = if &line[1..] == self.table.as_bytes() { Section::Wanted } else { Section::Other },
+            (_, Section::Wanted) => self.table_line(line),
+            // Another table's business; but garbage before any table is worth a word.
+            (_, Section::Before) => self.unreadable(line),
+            (_, Section::Other | Section::Done) => {}
+        }
+    }
+
+    /// `# Table `filter' is incompatible, use 'nft' tool.`
+    fn remark(&mut self, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        if text.contains("is incompatible, use 'nft' tool") && text.contains(self.table) {
+            self.incompatible = Some(text.trim_start_matches(['#', ' ']).to_owned());
+        }
+    }
+
+    fn table_line(&mut self, line: &[u8]) {
+        match line.first() {
+            Some(b':') => self.declare_chain(line),
+            Some(b'[' | b'-') => {
+                if self.rule(line).is_none() {
+                    self.unreadable(line);
+                }
+            }
+            _ if line == b"COMMIT" => self.section = Section::Done,
+            _ => self.unreadable(line),
+        }
+    }
+
+    fn unreadable(&mut self, line: &[u8]) {
+        self.builder.unreadable();
+        if self.first_unreadable.is_none() {
+            let start = &line[..line.len().min(200)];
+            self.first_unreadable = Some(String::from_utf8_lossy(start).into_owned());
+        }
+    }
+
+    /// `:cali-tw-cali1234 - [0:0]`
+    fn declare_chain(&mut self, line: &[u8]) {
+        let name = line[1..].split(|&b| b == b' ').next().unwrap_or_default();
+        if name.starts_with(b"cali-") {
+            match std::str::from_utf8(name) {
+                Ok(name) => _ = self.builder.chain(name),
+                Err(_) => self.unreadable(line),
+            }
+        }
+    }
+
+    /// `[packets:bytes] -A chain matches… -j target…`; `None` if it cannot be taken apart.
+    fn rule(&mut self, line: &[u8]) -> Option<()> {
+        let (packets, rest) = counters(line)?;
+        let mut words = Words(rest);
+        if words.next()?? != &b"-A"[..] {
+            return None;
+        }
+        let chain = words.next()??;
+        if !chain.starts_with(b"cali-") {
+            return Some(());
+        }
+        let chain = self.chain(&chain)?;
+        let mut parts = std::mem::take(&mut self.parts);
+        parts.comments.clear();
+        parts = RuleParts { packets, comments: parts.comments, ..RuleParts::default() };
+        let verdict = self.matches_and_target(&mut words, &mut parts);
+        if let Some(verdict) = verdict {
+            self.builder.push(chain, &parts, verdict);
+        }
+        self.parts = parts;
+        verdict.map(|_| ())
+    }
+
+    fn chain(&mut self, name: &[u8]) -> Option<ChainId> {
+        if let Some(current) = self.current.filter(|&id| self.builder.chain_name(id).as_bytes() == name) {
+            return Some(current);
+        }
+        let chain = self.builder.chain(std::str::from_utf8(name).ok()?);
+        self.current = Some(chain);
+        Some(chain)
+    }
+
+    fn matches_and_target(&mut self, words: &mut Words, parts: &mut RuleParts) -> Option<Verdict> {
+        let mut negated = false;
+        while let Some(word) = words.next() {
+            let word = word?;
+            match word.as_ref() {
+                b"!" => {
+                    negated = true;
+                    continue;
+                }
+                b"--comment" => self.comment(&words.next()??, parts),
+                b"--mark" => parts.mark = Some(mark_match(&words.next()??, negated)?),
+                b"--ctstate" => parts.ctstate = ctstate(&words.next()??, negated),
+                b"-j" => return self.target(words, Verdict::Jump),
+                b"-g" => return self.target(words, Verdict::Goto),
+                // The name of a match says nothing that its options don't.
+                b"-m" => match words.next()??.as_ref() {
+                    b"comment" | b"mark" | b"conntrack" => {}
+                    _ => parts.other_matches = true,
+                },
+                _ => parts.other_matches = true,
+            }
+            negated = false;
+        }
+        Some(Verdict::None)
+    }
+
+    fn comment(&mut self, text: &[u8], parts: &mut RuleParts) {
+        match text.strip_prefix(b"cali:") {
+            Some(hash) if parts.hash.is_none() => parts.hash = RuleHash::new(hash),
+            _ => parts.comments.push(self.builder.comment(&String::from_utf8_lossy(text))),
+        }
+    }
+
+    fn target(&mut self, words: &mut Words, call: fn(ChainId) -> Verdict) -> Option<Verdict> {
+        let name = words.next()??;
+        Some(match name.as_ref() {
+            b"MARK" => return set_mark(words),
+            b"RETURN" => Verdict::Return,
+            b"ACCEPT" => Verdict::Accept,
+            b"DROP" => Verdict::Drop,
+            b"REJECT" => Verdict::Reject,
+            b"NFLOG" | b"LOG" => Verdict::Log,
+            name if name.starts_with(b"cali-") => call(self.builder.chain(std::str::from_utf8(name).ok()?)),
+            _ => Verdict::Other,
+        })
+    }
+}
+
+/// `[packets:bytes] ` in front of a rule → packets and the rest. A text saved without counters counts nothing.
+fn counters(line: &[u8]) -> Option<(u64, &[u8])> {
+    let Some(line) = line.strip_prefix(b"[") else { return Some((0, line)) };
+    let colon = line.iter().position(|&b| b == b':')?;
+    let close = colon + line[colon..].iter().position(|&b| b == b']')?;
+    number(&line[colon + 1..close])?;
+    Some((number(&line[..colon])?, &line[close + 1..]))
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |n, &b| match b {
+        b'0'..=b'9' => n.checked_mul(10)?.checked_add(u64::from(b - b'0')),
+        _ => None,
+    })
+}
+
+/// `0x10000/0x20000`, or a value alone, which stands for all 32 bits.
+fn value_and_mask(text: &[u8]) -> Option<(u32, u32)> {
+    let mut parts = text.splitn(2, |&b| b == b'/');
+    let value = mark(parts.next()?)?;
+    Some((value, parts.next().map_or(Some(u32::MAX), mark)?))
+}
+
+fn mark(text: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(text).ok()?;
+    match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn mark_match(text: &[u8], negated: bool) -> Option<MarkMatch> {
+    let (value, mask) = value_and_mask(text)?;
+    Some(MarkMatch { value, mask, negated })
+}
+
+/// `--set-xmark value/mask`, which is how iptables-save prints all forms of the target.
+fn set_mark(words: &mut Words) -> Option<Verdict> {
+    match words.next()??.as_ref() {
+        b"--set-xmark" | b"--set-mark" => {
+            let (value, mask) = value_and_mask(&words.next()??)?;
+            Some(Verdict::SetMark { value, mask })
+        }
+        _ => Some(Verdict::Other),
+    }
+}
+
+fn ctstate(states: &[u8], negated: bool) -> CtState {
+    match states {
+        _ if negated => CtState::Other,
+        b"RELATED,ESTABLISHED" | b"ESTABLISHED,RELATED" => CtState::Established,
+        b"INVALID" => CtState::Invalid,
+        _ => CtState::Other,
+    }
+}
+
+/// The words of a line, quotes taken off (`xtables_save_string`). A quote that never closes gives `Some(None)`.
+struct Words<'a>(&'a [u8]);
+
+impl<'a> Iterator for Words<'a> {
+    type Item = Option<Cow<'a, [u8]>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let start = self.0.iter().position(|&b| b != b' ')?;
+        let text = &self.0[start..];
+        if text[0] == b'"' {
+            return Some(self.quoted(&text[1..]));
+        }
+        let end = text.iter().position(|&b| b == b' ').unwrap_or(text.len());
+        self.0 = &text[end..];
+        Some(Some(Cow::Borrowed(&text[..end])))
+    }
+}
+
+impl<'a> Words<'a> {
+    fn quoted(&mut self, text: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        let special = |text: &[u8]| text.iter().position(|&b| b == b'"' || b == b'\\');
+        let end = special(text)?;
+        if text[end] == b'"' {
+            self.0 = &text[end + 1..];
+            return Some(Cow::Borrowed(&text[..end]));
+        }
+        let (mut word, mut rest) = (Vec::new(), text);
+        loop {
+            let end = special(rest)?;
+            word.extend_from_slice(&rest[..end]);
+            if rest[end] == b'"' {
+                self.0 = &rest[end + 1..];
+                return Some(Cow::Owned(word));
+            }
+            word.push(*rest.get(end + 1)?);
+            rest = &rest[end + 2..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::RuleId;
+
+    fn parse(text: &str) -> Result<Ruleset, TextError> {
+        let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+        parser.push(text.as_bytes());
+        parser.finish()
+    }
+
+    fn one_rule(rule: &str) -> Ruleset {
+        parse(&format!("*filter\n:cali-pi-x - [0:0]\n{rule}\nCOMMIT\n")).unwrap()
+    }
+
+    fn comments(ruleset: &Ruleset, rule: u32) -> Vec<&str> {
+        ruleset.comments_of(RuleId(rule)).iter().map(|id| &*ruleset.comments()[id.0 as usize]).collect()
+    }
+
+    #[test]
+    fn a_rule_is_taken_apart() {
+        let ruleset = one_rule(
+            r#"[12:720] -A cali-tw-cali1 -m comment --comment "cali:HqDZuW76n3mdpCix" -m comment --comment "Return if policy accepted" -m mark --mark 0x10000/0x10000 -j RETURN"#,
+        );
+        let rule = ruleset.rule(RuleId(0));
+        assert_eq!(ruleset.packets(RuleId(0)), 12);
+        assert_eq!(rule.hash, RuleHash::new(b"HqDZuW76n3mdpCix"));
+        assert_eq!(rule.mark.unwrap().set_bit(), Some(0x10000));
+        assert_eq!(rule.verdict, Verdict::Return);
+        assert!(!rule.other_matches);
+        assert_eq!(comments(&ruleset, 0), ["Return if policy accepted"]);
+    }
+
+    #[test]
+    fn jumps_gotos_and_marks() {
+        for (text, verdict) in [
+            ("-j cali-pi-x", Verdict::Jump(ChainId(0))),
+            ("-g cali-pi-x", Verdict::Goto(ChainId(0))),
+            ("-j MARK --set-xmark 0x0/0x30000", Verdict::SetMark { value: 0, mask: 0x30000 }),
+            ("-j REJECT --reject-with icmp-port-unreachable", Verdict::Reject),
+            ("-j NFLOG --nflog-prefix  DRI --nflog-group 1", Verdict::Log),
+            ("-j CT --notrack", Verdict::Other),
+            ("", Verdict::None),
+        ] {
+            let ruleset = one_rule(&format!("[0:0] -A cali-pi-y -s 10.0.0.0/8 {text}"));
+            assert_eq!(ruleset.rule(RuleId(0)).verdict, verdict, "{text}");
+            assert!(ruleset.rule(RuleId(0)).other_matches);
+        }
+    }
+
+    #[test]
+    fn negation_belongs_to_the_match_that_follows() {
+        let ruleset = one_rule("[0:0] -A cali-gi-x -m mark ! --mark 0x0/0x30000 -j RETURN");
+        assert_eq!(ruleset.rule(RuleId(0)).mark, Some(MarkMatch { value: 0, mask: 0x30000, negated: true }));
+        let ruleset = one_rule("[0:0] -A cali-gi-x ! -s 10.0.0.0/8 -m mark --mark 0x0/0x30000 -j RETURN");
+        assert!(ruleset.rule(RuleId(0)).mark.unwrap().is_clear());
+    }
+
+    #[test]
+    fn quotes_escapes_and_bare_comments() {
+        let ruleset =
+            one_rule(r#"[0:0] -A cali-pi-x -m comment --comment cali-bare -m comment --comment "a \"b\" \\ c" -m comment --comment """#);
+        assert_eq!(comments(&ruleset, 0), ["cali-bare", r#"a "b" \ c"#, ""]);
+    }
+
+    #[test]
+    fn pieces_of_any_size_give_the_same_table() {
+        let text = include_str!("../../tests/fixtures/samples/iptables-save-v3.32.txt");
+        let whole = parse(text).unwrap();
+        for size in [1, 7, 64, 4096] {
+            let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+            text.as_bytes().chunks(size).for_each(|piece| parser.push(piece));
+            assert_eq!(parser.finish().unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn garbage_is_counted_and_the_rest_works() {
+        let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+        for line in [
+            "*filter",
+            "what is this",
+            "[1:x] -A cali-pi-x",
+            "[99999999999999999999:0] -A cali-pi-x",
+            "[1:2] -A cali-pi-x -m comment --comment \"no end",
+            "[1:2] -A cali-pi-x -m mark --mark 0xzz -j RETURN",
+            "[1:2] -A cali-pi-x -j MARK",
+            "[7:9] -A cali-pi-x -j DROP",
+            "COMMIT",
+        ] {
+            parser.push(line.as_bytes());
+            parser.push(b"\n");
+        }
+        assert_eq!(parser.first_unreadable(), Some("what is this"));
+        let ruleset = parser.finish().unwrap();
+        assert_eq!((ruleset.unreadable, ruleset.rule_count()), (6, 1));
+        assert_eq!(ruleset.packets(RuleId(0)), 7);
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_kept() {
+        let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+        parser.push(b"*filter\n[1:2] -A cali-pi-x ");
+        for _ in 0..1000 {
+            parser.push(&[b'x'; 4096]);
+        }
+        assert!(parser.partial.capacity() <= 2 * LONGEST_LINE);
+        parser.push(b"\n[7:9] -A cali-pi-x -j DROP\nCOMMIT\n");
+        let ruleset = parser.finish().unwrap();
+        assert_eq!((ruleset.unreadable, ruleset.rule_count()), (1, 1));
+    }
+
+    #[test]
+    fn a_table_without_its_commit_is_an_error() {
+        assert_eq!(parse("*filter\n[1:2] -A cali-pi-x -j DROP\n"), Err(TextError::CutOff { table: "filter" }));
+        assert_eq!(parse("").unwrap().rule_count(), 0);
+    }
+
+    #[test]
+    fn only_the_wanted_table_counts() {
+        let text = "*raw\n[1:2] -A cali-pi-x -j DROP\nCOMMIT\n*filter\n[3:4] -A cali-pi-x -j DROP\nCOMMIT\n*nat\n[5:6] -A cali-pi-x -j DROP\nCOMMIT\n";
+        let ruleset = parse(text).unwrap();
+        assert_eq!((ruleset.rule_count(), ruleset.packets(RuleId(0))), (1, 3));
+    }
+
+    #[test]
+    fn an_iptables_that_is_too_old_is_recognised() {
+        let error = parse("# Table `filter' is incompatible, use 'nft' tool.\n").unwrap_err();
+        assert!(matches!(error, TextError::Incompatible { .. }), "{error}");
+        assert!(parse("# Table `nat' is incompatible, use 'nft' tool.\n*filter\nCOMMIT\n").is_ok());
+    }
+}
