@@ -97,7 +97,7 @@ impl Walk<'_, '_> {
         let deltas = self.view.table.deltas;
         let can: Vec<_> = tier.targets.iter().map(|target| self.view.can(target.chain)).collect();
         let splits = tier::splits(tier, &can);
-        let decided = tier::decided(tier, &splits, deltas);
+        let decided = tier::decided(tier, &splits, deltas, |target| self.view.own(target.chain));
         let mut refused = 0;
         for ((index, target), (split, decided)) in tier.targets.iter().enumerate().zip(splits.iter().zip(&decided)) {
             if self.view.table.pipelines.group(target.chain).is_some() {

@@ -1,8 +1,116 @@
 //! Environment and flags, resolved into one [`Config`]: nothing here touches the network or the kernel.
+//!
+//! Two steps: [`flags`](self) turn arguments into "what was typed", then flags and variables together become a checked
+//! [`Config`]. Both see the world only through [`World`], so that tests need neither a process environment nor files.
 
-use std::net::IpAddr;
-use std::path::PathBuf;
+mod datastore;
+mod flags;
+mod help;
+mod node_name;
+mod settings;
+mod values;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use values::Values;
+
+/// What the configuration may look at.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    /// The value of an environment variable, if it is set.
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The content of a file: the node name, certificates, the key.
+    pub read_file: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
+}
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq)]
+pub enum Command {
+    /// `--help`: print this text.
+    Help(String),
+    /// `--version`: print this line.
+    Version(String),
+    /// Run; with remarks to log once the logger is there.
+    Run(Box<Config>, Vec<Remark>),
+}
+
+/// Something the user should find in the log: no error, but not self-evident either.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// How severe.
+    pub level: log::Level,
+    /// One line.
+    pub text: String,
+}
+
+/// Why the program cannot start: one line that names the variable or flag, its value and what is allowed. Never contains
+/// a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// What the arguments (without the program's name) and the world ask for.
+///
+/// # Errors
+/// An unknown flag, a value that is not allowed, settings that contradict each other, files that cannot be read.
+pub fn parse(args: impl IntoIterator<Item = OsString>, world: &World<'_>) -> Result<Command, ConfigError> {
+    let typed = match flags::parse(args)? {
+        flags::Asked::Help => return Ok(Command::Help(help::text())),
+        flags::Asked::Version => return Ok(Command::Version(version_line())),
+        flags::Asked::Run(typed) => typed,
+    };
+    let mut remarks = Vec::new();
+    let config = resolve(&Values::new(&typed, world), typed.verbosity, world, &mut remarks)?;
+    Ok(Command::Run(Box::new(config), remarks))
+}
+
+/// The program's name and version, as `--version` prints them.
+fn version_line() -> String {
+    format!("calico-accountant {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The second step: every setting checked.
+fn resolve(values: &Values<'_>, verbosity: Option<i32>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Config, ConfigError> {
+    values.check_calicos_types()?;
+    let log_level = values.choice("LOG_LEVEL", LOG_LEVELS)?.or(verbosity.map(flags::level_of_verbosity));
+    Ok(Config {
+        listen_address: values.address("LISTEN_ADDRESS")?.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        port: values.number("METRICS_SERVER_PORT", u16::MAX.into(), "a TCP port, 0 to 65535 (0: any free one)")?.unwrap_or(9009) as u16,
+        minimum_counter: values.number("MINIMUM_COUNTER", u64::MAX, "a whole number of packets, 0 or more")?.unwrap_or(0),
+        backend: values.choice("BACKEND", BACKENDS)?.unwrap_or(BackendChoice::Auto),
+        lock_path: values.path("XTABLES_LOCKFILE")?.unwrap_or_else(|| PathBuf::from("/run/xtables.lock")),
+        lock_wait: values.duration("XTABLES_LOCK_WAIT")?.unwrap_or(Duration::from_secs(2)),
+        metric_names: values.choice("METRIC_NAMES", METRIC_NAMES)?.unwrap_or(MetricNames::All),
+        log_level: log_level.unwrap_or(log::LevelFilter::Info),
+        log_format: values.choice("LOG_FORMAT", LOG_FORMATS)?.unwrap_or(LogFormat::Logfmt),
+        datastore: datastore::resolve(values, world, remarks)?,
+        node_name: node_name::resolve(values, world, remarks)?,
+    })
+}
+
+const BACKENDS: &[(&str, BackendChoice)] = &[("auto", BackendChoice::Auto), ("legacy", BackendChoice::Legacy), ("nft", BackendChoice::Nft)];
+const METRIC_NAMES: &[(&str, MetricNames)] =
+    &[("all", MetricNames::All), ("legacy", MetricNames::Legacy), ("standard", MetricNames::Standard)];
+const LOG_FORMATS: &[(&str, LogFormat)] = &[("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)];
+const LOG_LEVELS: &[(&str, log::LevelFilter)] = &[
+    ("error", log::LevelFilter::Error),
+    ("warn", log::LevelFilter::Warn),
+    ("info", log::LevelFilter::Info),
+    ("debug", log::LevelFilter::Debug),
+    ("trace", log::LevelFilter::Trace),
+];
 
 /// Everything the program was told, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,3 +200,6 @@ pub enum LogFormat {
     /// One JSON object a line.
     Json,
 }
+
+#[cfg(test)]
+mod tests;

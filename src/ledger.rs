@@ -43,10 +43,13 @@ impl Deltas {
 /// Where a rule set was read.
 type Place = (Family, Backend, &'static str);
 
+/// The rules of every chain with what they had counted.
+type Counters = HashMap<Arc<str>, Vec<(RuleHash, u64)>>;
+
 /// The counters of the last read.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    tables: HashMap<Place, HashMap<Arc<str>, Vec<(RuleHash, u64)>>>,
+    tables: HashMap<Place, Counters>,
     started: bool,
 }
 

@@ -13,6 +13,7 @@
 //! Reading (child process, sockets, files) stays at the edges; everything between is pure, so that each stage is
 //! tested on captured input without root.
 
+pub mod app;
 pub mod attribution;
 pub mod config;
 pub mod etcd;
@@ -21,4 +22,9 @@ pub mod inventory;
 pub mod iptables;
 pub mod ledger;
 pub mod logging;
+pub mod metrics;
+pub mod process;
 pub mod ruleset;
+pub mod scraper;
+pub mod server;
+pub mod singleflight;

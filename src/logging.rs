@@ -1,1 +1,197 @@
-//! Log lines on standard error, one a line, in logfmt or JSON.
+//! Log lines on standard error: one event, one line, in logfmt or JSON; no outside text can break or forge a line.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lazy_static::lazy_static;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use crate::config::LogFormat;
+
+/// Starts logging. A second call changes nothing.
+pub fn start(level: LevelFilter, format: LogFormat) {
+    if log::set_boxed_logger(Box::new(Logger { level, format })).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+struct Logger {
+    level: LevelFilter,
+    format: LogFormat,
+}
+
+/// Libraries whose debugging output is about their insides.
+const CHATTY: [&str; 4] = ["ureq", "ureq_proto", "rustls", "tiny_http"];
+
+impl Logger {
+    fn wants(&self, target: &str, level: Level) -> bool {
+        let library = target.split("::").next().unwrap_or(target);
+        // tiny_http reports errors only about accepting connections, and the server reports those itself.
+        let noise = CHATTY.contains(&library) && (level > Level::Warn || library == "tiny_http");
+        level <= self.level && (self.level == LevelFilter::Trace || !noise)
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.wants(metadata.target(), metadata.level())
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let line = line(self.format, SystemTime::now(), record.level(), &record.args().to_string());
+            // One write, so that lines of several threads do not mix; if standard error is gone, nobody can be told.
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// One event as one line, newline included.
+fn line(format: LogFormat, time: SystemTime, level: Level, message: &str) -> String {
+    let (time, level, message) = (rfc3339(time), level.as_str().to_ascii_lowercase(), escape(message));
+    match format {
+        LogFormat::Logfmt => format!("time={time} level={level} msg=\"{message}\"\n"),
+        LogFormat::Json => format!("{{\"time\":\"{time}\",\"level\":\"{level}\",\"msg\":\"{message}\"}}\n"),
+    }
+}
+
+/// Escapes as in a JSON string, which logfmt's readers understand too: quotes, backslashes, everything that could end a
+/// line or steer a terminal.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => escaped.extend(['\\', c]),
+            '\n' => escaped.push_str("\\n"),
+            '\r' => escaped.push_str("\\r"),
+            '\t' => escaped.push_str("\\t"),
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
+                // Writing to a String cannot fail.
+                let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// `2026-01-31T23:59:59.123Z`.
+fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (since.as_secs() / 86400, since.as_secs() % 86400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second, milli) = (second / 3600, second / 60 % 60, second % 60, since.subsec_millis());
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+}
+
+/// The date so many days after 1970-01-01 (Howard Hinnant's `civil_from_days`): years begin in March, so that the leap day
+/// comes last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+/// Remembers what was said already; bounded, because keys come from outside.
+#[derive(Debug, Default)]
+pub struct Once {
+    seen: Mutex<HashSet<String>>,
+}
+
+impl Once {
+    /// How many keys are remembered.
+    pub const CAPACITY: usize = 1024;
+
+    /// Whether this key is new. Once [`Once::CAPACITY`] keys are known, no further one is.
+    pub fn first(&self, key: &str) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.len() < Self::CAPACITY && !seen.contains(key) && seen.insert(key.to_owned())
+    }
+}
+
+lazy_static! {
+    static ref SAID: Once = Once::default();
+}
+
+/// Logs a message only the first time this `key` comes, process-wide. For what every scrape would find again.
+pub fn once(level: Level, key: &str, message: impl std::fmt::Display) {
+    if SAID.first(key) {
+        log::log!(level, "{message}");
+    }
+}
+
+/// Makes a panicking thread leave one log line instead of a report of several. A library that panics on outside input does
+/// so again and again: each place in the code is reported once, later panics there only at debug level.
+pub fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current();
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let level = if SAID.first(&format!("panic {place}")) { Level::Error } else { Level::Debug };
+        log::log!(level, "thread {:?} panicked at {place}: {message}", thread.name().unwrap_or("unnamed"));
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339() {
+        for (milliseconds, expected) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_001, "2000-02-29T00:00:00.001Z"),
+            (1_709_251_199_999, "2024-02-29T23:59:59.999Z"),
+            (1_709_251_200_000, "2024-03-01T00:00:00.000Z"),
+            (4_102_444_799_000, "2099-12-31T23:59:59.000Z"),
+        ] {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_millis(milliseconds)), expected);
+        }
+    }
+
+    #[test]
+    fn one_event_is_one_line_whatever_it_says() {
+        let evil = "a \"b\" \\ \n\r\t\u{1b}[31m\u{85}\u{2028}é";
+        let logfmt = line(LogFormat::Logfmt, UNIX_EPOCH, Level::Warn, evil);
+        let expected = r#"time=1970-01-01T00:00:00.000Z level=warn msg="a \"b\" \\ \n\r\t\u001b[31m\u0085\u2028é""#;
+        assert_eq!(logfmt, format!("{expected}\n"));
+        let json = line(LogFormat::Json, UNIX_EPOCH, Level::Warn, evil);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((value["msg"].as_str(), value["level"].as_str()), (Some(evil), Some("warn")));
+        assert_eq!(json.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn libraries_are_quiet_unless_everything_is_wanted() {
+        let debug = Logger { level: LevelFilter::Debug, format: LogFormat::Json };
+        assert!(debug.wants("calico_accountant::etcd", Level::Debug));
+        assert!(debug.wants("ureq::run", Level::Warn));
+        assert!(!debug.wants("ureq::run", Level::Info));
+        assert!(!debug.wants("rustls::client", Level::Debug));
+        assert!(!debug.wants("tiny_http", Level::Error));
+        let trace = Logger { level: LevelFilter::Trace, format: LogFormat::Json };
+        assert!(trace.wants("tiny_http", Level::Trace));
+    }
+
+    #[test]
+    fn once_is_bounded() {
+        let once = Once::default();
+        assert!(once.first("0") && !once.first("0"));
+        for key in 1..Once::CAPACITY {
+            assert!(once.first(&key.to_string()));
+        }
+        assert!(!once.first("one too many"));
+    }
+}

@@ -9,7 +9,7 @@ use crate::ruleset::{ChainId, Family, Verdict as Target};
 
 use super::Table;
 use super::group::Margin;
-use super::tier::Can;
+use super::tier::{Can, Decided};
 use super::totals::Verdict;
 
 /// Room that policies have left from the last read, by family and chain.
@@ -69,15 +69,19 @@ impl<'a> TableView<'a> {
         let chains = table.ruleset.chains().len();
         let mut view =
             TableView { table, can: vec![Can::default(); chains], budgets: vec![Budget::default(); chains], references: vec![0; chains] };
+        view.count_references();
         for policy in table.pipelines.policies() {
             let place = policy.chain.0 as usize;
-            view.can[place] =
-                Can { accept: policy.can(Decision::Accept), deny: policy.can(Decision::Deny), pass: policy.can(Decision::Pass) };
+            view.can[place] = Can {
+                accept: policy.can(Decision::Accept),
+                deny: policy.can(Decision::Deny),
+                pass: policy.can(Decision::Pass),
+                alone: view.references[place] == 1,
+            };
             let left = leftovers.remove(&(table.ruleset.family, Arc::clone(&table.ruleset.chain(policy.chain).name)));
             view.budgets[place] = view.counted(policy).plus(left.unwrap_or_default());
         }
         view.look_at_groups();
-        view.count_references();
         view
     }
 
@@ -85,7 +89,8 @@ impl<'a> TableView<'a> {
         for (id, _) in self.table.ruleset.chain_ids() {
             if let Some(group) = self.table.pipelines.group(id) {
                 let policies = group.policies.iter().map(|(_, policy)| self.can(*policy));
-                self.can[id.0 as usize] = policies.fold(Can::default(), Can::or);
+                let nothing = Can { alone: self.references(id) == 1, ..Can::default() };
+                self.can[id.0 as usize] = policies.fold(nothing, Can::or);
             }
         }
     }
@@ -122,6 +127,16 @@ impl<'a> TableView<'a> {
     /// What the policy, or any policy of the group, has rules for.
     pub fn can(&self, chain: ChainId) -> Can {
         self.can[chain.0 as usize]
+    }
+
+    /// What the policy's, or the group's policies', own rules refused and passed on since the last read.
+    pub fn own(&self, chain: ChainId) -> Decided {
+        let sum = |decision| {
+            let group = self.table.pipelines.group(chain).into_iter().flat_map(|group| &group.policies).map(|(_, policy)| *policy);
+            let policies = std::iter::once(chain).chain(group).filter_map(|chain| self.table.pipelines.policy(chain));
+            policies.map(|policy| self.margin(policy, decision).most.and_then(|most| i64::try_from(most).ok())).sum::<Option<i64>>()
+        };
+        Decided { deny: sum(Decision::Deny), pass: sum(Decision::Pass), deny_or_pass: None }
     }
 
     /// What may still be credited to the policy.

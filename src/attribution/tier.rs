@@ -11,7 +11,8 @@
 //! ```
 //!
 //! What the tier passed on in all is counted by the rule after it, if the tier refuses the rest. So refusals and passes can be
-//! told apart as long as not more than one of the tier's targets has rules for both.
+//! told apart as long as not more than one of the tier's targets has rules for both; not counting targets that no other endpoint
+//! uses, for their own rules count for this endpoint alone.
 
 use crate::felix::{Target, Tier};
 use crate::ledger::Deltas;
@@ -27,12 +28,19 @@ pub struct Can {
     pub deny: bool,
     /// It can pass on.
     pub pass: bool,
+    /// No other endpoint uses it.
+    pub alone: bool,
 }
 
 impl Can {
     /// What one of the two can.
     pub fn or(self, other: Can) -> Can {
-        Can { accept: self.accept || other.accept, deny: self.deny || other.deny, pass: self.pass || other.pass }
+        Can {
+            accept: self.accept || other.accept,
+            deny: self.deny || other.deny,
+            pass: self.pass || other.pass,
+            alone: self.alone && other.alone,
+        }
     }
 }
 
@@ -45,6 +53,8 @@ pub enum Split {
     Deny,
     /// It only passes on.
     Pass,
+    /// It does both, for this endpoint alone: its own rules tell.
+    Own,
     /// It does both, and what the tier passed on, less what its other targets passed on, is its own.
     ByTotal,
     /// It does both, and so does another target: only the sum is known.
@@ -63,7 +73,7 @@ impl Split {
             Split::Nothing | Split::Unknown => &[],
             Split::Deny | Split::DenyOnly => &[Verdict::Deny],
             Split::Pass => &[Verdict::Pass],
-            Split::ByTotal => &[Verdict::Deny, Verdict::Pass],
+            Split::Own | Split::ByTotal => &[Verdict::Deny, Verdict::Pass],
             Split::Sum => &[Verdict::DenyOrPass],
         }
     }
@@ -102,11 +112,12 @@ impl Decided {
 /// How the decisions of each target can be told apart.
 pub fn splits(tier: &Tier, can: &[Can]) -> Vec<Split> {
     let has_end = tier.end.is_some() || tier.end_log.is_some();
-    let both = can.iter().filter(|can| can.deny && can.pass).count();
+    let both = can.iter().filter(|can| can.deny && can.pass && !can.alone).count();
     let last = can.len().saturating_sub(1);
     let split = |(index, can): (usize, &Can)| match (can.deny, can.pass) {
         (false, false) => Split::Nothing,
         _ if tier.opaque => Split::Unknown,
+        (true, true) if can.alone => Split::Own,
         // Its passes mix with what nobody decided.
         (false, true) if index == last && !has_end => Split::Nothing,
         (true, pass) if index == last && !has_end => match tier.after.is_some() && both == usize::from(pass) {
@@ -121,20 +132,26 @@ pub fn splits(tier: &Tier, can: &[Can]) -> Vec<Split> {
     can.iter().enumerate().map(split).collect()
 }
 
-/// What each target decided since the last read.
-pub fn decided(tier: &Tier, splits: &[Split], deltas: &Deltas) -> Vec<Decided> {
+/// What each target decided since the last read. `own` tells what the rules of a target with [`Split::Own`] counted.
+pub fn decided(tier: &Tier, splits: &[Split], deltas: &Deltas, own: impl Fn(&Target) -> Decided) -> Vec<Decided> {
     let sums: Vec<Option<i64>> = (0..tier.targets.len()).map(|index| refused_or_passed(tier, index, deltas)).collect();
-    let only_passed = || splits.iter().zip(&sums).filter(|(split, _)| **split == Split::Pass).map(|(_, sum)| *sum).sum::<Option<i64>>();
+    let passed = |(index, split): (usize, &Split)| match split {
+        Split::Pass => sums[index],
+        Split::Own => own(&tier.targets[index]).pass,
+        _ => Some(0),
+    };
+    let passed_by_others = || splits.iter().enumerate().map(passed).sum::<Option<i64>>();
     let decide = |(index, split): (usize, &Split)| match split {
         Split::Nothing | Split::Unknown => Decided::default(),
         Split::Deny => Decided { deny: sums[index], ..Decided::default() },
         Split::Pass => Decided { pass: sums[index], ..Decided::default() },
+        Split::Own => own(&tier.targets[index]),
         Split::Sum => Decided { deny_or_pass: sums[index], ..Decided::default() },
         Split::ByTotal => {
-            let pass = difference(passed_in_all(tier, deltas), only_passed());
+            let pass = difference(passed_in_all(tier, deltas), passed_by_others());
             Decided { deny: difference(sums[index], pass), pass, deny_or_pass: None }
         }
-        Split::DenyOnly => Decided { deny: refused_by_last(tier, only_passed(), deltas), ..Decided::default() },
+        Split::DenyOnly => Decided { deny: refused_by_last(tier, passed_by_others(), deltas), ..Decided::default() },
     };
     splits.iter().enumerate().map(decide).collect()
 }
@@ -175,9 +192,9 @@ mod tests {
     use crate::ledger::Ledger;
     use crate::ruleset::{Backend, Builder, ChainId, Family, RuleHash, RuleId, RuleParts, Verdict as Target_};
 
-    const DENY: Can = Can { accept: true, deny: true, pass: false };
-    const PASS: Can = Can { accept: true, deny: false, pass: true };
-    const BOTH: Can = Can { accept: true, deny: true, pass: true };
+    const DENY: Can = Can { accept: true, deny: true, pass: false, alone: false };
+    const PASS: Can = Can { accept: true, deny: false, pass: true, alone: false };
+    const BOTH: Can = Can { accept: true, deny: true, pass: true, alone: false };
 
     /// Deltas of rules 0, 1, …, as if all had been at zero.
     fn deltas(packets: &[u64]) -> Deltas {
@@ -203,7 +220,7 @@ mod tests {
     }
 
     fn decide(tier: &Tier, can: &[Can], packets: &[u64]) -> Vec<(Option<i64>, Option<i64>, Option<i64>)> {
-        let decided = decided(tier, &splits(tier, can), &deltas(packets));
+        let decided = decided(tier, &splits(tier, can), &deltas(packets), |_| Decided { deny: Some(6), pass: Some(1), deny_or_pass: None });
         decided.iter().map(|d| (d.deny, d.pass, d.deny_or_pass)).collect()
     }
 
@@ -226,6 +243,12 @@ mod tests {
     fn two_targets_that_do_both_are_not_split() {
         let rows = decide(&two_targets(), &[BOTH, BOTH], &[21, 5, 9, 0, 4, 2]);
         assert_eq!(rows, [(None, None, Some(7)), (None, None, Some(5))]);
+    }
+
+    #[test]
+    fn a_target_of_this_endpoint_alone_tells_by_its_own_rules() {
+        let rows = decide(&two_targets(), &[Can { alone: true, ..BOTH }, BOTH], &[21, 5, 9, 0, 4, 2]);
+        assert_eq!(rows, [(Some(6), Some(1), None), (Some(4), Some(1), None)]);
     }
 
     #[test]

@@ -1,1 +1,11 @@
+//! Integration tests, one crate, because one is faster to link than many: real captures, real etcd, real kernel tables, and the
+//! built program driven from outside.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod captures;
+mod config;
+mod http;
+mod program;
+mod server;
+mod support;

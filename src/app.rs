@@ -1,0 +1,99 @@
+//! Puts the parts together and runs them: logging, signals, the datastore's follower, the HTTP server.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::{process, thread};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
+
+use crate::config::{Config, Remark};
+use crate::inventory::Inventory;
+use crate::iptables::{self, Iptables};
+use crate::logging;
+use crate::scraper::{self, Scraper};
+use crate::server::{Limits, Listener};
+
+/// Why the program stopped: what failed, and the error.
+#[derive(Debug)]
+pub struct Failure {
+    doing: String,
+    error: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Failure {
+    /// `doing`: the operation that failed and its object.
+    fn new(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let doing = doing.into();
+        move |error| Self { doing, error: error.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed: {}", self.doing, self.error)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs until a signal ends the process, or something fails for good.
+pub fn run(config: Config, remarks: &[Remark]) -> Failure {
+    match start(config, remarks) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    }
+}
+
+fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
+    logging::start(config.log_level, config.log_format);
+    logging::report_panics();
+    exit_on_signals().map_err(Failure::new("installing signal handlers"))?;
+    log::info!("calico-accountant {}", env!("CARGO_PKG_VERSION"));
+    for remark in remarks {
+        log::log!(remark.level, "{}", remark.text);
+    }
+
+    let inventory = Arc::new(Inventory::new());
+    // SEAM: start the datastore's follower here; it writes `inventory`.
+
+    let (address, port) = (config.listen_address, config.port);
+    let listener =
+        Listener::bind(address, port, Limits::default()).map_err(Failure::new(format!("listening on {address}, port {port},")))?;
+    if let Ok(address) = listener.address() {
+        log::info!("listening on {address}");
+    }
+    let scraper = scraper(config, inventory);
+    scraper.prime();
+    listener.serve(Arc::new(scraper)).map_err(Failure::new("serving HTTP"))
+}
+
+/// As process 1 of a container, a process without handlers is immune to SIGTERM. There is nothing to save: exit at once.
+fn exit_on_signals() -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            log::info!("ended by {}", signal_name(signal).unwrap_or("a signal"));
+            process::exit(0);
+        }
+    })?;
+    Ok(())
+}
+
+fn scraper(config: Config, inventory: Arc<Inventory>) -> Scraper {
+    let reader = iptables::Options {
+        backend: config.backend,
+        lock_path: config.lock_path,
+        lock_wait: config.lock_wait,
+        ..iptables::Options::default()
+    };
+    let options = scraper::Options {
+        node_name: config.node_name,
+        minimum_counter: config.minimum_counter,
+        metric_names: config.metric_names,
+        proc: "/proc".into(),
+    };
+    Scraper::new(options, Iptables::new(reader), inventory)
+}

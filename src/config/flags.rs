@@ -1,0 +1,195 @@
+//! The command line: arguments in, what was typed out. Values are not looked at, except glog's.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+
+use lexopt::Arg;
+
+use super::ConfigError;
+use super::settings::{SETTINGS, Setting};
+use super::values::go_int;
+
+/// Which of the three things the command line asks for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// `--help` or `-h`.
+    Help,
+    /// `--version` or `-V`.
+    Version,
+    /// Run with these.
+    Run(Typed),
+}
+
+/// Flags as typed.
+#[derive(Debug, Default)]
+pub(super) struct Typed {
+    /// By the name of the setting; of two, the last.
+    pub values: HashMap<&'static str, OsString>,
+    /// glog's `-v`.
+    pub verbosity: Option<i32>,
+}
+
+/// glog's flags; the value says whether one stands for a truth value and so takes its own only after `=`.
+const GLOG: &[(&str, bool)] = &[
+    ("logtostderr", true),
+    ("alsologtostderr", true),
+    ("v", false),
+    ("stderrthreshold", false),
+    ("vmodule", false),
+    ("log_dir", false),
+    ("log_backtrace_at", false),
+];
+
+/// The level that stands for glog's `-v`. The Go exporter's manifests say `-v=2`, which must not turn debugging on.
+pub(super) fn level_of_verbosity(verbosity: i32) -> log::LevelFilter {
+    match verbosity {
+        ..=3 => log::LevelFilter::Info,
+        4..=5 => log::LevelFilter::Debug,
+        6.. => log::LevelFilter::Trace,
+    }
+}
+
+/// Reads the arguments, without the program's name.
+pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, ConfigError> {
+    let mut parser = lexopt::Parser::from_args(args);
+    let mut typed = Typed::default();
+    loop {
+        if glog_flag(&mut parser, &mut typed)? {
+            continue;
+        }
+        let Some(arg) = parser.next().map_err(usage)? else { break };
+        match arg {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Help),
+            Arg::Short('V') | Arg::Long("version") => return Ok(Asked::Version),
+            Arg::Long(name) => {
+                let setting = setting_of_flag(name)?;
+                typed.values.insert(setting.name, parser.value().map_err(usage)?);
+            }
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    Ok(Asked::Run(typed))
+}
+
+/// The setting of a long flag.
+fn setting_of_flag(name: &str) -> Result<&'static Setting, ConfigError> {
+    let setting = SETTINGS.iter().find(|setting| setting.flag() == name);
+    let setting = setting.ok_or_else(|| usage(Arg::Long(name).unexpected()))?;
+    if setting.is_secret() {
+        let name = setting.name;
+        return Err(ConfigError(format!(
+            "--{}: not taken here, every process of the host can read it; set {name} instead",
+            setting.flag()
+        )));
+    }
+    Ok(setting)
+}
+
+/// One line for an argument that nothing can be done with.
+fn usage(error: lexopt::Error) -> ConfigError {
+    let what = match error {
+        lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: a value is missing"),
+        lexopt::Error::UnexpectedOption(option) => format!("{option:?}: there is no such flag"),
+        lexopt::Error::UnexpectedArgument(argument) => format!("{:?}: takes no arguments but flags", argument.to_string_lossy()),
+        // The value stays out: it may be a secret in the wrong place.
+        lexopt::Error::UnexpectedValue { option, .. } => format!("{option}: takes no value"),
+        other => format!("{:?}", other.to_string()),
+    };
+    ConfigError(format!("{what} (see --help)"))
+}
+
+/// Takes the next argument if it is one of glog's flags, with one dash or two. Go's rules: `-name=value`, and for all but
+/// truth values also `-name value`.
+fn glog_flag(parser: &mut lexopt::Parser, typed: &mut Typed) -> Result<bool, ConfigError> {
+    let Some(mut raw) = parser.try_raw_args() else { return Ok(false) };
+    let Some((name, is_bool, value)) = raw.peek().and_then(glog_parts) else { return Ok(false) };
+    raw.next();
+    let value = match value {
+        Some(value) => value,
+        None if is_bool => "true".to_owned(),
+        None => match raw.next() {
+            Some(value) => value.to_string_lossy().into_owned(),
+            None => return Err(ConfigError(format!("-{name}: a value is missing (see --help)"))),
+        },
+    };
+    if name == "v" {
+        let level = go_int(&value).and_then(|level| i32::try_from(level).ok());
+        typed.verbosity = Some(level.ok_or_else(|| ConfigError(format!("-v: {value:?} is not allowed: a whole number")))?);
+    }
+    Ok(true)
+}
+
+/// Name, whether it is a truth value, and the value after `=`, of a glog flag.
+fn glog_parts(arg: &OsStr) -> Option<(&'static str, bool, Option<String>)> {
+    let text = arg.to_str()?;
+    let text = text.strip_prefix("--").or_else(|| text.strip_prefix('-'))?;
+    let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_owned())));
+    GLOG.iter().find(|(known, _)| *known == name).map(|(known, is_bool)| (*known, *is_bool, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(args: &[&str]) -> Typed {
+        match parse(args.iter().map(OsString::from)) {
+            Ok(Asked::Run(typed)) => typed,
+            other => panic!("{args:?}: {other:?}"),
+        }
+    }
+
+    fn error(args: &[&str]) -> String {
+        parse(args.iter().map(OsString::from)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_flag_takes_its_value_after_equals_or_a_blank_and_the_last_wins() {
+        let typed = typed(&["--metrics-server-port=1", "--metrics-server-port", "2", "--etcd-endpoints=a=b"]);
+        assert_eq!(typed.values["METRICS_SERVER_PORT"], "2");
+        assert_eq!(typed.values["ETCD_ENDPOINTS"], "a=b");
+    }
+
+    #[test]
+    fn the_go_programs_glog_flags_are_accepted() {
+        for args in [
+            &["-logtostderr=true", "-v=2"][..],
+            &["--logtostderr", "-v", "2"],
+            &["-alsologtostderr", "--v=2", "-stderrthreshold=INFO", "-vmodule", "a=1", "-log_dir=/tmp", "-log_backtrace_at", "x:1"],
+        ] {
+            assert_eq!(typed(args).verbosity, Some(2), "{args:?}");
+        }
+        assert_eq!(typed(&["-logtostderr", "--log-level", "debug"]).values["LOG_LEVEL"], "debug");
+        assert_eq!(error(&["-v=many"]), "-v: \"many\" is not allowed: a whole number");
+        assert_eq!(error(&["-v"]), "-v: a value is missing (see --help)");
+    }
+
+    #[test]
+    fn the_demos_verbosity_stays_at_info() {
+        use log::LevelFilter::{Debug, Info, Trace};
+        for (verbosity, level) in [(-1, Info), (0, Info), (2, Info), (4, Debug), (5, Debug), (6, Trace), (10, Trace)] {
+            assert_eq!(level_of_verbosity(verbosity), level, "-v={verbosity}");
+        }
+    }
+
+    #[test]
+    fn wrong_arguments_are_named() {
+        for (args, expected) in [
+            (&["--nope"][..], "\"--nope\": there is no such flag (see --help)"),
+            (&["-x"], "\"-x\": there is no such flag (see --help)"),
+            (&["-logtostder=true"], "\"-l\": there is no such flag (see --help)"),
+            (&["serve"], "\"serve\": takes no arguments but flags (see --help)"),
+            (&["--log-level"], "--log-level: a value is missing (see --help)"),
+            (&["--", "x"], "\"x\": takes no arguments but flags (see --help)"),
+        ] {
+            assert_eq!(error(args), expected, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_on_the_command_line_is_refused_and_not_repeated() {
+        for args in [&["--etcd-password=hunter2"][..], &["--etcd-password", "hunter2"]] {
+            let error = error(args);
+            assert!(error.contains("--etcd-password") && error.contains("ETCD_PASSWORD") && !error.contains("hunter2"), "{error}");
+        }
+    }
+}

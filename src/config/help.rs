@@ -1,0 +1,76 @@
+//! The text of `--help`, written from the table of settings.
+
+use super::settings::{Group, SETTINGS, Setting, Spelling};
+
+const HEAD: &str = "\
+Prometheus exporter: which Calico policy accepts or drops each workload's packets, and how many.
+
+Usage: calico-accountant [flags]
+
+Every setting is an environment variable; the flag of the same name wins over it.
+";
+
+const TAIL: &str = "
+Other flags
+  -h, --help       Print this text.
+  -V, --version    Print the version.
+  -logtostderr, -alsologtostderr, -stderrthreshold, -vmodule, -log_dir, -log_backtrace_at, -v
+      glog flags of the Go exporter, accepted. -v 4 and more is LOG_LEVEL=debug, 6 and more trace,
+      unless LOG_LEVEL is set.
+
+Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed while running, 2 wrong flag or variable.
+";
+
+/// The whole text, at most 100 columns wide.
+pub(super) fn text() -> String {
+    let mut text = HEAD.to_owned();
+    group(&mut text, "Exporter", Group::Exporter);
+    group(&mut text, "Reading the kernel", Group::Kernel);
+    text.push_str("\nCalico's datastore\n");
+    text.push_str("  As in Calico, CALICO_<NAME> comes first and hides <NAME>, even if it is set to nothing.\n");
+    settings(&mut text, Group::Datastore);
+    text.push_str("\nRead and checked as Calico does, otherwise without effect\n");
+    for setting in SETTINGS.iter().filter(|setting| setting.group == Group::Unused) {
+        text.push_str(&format!("  {:<46}{}\n", flag_column(setting), setting.name));
+    }
+    text.push_str(TAIL);
+    text
+}
+
+fn group(text: &mut String, heading: &str, group: Group) {
+    text.push_str(&format!("\n{heading}\n"));
+    settings(text, group);
+}
+
+fn settings(text: &mut String, group: Group) {
+    for setting in SETTINGS.iter().filter(|setting| setting.group == group) {
+        let first = if setting.is_secret() { String::new() } else { flag_column(setting) };
+        let also = if setting.spelling == Spelling::Calico { format!(", CALICO_{}", setting.name) } else { String::new() };
+        text.push_str(format!("  {first:<46}{}{also}", setting.name).trim_end());
+        text.push_str(&format!("\n      {}\n", setting.help));
+        if !setting.default.is_empty() {
+            text.push_str(&format!("      Default: {}\n", setting.default));
+        }
+    }
+}
+
+fn flag_column(setting: &Setting) -> String {
+    format!("--{} <{}>", setting.flag(), setting.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_lists_everything_within_100_columns() {
+        let text = text();
+        for setting in SETTINGS {
+            assert!(text.contains(setting.name), "{}", setting.name);
+            assert_eq!(text.contains(&format!("--{} <", setting.flag())), !setting.is_secret(), "{}", setting.name);
+        }
+        for line in text.lines() {
+            assert!(line.chars().count() <= 100, "{} columns: {line}", line.chars().count());
+        }
+    }
+}

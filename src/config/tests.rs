@@ -1,0 +1,269 @@
+//! The rules, one table row each, on made-up environments and files.
+
+use std::collections::HashMap;
+
+use super::*;
+
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
+
+/// Parses `args` in a world of these variables and files, beside a valid minimum: one endpoint and a node name.
+fn run(variables: &[(&str, &str)], files: &[(&str, &str)], args: &[&str]) -> Result<(Config, Vec<Remark>), String> {
+    let minimum = [("ETCD_ENDPOINTS", "http://127.0.0.1:2379"), ("NODENAME", "node-1")];
+    // `(name, "-")` takes a variable away.
+    let variables: HashMap<&str, &str> =
+        minimum.into_iter().chain(variables.iter().copied()).filter(|(name, _)| !variables.contains(&(*name, "-"))).collect();
+    let files: HashMap<&str, &str> = files.iter().copied().collect();
+    let variable = |name: &str| variables.get(name).map(OsString::from);
+    let read_file = |path: &Path| match path.to_str().and_then(|path| files.get(path)) {
+        Some(content) => Ok(content.as_bytes().to_vec()),
+        None => Err(io::Error::from(io::ErrorKind::NotFound)),
+    };
+    match parse(args.iter().map(OsString::from), &World { variable: &variable, read_file: &read_file }) {
+        Ok(Command::Run(config, remarks)) => Ok((*config, remarks)),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn config(variables: &[(&str, &str)], args: &[&str]) -> Config {
+    run(variables, &[], args).unwrap().0
+}
+
+fn etcd(variables: &[(&str, &str)], files: &[(&str, &str)]) -> EtcdConfig {
+    let Datastore::Etcd(etcd) = run(variables, files, &[]).unwrap().0.datastore;
+    etcd
+}
+
+#[track_caller]
+fn refused(variables: &[(&str, &str)], args: &[&str], expected: &str) {
+    let error = run(variables, &[], args).map(|_| ()).unwrap_err();
+    assert_eq!(error, expected, "{variables:?} {args:?}");
+    assert!(!error.contains('\n'));
+}
+
+#[test]
+fn defaults() {
+    let etcd = EtcdConfig { endpoints: vec!["http://127.0.0.1:2379".into()], credentials: None, ca_file: None, client_cert: None };
+    let expected = Config {
+        node_name: "node-1".into(),
+        listen_address: "::".parse().unwrap(),
+        port: 9009,
+        minimum_counter: 0,
+        datastore: Datastore::Etcd(etcd),
+        backend: BackendChoice::Auto,
+        lock_path: "/run/xtables.lock".into(),
+        lock_wait: Duration::from_secs(2),
+        metric_names: MetricNames::All,
+        log_level: log::LevelFilter::Info,
+        log_format: LogFormat::Logfmt,
+    };
+    assert_eq!(config(&[], &[]), expected);
+}
+
+#[test]
+fn own_variables_set_to_nothing_are_unset() {
+    let names = ["METRICS_SERVER_PORT", "MINIMUM_COUNTER", "LISTEN_ADDRESS", "BACKEND", "XTABLES_LOCKFILE"];
+    let more = ["XTABLES_LOCK_WAIT", "METRIC_NAMES", "LOG_LEVEL", "LOG_FORMAT", "CALICO_NODENAME_FILE"];
+    let empty: Vec<_> = names.into_iter().chain(more).map(|name| (name, "")).collect();
+    assert_eq!(config(&empty, &[]), config(&[], &[]));
+}
+
+#[test]
+fn own_variables_and_flags() {
+    let variables = [
+        ("METRICS_SERVER_PORT", "9010"),
+        ("MINIMUM_COUNTER", " 5 "),
+        ("LISTEN_ADDRESS", "[::1]"),
+        ("BACKEND", "NFT"),
+        ("XTABLES_LOCKFILE", "/var/run/lock"),
+        ("XTABLES_LOCK_WAIT", "500ms"),
+        ("METRIC_NAMES", "legacy"),
+        ("LOG_LEVEL", "debug"),
+        ("LOG_FORMAT", "json"),
+    ];
+    let set = config(&variables, &[]);
+    assert_eq!((set.port, set.minimum_counter, set.listen_address), (9010, 5, "::1".parse().unwrap()));
+    assert_eq!((set.backend, set.metric_names, set.log_format), (BackendChoice::Nft, MetricNames::Legacy, LogFormat::Json));
+    assert_eq!((set.lock_path, set.lock_wait), (PathBuf::from("/var/run/lock"), Duration::from_millis(500)));
+    assert_eq!(set.log_level, log::LevelFilter::Debug);
+
+    let flags = ["--metrics-server-port=1", "--listen-address", "127.0.0.1", "--backend=legacy", "--metric-names=standard"];
+    let flagged = config(&variables, &flags);
+    assert_eq!((flagged.port, flagged.listen_address), (1, "127.0.0.1".parse().unwrap()));
+    assert_eq!((flagged.backend, flagged.metric_names), (BackendChoice::Legacy, MetricNames::Standard));
+}
+
+#[test]
+fn glogs_verbosity_gives_way_to_log_level() {
+    assert_eq!(config(&[], &["-v=4"]).log_level, log::LevelFilter::Debug);
+    assert_eq!(config(&[("LOG_LEVEL", "warn")], &["-v=4"]).log_level, log::LevelFilter::Warn);
+}
+
+#[test]
+fn wrong_own_values_name_the_variable_or_flag() {
+    let port = "a TCP port, 0 to 65535 (0: any free one)";
+    refused(&[("METRICS_SERVER_PORT", "65536")], &[], &format!("METRICS_SERVER_PORT: \"65536\" is not allowed: {port}"));
+    refused(&[("METRICS_SERVER_PORT", ":9009")], &[], &format!("METRICS_SERVER_PORT: \":9009\" is not allowed: {port}"));
+    refused(&[], &["--metrics-server-port=x\ny"], &format!("--metrics-server-port: \"x\\ny\" is not allowed: {port}"));
+    refused(&[("MINIMUM_COUNTER", "-1")], &[], "MINIMUM_COUNTER: \"-1\" is not allowed: a whole number of packets, 0 or more");
+    refused(
+        &[("LISTEN_ADDRESS", "localhost")],
+        &[],
+        "LISTEN_ADDRESS: \"localhost\" is not allowed: an IPv4 or IPv6 address without a port",
+    );
+    refused(&[("BACKEND", "pf")], &[], "BACKEND: \"pf\" is not allowed: one of auto, legacy, nft");
+    refused(&[("METRIC_NAMES", "none")], &[], "METRIC_NAMES: \"none\" is not allowed: one of all, legacy, standard");
+    refused(&[("LOG_LEVEL", "loud")], &[], "LOG_LEVEL: \"loud\" is not allowed: one of error, warn, info, debug, trace");
+    refused(&[("LOG_FORMAT", "xml")], &[], "LOG_FORMAT: \"xml\" is not allowed: one of logfmt, json");
+    let wait = "a duration such as 2s, 500ms or 2 (seconds), at most 60s";
+    refused(&[("XTABLES_LOCK_WAIT", "61s")], &[], &format!("XTABLES_LOCK_WAIT: \"61s\" is not allowed: {wait}"));
+}
+
+#[test]
+fn calicos_spelling_comes_first_and_hides_the_other() {
+    let other = ("CALICO_ETCD_ENDPOINTS", "http://10.0.0.1:2379");
+    assert_eq!(etcd(&[other], &[]).endpoints, ["http://10.0.0.1:2379"]);
+    refused(&[("CALICO_ETCD_ENDPOINTS", "")], &[], "ETCD_ENDPOINTS: not set, and the Kubernetes datastore is not supported yet");
+    let flagged = config(&[other], &["--etcd-endpoints=http://10.0.0.2:2379"]);
+    assert_eq!(flagged.datastore, config(&[("ETCD_ENDPOINTS", "http://10.0.0.2:2379")], &[]).datastore);
+}
+
+#[test]
+fn the_exporters_own_variables_have_no_calico_spelling() {
+    assert_eq!(config(&[("CALICO_METRICS_SERVER_PORT", "1")], &[]).port, 9009);
+}
+
+#[test]
+fn variables_only_calico_uses_must_be_well_formed() {
+    for (name, good) in [("USE_POD_CIDR", "true"), ("K8S_DISABLE_NODE_POLL", "F"), ("K8S_CLIENT_QPS", "1.5"), ("K8S_CLIENT_BURST", "0x10")]
+    {
+        run(&[(name, good)], &[], &[]).unwrap();
+    }
+    let bools = "one of true, false, 1, 0, t, f";
+    refused(&[("K8S_INSECURE_SKIP_TLS_VERIFY", "")], &[], &format!("K8S_INSECURE_SKIP_TLS_VERIFY: \"\" is not allowed: {bools}"));
+    refused(&[("CALICO_K8S_DISABLE_NODE_POLL", "")], &[], &format!("CALICO_K8S_DISABLE_NODE_POLL: \"\" is not allowed: {bools}"));
+    refused(&[("USE_POD_CIDR", "yes")], &[], &format!("USE_POD_CIDR: \"yes\" is not allowed: {bools}"));
+    refused(&[("K8S_CLIENT_QPS", "fast")], &[], "K8S_CLIENT_QPS: \"fast\" is not allowed: a number");
+    refused(&[("K8S_CLIENT_BURST", "1.5")], &[], "K8S_CLIENT_BURST: \"1.5\" is not allowed: a whole number");
+    // The hidden spelling is not looked at.
+    run(&[("CALICO_USE_POD_CIDR", "true"), ("USE_POD_CIDR", "yes")], &[], &[]).unwrap();
+}
+
+#[test]
+fn the_kind_of_datastore() {
+    run(&[("DATASTORE_TYPE", "etcdv3")], &[], &[]).unwrap();
+    run(&[("DATASTORE_TYPE", "")], &[], &[]).unwrap();
+    refused(&[("DATASTORE_TYPE", "etcd")], &[], "DATASTORE_TYPE: \"etcd\" is not allowed: one of etcdv3, kubernetes");
+    refused(&[("DATASTORE_TYPE", "Kubernetes")], &[], "DATASTORE_TYPE: \"Kubernetes\" is not allowed: one of etcdv3, kubernetes");
+    let unsupported = "the Kubernetes datastore is not supported yet";
+    refused(
+        &[("DATASTORE_TYPE", "kubernetes")],
+        &[],
+        &format!("DATASTORE_TYPE: \"kubernetes\" is not allowed: {unsupported}, only etcdv3"),
+    );
+    refused(&[("ETCD_ENDPOINTS", "-")], &[], &format!("ETCD_ENDPOINTS: not set, and {unsupported}"));
+    let no_endpoints = [("ETCD_ENDPOINTS", "-"), ("DATASTORE_TYPE", "etcdv3")];
+    refused(&no_endpoints, &[], "ETCD_ENDPOINTS: not set, but the datastore is etcdv3");
+    refused(&[("ETCD_DISCOVERY_SRV", "x.org")], &[], "ETCD_ENDPOINTS and ETCD_DISCOVERY_SRV: only one of the two may be set");
+    let dns = "finding etcd by DNS is not supported yet; set ETCD_ENDPOINTS";
+    let discovery = [("ETCD_ENDPOINTS", "-"), ("ETCD_DISCOVERY_SRV", "x.org")];
+    refused(&discovery, &[], &format!("ETCD_DISCOVERY_SRV: \"x.org\" is not allowed: {dns}"));
+}
+
+#[test]
+fn endpoints_get_a_scheme_and_lose_their_slash() {
+    let tls = [("/ca", CERTIFICATE)];
+    for (list, ca, expected) in [
+        ("http://a:1/", "", &["http://a:1"][..]),
+        (" http://a:1 ,, https://b:2//,", "", &["http://a:1", "https://b:2"]),
+        ("a:1,HTTP://b:2", "", &["http://a:1", "http://b:2"]),
+        ("a:1,http://b:2", "/ca", &["https://a:1", "http://b:2"]),
+        ("[fd00::1]:2379,http://[::1]", "", &["http://[fd00::1]:2379", "http://[::1]"]),
+    ] {
+        assert_eq!(etcd(&[("ETCD_ENDPOINTS", list), ("ETCD_CA_CERT_FILE", ca)], &tls).endpoints, expected, "{list:?}");
+    }
+    let allowed = "http:// or https:// URLs of host and port, separated by commas";
+    for list in
+        ["unix:///run/etcd", "ftp://a:1", "http://", "http://a:1/path", "http://a:b", "a:0", "a:99999", ",", "http://a b:1", "fd00::1"]
+    {
+        refused(&[("ETCD_ENDPOINTS", list)], &[], &format!("ETCD_ENDPOINTS: {list:?} is not allowed: {allowed}"));
+    }
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let error = run(&[("ETCD_ENDPOINTS", "http://root:hunter2@a:1,ftp://b")], &[], &[]).unwrap_err();
+    assert!(error.starts_with("ETCD_ENDPOINTS: no user or password") && !error.contains("hunter2"), "{error}");
+    let (config, remarks) = run(&[("ETCD_USERNAME", "root"), ("ETCD_PASSWORD", "hunter2")], &[], &[]).unwrap();
+    let Datastore::Etcd(etcd) = &config.datastore;
+    assert_eq!(etcd.credentials, Some(("root".into(), "hunter2".into())));
+    assert!(!format!("{config:?} {remarks:?}").contains("hunter2"));
+}
+
+#[test]
+fn user_and_password_count_only_together() {
+    for (set, unset) in [("ETCD_USERNAME", "ETCD_PASSWORD"), ("ETCD_PASSWORD", "ETCD_USERNAME")] {
+        let (config, remarks) = run(&[(set, "x"), (unset, "")], &[], &[]).unwrap();
+        let Datastore::Etcd(etcd) = config.datastore;
+        assert_eq!(etcd.credentials, None);
+        let warning = Remark { level: log::Level::Warn, text: format!("{set} has no effect without {unset}") };
+        assert!(remarks.contains(&warning), "{remarks:?}");
+    }
+}
+
+#[test]
+fn tls_files_are_checked_at_the_start() {
+    let files = [("/cert", CERTIFICATE), ("/key", KEY), ("/empty", "")];
+    let all = etcd(&[("ETCD_CA_CERT_FILE", "/cert"), ("ETCD_CERT_FILE", "/cert"), ("ETCD_KEY_FILE", "/key")], &files);
+    assert_eq!(all.ca_file, Some("/cert".into()));
+    assert_eq!(all.client_cert, Some(("/cert".into(), "/key".into())));
+    // What calico-etcd.yaml sets without TLS.
+    assert_eq!(etcd(&[("ETCD_CA_CERT_FILE", ""), ("ETCD_CERT_FILE", ""), ("ETCD_KEY_FILE", "")], &[]).ca_file, None);
+    for (variables, expected) in [
+        (&[("ETCD_CA_CERT_FILE", "/none")][..], "ETCD_CA_CERT_FILE: cannot read \"/none\": entity not found"),
+        (&[("CALICO_ETCD_CA_CERT_FILE", "/empty")], "CALICO_ETCD_CA_CERT_FILE: no certificate in PEM form in \"/empty\""),
+        (&[("ETCD_CA_CERT_FILE", "/key")], "ETCD_CA_CERT_FILE: no certificate in PEM form in \"/key\""),
+        (&[("ETCD_CERT_FILE", "/cert")], "ETCD_CERT_FILE: needs ETCD_KEY_FILE, which is not set"),
+        (&[("ETCD_KEY_FILE", "/key")], "ETCD_KEY_FILE: needs ETCD_CERT_FILE, which is not set"),
+        (&[("ETCD_CERT_FILE", "/none"), ("ETCD_KEY_FILE", "/key")], "ETCD_CERT_FILE: cannot read \"/none\": entity not found"),
+        (&[("ETCD_CERT_FILE", "/cert"), ("ETCD_KEY_FILE", "/none")], "ETCD_KEY_FILE: cannot read \"/none\": entity not found"),
+        (&[("ETCD_CERT_FILE", "/cert"), ("ETCD_KEY_FILE", "/cert")], "ETCD_KEY_FILE: no unencrypted private key in PEM form in \"/cert\""),
+    ] {
+        assert_eq!(run(variables, &files, &[]).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn the_node_name_in_calicos_order() {
+    const FILE: &str = "/var/lib/calico/nodename";
+    const HOST: (&str, &str) = ("/proc/sys/kernel/hostname", "Host\n");
+    let none = ("NODENAME", "-");
+    for (variables, files, name, source) in [
+        (&[("NODENAME", " Node-A "), ("HOSTNAME", "h")][..], &[(FILE, "f")][..], "Node-A", "NODENAME"),
+        (&[("NODENAME", ""), ("NODE_NAME", "n")], &[(FILE, "F\n"), HOST], "F", FILE),
+        (&[none, ("CALICO_NODENAME_FILE", "/x")], &[("/x", "x"), (FILE, "f")], "x", "/x"),
+        (&[none, ("CALICO_NODENAME_FILE", "/x"), ("HOSTNAME", "H")], &[(FILE, "f")], "h", "HOSTNAME"),
+        (&[none, ("NODE_NAME", "N"), ("HOSTNAME", "H")], &[(FILE, " \n")], "N", "NODE_NAME"),
+        (&[none, ("NODE_NAME", " "), ("HOSTNAME", " Hn ")], &[HOST], "hn", "HOSTNAME"),
+        (&[none, ("HOSTNAME", "")], &[HOST], "host", "the host's name"),
+    ] {
+        let (config, remarks) = run(variables, files, &[]).unwrap();
+        assert_eq!(config.node_name, name, "{variables:?}");
+        assert_eq!(remarks[0].text, format!("node name {name:?} (from {source})"));
+    }
+    assert_eq!(run(&[none], &[], &["--nodename=F"]).unwrap().0.node_name, "F");
+    refused(&[none], &[], "NODENAME: not set, and the node's name is not known otherwise");
+}
+
+#[test]
+fn help_and_version_need_no_valid_environment() {
+    let world = World { variable: &|_| None, read_file: &|_| Err(io::Error::from(io::ErrorKind::NotFound)) };
+    let parse = |arg: &str| parse([OsString::from(arg)], &world);
+    for arg in ["--help", "-h"] {
+        assert!(matches!(parse(arg), Ok(Command::Help(text)) if text.contains("METRICS_SERVER_PORT")));
+    }
+    for arg in ["--version", "-V"] {
+        assert_eq!(parse(arg), Ok(Command::Version(format!("calico-accountant {}", env!("CARGO_PKG_VERSION")))));
+    }
+}

@@ -1,0 +1,254 @@
+//! Runs a program and hands on its output as it comes. Touches: one child process, its pipes. Every way out kills and reaps it.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// How much is read at once, and how large the pipe is made, in bytes: a large table would otherwise cost a context switch per page.
+const PIPE_SIZE: usize = 1 << 20;
+/// How much of the child's standard error is kept, in bytes.
+const KEPT_ERROR: usize = 2048;
+
+/// Why a program did not give what it was asked for.
+#[derive(Debug)]
+pub enum ChildError {
+    /// It could not be started.
+    Start(io::Error),
+    /// Its pipes could not be read.
+    Read(io::Error),
+    /// It was still running at the deadline, and was killed.
+    TimedOut(Duration),
+    /// The reader of its output had enough of it, and it was killed.
+    Refused(String),
+    /// It ended with an error.
+    Failed {
+        /// How it ended.
+        status: ExitStatus,
+        /// What it wrote to standard error, in one line.
+        stderr: String,
+    },
+}
+
+impl fmt::Display for ChildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChildError::Start(error) => write!(f, "cannot be started: {error}"),
+            ChildError::Read(error) => write!(f, "cannot be read from: {error}"),
+            ChildError::TimedOut(after) => write!(f, "was killed: it had not ended after {:.1} s", after.as_secs_f64()),
+            ChildError::Refused(why) => write!(f, "was killed: {why}"),
+            ChildError::Failed { status, stderr } => {
+                match (status.code(), status.signal()) {
+                    (Some(code), _) => write!(f, "ended with exit code {code}")?,
+                    (_, Some(signal)) => write!(f, "was ended by signal {signal}")?,
+                    _ => write!(f, "ended abnormally")?,
+                }
+                if stderr.is_empty() { Ok(()) } else { write!(f, ": {stderr}") }
+            }
+        }
+    }
+}
+
+impl std::error::Error for ChildError {}
+
+/// Finds a program on the search path.
+pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let is_program = |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+    std::env::split_paths(search_path).map(|folder| folder.join(name)).find(|path| is_program(path))
+}
+
+/// Runs `program` until it ends, at the latest for `limit`; hands each piece of its output to `take`, which may refuse more.
+pub fn run(program: &Path, args: &[&str], limit: Duration, take: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), ChildError> {
+    let child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // A group of its own, so that whatever it starts ends with it.
+        .process_group(0)
+        .spawn()
+        .map_err(ChildError::Start)?;
+    let mut run = Run { child: Reaped(child), deadline: Instant::now() + limit, limit };
+    let stderr = run.output(take)?;
+    let status = run.wait()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(ChildError::Failed { status, stderr: one_line(&stderr) }),
+    }
+}
+
+/// A child that is killed and reaped however its owner goes.
+struct Reaped(Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        if !matches!(self.0.try_wait(), Ok(Some(_))) {
+            if let Some(group) = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw) {
+                _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            }
+            _ = self.0.kill();
+            _ = self.0.wait();
+        }
+    }
+}
+
+struct Run {
+    child: Reaped,
+    deadline: Instant,
+    limit: Duration,
+}
+
+impl Run {
+    /// Reads both pipes until the output ends; returns what came on standard error.
+    fn output(&mut self, take: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<Vec<u8>, ChildError> {
+        let (stdout, stderr) = (self.child.0.stdout.take(), self.child.0.stderr.take());
+        let (Some(mut stdout), Some(mut stderr)) = (stdout, stderr) else { return Ok(Vec::new()) };
+        // Only a wish: an unprivileged user may have a lower limit.
+        _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_SIZE);
+        let mut buffer = vec![0; PIPE_SIZE];
+        let (mut kept, mut stdout_open, mut stderr_open) = (Vec::new(), true, true);
+        while stdout_open {
+            let (out_ready, err_ready) = self.wait_for(&stdout, stderr_open.then_some(&stderr))?;
+            if err_ready {
+                let n = read(&mut stderr, &mut buffer)?;
+                kept.extend_from_slice(&buffer[..n.min(KEPT_ERROR - kept.len())]);
+                stderr_open = n > 0;
+            }
+            if out_ready {
+                let n = read(&mut stdout, &mut buffer)?;
+                take(&buffer[..n]).map_err(ChildError::Refused)?;
+                stdout_open = n > 0;
+            }
+        }
+        // What it still says before it ends; without waiting for what it may have started.
+        while stderr_open && kept.len() < KEPT_ERROR && self.wait().is_ok() && readable(&stderr)? {
+            let n = read(&mut stderr, &mut buffer)?;
+            kept.extend_from_slice(&buffer[..n.min(KEPT_ERROR - kept.len())]);
+            stderr_open = n > 0;
+        }
+        Ok(kept)
+    }
+
+    fn wait_for(&self, stdout: &impl AsFd, stderr: Option<&impl AsFd>) -> Result<(bool, bool), ChildError> {
+        let events = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
+        let mut fds = vec![PollFd::new(stdout, events)];
+        fds.extend(stderr.map(|stderr| PollFd::new(stderr, events)));
+        loop {
+            let left = self.deadline.checked_duration_since(Instant::now()).ok_or(ChildError::TimedOut(self.limit))?;
+            match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
+                Ok(0) => return Err(ChildError::TimedOut(self.limit)),
+                Ok(_) => return Ok((!fds[0].revents().is_empty(), fds.get(1).is_some_and(|fd| !fd.revents().is_empty()))),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(ChildError::Read(error.into())),
+            }
+        }
+    }
+
+    /// Waits for the end, which comes right after the output's as a rule.
+    fn wait(&mut self) -> Result<ExitStatus, ChildError> {
+        loop {
+            if let Some(status) = self.child.0.try_wait().map_err(ChildError::Read)? {
+                return Ok(status);
+            }
+            if Instant::now() >= self.deadline {
+                return Err(ChildError::TimedOut(self.limit));
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+}
+
+fn readable(fd: &impl AsFd) -> Result<bool, ChildError> {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    Ok(poll(&mut fds, Some(&now)).map_err(|error| ChildError::Read(error.into()))? > 0 && fds[0].revents().contains(PollFlags::IN))
+}
+
+fn read(from: &mut impl Read, buffer: &mut [u8]) -> Result<usize, ChildError> {
+    loop {
+        match from.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.map_err(ChildError::Read),
+        }
+    }
+}
+
+fn one_line(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str, limit: Duration) -> (Result<(), ChildError>, Vec<u8>) {
+        let mut output = Vec::new();
+        let result = run(Path::new("/bin/sh"), &["-c", script], limit, &mut |piece| {
+            output.extend_from_slice(piece);
+            if output.len() > 4 << 20 { Err("more than 4 MiB".into()) } else { Ok(()) }
+        });
+        (result, output)
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn output_comes_whole() {
+        let (result, output) = sh("i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; echo note >&2", LONG);
+        result.unwrap();
+        assert!(output.ends_with(b"line 2999\n"));
+    }
+
+    #[test]
+    fn a_failure_tells_code_and_what_was_said() {
+        let (result, _) = sh("echo one >&2; echo; echo two >&2; exit 4", LONG);
+        assert_eq!(result.unwrap_err().to_string(), "ended with exit code 4: one; two");
+        let (result, _) = sh("kill -9 $$", LONG);
+        assert_eq!(result.unwrap_err().to_string(), "was ended by signal 9");
+    }
+
+    #[test]
+    fn one_that_hangs_is_killed_with_all_it_started() {
+        let begun = Instant::now();
+        let (result, output) = sh("echo $$; sleep 100 & sleep 100", Duration::from_millis(300));
+        assert!(matches!(result, Err(ChildError::TimedOut(_))));
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        let group = String::from_utf8(output).unwrap().trim().parse::<i32>().unwrap();
+        let gone = || rustix::process::test_kill_process_group(rustix::process::Pid::from_raw(group).unwrap()).is_err();
+        // The grandchild is init's to reap once it is dead.
+        while !gone() && begun.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn one_that_closes_its_output_and_stays_is_killed_too() {
+        let (result, _) = sh("exec >&- 2>&-; sleep 100", Duration::from_millis(300));
+        assert!(matches!(result, Err(ChildError::TimedOut(_))));
+    }
+
+    #[test]
+    fn one_that_floods_is_stopped() {
+        let (result, output) = sh("yes 2>/dev/null", LONG);
+        assert_eq!(result.unwrap_err().to_string(), "was killed: more than 4 MiB");
+        assert!(output.len() < 6 << 20);
+        let (result, _) = sh("yes >&2", Duration::from_millis(300));
+        assert!(matches!(result, Err(ChildError::TimedOut(_))));
+    }
+
+    #[test]
+    fn one_that_is_not_there() {
+        let error = run(Path::new("/no/such/program"), &[], LONG, &mut |_| Ok(())).unwrap_err();
+        assert!(error.to_string().starts_with("cannot be started: No such file"), "{error}");
+        assert_eq!(find("no-such-program", OsStr::new("/bin:/usr/bin")), None);
+        assert!(find("sh", OsStr::new("/nowhere:/bin")).is_some());
+    }
+}

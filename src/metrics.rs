@@ -1,0 +1,77 @@
+//! Totals and names → the text of `/metrics`. Pure.
+
+mod about;
+mod legacy;
+mod standard;
+mod text;
+
+use std::sync::{Arc, OnceLock};
+
+pub use about::About;
+
+use crate::attribution::{EndpointTotals, Totals};
+use crate::config::MetricNames;
+use crate::inventory::Workload;
+use text::Text;
+
+/// Everything that one scrape shows.
+pub struct View<'a> {
+    /// What was counted.
+    pub totals: &'a Totals,
+    /// The workload on an interface.
+    pub workload: &'a dyn Fn(&str) -> Option<Arc<Workload>>,
+    /// What the exporter says about itself.
+    pub about: &'a About,
+    /// Whether the counters are shown: not if they could not be read.
+    pub counters: bool,
+    /// Which names to write.
+    pub names: MetricNames,
+    endpoints: OnceLock<Vec<Endpoint<'a>>>,
+}
+
+/// A workload endpoint with its name and counts.
+struct Endpoint<'a> {
+    interface: &'a str,
+    workload: Option<Arc<Workload>>,
+    totals: &'a EndpointTotals,
+}
+
+impl<'a> View<'a> {
+    /// A view of the last read.
+    pub fn new(
+        totals: &'a Totals,
+        workload: &'a dyn Fn(&str) -> Option<Arc<Workload>>,
+        about: &'a About,
+        counters: bool,
+        names: MetricNames,
+    ) -> Self {
+        View { totals, workload, about, counters, names, endpoints: OnceLock::new() }
+    }
+
+    /// The endpoints to show, each looked up once.
+    fn endpoints(&self) -> &[Endpoint<'a>] {
+        self.endpoints.get_or_init(|| {
+            let all = self.totals.endpoints().filter(|_| self.counters);
+            all.map(|(interface, totals)| Endpoint { interface, workload: (self.workload)(interface), totals }).collect()
+        })
+    }
+}
+
+/// The largest of the counters that the Go exporter compares with `MINIMUM_COUNTER`.
+pub fn largest_counter(totals: &Totals) -> u64 {
+    legacy::counters(totals).max().unwrap_or(0)
+}
+
+/// Writes the text. `expected` bytes are reserved: the length of the last one is a good guess.
+pub fn render(view: &View, expected: usize) -> Vec<u8> {
+    let mut text = Text::with_capacity(expected + expected / 16);
+    about::render_common(view.about, &mut text);
+    if view.counters && view.names != MetricNames::Standard {
+        legacy::render(view, view.endpoints(), &mut text);
+    }
+    if view.counters && view.names != MetricNames::Legacy {
+        standard::render(view, view.endpoints(), &mut text);
+    }
+    about::render(view, &mut text);
+    text.finish()
+}

@@ -1,0 +1,123 @@
+//! What the exporter says about itself.
+
+use std::time::Duration;
+
+use crate::process::Process;
+use crate::ruleset::{Backend, Family};
+
+use super::View;
+use super::text::{Labels, Text};
+
+/// What is known of the scrape and the process.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// Whether the kernel's counters could be read.
+    pub up: bool,
+    /// How long each stage took.
+    pub stages: Vec<(&'static str, Duration)>,
+    /// Where the rules were read, and how many there are of each family.
+    pub tables: Vec<(Family, Backend, usize)>,
+    /// How the rules were read.
+    pub source: &'static str,
+    /// Rules in Calico's chains that are not understood.
+    pub unrecognised: u64,
+    /// How long the xtables lock was waited for.
+    pub lock_waited: Duration,
+    /// Whether the tables were read under the lock that they need.
+    pub locked: bool,
+    /// How often the lock was waited for in vain.
+    pub lock_timeouts: u64,
+    /// Scrapes dropped because of the minimum.
+    pub dropped_scrapes: u64,
+    /// Whether the datastore answers.
+    pub datastore_up: bool,
+    /// When the datastore last said something, in seconds since the epoch; 0 for never.
+    pub datastore_last_event: u64,
+    /// Full lists taken over after the first.
+    pub datastore_resyncs: u64,
+    /// Workloads of the datastore on this node.
+    pub datastore_workloads: usize,
+    /// Resources of this process.
+    pub process: Process,
+}
+
+/// Writes the metrics of both naming families.
+pub fn render_common(about: &About, text: &mut Text) {
+    let help = "Number of scrapes that were ignored because all counter values were below a minimum";
+    text.single("calico_accountant_dropped_scrape", "counter", help, about.dropped_scrapes);
+}
+
+/// Writes everything else.
+pub fn render(view: &View, text: &mut Text) {
+    let about = view.about;
+    let version = Labels::default().with("version", env!("CARGO_PKG_VERSION"));
+    text.metric("calico_accountant_build_info", "gauge", "The version of this program. Value 1.").sample(version.as_str(), true);
+    tables(about, text);
+    let help = "Whether the tables were read under the xtables lock; 0 only for legacy tables without their lock file.";
+    text.single("calico_accountant_lock_held", "gauge", help, about.locked);
+    let help = "Time that this scrape waited for the xtables lock.";
+    text.single("calico_accountant_lock_wait_seconds", "gauge", help, about.lock_waited.as_secs_f64());
+    let help = "Reads given up because the xtables lock was held for too long.";
+    text.single("calico_accountant_lock_timeouts_total", "counter", help, about.lock_timeouts);
+    let help = "Rules in Calico's chains that are not understood, and lines that are no rule; what depends on them is left out.";
+    text.single("calico_accountant_unrecognised_rules", "gauge", help, about.unrecognised);
+    datastore(about, text);
+    workloads(view, text);
+    let mut metric = text.metric("calico_accountant_scrape_duration_seconds", "gauge", "Time that each stage of this scrape took.");
+    for (stage, took) in &about.stages {
+        metric.sample(Labels::default().with("stage", stage).as_str(), took.as_secs_f64());
+    }
+    let help = "Whether the kernel's counters could be read; if not, this scrape has none.";
+    text.single("calico_accountant_up", "gauge", help, about.up);
+    process(&about.process, text);
+    let series = text.series() + 1;
+    text.single("calico_accountant_series", "gauge", "Series in this scrape.", series);
+}
+
+fn tables(about: &About, text: &mut Text) {
+    let mut metric = text.metric("calico_accountant_backend_info", "gauge", "Where Calico's rules are, and how they are read. Value 1.");
+    for (family, backend, _) in &about.tables {
+        let labels = Labels::default().with("backend", backend.as_str()).with("family", family.as_str());
+        metric.sample(labels.with("source", about.source).as_str(), true);
+    }
+    let mut metric = text.metric("calico_accountant_rules", "gauge", "Rules in Calico's chains.");
+    for (family, _, rules) in &about.tables {
+        metric.sample(Labels::default().with("family", family.as_str()).as_str(), *rules as u64);
+    }
+}
+
+fn datastore(about: &About, text: &mut Text) {
+    text.single("calico_accountant_datastore_up", "gauge", "Whether the datastore answers.", about.datastore_up);
+    let help = "When the datastore last said something, in seconds since the epoch; 0 for never.";
+    text.single("calico_accountant_datastore_last_event_timestamp_seconds", "gauge", help, about.datastore_last_event);
+    let help = "Times that everything was read from the datastore again.";
+    text.single("calico_accountant_datastore_resyncs_total", "counter", help, about.datastore_resyncs);
+}
+
+fn workloads(view: &View, text: &mut Text) {
+    let known = view.endpoints().iter().filter(|endpoint| endpoint.workload.is_some()).count();
+    let unknown = view.endpoints().len() - known;
+    let help =
+        "Workloads of this node: with rules and known to the datastore, with rules but unknown to it, known to it but without rules.";
+    let mut metric = text.metric("calico_accountant_workloads", "gauge", help);
+    for (state, count) in [("known", known), ("unknown", unknown), ("without_rules", view.about.datastore_workloads.saturating_sub(known))]
+    {
+        metric.sample(Labels::default().with("state", state).as_str(), count as u64);
+    }
+}
+
+fn process(process: &Process, text: &mut Text) {
+    let mut single = |name, kind, help, value: Option<f64>| {
+        if let Some(value) = value {
+            text.single(name, kind, help, value);
+        }
+    };
+    let whole = |value: Option<u64>| value.map(|value| value as f64);
+    single("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", process.cpu_seconds);
+    single("process_max_fds", "gauge", "Maximum number of open file descriptors.", whole(process.max_fds));
+    single("process_open_fds", "gauge", "Number of open file descriptors.", whole(process.open_fds));
+    single("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", whole(process.resident_memory_bytes));
+    single("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", process.start_time_seconds);
+    single("process_threads", "gauge", "Number of OS threads in the process.", whole(process.threads));
+    single("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", whole(process.virtual_memory_bytes));
+}

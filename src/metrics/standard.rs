@@ -1,0 +1,109 @@
+//! The metrics by today's conventions, under `calico_accountant_`.
+
+use crate::attribution::{Item, Total, Verdict};
+use crate::felix::{Direction, DropReason};
+
+use super::text::{Labels, Metric, Text, escape};
+use super::{Endpoint, View};
+
+/// An endpoint's base labels for each direction, escaped once.
+type Base = [String; 2];
+
+fn base_labels(endpoint: &Endpoint) -> Base {
+    let (namespace, pod) = endpoint.workload.as_ref().map_or(("", ""), |w| (&w.namespace, &w.pod));
+    Direction::ALL.map(|direction| {
+        let labels = Labels::default().with("direction", direction.as_str()).with("interface", endpoint.interface);
+        labels.with("namespace", namespace).with("pod", pod).as_str().to_owned()
+    })
+}
+
+/// Writes the workload metrics.
+pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
+    let bases: Vec<Base> = endpoints.iter().map(base_labels).collect();
+    let each = |write: &mut dyn FnMut(&str, &Total)| {
+        for (endpoint, base) in endpoints.iter().zip(&bases) {
+            for direction in Direction::ALL {
+                view.totals.shown(endpoint.totals, direction).for_each(|total| write(&base[direction as usize], total));
+            }
+        }
+    };
+    let help = "Packets opening a connection (conntrack state NEW) that a policy decided for a workload. \
+                Several policies joined by commas: one of them did, which one the kernel does not tell.";
+    let mut metric = text.metric("calico_accountant_policy_packets_total", "counter", help);
+    let mut scratch = String::new();
+    each(&mut |base, total| policy(&mut metric, &mut scratch, base, total));
+
+    let help = "Packets opening a connection that no policy decided and a profile accepted.";
+    let mut metric = text.metric("calico_accountant_profile_packets_total", "counter", help);
+    each(&mut |base, total| profile(&mut metric, base, total));
+
+    let help = "Packets of a workload that were refused, by reason. For reason \"policy\" and \"no_policy\" per tier.";
+    let mut metric = text.metric("calico_accountant_drop_packets_total", "counter", help);
+    each(&mut |base, total| drop(&mut metric, base, total));
+
+    let help = "Packets of a workload that belong to a known connection; they never reach the policies.";
+    let mut metric = text.metric("calico_accountant_established_packets_total", "counter", help);
+    each(&mut |base, total| {
+        if total.item == Item::Established {
+            metric.sample(base, total.packets);
+        }
+    });
+    workload_info(endpoints, text);
+}
+
+fn policy(metric: &mut Metric, scratch: &mut String, base: &str, total: &Total) {
+    let Item::Policy { tier, policy, verdict } = &total.item else { return };
+    let verdict = match verdict {
+        Verdict::Accept => "accept",
+        Verdict::Deny => "deny",
+        Verdict::Pass => "pass",
+        Verdict::DenyOrPass => "deny_or_pass",
+    };
+    scratch.clear();
+    escape(policy, scratch);
+    scratch.push_str("\",tier=\"");
+    escape(tier, scratch);
+    metric.parts(&[base, ",policy=\"", scratch, "\",verdict=\"", verdict, "\""], total.packets);
+}
+
+fn profile(metric: &mut Metric, base: &str, total: &Total) {
+    if let Item::Profile(profile) = &total.item {
+        metric.parts(&[base, ",", Labels::default().with("profile", profile).as_str()], total.packets);
+    }
+}
+
+fn drop(metric: &mut Metric, base: &str, total: &Total) {
+    let (reason, tier) = match &total.item {
+        Item::Drop { reason, tier } => (reason_name(*reason), tier),
+        Item::PolicyDrop { tier } => ("policy", tier),
+        _ => return,
+    };
+    let mut labels = Labels::default().with("reason", reason);
+    if !tier.is_empty() {
+        labels.push("tier", tier);
+    }
+    metric.parts(&[base, ",", labels.as_str()], total.packets);
+}
+
+fn reason_name(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::NoPolicy => "no_policy",
+        DropReason::NoProfile => "no_profile",
+        DropReason::Invalid => "invalid",
+        DropReason::Encapsulation => "encapsulation",
+        DropReason::RateLimit => "rate_limit",
+        DropReason::ConnectionLimit => "connection_limit",
+        DropReason::AdminDown => "admin_down",
+    }
+}
+
+fn workload_info(endpoints: &[Endpoint], text: &mut Text) {
+    let help = "What the datastore says of the workload on an interface. Value 1.";
+    let mut metric = text.metric("calico_accountant_workload_info", "gauge", help);
+    for endpoint in endpoints {
+        let Some(w) = &endpoint.workload else { continue };
+        let labels = Labels::default().with("app", &w.app).with("interface", endpoint.interface).with("ip", &w.ip);
+        let labels = labels.with("namespace", &w.namespace).with("node", &w.node).with("orchestrator", &w.orchestrator);
+        metric.sample(labels.with("pod", &w.pod).with("service_account", &w.service_account).as_str(), true);
+    }
+}

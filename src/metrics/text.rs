@@ -1,0 +1,171 @@
+//! The Prometheus text format 0.0.4. Pure: names, labels and values in, bytes out.
+
+use std::fmt::Write;
+
+/// A text under construction.
+#[derive(Debug, Default)]
+pub struct Text {
+    out: String,
+    series: u64,
+}
+
+impl Text {
+    /// An empty text with room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Text { out: String::with_capacity(bytes), series: 0 }
+    }
+
+    /// Begins a metric; its samples must follow at once.
+    pub fn metric<'a>(&'a mut self, name: &'a str, kind: &str, help: &str) -> Metric<'a> {
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        // Writing to a String cannot fail.
+        _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        Metric { text: self, name }
+    }
+
+    /// A metric with one sample and no labels.
+    pub fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Value) {
+        self.metric(name, kind, help).sample("", value);
+    }
+
+    /// How many samples there are so far.
+    pub fn series(&self) -> u64 {
+        self.series
+    }
+
+    /// The finished text.
+    pub fn finish(self) -> Vec<u8> {
+        self.out.into_bytes()
+    }
+}
+
+/// A metric whose samples are being written.
+#[derive(Debug)]
+pub struct Metric<'a> {
+    text: &'a mut Text,
+    name: &'a str,
+}
+
+impl Metric<'_> {
+    /// A sample; `labels` is what goes between the braces, made by [`Labels`].
+    pub fn sample(&mut self, labels: &str, value: impl Value) {
+        self.parts(&[labels], value);
+    }
+
+    /// A sample whose labels come in several pieces.
+    pub fn parts(&mut self, labels: &[&str], value: impl Value) {
+        let out = &mut self.text.out;
+        out.push_str(self.name);
+        if labels.iter().any(|part| !part.is_empty()) {
+            out.push('{');
+            labels.iter().for_each(|part| out.push_str(part));
+            out.push('}');
+        }
+        out.push(' ');
+        value.write(out);
+        out.push('\n');
+        self.text.series += 1;
+    }
+}
+
+/// The value of a sample.
+pub trait Value {
+    /// Appends the value as Prometheus reads it.
+    fn write(&self, out: &mut String);
+}
+
+impl Value for u64 {
+    fn write(&self, out: &mut String) {
+        // Straight from the digits: formatting machinery would show at 50,000 samples.
+        let (mut digits, mut start, mut rest) = ([0u8; 20], 20, *self);
+        loop {
+            start -= 1;
+            digits[start] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        out.extend(digits[start..].iter().map(|&digit| char::from(digit)));
+    }
+}
+
+impl Value for bool {
+    fn write(&self, out: &mut String) {
+        out.push(if *self { '1' } else { '0' });
+    }
+}
+
+impl Value for f64 {
+    fn write(&self, out: &mut String) {
+        _ = write!(out, "{self}");
+    }
+}
+
+/// Labels in the order in which they are added, joined by commas.
+#[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Labels(String);
+
+impl Labels {
+    /// Adds a label.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.push(name, value);
+        self
+    }
+
+    /// Adds a label.
+    pub fn push(&mut self, name: &str, value: &str) {
+        if !self.0.is_empty() {
+            self.0.push(',');
+        }
+        self.0.push_str(name);
+        self.0.push_str("=\"");
+        escape(value, &mut self.0);
+        self.0.push('"');
+    }
+
+    /// What goes between the braces.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Appends a label's value: `\`, `"` and line feed are escaped.
+pub fn escape(value: &str, out: &mut String) {
+    let mut rest = value;
+    while let Some(place) = rest.find(['\\', '"', '\n']) {
+        out.push_str(&rest[..place]);
+        out.push_str(match rest.as_bytes()[place] {
+            b'\n' => "\\n",
+            b'"' => "\\\"",
+            _ => "\\\\",
+        });
+        rest = &rest[place + 1..];
+    }
+    out.push_str(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text() {
+        let mut text = Text::default();
+        let mut metric = text.metric("a_total", "counter", "Line\nwith \\.");
+        metric.sample("", 0u64);
+        metric.parts(&[Labels::default().with("x", "1").as_str(), ",y=\"2\""], u64::MAX);
+        text.single("b", "gauge", "B.", 1.5);
+        text.single("c", "gauge", "C.", true);
+        assert_eq!(text.series(), 4);
+        let expected = "# HELP a_total Line\\nwith \\\\.\n# TYPE a_total counter\na_total 0\na_total{x=\"1\",y=\"2\"} 18446744073709551615\n\
+                        # HELP b B.\n# TYPE b gauge\nb 1.5\n# HELP c C.\n# TYPE c gauge\nc 1\n";
+        assert_eq!(String::from_utf8(text.finish()).unwrap(), expected);
+    }
+
+    #[test]
+    fn label_values_are_escaped() {
+        let labels = Labels::default().with("a", "x\"y\\z\n<é>").with("b", "");
+        assert_eq!(labels.as_str(), r#"a="x\"y\\z\n<é>",b="""#);
+    }
+}

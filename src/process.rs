@@ -1,0 +1,125 @@
+//! What `/proc` says about this process, for the conventional `process_*` metrics. What cannot be read is left out.
+
+use std::fs;
+use std::path::Path;
+
+/// Resources used by this process; `None` where the kernel would not say.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Process {
+    /// `process_cpu_seconds_total`: user and system time, in seconds.
+    pub cpu_seconds: Option<f64>,
+    /// `process_open_fds`.
+    pub open_fds: Option<u64>,
+    /// `process_max_fds`: the soft limit; `None` also where there is none.
+    pub max_fds: Option<u64>,
+    /// `process_virtual_memory_bytes`.
+    pub virtual_memory_bytes: Option<u64>,
+    /// `process_resident_memory_bytes`.
+    pub resident_memory_bytes: Option<u64>,
+    /// `process_start_time_seconds`: since the epoch.
+    pub start_time_seconds: Option<f64>,
+    /// `process_threads`.
+    pub threads: Option<u64>,
+}
+
+impl Process {
+    /// Reads everything below `proc`, which is `/proc` outside tests.
+    pub fn read(proc: &Path) -> Self {
+        let text = |file: &str| fs::read_to_string(proc.join(file)).ok();
+        let stat = text("self/stat").and_then(|stat| parse_stat(&stat));
+        let ticks = rustix::param::clock_ticks_per_second() as f64;
+        let page = rustix::param::page_size() as u64;
+        let boot = text("stat").and_then(|stat| parse_boot_time(&stat));
+        Self {
+            cpu_seconds: stat.map(|stat| stat.cpu_ticks as f64 / ticks),
+            open_fds: count_fds(&proc.join("self/fd")),
+            max_fds: text("self/limits").and_then(|limits| parse_max_fds(&limits)),
+            virtual_memory_bytes: stat.map(|stat| stat.virtual_memory_bytes),
+            resident_memory_bytes: stat.map(|stat| stat.resident_pages.saturating_mul(page)),
+            start_time_seconds: stat.zip(boot).map(|(stat, boot)| boot as f64 + stat.start_ticks as f64 / ticks),
+            threads: stat.map(|stat| stat.threads),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Stat {
+    cpu_ticks: u64,
+    threads: u64,
+    /// Since the machine's start.
+    start_ticks: u64,
+    virtual_memory_bytes: u64,
+    resident_pages: u64,
+}
+
+/// `/proc/self/stat`, see proc(5). The second field is the program's name in parentheses and may contain anything.
+fn parse_stat(stat: &str) -> Option<Stat> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
+    // proc(5) counts from 1; the first field here is its third.
+    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    Some(Stat {
+        cpu_ticks: field(14)?.saturating_add(field(15)?),
+        threads: field(20)?,
+        start_ticks: field(22)?,
+        virtual_memory_bytes: field(23)?,
+        resident_pages: field(24)?,
+    })
+}
+
+/// The soft limit in `/proc/self/limits`.
+fn parse_max_fds(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// `btime` of `/proc/stat`: when the machine started, in seconds since the epoch.
+fn parse_boot_time(stat: &str) -> Option<u64> {
+    stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+}
+
+/// How many descriptors are open, apart from the one that reading this directory takes.
+fn count_fds(directory: &Path) -> Option<u64> {
+    let entries = fs::read_dir(directory).ok()?;
+    let is_own = |target: &Path| target.starts_with("/proc") && target.ends_with("fd");
+    Some(entries.flatten().filter(|entry| !fs::read_link(entry.path()).is_ok_and(|target| is_own(&target))).count() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_may_be_called_anything() {
+        let stat = "7 (a b) R) S 1 7 7 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 9 0 4242 10485760 256 18446744073709551615 1 1 0";
+        let expected = Stat { cpu_ticks: 200, threads: 9, start_ticks: 4242, virtual_memory_bytes: 10_485_760, resident_pages: 256 };
+        assert_eq!(parse_stat(stat), Some(expected));
+        assert_eq!(parse_stat("7 (x) S 1"), None);
+        assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn limits_and_boot_time() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
+                      Max open files            1024                 524288               files\n";
+        assert_eq!(parse_max_fds(limits), Some(1024));
+        assert_eq!(parse_max_fds("Max open files            unlimited            unlimited            files\n"), None);
+        assert_eq!(parse_boot_time("cpu  1 2\nbtime 1700000000\nprocesses 1\n"), Some(1_700_000_000));
+    }
+
+    #[test]
+    fn this_process_has_everything() {
+        let process = Process::read(Path::new("/proc"));
+        assert!(process.threads >= Some(1) && process.open_fds >= Some(3), "{process:?}");
+        assert!(process.resident_memory_bytes > Some(0) && process.virtual_memory_bytes >= process.resident_memory_bytes);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let age = now - process.start_time_seconds.unwrap();
+        assert!((-2.0..3600.0).contains(&age), "started {age} seconds ago");
+        assert!(process.cpu_seconds.is_some());
+    }
+
+    #[test]
+    fn nothing_is_made_up() {
+        assert_eq!(Process::read(Path::new("/nonexistent")), Process::default());
+    }
+}

@@ -1,0 +1,215 @@
+//! One scrape from kernel to text: reads the tables, takes them through pipelines, ledger and attribution, renders the result.
+//! Holds all state that lasts from scrape to scrape; touches the world only through its reader and the inventory.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use log::{error, info, warn};
+
+use crate::attribution::{Attribution, Table};
+use crate::config::MetricNames;
+use crate::felix::{ChainNames, Labels, Pipelines};
+use crate::inventory::Inventory;
+use crate::iptables::{Iptables, ReadError, Reading};
+use crate::ledger::Ledger;
+use crate::metrics::{self, About, View};
+use crate::process::Process;
+use crate::ruleset::Ruleset;
+use crate::server::Application;
+use crate::singleflight::SingleFlight;
+
+/// What a scraper is told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The node, for the landing page.
+    pub node_name: String,
+    /// Scrapes in which every counter is below this are dropped.
+    pub minimum_counter: u64,
+    /// Which metric names to write.
+    pub metric_names: MetricNames,
+    /// Defaults to `/proc`.
+    pub proc: PathBuf,
+}
+
+/// The exporter's heart.
+pub struct Scraper {
+    options: Options,
+    inventory: Arc<Inventory>,
+    flight: SingleFlight<Arc<Vec<u8>>>,
+    state: Mutex<State>,
+    /// Whether the kernel was ever read.
+    read: AtomicBool,
+}
+
+/// What lasts from scrape to scrape.
+struct State {
+    reader: Iptables,
+    ledger: Ledger,
+    attribution: Attribution,
+    names: ChainNames,
+    names_version: u64,
+    dropped_scrapes: u64,
+    last_length: usize,
+    complaint: Complaint,
+}
+
+/// Says a failure once, and that it is over.
+#[derive(Debug, Default)]
+struct Complaint(Option<String>);
+
+impl Complaint {
+    fn failed(&mut self, error: &ReadError) {
+        let text = error.to_string();
+        if self.0.as_ref() != Some(&text) {
+            error!("reading the kernel's counters failed: {text}");
+            self.0 = Some(text);
+        }
+    }
+
+    fn went_well(&mut self) {
+        if self.0.take().is_some() {
+            info!("the kernel's counters can be read again");
+        }
+    }
+}
+
+impl Scraper {
+    /// A scraper that has not read anything yet.
+    pub fn new(options: Options, reader: Iptables, inventory: Arc<Inventory>) -> Self {
+        let state = State {
+            reader,
+            ledger: Ledger::new(),
+            attribution: Attribution::default(),
+            names: ChainNames::default(),
+            names_version: 0,
+            dropped_scrapes: 0,
+            last_length: 0,
+            complaint: Complaint::default(),
+        };
+        Scraper { options, inventory, flight: SingleFlight::new(), state: Mutex::new(state), read: AtomicBool::new(false) }
+    }
+
+    /// Reads once, so that counting begins now and the policies' names are asked for before the first scrape needs them.
+    pub fn prime(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.advance(&mut state, &mut About::default());
+    }
+
+    /// One scrape; concurrent ones share it.
+    pub fn scrape(&self) -> Arc<Vec<u8>> {
+        self.flight.run(|| {
+            // A panic between two assignments can only have left counts out: go on.
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::new(self.read_and_render(&mut state))
+        })
+    }
+
+    fn read_and_render(&self, state: &mut State) -> Vec<u8> {
+        let mut about = About { source: "save", ..About::default() };
+        let begun = Instant::now();
+        about.up = self.advance(state, &mut about);
+        let totals = state.attribution.totals();
+        let too_small = about.up && metrics::largest_counter(totals) < self.options.minimum_counter;
+        if too_small {
+            state.dropped_scrapes += 1;
+            warn!("dropping a scrape: all counters are below MINIMUM_COUNTER ({})", self.options.minimum_counter);
+        }
+        about.dropped_scrapes = state.dropped_scrapes;
+        about.stages.push(("total", begun.elapsed()));
+        self.about_datastore(&mut about);
+        about.process = Process::read(&self.options.proc);
+        let workload = |interface: &str| self.inventory.workload(interface);
+        let view = View::new(totals, &workload, &about, about.up && !too_small, self.options.metric_names);
+        let text = metrics::render(&view, state.last_length);
+        state.last_length = text.len();
+        text
+    }
+
+    fn about_datastore(&self, about: &mut About) {
+        about.datastore_up = self.inventory.up();
+        about.datastore_last_event = self.inventory.last_event();
+        about.datastore_resyncs = self.inventory.resyncs();
+        about.datastore_workloads = self.inventory.workload_count();
+    }
+
+    /// Reads the kernel and brings the totals up to date; returns whether that went well.
+    fn advance(&self, state: &mut State, about: &mut About) -> bool {
+        let begun = Instant::now();
+        let result = state.reader.read();
+        about.stages.push(("read", begun.elapsed()));
+        about.lock_timeouts = state.reader.lock_timeouts();
+        match result {
+            Ok(reading) => {
+                let begun = Instant::now();
+                self.take_in(state, &reading, about);
+                about.stages.push(("attribute", begun.elapsed()));
+                state.complaint.went_well();
+                self.read.store(true, Ordering::Release);
+                true
+            }
+            Err(error) => {
+                state.complaint.failed(&error);
+                false
+            }
+        }
+    }
+
+    fn take_in(&self, state: &mut State, reading: &Reading, about: &mut About) {
+        let rulesets = &reading.rulesets;
+        let deltas = state.ledger.advance(rulesets);
+        let pipelines: Vec<Pipelines> = rulesets.iter().map(Pipelines::new).collect();
+        self.refresh_names(state);
+        let labels = rulesets.iter().zip(&pipelines).map(|(r, p)| Labels::new(r, p, &state.names)).collect::<Vec<_>>();
+        if labels.iter().any(|labels| labels.unnamed > 0) {
+            self.inventory.want_policies();
+        }
+        let tables =
+            (0..rulesets.len()).map(|i| Table { ruleset: &rulesets[i], pipelines: &pipelines[i], deltas: &deltas[i], labels: &labels[i] });
+        state.attribution.advance(&tables.collect::<Vec<_>>());
+        about.tables = rulesets.iter().map(|r| (r.family, r.backend, r.rule_count())).collect();
+        about.unrecognised = rulesets.iter().zip(&pipelines).map(|(r, p)| unrecognised(r, p)).sum();
+        about.lock_waited = reading.lock_waited;
+        about.locked = reading.locked;
+    }
+
+    fn refresh_names(&self, state: &mut State) {
+        let version = self.inventory.policies_version();
+        if state.names_version != version {
+            state.names = ChainNames::new(&self.inventory.policies());
+            state.names_version = version;
+        }
+    }
+}
+
+fn unrecognised(ruleset: &Ruleset, pipelines: &Pipelines) -> u64 {
+    ruleset.unreadable + pipelines.unrecognised.len() as u64
+}
+
+impl Application for Scraper {
+    fn metrics(&self) -> Arc<Vec<u8>> {
+        self.scrape()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let inventory = &self.inventory;
+        if !inventory.synced() {
+            return Err("the datastore has not been read yet".into());
+        }
+        if !self.read.load(Ordering::Acquire) {
+            self.prime();
+        }
+        if !self.read.load(Ordering::Acquire) {
+            return Err("the kernel's counters could not be read yet; the log says why".into());
+        }
+        if inventory.policies_wanted() && inventory.policies_version() == 0 {
+            return Err("the datastore's policies have not been read yet".into());
+        }
+        Ok(())
+    }
+
+    fn node_name(&self) -> &str {
+        &self.options.node_name
+    }
+}

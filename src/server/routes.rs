@@ -1,0 +1,249 @@
+//! What is answered to which request: pure, apart from asking the [`Application`].
+
+use std::io::Write;
+use std::sync::Arc;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::Application;
+
+/// A request, as far as the answer depends on it.
+pub(super) struct Ask<'a> {
+    /// `GET`, `HEAD`, …
+    pub method: &'a str,
+    /// The request target: a path, maybe with a query.
+    pub target: &'a str,
+    /// The values of all `Accept-Encoding` headers.
+    pub accept_encoding: Vec<&'a str>,
+}
+
+/// An answer. For `HEAD` the body is the one `GET` would get; the server leaves it out.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub status: u16,
+    pub headers: Vec<(&'static str, &'static str)>,
+    pub body: Arc<Vec<u8>>,
+}
+
+impl Reply {
+    fn new(status: u16, content_type: &'static str, body: Arc<Vec<u8>>) -> Self {
+        let headers = vec![
+            ("Content-Type", content_type),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Server", "calico-accountant"),
+        ];
+        Self { status, headers, body }
+    }
+
+    fn text(status: u16, text: &str) -> Self {
+        Self::new(status, "text/plain; charset=utf-8", Arc::new(format!("{text}\n").into_bytes()))
+    }
+
+    fn with(mut self, header: &'static str, value: &'static str) -> Self {
+        self.headers.push((header, value));
+        self
+    }
+}
+
+/// The answer to a request whose body nobody will read.
+pub(super) fn too_large() -> Reply {
+    Reply::text(413, "no request here has a body")
+}
+
+/// Answers a request.
+pub(super) fn answer(app: &dyn Application, ask: &Ask<'_>) -> Reply {
+    let path = ask.target.split_once('?').map_or(ask.target, |(path, _)| path);
+    let page: fn(&dyn Application, &Ask<'_>) -> Reply = match path {
+        "/metrics" => metrics,
+        "/healthz" => |_, _| Reply::text(200, "ok"),
+        "/readyz" => |app, _| match app.ready() {
+            Ok(()) => Reply::text(200, "ok"),
+            Err(reason) => Reply::text(503, &reason.replace(['\n', '\r'], " ")),
+        },
+        "/" => landing,
+        _ => return Reply::text(404, "not found; there are /metrics, /healthz, /readyz and /"),
+    };
+    if !["GET", "HEAD"].contains(&ask.method) {
+        return Reply::text(405, "only GET and HEAD are allowed").with("Allow", "GET, HEAD");
+    }
+    page(app, ask)
+}
+
+fn metrics(app: &dyn Application, ask: &Ask<'_>) -> Reply {
+    let text = app.metrics();
+    let compressed = if accepts_gzip(&ask.accept_encoding) { gzip(&text) } else { None };
+    let (encoded, body) = compressed.map_or((false, text), |compressed| (true, Arc::new(compressed)));
+    let reply = Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", body).with("Vary", "Accept-Encoding");
+    if encoded { reply.with("Content-Encoding", "gzip") } else { reply }
+}
+
+/// Fast rather than small: metrics text shrinks to a tenth at any level.
+fn gzip(text: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
+    encoder.write_all(text).ok()?;
+    encoder.finish().ok()
+}
+
+/// Whether gzip is acceptable (RFC 9110, 12.5.3): named itself, or else covered by `*`, and not with a weight of 0.
+fn accepts_gzip(values: &[&str]) -> bool {
+    let weight_of = |wanted: &[&str]| {
+        let codings = values.iter().flat_map(|value| value.split(','));
+        codings.map(coding).find(|(name, _)| wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))).map(|(_, weight)| weight)
+    };
+    weight_of(&["gzip", "x-gzip"]).or_else(|| weight_of(&["*"])).is_some_and(|weight| weight > 0.0)
+}
+
+/// `gzip;q=0.5` as name and weight; a weight that is no number counts as 0, so that nothing unwanted is sent.
+fn coding(text: &str) -> (&str, f32) {
+    let mut parts = text.split(';').map(str::trim);
+    let name = parts.next().unwrap_or_default();
+    let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+    (name, weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
+}
+
+fn landing(app: &dyn Application, _: &Ask<'_>) -> Reply {
+    let (version, node) = (env!("CARGO_PKG_VERSION"), escape_html(app.node_name()));
+    let page = format!(
+        r#"<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>calico-accountant</title></head>
+<body>
+<h1>calico-accountant</h1>
+<p>Which Calico policy accepts or drops each workload's packets on this node, and how many.</p>
+<p>Version {version}, node {node}</p>
+<ul>
+<li><a href="/metrics">/metrics</a></li>
+<li><a href="/healthz">/healthz</a></li>
+<li><a href="/readyz">/readyz</a></li>
+</ul>
+</body>
+</html>
+"#
+    );
+    // Nothing may run, load or be framed, should some text ever escape its quotes.
+    Reply::new(200, "text/html; charset=utf-8", Arc::new(page.into_bytes()))
+        .with("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+        .with("Referrer-Policy", "no-referrer")
+}
+
+fn escape_html(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+
+    use super::*;
+
+    struct Fake(Result<(), String>);
+
+    impl Application for Fake {
+        fn metrics(&self) -> Arc<Vec<u8>> {
+            Arc::new(b"up 1\n".to_vec())
+        }
+
+        fn ready(&self) -> Result<(), String> {
+            self.0.clone()
+        }
+
+        fn node_name(&self) -> &str {
+            "<b>\"&'"
+        }
+    }
+
+    fn ask(method: &str, target: &str, accept_encoding: &[&str]) -> Reply {
+        answer(&Fake(Ok(())), &Ask { method, target, accept_encoding: accept_encoding.to_vec() })
+    }
+
+    fn header(reply: &Reply, name: &str) -> Option<&'static str> {
+        reply.headers.iter().find(|(header, _)| *header == name).map(|(_, value)| *value)
+    }
+
+    #[test]
+    fn paths_and_methods() {
+        for (method, target, status) in [
+            ("GET", "/metrics", 200),
+            ("HEAD", "/metrics", 200),
+            ("GET", "/metrics?x=1", 200),
+            ("GET", "/", 200),
+            ("GET", "/healthz", 200),
+            ("GET", "/readyz", 200),
+            ("POST", "/metrics", 405),
+            ("DELETE", "/", 405),
+            ("get", "/", 405),
+            ("GET", "/metrics/", 404),
+            ("POST", "/nope", 404),
+            ("GET", "", 404),
+            ("GET", "*", 404),
+        ] {
+            let reply = ask(method, target, &[]);
+            assert_eq!(reply.status, status, "{method} {target}");
+            assert_eq!(header(&reply, "Allow"), (status == 405).then_some("GET, HEAD"));
+        }
+    }
+
+    #[test]
+    fn accept_encoding() {
+        for (values, expected) in [
+            (&[][..], false),
+            (&["gzip"], true),
+            (&["GZIP"], true),
+            (&["deflate, gzip;q=1.0, *;q=0.5"], true),
+            (&["gzip;q=0"], false),
+            (&["gzip; q=0.000"], false),
+            (&["gzip;q=0, *"], false),
+            (&["*"], true),
+            (&["*;q=0"], false),
+            (&["br", "gzip"], true),
+            (&["identity"], false),
+            (&["gzip;q=x"], false),
+            (&["gzipped"], false),
+            (&[""], false),
+        ] {
+            assert_eq!(accepts_gzip(values), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_compressed_only_on_request() {
+        let plain = ask("GET", "/metrics", &[]);
+        assert_eq!(**plain.body, *b"up 1\n");
+        assert_eq!(header(&plain, "Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+        assert_eq!((header(&plain, "Vary"), header(&plain, "Content-Encoding")), (Some("Accept-Encoding"), None));
+        let packed = ask("GET", "/metrics", &["gzip"]);
+        assert_eq!((header(&packed, "Vary"), header(&packed, "Content-Encoding")), (Some("Accept-Encoding"), Some("gzip")));
+        let mut text = String::new();
+        GzDecoder::new(packed.body.as_slice()).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "up 1\n");
+    }
+
+    #[test]
+    fn readiness_gives_its_reason_in_one_line() {
+        let reply = answer(&Fake(Err("no\nsync".into())), &Ask { method: "GET", target: "/readyz", accept_encoding: vec![] });
+        assert_eq!((reply.status, &**reply.body), (503, &b"no sync\n"[..]));
+    }
+
+    #[test]
+    fn the_landing_page_escapes_the_node_name_and_forbids_scripts() {
+        let reply = ask("GET", "/", &[]);
+        let page = String::from_utf8_lossy(&reply.body);
+        assert!(page.contains("node &lt;b&gt;&quot;&amp;&#39;</p>"), "{page}");
+        assert!(header(&reply, "Content-Security-Policy").is_some_and(|policy| policy.starts_with("default-src 'none'")));
+    }
+}

@@ -1,0 +1,184 @@
+//! Rulesets that real Felix builds programmed, with traffic of known size through them: every count must be right.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use calico_accountant::attribution::{Attribution, Item, Table, Verdict};
+use calico_accountant::felix::{ChainNames, Direction, DropReason, Labels, Pipelines, PolicyName};
+use calico_accountant::iptables::text::Parser;
+use calico_accountant::ledger::Ledger;
+use calico_accountant::ruleset::{Backend, Family, Ruleset};
+use serde_json::Value;
+
+use super::support::fixture;
+
+const CAPTURES: [(&str, Backend); 10] = [
+    ("v3.25.2-nft", Backend::Nft),
+    ("v3.27.5-legacy", Backend::Legacy),
+    ("v3.28.5-legacy", Backend::Legacy),
+    ("v3.28.5-nft", Backend::Nft),
+    ("v3.29.7-legacy", Backend::Legacy),
+    ("v3.31.7-nft-flowlogs", Backend::Nft),
+    ("v3.32.1-legacy", Backend::Legacy),
+    ("v3.32.1-legacy-flowlogs", Backend::Legacy),
+    ("v3.32.1-olddata-legacy", Backend::Legacy),
+    ("v3.32.1-nft", Backend::Nft),
+];
+
+pub fn parse(text: &str, family: Family, backend: Backend) -> Ruleset {
+    let mut parser = Parser::new(family, backend, "filter");
+    parser.push(text.as_bytes());
+    parser.finish().unwrap()
+}
+
+/// The exporter without its edges: text in, totals out.
+#[derive(Default)]
+struct Pipeline {
+    ledger: Ledger,
+    attribution: Attribution,
+    unrecognised: usize,
+}
+
+impl Pipeline {
+    fn read(&mut self, rulesets: &[Ruleset]) {
+        let deltas = self.ledger.advance(rulesets);
+        let pipelines: Vec<Pipelines> = rulesets.iter().map(Pipelines::new).collect();
+        self.unrecognised = pipelines.iter().map(|p| p.unrecognised.len()).sum();
+        let names = ChainNames::default();
+        let labels: Vec<Labels> = rulesets.iter().zip(&pipelines).map(|(r, p)| Labels::new(r, p, &names)).collect();
+        let tables: Vec<Table> = (0..rulesets.len())
+            .map(|i| Table { ruleset: &rulesets[i], pipelines: &pipelines[i], deltas: &deltas[i], labels: &labels[i] })
+            .collect();
+        self.attribution.advance(&tables);
+    }
+
+    /// Every shown total, under a readable key.
+    fn totals(&self) -> BTreeMap<Key, u64> {
+        let totals = self.attribution.totals();
+        let mut all = BTreeMap::new();
+        for (interface, endpoint) in totals.endpoints() {
+            for direction in Direction::ALL {
+                for total in totals.shown(endpoint, direction) {
+                    let key = (interface.to_string(), direction.as_str(), key(&total.item));
+                    assert!(all.insert(key.clone(), total.packets).is_none(), "{key:?} twice");
+                }
+            }
+        }
+        all
+    }
+}
+
+type Key = (String, &'static str, String);
+
+fn key(item: &Item) -> String {
+    match item {
+        Item::Established => "established".into(),
+        Item::Drop { reason: DropReason::NoPolicy, tier } => format!("no policy {tier}"),
+        Item::Drop { reason, .. } => format!("{reason:?}").to_lowercase(),
+        Item::PolicyDrop { tier } => format!("refused {tier}"),
+        Item::Profile(profile) => format!("profile {profile}"),
+        Item::Policy { policy, verdict, .. } => format!("{verdict:?} {policy}"),
+    }
+}
+
+fn rulesets(capture: &str, at: &str, backend: Backend, families: &[Family]) -> Vec<Ruleset> {
+    let file = |family| if family == Family::V4 { "iptables" } else { "ip6tables" };
+    let text = |family| fixture::text(&format!("captures/{capture}/{at}/{}-save.txt.gz", file(family)));
+    families.iter().map(|&family| parse(&text(family), family, backend)).collect()
+}
+
+/// What was sent, under the same keys as [`Pipeline::totals`].
+fn ground_truth(capture: &str, at: &str, families: &[Family]) -> BTreeMap<Key, u64> {
+    let truth: Value = serde_json::from_str(&fixture::text(&format!("captures/{capture}/{at}/ground-truth.json.gz"))).unwrap();
+    let mut all = BTreeMap::new();
+    for family in families {
+        for (endpoint, directions) in truth[family.as_str()].as_object().unwrap() {
+            let interface = truth["interfaces"][endpoint].as_str().unwrap();
+            for (direction, counts) in directions.as_object().unwrap() {
+                let direction = if direction == "ingress" { "ingress" } else { "egress" };
+                if endpoint.starts_with("hep:") {
+                    continue;
+                }
+                for (item, packets) in flatten(counts, &truth["policies"]) {
+                    *all.entry((interface.to_owned(), direction, item)).or_default() += packets;
+                }
+            }
+        }
+    }
+    all
+}
+
+fn flatten(counts: &Value, policies: &Value) -> Vec<(String, u64)> {
+    let map = |name: &str| counts[name].as_object().unwrap().iter().map(|(k, v)| (k.clone(), v.as_u64().unwrap())).collect::<Vec<_>>();
+    let label = |policy: &str| {
+        let (comment, tier) = (policies[policy]["ruleset"].as_str().unwrap(), policies[policy]["tier"].as_str().unwrap());
+        PolicyName::from_comment(&format!("{comment} ingress")).unwrap().label(tier)
+    };
+    let mut all =
+        vec![("established".into(), counts["established"].as_u64().unwrap()), ("invalid".into(), counts["invalid"].as_u64().unwrap())];
+    all.push(("noprofile".into(), counts["no_profile_drop"].as_u64().unwrap()));
+    all.extend(map("no_policy_drop_by_tier").into_iter().map(|(tier, n)| (format!("no policy {tier}"), n)));
+    all.extend(map("profile_accepted").into_iter().map(|(profile, n)| (format!("profile {profile}"), n)));
+    for (name, verdict) in [("accepted", Verdict::Accept), ("denied", Verdict::Deny), ("passed", Verdict::Pass)] {
+        all.extend(map(name).into_iter().map(|(policy, n)| (format!("{verdict:?} {}", label(&policy)), n)));
+    }
+    for (policy, packets) in map("denied") {
+        all.push((format!("refused {}", policies[&policy]["tier"].as_str().unwrap()), packets));
+    }
+    let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+    all.into_iter().for_each(|(item, n)| *sums.entry(item).or_default() += n);
+    sums.into_iter().filter(|(_, n)| *n > 0).collect()
+}
+
+/// Compares increases with the truth. Items of a group may be credited to the group instead, never to a wrong policy.
+/// Returns how many packets were credited to single policies of groups, and how many to groups as a whole.
+fn compare(context: &str, increases: &BTreeMap<Key, u64>, truth: &BTreeMap<Key, u64>) -> (u64, u64) {
+    let mut grouped: BTreeSet<Key> = BTreeSet::new();
+    let (mut single, mut joined) = (0, 0);
+    for ((interface, direction, item), &packets) in increases {
+        let Some((verdict, policies)) = item.split_once(' ').filter(|(_, p)| p.contains(',')) else { continue };
+        let keys: Vec<Key> = policies.split(',').map(|p| (interface.clone(), *direction, format!("{verdict} {p}"))).collect();
+        let get = |map: &BTreeMap<Key, u64>, key: &Key| map.get(key).copied().unwrap_or(0);
+        for key in &keys {
+            assert!(
+                get(increases, key) <= get(truth, key),
+                "{context}: {key:?}: {} credited, {} sent",
+                get(increases, key),
+                get(truth, key)
+            );
+        }
+        let (credited, sent): (u64, u64) = (keys.iter().map(|k| get(increases, k)).sum(), keys.iter().map(|k| get(truth, k)).sum());
+        assert_eq!(credited + packets, sent, "{context}: {interface} {direction} {item}");
+        (single, joined) = (single + credited, joined + packets);
+        grouped.extend(keys);
+    }
+    let plain = |map: &BTreeMap<Key, u64>| -> BTreeMap<Key, u64> {
+        map.iter().filter(|(k, n)| **n > 0 && !grouped.contains(k) && !k.2.contains(',')).map(|(k, n)| (k.clone(), *n)).collect()
+    };
+    let (found, sent) = (plain(increases), plain(truth));
+    let differ: BTreeSet<&Key> = found.keys().chain(sent.keys()).filter(|key| found.get(key) != sent.get(key)).collect();
+    let lines: Vec<String> = differ.iter().map(|key| format!("{key:?}: found {:?}, sent {:?}", found.get(key), sent.get(key))).collect();
+    assert!(lines.is_empty(), "{context}:\n{}", lines.join("\n"));
+    (single, joined)
+}
+
+fn increases(before: &BTreeMap<Key, u64>, after: &BTreeMap<Key, u64>) -> BTreeMap<Key, u64> {
+    after.iter().map(|(key, n)| (key.clone(), n - before.get(key).copied().unwrap_or(0))).collect()
+}
+
+#[test]
+fn every_capture_gives_what_was_sent() {
+    for (capture, backend) in CAPTURES {
+        for families in [&[Family::V4][..], &[Family::V6], &Family::ALL] {
+            for at in ["t1", "t2"] {
+                let mut exporter = Pipeline::default();
+                exporter.read(&rulesets(capture, "t0", backend, families));
+                let before = exporter.totals();
+                exporter.read(&rulesets(capture, at, backend, families));
+                assert_eq!(exporter.unrecognised, 0, "{capture}");
+                let context = format!("{capture} {at} {families:?}");
+                let shares = compare(&context, &increases(&before, &exporter.totals()), &ground_truth(capture, at, families));
+                println!("{context}: of grouped packets {} to single policies, {} to groups", shares.0, shares.1);
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What the command line and the environment do to the program as a whole; the rules in detail have unit tests.
+
+use crate::program::command;
+
+/// Runs the program to its end: exit code, standard output, standard error.
+fn run(variables: &[(&str, &str)], args: &[&str]) -> (Option<i32>, String, String) {
+    let output = command().envs(variables.iter().copied()).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn help_fits_and_names_every_setting() {
+    let (code, help, errors) = run(&[("METRICS_SERVER_PORT", "wrong, but not looked at")], &["--help"]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    for name in ["NODENAME", "--minimum-counter <", "CALICO_ETCD_ENDPOINTS", "ETCD_PASSWORD", "--xtables-lock-wait <", "-logtostderr"] {
+        assert!(help.contains(name), "{name}");
+    }
+    assert!(help.lines().all(|line| line.chars().count() <= 100));
+}
+
+#[test]
+fn version_is_one_line() {
+    let (code, version, errors) = run(&[], &["--version"]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    assert_eq!(version, format!("calico-accountant {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn help_into_a_closed_pipe_is_no_panic() {
+    let script = format!("'{}' --help | head -1", env!("CARGO_BIN_EXE_calico-accountant"));
+    let output = std::process::Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[test]
+fn every_mistake_is_one_line_that_names_it_and_exit_code_2() {
+    let variables: &[(&str, &str)] = &[
+        ("METRICS_SERVER_PORT", "99999"),
+        ("MINIMUM_COUNTER", "some"),
+        ("LISTEN_ADDRESS", "localhost"),
+        ("BACKEND", "pf"),
+        ("XTABLES_LOCK_WAIT", "soon"),
+        ("METRIC_NAMES", "none"),
+        ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml\nx"),
+        ("DATASTORE_TYPE", "etcd"),
+        ("DATASTORE_TYPE", "kubernetes"),
+        ("ETCD_ENDPOINTS", "ftp://x"),
+        ("ETCD_ENDPOINTS", ""),
+        ("CALICO_ETCD_ENDPOINTS", "unix:///x"),
+        ("ETCD_DISCOVERY_SRV", "example.org"),
+        ("ETCD_CA_CERT_FILE", "/nonexistent"),
+        ("ETCD_CA_CERT_FILE", "/dev/null"),
+        ("ETCD_CA_CERT_FILE", "/"),
+        ("ETCD_CERT_FILE", "/dev/null"),
+        ("ETCD_KEY_FILE", "/dev/null"),
+        ("K8S_INSECURE_SKIP_TLS_VERIFY", ""),
+        ("CALICO_K8S_DISABLE_NODE_POLL", "maybe"),
+        ("USE_POD_CIDR", "yes"),
+        ("K8S_CLIENT_QPS", "x"),
+        ("K8S_CLIENT_BURST", "x"),
+    ];
+    for (name, value) in variables {
+        refused(&[(name, value)], &[], name);
+    }
+    for (args, named) in [
+        (&["--nope"][..], "--nope"),
+        (&["-x"], "-x"),
+        (&["serve"], "serve"),
+        (&["--metrics-server-port"], "--metrics-server-port"),
+        (&["--metrics-server-port=x"], "--metrics-server-port"),
+        (&["--etcd-endpoints", "ftp://x"], "--etcd-endpoints"),
+        (&["--etcd-password=hunter2"], "--etcd-password"),
+        (&["-v=x"], "-v"),
+    ] {
+        refused(&[], args, named);
+    }
+}
+
+#[track_caller]
+fn refused(variables: &[(&str, &str)], args: &[&str], named: &str) {
+    let (code, output, errors) = run(variables, args);
+    assert_eq!((code, output.as_str()), (Some(2), ""), "{variables:?} {args:?}: {errors}");
+    assert_eq!(errors.matches('\n').count(), 1, "{variables:?} {args:?}: {errors}");
+    assert!(errors.starts_with("calico-accountant: ") && errors.contains(named), "{variables:?} {args:?}: {errors}");
+    assert!(!errors.contains("hunter2"), "{errors}");
+}
+
+#[test]
+fn an_argument_that_is_not_utf_8_is_refused_too() {
+    use std::os::unix::ffi::OsStrExt;
+    let output = command().arg(std::ffi::OsStr::from_bytes(b"--metrics-server-port=\xff")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.stderr.iter().filter(|byte| **byte == b'\n').count(), 1);
+}
