@@ -9,7 +9,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-use crate::config::{Config, Remark};
+use crate::config::{Config, Datastore, Remark};
+use crate::etcd;
 use crate::inventory::Inventory;
 use crate::iptables::{self, Iptables};
 use crate::logging;
@@ -57,7 +58,8 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     }
 
     let inventory = Arc::new(Inventory::new());
-    // SEAM: start the datastore's follower here; it writes `inventory`.
+    let Datastore::Etcd(etcd) = config.datastore.clone();
+    etcd::follow(etcd, config.node_name.clone(), Arc::clone(&inventory)).map_err(Failure::new("starting the datastore's follower"))?;
 
     let (address, port) = (config.listen_address, config.port);
     let listener =

@@ -1,1 +1,213 @@
-//! etcd v3 over its JSON gateway: list, then watch, into the [`Inventory`](crate::inventory::Inventory).
+//! etcd v3 over its JSON gateway: list, then watch, into the [`Inventory`]. In comes the configuration; out go this node's
+//! workloads and, where the ruleset has no names, the policies. It opens connections to etcd and reads TLS files.
+//!
+//! Each kind of object is a range of its own with a watch of its own: `workloadendpoints/` from the start, the two policy
+//! ranges once a scrape has asked for them. One watch over all of Calico's resources would keep its revision fresher between
+//! etcd's compactions, but it would bring every value of every kind to every node, and need a role that may read them. What
+//! remains is the churn of other nodes' endpoints, for which etcd has no filter: the node comes after the namespace in keys.
+//!
+//! A list asks for keys only, leaving out as many of other nodes as it can, and then, at the same revision, for the values
+//! under this node's keys.
+
+mod error;
+mod gateway;
+mod kinds;
+mod messages;
+mod objects;
+mod sweep;
+mod tls;
+mod watch;
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+pub use error::Error;
+pub use gateway::Limits;
+
+use crate::config::EtcdConfig;
+use crate::follow::{self, Ended, Failure, Source};
+use crate::inventory::Inventory;
+use gateway::Gateway;
+use kinds::{Kind, Policies, Workloads};
+use messages::{Event, KeyRange, RangeRequest, RangeResponse, Span, WatchCreateRequest, WatchFrame, WatchRequest};
+use sweep::Page;
+use watch::{Frames, LARGEST_FRAME, Meaning, Position};
+
+/// How often to look whether a scrape has asked for the policies.
+const POLICIES_WANTED_EVERY: Duration = Duration::from_secs(1);
+
+/// Follows etcd on threads of its own, for as long as the process lives: the workloads of `node` go into `inventory`, and the
+/// policies from when [`Inventory::policies_wanted`] says so.
+///
+/// # Errors
+/// When the system gives no thread. What goes wrong later is in [`Inventory::troubles`] and in the log.
+pub fn follow(config: EtcdConfig, node: String, inventory: Arc<Inventory>) -> io::Result<()> {
+    follow_within(config, node, inventory, Limits::default())
+}
+
+/// [`follow()`] with other time-outs.
+///
+/// # Errors
+/// As [`follow()`].
+pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>, limits: Limits) -> io::Result<()> {
+    let workloads = Workloads::new(node, Arc::clone(&inventory));
+    follow::spawn(Range { gateway: Gateway::new(config.clone(), limits), kind: workloads }, Arc::clone(&inventory))?;
+    thread::Builder::new().name("etcd policies wanted".into()).spawn(move || {
+        while !inventory.policies_wanted() {
+            thread::sleep(POLICIES_WANTED_EVERY);
+        }
+        for prefix in [objects::NETWORK_POLICIES, objects::GLOBAL_NETWORK_POLICIES] {
+            let policies = Policies::new(prefix, Arc::clone(&inventory));
+            let range = Range { gateway: Gateway::new(config.clone(), limits), kind: policies };
+            if let Err(error) = follow::spawn(range, Arc::clone(&inventory)) {
+                log::error!("cannot follow {prefix}: {error}");
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// One page of keys, as of `position`, which the first page sets.
+fn page_of_keys(gateway: &mut Gateway, prefix: &str, span: &Span, limit: u32, position: &mut Option<Position>) -> Result<Page, Error> {
+    let revision = position.map_or(0, |position| position.revision);
+    let request = RangeRequest { range: KeyRange::span(span), limit, revision, keys_only: true };
+    let answer = gateway.ask("/kv/range", &request, prefix)?;
+    let page: RangeResponse = serde_json::from_slice(&answer).map_err(|error| gateway.garbled(error))?;
+    let at = position.get_or_insert(Position { cluster: page.header.cluster_id, revision: page.header.revision });
+    if page.header.cluster_id != at.cluster {
+        return Err(gateway.garbled("it is a member of another cluster than the endpoint before"));
+    }
+    Ok(Page { keys: page.kvs.iter().filter_map(|kv| kv.key()).collect(), count: page.count, more: page.more })
+}
+
+/// One kind of object in etcd: the keys under its prefix.
+struct Range<K> {
+    gateway: Gateway,
+    kind: K,
+}
+
+impl<K: Kind> Source for Range<K> {
+    type Position = Position;
+
+    fn name(&self) -> &str {
+        self.kind.prefix()
+    }
+
+    fn list(&mut self) -> Result<Position, Failure> {
+        let (position, keys) = self.list_keys()?;
+        let mut objects = Vec::with_capacity(keys.len());
+        for key in keys {
+            let value = if K::NEEDS_VALUES { self.read(&key, position.revision)? } else { Vec::new() };
+            objects.push((key, value));
+        }
+        self.kind.replace(objects);
+        Ok(position)
+    }
+
+    fn watch(&mut self, position: &mut Position, heard: &mut dyn FnMut()) -> Ended {
+        let request = WatchCreateRequest {
+            range: KeyRange::span(&Span::prefix(self.kind.prefix())),
+            start_revision: position.revision + 1,
+            progress_notify: true,
+        };
+        let stream = match self.gateway.watch(&WatchRequest { create_request: request }, self.kind.prefix()) {
+            Ok(stream) => stream,
+            Err(Error::Revision { why }) => return Ended::Relist(why),
+            Err(error) => return Ended::Failed(error.into()),
+        };
+        let mut frames = Frames::new(stream, LARGEST_FRAME);
+        let mut silent = true;
+        loop {
+            let ended = match frames.next() {
+                Ok(Some(frame)) => self.take(frame, position),
+                Ok(None) => Err(self.over("it closed the watch".into())),
+                Err(error) => Err(self.interrupted(error, silent)),
+            };
+            match ended {
+                Ok(()) => heard(),
+                Err(ended) => return ended,
+            }
+            silent = false;
+        }
+    }
+}
+
+impl<K: Kind> Range<K> {
+    /// The keys this node is interested in, and the revision at which they were all there.
+    fn list_keys(&mut self) -> Result<(Position, Vec<String>), Error> {
+        let Range { gateway, kind } = self;
+        let mut position = None;
+        let largest = gateway.limits().page;
+        let ask = |span: &Span, limit| page_of_keys(gateway, kind.prefix(), span, limit, &mut position);
+        let keys = sweep::keys(kind.prefix(), largest, |key| kind.wants(key), |key| kind.group(key), ask)?;
+        let position = position.ok_or_else(|| gateway.garbled("a list without a page"))?;
+        Ok((position, keys))
+    }
+
+    /// The value of `key` at `revision`, at which it exists.
+    fn read(&mut self, key: &str, revision: i64) -> Result<Vec<u8>, Error> {
+        let request = RangeRequest { range: KeyRange::one(key), limit: 1, revision, keys_only: false };
+        let answer = self.gateway.ask("/kv/range", &request, self.kind.prefix())?;
+        let response: RangeResponse = serde_json::from_slice(&answer).map_err(|error| self.gateway.garbled(error))?;
+        let value = response.kvs.first().and_then(|kv| kv.value());
+        value.ok_or_else(|| self.gateway.garbled(format!("no value for {key} at revision {revision}, where it was listed")))
+    }
+
+    fn take(&mut self, frame: &[u8], position: &mut Position) -> Result<(), Ended> {
+        let frame: WatchFrame = serde_json::from_slice(frame)
+            .map_err(|error| Ended::Relist(format!("a frame of the watch is not what etcd sends: {error}")))?;
+        match watch::meaning(&frame, position) {
+            Meaning::GoOn => frame.result.iter().flat_map(|result| &result.events).for_each(|event| self.apply(event)),
+            Meaning::Relist(reason) => return Err(Ended::Relist(reason)),
+            Meaning::Over(why) => return Err(self.over(why)),
+            Meaning::Token(why) => return Err(self.unauthorised(|endpoint, _| Error::Token { endpoint, why })),
+            Meaning::Denied(_) => {
+                let range = self.kind.prefix().to_owned();
+                return Err(self.unauthorised(|endpoint, user| Error::Denied { endpoint, user, range }));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, event: &Event<'_>) {
+        let Some(key) = event.kv.key().filter(|key| self.kind.wants(key)) else { return };
+        if event.deleted() {
+            self.kind.delete(&key);
+        } else if K::NEEDS_VALUES {
+            // What is not base64 is not JSON either.
+            self.kind.put(&key, &event.kv.value().unwrap_or_default());
+        } else {
+            self.kind.put(&key, b"");
+        }
+    }
+
+    /// The watch is of no use any more, though nothing is wrong with what it said.
+    fn over(&mut self, why: String) -> Ended {
+        let endpoint = self.gateway.endpoint().to_owned();
+        self.gateway.move_on();
+        Ended::Failed(Error::Unavailable { endpoint, why }.into())
+    }
+
+    /// Reading failed. Silence after the first frame is normal where nothing happens; without one, nobody is there.
+    fn interrupted(&mut self, error: io::Error, silent: bool) -> Ended {
+        let error = match error.kind() {
+            io::ErrorKind::FileTooLarge => return Ended::Relist(format!("a frame of the watch is larger than {LARGEST_FRAME} bytes")),
+            io::ErrorKind::InvalidData => self.gateway.garbled("a watch that is not a stream of JSON objects"),
+            _ => self.gateway.broken(ureq::Error::from(error)),
+        };
+        if matches!(error, Error::TimedOut { .. }) && !silent {
+            self.gateway.reconnect();
+            return Ended::Quiet;
+        }
+        self.gateway.move_on();
+        Ended::Failed(error.into())
+    }
+
+    fn unauthorised(&mut self, error: impl FnOnce(String, Option<String>) -> Error) -> Ended {
+        let error = error(self.gateway.endpoint().to_owned(), self.gateway.user().map(str::to_owned));
+        self.gateway.forget_token();
+        Ended::Failed(error.into())
+    }
+}

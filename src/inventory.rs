@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A workload endpoint of this node, as far as metrics name it.
@@ -62,6 +62,9 @@ pub struct Inventory {
     up: AtomicBool,
     last_event: AtomicU64,
     resyncs: AtomicU64,
+    skipped_objects: AtomicU64,
+    /// What keeps each follower from its work at present, by the follower's name.
+    troubles: Mutex<BTreeMap<String, String>>,
 }
 
 impl Inventory {
@@ -127,6 +130,16 @@ impl Inventory {
         self.policies_version.fetch_add(1, Ordering::Release);
     }
 
+    /// Replaces the policies whose keys start with `prefix`: the result of a full list of one kind.
+    pub fn replace_policies_under(&self, prefix: &str, policies: impl IntoIterator<Item = (String, StoredPolicy)>) {
+        let policies: Vec<_> = policies.into_iter().collect();
+        let mut contents = self.write();
+        contents.policies.retain(|key, _| !key.starts_with(prefix));
+        contents.policies.extend(policies);
+        drop(contents);
+        self.policies_version.fetch_add(1, Ordering::Release);
+    }
+
     /// Adds or replaces the policy under `key`.
     pub fn put_policy(&self, key: &str, policy: StoredPolicy) {
         let before = self.write().policies.insert(key.to_owned(), policy.clone());
@@ -182,6 +195,32 @@ impl Inventory {
     /// Whether the datastore answers at present.
     pub fn up(&self) -> bool {
         self.up.load(Ordering::Acquire)
+    }
+
+    /// Says what keeps the follower called `name` from its work, or that nothing does; the datastore is up while no
+    /// follower is in trouble.
+    pub fn set_trouble(&self, name: &str, reason: Option<String>) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        match reason {
+            Some(reason) => troubles.insert(name.to_owned(), reason),
+            None => troubles.remove(name),
+        };
+        self.set_up(troubles.is_empty());
+    }
+
+    /// Why the datastore is not up, one line for each follower in trouble; empty while all is well or nothing was tried.
+    pub fn troubles(&self) -> Vec<String> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Counts an object of the datastore that could not be understood.
+    pub fn skip_object(&self) {
+        self.skipped_objects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many objects of the datastore could not be understood.
+    pub fn skipped_objects(&self) -> u64 {
+        self.skipped_objects.load(Ordering::Relaxed)
     }
 
     /// Notes that the datastore said something just now (a list, an event, a progress notification).
@@ -258,6 +297,29 @@ mod tests {
         assert_eq!(inventory.resyncs(), 0);
         inventory.mark_synced();
         assert_eq!(inventory.resyncs(), 1);
+    }
+
+    #[test]
+    fn one_kind_of_policy_is_replaced_without_the_other() {
+        let inventory = Inventory::new();
+        let policy = |name: &str| StoredPolicy { namespace: None, name: name.into() };
+        inventory.put_policy("g/old", policy("old"));
+        inventory.put_policy("n/kept", policy("kept"));
+        inventory.replace_policies_under("g/", [("g/new".to_owned(), policy("new"))]);
+        assert_eq!(inventory.policies(), [policy("new"), policy("kept")]);
+    }
+
+    #[test]
+    fn the_datastore_is_up_while_no_follower_is_in_trouble() {
+        let inventory = Inventory::new();
+        inventory.set_trouble("a", None);
+        assert!(inventory.up());
+        inventory.set_trouble("a", Some("away".into()));
+        inventory.set_trouble("b", None);
+        assert!(!inventory.up());
+        assert_eq!(inventory.troubles(), ["away"]);
+        inventory.set_trouble("a", None);
+        assert!(inventory.up());
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod attribution;
 pub mod config;
 pub mod etcd;
 pub mod felix;
+pub mod follow;
 pub mod inventory;
 pub mod iptables;
 pub mod ledger;

@@ -5,6 +5,7 @@
 
 mod captures;
 mod config;
+mod etcd;
 mod http;
 mod program;
 mod server;

@@ -1,0 +1,295 @@
+//! What goes to and comes from the JSON gateway, as typed structs that borrow from the bytes received; pure.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use serde::de::{Deserializer, Error as _, Visitor};
+use serde::{Deserialize, Serialize};
+
+/// Keys from one up to, but without, another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// The first key.
+    pub from: Vec<u8>,
+    /// The first key that is not in it.
+    pub end: Vec<u8>,
+}
+
+impl Span {
+    /// All keys that start with `prefix`.
+    pub fn prefix(prefix: &str) -> Self {
+        let mut end = prefix.as_bytes().to_vec();
+        if let Some(last) = end.last_mut() {
+            *last += 1;
+        }
+        Span { from: prefix.as_bytes().to_vec(), end }
+    }
+}
+
+/// A span of keys, or one key, as the gateway wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyRange {
+    key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    range_end: Option<String>,
+}
+
+impl KeyRange {
+    /// All keys of a span.
+    pub fn span(span: &Span) -> Self {
+        KeyRange { key: BASE64_STANDARD.encode(&span.from), range_end: Some(BASE64_STANDARD.encode(&span.end)) }
+    }
+
+    /// One key.
+    pub fn one(key: &str) -> Self {
+        KeyRange { key: BASE64_STANDARD.encode(key), range_end: None }
+    }
+}
+
+/// `kv/range`: keys, and unless `keys_only` their values, as of `revision` (0: now).
+#[derive(Serialize)]
+pub struct RangeRequest {
+    /// Which keys.
+    #[serde(flatten)]
+    pub range: KeyRange,
+    /// At most so many; 0 for all.
+    pub limit: u32,
+    /// As of this revision; 0 for now.
+    pub revision: i64,
+    /// Without values.
+    pub keys_only: bool,
+}
+
+/// `watch`: everything that happens to a range from a revision on.
+#[derive(Serialize)]
+pub struct WatchRequest {
+    /// The only request in this stream.
+    pub create_request: WatchCreateRequest,
+}
+
+/// The range and start of a watch.
+#[derive(Serialize)]
+pub struct WatchCreateRequest {
+    /// Which keys.
+    #[serde(flatten)]
+    pub range: KeyRange,
+    /// The first revision of interest.
+    pub start_revision: i64,
+    /// An empty frame now and then, which says up to which revision nothing happened.
+    pub progress_notify: bool,
+}
+
+/// `auth/authenticate`.
+#[derive(Serialize)]
+pub struct AuthenticateRequest<'a> {
+    /// The user.
+    pub name: &'a str,
+    /// Its password.
+    pub password: &'a str,
+}
+
+/// The answer to an [`AuthenticateRequest`].
+#[derive(Deserialize)]
+pub struct AuthenticateResponse {
+    /// To be sent as it is in the `Authorization` header.
+    pub token: String,
+}
+
+/// Which cluster answers, and how far it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub struct Header {
+    /// The same for all members of a cluster, for its lifetime.
+    #[serde(default, deserialize_with = "number")]
+    pub cluster_id: u64,
+    /// The revision of the store; 0 in some cancellations.
+    #[serde(default, deserialize_with = "number")]
+    pub revision: i64,
+}
+
+/// A key, and its value if it was asked for. Zero and empty fields are left out by the gateway.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct KeyValue<'a> {
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    #[serde(borrow)]
+    value: Cow<'a, str>,
+    /// When it last changed.
+    #[serde(deserialize_with = "number")]
+    pub mod_revision: i64,
+}
+
+impl KeyValue<'_> {
+    /// The key; `None` if it is not text, as every key of Calico's is.
+    pub fn key(&self) -> Option<String> {
+        String::from_utf8(BASE64_STANDARD.decode(self.key.as_bytes()).ok()?).ok()
+    }
+
+    /// The value; `None` if it is not base64.
+    pub fn value(&self) -> Option<Vec<u8>> {
+        BASE64_STANDARD.decode(self.value.as_bytes()).ok()
+    }
+}
+
+/// The answer to a [`RangeRequest`].
+#[derive(Deserialize)]
+pub struct RangeResponse<'a> {
+    /// As of which revision.
+    #[serde(default)]
+    pub header: Header,
+    /// In the order of the keys.
+    #[serde(borrow, default)]
+    pub kvs: Vec<KeyValue<'a>>,
+    /// Whether the limit cut it short.
+    #[serde(default)]
+    pub more: bool,
+    /// How many there are without the limit.
+    #[serde(default, deserialize_with = "number")]
+    pub count: u64,
+}
+
+/// One object of a watch's stream.
+#[derive(Deserialize)]
+pub struct WatchFrame<'a> {
+    /// The normal case.
+    #[serde(borrow, default)]
+    pub result: Option<WatchResult<'a>>,
+    /// The end: the server is stopping, or lost its leader.
+    #[serde(borrow, default)]
+    pub error: Option<ErrorBody<'a>>,
+}
+
+/// Events, or news about the watch itself.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct WatchResult<'a> {
+    /// As of which revision.
+    pub header: Header,
+    /// The watch exists now; its history follows.
+    pub created: bool,
+    /// The watch does not exist any more, though the stream stays open.
+    pub canceled: bool,
+    /// Cancelled because the history before this revision is gone.
+    #[serde(deserialize_with = "number")]
+    pub compact_revision: i64,
+    /// Why it was cancelled.
+    #[serde(borrow)]
+    pub cancel_reason: Cow<'a, str>,
+    /// What happened, oldest first.
+    #[serde(borrow)]
+    pub events: Vec<Event<'a>>,
+}
+
+/// One change of one key.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct Event<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    /// The key; after a deletion without a value.
+    #[serde(borrow)]
+    pub kv: KeyValue<'a>,
+}
+
+impl Event<'_> {
+    /// Whether the key was deleted; a put has no type.
+    pub fn deleted(&self) -> bool {
+        self.kind == "DELETE"
+    }
+}
+
+/// The body of an answer that is not 200, and the error in a stream. The names differ by release.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ErrorBody<'a> {
+    #[serde(borrow)]
+    error: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    message: Option<Cow<'a, str>>,
+    code: u32,
+    grpc_code: u32,
+}
+
+impl ErrorBody<'_> {
+    /// What it says (etcd 3.6 has no `error`, etcd 3.3 no `message`).
+    pub fn text(&self) -> &str {
+        self.message.as_deref().or(self.error.as_deref()).unwrap_or_default()
+    }
+
+    /// The gRPC status code; 0 if there is none.
+    pub fn code(&self) -> u32 {
+        if self.code != 0 { self.code } else { self.grpc_code }
+    }
+}
+
+/// 64-bit numbers are strings in the gateway's JSON; a number is taken too.
+fn number<'de, D: Deserializer<'de>, N: FromStr + TryFrom<i64> + TryFrom<u64>>(deserializer: D) -> Result<N, D::Error> {
+    struct Number<N>(std::marker::PhantomData<N>);
+
+    impl<N: FromStr + TryFrom<i64> + TryFrom<u64>> Visitor<'_> for Number<N> {
+        type Value = N;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a 64-bit number")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<N, E> {
+            text.parse().map_err(|_| E::custom("not a 64-bit number"))
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<N, E> {
+            number.try_into().map_err(|_| E::custom("not a 64-bit number"))
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<N, E> {
+            number.try_into().map_err(|_| E::custom("not a 64-bit number"))
+        }
+    }
+
+    deserializer.deserialize_any(Number(std::marker::PhantomData)).map_err(D::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_is_the_prefix_with_its_last_byte_raised() {
+        let range = serde_json::to_string(&KeyRange::span(&Span::prefix("/calico/"))).unwrap();
+        assert_eq!(range, r#"{"key":"L2NhbGljby8=","range_end":"L2NhbGljbzA="}"#);
+        assert_eq!(serde_json::to_string(&KeyRange::one("a")).unwrap(), r#"{"key":"YQ=="}"#);
+    }
+
+    #[test]
+    fn a_range_borrows_and_takes_numbers_as_strings() {
+        let body = br#"{"header":{"cluster_id":"18446744073709551615","revision":"6"},
+            "kvs":[{"key":"YQ==","create_revision":"2","mod_revision":"5","version":"1","value":"e30="}],"more":true,"count":"5"}"#;
+        let response: RangeResponse = serde_json::from_slice(body).unwrap();
+        assert_eq!(response.header, Header { cluster_id: u64::MAX, revision: 6 });
+        assert!(response.more);
+        let kv = &response.kvs[0];
+        assert!(matches!(kv.key, Cow::Borrowed(_)));
+        assert_eq!((kv.key().as_deref(), kv.value().as_deref(), kv.mod_revision), (Some("a"), Some(&b"{}"[..]), 5));
+    }
+
+    #[test]
+    fn an_empty_range_has_no_fields() {
+        let response: RangeResponse = serde_json::from_slice(br#"{"header":{"revision":1}}"#).unwrap();
+        assert!(response.kvs.is_empty() && !response.more);
+        assert_eq!(response.header.revision, 1);
+    }
+
+    #[test]
+    fn errors_of_every_release_are_read() {
+        let read = |body| serde_json::from_str::<ErrorBody>(body).unwrap();
+        let v34 = read(r#"{"error":"M","message":"M","code":11}"#);
+        let v33 = read(r#"{"error":"M","code":11}"#);
+        let v36 = read(r#"{"code": 11, "message": "M"}"#);
+        let stream = read(r#"{"grpc_code":11,"http_code":503,"message":"M","http_status":"Service Unavailable"}"#);
+        for error in [v34, v33, v36, stream] {
+            assert_eq!((error.text(), error.code()), ("M", 11));
+        }
+    }
+}

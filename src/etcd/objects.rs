@@ -1,0 +1,214 @@
+//! Keys and values as Calico stores them in etcd. In come keys and JSON, out go workloads and policy names; pure.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use super::messages::Span;
+use super::sweep::Group;
+use crate::inventory::{StoredPolicy, Workload, ip_label};
+
+/// Under it, `<namespace>/<node>-<orchestrator>-<workload>-<endpoint>`.
+pub const WORKLOAD_ENDPOINTS: &str = "/calico/resources/v3/projectcalico.org/workloadendpoints/";
+/// Under it, `<namespace>/<name>`. Kubernetes' own policies are here too: kube-controllers copies them as `knp.default.<name>`.
+pub const NETWORK_POLICIES: &str = "/calico/resources/v3/projectcalico.org/networkpolicies/";
+/// Under it, `<name>`.
+pub const GLOBAL_NETWORK_POLICIES: &str = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/";
+
+/// Tells the keys of one node's workload endpoints from those of other nodes, without their values.
+pub struct NodeKeys {
+    /// The node's name with its hyphens doubled, and the hyphen that ends it (`libcalico-go/lib/names/workloadendpoint.go`).
+    start: String,
+}
+
+impl NodeKeys {
+    /// The keys of `node`.
+    pub fn new(node: &str) -> Self {
+        NodeKeys { start: format!("{}-", node.replace('-', "--")) }
+    }
+
+    /// Whether `key` is that of a workload endpoint of this node.
+    pub fn own(&self, key: &str) -> bool {
+        let Some((_namespace, name)) = key.strip_prefix(WORKLOAD_ENDPOINTS).and_then(|rest| rest.split_once('/')) else {
+            return false;
+        };
+        // A second hyphen is part of another node's name: `node` is not `node-1`, which is stored as `node--1`.
+        name.strip_prefix(&self.start).is_some_and(|rest| rest.as_bytes().first().is_some_and(|&byte| byte > b'-'))
+    }
+
+    /// The namespace that `key` is in, and where this node's keys in it are.
+    pub(super) fn group(&self, key: &str) -> Option<Group> {
+        let (namespace, _name) = key.strip_prefix(WORKLOAD_ENDPOINTS)?.split_once('/')?;
+        let namespace = format!("{WORKLOAD_ENDPOINTS}{namespace}/");
+        // After the hyphen that ends the node's name comes a letter or a digit, never a second hyphen: see `own`.
+        let mut own = Span::prefix(&format!("{namespace}{}", self.start));
+        own.from.push(b'-' + 1);
+        Some(Group { own, next: Span::prefix(&namespace).end })
+    }
+}
+
+#[derive(Deserialize)]
+struct WorkloadEndpoint<'a> {
+    #[serde(borrow, default)]
+    metadata: Metadata<'a>,
+    #[serde(borrow, default)]
+    spec: Spec<'a>,
+}
+
+#[derive(Deserialize, Default)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    namespace: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    labels: Option<Labels<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+struct Labels<'a> {
+    #[serde(borrow)]
+    app: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "projectcalico.org/serviceaccount")]
+    service_account: Option<Cow<'a, str>>,
+}
+
+/// Every field may be missing: Go leaves empty ones out, and plain CNI has no pod.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Spec<'a> {
+    #[serde(borrow)]
+    interface_name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pod: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    node: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    orchestrator: Option<Cow<'a, str>>,
+    /// Calico ≥ 3.19; before, the label says it.
+    #[serde(borrow)]
+    service_account_name: Option<Cow<'a, str>>,
+    ip_networks: Option<Vec<String>>,
+}
+
+/// The workload in `value`, the JSON under `key`; `None` if it is not on `node` or has no interface yet.
+///
+/// # Errors
+/// When `value` is not the JSON of a workload endpoint.
+pub fn workload(key: &str, value: &[u8], node: &str) -> serde_json::Result<Option<Workload>> {
+    let WorkloadEndpoint { metadata, spec } = serde_json::from_slice(value)?;
+    let text = |field: Option<Cow<'_, str>>| field.map(Cow::into_owned).unwrap_or_default();
+    let interface = text(spec.interface_name);
+    if spec.node.as_deref() != Some(node) || interface.is_empty() {
+        return Ok(None);
+    }
+    let labels = metadata.labels.unwrap_or_default();
+    Ok(Some(Workload {
+        interface,
+        namespace: metadata.namespace.map(Cow::into_owned).unwrap_or_else(|| namespace_of(key)),
+        pod: text(spec.pod),
+        app: text(labels.app),
+        ip: ip_label(spec.ip_networks.iter().flatten().map(String::as_str)),
+        node: node.to_owned(),
+        orchestrator: text(spec.orchestrator),
+        service_account: text(spec.service_account_name.filter(|name| !name.is_empty()).or(labels.service_account)),
+    }))
+}
+
+fn namespace_of(key: &str) -> String {
+    let rest = key.strip_prefix(WORKLOAD_ENDPOINTS).unwrap_or_default();
+    rest.split('/').next().unwrap_or_default().to_owned()
+}
+
+/// The policy stored under `key`. The key alone names it: its name is what Felix hashes, whatever the value says.
+pub fn policy(key: &str) -> Option<StoredPolicy> {
+    let (namespace, name) = match key.strip_prefix(GLOBAL_NETWORK_POLICIES) {
+        Some(name) => (None, name),
+        None => {
+            let (namespace, name) = key.strip_prefix(NETWORK_POLICIES)?.split_once('/')?;
+            (Some(namespace.to_owned()), name)
+        }
+    };
+    let plain = !name.is_empty() && !name.contains('/');
+    plain.then(|| StoredPolicy { namespace, name: name.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(rest: &str) -> String {
+        format!("{WORKLOAD_ENDPOINTS}{rest}")
+    }
+
+    #[test]
+    fn a_key_belongs_to_the_node_it_starts_with() {
+        let own = |node: &str, rest: &str| NodeKeys::new(node).own(&key(rest));
+        assert!(own("node-1", "default/node--1-k8s-pod--name-eth0"));
+        assert!(own("node-1", "default/node--1-cni-abcdefa0123456-eth0"));
+        assert!(own("node-1", "default/node--1-libnetwork-libnetwork-abcdefgh"));
+        assert!(own("gyliu-ubuntu-1", "kube-system/gyliu--ubuntu--1-k8s-logstash--5c8c4954d9--wtz8c-eth0"));
+        assert!(!own("node", "default/node--1-k8s-pod--name-eth0"));
+        assert!(!own("node-1", "default/node--12-k8s-pod--name-eth0"));
+        assert!(!own("node-1", "default/node-1-k8s-pod-eth0"));
+        assert!(!own("node-1", "node--1-k8s-pod-eth0"));
+        assert!(!NodeKeys::new("node").own("/calico/resources/v3/projectcalico.org/profiles/a/node-k8s-pod-eth0"));
+    }
+
+    #[test]
+    fn a_kubernetes_workload() {
+        let value = br#"{"kind":"WorkloadEndpoint","metadata":{"name":"n","namespace":"test","creationTimestamp":null,
+            "labels":{"app":"web","projectcalico.org/serviceaccount":"from-label"}},
+            "spec":{"orchestrator":"k8s","node":"node-1","pod":"web-7c9d-abcde","endpoint":"eth0","serviceAccountName":"default",
+            "ipNetworks":["192.168.20.129/32","fd00::1/128"],"interfaceName":"cali1a2b3c4d5e6","ports":[{"protocol":6}]}}"#;
+        let workload = workload(&key("test/node--1-k8s-web--7c9d--abcde-eth0"), value, "node-1").unwrap().unwrap();
+        let expected = Workload {
+            interface: "cali1a2b3c4d5e6".into(),
+            namespace: "test".into(),
+            pod: "web-7c9d-abcde".into(),
+            app: "web".into(),
+            ip: "192.168.20.129,fd00::1/128".into(),
+            node: "node-1".into(),
+            orchestrator: "k8s".into(),
+            service_account: "default".into(),
+        };
+        assert_eq!(workload, expected);
+    }
+
+    #[test]
+    fn an_openstack_workload_written_by_python() {
+        let value = br#"{"spec": {"node": "felix-host-1", "workload": "instance-1", "endpoint": "DEADBEEF-1234-5678",
+            "interfaceName": "tapDEADBEEF-12", "ipNetworks": ["10.65.0.2/32", "23.23.23.2/32"], "allowedIps": ["23.23.23.2/32"],
+            "orchestrator": "openstack"}, "metadata": {"labels": {"sg.projectcalico.org/openstack-SGID-default": "My_default_SG"}}}"#;
+        let key = key("openstack/felix--host--1-openstack-instance--1-DEADBEEF--1234--5678");
+        let workload = workload(&key, value, "felix-host-1").unwrap().unwrap();
+        assert_eq!(workload.namespace, "openstack");
+        assert_eq!((workload.pod.as_str(), workload.app.as_str()), ("", ""));
+        assert_eq!(workload.ip, "10.65.0.2,23.23.23.2");
+    }
+
+    #[test]
+    fn the_service_account_of_old_releases_is_a_label() {
+        let value = br#"{"metadata":{"labels":{"projectcalico.org/serviceaccount":"sa"}},"spec":{"node":"n","interfaceName":"cali1"}}"#;
+        assert_eq!(workload(&key("a/n-k8s-p-eth0"), value, "n").unwrap().unwrap().service_account, "sa");
+    }
+
+    #[test]
+    fn another_node_or_no_interface_is_no_workload_and_junk_is_an_error() {
+        let other = br#"{"spec":{"node":"other","interfaceName":"cali1"}}"#;
+        assert_eq!(workload(&key("a/n-k8s-p-eth0"), other, "n").unwrap(), None);
+        let bare = br#"{"metadata":{"labels":null},"spec":{"node":"n"}}"#;
+        assert_eq!(workload(&key("a/n-k8s-p-eth0"), bare, "n").unwrap(), None);
+        assert!(workload(&key("a/n-k8s-p-eth0"), b"junk", "n").is_err());
+        assert!(workload(&key("a/n-k8s-p-eth0"), b"", "n").is_err());
+    }
+
+    #[test]
+    fn policies_are_named_by_their_keys() {
+        let policy = |kind: &str, rest: &str| policy(&format!("{kind}{rest}"));
+        let stored =
+            |namespace: Option<&str>, name: &str| Some(StoredPolicy { namespace: namespace.map(str::to_owned), name: name.to_owned() });
+        assert_eq!(policy(GLOBAL_NETWORK_POLICIES, "default.deny-all"), stored(None, "default.deny-all"));
+        assert_eq!(policy(NETWORK_POLICIES, "prod/knp.default.web"), stored(Some("prod"), "knp.default.web"));
+        assert_eq!(policy(NETWORK_POLICIES, "prod"), None);
+        assert_eq!(policy(WORKLOAD_ENDPOINTS, "a/b"), None);
+    }
+}

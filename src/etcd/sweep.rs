@@ -1,0 +1,146 @@
+//! Finds the keys of interest in a range without reading all of them. In comes a way to ask for a page of keys, out go keys.
+//!
+//! A node's endpoints are spread over all namespaces: their keys are `<namespace>/<node>-…`. So a page that ends within a
+//! namespace is followed by the question for this node's keys in the rest of that namespace, and then by the next namespace.
+//! Where namespaces are large, nearly all keys of other nodes are never sent. Where they are small that would only mean more
+//! questions, each of which costs etcd as much as some hundred keys: then the pages grow until they are the larger part.
+
+use super::messages::Span;
+
+/// How many keys the first pages have. Small, because the first namespaces show whether they can be left out.
+const FIRST_PAGE: u32 = 50;
+
+/// One page of keys.
+pub(super) struct Page {
+    /// All keys on it, in order.
+    pub keys: Vec<String>,
+    /// How many keys the span has, from its start.
+    pub count: u64,
+    /// Whether there are more than fit.
+    pub more: bool,
+}
+
+/// The rest of a group of keys, of which only a part is of interest.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    /// Where the keys of interest in the group are.
+    pub own: Span,
+    /// The first possible key after the group.
+    pub next: Vec<u8>,
+}
+
+/// All keys under `prefix` that are wanted, in order. `group` gives the group a key is in, if groups can be left out; no page
+/// is larger than `largest`.
+///
+/// # Errors
+/// Those of `ask`.
+pub(super) fn keys<E>(
+    prefix: &str,
+    largest: u32,
+    wanted: impl Fn(&str) -> bool,
+    group: impl Fn(&str) -> Option<Group>,
+    mut ask: impl FnMut(&Span, u32) -> Result<Page, E>,
+) -> Result<Vec<String>, E> {
+    let mut found = Vec::new();
+    let mut span = Span::prefix(prefix);
+    let mut limit = largest.min(FIRST_PAGE);
+    // How many keys would be left, had nothing been left out.
+    let mut left = None;
+    loop {
+        let page = ask(&span, limit)?;
+        if let Some(left) = left {
+            limit = next_limit(limit, largest, page.count.abs_diff(left));
+        }
+        left = Some(page.count.saturating_sub(page.keys.len() as u64));
+        let last = page.keys.last().cloned();
+        found.extend(page.keys.into_iter().filter(|key| wanted(key)));
+        let Some(last) = last.filter(|_| page.more) else { return Ok(found) };
+        span.from = [last.as_bytes(), b"\0"].concat();
+        let Some(Group { mut own, next }) = group(&last) else {
+            limit = largest;
+            continue;
+        };
+        own.from = own.from.max(span.from);
+        if own.from < own.end {
+            // One node's part of one namespace always fits into an answer.
+            found.extend(ask(&own, 0)?.keys.into_iter().filter(|key| wanted(key)));
+        }
+        span.from = next;
+    }
+}
+
+/// Smaller pages while more is left out than read, larger ones otherwise.
+fn next_limit(limit: u32, largest: u32, left_out: u64) -> u32 {
+    match left_out < u64::from(limit) {
+        true => limit.saturating_mul(2).min(largest),
+        false => (limit / 2).max(largest.min(FIRST_PAGE)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::objects::{NodeKeys, WORKLOAD_ENDPOINTS};
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::convert::Infallible;
+
+    /// What a sweep of `stored` finds, and how many keys and questions it took.
+    fn sweep(stored: &BTreeSet<String>, node: &str, largest: u32) -> (Vec<String>, usize, usize) {
+        let (mut sent, mut questions) = (0, 0);
+        let node = NodeKeys::new(node);
+        let ask = |span: &Span, limit: u32| {
+            let all: Vec<_> = stored.iter().filter(|key| key.as_bytes() >= &span.from[..] && key.as_bytes() < &span.end[..]).collect();
+            let limit = if limit == 0 { all.len() } else { limit as usize };
+            let keys: Vec<_> = all.iter().take(limit).map(|key| key.to_string()).collect();
+            sent += keys.len();
+            questions += 1;
+            Ok::<_, Infallible>(Page { count: all.len() as u64, more: all.len() > keys.len(), keys })
+        };
+        let Ok(found) = keys(WORKLOAD_ENDPOINTS, largest, |key| node.own(key), |key| node.group(key), ask);
+        (found, sent, questions)
+    }
+
+    fn cluster(namespaces: usize, pods: usize, nodes: usize) -> BTreeSet<String> {
+        let key = |namespace, pod| format!("{WORKLOAD_ENDPOINTS}ns-{namespace}/n--{}-k8s-pod--{pod}-eth0", (namespace * 7 + pod) % nodes);
+        (0..namespaces).flat_map(|namespace| (0..pods).map(move |pod| key(namespace, pod))).collect()
+    }
+
+    #[track_caller]
+    fn complete(stored: &BTreeSet<String>, node: &str, largest: u32) -> (usize, usize) {
+        let (found, sent, questions) = sweep(stored, node, largest);
+        let keys = NodeKeys::new(node);
+        assert_eq!(found, stored.iter().filter(|key| keys.own(key)).cloned().collect::<Vec<_>>(), "{node}, pages of {largest}");
+        (sent, questions)
+    }
+
+    #[test]
+    fn nothing_is_missed_and_nothing_found_twice() {
+        for (namespaces, pods, nodes) in [(0, 0, 1), (1, 1, 1), (1, 300, 3), (40, 7, 5), (3, 120, 120), (200, 1, 2), (7, 51, 1)] {
+            let stored = cluster(namespaces, pods, nodes);
+            for largest in [1, 2, 3, 10, 50, 5000] {
+                for node in ["n-0", "n-1", "n", "n-11", "nowhere", "a", "z"] {
+                    complete(&stored, node, largest);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_sort_around_the_separators() {
+        let rest = ["a/n-k8s-p-eth0", "a/n--1-k8s-p-eth0", "a/n.x-k8s-p-eth0", "a-b/n-k8s-p-eth0", "a0/n-k8s-p-eth0", "a.b/n-cni-p-eth0"];
+        let stored = rest.iter().map(|rest| format!("{WORKLOAD_ENDPOINTS}{rest}")).collect();
+        for largest in 1..8 {
+            for node in ["n", "n-1", "n.x"] {
+                complete(&stored, node, largest);
+            }
+        }
+    }
+
+    #[test]
+    fn large_namespaces_are_left_out_and_small_ones_read_in_large_pages() {
+        let (sent, questions) = complete(&cluster(20, 1000, 200), "n-3", 5000);
+        assert!(sent < 1500 && questions <= 41, "{sent} keys in {questions} questions");
+        let (sent, questions) = complete(&cluster(4000, 5, 200), "n-3", 5000);
+        assert!(sent <= 20_100 && questions < 30, "{sent} keys in {questions} questions");
+    }
+}

@@ -1,0 +1,319 @@
+//! The loop every datastore follower runs: list, watch, resume, list again, wait. In comes a [`Source`] (one range of a
+//! datastore); out goes what it tells the [`Inventory`]. It sleeps and logs, and touches nothing else.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::inventory::Inventory;
+
+/// The first delay after a failure, before jitter.
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+/// The longest delay while somebody has to repair something (a file, a role, a flag).
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// The longest delay while the datastore is merely away. Short on purpose: a change must show within 2 s of the datastore
+/// being reachable again, and a refused connection costs nobody anything. Lists are not repeated this fast: after a short
+/// absence the watch resumes.
+const LONGEST_DELAY_AWAY: Duration = Duration::from_secs(1);
+/// A list that held for less than this was of little use: the next one is delayed.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// One range of a datastore that can be listed, then watched from where the list ended.
+pub trait Source {
+    /// Where a watch continues: a revision, a resource version.
+    type Position: Send;
+
+    /// What is followed, as messages name it; unique among the sources of one inventory.
+    fn name(&self) -> &str;
+
+    /// Reads everything, replaces what the inventory has of it, and returns where a watch continues.
+    ///
+    /// # Errors
+    /// Whatever kept the list from being complete; the inventory is unchanged then.
+    fn list(&mut self) -> Result<Self::Position, Failure>;
+
+    /// Puts changes into the inventory until the watch ends, calling `heard` for each message and moving `position` along.
+    fn watch(&mut self, position: &mut Self::Position, heard: &mut dyn FnMut()) -> Ended;
+}
+
+/// How a watch ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing was heard for too long, which may be silence or a dead connection: watch again from the same position.
+    Quiet,
+    /// The position is of no use any more (compaction, another history), for the reason given: list again.
+    Relist(String),
+    /// An error: watch again from the same position after a delay.
+    Failed(Failure),
+}
+
+/// Why a list or a watch did not work out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// One line for the user.
+    pub reason: String,
+    /// How long the delay before the next attempt may grow.
+    pub patience: Patience,
+}
+
+/// How long the delay between two attempts may grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// The datastore is away and may come back at any moment: 1 s.
+    Away,
+    /// Somebody has to change something first: 30 s.
+    Repair,
+}
+
+/// Follows `source` on a thread of its own, for as long as the process lives.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn spawn<S: Source + Send + 'static>(source: S, inventory: Arc<Inventory>) -> std::io::Result<()> {
+    let mut follow = Follow::new(source, inventory);
+    thread::Builder::new().name(format!("follow {}", follow.standing.name)).spawn(move || {
+        loop {
+            // A panic in a library must not leave a cache that looks alive and never changes again.
+            let delay = catch_unwind(AssertUnwindSafe(|| follow.step())).unwrap_or_else(|_| follow.panicked());
+            thread::sleep(delay);
+        }
+    })?;
+    Ok(())
+}
+
+/// The state of the loop between two steps.
+struct Follow<S: Source> {
+    source: S,
+    standing: Standing,
+    position: Option<S::Position>,
+    listed: Option<Instant>,
+    failures: Backoff,
+    relists: Backoff,
+}
+
+impl<S: Source> Follow<S> {
+    fn new(source: S, inventory: Arc<Inventory>) -> Self {
+        let standing = Standing { name: source.name().to_owned(), inventory, trouble: None };
+        Follow { source, standing, position: None, listed: None, failures: Backoff::default(), relists: Backoff::default() }
+    }
+
+    /// One list or one watch; returns how long to wait before the next step.
+    fn step(&mut self) -> Duration {
+        match self.position.take() {
+            None => self.list(),
+            Some(position) => self.watch(position),
+        }
+    }
+
+    fn list(&mut self) -> Duration {
+        match self.source.list() {
+            Ok(position) => {
+                self.position = Some(position);
+                self.listed = Some(Instant::now());
+                self.failures.reset();
+                self.standing.heard();
+                Duration::ZERO
+            }
+            Err(failure) => self.failed(failure),
+        }
+    }
+
+    fn watch(&mut self, mut position: S::Position) -> Duration {
+        let ended = self.source.watch(&mut position, &mut || {
+            self.failures.reset();
+            self.standing.heard();
+        });
+        match ended {
+            Ended::Quiet => {
+                self.position = Some(position);
+                Duration::ZERO
+            }
+            Ended::Relist(reason) => self.relist(&reason),
+            Ended::Failed(failure) => {
+                self.position = Some(position);
+                self.failed(failure)
+            }
+        }
+    }
+
+    /// At once, unless the last list did not hold for long either (members that disagree, frames too large to keep): lists are
+    /// dear, so they must not follow one another.
+    fn relist(&mut self, reason: &str) -> Duration {
+        log::info!("{}: listing again: {reason}", self.standing.name);
+        if self.listed.is_some_and(|at| at.elapsed() < LASTING) {
+            return self.relists.next(Patience::Repair);
+        }
+        self.relists.reset();
+        Duration::ZERO
+    }
+
+    fn failed(&mut self, failure: Failure) -> Duration {
+        self.standing.failed(failure.reason);
+        self.failures.next(failure.patience)
+    }
+
+    fn panicked(&mut self) -> Duration {
+        self.failed(Failure { reason: "the follower failed in an unforeseen way (please report this)".into(), patience: Patience::Repair })
+    }
+}
+
+/// What the inventory and the log are told about how it goes.
+struct Standing {
+    name: String,
+    inventory: Arc<Inventory>,
+    trouble: Option<String>,
+}
+
+impl Standing {
+    fn heard(&mut self) {
+        self.inventory.touch();
+        if self.trouble.take().is_some() {
+            log::info!("{}: following again", self.name);
+        }
+        self.inventory.set_trouble(&self.name, None);
+    }
+
+    /// Logged once for each different reason: an outage of an hour is one line, not 3600.
+    fn failed(&mut self, reason: String) {
+        if self.trouble.as_ref() != Some(&reason) {
+            log::warn!("{}: {reason}", self.name);
+        }
+        self.inventory.set_trouble(&self.name, Some(reason.clone()));
+        self.trouble = Some(reason);
+    }
+}
+
+/// Growing delays with jitter, so that the exporters of a thousand nodes do not come back in step.
+#[derive(Default)]
+struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    fn next(&mut self, patience: Patience) -> Duration {
+        let longest = match patience {
+            Patience::Away => LONGEST_DELAY_AWAY,
+            Patience::Repair => LONGEST_DELAY,
+        };
+        let delay = FIRST_DELAY.saturating_mul(1 << self.failures.min(16)).min(longest);
+        self.failures = self.failures.saturating_add(1);
+        delay.mul_f64(jitter())
+    }
+
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// Between a half and one. The standard library's hash keys are the only randomness this needs.
+fn jitter() -> f64 {
+    let random = RandomState::new().build_hasher().finish();
+    0.5 + (random >> 11) as f64 / (1u64 << 53) as f64 / 2.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    enum Script {
+        List(Result<u32, Failure>),
+        Watch(Ended),
+    }
+
+    struct Scripted(VecDeque<Script>, Vec<String>);
+
+    impl Source for Scripted {
+        type Position = u32;
+
+        fn name(&self) -> &str {
+            "scripted"
+        }
+
+        fn list(&mut self) -> Result<u32, Failure> {
+            self.1.push("list".into());
+            match self.0.pop_front() {
+                Some(Script::List(result)) => result,
+                _ => panic!("a list was not expected"),
+            }
+        }
+
+        fn watch(&mut self, position: &mut u32, heard: &mut dyn FnMut()) -> Ended {
+            self.1.push(format!("watch {position}"));
+            *position += 1;
+            heard();
+            match self.0.pop_front() {
+                Some(Script::Watch(ended)) => ended,
+                _ => panic!("a watch was not expected"),
+            }
+        }
+    }
+
+    fn failure(patience: Patience) -> Failure {
+        Failure { reason: "no luck".into(), patience }
+    }
+
+    fn follow(script: impl IntoIterator<Item = Script>) -> Follow<Scripted> {
+        Follow::new(Scripted(script.into_iter().collect(), Vec::new()), Arc::new(Inventory::new()))
+    }
+
+    #[test]
+    fn a_watch_resumes_where_it_ended_and_lists_again_only_when_told_to() {
+        let mut follow = follow([
+            Script::List(Ok(5)),
+            Script::Watch(Ended::Quiet),
+            Script::Watch(Ended::Failed(failure(Patience::Away))),
+            Script::Watch(Ended::Relist("compacted".into())),
+            Script::List(Ok(9)),
+        ]);
+        for _ in 0..5 {
+            follow.step();
+        }
+        assert_eq!(follow.source.1, ["list", "watch 5", "watch 6", "watch 7", "list"]);
+        assert_eq!(follow.position, Some(9));
+    }
+
+    #[test]
+    fn up_says_whether_the_last_thing_heard_was_good() {
+        let mut follow = follow([Script::List(Err(failure(Patience::Away))), Script::List(Ok(1))]);
+        let inventory = Arc::clone(&follow.standing.inventory);
+        assert!(follow.step() > Duration::ZERO);
+        assert!(!inventory.up());
+        assert_eq!(inventory.troubles(), ["no luck"]);
+        assert_eq!(follow.step(), Duration::ZERO);
+        assert!(inventory.up());
+        assert!(inventory.troubles().is_empty());
+    }
+
+    #[test]
+    fn lists_that_do_not_hold_follow_one_another_more_and_more_slowly() {
+        let again = || [Script::List(Ok(1)), Script::Watch(Ended::Relist("future revision".into()))];
+        let mut follow = follow((0..8).flat_map(|_| again()));
+        let delays: Vec<_> = (0..8).map(|_| follow.step() + follow.step()).collect();
+        assert!(delays[0] > Duration::ZERO && delays[0] <= FIRST_DELAY, "{delays:?}");
+        assert!(delays[7] >= LONGEST_DELAY / 2, "{delays:?}");
+    }
+
+    #[test]
+    fn after_something_was_heard_the_delays_start_anew() {
+        let away = || Script::Watch(Ended::Failed(failure(Patience::Repair)));
+        let mut follow = follow([Script::List(Ok(1))].into_iter().chain((0..9).map(|_| away())));
+        follow.step();
+        // The scripted watch hears something each time before it fails.
+        assert!((0..9).all(|_| follow.step() <= FIRST_DELAY));
+    }
+
+    #[test]
+    fn delays_grow_to_one_second_while_away_and_to_thirty_for_a_repair() {
+        let longest = |patience| {
+            let mut backoff = Backoff::default();
+            let first = backoff.next(patience);
+            assert!(first >= FIRST_DELAY / 2 && first <= FIRST_DELAY, "{first:?}");
+            (0..100).map(|_| backoff.next(patience)).max().unwrap()
+        };
+        assert!(longest(Patience::Away) <= Duration::from_secs(1));
+        assert!(longest(Patience::Repair) > Duration::from_secs(15) && longest(Patience::Repair) <= Duration::from_secs(30));
+    }
+}
