@@ -10,13 +10,14 @@ mod table;
 mod tier;
 mod totals;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
 
 use crate::felix::{DropReason, Labels, Pipeline, Pipelines, Target, Tier};
 use crate::ledger::Deltas;
-use crate::ruleset::{ChainId, Ruleset};
+use crate::ruleset::{ChainId, Family, Ruleset};
 use direct::{Source, Waiting};
 use groups::{Groups, Member};
 use table::{Leftovers, TableView};
@@ -42,11 +43,14 @@ pub struct Attribution {
     waiting: Waiting,
     leftovers: Leftovers,
     groups: Groups,
+    /// Labels that stood in for a policy's name at the last read, by family and chain.
+    provisional: HashMap<(Family, Arc<str>), Arc<str>>,
 }
 
 impl Attribution {
     /// Takes in one read: all tables of it, both families.
     pub fn advance(&mut self, tables: &[Table]) {
+        self.rename(tables);
         self.totals.begin_read();
         let mut leftovers = std::mem::take(&mut self.leftovers);
         for table in tables {
@@ -58,6 +62,25 @@ impl Attribution {
         }
         self.groups.end_read();
         self.waiting.end_read();
+    }
+
+    /// Totals that went by a chain's name go by the policy's once the datastore has told it.
+    fn rename(&mut self, tables: &[Table]) {
+        let before = std::mem::take(&mut self.provisional);
+        for table in tables {
+            for (chain, label) in table.labels.iter() {
+                if before.is_empty() && !label.provisional {
+                    continue;
+                }
+                let key = (table.ruleset.family, Arc::clone(&table.ruleset.chain(chain).name));
+                if let Some(old) = before.get(&key).filter(|old| **old != label.label) {
+                    self.totals.rename_policy(old, &label.label);
+                }
+                if label.provisional {
+                    self.provisional.insert(key, Arc::clone(&label.label));
+                }
+            }
+        }
     }
 
     /// What has been counted so far.

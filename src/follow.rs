@@ -20,6 +20,9 @@ const LONGEST_DELAY_AWAY: Duration = Duration::from_secs(1);
 /// A list that held for less than this was of little use: the next one is delayed.
 const LASTING: Duration = Duration::from_secs(10);
 
+/// How many different reasons are logged in one outage.
+const MOST_REASONS: usize = 20;
+
 /// One range of a datastore that can be listed, then watched from where the list ended.
 pub trait Source {
     /// Where a watch continues: a revision, a resource version.
@@ -95,7 +98,7 @@ struct Follow<S: Source> {
 
 impl<S: Source> Follow<S> {
     fn new(source: S, inventory: Arc<Inventory>) -> Self {
-        let standing = Standing { name: source.name().to_owned(), inventory, trouble: None };
+        let standing = Standing { name: source.name().to_owned(), inventory, troubles: Vec::new() };
         Follow { source, standing, position: None, listed: None, failures: Backoff::default(), relists: Backoff::default() }
     }
 
@@ -163,25 +166,27 @@ impl<S: Source> Follow<S> {
 struct Standing {
     name: String,
     inventory: Arc<Inventory>,
-    trouble: Option<String>,
+    /// What went wrong since it last went well, each reason once.
+    troubles: Vec<String>,
 }
 
 impl Standing {
     fn heard(&mut self) {
         self.inventory.touch();
-        if self.trouble.take().is_some() {
+        if !self.troubles.is_empty() {
             log::info!("{}: following again", self.name);
+            self.troubles.clear();
         }
         self.inventory.set_trouble(&self.name, None);
     }
 
-    /// Logged once for each different reason: an outage of an hour is one line, not 3600.
+    /// Each reason is logged once in an outage: an hour of several endpoints' refusals is a few lines, not 3600.
     fn failed(&mut self, reason: String) {
-        if self.trouble.as_ref() != Some(&reason) {
+        if !self.troubles.contains(&reason) && self.troubles.len() < MOST_REASONS {
             log::warn!("{}: {reason}", self.name);
+            self.troubles.push(reason.clone());
         }
-        self.inventory.set_trouble(&self.name, Some(reason.clone()));
-        self.trouble = Some(reason);
+        self.inventory.set_trouble(&self.name, Some(reason));
     }
 }
 

@@ -68,6 +68,18 @@ impl Ledger {
         Self::default()
     }
 
+    /// Whether any rule counts less than at the last read. Either it was rewritten, or a legacy table was read without its lock in
+    /// the moment in which all its counters are zero.
+    pub fn went_back(&self, rulesets: &[Ruleset]) -> bool {
+        rulesets.iter().any(|ruleset| {
+            let Some(table) = self.tables.get(&place_of(ruleset)) else { return false };
+            ruleset.chains().iter().any(|chain| {
+                let before = table.get(&chain.name).map_or(&[][..], Vec::as_slice);
+                chain.rule_ids().zip(before).any(|(id, (hash, last))| ruleset.rule(id).hash == *hash && ruleset.packets(id) < *last)
+            })
+        })
+    }
+
     /// Compares the tables of one read with those of the last one, and takes them over.
     pub fn advance(&mut self, rulesets: &[Ruleset]) -> Vec<Deltas> {
         let first_sight = if self.started { FirstSight::Baseline } else { FirstSight::Count };
@@ -248,6 +260,14 @@ mod tests {
     #[test]
     fn rules_without_a_hash_never_prove_anything() {
         assert_eq!(second(Backend::Legacy, &[("a", 7), ("", 5)], &[("a", 9), ("", 6)]), [(2, true), (0, false)]);
+    }
+
+    #[test]
+    fn a_count_that_went_back_is_noticed() {
+        let mut ledger = Ledger::new();
+        ledger.advance(&chain(Backend::Legacy, &[("a", 7), ("b", 5)]));
+        assert!(!ledger.went_back(&chain(Backend::Legacy, &[("a", 7), ("x", 0)])));
+        assert!(ledger.went_back(&chain(Backend::Legacy, &[("a", 6), ("b", 5)])));
     }
 
     #[test]

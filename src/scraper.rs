@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 
@@ -75,6 +75,24 @@ impl Complaint {
     }
 }
 
+/// How often a table that was read without its lock is read again before counters that went back are believed.
+const UNLOCKED_RETRIES: usize = 3;
+
+impl State {
+    /// Reads the kernel. Without the xtables lock, zeroed counters may only be a commit's moment: then another look is taken.
+    fn read(&mut self) -> Result<Reading, ReadError> {
+        let mut reading = self.reader.read()?;
+        for _ in 0..UNLOCKED_RETRIES {
+            if reading.locked || !self.ledger.went_back(&reading.rulesets) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+            reading = self.reader.read()?;
+        }
+        Ok(reading)
+    }
+}
+
 impl Scraper {
     /// A scraper that has not read anything yet.
     pub fn new(options: Options, reader: Iptables, inventory: Arc<Inventory>) -> Self {
@@ -137,7 +155,7 @@ impl Scraper {
     /// Reads the kernel and brings the totals up to date; returns whether that went well.
     fn advance(&self, state: &mut State, about: &mut About) -> bool {
         let begun = Instant::now();
-        let result = state.reader.read();
+        let result = state.read();
         about.stages.push(("read", begun.elapsed()));
         about.lock_timeouts = state.reader.lock_timeouts();
         match result {

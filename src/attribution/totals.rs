@@ -101,6 +101,19 @@ impl Totals {
         Recorder { totals: &mut directions[place], expected: &mut expected[place], read: self.read }
     }
 
+    /// Gives the totals of a policy to another name.
+    pub fn rename_policy(&mut self, old: &str, new: &Arc<str>) {
+        for totals in self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions) {
+            for total in totals.iter_mut() {
+                if let Item::Policy { policy, .. } = &mut total.item
+                    && **policy == *old
+                {
+                    *policy = Arc::clone(new);
+                }
+            }
+        }
+    }
+
     /// What the last read met, by interface, in the order of the names.
     pub fn endpoints(&self) -> impl Iterator<Item = (&Arc<str>, &EndpointTotals)> {
         self.endpoints.iter().filter(|(_, endpoint)| endpoint.seen == self.read)
@@ -169,6 +182,18 @@ mod tests {
         totals.begin_read();
         totals.endpoint(&interface, Direction::Ingress).add(item(), 1);
         assert_eq!(shown(&totals), [("cali1".into(), 6)]);
+    }
+
+    #[test]
+    fn a_policy_that_gets_its_name_keeps_its_count() {
+        let mut totals = Totals::default();
+        let item = |policy: &str| Item::Policy { tier: "default".into(), policy: policy.into(), verdict: Verdict::Accept };
+        totals.begin_read();
+        totals.endpoint(&"cali1".into(), Direction::Ingress).add(item("cali-pi-_x"), 5);
+        totals.rename_policy("cali-pi-_x", &"default.foo".into());
+        totals.begin_read();
+        totals.endpoint(&"cali1".into(), Direction::Ingress).add(item("default.foo"), 2);
+        assert_eq!(shown(&totals), [("cali1".into(), 7)]);
     }
 
     #[test]

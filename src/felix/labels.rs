@@ -22,6 +22,8 @@ pub struct Label {
     pub tier: Arc<str>,
     /// The policy, where it is known.
     pub name: Option<PolicyName>,
+    /// Whether a chain's name stands in for a policy's, which the datastore may still tell.
+    pub provisional: bool,
 }
 
 impl Labels {
@@ -55,7 +57,8 @@ impl Labels {
             Some(name) => name.label(tier).into(),
             None => Arc::clone(&ruleset.chain(chain).name),
         };
-        self.chains[chain.0 as usize] = Some(Label { label, tier: Arc::clone(tier), name });
+        let provisional = name.is_none();
+        self.chains[chain.0 as usize] = Some(Label { label, tier: Arc::clone(tier), name, provisional });
     }
 
     /// A profile's name is in its comment, or in its chain's name if that was short enough.
@@ -71,16 +74,23 @@ impl Labels {
             (None, Some(short)) if !short.starts_with('_') => short,
             _ => chain_name,
         };
-        self.chains[chain.0 as usize] = Some(Label { label: label.into(), tier: "".into(), name });
+        self.chains[chain.0 as usize] = Some(Label { label: label.into(), tier: "".into(), name, provisional: false });
     }
 
     /// A group goes by the names of its policies in the order of evaluation, joined by commas.
     fn groups(&mut self, pipelines: &Pipelines, tiers: &[Option<Arc<str>>]) {
         for (place, tier) in tiers.iter().enumerate() {
             let (Some(tier), Some(group)) = (tier, pipelines.group(ChainId(place as u32))) else { continue };
-            let policies: Vec<&str> = group.policies.iter().filter_map(|(_, policy)| Some(&*self.get(*policy)?.label)).collect();
-            self.chains[place] = Some(Label { label: policies.join(",").into(), tier: Arc::clone(tier), name: None });
+            let policies: Vec<&Label> = group.policies.iter().filter_map(|(_, policy)| self.get(*policy)).collect();
+            let label = policies.iter().map(|policy| &*policy.label).collect::<Vec<_>>().join(",").into();
+            let provisional = policies.iter().any(|policy| policy.provisional);
+            self.chains[place] = Some(Label { label, tier: Arc::clone(tier), name: None, provisional });
         }
+    }
+
+    /// All that have a label.
+    pub fn iter(&self) -> impl Iterator<Item = (ChainId, &Label)> {
+        self.chains.iter().enumerate().filter_map(|(place, label)| Some((ChainId(place as u32), label.as_ref()?)))
     }
 
     /// What a chain is called, if an endpoint uses it.

@@ -6,7 +6,10 @@
 mod captures;
 mod config;
 mod etcd;
+mod exposition;
+mod failures;
 mod http;
+mod kernel;
 mod program;
 mod server;
 mod support;

@@ -172,3 +172,19 @@ fn a_half_open_connection_is_noticed_by_its_silence() {
     within(idle + SOON, "a change the dead connection did not bring", || app_of(&inventory, "during").is_some());
     assert_eq!(inventory.resyncs(), 0);
 }
+
+/// A member without a leader cannot know of changes; it says so only because it was asked to.
+#[test]
+fn a_member_that_lost_its_leader_is_not_trusted() {
+    let Some((one, mut two)) = Etcd::pair() else { return };
+    one.put(&endpoint(NODE, "prod", "old", "web"));
+    let inventory = start(config(&one.url()));
+    synced(&inventory);
+    two.kill();
+    within(Duration::from_secs(20), "the loss of the leader is noticed", || !inventory.up());
+    assert_eq!(app_of(&inventory, "old").as_deref(), Some("web"), "the cache is served");
+    two.start_again();
+    one.put(&endpoint(NODE, "prod", "new", "web"));
+    within(SOON, "a change after there is a leader again", || app_of(&inventory, "new").is_some());
+    assert_eq!(inventory.resyncs(), 0);
+}

@@ -71,6 +71,25 @@ pub struct Etcd {
 impl Etcd {
     /// Starts one; `None`, said aloud, where etcd is not installed (an error under CI).
     pub fn start(options: Options) -> Option<Self> {
+        let mut etcd = Self::prepare(options)?;
+        etcd.start_again();
+        Some(etcd)
+    }
+
+    /// Starts a cluster of two, which has no leader when one is killed.
+    pub fn pair() -> Option<(Self, Self)> {
+        let (mut one, mut two) = (Self::prepare(Options::default())?, Self::prepare(Options::default())?);
+        let cluster = format!("{},{}", one.member(), two.member());
+        for etcd in [&mut one, &mut two] {
+            etcd.set_args(&["--initial-cluster", &cluster]);
+            etcd.launch();
+        }
+        one.wait_until_healthy();
+        two.wait_until_healthy();
+        Some((one, two))
+    }
+
+    fn prepare(options: Options) -> Option<Self> {
         if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
             assert!(std::env::var_os("CI").is_none(), "etcd is not installed");
             eprintln!("SKIPPED: etcd is not installed");
@@ -78,9 +97,11 @@ impl Etcd {
         }
         let scratch = Scratch::new();
         let data = scratch.path().join("data");
-        let mut etcd = Etcd { child: None, scratch, data, port: free_port(), peer_port: free_port(), options };
-        etcd.start_again();
-        Some(etcd)
+        Some(Etcd { child: None, scratch, data, port: free_port(), peer_port: free_port(), options })
+    }
+
+    fn member(&self) -> String {
+        format!("member-{0}=http://127.0.0.1:{0}", self.peer_port)
     }
 
     /// A plain one.
@@ -105,6 +126,10 @@ impl Etcd {
     /// Starts it after [`Etcd::kill`], on the same ports and data; returns when it serves.
     pub fn start_again(&mut self) {
         self.launch();
+        self.wait_until_healthy();
+    }
+
+    fn wait_until_healthy(&self) {
         within(Duration::from_secs(20), "etcd is healthy", || self.try_etcdctl(&["endpoint", "health"]).is_ok());
     }
 
@@ -112,9 +137,11 @@ impl Etcd {
         let (url, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port));
         let log = File::create(self.scratch.path().join("log")).unwrap();
         let mut command = Command::new("etcd");
-        command.args(["--name", "one", "--logger", "zap", "--log-level", "warn", "--data-dir"]).arg(&self.data);
+        command
+            .args(["--name", &format!("member-{}", self.peer_port), "--logger", "zap", "--log-level", "warn", "--data-dir"])
+            .arg(&self.data);
         command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url, "--listen-peer-urls", &peer]);
-        command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("one={peer}")]);
+        command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &self.member()]);
         if let Some(tls) = &self.options.tls {
             command.arg("--cert-file").arg(tls.server_cert()).arg("--key-file").arg(tls.server_key());
             command.arg("--trusted-ca-file").arg(tls.ca()).arg("--client-cert-auth");

@@ -1,0 +1,115 @@
+//! A read of the kernel that goes wrong: the scrape still answers, says so, and shows no doubtful number.
+
+use std::process::Command;
+use std::time::Instant;
+
+use crate::program::{self, Program};
+use crate::support::fakes::Fakes;
+use crate::support::scrape::{Samples, one, scrape, with};
+use crate::support::{can_run, fixture};
+
+fn table() -> String {
+    fixture::text("captures/v3.28.5-legacy/t1/iptables-save.txt.gz")
+}
+
+fn start(fakes: &Fakes) -> Program {
+    let mut command = program::command();
+    command.env("PATH", fakes.path());
+    Program::start(command)
+}
+
+fn has_counters(samples: &Samples) -> bool {
+    with(samples, "calico_accountant_policy_packets_total", &[]).next().is_some()
+}
+
+/// Scrapes with this program in place of iptables-save: not up, no counters, and one line in the log that says why.
+fn fails_with(script: &str, line: &str) {
+    let fakes = Fakes::nft(script);
+    let program = start(&fakes);
+    let port = program.port();
+    let begun = Instant::now();
+    for _ in 0..2 {
+        let samples = scrape(port);
+        assert_eq!(one(&samples, "calico_accountant_up", &[]), 0.0, "{script}");
+        assert!(!has_counters(&samples), "{script}");
+    }
+    assert!(begun.elapsed().as_secs() < 20, "each scrape must end before Prometheus gives up");
+    program.await_log(line);
+    let lines = program.log().into_iter().filter(|l| l.contains("reading the kernel's counters failed")).count();
+    assert_eq!(lines, 1, "{:#?}", program.log());
+    // All is well once the program is.
+    fakes.prints("iptables-nft-save", &table());
+    let samples = scrape(port);
+    assert_eq!(one(&samples, "calico_accountant_up", &[]), 1.0);
+    assert!(has_counters(&samples));
+    program.await_log("the kernel's counters can be read again");
+}
+
+#[test]
+fn a_program_that_fails() {
+    fails_with("echo 'Permission denied (you must be root)' >&2; exit 4", "ended with exit code 4: Permission denied (you must be root)");
+}
+
+#[test]
+fn a_program_that_dies() {
+    fails_with("echo '*filter'; kill -9 $$", "was ended by signal 9");
+}
+
+#[test]
+fn a_program_that_hangs() {
+    fails_with("echo '*filter'; sleep 1000", "was killed: it had not ended after 6.0 s");
+}
+
+#[test]
+fn a_table_that_is_cut_off() {
+    fails_with("echo '*filter'; echo ':cali-tw-cali1 - [0:0]'", "the output ends within table filter");
+}
+
+#[test]
+fn an_iptables_that_is_too_old() {
+    let line = "echo \"# Table \\`filter' is incompatible, use 'nft' tool.\"";
+    fails_with(line, "is incompatible, use 'nft' tool.");
+}
+
+#[test]
+fn no_program_at_all() {
+    let fakes = Fakes::new();
+    let program = start(&fakes);
+    assert_eq!(one(&scrape(program.port()), "calico_accountant_up", &[]), 0.0);
+    program.await_log("neither iptables-nft-save, iptables-legacy-save nor iptables-save is on the search path");
+}
+
+#[test]
+fn garbage_between_the_rules() {
+    let (before, after) = (table(), table().replace("\n:cali-FORWARD", "\nwhat is this?\n[1:x] -A cali-nothing\n:cali-FORWARD"));
+    assert_ne!(before, after);
+    let program = start(&Fakes::tables(&before, ""));
+    let clean = scrape(program.port());
+    let program = start(&Fakes::tables(&after, ""));
+    let samples = scrape(program.port());
+    assert_eq!(one(&samples, "calico_accountant_up", &[]), 1.0);
+    assert_eq!(one(&samples, "calico_accountant_unrecognised_rules", &[]), 2.0);
+    for name in ["policy_accept_counter", "calico_accountant_policy_packets_total", "calico_accountant_drop_packets_total"] {
+        assert_eq!(with(&samples, name, &[]).collect::<Vec<_>>(), with(&clean, name, &[]).collect::<Vec<_>>());
+    }
+    program.await_log("a line that is no rule is skipped: \\\"what is this?\\\"");
+}
+
+#[test]
+fn without_the_right_to_read() {
+    let setpriv = Command::new("setpriv").args(["--bounding-set", "-net_admin", "true"]).status().is_ok_and(|s| s.success());
+    if !can_run("without_the_right_to_read", setpriv, "root and setpriv") {
+        return;
+    }
+    let Some(namespace) = crate::support::netns::Namespace::new("without_the_right_to_read") else { return };
+    namespace.run(|| {
+        let mut command = Command::new("setpriv");
+        let caps = ["--bounding-set", "-net_admin,-net_raw", "--inh-caps", "-net_admin,-net_raw"];
+        command.args(caps).arg(env!("CARGO_BIN_EXE_calico-accountant")).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("NODENAME", "n").env("ETCD_ENDPOINTS", "http://127.0.0.1:1").env("METRICS_SERVER_PORT", "0");
+        command.env("LISTEN_ADDRESS", "127.0.0.1").env("BACKEND", "nft");
+        let program = Program::start(command);
+        assert_eq!(one(&scrape(program.port()), "calico_accountant_up", &[]), 0.0);
+        program.await_log("Permission denied");
+    });
+}

@@ -1,0 +1,169 @@
+//! Real tables in network namespaces of their own: nothing is torn, nothing is changed by looking, back ends are followed.
+//! (Real packets through them: the demo, which `make test` runs on both back ends.)
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::program::{self, Program};
+use crate::support::etcd::Scratch;
+use crate::support::fixture;
+use crate::support::netns::{Namespace, feed, sh};
+use crate::support::scrape::{Samples, one, scrape, with};
+
+/// The sets that the rules of a table match on; they must be there before the rules.
+fn sets(table: &str) -> String {
+    let mut commands = String::new();
+    for rule in table.lines().filter(|line| line.contains("--match-set")) {
+        let words: Vec<&str> = rule.split(' ').collect();
+        for place in (0..words.len()).filter(|&i| words[i] == "--match-set") {
+            let kind = if words[place + 2].contains(',') { "hash:ip,port" } else { "hash:net" };
+            commands += &format!("create {} {kind} -exist\n", words[place + 1]);
+        }
+    }
+    commands
+}
+
+/// The filter table of a capture.
+fn filter_table(capture: &str) -> String {
+    let all = fixture::text(&format!("captures/{capture}/t2/iptables-save.txt.gz"));
+    let start = all.find("*filter").unwrap();
+    let end = start + all[start..].find("COMMIT").unwrap();
+    format!("{}COMMIT\n", &all[start..end])
+}
+
+/// Loads a table with its counters.
+fn load(backend: &str, table: &str) {
+    feed("ipset restore", &sets(table));
+    feed(&format!("XTABLES_LOCKFILE=/dev/null iptables-{backend}-restore -c"), table);
+}
+
+fn start(lock: &std::path::Path) -> Program {
+    let mut command = program::command();
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XTABLES_LOCKFILE", lock);
+    Program::start(command)
+}
+
+fn counters(samples: &Samples) -> Samples {
+    let is_counter = |series: &str| series.split('{').next().is_some_and(|name| name.ends_with("_packets_total"));
+    samples.iter().filter(|(series, _)| is_counter(series)).map(|(s, v)| (s.clone(), *v)).collect()
+}
+
+fn backends(samples: &Samples) -> Vec<String> {
+    with(samples, "calico_accountant_backend_info", &[]).map(|(series, _)| series.clone()).collect()
+}
+
+/// Scrapes beside a writer that commits without pause; returns how many scrapes showed other counts than the first one. No packet
+/// is sent, so none should.
+fn torn_scrapes(scrapes: usize, lock_of_writer: &std::path::Path, lock_of_reader: &std::path::Path) -> usize {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let program = start(lock_of_reader);
+        let before = counters(&scrape(program.port()));
+        assert!(before.values().any(|count| *count > 5.0));
+        let (here, done) = (Namespace::here(), &done);
+        scope.spawn(move || {
+            here.enter();
+            let command = format!("XTABLES_LOCKFILE={} iptables-legacy-restore --noflush --wait 20", lock_of_writer.display());
+            while !done.load(Ordering::Relaxed) {
+                feed(&command, "*filter\n-A cali-cidr-block -s 192.0.2.1/32 -j DROP\nCOMMIT\n");
+                feed(&command, "*filter\n-D cali-cidr-block -s 192.0.2.1/32 -j DROP\nCOMMIT\n");
+            }
+        });
+        let torn = (0..scrapes).filter(|_| {
+            let samples = scrape(program.port());
+            assert_eq!(one(&samples, "calico_accountant_up", &[]), 1.0, "{:#?}", program.log());
+            counters(&samples) != before
+        });
+        let torn = torn.count();
+        done.store(true, Ordering::Relaxed);
+        torn
+    })
+}
+
+#[test]
+fn a_thousand_scrapes_beside_a_writer_are_never_torn_but_without_the_common_lock_some_are() {
+    let Some(namespace) = Namespace::new("torn reads") else { return };
+    let scratch = Scratch::new();
+    let (lock, other_lock) = (scratch.path().join("lock"), scratch.path().join("other"));
+    std::fs::write(&lock, "").unwrap();
+    std::fs::write(&other_lock, "").unwrap();
+    namespace.run(|| {
+        load("legacy", &filter_table("v3.32.1-legacy"));
+        assert_eq!(torn_scrapes(1000, &lock, &lock), 0);
+        // The same test with a lock that the writer does not know: it must be able to fail.
+        assert!(torn_scrapes(1000, &lock, &other_lock) > 0);
+    });
+}
+
+#[test]
+fn without_a_lock_file_torn_reads_are_taken_again() {
+    let Some(namespace) = Namespace::new("no lock file") else { return };
+    let scratch = Scratch::new();
+    namespace.run(|| {
+        load("legacy", &filter_table("v3.32.1-legacy"));
+        let program = start(&scratch.path().join("missing"));
+        let samples = scrape(program.port());
+        assert_eq!(one(&samples, "calico_accountant_up", &[]), 1.0);
+        assert_eq!(one(&samples, "calico_accountant_lock_held", &[]), 0.0);
+        program.await_log("missing cannot be opened: No such file or directory");
+        assert!(!scratch.path().join("missing").exists());
+    });
+}
+
+#[test]
+fn a_lock_that_is_held_too_long_gives_no_numbers() {
+    let Some(namespace) = Namespace::new("lock held") else { return };
+    let scratch = Scratch::new();
+    let lock = scratch.path().join("lock");
+    std::fs::write(&lock, "").unwrap();
+    namespace.run(|| {
+        load("legacy", &filter_table("v3.32.1-legacy"));
+        let holder = std::fs::File::open(&lock).unwrap();
+        holder.lock().unwrap();
+        let program = start(&lock);
+        let samples = scrape(program.port());
+        assert_eq!(one(&samples, "calico_accountant_up", &[]), 0.0);
+        assert!(counters(&samples).is_empty());
+        // Priming waited once, the scrape once.
+        assert_eq!(one(&samples, "calico_accountant_lock_timeouts_total", &[]), 2.0);
+        holder.unlock().unwrap();
+        assert_eq!(one(&scrape(program.port()), "calico_accountant_up", &[]), 1.0);
+    });
+}
+
+#[test]
+fn looking_changes_nothing() {
+    let Some(namespace) = Namespace::new("looking changes nothing") else { return };
+    namespace.run(|| {
+        let tables = || (sh("nft list tables"), sh("cat /proc/net/ip_tables_names /proc/net/ip6_tables_names"));
+        assert_eq!(tables(), (String::new(), String::new()));
+        let program = start("/run/xtables.lock".as_ref());
+        let samples = scrape(program.port());
+        assert_eq!(one(&samples, "calico_accountant_up", &[]), 1.0);
+        assert_eq!(backends(&samples), Vec::<String>::new());
+        assert_eq!(tables(), (String::new(), String::new()));
+    });
+}
+
+#[test]
+fn calico_is_followed_to_another_back_end() {
+    let Some(namespace) = Namespace::new("back ends") else { return };
+    let scratch = Scratch::new();
+    let lock = scratch.path().join("lock");
+    std::fs::write(&lock, "").unwrap();
+    namespace.run(|| {
+        load("nft", &filter_table("v3.32.1-nft"));
+        let program = start(&lock);
+        let before = scrape(program.port());
+        assert!(backends(&before).iter().all(|b| b.contains("backend=\"nft\"")) && !backends(&before).is_empty());
+        // Calico moves: the new rules come, the old ones go.
+        load("legacy", &filter_table("v3.32.1-legacy"));
+        sh("nft flush ruleset");
+        let after = scrape(program.port());
+        assert!(backends(&after).iter().any(|b| b.contains("backend=\"legacy\"")), "{:?}", backends(&after));
+        let (before, after) = (counters(&before), counters(&after));
+        assert!(before.len() > 100);
+        for (series, count) in &before {
+            assert!(after.get(series).is_none_or(|now| now >= count), "{series}: {count} → {:?}", after.get(series));
+        }
+    });
+}
