@@ -67,9 +67,9 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     if let Ok(address) = listener.address() {
         log::info!("listening on {address}");
     }
-    let scraper = scraper(config, inventory);
-    scraper.prime();
-    listener.serve(Arc::new(scraper)).map_err(Failure::new("serving HTTP"))
+    let scraper = Arc::new(scraper(config, inventory));
+    read_once(Arc::clone(&scraper)).map_err(Failure::new("starting a thread"))?;
+    listener.serve(scraper).map_err(Failure::new("serving HTTP"))
 }
 
 /// As process 1 of a container, a process without handlers is immune to SIGTERM. There is nothing to save: exit at once.
@@ -82,6 +82,12 @@ fn exit_on_signals() -> std::io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Reads the kernel now: derived counts begin with the first read, and names that only the datastore has are asked for early. A
+/// scrape that comes meanwhile shares this one.
+fn read_once(scraper: Arc<Scraper>) -> std::io::Result<()> {
+    thread::Builder::new().name("first read".into()).spawn(move || _ = scraper.scrape()).map(|_| ())
 }
 
 fn scraper(config: Config, inventory: Arc<Inventory>) -> Scraper {

@@ -21,7 +21,7 @@ use backend::{Finding, Selection};
 use child::ChildError;
 use lock::{Lock, LockError};
 
-/// How long one child may take: with the wait for the lock it must stay below Prometheus's 10 s.
+/// How long one child may take.
 const CHILD_LIMIT: Duration = Duration::from_secs(6);
 /// More rules than this are refused; the largest nodes have some 100,000.
 const MOST_RULES: usize = 2_000_000;
@@ -113,6 +113,8 @@ struct Program {
 pub struct Iptables {
     options: Options,
     selection: Selection,
+    /// Of the read that is going on.
+    deadline: Instant,
     /// What plain `iptables-save` programs said they are, so that they are asked once.
     kinds: HashMap<PathBuf, Backend>,
     lock_missing: bool,
@@ -122,7 +124,14 @@ pub struct Iptables {
 impl Iptables {
     /// A reader; nothing is looked for yet.
     pub fn new(options: Options) -> Self {
-        Iptables { options, selection: Selection::default(), kinds: HashMap::new(), lock_missing: false, lock_timeouts: 0 }
+        Iptables {
+            options,
+            selection: Selection::default(),
+            deadline: Instant::now(),
+            kinds: HashMap::new(),
+            lock_missing: false,
+            lock_timeouts: 0,
+        }
     }
 
     /// How often the lock was waited for in vain.
@@ -130,8 +139,9 @@ impl Iptables {
         self.lock_timeouts
     }
 
-    /// Reads the `filter` tables of both families once.
-    pub fn read(&mut self) -> Result<Reading, ReadError> {
+    /// Reads the `filter` tables of both families once, and is done by `deadline`, well or not.
+    pub fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError> {
+        self.deadline = deadline;
         let programs = self.programs()?;
         if let Some(chosen) = self.selection.chosen().filter(|chosen| programs.iter().any(|p| p.backend == *chosen)) {
             let reading = self.read_backend(chosen, &programs)?;
@@ -230,11 +240,12 @@ impl Iptables {
     /// Reads both families of one back end at the same time.
     fn read_backend(&mut self, backend: Backend, programs: &[Program]) -> Result<Reading, ReadError> {
         let (lock, lock_waited) = self.lock(backend)?;
+        let limit = CHILD_LIMIT.min(self.deadline.saturating_duration_since(Instant::now()));
         let mut programs = programs.iter().filter(|program| program.backend == backend);
         let (first, second) = (programs.next(), programs.next());
         let (first, second) = std::thread::scope(|scope| {
-            let second = second.map(|program| scope.spawn(|| save(program)));
-            (first.map(save), second.map(|thread| thread.join()))
+            let second = second.map(|program| scope.spawn(|| save(program, limit)));
+            (first.map(|program| save(program, limit)), second.map(|thread| thread.join()))
         });
         let locked = lock.is_some() || backend == Backend::Nft;
         drop(lock);
@@ -251,7 +262,8 @@ impl Iptables {
         if backend == Backend::Nft {
             return Ok((None, Duration::ZERO));
         }
-        match Lock::shared(&self.options.lock_path, self.options.lock_wait) {
+        let wait = self.options.lock_wait.min(self.deadline.saturating_duration_since(Instant::now()));
+        match Lock::shared(&self.options.lock_path, wait) {
             Ok((lock, waited)) => Ok((Some(lock), waited)),
             Err(error @ LockError::Open(..)) => {
                 if !std::mem::replace(&mut self.lock_missing, true) {
@@ -283,10 +295,10 @@ fn backend_of(program: &Path) -> Backend {
 }
 
 /// Runs one program and takes its text apart while it writes.
-fn save(program: &Program) -> Result<Ruleset, ReadError> {
+fn save(program: &Program, limit: Duration) -> Result<Ruleset, ReadError> {
     let mut parser = text::Parser::new(program.family, program.backend, "filter");
     let mut bytes = 0;
-    let result = child::run(&program.path, &["-t", "filter", "-c"], CHILD_LIMIT, &mut |piece| {
+    let result = child::run(&program.path, &["-t", "filter", "-c"], limit, &mut |piece| {
         bytes += piece.len();
         parser.push(piece);
         match bytes > MOST_TEXT || parser.rule_count() > MOST_RULES {

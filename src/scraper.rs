@@ -75,19 +75,23 @@ impl Complaint {
     }
 }
 
+/// How long reading the kernel may take in all: Prometheus waits for 10 s.
+const READ_LIMIT: Duration = Duration::from_secs(8);
+
 /// How often a table that was read without its lock is read again before counters that went back are believed.
 const UNLOCKED_RETRIES: usize = 3;
 
 impl State {
     /// Reads the kernel. Without the xtables lock, zeroed counters may only be a commit's moment: then another look is taken.
     fn read(&mut self) -> Result<Reading, ReadError> {
-        let mut reading = self.reader.read()?;
+        let deadline = Instant::now() + READ_LIMIT;
+        let mut reading = self.reader.read(deadline)?;
         for _ in 0..UNLOCKED_RETRIES {
             if reading.locked || !self.ledger.went_back(&reading.rulesets) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));
-            reading = self.reader.read()?;
+            reading = self.reader.read(deadline)?;
         }
         Ok(reading)
     }
@@ -107,12 +111,6 @@ impl Scraper {
             complaint: Complaint::default(),
         };
         Scraper { options, inventory, flight: SingleFlight::new(), state: Mutex::new(state), read: AtomicBool::new(false) }
-    }
-
-    /// Reads once, so that counting begins now and the policies' names are asked for before the first scrape needs them.
-    pub fn prime(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.advance(&mut state, &mut About::default());
     }
 
     /// One scrape; concurrent ones share it.
@@ -216,7 +214,7 @@ impl Application for Scraper {
             return Err("the datastore has not been read yet".into());
         }
         if !self.read.load(Ordering::Acquire) {
-            self.prime();
+            self.scrape();
         }
         if !self.read.load(Ordering::Acquire) {
             return Err("the kernel's counters could not be read yet; the log says why".into());

@@ -45,7 +45,7 @@ fn full_read(url: &str) -> u64 {
 /// Runs [`child_follows`] in a process of its own; the kilobytes it took at most, and how long the list took.
 fn follow_in_a_process(url: &str) -> (u64, Duration) {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "etcd::scale::child_follows", "--ignored", "--nocapture"]).env("FOLLOW_URL", url);
+    command.args(["--exact", "etcd::scale::child_follows", "--nocapture"]).env("FOLLOW_URL", url);
     // Proxies of the environment are not for etcd: with this one, nothing would work.
     command.env("HTTP_PROXY", "http://127.0.0.1:1").env("http_proxy", "http://127.0.0.1:1").env("ALL_PROXY", "http://127.0.0.1:1");
     let output = command.output().unwrap();
@@ -57,8 +57,8 @@ fn follow_in_a_process(url: &str) -> (u64, Duration) {
     (figure("VmHWM:"), Duration::from_millis(figure("milliseconds:")))
 }
 
+/// Started by the tests below in a process of its own, to measure its memory; without them it has nothing to do.
 #[test]
-#[ignore = "started by the tests below in a process of its own, to measure its memory"]
 fn child_follows() {
     let Some(url) = std::env::var_os("FOLLOW_URL") else { return };
     let inventory = Arc::new(Inventory::new());
@@ -91,7 +91,6 @@ fn five_thousand_endpoints() {
 }
 
 #[test]
-#[ignore = "takes a minute: cargo test --release -- --ignored fifty_thousand --nocapture"]
 fn fifty_thousand_endpoints() {
     list_is_frugal(50_000, 50, 20);
     // The worst case: nothing can be left out but the values.
