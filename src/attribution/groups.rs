@@ -198,8 +198,13 @@ impl GroupRead<'_> {
                     recorder.add(policy_item(member, policy, single(verdict, *can)), *packets);
                 }
             }
-            if let Some(group) = group.as_ref().filter(|_| *rest > 0 || (deciding > 1 && counts(member, verdict))) {
-                recorder.add(policy_item(member, group, verdict), *rest);
+            if let Some(group) = &group {
+                let item = policy_item(member, group, verdict);
+                match *rest > 0 || (deciding > 1 && counts(member, verdict)) {
+                    true => recorder.add(item, *rest),
+                    // From the first read on, when nothing was proven, it may hold what one policy did.
+                    false => recorder.keep(&item),
+                }
             }
             record_refusals(&mut recorder, member, verdict, cells.iter().sum::<u64>() + rest);
         }

@@ -152,6 +152,13 @@ impl Recorder<'_> {
         *self.expected = place + 1;
     }
 
+    /// Shows a total again if there is one: a series must not end only because nothing can be added to it any more.
+    pub fn keep(&mut self, item: &Item) {
+        if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item) {
+            total.seen = self.read;
+        }
+    }
+
     fn find(&mut self, item: Item) -> usize {
         self.totals.iter().position(|total| total.item == item).unwrap_or_else(|| {
             self.totals.push(Total { item, packets: 0, seen: self.read });

@@ -182,3 +182,15 @@ fn every_capture_gives_what_was_sent() {
         }
     }
 }
+
+/// Whatever a read has shown stays, as long as the rules do.
+#[test]
+fn no_series_ends_between_two_reads_of_the_same_rules() {
+    for (capture, backend) in CAPTURES {
+        let mut exporter = Pipeline::default();
+        exporter.read(&rulesets(capture, "t2", backend, &Family::ALL));
+        let first = exporter.totals();
+        exporter.read(&rulesets(capture, "t2", backend, &Family::ALL));
+        assert_eq!(exporter.totals(), first, "{capture}");
+    }
+}
