@@ -1,0 +1,101 @@
+//! Tables of any size in the style of Calico 3.27, with counters, and the workloads that belong to them.
+
+use std::fmt::Write;
+
+/// How large a node is.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    pub workloads: usize,
+    pub policies: usize,
+}
+
+pub fn interface(workload: usize) -> String {
+    format!("cali{workload:011x}")
+}
+
+/// Appends rules with hashes and counters of their own.
+struct Rules {
+    text: String,
+    count: u64,
+}
+
+impl Rules {
+    fn add(&mut self, chain: &str, matches_before: &str, comment: &str, rest: &str) {
+        self.count += 1;
+        // Any numbers will do, as long as they have as many digits as real ones.
+        let packets = self.count.wrapping_mul(2_654_435_761) % 10_000_000;
+        let comment = if comment.is_empty() { String::new() } else { format!(" -m comment --comment \"{comment}\"") };
+        let (hash, bytes) = (self.count, packets * 60);
+        _ = writeln!(self.text, "[{packets}:{bytes}] -A {chain}{matches_before} -m comment --comment \"cali:{hash:016x}\"{comment} {rest}");
+    }
+}
+
+/// The text that iptables-restore takes.
+pub fn table(size: Size) -> String {
+    let mut rules = Rules { text: String::new(), count: 0 };
+    let mut chains = String::from("*filter\n");
+    for policy in 0..size.policies {
+        for direction in ["pi", "po"] {
+            let chain = policy_chain(direction, policy);
+            _ = writeln!(chains, ":{chain} - [0:0]");
+            policy_rules(&mut rules, &chain, direction, policy);
+        }
+    }
+    for direction in ["pri", "pro"] {
+        let chain = format!("cali-{direction}-kns.bench");
+        _ = writeln!(chains, ":{chain} - [0:0]");
+        rules.add(&chain, "", "", "-j MARK --set-xmark 0x10000/0x10000");
+        rules.add(&chain, "", "", "-m mark --mark 0x10000/0x10000 -j RETURN");
+    }
+    for workload in 0..size.workloads {
+        for (prefix, direction) in [("tw", "i"), ("fw", "o")] {
+            let chain = format!("cali-{prefix}-{}", interface(workload));
+            _ = writeln!(chains, ":{chain} - [0:0]");
+            workload_rules(&mut rules, &chain, direction, size);
+        }
+    }
+    format!("{chains}{}COMMIT\n", rules.text)
+}
+
+fn policy_chain(direction: &str, policy: usize) -> String {
+    format!("cali-{direction}-_bench{policy:012}")
+}
+
+fn policy_rules(rules: &mut Rules, chain: &str, direction: &str, policy: usize) {
+    let direction = if direction == "pi" { "ingress" } else { "egress" };
+    let name = format!("Policy bench/knp.default.policy-number-{policy:03} {direction}");
+    rules.add(chain, " -s 10.0.0.0/16", &name, "-j MARK --set-xmark 0x10000/0x10000");
+    rules.add(chain, "", "", "-m mark --mark 0x10000/0x10000 -j RETURN");
+    // Every fifth policy denies something too.
+    if policy.is_multiple_of(5) {
+        rules.add(chain, " -s 10.9.0.0/16", "", "-j DROP");
+    }
+}
+
+fn workload_rules(rules: &mut Rules, chain: &str, direction: &str, size: Size) {
+    rules.add(chain, "", "", "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
+    rules.add(chain, "", "", "-m conntrack --ctstate INVALID -j DROP");
+    rules.add(chain, "", "", "-j MARK --set-xmark 0x0/0x10000");
+    rules.add(chain, "", "Start of policies", "-j MARK --set-xmark 0x0/0x20000");
+    for policy in 0..size.policies {
+        let target = policy_chain(if direction == "i" { "pi" } else { "po" }, policy);
+        rules.add(chain, "", "", &format!("-m mark --mark 0x0/0x20000 -j {target}"));
+        rules.add(chain, "", "Return if policy accepted", "-m mark --mark 0x10000/0x10000 -j RETURN");
+    }
+    rules.add(chain, "", "Drop if no policies passed packet", "-m mark --mark 0x0/0x20000 -j DROP");
+    rules.add(chain, "", "", &format!("-j cali-pr{direction}-kns.bench"));
+    rules.add(chain, "", "Return if profile accepted", "-m mark --mark 0x10000/0x10000 -j RETURN");
+    rules.add(chain, "", "Drop if no profiles matched", "-j DROP");
+}
+
+/// The datastore's key and value of a workload on node-1.
+pub fn workload(workload: usize) -> (String, String) {
+    let (interface, pod) = (interface(workload), format!("app-{workload}-7d9c5bb7f6-x{workload:04}"));
+    let name = format!("node--1-k8s-{}-eth0", pod.replace('-', "--"));
+    let value = format!(
+        r#"{{"kind":"WorkloadEndpoint","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}","namespace":"bench","labels":{{"app":"app-{workload}"}}}},"spec":{{"orchestrator":"k8s","node":"node-1","pod":"{pod}","endpoint":"eth0","ipNetworks":["10.0.{}.{}/32"],"interfaceName":"{interface}"}}}}"#,
+        workload / 250,
+        workload % 250
+    );
+    (format!("/calico/resources/v3/projectcalico.org/workloadendpoints/bench/{name}"), value)
+}
