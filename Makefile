@@ -1,0 +1,42 @@
+# Every target installs what it needs on a bare Debian or Ubuntu (as root), or names what is missing: scripts/setup.
+#
+#   make demo              one machine, no Kubernetes: real rules, real packets; ARGS=--once ends by itself
+#   make test              formatting, lints, tests, the demo as an end-to-end test
+#   make bench             the scrape's benchmarks
+#   make image             dist/calico-accountant (static, musl) and an OCI image of nothing else
+#   make build lint clean
+
+CARGO := scripts/cargo
+ARGS ?=
+
+.PHONY: build demo test lint bench image clean
+
+build:
+	@scripts/setup build
+	$(CARGO) build --release --locked
+
+demo:
+	@scripts/setup demo
+	$(CARGO) build --release --locked
+	demo/run $(ARGS)
+
+test:
+	@scripts/setup test
+	scripts/test
+
+lint:
+	@scripts/setup test
+	scripts/lint
+
+bench:
+	@scripts/setup build
+	$(CARGO) bench --locked --bench scrape $(ARGS)
+
+image:
+	@scripts/setup image
+	scripts/build-static
+	scripts/build-image
+
+clean:
+	$(CARGO) clean
+	rm -rf dist
