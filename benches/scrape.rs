@@ -12,11 +12,13 @@ mod support;
 mod table;
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use calico_accountant::attribution::{Attribution, Table};
 use calico_accountant::config::MetricNames;
-use calico_accountant::felix::{ChainNames, Labels, Pipelines};
+use calico_accountant::felix::{ChainNames, Labels, Names, Pipelines};
+use calico_accountant::inventory::Workload;
 use calico_accountant::iptables::text::Parser;
 use calico_accountant::ledger::Ledger;
 use calico_accountant::metrics::{self, About, View};
@@ -59,10 +61,11 @@ fn ms(time: Duration) -> String {
 /// The part that is ours alone, in process: the text in memory → the text of the answer.
 fn stages(size: Size) {
     let text = table::table(size);
-    let (mut ledger, mut attribution, names) = (Ledger::new(), Attribution::default(), ChainNames::default());
+    let (mut ledger, mut attribution) = (Ledger::new(), Attribution::default());
+    let (chain_names, mut names) = (ChainNames::default(), Names::default());
     let about = About::default();
     let mut times = [vec![], vec![], vec![], vec![]];
-    let mut length = 0;
+    let mut memory = Vec::new();
     for _ in 0..ROUNDS {
         let begun = Instant::now();
         let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
@@ -71,11 +74,11 @@ fn stages(size: Size) {
         let parsed = Instant::now();
         let deltas = ledger.advance(&rulesets);
         let pipelines = Pipelines::new(&rulesets[0]);
-        let labels = Labels::new(&rulesets[0], &pipelines, &names);
+        let labels = Labels::new(&rulesets[0], &pipelines, &chain_names, &mut names);
         attribution.advance(&[Table { ruleset: &rulesets[0], pipelines: &pipelines, deltas: &deltas[0], labels: &labels }]);
         let attributed = Instant::now();
-        let view = View::new(attribution.totals(), &|_| Some(Default::default()), &about, true, MetricNames::All);
-        length = metrics::render(&view, length).len();
+        let view = View::new(attribution.totals(), &workload, &about, true, MetricNames::All);
+        memory = metrics::render(&view, memory);
         let rendered = Instant::now();
         for (times, took) in times.iter_mut().zip([parsed - begun, attributed - parsed, rendered - attributed, rendered - begun]) {
             times.push(took);
@@ -83,6 +86,11 @@ fn stages(size: Size) {
     }
     let [parse, attribute, render, all] = times.map(|times| ms(median(times)));
     println!("{} × {}, in process: parse {parse}, attribute {attribute}, render {render}; together {all}", size.workloads, size.policies);
+}
+
+fn workload(interface: &str) -> Option<Arc<Workload>> {
+    let (interface, pod) = (interface.to_owned(), format!("app-{interface}-7d9c5bb7f6"));
+    Some(Arc::new(Workload { interface, namespace: "bench".into(), pod, app: "app".into(), ip: "10.0.0.1".into(), ..Workload::default() }))
 }
 
 /// A whole scrape over HTTP and the bare program, by turns.

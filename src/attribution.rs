@@ -13,15 +13,22 @@ mod totals;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use lazy_static::lazy_static;
+
 pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
 
-use crate::felix::{DropReason, Labels, Pipeline, Pipelines, Target, Tier};
+use crate::felix::{DropReason, Label, Labels, Pipeline, Pipelines, Target, Tier};
 use crate::ledger::Deltas;
 use crate::ruleset::{ChainId, Family, Ruleset};
 use direct::{Source, Waiting};
 use groups::{Groups, Member};
 use table::{Leftovers, TableView};
 use tier::{Decided, Split, refusals_are_known};
+use totals::Recorder;
+
+lazy_static! {
+    static ref NO_TIER: Arc<str> = "".into();
+}
 
 /// One table of one read, with all that is known about it.
 #[derive(Debug, Clone, Copy)]
@@ -54,11 +61,13 @@ impl Attribution {
         self.totals.begin_read();
         let mut leftovers = std::mem::take(&mut self.leftovers);
         for table in tables {
-            let mut walk = Walk { view: TableView::new(*table, &mut leftovers), attribution: self };
+            let view = TableView::new(*table, &mut leftovers);
+            let mut walk = Walk { view, waiting: &mut self.waiting, groups: &mut self.groups };
             for pipeline in &table.pipelines.endpoints {
-                walk.pipeline(pipeline);
+                walk.pipeline(pipeline, &mut self.totals.endpoint(&pipeline.interface, pipeline.direction));
             }
-            walk.finish();
+            walk.groups.credit(&walk.view, &mut self.totals);
+            walk.view.leave(&mut self.leftovers);
         }
         self.groups.end_read();
         self.waiting.end_read();
@@ -92,74 +101,71 @@ impl Attribution {
 /// The walk through the pipelines of one table.
 struct Walk<'a, 'b> {
     view: TableView<'a>,
-    attribution: &'b mut Attribution,
+    waiting: &'b mut Waiting,
+    groups: &'b mut Groups,
 }
 
 impl Walk<'_, '_> {
-    fn pipeline(&mut self, pipeline: &Pipeline) {
+    fn pipeline(&mut self, pipeline: &Pipeline, recorder: &mut Recorder) {
         let deltas = self.view.table.deltas;
-        let mut recorder = self.attribution.totals.endpoint(&pipeline.interface, pipeline.direction);
         if let Some(rule) = pipeline.established {
-            recorder.add(Item::Established, deltas.packets(rule));
+            recorder.add(&Item::Established, deltas.packets(rule));
         }
         for &(reason, rule) in &pipeline.drops {
-            recorder.add(Item::Drop { reason, tier: "".into() }, deltas.packets(rule));
+            recorder.add(&Item::Drop { reason, tier: Arc::clone(&NO_TIER) }, deltas.packets(rule));
         }
         for tier in &pipeline.tiers {
-            self.tier(pipeline, tier);
+            self.tier(pipeline, tier, recorder);
         }
-        let mut recorder = self.attribution.totals.endpoint(&pipeline.interface, pipeline.direction);
         for profile in &pipeline.profiles {
             if let (Some(label), Some(accepted)) = (self.view.table.labels.get(profile.chain), profile.accepted) {
-                recorder.add(Item::Profile(Arc::clone(&label.label)), deltas.packets(accepted));
+                recorder.add(&Item::Profile(Arc::clone(&label.label)), deltas.packets(accepted));
             }
         }
     }
 
-    fn tier(&mut self, pipeline: &Pipeline, tier: &Tier) {
+    fn tier(&mut self, pipeline: &Pipeline, tier: &Tier, recorder: &mut Recorder) {
         let deltas = self.view.table.deltas;
         let can: Vec<_> = tier.targets.iter().map(|target| self.view.can(target.chain)).collect();
         let splits = tier::splits(tier, &can);
         let decided = tier::decided(tier, &splits, deltas, |target| self.view.own(target.chain));
         let mut refused = 0;
         for ((index, target), (split, decided)) in tier.targets.iter().enumerate().zip(splits.iter().zip(&decided)) {
-            if self.view.table.pipelines.group(target.chain).is_some() {
-                self.attribution.groups.add(target.chain, member(pipeline, tier, index, *split, *decided));
-            } else {
-                refused += self.policy(pipeline, tier, target, *split, decided);
+            match self.view.table.pipelines.group(target.chain) {
+                Some(_) => self.groups.add(target.chain, member(pipeline, tier, index, *split, *decided)),
+                None => refused += self.policy(pipeline, target, *split, decided, recorder),
             }
         }
-        let mut recorder = self.attribution.totals.endpoint(&pipeline.interface, pipeline.direction);
         if let Some(end) = tier.end {
-            recorder.add(Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(&tier.name) }, deltas.packets(end));
+            recorder.add(&Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(&tier.name) }, deltas.packets(end));
         }
         if refusals_are_known(&splits) {
-            recorder.add(Item::PolicyDrop { tier: Arc::clone(&tier.name) }, refused);
+            recorder.add(&Item::PolicyDrop { tier: Arc::clone(&tier.name) }, refused);
         }
     }
 
     /// A policy with its own jump; returns how many packets it refused.
-    fn policy(&mut self, pipeline: &Pipeline, tier: &Tier, target: &Target, split: Split, decided: &Decided) -> u64 {
-        let Some(label) = self.view.table.labels.get(target.chain) else { return 0 };
-        let label = Arc::clone(&label.label);
-        let mut recorder = self.attribution.totals.endpoint(&pipeline.interface, pipeline.direction);
-        let item = |verdict| Item::Policy { tier: Arc::clone(&tier.name), policy: Arc::clone(&label), verdict };
+    fn policy(&mut self, pipeline: &Pipeline, target: &Target, split: Split, decided: &Decided, recorder: &mut Recorder) -> u64 {
+        let Some(Label { label, tier, .. }) = self.view.table.labels.get(target.chain) else { return 0 };
+        let mut item = Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict: Verdict::Accept };
         if let Some(accepted) = target.accepted {
-            recorder.add(item(Verdict::Accept), self.view.table.deltas.packets(accepted));
+            recorder.add(&item, self.view.table.deltas.packets(accepted));
         }
         let mut refused = 0;
         for &verdict in split.verdicts() {
-            let credited = credit(&mut self.view, &mut self.attribution.waiting, pipeline.chain, target.chain, verdict, decided);
-            recorder.add(item(verdict), credited);
+            let credited = self.credit(pipeline.chain, target.chain, verdict, decided);
+            item.decided(verdict);
+            recorder.add(&item, credited);
             refused += if verdict == Verdict::Deny { credited } else { 0 };
         }
         refused
     }
 
-    fn finish(self) {
-        let Walk { view, attribution } = self;
-        attribution.groups.credit(&view, &mut attribution.totals);
-        view.leave(&mut attribution.leftovers);
+    fn credit(&mut self, endpoint: ChainId, policy: ChainId, verdict: Verdict, decided: &Decided) -> u64 {
+        let ruleset = self.view.table.ruleset;
+        let name = |chain| Arc::clone(&ruleset.chain(chain).name);
+        let source = || Source { family: ruleset.family, endpoint: name(endpoint), policy: name(policy), verdict };
+        self.waiting.credit(source, decided.of(verdict), self.view.budget(policy).of(verdict))
     }
 }
 
@@ -175,11 +181,4 @@ fn member(pipeline: &Pipeline, tier: &Tier, index: usize, split: Split, decided:
         split,
         decided,
     }
-}
-
-fn credit(view: &mut TableView, waiting: &mut Waiting, endpoint: ChainId, policy: ChainId, verdict: Verdict, decided: &Decided) -> u64 {
-    let ruleset = view.table.ruleset;
-    let name = |chain| Arc::clone(&ruleset.chain(chain).name);
-    let source = || Source { family: ruleset.family, endpoint: name(endpoint), policy: name(policy), verdict };
-    waiting.credit(source, decided.of(verdict), view.budget(policy).of(verdict))
 }

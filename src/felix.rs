@@ -10,7 +10,7 @@ mod policy;
 use std::sync::Arc;
 
 pub use endpoint::{DropReason, Pipeline, Target, Tier};
-pub use labels::{Label, Labels};
+pub use labels::{Label, Labels, Names};
 pub use names::{ChainNames, PolicyName};
 pub use policy::{Decision, GroupChain, PolicyChain};
 

@@ -62,9 +62,9 @@ pub fn largest_counter(totals: &Totals) -> u64 {
     legacy::counters(totals).max().unwrap_or(0)
 }
 
-/// Writes the text. `expected` bytes are reserved: the length of the last one is a good guess.
-pub fn render(view: &View, expected: usize) -> Vec<u8> {
-    let mut text = Text::with_capacity(expected + expected / 16);
+/// Writes the text into `memory`, which may have held another.
+pub fn render(view: &View, memory: Vec<u8>) -> Vec<u8> {
+    let mut text = Text::reusing(memory);
     about::render_common(view.about, &mut text);
     if view.counters && view.names != MetricNames::Standard {
         legacy::render(view, view.endpoints(), &mut text);

@@ -10,7 +10,7 @@ use log::{error, info, warn};
 
 use crate::attribution::{Attribution, Table};
 use crate::config::MetricNames;
-use crate::felix::{ChainNames, Labels, Pipelines};
+use crate::felix::{ChainNames, Labels, Names, Pipelines};
 use crate::inventory::Inventory;
 use crate::iptables::{Iptables, ReadError, Reading};
 use crate::ledger::Ledger;
@@ -48,10 +48,12 @@ struct State {
     reader: Iptables,
     ledger: Ledger,
     attribution: Attribution,
-    names: ChainNames,
-    names_version: u64,
+    chain_names: ChainNames,
+    policies_version: u64,
+    names: Names,
     dropped_scrapes: u64,
-    last_length: usize,
+    /// Kept for its memory.
+    last_text: Arc<Vec<u8>>,
     complaint: Complaint,
 }
 
@@ -104,10 +106,11 @@ impl Scraper {
             reader,
             ledger: Ledger::new(),
             attribution: Attribution::default(),
-            names: ChainNames::default(),
-            names_version: 0,
+            chain_names: ChainNames::default(),
+            policies_version: 0,
+            names: Names::default(),
             dropped_scrapes: 0,
-            last_length: 0,
+            last_text: Arc::default(),
             complaint: Complaint::default(),
         };
         Scraper { options, inventory, flight: SingleFlight::new(), state: Mutex::new(state), read: AtomicBool::new(false) }
@@ -118,11 +121,14 @@ impl Scraper {
         self.flight.run(|| {
             // A panic between two assignments can only have left counts out: go on.
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::new(self.read_and_render(&mut state))
+            state.last_text = Arc::new(self.read_and_render(&mut state));
+            Arc::clone(&state.last_text)
         })
     }
 
     fn read_and_render(&self, state: &mut State) -> Vec<u8> {
+        // Nobody is still reading it, as a rule.
+        let memory = Arc::try_unwrap(std::mem::take(&mut state.last_text)).unwrap_or_default();
         let mut about = About { source: "save", ..About::default() };
         let begun = Instant::now();
         about.up = self.advance(state, &mut about);
@@ -138,9 +144,7 @@ impl Scraper {
         about.process = Process::read(&self.options.proc);
         let workload = |interface: &str| self.inventory.workload(interface);
         let view = View::new(totals, &workload, &about, about.up && !too_small, self.options.metric_names);
-        let text = metrics::render(&view, state.last_length);
-        state.last_length = text.len();
-        text
+        metrics::render(&view, memory)
     }
 
     fn about_datastore(&self, about: &mut About) {
@@ -177,7 +181,9 @@ impl Scraper {
         let deltas = state.ledger.advance(rulesets);
         let pipelines: Vec<Pipelines> = rulesets.iter().map(Pipelines::new).collect();
         self.refresh_names(state);
-        let labels = rulesets.iter().zip(&pipelines).map(|(r, p)| Labels::new(r, p, &state.names)).collect::<Vec<_>>();
+        state.names.forget_unused();
+        let mut label = |(ruleset, pipelines)| Labels::new(ruleset, pipelines, &state.chain_names, &mut state.names);
+        let labels: Vec<Labels> = rulesets.iter().zip(&pipelines).map(&mut label).collect();
         if labels.iter().any(|labels| labels.unnamed > 0) {
             self.inventory.want_policies();
         }
@@ -192,9 +198,9 @@ impl Scraper {
 
     fn refresh_names(&self, state: &mut State) {
         let version = self.inventory.policies_version();
-        if state.names_version != version {
-            state.names = ChainNames::new(&self.inventory.policies());
-            state.names_version = version;
+        if state.policies_version != version {
+            state.chain_names = ChainNames::new(&self.inventory.policies());
+            state.policies_version = version;
         }
     }
 }

@@ -195,13 +195,13 @@ impl GroupRead<'_> {
             for (label, packets) in labels.iter().zip(cells) {
                 let Some((policy, can)) = label else { continue };
                 if verdict == Verdict::Accept || (counts(member, verdict) && decides(*can, verdict)) {
-                    recorder.add(policy_item(member, policy, single(verdict, *can)), *packets);
+                    recorder.add(&policy_item(member, policy, single(verdict, *can)), *packets);
                 }
             }
             if let Some(group) = &group {
                 let item = policy_item(member, group, verdict);
                 match *rest > 0 || (deciding > 1 && counts(member, verdict)) {
-                    true => recorder.add(item, *rest),
+                    true => recorder.add(&item, *rest),
                     // From the first read on, when nothing was proven, it may hold what one policy did.
                     false => recorder.keep(&item),
                 }
@@ -221,7 +221,7 @@ fn policy_item(member: &Member, policy: &Arc<str>, verdict: Verdict) -> Item {
 
 fn record_refusals(recorder: &mut Recorder, member: &Member, verdict: Verdict, packets: u64) {
     if verdict == Verdict::Deny && counts(member, verdict) && packets > 0 {
-        recorder.add(Item::PolicyDrop { tier: Arc::clone(&member.tier) }, packets);
+        recorder.add(&Item::PolicyDrop { tier: Arc::clone(&member.tier) }, packets);
     }
 }
 

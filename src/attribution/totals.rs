@@ -48,6 +48,15 @@ pub enum Item {
     },
 }
 
+impl Item {
+    /// Makes a policy's item that of another verdict.
+    pub fn decided(&mut self, decided: Verdict) {
+        if let Item::Policy { verdict, .. } = self {
+            *verdict = decided;
+        }
+    }
+}
+
 /// One total.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Total {
@@ -140,10 +149,10 @@ pub struct Recorder<'a> {
 
 impl Recorder<'_> {
     /// Adds packets to a total, made if it is new. Adding none makes it visible.
-    pub fn add(&mut self, item: Item, packets: u64) {
+    pub fn add(&mut self, item: &Item, packets: u64) {
         let expected = *self.expected;
         let place = match self.totals.get(expected) {
-            Some(total) if total.item == item => expected,
+            Some(total) if total.item == *item => expected,
             _ => self.find(item),
         };
         let total = &mut self.totals[place];
@@ -159,9 +168,9 @@ impl Recorder<'_> {
         }
     }
 
-    fn find(&mut self, item: Item) -> usize {
-        self.totals.iter().position(|total| total.item == item).unwrap_or_else(|| {
-            self.totals.push(Total { item, packets: 0, seen: self.read });
+    fn find(&mut self, item: &Item) -> usize {
+        self.totals.iter().position(|total| total.item == *item).unwrap_or_else(|| {
+            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read });
             self.totals.len() - 1
         })
     }
@@ -182,12 +191,12 @@ mod tests {
         let interface: Arc<str> = "cali1".into();
         let item = || Item::Profile("kns.a".into());
         totals.begin_read();
-        totals.endpoint(&interface, Direction::Ingress).add(item(), 5);
+        totals.endpoint(&interface, Direction::Ingress).add(&item(), 5);
         assert_eq!(shown(&totals), [("cali1".into(), 5)]);
         totals.begin_read();
         assert_eq!(shown(&totals), []);
         totals.begin_read();
-        totals.endpoint(&interface, Direction::Ingress).add(item(), 1);
+        totals.endpoint(&interface, Direction::Ingress).add(&item(), 1);
         assert_eq!(shown(&totals), [("cali1".into(), 6)]);
     }
 
@@ -196,10 +205,10 @@ mod tests {
         let mut totals = Totals::default();
         let item = |policy: &str| Item::Policy { tier: "default".into(), policy: policy.into(), verdict: Verdict::Accept };
         totals.begin_read();
-        totals.endpoint(&"cali1".into(), Direction::Ingress).add(item("cali-pi-_x"), 5);
+        totals.endpoint(&"cali1".into(), Direction::Ingress).add(&item("cali-pi-_x"), 5);
         totals.rename_policy("cali-pi-_x", &"default.foo".into());
         totals.begin_read();
-        totals.endpoint(&"cali1".into(), Direction::Ingress).add(item("default.foo"), 2);
+        totals.endpoint(&"cali1".into(), Direction::Ingress).add(&item("default.foo"), 2);
         assert_eq!(shown(&totals), [("cali1".into(), 7)]);
     }
 
@@ -207,7 +216,7 @@ mod tests {
     fn what_stays_away_is_forgotten() {
         let mut totals = Totals::default();
         totals.begin_read();
-        totals.endpoint(&"cali1".into(), Direction::Ingress).add(Item::Established, 5);
+        totals.endpoint(&"cali1".into(), Direction::Ingress).add(&Item::Established, 5);
         for _ in 0..=REMEMBERED_READS {
             totals.begin_read();
         }

@@ -3,9 +3,16 @@
 
 use std::sync::Arc;
 
+use lazy_static::lazy_static;
+
 use super::phrases::Phrase;
 use super::{Direction, Marks, Roles};
 use crate::ruleset::{ChainId, CtState, Rule, RuleId, Ruleset, Verdict};
+
+lazy_static! {
+    /// The name of the only tier there was before 3.29.
+    static ref DEFAULT_TIER: Arc<str> = "default".into();
+}
 
 /// The chain of one endpoint in one direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +157,7 @@ impl Walk<'_, '_> {
             Some(Phrase::Encapsulation) if deny => self.drop(DropReason::Encapsulation, id),
             Some(Phrase::NoProfileMatched) if deny => self.no_profile(id),
             Some(Phrase::NoPolicyMatched) if deny => return self.end_of_tier(id),
-            Some(Phrase::StartOfPolicies) => self.start_of_tier(id, "default".into()),
+            Some(Phrase::StartOfPolicies) => self.start_of_tier(id, Arc::clone(&DEFAULT_TIER)),
             Some(Phrase::StartOfTier(name)) => self.start_of_tier(id, Arc::clone(name)),
             Some(Phrase::PolicyAccepted) => return self.policy_accepted(id),
             Some(Phrase::ProfileAccepted) => return self.profile_accepted(id),
@@ -228,7 +235,7 @@ impl Walk<'_, '_> {
         }
         if self.section != Section::Tier {
             // 3.28 begins its only tier without a word.
-            self.start_of_tier(id, "default".into());
+            self.start_of_tier(id, Arc::clone(&DEFAULT_TIER));
         }
         if let Some(tier) = self.pipeline.tiers.last_mut() {
             tier.targets.push(target);

@@ -1,9 +1,30 @@
 //! What metrics call the policies, profiles and groups of a table. Pure.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{ChainNames, Pipelines, PolicyName};
 use crate::ruleset::{ChainId, Ruleset};
+
+/// Names that stay the same objects from read to read, so that comparing them is comparing pointers.
+#[derive(Debug, Default)]
+pub struct Names(HashSet<Arc<str>>);
+
+impl Names {
+    fn get(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return Arc::clone(known);
+        }
+        let name = Arc::<str>::from(name);
+        self.0.insert(Arc::clone(&name));
+        name
+    }
+
+    /// Forgets the names that nobody uses any more.
+    pub fn forget_unused(&mut self) {
+        self.0.retain(|name| Arc::strong_count(name) > 1);
+    }
+}
 
 /// The labels of a table's chains.
 #[derive(Debug, Clone, Default)]
@@ -28,8 +49,8 @@ pub struct Label {
 
 impl Labels {
     /// Labels all policies, profiles and groups that endpoints use. What has no name of its own goes by its chain's.
-    pub fn new(ruleset: &Ruleset, pipelines: &Pipelines, chain_names: &ChainNames) -> Self {
-        let tiers = tiers(ruleset, pipelines);
+    pub fn new(ruleset: &Ruleset, pipelines: &Pipelines, chain_names: &ChainNames, names: &mut Names) -> Self {
+        let tiers = tiers(ruleset, pipelines, names);
         let used = |chain: ChainId| tiers[chain.0 as usize].as_ref();
         let nameless: Vec<ChainId> = pipelines
             .policies()
@@ -41,28 +62,28 @@ impl Labels {
         for policy in pipelines.policies() {
             let Some(tier) = used(policy.chain) else { continue };
             let found = nameless.iter().position(|id| *id == policy.chain).and_then(|i| resolved[i].clone());
-            labels.set(policy.chain, ruleset, policy.name.clone().or(found), tier);
+            labels.set(policy.chain, ruleset, policy.name.clone().or(found), tier, names);
         }
         for pipeline in &pipelines.endpoints {
             for profile in &pipeline.profiles {
-                labels.profile(profile.chain, ruleset, pipelines);
+                labels.profile(profile.chain, ruleset, pipelines, names);
             }
         }
-        labels.groups(pipelines, &tiers);
+        labels.groups(pipelines, &tiers, names);
         labels
     }
 
-    fn set(&mut self, chain: ChainId, ruleset: &Ruleset, name: Option<PolicyName>, tier: &Arc<str>) {
+    fn set(&mut self, chain: ChainId, ruleset: &Ruleset, name: Option<PolicyName>, tier: &Arc<str>, names: &mut Names) {
         let label = match &name {
-            Some(name) => name.label(tier).into(),
-            None => Arc::clone(&ruleset.chain(chain).name),
+            Some(name) => names.get(&name.label(tier)),
+            None => names.get(&ruleset.chain(chain).name),
         };
         let provisional = name.is_none();
         self.chains[chain.0 as usize] = Some(Label { label, tier: Arc::clone(tier), name, provisional });
     }
 
     /// A profile's name is in its comment, or in its chain's name if that was short enough.
-    fn profile(&mut self, chain: ChainId, ruleset: &Ruleset, pipelines: &Pipelines) {
+    fn profile(&mut self, chain: ChainId, ruleset: &Ruleset, pipelines: &Pipelines, names: &mut Names) {
         if self.chains[chain.0 as usize].is_some() {
             return;
         }
@@ -74,17 +95,17 @@ impl Labels {
             (None, Some(short)) if !short.starts_with('_') => short,
             _ => chain_name,
         };
-        self.chains[chain.0 as usize] = Some(Label { label: label.into(), tier: "".into(), name, provisional: false });
+        self.chains[chain.0 as usize] = Some(Label { label: names.get(label), tier: names.get(""), name, provisional: false });
     }
 
     /// A group goes by the names of its policies in the order of evaluation, joined by commas.
-    fn groups(&mut self, pipelines: &Pipelines, tiers: &[Option<Arc<str>>]) {
+    fn groups(&mut self, pipelines: &Pipelines, tiers: &[Option<Arc<str>>], names: &mut Names) {
         for (place, tier) in tiers.iter().enumerate() {
             let (Some(tier), Some(group)) = (tier, pipelines.group(ChainId(place as u32))) else { continue };
             let policies: Vec<&Label> = group.policies.iter().filter_map(|(_, policy)| self.get(*policy)).collect();
-            let label = policies.iter().map(|policy| &*policy.label).collect::<Vec<_>>().join(",").into();
+            let label = policies.iter().map(|policy| &*policy.label).collect::<Vec<_>>().join(",");
             let provisional = policies.iter().any(|policy| policy.provisional);
-            self.chains[place] = Some(Label { label, tier: Arc::clone(tier), name: None, provisional });
+            self.chains[place] = Some(Label { label: names.get(&label), tier: Arc::clone(tier), name: None, provisional });
         }
     }
 
@@ -100,7 +121,7 @@ impl Labels {
 }
 
 /// The tier that refers to each policy or group chain. A policy is in one tier only.
-fn tiers(ruleset: &Ruleset, pipelines: &Pipelines) -> Vec<Option<Arc<str>>> {
+fn tiers(ruleset: &Ruleset, pipelines: &Pipelines, names: &mut Names) -> Vec<Option<Arc<str>>> {
     let mut tiers: Vec<Option<Arc<str>>> = vec![None; ruleset.chains().len()];
     for tier in pipelines.endpoints.iter().flat_map(|pipeline| &pipeline.tiers) {
         for target in &tier.targets {
@@ -108,9 +129,10 @@ fn tiers(ruleset: &Ruleset, pipelines: &Pipelines) -> Vec<Option<Arc<str>>> {
             if tiers[place].is_some() {
                 continue;
             }
-            tiers[place] = Some(Arc::clone(&tier.name));
+            let name = names.get(&tier.name);
+            tiers[place] = Some(Arc::clone(&name));
             for (_, policy) in pipelines.group(target.chain).iter().flat_map(|group| &group.policies) {
-                tiers[policy.0 as usize] = Some(Arc::clone(&tier.name));
+                tiers[policy.0 as usize] = Some(Arc::clone(&name));
             }
         }
     }

@@ -57,18 +57,21 @@ fn no_policy_drops(metric: &mut Metric, all: &Totals, labels: &Labels, endpoints
 
 fn policies(metric: &mut Metric, all: &Totals, labels: &Labels, endpoints: &[&EndpointTotals], direction: Direction, wanted: Verdict) {
     let shown = endpoints.iter().flat_map(|endpoint| all.shown(endpoint, direction));
-    let mut policies: Vec<(&str, u64)> = shown
+    let mut policies: Vec<(&str, &str, u64)> = shown
         .filter_map(|total| match &total.item {
-            Item::Policy { policy, verdict, .. } if *verdict == wanted => Some((&**policy, total.packets)),
+            Item::Policy { policy, tier, verdict } if *verdict == wanted => Some((&**policy, &**tier, total.packets)),
             _ => None,
         })
         .collect();
-    policies.sort_unstable();
+    // Within one tier of one endpoint every policy has one total.
+    if endpoints.len() > 1 || policies.iter().any(|policy| policy.1 != policies[0].1) {
+        policies.sort_unstable();
+    }
     let mut escaped = String::new();
     for same in policies.chunk_by(|a, b| a.0 == b.0) {
         escaped.clear();
         escape(same[0].0, &mut escaped);
-        let packets = same.iter().fold(0u64, |sum, (_, packets)| sum.saturating_add(*packets));
+        let packets = same.iter().fold(0u64, |sum, (_, _, packets)| sum.saturating_add(*packets));
         metric.parts(&[labels.as_str(), ",policy=\"", &escaped, "\",type=\"", chain_type(direction), "\""], packets);
     }
 }

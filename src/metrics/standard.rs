@@ -1,9 +1,12 @@
 //! The metrics by today's conventions, under `calico_accountant_`.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use crate::attribution::{Item, Total, Verdict};
 use crate::felix::{Direction, DropReason};
 
-use super::text::{Labels, Metric, Text, escape};
+use super::text::{Labels, Metric, Text};
 use super::{Endpoint, View};
 
 /// An endpoint's base labels for each direction, escaped once.
@@ -30,8 +33,14 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     let help = "Packets opening a connection (conntrack state NEW) that a policy decided for a workload. \
                 Several policies joined by commas: one of them did, which one the kernel does not tell.";
     let mut metric = text.metric("calico_accountant_policy_packets_total", "counter", help);
-    let mut scratch = String::new();
-    each(&mut |base, total| policy(&mut metric, &mut scratch, base, total));
+    let mut suffixes = Suffixes::new();
+    each(&mut |base, total| {
+        if let Item::Policy { tier, policy, verdict } = &total.item {
+            let key = (Arc::as_ptr(tier), Arc::as_ptr(policy), *verdict);
+            let suffix = suffixes.entry(key).or_insert_with(|| policy_labels(tier, policy, *verdict));
+            metric.parts(&[base, suffix], total.packets);
+        }
+    });
 
     let help = "Packets opening a connection that no policy decided and a profile accepted.";
     let mut metric = text.metric("calico_accountant_profile_packets_total", "counter", help);
@@ -51,19 +60,18 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     workload_info(endpoints, text);
 }
 
-fn policy(metric: &mut Metric, scratch: &mut String, base: &str, total: &Total) {
-    let Item::Policy { tier, policy, verdict } = &total.item else { return };
+/// A policy's labels, which all its workloads share. By the place of its names, which stay where they are from read to read.
+type Suffixes = HashMap<(*const str, *const str, Verdict), String>;
+
+fn policy_labels(tier: &str, policy: &str, verdict: Verdict) -> String {
     let verdict = match verdict {
         Verdict::Accept => "accept",
         Verdict::Deny => "deny",
         Verdict::Pass => "pass",
         Verdict::DenyOrPass => "deny_or_pass",
     };
-    scratch.clear();
-    escape(policy, scratch);
-    scratch.push_str("\",tier=\"");
-    escape(tier, scratch);
-    metric.parts(&[base, ",policy=\"", scratch, "\",verdict=\"", verdict, "\""], total.packets);
+    let labels = Labels::default().with("policy", policy).with("tier", tier).with("verdict", verdict);
+    format!(",{}", labels.as_str())
 }
 
 fn profile(metric: &mut Metric, base: &str, total: &Total) {

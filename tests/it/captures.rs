@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use calico_accountant::attribution::{Attribution, Item, Table, Verdict};
-use calico_accountant::felix::{ChainNames, Direction, DropReason, Labels, Pipelines, PolicyName};
+use calico_accountant::felix::{ChainNames, Direction, DropReason, Labels, Names, Pipelines, PolicyName};
 use calico_accountant::iptables::text::Parser;
 use calico_accountant::ledger::Ledger;
 use calico_accountant::ruleset::{Backend, Family, Ruleset};
@@ -35,6 +35,7 @@ pub fn parse(text: &str, family: Family, backend: Backend) -> Ruleset {
 struct Pipeline {
     ledger: Ledger,
     attribution: Attribution,
+    names: Names,
     unrecognised: usize,
 }
 
@@ -43,8 +44,9 @@ impl Pipeline {
         let deltas = self.ledger.advance(rulesets);
         let pipelines: Vec<Pipelines> = rulesets.iter().map(Pipelines::new).collect();
         self.unrecognised = pipelines.iter().map(|p| p.unrecognised.len()).sum();
-        let names = ChainNames::default();
-        let labels: Vec<Labels> = rulesets.iter().zip(&pipelines).map(|(r, p)| Labels::new(r, p, &names)).collect();
+        let chain_names = ChainNames::default();
+        let mut label = |(ruleset, pipelines)| Labels::new(ruleset, pipelines, &chain_names, &mut self.names);
+        let labels: Vec<Labels> = rulesets.iter().zip(&pipelines).map(&mut label).collect();
         let tables: Vec<Table> = (0..rulesets.len())
             .map(|i| Table { ruleset: &rulesets[i], pipelines: &pipelines[i], deltas: &deltas[i], labels: &labels[i] })
             .collect();
