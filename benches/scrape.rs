@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use calico_accountant::attribution::{Attribution, Table};
 use calico_accountant::config::MetricNames;
-use calico_accountant::felix::{ChainNames, Labels, Names, Pipelines};
+use calico_accountant::felix::{Catalog, ChainNames, Labels, Names, Pipelines};
 use calico_accountant::inventory::Workload;
 use calico_accountant::iptables::text::Parser;
 use calico_accountant::ledger::Ledger;
@@ -63,7 +63,7 @@ fn stages(size: Size) {
     let text = table::table(size);
     let (mut ledger, mut attribution) = (Ledger::new(), Attribution::default());
     let (chain_names, mut names) = (ChainNames::default(), Names::default());
-    let about = About::default();
+    let (about, catalog) = (About::default(), Catalog::default());
     let mut times = [vec![], vec![], vec![], vec![]];
     let mut memory = Vec::new();
     for _ in 0..ROUNDS {
@@ -77,7 +77,7 @@ fn stages(size: Size) {
         let labels = Labels::new(&rulesets[0], &pipelines, &chain_names, &mut names);
         attribution.advance(&[Table { ruleset: &rulesets[0], pipelines: &pipelines, deltas: &deltas[0], labels: &labels }]);
         let attributed = Instant::now();
-        let view = View::new(attribution.totals(), &workload, &about, true, MetricNames::All);
+        let view = View::new((&attribution, &catalog), &workload, &about, true, MetricNames::All);
         memory = metrics::render(&view, memory);
         let rendered = Instant::now();
         for (times, took) in times.iter_mut().zip([parsed - begun, attributed - parsed, rendered - attributed, rendered - begun]) {
