@@ -28,11 +28,23 @@ pub struct Pipeline {
     /// Accepts what belongs to a connection that is known.
     pub established: Option<RuleId>,
     /// Rules that refuse packets whatever the policies say.
-    pub drops: Vec<(DropReason, RuleId)>,
+    pub drops: Vec<DropRule>,
     /// Tiers in the order of evaluation.
     pub tiers: Vec<Tier>,
     /// Profiles in order: the jump, where it leads, and the return of what it accepted.
     pub profiles: Vec<Target>,
+}
+
+/// A rule that refuses packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DropRule {
+    /// Why.
+    pub reason: DropReason,
+    /// The rule.
+    pub rule: RuleId,
+    /// Empty if the rule counts what it refuses. A limit of Calico's own nftables tables counts all packets that reach it: then these
+    /// rules together count the ones that it let through.
+    pub let_through: Vec<RuleId>,
 }
 
 /// Why a packet was refused, other than by a policy.
@@ -197,7 +209,24 @@ impl Walk<'_, '_> {
     }
 
     fn drop(&mut self, reason: DropReason, id: RuleId) {
-        self.pipeline.drops.push((reason, id));
+        let let_through = if self.context.ruleset.rule(id).counts_before_match { self.let_through(id) } else { vec![] };
+        self.pipeline.drops.push(DropRule { reason, rule: id, let_through });
+    }
+
+    /// The rules behind `id` that end the way of some packets, up to the first one that counts all that are left.
+    fn let_through(&self, id: RuleId) -> Vec<RuleId> {
+        let mut rules = Vec::new();
+        for next in self.context.ruleset.chain(self.pipeline.chain).rule_ids().filter(|next| *next > id) {
+            let rule = self.context.ruleset.rule(next);
+            let counts_all = rule.is_unconditional() || rule.counts_before_match;
+            if counts_all || rule.verdict.is_deny() || matches!(rule.verdict, Verdict::Accept | Verdict::Return) {
+                rules.push(next);
+            }
+            if counts_all {
+                break;
+            }
+        }
+        rules
     }
 
     fn no_profile(&mut self, id: RuleId) {
