@@ -209,24 +209,32 @@ impl Walk<'_, '_> {
     }
 
     fn drop(&mut self, reason: DropReason, id: RuleId) {
-        let let_through = if self.context.ruleset.rule(id).counts_before_match { self.let_through(id) } else { vec![] };
-        self.pipeline.drops.push(DropRule { reason, rule: id, let_through });
+        let let_through = match self.context.ruleset.rule(id).counts_before_match {
+            true => self.let_through(reason, id),
+            false => Some(vec![]),
+        };
+        // Where nothing tells what the rule let through, nothing is said of what it refused.
+        self.pipeline.drops.extend(let_through.map(|let_through| DropRule { reason, rule: id, let_through }));
     }
 
-    /// The rules behind `id` that end the way of some packets, up to the first one that counts all that are left.
-    fn let_through(&self, id: RuleId) -> Vec<RuleId> {
+    /// The rules behind `id` that end the way of some packets, up to the first one that counts all that are left. A limit on connections
+    /// looks at TCP alone and spoils the sum: then neither it nor the rate limit before it can be told.
+    fn let_through(&self, reason: DropReason, id: RuleId) -> Option<Vec<RuleId>> {
         let mut rules = Vec::new();
         for next in self.context.ruleset.chain(self.pipeline.chain).rule_ids().filter(|next| *next > id) {
             let rule = self.context.ruleset.rule(next);
-            let counts_all = rule.is_unconditional() || rule.counts_before_match;
-            if counts_all || rule.verdict.is_deny() || matches!(rule.verdict, Verdict::Accept | Verdict::Return) {
+            if rule.counts_before_match || reason != DropReason::RateLimit {
+                return None;
+            }
+            let ends = rule.verdict.is_deny() || matches!(rule.verdict, Verdict::Accept | Verdict::Return);
+            if ends || rule.is_unconditional() {
                 rules.push(next);
             }
-            if counts_all {
-                break;
+            if rule.is_unconditional() {
+                return Some(rules);
             }
         }
-        rules
+        None
     }
 
     fn no_profile(&mut self, id: RuleId) {
