@@ -32,15 +32,17 @@ pub fn parse(text: &str, family: Family, backend: Backend) -> Ruleset {
 
 /// The exporter without its edges: text in, totals out.
 #[derive(Default)]
-struct Pipeline {
+pub struct Pipeline {
     ledger: Ledger,
     attribution: Attribution,
     names: Names,
-    unrecognised: usize,
+    /// Rules of the last read that were not understood.
+    pub unrecognised: usize,
 }
 
 impl Pipeline {
-    fn read(&mut self, rulesets: &[Ruleset]) {
+    /// Takes in the tables of one read.
+    pub fn read(&mut self, rulesets: &[Ruleset]) {
         let deltas = self.ledger.advance(rulesets);
         let pipelines: Vec<Pipelines> = rulesets.iter().map(Pipelines::new).collect();
         self.unrecognised = pipelines.iter().map(|p| p.unrecognised.len()).sum();
@@ -54,7 +56,7 @@ impl Pipeline {
     }
 
     /// Every shown total, under a readable key.
-    fn totals(&self) -> BTreeMap<Key, u64> {
+    pub fn totals(&self) -> BTreeMap<Key, u64> {
         let totals = self.attribution.totals();
         let mut all = BTreeMap::new();
         for (interface, endpoint) in totals.endpoints() {
@@ -69,7 +71,8 @@ impl Pipeline {
     }
 }
 
-type Key = (String, &'static str, String);
+/// Interface, direction, item.
+pub type Key = (String, &'static str, String);
 
 fn key(item: &Item) -> String {
     match item {

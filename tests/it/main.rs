@@ -12,4 +12,5 @@ mod http;
 mod kernel;
 mod program;
 mod server;
+mod simulation;
 mod support;
