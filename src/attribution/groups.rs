@@ -132,7 +132,7 @@ impl GroupRead<'_> {
             let least = deltas.packets(accepted);
             return Margin { least, most: deltas.since_last_read(accepted).map(|_| least) };
         }
-        if !may_count(member.split, verdict) {
+        if !may_count(member.split, verdict) && !self.view.can(self.group.chain).changed {
             return Margin::exact(0);
         }
         let Some(difference) = member.decided.of(verdict) else {
@@ -150,7 +150,7 @@ impl GroupRead<'_> {
         let chain = self.group.policies[index].1;
         let Some(policy) = self.view.table.pipelines.policy(chain) else { return Margin::default() };
         let counted = self.counted(policy, verdict);
-        if self.view.references(chain) <= 1 || counted == Margin::exact(0) {
+        if counted == Margin::exact(0) || (self.view.references(chain) <= 1 && self.view.is_steady(chain) && self.users_are_known()) {
             return counted;
         }
         let Some(stayed) = self.stayed(index) else { return Margin { least: 0, ..counted } };
@@ -158,6 +158,11 @@ impl GroupRead<'_> {
         let elsewhere = all.iter().try_fold(0u64, |sum, margin| Some(sum + margin.most?)).zip(counted.most).map(|(all, own)| all - own);
         let least = elsewhere.map_or(0, |others| stayed.saturating_sub(others));
         Margin { least, most: Some(counted.most.map_or(stayed, |most| most.min(stayed))) }
+    }
+
+    /// Whether the members, and nobody else, used the group since the last read.
+    fn users_are_known(&self) -> bool {
+        self.view.is_steady(self.group.chain) && self.view.references(self.group.chain) as usize == self.members.len()
     }
 
     fn counted(&self, policy: &PolicyChain, verdict: Verdict) -> Margin {
@@ -174,7 +179,7 @@ impl GroupRead<'_> {
 
     /// Packets that went to the policy at `index` and not on to the next one.
     fn stayed(&self, index: usize) -> Option<u64> {
-        if self.group.opaque {
+        if self.group.opaque || !self.users_are_known() {
             return None;
         }
         let deltas = self.view.table.deltas;
