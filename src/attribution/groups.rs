@@ -97,8 +97,9 @@ impl GroupRead<'_> {
         let in_step = self.in_step(state);
         for verdict in [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
             if self.members.iter().any(|member| counts(member, verdict)) {
-                let margins = self.margins(verdict, in_step, &mut state.behind[verdict as usize]);
-                let credits = credit(&margins, &mut state.carries[verdict as usize]);
+                let carry = &mut state.carries[verdict as usize];
+                let margins = self.margins(verdict, in_step, &mut state.behind[verdict as usize], carry);
+                let credits = credit(&margins, carry);
                 self.record(verdict, &credits, totals);
             }
         }
@@ -118,11 +119,20 @@ impl GroupRead<'_> {
         before == 0 && state.entries_ahead == 0
     }
 
-    fn margins(&self, verdict: Verdict, in_step: bool, behind: &mut Vec<i64>) -> Margins {
+    fn margins(&self, verdict: Verdict, in_step: bool, behind: &mut Vec<i64>, carry: &mut Carry) -> Margins {
         behind.resize(self.members.len(), 0);
-        let rows = self.members.iter().zip(behind).map(|(member, behind)| self.row(member, verdict, behind)).collect();
+        let rows = self.members.iter().zip(behind.iter_mut()).map(|(member, behind)| self.row(member, verdict, behind)).collect();
+        for (row, behind) in behind.iter_mut().enumerate() {
+            let withdrawn = carry.withdraw(row, behind.unsigned_abs());
+            *behind += i64::try_from(withdrawn).unwrap_or(0);
+        }
         let columns = (0..self.group.policies.len()).map(|index| self.column(index, verdict)).collect();
-        Margins { rows, columns, in_step }
+        // Accepts are counted as they are; a difference of zero can be a packet on its way at the last read and another one now.
+        Margins { rows, columns, in_step, quiet: verdict == Verdict::Accept || self.nothing_entered() }
+    }
+
+    fn nothing_entered(&self) -> bool {
+        self.members.iter().all(|member| self.view.table.deltas.since_last_read(member.jump) == Some(0))
     }
 
     fn row(&self, member: &Member, verdict: Verdict, behind: &mut i64) -> Margin {

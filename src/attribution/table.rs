@@ -164,12 +164,13 @@ impl<'a> TableView<'a> {
 
     /// What the policy's, or the group's policies', own rules refused and passed on since the last read.
     pub fn own(&self, chain: ChainId) -> Decided {
-        if !self.is_steady(chain) {
+        let group = self.table.pipelines.group(chain).into_iter().flat_map(|group| &group.policies).map(|(_, policy)| *policy);
+        let chains: Vec<ChainId> = std::iter::once(chain).chain(group).collect();
+        if !chains.iter().all(|chain| self.is_steady(*chain)) {
             return Decided::default();
         }
         let sum = |decision| {
-            let group = self.table.pipelines.group(chain).into_iter().flat_map(|group| &group.policies).map(|(_, policy)| *policy);
-            let policies = std::iter::once(chain).chain(group).filter_map(|chain| self.table.pipelines.policy(chain));
+            let policies = chains.iter().filter_map(|chain| self.table.pipelines.policy(*chain));
             policies.map(|policy| self.margin(policy, decision).most.and_then(|most| i64::try_from(most).ok())).sum::<Option<i64>>()
         };
         Decided { deny: sum(Decision::Deny), pass: sum(Decision::Pass), deny_or_pass: None }

@@ -34,7 +34,7 @@ fn for_all_seeds(runs: u64, mut simulate: impl FnMut(Random) -> Result<(), Strin
     assert!(failures.is_empty(), "{} runs failed, first:\n{}", failures.len(), failures[..failures.len().min(8)].join("\n"));
 }
 
-fn setting(random: &mut Random, torn: bool, rewrites: bool) -> Setting {
+fn setting(random: &mut Random, torn: usize, rewrites: bool) -> Setting {
     let backend = *random.pick(&[Backend::Legacy, Backend::Nft]);
     let families = random.pick(&[&[Family::V4][..], &[Family::V4], &[Family::V6], &Family::ALL]).to_vec();
     Setting { era: *random.pick(&Era::ALL), backend, order: Order::Sorted, families, torn, rewrites }
@@ -96,7 +96,7 @@ fn shown(exporter: &Pipeline) -> Shown {
 #[test]
 fn text_and_builder_agree() {
     for_all_seeds(20, |mut random| {
-        let setting = setting(&mut random, false, false);
+        let setting = setting(&mut random, 0, false);
         let mut world = World::new(&setting, random);
         world.burst();
         let rulesets = world.read();
@@ -172,20 +172,20 @@ fn conserved(world: &World, observer: &Observer, _start: &Truth) -> Result<(), S
 
 #[test]
 fn whole_reads_of_unchanged_rules() {
-    for_all_seeds(300, |mut random| simulate(&setting(&mut random, false, false), random, 6));
+    for_all_seeds(300, |mut random| simulate(&setting(&mut random, 0, false), random, 6));
 }
 
 #[test]
 fn whole_reads_with_rewrites() {
-    for_all_seeds(300, |mut random| simulate(&setting(&mut random, false, true), random, 10));
+    for_all_seeds(300, |mut random| simulate(&setting(&mut random, 0, true), random, 10));
 }
 
 #[test]
 fn torn_reads_of_unchanged_rules() {
-    for_all_seeds(300, |mut random| simulate(&setting(&mut random, true, false), random, 8));
+    for_all_seeds(300, |mut random| simulate(&setting(&mut random, 1, false), random, 8));
 }
 
 #[test]
 fn torn_reads_with_rewrites() {
-    for_all_seeds(300, |mut random| simulate(&setting(&mut random, true, true), random, 10));
+    for_all_seeds(300, |mut random| simulate(&setting(&mut random, 1, true), random, 10));
 }

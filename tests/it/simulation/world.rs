@@ -19,8 +19,8 @@ pub struct Setting {
     pub backend: Backend,
     pub order: Order,
     pub families: Vec<Family>,
-    /// Whether packets go by while a read takes place.
-    pub torn: bool,
+    /// How many packets set out while a table is read.
+    pub torn: usize,
     /// Whether Felix rewrites rules.
     pub rewrites: bool,
 }
@@ -31,7 +31,7 @@ pub struct World {
     pub tables: Vec<Table>,
     pub random: Random,
     serial: u32,
-    torn: bool,
+    torn: usize,
     /// Packets that are on their way, by table.
     in_flight: Vec<Vec<Packet>>,
     /// Of packets that have arrived.
@@ -40,8 +40,6 @@ pub struct World {
 
 /// At most so many packets are on their way at once: one per CPU.
 const CPUS: usize = 3;
-/// At most so many packets set out while a table is read.
-const MEANWHILE: usize = 8;
 
 impl World {
     /// A node with random workloads and policies.
@@ -123,7 +121,7 @@ impl World {
     /// Reads all tables; packets overtake the read if the setting says so.
     pub fn read(&mut self) -> Vec<Ruleset> {
         let torn = self.torn;
-        (0..self.tables.len()).map(|place| if torn { self.read_torn(place) } else { self.tables[place].read(|_| {}) }).collect()
+        (0..self.tables.len()).map(|place| if torn > 0 { self.read_torn(place) } else { self.tables[place].read(|_| {}) }).collect()
     }
 
     /// Reads all tables while nothing moves.
@@ -138,7 +136,7 @@ impl World {
             random: &mut self.random,
             in_flight: std::mem::take(&mut self.in_flight[place]),
             arrived: vec![],
-            left: MEANWHILE,
+            left: self.torn,
         };
         let ruleset = self.tables[place].read(|table| tear.move_on(table));
         let Tear { in_flight, arrived, .. } = tear;
