@@ -96,7 +96,8 @@ impl Ledger {
     }
 
     fn advance_table(&mut self, ruleset: &Ruleset, first_sight: FirstSight) -> Deltas {
-        let mut deltas = Deltas { packets: vec![0; ruleset.rule_count()], ages: vec![Age::Unknown; ruleset.rule_count()], unchanged: vec![] };
+        let mut deltas =
+            Deltas { packets: vec![0; ruleset.rule_count()], ages: vec![Age::Unknown; ruleset.rule_count()], unchanged: vec![] };
         let last = self.tables.get(&place_of(ruleset));
         for chain in ruleset.chains() {
             let unchanged = match (last.map(|table| table.get(&chain.name)), first_sight) {

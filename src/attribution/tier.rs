@@ -225,7 +225,8 @@ mod tests {
     }
 
     fn decide(tier: &Tier, can: &[Can], packets: &[u64]) -> Vec<(Option<i64>, Option<i64>, Option<i64>)> {
-        let decided = decided(tier, can, &splits(tier, can), &deltas(packets), |_| Decided { deny: Some(6), pass: Some(1), deny_or_pass: None });
+        let decided =
+            decided(tier, can, &splits(tier, can), &deltas(packets), |_| Decided { deny: Some(6), pass: Some(1), deny_or_pass: None });
         decided.iter().map(|d| (d.deny, d.pass, d.deny_or_pass)).collect()
     }
 

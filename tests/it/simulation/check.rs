@@ -26,12 +26,8 @@ pub struct Checker {
 }
 
 /// Verdicts that are credited together, and what of the truth they are.
-const CLASSES: [(&[&str], &[&str]); 4] = [
-    (&["Accept"], &["Accept"]),
-    (&["Deny"], &["Deny"]),
-    (&["Pass"], &["Pass"]),
-    (&["Deny", "Pass", "DenyOrPass"], &["Deny", "Pass"]),
-];
+const CLASSES: [(&[&str], &[&str]); 4] =
+    [(&["Accept"], &["Accept"]), (&["Deny"], &["Deny"]), (&["Pass"], &["Pass"]), (&["Deny", "Pass", "DenyOrPass"], &["Deny", "Pass"])];
 
 pub fn get(map: &BTreeMap<Key, u64>, interface: &Arc<str>, direction: Direction, item: &str) -> u64 {
     map.get(&(Arc::clone(interface), direction, Arc::from(item))).copied().unwrap_or(0)
@@ -79,7 +75,8 @@ impl Checker {
     pub fn check_bounds(&self, shown: &Shown, truth: &Truth) -> Result<(), String> {
         let endpoints: BTreeSet<(&Arc<str>, Direction)> = shown.keys().map(|(interface, direction, _)| (interface, *direction)).collect();
         for (interface, direction) in endpoints {
-            let here: Vec<(&str, u64)> = shown.iter().filter(|(k, _)| k.0 == *interface && k.1 == direction).map(|(k, n)| (&*k.2, *n)).collect();
+            let here: Vec<(&str, u64)> =
+                shown.iter().filter(|(k, _)| k.0 == *interface && k.1 == direction).map(|(k, n)| (&*k.2, *n)).collect();
             let endpoint = Endpoint { checker: self, interface, direction, truth, shown: here };
             endpoint.check_policies()?;
             endpoint.check_others()?;
@@ -119,12 +116,10 @@ impl Endpoint<'_> {
     /// groups with all their members, and for groups that were changed and share members.
     fn check_policies(&self) -> Result<(), String> {
         for (credited_as, verdicts) in CLASSES {
-            let policies = |item: &'_ str| item.split_once(' ').filter(|(verdict, _)| credited_as.contains(verdict)).map(|(_, p)| p.to_owned());
-            let items: Vec<(BTreeSet<String>, u64)> = self
-                .shown
-                .iter()
-                .filter_map(|(item, n)| Some((policies(item)?.split(',').map(str::to_owned).collect(), *n)))
-                .collect();
+            let policies =
+                |item: &'_ str| item.split_once(' ').filter(|(verdict, _)| credited_as.contains(verdict)).map(|(_, p)| p.to_owned());
+            let items: Vec<(BTreeSet<String>, u64)> =
+                self.shown.iter().filter_map(|(item, n)| Some((policies(item)?.split(',').map(str::to_owned).collect(), *n))).collect();
             let sets: BTreeSet<&BTreeSet<String>> = items.iter().map(|(set, _)| set).collect();
             for set in sets {
                 let credited: u64 = items.iter().filter(|(other, _)| other.is_subset(set)).map(|(_, n)| n).sum();

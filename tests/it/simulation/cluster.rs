@@ -1,8 +1,8 @@
 //! A cluster as Calico's users want it → the chains that Felix makes of it. Upstream: `felix/rules/endpoints.go`,
 //! `felix/rules/policy.go`, `endpoint_mgr.go`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -124,7 +124,8 @@ impl Cluster {
     pub fn shape(&self, workload: &Workload, direction: Direction) -> Vec<TierShape> {
         let mut shapes = Vec::new();
         for (place, tier) in self.tiers.iter().enumerate() {
-            let applies = |p: &&Policy| p.tier == place && workload.selectors & (1 << p.selector) != 0 && p.rules[direction as usize].is_some();
+            let applies =
+                |p: &&Policy| p.tier == place && workload.selectors & (1 << p.selector) != 0 && p.rules[direction as usize].is_some();
             let all: Vec<&Policy> = self.policies.iter().filter(applies).collect();
             if all.is_empty() {
                 continue;

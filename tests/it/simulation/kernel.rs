@@ -233,7 +233,8 @@ impl Table {
     /// As `iptables-save -c` prints it.
     pub fn text(&self) -> String {
         let declared = self.chains.iter().map(|chain| format!(":{} - [0:0]\n", chain.name)).collect::<String>();
-        let rules = self.rules().map(|(chain, rule)| format!("[{}:{}] -A {}{}\n", rule.packets, rule.packets * 60, chain.name, rule.text()));
+        let rules =
+            self.rules().map(|(chain, rule)| format!("[{}:{}] -A {}{}\n", rule.packets, rule.packets * 60, chain.name, rule.text()));
         format!("*filter\n{declared}{}COMMIT\n", rules.collect::<String>())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use calico_accountant::felix::Direction;
 use calico_accountant::ruleset::{Backend, Family, Ruleset};
 
-use super::cluster::{Cluster, Designer, Era, Workload, endpoint_chain};
+use super::cluster::{Cluster, Designer, Era, Group, Workload, endpoint_chain};
 use super::kernel::{Key, Kind, Order, Packet, Table};
 use super::random::Random;
 
@@ -104,6 +104,16 @@ impl World {
                 add(&mut self.arrived, &packet.decided);
             }
         }
+    }
+
+    /// Every policy and group that an endpoint goes through, with the tier.
+    pub fn targets(&self) -> impl Iterator<Item = (&Workload, Direction, String, Group)> {
+        let endpoints = self.cluster.workloads.iter().flat_map(|workload| Direction::ALL.map(|direction| (workload, direction)));
+        endpoints.flat_map(|(workload, direction)| {
+            let tiers = self.cluster.shape(workload, direction).into_iter();
+            let named = tiers.flat_map(|tier| tier.targets.into_iter().map(move |target| (tier.name.clone(), target)));
+            named.map(move |(tier, target)| (workload, direction, tier, target)).collect::<Vec<_>>()
+        })
     }
 
     /// What has become of the packets that have arrived.
