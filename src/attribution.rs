@@ -24,7 +24,7 @@ use crate::ledger::Deltas;
 use crate::ruleset::{ChainId, Ruleset, TableId};
 use direct::{Source, Waiting};
 use groups::{Groups, Member};
-use table::{Leftovers, TableView};
+use table::{Leftovers, TableView, Users};
 use tier::{Can, Decided, Split, refusals_are_known};
 use totals::Recorder;
 
@@ -52,6 +52,7 @@ pub struct Attribution {
     node: NodeTotals,
     waiting: Waiting,
     leftovers: Leftovers,
+    users: Users,
     groups: Groups,
     /// Labels that stood in for a policy's name at the last read, by table and chain.
     provisional: HashMap<(TableId, Arc<str>), Arc<str>>,
@@ -63,14 +64,15 @@ impl Attribution {
         self.rename(tables);
         self.totals.begin_read();
         let mut leftovers = std::mem::take(&mut self.leftovers);
+        let users = std::mem::take(&mut self.users);
         for table in tables {
-            let view = TableView::new(*table, &mut leftovers);
+            let view = TableView::new(*table, &mut leftovers, &users);
             let mut walk = Walk { view, waiting: &mut self.waiting, groups: &mut self.groups };
             for pipeline in &table.pipelines.endpoints {
                 walk.pipeline(pipeline, &mut self.totals.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction));
             }
             walk.groups.credit(&walk.view, &mut self.totals);
-            walk.view.leave(&mut self.leftovers);
+            walk.view.leave(&mut self.leftovers, &mut self.users);
         }
         self.node.advance(tables);
         self.groups.end_read();
@@ -137,7 +139,7 @@ impl Walk<'_, '_> {
         let deltas = self.view.table.deltas;
         let can: Vec<_> = tier.targets.iter().map(|target| self.view.can(target.chain)).collect();
         let splits = tier::splits(tier, &can);
-        let decided = tier::decided(tier, &splits, deltas, |target| self.view.own(target.chain));
+        let decided = tier::decided(tier, &can, &splits, deltas, |target| self.view.own(target.chain));
         let mut refused = 0;
         for ((index, target), (split, decided)) in tier.targets.iter().enumerate().zip(splits.iter().zip(&decided)) {
             match self.view.table.pipelines.group(target.chain) {

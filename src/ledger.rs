@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::ruleset::{Backend, Chain, Family, RuleHash, RuleId, Ruleset};
+use crate::ruleset::{Backend, Chain, ChainId, Family, RuleHash, RuleId, Ruleset};
 
 /// What the ledger knows of a rule's age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +24,15 @@ enum Age {
 pub struct Deltas {
     packets: Vec<u64>,
     ages: Vec<Age>,
+    unchanged: Vec<bool>,
 }
 
 impl Deltas {
+    /// Whether the chain holds the rules that it held at the last read, and they have counted on.
+    pub fn unchanged(&self, chain: ChainId) -> bool {
+        self.unchanged[chain.0 as usize]
+    }
+
     /// Packets since the last read; from the first read on, all that the kernel still knows of. A lower bound where the rule
     /// was rewritten meanwhile.
     pub fn packets(&self, rule: RuleId) -> u64 {
@@ -90,15 +96,20 @@ impl Ledger {
     }
 
     fn advance_table(&mut self, ruleset: &Ruleset, first_sight: FirstSight) -> Deltas {
-        let mut deltas = Deltas { packets: vec![0; ruleset.rule_count()], ages: vec![Age::Unknown; ruleset.rule_count()] };
+        let mut deltas =
+            Deltas { packets: vec![0; ruleset.rule_count()], ages: vec![Age::Unknown; ruleset.rule_count()], unchanged: vec![] };
         let last = self.tables.get(&place_of(ruleset));
         for chain in ruleset.chains() {
-            match (last.map(|table| table.get(&chain.name)), first_sight) {
+            let unchanged = match (last.map(|table| table.get(&chain.name)), first_sight) {
                 (Some(Some(before)), _) => compare(ruleset, chain, before, &mut deltas),
                 // A chain that has appeared since the last read was empty then.
-                (Some(None), _) | (None, FirstSight::Count) => count_all(ruleset, chain, &mut deltas),
-                (None, FirstSight::Baseline) => {}
-            }
+                (Some(None), _) | (None, FirstSight::Count) => {
+                    count_all(ruleset, chain, &mut deltas);
+                    false
+                }
+                (None, FirstSight::Baseline) => false,
+            };
+            deltas.unchanged.push(unchanged);
         }
         self.take_over(ruleset);
         deltas
@@ -127,18 +138,21 @@ fn count_all(ruleset: &Ruleset, chain: &Chain, deltas: &mut Deltas) {
     }
 }
 
-/// Compares a chain with what it was at the last read.
-fn compare(ruleset: &Ruleset, chain: &Chain, before: &[(RuleHash, u64)], deltas: &mut Deltas) {
+/// Compares a chain with what it was at the last read; whether it is the same and was not flushed.
+fn compare(ruleset: &Ruleset, chain: &Chain, before: &[(RuleHash, u64)], deltas: &mut Deltas) -> bool {
     let same_rules = chain.rules.len() == before.len()
         && chain.rule_ids().zip(before).all(|(id, (hash, _))| !hash.is_none() && ruleset.rule(id).hash == *hash);
     match same_rules {
         true => compare_unchanged(ruleset, chain, before, deltas),
-        false => compare_rewritten(ruleset, chain, before, deltas),
+        false => {
+            compare_rewritten(ruleset, chain, before, deltas);
+            false
+        }
     }
 }
 
 /// No rule has come or gone. If one counts less than before, the chain was flushed and written again.
-fn compare_unchanged(ruleset: &Ruleset, chain: &Chain, before: &[(RuleHash, u64)], deltas: &mut Deltas) {
+fn compare_unchanged(ruleset: &Ruleset, chain: &Chain, before: &[(RuleHash, u64)], deltas: &mut Deltas) -> bool {
     let mut flushed = false;
     for (id, &(_, last)) in chain.rule_ids().zip(before) {
         let now = ruleset.packets(id);
@@ -153,6 +167,7 @@ fn compare_unchanged(ruleset: &Ruleset, chain: &Chain, before: &[(RuleHash, u64)
             count_all(ruleset, chain, deltas);
         }
     }
+    !flushed
 }
 
 /// Rules have come or gone.
@@ -246,6 +261,15 @@ mod tests {
         let both = table(Backend::Legacy, &[("c", &[("a", 1)]), ("d", &[("b", 4)])]);
         let deltas = &ledger.advance(&both)[0];
         assert_eq!((deltas.packets(RuleId(1)), deltas.since_last_read(RuleId(1))), (4, None));
+    }
+
+    #[test]
+    fn a_chain_that_lost_its_last_rule_is_changed_although_all_others_counted_on() {
+        let mut ledger = Ledger::new();
+        ledger.advance(&table(Backend::Legacy, &[("c", &[("a", 1), ("b", 1)]), ("d", &[("e", 4)])]));
+        let deltas = &ledger.advance(&table(Backend::Legacy, &[("c", &[("a", 2)]), ("d", &[("e", 5)])]))[0];
+        assert_eq!(deltas.since_last_read(RuleId(0)), Some(1));
+        assert_eq!((deltas.unchanged(ChainId(0)), deltas.unchanged(ChainId(1))), (false, true));
     }
 
     #[test]

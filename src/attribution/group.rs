@@ -49,6 +49,8 @@ pub struct Margins {
     /// Whether other counters show that the group was in step at both reads. Needed where a margin is not known exactly, for
     /// then the sums cannot show it.
     pub in_step: bool,
+    /// Whether other counters show that nothing went through the group.
+    pub quiet: bool,
 }
 
 /// Rows and columns that were not in step at the last read.
@@ -60,6 +62,17 @@ pub struct Carry {
     rows: Vec<u64>,
     /// Per policy: packets of its column whose row may not have come yet.
     columns: Vec<u64>,
+}
+
+impl Carry {
+    /// Takes packets back that a row had too many, as far as they were kept back. Returns how many.
+    pub fn withdraw(&mut self, row: usize, packets: u64) -> u64 {
+        let Some(kept) = self.rows.get_mut(row) else { return 0 };
+        let withdrawn = packets.min(*kept);
+        *kept -= withdrawn;
+        self.ahead -= signed(withdrawn);
+        withdrawn
+    }
 }
 
 /// What is credited for one interval.
@@ -79,7 +92,7 @@ pub fn credit(margins: &Margins, carry: &mut Carry) -> Credits {
     let columns: Option<i64> = margins.columns.iter().map(|column| column.known()).sum();
     let ahead = match rows.zip(columns) {
         // Nothing has moved for a whole interval: then nothing is on its way either.
-        Some((0, 0)) => Some(0),
+        Some((0, 0)) if margins.quiet => Some(0),
         Some((rows, columns)) => Some(carry.ahead + rows - columns),
         None => margins.in_step.then_some(0),
     };
@@ -180,7 +193,7 @@ mod tests {
 
     fn margins(rows: &[u64], columns: &[u64]) -> Margins {
         let exact = |packets: &[u64]| packets.iter().map(|&p| Margin::exact(p)).collect();
-        Margins { rows: exact(rows), columns: exact(columns), in_step: false }
+        Margins { rows: exact(rows), columns: exact(columns), in_step: false, quiet: rows.iter().all(|&row| row == 0) }
     }
 
     fn once(rows: &[u64], columns: &[u64]) -> (Vec<Vec<u64>>, Vec<u64>) {
@@ -224,6 +237,18 @@ mod tests {
         let quiet = credit(&margins(&[0, 0], &[0, 0]), &mut carry);
         assert_eq!((quiet.cells, quiet.group), (vec![vec![0, 0], vec![0, 0]], vec![1, 1]));
         assert_eq!(credit(&margins(&[7, 0], &[3, 4]), &mut carry).cells, vec![vec![3, 4], vec![0, 0]]);
+    }
+
+    #[test]
+    fn what_a_row_had_too_many_is_taken_back() {
+        let mut carry = Carry::default();
+        // A packet of A was on its way while its counters were read. It looked refused, but was not.
+        let first = credit(&margins(&[1, 0], &[0, 0]), &mut carry);
+        assert_eq!((first.cells, first.group), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
+        assert_eq!(carry.withdraw(0, 3), 1);
+        let second = credit(&margins(&[0, 0], &[0, 0]), &mut carry);
+        assert_eq!((second.cells, second.group), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
+        assert_eq!(carry.ahead, 0);
     }
 
     #[test]

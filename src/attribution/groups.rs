@@ -101,8 +101,9 @@ impl GroupRead<'_> {
         let in_step = self.in_step(state);
         for verdict in [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
             if self.members.iter().any(|member| counts(member, verdict)) {
-                let margins = self.margins(verdict, in_step, &mut state.behind[verdict as usize]);
-                let credits = credit(&margins, &mut state.carries[verdict as usize]);
+                let carry = &mut state.carries[verdict as usize];
+                let margins = self.margins(verdict, in_step, &mut state.behind[verdict as usize], carry);
+                let credits = credit(&margins, carry);
                 self.record(verdict, &credits, totals);
             }
         }
@@ -122,11 +123,20 @@ impl GroupRead<'_> {
         before == 0 && state.entries_ahead == 0
     }
 
-    fn margins(&self, verdict: Verdict, in_step: bool, behind: &mut Vec<i64>) -> Margins {
+    fn margins(&self, verdict: Verdict, in_step: bool, behind: &mut Vec<i64>, carry: &mut Carry) -> Margins {
         behind.resize(self.members.len(), 0);
-        let rows = self.members.iter().zip(behind).map(|(member, behind)| self.row(member, verdict, behind)).collect();
+        let rows = self.members.iter().zip(behind.iter_mut()).map(|(member, behind)| self.row(member, verdict, behind)).collect();
+        for (row, behind) in behind.iter_mut().enumerate() {
+            let withdrawn = carry.withdraw(row, behind.unsigned_abs());
+            *behind += i64::try_from(withdrawn).unwrap_or(0);
+        }
         let columns = (0..self.group.policies.len()).map(|index| self.column(index, verdict)).collect();
-        Margins { rows, columns, in_step }
+        // Accepts are counted as they are; a difference of zero can be a packet on its way at the last read and another one now.
+        Margins { rows, columns, in_step, quiet: verdict == Verdict::Accept || self.nothing_entered() }
+    }
+
+    fn nothing_entered(&self) -> bool {
+        self.members.iter().all(|member| self.view.table.deltas.since_last_read(member.jump) == Some(0))
     }
 
     fn row(&self, member: &Member, verdict: Verdict, behind: &mut i64) -> Margin {
@@ -136,7 +146,7 @@ impl GroupRead<'_> {
             let least = deltas.packets(accepted);
             return Margin { least, most: deltas.since_last_read(accepted).map(|_| least) };
         }
-        if !may_count(member.split, verdict) {
+        if !may_count(member.split, verdict) && !self.view.can(self.group.chain).changed {
             return Margin::exact(0);
         }
         let Some(difference) = member.decided.of(verdict) else {
@@ -154,7 +164,7 @@ impl GroupRead<'_> {
         let chain = self.group.policies[index].1;
         let Some(policy) = self.view.table.pipelines.policy(chain) else { return Margin::default() };
         let counted = self.counted(policy, verdict);
-        if self.view.references(chain) <= 1 || counted == Margin::exact(0) {
+        if counted == Margin::exact(0) || (self.view.references(chain) <= 1 && self.view.is_steady(chain) && self.users_are_known()) {
             return counted;
         }
         let Some(stayed) = self.stayed(index) else { return Margin { least: 0, ..counted } };
@@ -162,6 +172,11 @@ impl GroupRead<'_> {
         let elsewhere = all.iter().try_fold(0u64, |sum, margin| Some(sum + margin.most?)).zip(counted.most).map(|(all, own)| all - own);
         let least = elsewhere.map_or(0, |others| stayed.saturating_sub(others));
         Margin { least, most: Some(counted.most.map_or(stayed, |most| most.min(stayed))) }
+    }
+
+    /// Whether the members, and nobody else, used the group since the last read.
+    fn users_are_known(&self) -> bool {
+        self.view.is_steady(self.group.chain) && self.view.references(self.group.chain) as usize == self.members.len()
     }
 
     fn counted(&self, policy: &PolicyChain, verdict: Verdict) -> Margin {
@@ -178,7 +193,7 @@ impl GroupRead<'_> {
 
     /// Packets that went to the policy at `index` and not on to the next one.
     fn stayed(&self, index: usize) -> Option<u64> {
-        if self.group.opaque {
+        if self.group.opaque || !self.users_are_known() {
             return None;
         }
         let deltas = self.view.table.deltas;

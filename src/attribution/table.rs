@@ -2,6 +2,7 @@
 //! many chains refer to it.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::felix::{Decision, PolicyChain};
@@ -14,6 +15,19 @@ use super::totals::Verdict;
 
 /// Room that policies have left from the last read, by table and chain.
 pub type Leftovers = HashMap<(TableId, Arc<str>), Budget>;
+
+/// Which chains referred to each policy and group at the last read, as a fingerprint, by table and chain.
+pub type Users = HashMap<(TableId, Arc<str>), u64>;
+
+/// The jumps that lead to a chain.
+#[derive(Debug, Clone, Copy, Default)]
+struct References {
+    count: u32,
+    /// The sum of hashes over the chains they stand in.
+    users: u64,
+    /// Whether it was the same at the last read.
+    steady: bool,
+}
 
 /// How many refusals and passes of a policy's own rules have not been credited to an endpoint yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,23 +74,29 @@ pub struct TableView<'a> {
     pub table: Table<'a>,
     can: Vec<Can>,
     budgets: Vec<Budget>,
-    references: Vec<u32>,
+    references: Vec<References>,
 }
 
 impl<'a> TableView<'a> {
     /// Looks through all policies and jumps.
-    pub fn new(table: Table<'a>, leftovers: &mut Leftovers) -> Self {
+    pub fn new(table: Table<'a>, leftovers: &mut Leftovers, users: &Users) -> Self {
         let chains = table.ruleset.chains().len();
-        let mut view =
-            TableView { table, can: vec![Can::default(); chains], budgets: vec![Budget::default(); chains], references: vec![0; chains] };
+        let mut view = TableView {
+            table,
+            can: vec![Can::default(); chains],
+            budgets: vec![Budget::default(); chains],
+            references: vec![References::default(); chains],
+        };
         view.count_references();
+        view.compare_users(users);
         for policy in table.pipelines.policies() {
             let place = policy.chain.0 as usize;
             view.can[place] = Can {
                 accept: policy.can(Decision::Accept),
                 deny: policy.can(Decision::Deny),
                 pass: policy.can(Decision::Pass),
-                alone: view.references[place] == 1,
+                alone: view.references[place].count == 1,
+                changed: !table.deltas.unchanged(policy.chain),
             };
             let left = leftovers.remove(&(table.ruleset.id(), Arc::clone(&table.ruleset.chain(policy.chain).name)));
             view.budgets[place] = view.counted(policy).plus(left.unwrap_or_default());
@@ -89,7 +109,8 @@ impl<'a> TableView<'a> {
         for (id, _) in self.table.ruleset.chain_ids() {
             if let Some(group) = self.table.pipelines.group(id) {
                 let policies = group.policies.iter().map(|(_, policy)| self.can(*policy));
-                let nothing = Can { alone: self.references(id) == 1, ..Can::default() };
+                let (alone, changed) = (self.references(id) == 1, !self.table.deltas.unchanged(id));
+                let nothing = Can { alone, changed, ..Can::default() };
                 self.can[id.0 as usize] = policies.fold(nothing, Can::or);
             }
         }
@@ -98,11 +119,23 @@ impl<'a> TableView<'a> {
     /// Any jump counts, also one from a chain of another kind: host endpoints use the same policies.
     fn count_references(&mut self) {
         for chain in self.table.ruleset.chains() {
+            let mut hasher = DefaultHasher::new();
+            chain.name.hash(&mut hasher);
+            let user = hasher.finish();
             for rule in chain.rule_ids() {
                 if let Target::Jump(to) = self.table.ruleset.rule(rule).verdict {
-                    self.references[to.0 as usize] += 1;
+                    let references = &mut self.references[to.0 as usize];
+                    references.count += 1;
+                    references.users = references.users.wrapping_add(user);
                 }
             }
+        }
+    }
+
+    fn compare_users(&mut self, before: &Users) {
+        for (references, chain) in self.references.iter_mut().zip(self.table.ruleset.chains()) {
+            let key = (self.table.ruleset.id(), Arc::clone(&chain.name));
+            references.steady = before.get(&key) == Some(&references.users);
         }
     }
 
@@ -120,7 +153,7 @@ impl<'a> TableView<'a> {
     pub fn margin(&self, policy: &PolicyChain, decision: Decision) -> Margin {
         let deltas = self.table.deltas;
         let least = policy.rules_that(decision).map(|rule| deltas.packets(rule)).sum();
-        let known = policy.rules_that(decision).all(|rule| deltas.since_last_read(rule).is_some());
+        let known = deltas.unchanged(policy.chain);
         Margin { least, most: known.then_some(least) }
     }
 
@@ -131,9 +164,13 @@ impl<'a> TableView<'a> {
 
     /// What the policy's, or the group's policies', own rules refused and passed on since the last read.
     pub fn own(&self, chain: ChainId) -> Decided {
+        let group = self.table.pipelines.group(chain).into_iter().flat_map(|group| &group.policies).map(|(_, policy)| *policy);
+        let chains: Vec<ChainId> = std::iter::once(chain).chain(group).collect();
+        if !chains.iter().all(|chain| self.is_steady(*chain)) {
+            return Decided::default();
+        }
         let sum = |decision| {
-            let group = self.table.pipelines.group(chain).into_iter().flat_map(|group| &group.policies).map(|(_, policy)| *policy);
-            let policies = std::iter::once(chain).chain(group).filter_map(|chain| self.table.pipelines.policy(chain));
+            let policies = chains.iter().filter_map(|chain| self.table.pipelines.policy(*chain));
             policies.map(|policy| self.margin(policy, decision).most.and_then(|most| i64::try_from(most).ok())).sum::<Option<i64>>()
         };
         Decided { deny: sum(Decision::Deny), pass: sum(Decision::Pass), deny_or_pass: None }
@@ -146,11 +183,19 @@ impl<'a> TableView<'a> {
 
     /// How many jumps lead to the chain.
     pub fn references(&self, chain: ChainId) -> u32 {
-        self.references[chain.0 as usize]
+        self.references[chain.0 as usize].count
+    }
+
+    /// Whether the same chains refer to this one as at the last read: else its rules have counted for others, too.
+    pub fn is_steady(&self, chain: ChainId) -> bool {
+        self.references[chain.0 as usize].steady
     }
 
     /// What policies counted and nobody was credited with: an endpoint's counters, read earlier, may show it at the next read.
-    pub fn leave(&self, leftovers: &mut Leftovers) {
+    /// And who uses them.
+    pub fn leave(&self, leftovers: &mut Leftovers, users: &mut Users) {
+        let used = self.references.iter().zip(self.table.ruleset.chains()).filter(|(references, _)| references.count > 0);
+        users.extend(used.map(|(references, chain)| ((self.table.ruleset.id(), Arc::clone(&chain.name)), references.users)));
         for policy in self.table.pipelines.policies() {
             let left = self.budgets[policy.chain.0 as usize];
             // Only of this interval: what is older never had to do with a workload (host endpoints use policies too).

@@ -30,6 +30,8 @@ pub struct Can {
     pub pass: bool,
     /// No other endpoint uses it.
     pub alone: bool,
+    /// It was not the same all the time since the last read: then what it can now says nothing about what it did.
+    pub changed: bool,
 }
 
 impl Can {
@@ -40,6 +42,7 @@ impl Can {
             deny: self.deny || other.deny,
             pass: self.pass || other.pass,
             alone: self.alone && other.alone,
+            changed: self.changed || other.changed,
         }
     }
 }
@@ -139,15 +142,17 @@ pub fn splits(tier: &Tier, can: &[Can]) -> Vec<Split> {
 }
 
 /// What each target decided since the last read. `own` tells what the rules of a target with [`Split::Own`] counted.
-pub fn decided(tier: &Tier, splits: &[Split], deltas: &Deltas, own: impl Fn(&Target) -> Decided) -> Vec<Decided> {
+pub fn decided(tier: &Tier, can: &[Can], splits: &[Split], deltas: &Deltas, own: impl Fn(&Target) -> Decided) -> Vec<Decided> {
     let sums: Vec<Option<i64>> = (0..tier.targets.len()).map(|index| refused_or_passed(tier, index, deltas)).collect();
     let passed = |(index, split): (usize, &Split)| match split {
+        _ if can[index].changed => None,
         Split::Pass => sums[index],
         Split::Own => own(&tier.targets[index]).pass,
         _ => Some(0),
     };
     let passed_by_others = || splits.iter().enumerate().map(passed).sum::<Option<i64>>();
     let decide = |(index, split): (usize, &Split)| match split {
+        _ if can[index].changed => Decided::default(),
         Split::Nothing | Split::Unknown => Decided::default(),
         Split::Deny => Decided { deny: sums[index], ..Decided::default() },
         Split::Pass => Decided { pass: sums[index], ..Decided::default() },
@@ -198,9 +203,9 @@ mod tests {
     use crate::ledger::Ledger;
     use crate::ruleset::{Backend, Builder, ChainId, Family, RuleHash, RuleId, RuleParts, Verdict as Target_};
 
-    const DENY: Can = Can { accept: true, deny: true, pass: false, alone: false };
-    const PASS: Can = Can { accept: true, deny: false, pass: true, alone: false };
-    const BOTH: Can = Can { accept: true, deny: true, pass: true, alone: false };
+    const DENY: Can = Can { accept: true, deny: true, pass: false, alone: false, changed: false };
+    const PASS: Can = Can { accept: true, deny: false, pass: true, alone: false, changed: false };
+    const BOTH: Can = Can { accept: true, deny: true, pass: true, alone: false, changed: false };
 
     /// Deltas of rules 0, 1, …, as if all had been at zero.
     fn deltas(packets: &[u64]) -> Deltas {
@@ -226,7 +231,8 @@ mod tests {
     }
 
     fn decide(tier: &Tier, can: &[Can], packets: &[u64]) -> Vec<(Option<i64>, Option<i64>, Option<i64>)> {
-        let decided = decided(tier, &splits(tier, can), &deltas(packets), |_| Decided { deny: Some(6), pass: Some(1), deny_or_pass: None });
+        let decided =
+            decided(tier, can, &splits(tier, can), &deltas(packets), |_| Decided { deny: Some(6), pass: Some(1), deny_or_pass: None });
         decided.iter().map(|d| (d.deny, d.pass, d.deny_or_pass)).collect()
     }
 
@@ -273,6 +279,14 @@ mod tests {
         // The second: 9 in, 1 accepted, 3 refused, 1 passed on, 4 undecided: 5 come out.
         let rows = decide(&tier, &[DENY, BOTH], &[16, 5, 9, 1, 4, 5]);
         assert_eq!(rows, [(Some(2), None, None), (Some(3), Some(1), None)]);
+    }
+
+    #[test]
+    fn a_policy_that_was_rewritten_may_have_done_what_it_can_no_longer() {
+        let rows = decide(&two_targets(), &[Can { changed: true, ..PASS }, BOTH], &[21, 5, 9, 0, 4, 9]);
+        assert_eq!(rows, [(None, None, None), (None, None, None)]);
+        let rows = decide(&two_targets(), &[Can { changed: true, ..PASS }, DENY], &[21, 5, 9, 0, 4, 9]);
+        assert_eq!(rows[1], (Some(5), None, None));
     }
 
     #[test]

@@ -39,10 +39,12 @@ pub struct Pipeline {
     names: Names,
     /// Policies that the datastore knows.
     pub chain_names: ChainNames,
+    /// Rules of the last read that were not understood.
     pub unrecognised: usize,
 }
 
 impl Pipeline {
+    /// Takes in the tables of one read.
     pub fn read(&mut self, rulesets: &[Ruleset]) {
         let deltas = self.ledger.advance(rulesets);
         let pipelines: Vec<Pipelines> = rulesets.iter().map(Pipelines::new).collect();
@@ -74,6 +76,7 @@ impl Pipeline {
     }
 }
 
+/// Interface, direction, item.
 pub type Key = (String, &'static str, String);
 
 fn key(item: &Item) -> String {

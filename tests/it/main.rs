@@ -14,4 +14,5 @@ mod kernel;
 mod live;
 mod program;
 mod server;
+mod simulation;
 mod support;

@@ -1,0 +1,209 @@
+//! Attribution against a simulator that knows the truth: random clusters, packets that are carried through the chains rule by rule,
+//! rewrites as Felix does them, and reads that packets overtake.
+//!
+//! `SIMULATION_RUNS` sets how many random runs each test makes, `SIMULATION_SEED` makes it repeat a single one.
+
+mod bounds;
+mod check;
+mod cluster;
+mod conserved;
+mod kernel;
+mod observer;
+mod random;
+mod world;
+
+use std::sync::Arc;
+
+use calico_accountant::ruleset::{Backend, Family, Ruleset};
+
+use super::captures::parse;
+use check::{Checker, Shown};
+use cluster::{Era, Says};
+use kernel::Order;
+use observer::Observer;
+use random::Random;
+use world::{Setting, World};
+
+/// The seeds to try.
+fn seeds(runs: u64) -> impl Iterator<Item = u64> {
+    let variable = |name| std::env::var(name).ok().map(|value: String| value.parse::<u64>().unwrap());
+    match variable("SIMULATION_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..variable("SIMULATION_RUNS").unwrap_or(runs),
+    }
+}
+
+/// Runs a simulation for many seeds; says which ones failed.
+fn for_all_seeds(runs: u64, mut simulate: impl FnMut(Random) -> Result<(), String>) {
+    let mut run = |seed| simulate(Random::new(seed)).err().map(|error| format!("SIMULATION_SEED={seed}: {error}"));
+    let failures: Vec<String> = seeds(runs).filter_map(&mut run).collect();
+    let first = &failures[..failures.len().min(8)];
+    assert!(failures.is_empty(), "{} runs failed, the first:\n{}", failures.len(), first.join("\n"));
+}
+
+fn setting(random: &mut Random, torn: usize, rewrites: bool) -> Setting {
+    let (backend, order) =
+        *random.pick(&[(Backend::Legacy, Order::Sorted), (Backend::Nft, Order::Sorted), (Backend::Nft, Order::Creation)]);
+    let families = random.pick(&[&[Family::V4][..], &[Family::V4], &[Family::V6], &Family::ALL]).to_vec();
+    Setting { era: *random.pick(&Era::ALL), backend, order, families, torn, rewrites }
+}
+
+/// An exporter's life of so many reads, restarted now and then, with the checks after each of them.
+fn simulate(setting: &Setting, random: Random, reads: usize) -> Result<(), String> {
+    let mut world = World::new(setting, random);
+    world.burst();
+    let mut start = world.least();
+    let mut observer = Observer::new(&world);
+    observer.read_calmly(&mut world)?;
+    for _ in 0..reads {
+        if world.random.percent(5) {
+            start = world.least();
+            observer = Observer::new(&world);
+            observer.read_calmly(&mut world)?;
+        }
+        let rewritten = setting.rewrites && world.random.percent(30);
+        (0..world.random.below(4)).for_each(|_| world.burst());
+        if rewritten {
+            world.change();
+            world.burst();
+        }
+        observer.read(&mut world, !rewritten)?;
+        world.land();
+    }
+    for _ in 0..3 {
+        observer.read_calmly(&mut world)?;
+    }
+    if setting.rewrites { Ok(()) } else { conserved::check(&world, &start, &observer.shown) }
+}
+
+#[test]
+fn whole_reads_of_unchanged_rules_credit_everything() {
+    for_all_seeds(150, |mut random| simulate(&setting(&mut random, 0, false), random, 6));
+}
+
+#[test]
+fn whole_reads_with_rewrites_credit_nothing_that_did_not_happen() {
+    for_all_seeds(200, |mut random| simulate(&setting(&mut random, 0, true), random, 8));
+}
+
+#[test]
+fn a_packet_that_overtakes_a_read_is_credited_later() {
+    for_all_seeds(200, |mut random| simulate(&setting(&mut random, 1, false), random, 8));
+}
+
+#[test]
+fn overtaken_reads_with_rewrites_credit_nothing_that_did_not_happen() {
+    for_all_seeds(200, |mut random| simulate(&setting(&mut random, 1, true), random, 8));
+}
+
+/// With one active workload between two reads, every packet is credited to the policy that decided it.
+#[test]
+fn one_active_workload_is_resolved_completely() {
+    for_all_seeds(150, |mut random| {
+        let mut world = World::new(&setting(&mut random, 0, false), random);
+        let mut observer = Observer::new(&world);
+        observer.read_calmly(&mut world)?;
+        for _ in 0..6 {
+            let (table, endpoint) = (world.random.below(world.tables.len()), world.random.below(world.cluster.workloads.len() * 2));
+            let packets = world.random.between(0, 20);
+            world.flow(table, endpoint, packets);
+            observer.read(&mut world, true)?;
+            conserved::check_cells(&world, &Default::default(), &Shown::new(), &observer.shown)?;
+        }
+        Ok(())
+    });
+}
+
+/// So it is if only one policy can accept, however many workloads are active.
+#[test]
+fn one_accepting_policy_is_resolved_completely() {
+    for_all_seeds(150, |mut random| {
+        let mut world = World::new(&setting(&mut random, 0, false), random);
+        let policies = world.cluster.policies.iter_mut().skip(1);
+        policies.flat_map(|policy| policy.rules.iter_mut().flatten()).for_each(|rules| rules.retain(|rule| rule.says != Says::Accept));
+        world.write();
+        let mut observer = Observer::new(&world);
+        observer.read_calmly(&mut world)?;
+        for _ in 0..4 {
+            world.burst();
+            observer.read(&mut world, true)?;
+            conserved::check_cells(&world, &Default::default(), &Shown::new(), &observer.shown)?;
+        }
+        Ok(())
+    });
+}
+
+/// How much of mixed load through groups is credited to single policies; printed, for nothing promises a share.
+#[test]
+fn the_share_of_mixed_load_that_is_resolved() {
+    let (mut single, mut joined) = (0, 0);
+    for_all_seeds(100, |mut random| {
+        let mut world = World::new(&setting(&mut random, 0, false), random);
+        let mut observer = Observer::new(&world);
+        observer.read_calmly(&mut world)?;
+        for _ in 0..6 {
+            (0..3).for_each(|_| world.burst());
+            observer.read(&mut world, true)?;
+        }
+        for (workload, direction, _, target) in world.targets().filter(|(_, _, _, target)| target.len() > 1) {
+            let shown = |policies: &str| check::get(&observer.shown, &workload.interface, direction, &format!("Accept {policies}"));
+            single += target.iter().map(|policy| shown(policy)).sum::<u64>();
+            joined += shown(&target.join(","));
+        }
+        Ok(())
+    });
+    println!("mixed load: of {} packets that groups accepted, {single} are credited to single policies", single + joined);
+    assert!(single > 0 && joined > 0);
+}
+
+/// Runs a bound of the test's own through the checker; how many of the runs it rejects.
+fn rejections(bound: bounds::Bound) -> usize {
+    let mut rejected = 0;
+    for_all_seeds(60, |mut random| {
+        let mut world = World::new(&setting(&mut random, 0, false), random);
+        let (checker, mut shown) = (Checker::new(world.least()), Shown::new());
+        for _ in 0..4 {
+            let before = world.least();
+            (0..3).for_each(|_| world.burst());
+            bounds::credit(&world, &before, &world.least(), bound, &mut shown);
+        }
+        rejected += usize::from(checker.check_bounds(&shown, &world.most()).is_err());
+        Ok(())
+    });
+    rejected
+}
+
+/// The checks are sharp enough: a bound that is a little too generous does not pass them.
+#[test]
+fn a_deliberately_wrong_bound_is_rejected() {
+    assert_eq!(rejections(bounds::lower), 0);
+    assert!(rejections(bounds::upper) > 0);
+    assert!(rejections(bounds::proportional) > 0);
+}
+
+#[test]
+fn the_simulated_text_is_what_the_parser_reads() {
+    for_all_seeds(20, |mut random| {
+        let mut world = World::new(&setting(&mut random, 0, true), random);
+        world.burst();
+        let rulesets = world.read_calmly();
+        for (table, ruleset) in world.tables.iter().zip(rulesets) {
+            let parsed = parse(&table.text(), table.family, table.backend, "filter");
+            if parsed.unreadable > 0 || contents(&parsed) != contents(&ruleset) {
+                return Err(table.text());
+            }
+        }
+        Ok(())
+    });
+}
+
+/// All rules, without the numbers under which a reader keeps names and comments.
+fn contents(ruleset: &Ruleset) -> Vec<(Arc<str>, u64, String, Vec<Arc<str>>)> {
+    let rule = |name: &Arc<str>, id| {
+        let rule = ruleset.rule(id);
+        let verdict = format!("{:?} {:?} {:?} {:?} {}", rule.hash, rule.mark, rule.ctstate, rule.verdict, rule.other_matches);
+        let comments = ruleset.comments_of(id).iter().map(|comment| Arc::clone(&ruleset.comments()[comment.0 as usize]));
+        (Arc::clone(name), ruleset.packets(id), verdict, comments.collect())
+    };
+    ruleset.chains().iter().flat_map(|chain| chain.rule_ids().map(|id| rule(&chain.name, id))).collect()
+}

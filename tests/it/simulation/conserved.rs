@@ -1,0 +1,127 @@
+//! Whether everything that happened is credited, and nothing else, once packets and reads have come to rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use calico_accountant::felix::Direction;
+
+use super::check::{Shown, get};
+use super::cluster::{Group, Says, TierShape, Workload};
+use super::kernel::Key;
+use super::world::{Truth, World};
+
+/// Checks all endpoints of a node whose rules have never changed. What is derived begins at `start`.
+pub fn check(world: &World, start: &Truth, shown: &Shown) -> Result<(), String> {
+    for workload in world.cluster.workloads.iter().filter(|workload| !workload.host) {
+        for direction in Direction::ALL {
+            let endpoint = Endpoint { world, start, truth: world.most(), shown, workload, direction };
+            endpoint.check_direct()?;
+            for tier in world.cluster.shape(workload, direction) {
+                endpoint.check_tier(&tier)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Endpoint<'a> {
+    world: &'a World,
+    start: &'a Truth,
+    truth: Truth,
+    shown: &'a Shown,
+    workload: &'a Workload,
+    direction: Direction,
+}
+
+impl Endpoint<'_> {
+    fn interface(&self) -> &Arc<str> {
+        &self.workload.interface
+    }
+
+    fn of(&self, map: &BTreeMap<Key, u64>, item: &str) -> u64 {
+        get(map, self.interface(), self.direction, item)
+    }
+
+    fn equal(&self, what: &str, credited: u64, happened: u64) -> Result<(), String> {
+        match credited == happened {
+            true => Ok(()),
+            false => Err(format!("{} {:?} {what}: {credited} credited, {happened} happened", self.interface(), self.direction)),
+        }
+    }
+
+    fn check_direct(&self) -> Result<(), String> {
+        for ((interface, direction, item), shown) in self.shown {
+            let counted = !["Accept", "Deny", "Pass", "DenyOrPass", "refused"].contains(&item.split(' ').next().unwrap());
+            if counted && interface == self.interface() && *direction == self.direction {
+                self.equal(item, *shown, self.of(&self.truth, item))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All that is shown for a target: its policies' cells and what is credited to them together.
+    fn credited(&self, verdict: &str, target: &Group) -> u64 {
+        let together = (target.len() > 1).then(|| target.join(","));
+        target.iter().chain(together.iter()).map(|policy| self.of(self.shown, &format!("{verdict} {policy}"))).sum()
+    }
+
+    fn ever(&self, verdict: &str, target: &Group) -> u64 {
+        target.iter().map(|policy| self.of(&self.truth, &format!("{verdict} {policy}"))).sum()
+    }
+
+    fn since_start(&self, verdict: &str, target: &Group) -> u64 {
+        self.ever(verdict, target) - target.iter().map(|policy| self.of(self.start, &format!("{verdict} {policy}"))).sum::<u64>()
+    }
+
+    fn check_tier(&self, tier: &TierShape) -> Result<(), String> {
+        let both = tier.targets.iter().filter(|target| self.can(target, Says::Deny) && self.can(target, Says::Pass)).count();
+        for (place, target) in tier.targets.iter().enumerate() {
+            let name = target.join(",");
+            self.equal(&format!("Accept {name}"), self.credited("Accept", target), self.ever("Accept", target))?;
+            // Families may have rules of their own for one policy; then one may be split and the other not.
+            if self.world.tables.len() > 1 {
+                continue;
+            }
+            let (denied, passed) = (self.since_start("Deny", target), self.since_start("Pass", target));
+            let (deny, pass) = (self.credited("Deny", target), self.credited("Pass", target));
+            let does_both = self.can(target, Says::Deny) && self.can(target, Says::Pass);
+            if place + 1 == tier.targets.len() && !tier.has_end {
+                // What it passed on and what nobody decided are counted together.
+                if both <= usize::from(does_both) {
+                    self.equal(&format!("Deny {name}"), deny, denied)?;
+                }
+                continue;
+            }
+            self.equal(&format!("refused or passed {name}"), deny + pass + self.credited("DenyOrPass", target), denied + passed)?;
+            if !does_both || both == 1 {
+                self.equal(&format!("Deny {name}"), deny, denied)?;
+                self.equal(&format!("Pass {name}"), pass, passed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn can(&self, target: &Group, says: Says) -> bool {
+        target.iter().any(|policy| {
+            let rules = self.world.cluster.policy(policy).rules[self.direction as usize].as_ref();
+            rules.into_iter().flatten().any(|rule| rule.says == says)
+        })
+    }
+}
+
+/// Checks that every packet since `before` was credited to the single policy that decided it.
+pub fn check_cells(world: &World, start: &Truth, first: &Shown, shown: &Shown) -> Result<(), String> {
+    let truth = world.most();
+    for (workload, direction, _, target) in world.targets().filter(|(workload, ..)| !workload.host) {
+        let difference =
+            |now, then, item: &str| get(now, &workload.interface, direction, item) - get(then, &workload.interface, direction, item);
+        for policy in &target {
+            let item = format!("Accept {policy}");
+            let (credited, happened) = (difference(shown, first, &item), difference(&truth, start, &item));
+            if credited != happened {
+                return Err(format!("{} {direction:?} {item} of {target:?}: {credited} credited, {happened} happened", workload.interface));
+            }
+        }
+    }
+    Ok(())
+}

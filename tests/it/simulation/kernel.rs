@@ -1,0 +1,314 @@
+//! A table as the kernel holds it: chains of rules that count, packets that go through them rule by rule, what a write of Felix does
+//! to counters, and reads that packets overtake.
+
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use calico_accountant::felix::Direction;
+use calico_accountant::ruleset::{Backend, Builder, CtState, Family, MarkMatch, RuleHash, RuleParts, Ruleset, Verdict};
+
+use super::random::Random;
+
+/// An interface, a direction and what happened there: `Accept default.p1`, `no policy t1`, `established`.
+pub type Key = (Arc<str>, Direction, Arc<str>);
+
+/// What a packet is, before any policy looks at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// It opens a connection.
+    New,
+    /// It belongs to a connection that is known.
+    Established,
+    /// conntrack calls it invalid.
+    Invalid,
+    /// A workload's own VXLAN.
+    Encapsulated,
+}
+
+/// What a rule matches besides marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum When {
+    /// Everything.
+    Always,
+    /// Packets of this kind.
+    Is(Kind),
+    /// What a policy says: by chance.
+    Chance,
+}
+
+/// What a rule does; see [`Verdict`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    Count,
+    Mark { value: u32, mask: u32 },
+    Jump(String),
+    Return,
+    Accept,
+    Drop,
+    Log,
+}
+
+/// A rule as Felix wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RuleSpec {
+    pub comments: Vec<String>,
+    pub mark: Option<MarkMatch>,
+    pub when: When,
+    pub target: Target,
+    /// What has become of a packet that this rule counts.
+    pub decides: Option<Arc<str>>,
+    /// Tells rules apart that match and do the same: their addresses.
+    pub variant: u32,
+}
+
+/// A chain as Felix wants it.
+#[derive(Debug, Clone)]
+pub struct ChainSpec {
+    pub name: String,
+    pub rules: Vec<RuleSpec>,
+}
+
+struct Rule {
+    spec: RuleSpec,
+    /// Felix's identity of the rule; see [`chained_hashes`].
+    hash: String,
+    /// Where a jump leads.
+    to: usize,
+    packets: u64,
+}
+
+struct Chain {
+    name: String,
+    rules: Vec<Rule>,
+}
+
+/// In what order chains stand in the table, and are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// By name: iptables-legacy.
+    Sorted,
+    /// As they were made: nf_tables.
+    Creation,
+}
+
+/// One table.
+pub struct Table {
+    pub family: Family,
+    pub backend: Backend,
+    order: Order,
+    chains: Vec<Chain>,
+}
+
+/// A packet on its way.
+pub struct Packet {
+    pub interface: Arc<str>,
+    pub direction: Direction,
+    kind: Kind,
+    /// How many of a hundred rules of policies match it.
+    bias: usize,
+    mark: u32,
+    stack: Vec<(usize, usize)>,
+    /// What was decided about it so far.
+    pub decided: Vec<Key>,
+}
+
+/// A hash over the chain's name, all rules before, and the rule itself: what changes at one place changes all later hashes.
+fn chained_hashes(chain: &ChainSpec) -> Vec<String> {
+    let mut hasher = DefaultHasher::new();
+    chain.name.hash(&mut hasher);
+    let hash = |rule| {
+        Hash::hash(rule, &mut hasher);
+        format!("{:016x}", hasher.finish())
+    };
+    chain.rules.iter().map(hash).collect()
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new(family: Family, backend: Backend, order: Order) -> Self {
+        Table { family, backend, order, chains: Vec::new() }
+    }
+
+    /// Writes what differs, as Felix does. No packet may be on its way.
+    pub fn write(&mut self, wanted: &[ChainSpec]) {
+        let mut wanted: HashMap<&str, &ChainSpec> = wanted.iter().map(|chain| (chain.name.as_str(), chain)).collect();
+        let mut chains = Vec::new();
+        for chain in self.chains.drain(..) {
+            if let Some(spec) = wanted.remove(chain.name.as_str()) {
+                chains.push(Chain { rules: rewritten(self.backend, chain.rules, spec), name: chain.name });
+            }
+        }
+        let mut new: Vec<&ChainSpec> = wanted.into_values().collect();
+        // Felix creates chains in no particular order; any will do, but it must be the same for the same seed.
+        new.sort_by_key(|spec| chained_hashes(spec));
+        chains.extend(new.into_iter().map(|spec| Chain { name: spec.name.clone(), rules: rewritten(self.backend, vec![], spec) }));
+        if self.order == Order::Sorted {
+            chains.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        self.chains = chains;
+        self.connect();
+    }
+
+    fn connect(&mut self) {
+        let places: HashMap<String, usize> = self.chains.iter().enumerate().map(|(i, chain)| (chain.name.clone(), i)).collect();
+        for rule in self.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+            if let Target::Jump(to) = &rule.spec.target {
+                rule.to = places[to];
+            }
+        }
+    }
+
+    /// A packet that is about to enter the chain of an endpoint.
+    pub fn packet(&self, chain: &str, interface: &Arc<str>, direction: Direction, kind: Kind, bias: usize) -> Option<Packet> {
+        let place = self.chains.iter().position(|c| c.name == chain)?;
+        let (interface, stack) = (Arc::clone(interface), vec![(place, 0)]);
+        Some(Packet { interface, direction, kind, bias, mark: 0, stack, decided: vec![] })
+    }
+
+    /// Lets a packet try one rule. Returns whether it has any left.
+    pub fn step(&mut self, packet: &mut Packet, random: &mut Random) -> bool {
+        let Some((chain, place)) = packet.stack.pop() else { return false };
+        let Some(rule) = self.chains[chain].rules.get_mut(place) else { return !packet.stack.is_empty() };
+        if !rule.matches(packet, random) {
+            packet.stack.push((chain, place + 1));
+            return true;
+        }
+        rule.packets += 1;
+        if let Some(what) = &rule.spec.decides {
+            packet.decided.push((Arc::clone(&packet.interface), packet.direction, Arc::clone(what)));
+        }
+        match rule.spec.target {
+            Target::Count | Target::Log => packet.stack.push((chain, place + 1)),
+            Target::Mark { value, mask } => {
+                packet.mark = (packet.mark & !mask) ^ value;
+                packet.stack.push((chain, place + 1));
+            }
+            Target::Jump(_) => packet.stack.extend([(chain, place + 1), (rule.to, 0)]),
+            Target::Return => {}
+            Target::Accept | Target::Drop => packet.stack.clear(),
+        }
+        !packet.stack.is_empty()
+    }
+
+    /// Reads the table, rule by rule; `between` is what happens before each.
+    pub fn read(&mut self, mut between: impl FnMut(&mut Table)) -> Ruleset {
+        let mut packets = Vec::new();
+        for chain in 0..self.chains.len() {
+            for rule in 0..self.chains[chain].rules.len() {
+                between(self);
+                packets.push(self.chains[chain].rules[rule].packets);
+            }
+        }
+        self.ruleset(&packets)
+    }
+
+    fn rules(&self) -> impl Iterator<Item = (&Chain, &Rule)> {
+        self.chains.iter().flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)))
+    }
+
+    fn ruleset(&self, packets: &[u64]) -> Ruleset {
+        let mut builder = Builder::new(self.family, self.backend, "filter");
+        for chain in &self.chains {
+            builder.chain(&chain.name);
+        }
+        for ((chain, rule), &packets) in self.rules().zip(packets) {
+            let RuleSpec { comments, mark, when, target, .. } = &rule.spec;
+            let comments = comments.iter().map(|comment| builder.comment(comment)).collect();
+            let (ctstate, other_matches) = match when {
+                When::Always => (CtState::Any, false),
+                When::Is(Kind::Established) => (CtState::Established, false),
+                When::Is(Kind::Invalid) => (CtState::Invalid, false),
+                When::Is(_) | When::Chance => (CtState::Any, true),
+            };
+            let parts = RuleParts {
+                hash: RuleHash::new(rule.hash.as_bytes()),
+                mark: *mark,
+                ctstate,
+                other_matches,
+                counts_before_match: false,
+                comments,
+                packets,
+            };
+            let verdict = verdict(target, &mut builder);
+            let chain = builder.chain(&chain.name);
+            builder.push(chain, &parts, verdict);
+        }
+        builder.finish()
+    }
+
+    /// As `iptables-save -c` prints it.
+    pub fn text(&self) -> String {
+        let declared = self.chains.iter().map(|chain| format!(":{} - [0:0]\n", chain.name)).collect::<String>();
+        let rules =
+            self.rules().map(|(chain, rule)| format!("[{}:{}] -A {}{}\n", rule.packets, rule.packets * 60, chain.name, rule.text()));
+        format!("*filter\n{declared}{}COMMIT\n", rules.collect::<String>())
+    }
+}
+
+/// What becomes of a chain's rules. iptables-legacy replaces rule by rule what differs; iptables-nft flushes the chain if any does.
+fn rewritten(backend: Backend, old: Vec<Rule>, spec: &ChainSpec) -> Vec<Rule> {
+    let hashes = chained_hashes(spec);
+    let unchanged = old.len() == hashes.len() && old.iter().zip(&hashes).all(|(rule, hash)| rule.hash == *hash);
+    let keeps = |place: usize| match backend {
+        Backend::Legacy | Backend::Native => old.get(place).filter(|rule| rule.hash == hashes[place]).map(|rule| rule.packets),
+        Backend::Nft => unchanged.then(|| old[place].packets),
+    };
+    let packets: Vec<u64> = (0..hashes.len()).map(|place| keeps(place).unwrap_or(0)).collect();
+    let rules = spec.rules.iter().zip(hashes).zip(packets);
+    rules.map(|((spec, hash), packets)| Rule { spec: spec.clone(), hash, to: 0, packets }).collect()
+}
+
+fn verdict(target: &Target, builder: &mut Builder) -> Verdict {
+    match target {
+        Target::Count => Verdict::None,
+        Target::Mark { value, mask } => Verdict::SetMark { value: *value, mask: *mask },
+        Target::Jump(to) => Verdict::Jump(builder.chain(to)),
+        Target::Return => Verdict::Return,
+        Target::Accept => Verdict::Accept,
+        Target::Drop => Verdict::Drop,
+        Target::Log => Verdict::Nflog(Some(builder.comment("DPI|x"))),
+    }
+}
+
+impl Rule {
+    fn matches(&self, packet: &Packet, random: &mut Random) -> bool {
+        let marked = self.spec.mark.is_none_or(|m| (packet.mark & m.mask == m.value) != m.negated);
+        marked
+            && match self.spec.when {
+                When::Always => true,
+                When::Is(kind) => packet.kind == kind,
+                When::Chance => random.percent(packet.bias),
+            }
+    }
+
+    fn text(&self) -> String {
+        let RuleSpec { comments, mark, when, target, variant, .. } = &self.spec;
+        let mut text = match when {
+            When::Chance => format!(" -s 10.{variant}.0.0/16"),
+            When::Is(Kind::Encapsulated) => " -p udp".into(),
+            _ => String::new(),
+        };
+        for comment in std::iter::once(&format!("cali:{}", self.hash)).chain(comments) {
+            text += &format!(" -m comment --comment \"{comment}\"");
+        }
+        match when {
+            When::Is(Kind::Established) => text += " -m conntrack --ctstate RELATED,ESTABLISHED",
+            When::Is(Kind::Invalid) => text += " -m conntrack --ctstate INVALID",
+            _ => {}
+        }
+        if let Some(MarkMatch { value, mask, negated }) = mark {
+            text += &format!(" -m mark {}--mark {value:#x}/{mask:#x}", if *negated { "! " } else { "" });
+        }
+        text + &match target {
+            Target::Count => String::new(),
+            Target::Mark { value, mask } => format!(" -j MARK --set-xmark {value:#x}/{mask:#x}"),
+            Target::Jump(to) => format!(" -j {to}"),
+            Target::Return => " -j RETURN".into(),
+            Target::Accept => " -j ACCEPT".into(),
+            Target::Drop => " -j DROP".into(),
+            Target::Log => " -j NFLOG --nflog-prefix \"DPI|x\" --nflog-group 1".into(),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! An exporter that watches a simulated node, and the checks of what it shows.
+
+use calico_accountant::felix::Direction;
+use calico_accountant::ruleset::Ruleset;
+
+use super::super::captures::Pipeline;
+use super::check::{Checker, Shown};
+use super::world::World;
+
+/// The exporter without its edges.
+pub struct Observer {
+    exporter: Pipeline,
+    pub checker: Checker,
+    /// What the last read showed.
+    pub shown: Shown,
+}
+
+impl Observer {
+    /// An exporter that starts now.
+    pub fn new(world: &World) -> Self {
+        Observer { exporter: Pipeline::default(), checker: Checker::new(world.least()), shown: Shown::new() }
+    }
+
+    /// Reads the node as its setting says. `same_rules`: nothing was rewritten since the last read.
+    pub fn read(&mut self, world: &mut World, same_rules: bool) -> Result<(), String> {
+        let rulesets = world.read();
+        self.take(world, &rulesets, same_rules)
+    }
+
+    /// Reads the node while nothing moves.
+    pub fn read_calmly(&mut self, world: &mut World) -> Result<(), String> {
+        let rulesets = world.read_calmly();
+        self.take(world, &rulesets, true)
+    }
+
+    fn take(&mut self, world: &World, rulesets: &[Ruleset], same_rules: bool) -> Result<(), String> {
+        note_policies(world, &mut self.checker);
+        self.exporter.read(rulesets);
+        if self.exporter.unrecognised > 0 {
+            return Err("a rule is not understood".into());
+        }
+        self.shown = shown(&self.exporter);
+        self.checker.check(&self.shown, &world.most(), same_rules)
+    }
+}
+
+fn note_policies(world: &World, checker: &mut Checker) {
+    for policy in &world.cluster.policies {
+        checker.policy(&policy.name, &world.cluster.tiers[policy.tier].name);
+    }
+    for (workload, direction, _, target) in world.targets() {
+        if let [policy] = target.as_slice() {
+            checker.direct(&workload.interface, direction, policy);
+        }
+    }
+}
+
+fn shown(exporter: &Pipeline) -> Shown {
+    let direction = |name: &str| Direction::ALL.into_iter().find(|d| d.as_str() == name).unwrap();
+    exporter.totals().into_iter().map(|((interface, d, item), n)| ((interface.into(), direction(d), item.into()), n)).collect()
+}

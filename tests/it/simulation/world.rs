@@ -1,0 +1,209 @@
+//! A node: what its users want, the tables that follow from it, the traffic through them, and the truth about every packet.
+
+use std::collections::BTreeMap;
+
+use calico_accountant::felix::Direction;
+use calico_accountant::ruleset::{Backend, Family, Ruleset};
+
+use super::cluster::{Cluster, Designer, Era, Group, Workload, endpoint_chain};
+use super::kernel::{Key, Kind, Order, Packet, Table};
+use super::random::Random;
+
+/// What has become of all packets.
+pub type Truth = BTreeMap<Key, u64>;
+
+/// What kind of node to simulate.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    pub era: Era,
+    pub backend: Backend,
+    pub order: Order,
+    pub families: Vec<Family>,
+    /// How many packets set out while a table is read.
+    pub torn: usize,
+    /// Whether Felix rewrites rules.
+    pub rewrites: bool,
+}
+
+/// The node.
+pub struct World {
+    pub cluster: Cluster,
+    pub tables: Vec<Table>,
+    pub random: Random,
+    serial: u32,
+    torn: usize,
+    /// Packets that are on their way, by table.
+    in_flight: Vec<Vec<Packet>>,
+    /// Of packets that have arrived.
+    arrived: Truth,
+}
+
+/// At most so many packets are on their way at once: one per CPU.
+const CPUS: usize = 3;
+
+impl World {
+    /// A node with random workloads and policies.
+    pub fn new(setting: &Setting, mut random: Random) -> Self {
+        let mut serial = 0;
+        let cluster = Designer { random: &mut random, serial: &mut serial }.cluster(setting.era);
+        let tables: Vec<Table> = setting.families.iter().map(|f| Table::new(*f, setting.backend, setting.order)).collect();
+        let in_flight = tables.iter().map(|_| vec![]).collect();
+        let mut world = World { cluster, tables, random, serial, torn: setting.torn, in_flight, arrived: Truth::new() };
+        world.write();
+        world
+    }
+
+    /// Programs what is wanted now.
+    pub fn write(&mut self) {
+        self.land();
+        for table in &mut self.tables {
+            table.write(&self.cluster.chains(table.family));
+        }
+    }
+
+    /// Users change something, and Felix writes it.
+    pub fn change(&mut self) {
+        Designer { random: &mut self.random, serial: &mut self.serial }.change(&mut self.cluster);
+        self.write();
+    }
+
+    /// A change that is taken back at once: counters are lost under hashes that stay the same.
+    pub fn change_and_return(&mut self) {
+        let before = self.cluster.clone();
+        self.change();
+        self.burst();
+        self.cluster = before;
+        self.write();
+    }
+
+    /// Packets of one kind of traffic through some endpoints, all of which arrive.
+    pub fn burst(&mut self) {
+        for _ in 0..self.random.between(1, 4) {
+            let endpoint = self.random.below(self.cluster.workloads.len() * 2);
+            let table = self.random.below(self.tables.len());
+            let packets = self.random.between(1, 12);
+            self.flow(table, endpoint, packets);
+        }
+    }
+
+    /// Packets through one endpoint, given as twice its workload's place plus its direction.
+    pub fn flow(&mut self, table: usize, endpoint: usize, packets: usize) {
+        let bias = *self.random.pick(&[10, 30, 60]);
+        for _ in 0..packets {
+            let Some(mut packet) = set_out(&self.tables[table], &self.cluster.workloads, endpoint, bias, &mut self.random) else { return };
+            while self.tables[table].step(&mut packet, &mut self.random) {}
+            add(&mut self.arrived, &packet.decided);
+        }
+    }
+
+    /// Lets all packets arrive.
+    pub fn land(&mut self) {
+        for (place, table) in self.tables.iter_mut().enumerate() {
+            for mut packet in std::mem::take(&mut self.in_flight[place]) {
+                while table.step(&mut packet, &mut self.random) {}
+                add(&mut self.arrived, &packet.decided);
+            }
+        }
+    }
+
+    /// Every policy and group that an endpoint goes through, with the tier.
+    pub fn targets(&self) -> impl Iterator<Item = (&Workload, Direction, String, Group)> {
+        let endpoints = self.cluster.workloads.iter().flat_map(|workload| Direction::ALL.map(|direction| (workload, direction)));
+        endpoints.flat_map(|(workload, direction)| {
+            let tiers = self.cluster.shape(workload, direction).into_iter();
+            let named = tiers.flat_map(|tier| tier.targets.into_iter().map(move |target| (tier.name.clone(), target)));
+            named.map(move |(tier, target)| (workload, direction, tier, target)).collect::<Vec<_>>()
+        })
+    }
+
+    /// What has become of the packets that have arrived.
+    pub fn least(&self) -> Truth {
+        self.arrived.clone()
+    }
+
+    /// The same, with what has been decided about those on their way.
+    pub fn most(&self) -> Truth {
+        let mut truth = self.arrived.clone();
+        self.in_flight.iter().flatten().for_each(|packet| add(&mut truth, &packet.decided));
+        truth
+    }
+
+    /// Reads all tables; packets overtake the read if the setting says so.
+    pub fn read(&mut self) -> Vec<Ruleset> {
+        let torn = self.torn;
+        (0..self.tables.len()).map(|place| if torn > 0 { self.read_torn(place) } else { self.tables[place].read(|_| {}) }).collect()
+    }
+
+    /// Reads all tables while nothing moves.
+    pub fn read_calmly(&mut self) -> Vec<Ruleset> {
+        self.land();
+        self.tables.iter_mut().map(|table| table.read(|_| {})).collect()
+    }
+
+    fn read_torn(&mut self, place: usize) -> Ruleset {
+        let mut tear = Tear {
+            workloads: &self.cluster.workloads,
+            random: &mut self.random,
+            in_flight: std::mem::take(&mut self.in_flight[place]),
+            arrived: vec![],
+            left: self.torn,
+        };
+        let ruleset = self.tables[place].read(|table| tear.move_on(table));
+        let Tear { in_flight, arrived, .. } = tear;
+        self.in_flight[place] = in_flight;
+        arrived.iter().for_each(|packet| add(&mut self.arrived, &packet.decided));
+        ruleset
+    }
+}
+
+fn add(truth: &mut Truth, decided: &[Key]) {
+    for key in decided {
+        *truth.entry(key.clone()).or_default() += 1;
+    }
+}
+
+fn set_out(table: &Table, workloads: &[Workload], endpoint: usize, bias: usize, random: &mut Random) -> Option<Packet> {
+    let (workload, direction) = (&workloads[endpoint / 2], Direction::ALL[endpoint % 2]);
+    let kind = match random.below(20) {
+        0 => Kind::Established,
+        1 => Kind::Invalid,
+        2 => Kind::Encapsulated,
+        _ => Kind::New,
+    };
+    table.packet(&endpoint_chain(workload, direction), &workload.interface, direction, kind, bias)
+}
+
+/// Packets that move while a table is read.
+struct Tear<'a> {
+    workloads: &'a [Workload],
+    random: &'a mut Random,
+    in_flight: Vec<Packet>,
+    arrived: Vec<Packet>,
+    left: usize,
+}
+
+impl Tear<'_> {
+    fn move_on(&mut self, table: &mut Table) {
+        if self.random.percent(90) {
+            return;
+        }
+        if self.left > 0 && self.in_flight.len() < CPUS && self.random.percent(70) {
+            self.left -= 1;
+            let endpoint = self.random.below(self.workloads.len() * 2);
+            let bias = *self.random.pick(&[10, 30, 60]);
+            self.in_flight.extend(set_out(table, self.workloads, endpoint, bias, self.random));
+        }
+        if self.in_flight.is_empty() {
+            return;
+        }
+        let place = self.random.below(self.in_flight.len());
+        let mut packet = self.in_flight.swap_remove(place);
+        // Most packets are through at once; a few are held up.
+        let steps = if self.random.percent(70) { usize::MAX } else { self.random.between(1, 15) };
+        let on_its_way = (0..steps).all(|_| table.step(&mut packet, self.random));
+        match on_its_way {
+            true => self.in_flight.push(packet),
+            false => self.arrived.push(packet),
+        }
+    }
+}
