@@ -140,17 +140,21 @@ impl Walk<'_, '_> {
         let can: Vec<_> = tier.targets.iter().map(|target| self.view.can(target.chain)).collect();
         let splits = tier::splits(tier, &can);
         let decided = tier::decided(tier, &can, &splits, deltas, |target| self.view.own(target.chain));
+        let refusals_are_known = refusals_are_known(&splits, &can);
         let mut refused = 0;
         for ((index, target), (split, decided)) in tier.targets.iter().enumerate().zip(splits.iter().zip(&decided)) {
             match self.view.table.pipelines.group(target.chain) {
-                Some(_) => self.groups.add(target.chain, member(pipeline, tier, index, (can[index], *split, *decided))),
+                Some(_) => {
+                    let member = member(pipeline, tier, index, (can[index], *split, *decided));
+                    self.groups.add(target.chain, Member { refusals_are_known, ..member });
+                }
                 None => refused += self.policy(pipeline, target, *split, decided, recorder),
             }
         }
         if let Some(end) = tier.end {
             recorder.add(&Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(&tier.name) }, deltas.packets(end));
         }
-        if refusals_are_known(&splits, &can) {
+        if refusals_are_known {
             recorder.add(&Item::PolicyDrop { tier: Arc::clone(&tier.name) }, refused);
         }
     }
@@ -203,5 +207,6 @@ fn member(pipeline: &Pipeline, tier: &Tier, index: usize, (can, split, decided):
         can,
         split,
         decided,
+        refusals_are_known: false,
     }
 }

@@ -34,6 +34,8 @@ pub struct Member {
     pub split: Split,
     /// What it refused and passed on.
     pub decided: Decided,
+    /// Whether all that the tier's policies refused is known, so that it can be shown as a sum.
+    pub refusals_are_known: bool,
 }
 
 /// What is carried from read to read for one group chain.
@@ -239,7 +241,7 @@ fn policy_item(member: &Member, policy: &Arc<str>, verdict: Verdict) -> Item {
 }
 
 fn record_refusals(recorder: &mut Recorder, member: &Member, verdict: Verdict, packets: u64) {
-    if verdict == Verdict::Deny && counts(member, verdict) && packets > 0 {
+    if verdict == Verdict::Deny && counts(member, verdict) && member.refusals_are_known {
         recorder.add(&Item::PolicyDrop { tier: Arc::clone(&member.tier) }, packets);
     }
 }

@@ -48,17 +48,20 @@ fn setting(random: &mut Random, torn: usize, rewrites: bool) -> Setting {
     Setting { era: *random.pick(&Era::ALL), backend, order, families, torn, rewrites }
 }
 
-/// An exporter's life of so many reads, restarted now and then, with the checks after each of them.
-fn simulate(setting: &Setting, random: Random, reads: usize) -> Result<(), String> {
+/// An exporter's life of so many reads, restarted now and then, with the checks after each of them. Returns how many reads were
+/// ahead of the truth, by no more than is allowed.
+fn simulate(setting: &Setting, random: Random, reads: usize) -> Result<usize, String> {
     let mut world = World::new(setting, random);
     world.burst();
     let mut start = world.least();
     let mut observer = Observer::new(&world);
+    observer.checker.allow(setting.torn as u64);
     observer.read_calmly(&mut world)?;
     for _ in 0..reads {
         if world.random.percent(5) {
             start = world.least();
             observer = Observer::new(&world);
+            observer.checker.allow(setting.torn as u64);
             observer.read_calmly(&mut world)?;
         }
         let rewritten = setting.rewrites && world.random.percent(30);
@@ -73,27 +76,42 @@ fn simulate(setting: &Setting, random: Random, reads: usize) -> Result<(), Strin
     for _ in 0..3 {
         observer.read_calmly(&mut world)?;
     }
-    if setting.rewrites { Ok(()) } else { conserved::check(&world, &start, &observer.shown) }
+    if !setting.rewrites {
+        conserved::check(&world, &start, &observer.shown, setting.torn as u64)?;
+    }
+    Ok(observer.checker.ahead)
+}
+
+/// Lives of exporters whose reads are overtaken by one packet each; prints how many ever were ahead of the truth.
+fn simulate_overtaken(rewrites: bool) {
+    let (mut lives, mut ahead) = (0, 0);
+    for_all_seeds(150, |mut random| {
+        lives += 1;
+        ahead += usize::from(simulate(&setting(&mut random, 1, rewrites), random, 8)? > 0);
+        Ok(())
+    });
+    println!("rewrites {rewrites}: of {lives} lives with overtaken reads, {ahead} were ahead of the truth by a packet");
+    assert!(ahead * 20 <= lives, "{ahead} of {lives}");
 }
 
 #[test]
 fn whole_reads_of_unchanged_rules_credit_everything() {
-    for_all_seeds(150, |mut random| simulate(&setting(&mut random, 0, false), random, 6));
+    for_all_seeds(120, |mut random| simulate(&setting(&mut random, 0, false), random, 6).map(|_| ()));
 }
 
 #[test]
 fn whole_reads_with_rewrites_credit_nothing_that_did_not_happen() {
-    for_all_seeds(200, |mut random| simulate(&setting(&mut random, 0, true), random, 8));
+    for_all_seeds(150, |mut random| simulate(&setting(&mut random, 0, true), random, 8).map(|_| ()));
 }
 
 #[test]
 fn a_packet_that_overtakes_a_read_is_credited_later() {
-    for_all_seeds(200, |mut random| simulate(&setting(&mut random, 1, false), random, 8));
+    simulate_overtaken(false);
 }
 
 #[test]
 fn overtaken_reads_with_rewrites_credit_nothing_that_did_not_happen() {
-    for_all_seeds(200, |mut random| simulate(&setting(&mut random, 1, true), random, 8));
+    simulate_overtaken(true);
 }
 
 /// With one active workload between two reads, every packet is credited to the policy that decided it.
@@ -101,6 +119,7 @@ fn overtaken_reads_with_rewrites_credit_nothing_that_did_not_happen() {
 fn one_active_workload_is_resolved_completely() {
     for_all_seeds(150, |mut random| {
         let mut world = World::new(&setting(&mut random, 0, false), random);
+        world.remove_host_endpoints();
         let mut observer = Observer::new(&world);
         observer.read_calmly(&mut world)?;
         for _ in 0..6 {
@@ -119,6 +138,7 @@ fn one_active_workload_is_resolved_completely() {
 fn one_accepting_policy_is_resolved_completely() {
     for_all_seeds(150, |mut random| {
         let mut world = World::new(&setting(&mut random, 0, false), random);
+        world.remove_host_endpoints();
         let policies = world.cluster.policies.iter_mut().skip(1);
         policies.flat_map(|policy| policy.rules.iter_mut().flatten()).for_each(|rules| rules.retain(|rule| rule.says != Says::Accept));
         world.write();
@@ -197,8 +217,11 @@ fn the_simulated_text_is_what_the_parser_reads() {
     });
 }
 
+/// A rule's chain, count, text and comments.
+type Content = (Arc<str>, u64, String, Vec<Arc<str>>);
+
 /// All rules, without the numbers under which a reader keeps names and comments.
-fn contents(ruleset: &Ruleset) -> Vec<(Arc<str>, u64, String, Vec<Arc<str>>)> {
+fn contents(ruleset: &Ruleset) -> Vec<Content> {
     let rule = |name: &Arc<str>, id| {
         let rule = ruleset.rule(id);
         let verdict = format!("{:?} {:?} {:?} {:?} {}", rule.hash, rule.mark, rule.ctstate, rule.verdict, rule.other_matches);
