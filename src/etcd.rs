@@ -27,7 +27,7 @@ pub use error::Error;
 pub use gateway::Limits;
 
 use crate::config::EtcdConfig;
-use crate::follow::{self, Ended, Failure, Source};
+use crate::follow::{self, Ended, Failure, Patience, Source};
 use crate::inventory::Inventory;
 use gateway::Gateway;
 use kinds::{Kind, Policies, Workloads};
@@ -205,9 +205,11 @@ impl<K: Kind> Range<K> {
         Ended::Failed(error.into())
     }
 
+    /// A watch says so of an expired token too, and of a missing permission: a new token is the first thing to try.
     fn unauthorised(&mut self, error: impl FnOnce(String, Option<String>) -> Error) -> Ended {
         let error = error(self.gateway.endpoint().to_owned(), self.gateway.user().map(str::to_owned));
         self.gateway.forget_token();
-        Ended::Failed(error.into())
+        let patience = if self.gateway.user().is_some() { Patience::Dear } else { Patience::Cheap };
+        Ended::Failed(Failure { patience, ..error.into() })
     }
 }
