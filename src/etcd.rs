@@ -209,7 +209,7 @@ impl<K: Kind> Range<K> {
     fn unauthorised(&mut self, error: impl FnOnce(String, Option<String>) -> Error) -> Ended {
         let error = error(self.gateway.endpoint().to_owned(), self.gateway.user().map(str::to_owned));
         self.gateway.forget_token();
-        let patience = if self.gateway.user().is_some() { Patience::Dear } else { Patience::Cheap };
+        let patience = if self.gateway.user().is_some() { Patience::Repair } else { Patience::Away };
         Ended::Failed(Failure { patience, ..error.into() })
     }
 }

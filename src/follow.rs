@@ -11,13 +11,13 @@ use crate::inventory::Inventory;
 
 /// The first delay after a failure, before jitter.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
-/// The longest delay between attempts that cost little. Short on purpose: a change must show within 2 s of the datastore
-/// being reachable again, or of somebody having repaired what was wrong (a file, a role, a flag). A refused connection costs
-/// nobody anything, and a refusal costs a line in the datastore's log; Calico's own clients ask every second too. Lists are
-/// not repeated this fast: after a short absence the watch resumes.
-const LONGEST_DELAY_CHEAP: Duration = Duration::from_secs(1);
-/// The longest delay between attempts that are hard work for the datastore.
-const LONGEST_DELAY_DEAR: Duration = Duration::from_secs(30);
+/// The longest delay while somebody has to repair something, and each attempt is hard work for the datastore.
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// The longest delay while the datastore is merely away, or asking costs it little. Short on purpose: a change must show within
+/// 2 s of the datastore being reachable again or of somebody having repaired what was wrong (a file, a role, a flag); a refused
+/// connection costs nobody anything, a refusal a line in a log. Lists are not repeated this fast: after a short absence the
+/// watch resumes.
+const LONGEST_DELAY_AWAY: Duration = Duration::from_secs(1);
 /// A list that held for less than this was of little use: the next one is delayed.
 const LASTING: Duration = Duration::from_secs(10);
 
@@ -65,10 +65,10 @@ pub struct Failure {
 /// How long the delay between two attempts may grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// An attempt costs little, and may succeed at any moment: 1 s.
-    Cheap,
-    /// Each attempt is hard work for the datastore, such as hashing a password or listing everything: 30 s.
-    Dear,
+    /// The datastore is away or refuses, asking costs it little, and it may come back at any moment: 1 s.
+    Away,
+    /// Somebody has to change something first, and asking is dear, as the hashing of a password is: 30 s.
+    Repair,
 }
 
 /// Follows `source` on a thread of its own, for as long as the process lives.
@@ -147,7 +147,7 @@ impl<S: Source> Follow<S> {
     fn relist(&mut self, reason: &str) -> Duration {
         log::info!("{}: listing again: {reason}", self.standing.name);
         if self.listed.is_some_and(|at| at.elapsed() < LASTING) {
-            return self.relists.next(Patience::Dear);
+            return self.relists.next(Patience::Repair);
         }
         self.relists.reset();
         Duration::ZERO
@@ -159,7 +159,7 @@ impl<S: Source> Follow<S> {
     }
 
     fn panicked(&mut self) -> Duration {
-        self.failed(Failure { reason: "the follower failed in an unforeseen way (please report this)".into(), patience: Patience::Dear })
+        self.failed(Failure { reason: "the follower failed in an unforeseen way (please report this)".into(), patience: Patience::Repair })
     }
 }
 
@@ -191,27 +191,25 @@ impl Standing {
     }
 }
 
-/// Growing delays with jitter, so that the exporters of a thousand nodes do not come back in step. Each patience counts for
-/// itself: a minute of refused connections must not make the first delay of the other kind a long one.
+/// Growing delays with jitter, so that the exporters of a thousand nodes do not come back in step.
 #[derive(Default)]
 struct Backoff {
-    cheap: u32,
-    dear: u32,
+    failures: u32,
 }
 
 impl Backoff {
     fn next(&mut self, patience: Patience) -> Duration {
-        let (failures, longest) = match patience {
-            Patience::Cheap => (&mut self.cheap, LONGEST_DELAY_CHEAP),
-            Patience::Dear => (&mut self.dear, LONGEST_DELAY_DEAR),
+        let longest = match patience {
+            Patience::Away => LONGEST_DELAY_AWAY,
+            Patience::Repair => LONGEST_DELAY,
         };
-        let delay = FIRST_DELAY.saturating_mul(1 << (*failures).min(16)).min(longest);
-        *failures = failures.saturating_add(1);
+        let delay = FIRST_DELAY.saturating_mul(1 << self.failures.min(16)).min(longest);
+        self.failures = self.failures.saturating_add(1);
         delay.mul_f64(jitter())
     }
 
     fn reset(&mut self) {
-        *self = Self::default();
+        self.failures = 0;
     }
 }
 
@@ -272,7 +270,7 @@ mod tests {
         let mut follow = follow([
             Script::List(Ok(5)),
             Script::Watch(Ended::Quiet),
-            Script::Watch(Ended::Failed(failure(Patience::Cheap))),
+            Script::Watch(Ended::Failed(failure(Patience::Away))),
             Script::Watch(Ended::Relist("compacted".into())),
             Script::List(Ok(9)),
         ]);
@@ -285,7 +283,7 @@ mod tests {
 
     #[test]
     fn up_says_whether_the_last_thing_heard_was_good() {
-        let mut follow = follow([Script::List(Err(failure(Patience::Cheap))), Script::List(Ok(1))]);
+        let mut follow = follow([Script::List(Err(failure(Patience::Away))), Script::List(Ok(1))]);
         let inventory = Arc::clone(&follow.standing.inventory);
         assert!(follow.step() > Duration::ZERO);
         assert!(!inventory.up());
@@ -301,12 +299,12 @@ mod tests {
         let mut follow = follow((0..8).flat_map(|_| again()));
         let delays: Vec<_> = (0..8).map(|_| follow.step() + follow.step()).collect();
         assert!(delays[0] > Duration::ZERO && delays[0] <= FIRST_DELAY, "{delays:?}");
-        assert!(delays[7] >= LONGEST_DELAY_DEAR / 2, "{delays:?}");
+        assert!(delays[7] >= LONGEST_DELAY / 2, "{delays:?}");
     }
 
     #[test]
     fn after_something_was_heard_the_delays_start_anew() {
-        let away = || Script::Watch(Ended::Failed(failure(Patience::Dear)));
+        let away = || Script::Watch(Ended::Failed(failure(Patience::Repair)));
         let mut follow = follow([Script::List(Ok(1))].into_iter().chain((0..9).map(|_| away())));
         follow.step();
         // The scripted watch hears something each time before it fails.
@@ -314,21 +312,14 @@ mod tests {
     }
 
     #[test]
-    fn delays_grow_to_what_an_attempt_costs() {
+    fn delays_grow_to_one_second_while_away_and_to_thirty_for_a_repair() {
         let longest = |patience| {
             let mut backoff = Backoff::default();
             let first = backoff.next(patience);
             assert!(first >= FIRST_DELAY / 2 && first <= FIRST_DELAY, "{first:?}");
             (0..100).map(|_| backoff.next(patience)).max().unwrap()
         };
-        assert!(longest(Patience::Cheap) <= Duration::from_secs(1));
-        assert!(longest(Patience::Dear) > Duration::from_secs(15) && longest(Patience::Dear) <= Duration::from_secs(30));
-    }
-
-    #[test]
-    fn an_absence_does_not_lengthen_the_first_delay_of_another_kind() {
-        let mut backoff = Backoff::default();
-        (0..100).for_each(|_| _ = backoff.next(Patience::Cheap));
-        assert!(backoff.next(Patience::Dear) <= FIRST_DELAY);
+        assert!(longest(Patience::Away) <= Duration::from_secs(1));
+        assert!(longest(Patience::Repair) > Duration::from_secs(15) && longest(Patience::Repair) <= Duration::from_secs(30));
     }
 }

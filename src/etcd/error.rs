@@ -229,8 +229,8 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let patience = match error {
             // The next attempt logs in, for which etcd hashes the password with bcrypt: slow on purpose.
-            Error::WrongPassword { .. } | Error::Token { .. } => Patience::Dear,
-            _ => Patience::Cheap,
+            Error::WrongPassword { .. } | Error::Token { .. } => Patience::Repair,
+            _ => Patience::Away,
         };
         Failure { reason: error.to_string(), patience }
     }
