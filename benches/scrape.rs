@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use calico_accountant::attribution::{Attribution, Table};
 use calico_accountant::config::MetricNames;
-use calico_accountant::felix::{ChainNames, Labels, Names, Pipelines};
+use calico_accountant::felix::{Catalog, ChainNames, Labels, Names, Pipelines};
 use calico_accountant::inventory::Workload;
 use calico_accountant::iptables::text::Parser;
 use calico_accountant::ledger::Ledger;
@@ -30,7 +30,11 @@ use support::netns::{Namespace, feed};
 use table::Size;
 
 const ROUNDS: usize = 15;
-const SIZES: [Size; 3] = [Size { workloads: 10, policies: 5 }, Size { workloads: 50, policies: 50 }, Size { workloads: 250, policies: 50 }];
+const fn size(workloads: usize, policies: usize, group: usize) -> Size {
+    Size { workloads, policies, group }
+}
+
+const SIZES: [Size; 4] = [size(10, 5, 1), size(50, 50, 1), size(250, 50, 1), size(250, 50, 10)];
 
 fn main() {
     // `cargo test` runs benches too, with another argument.
@@ -38,6 +42,7 @@ fn main() {
         return;
     }
     stages(SIZES[2]);
+    stages(SIZES[3]);
     println!("\n| workloads × policies | rules | back end | iptables-save | scrape | ratio | CPU a scrape | peak RSS | text |");
     println!("|---|---|---|---|---|---|---|---|---|");
     for size in SIZES {
@@ -60,13 +65,14 @@ fn ms(time: Duration) -> String {
 
 /// The part that is ours alone, in process: the text in memory → the text of the answer.
 fn stages(size: Size) {
-    let text = table::table(size);
+    // Counters move from round to round, else groups would have nothing to do.
     let (mut ledger, mut attribution) = (Ledger::new(), Attribution::default());
     let (chain_names, mut names) = (ChainNames::default(), Names::default());
-    let about = About::default();
+    let (about, catalog) = (About::default(), Catalog::default());
     let mut times = [vec![], vec![], vec![], vec![]];
     let mut memory = Vec::new();
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS as u64 {
+        let text = table::table_at(size, round);
         let begun = Instant::now();
         let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
         text.as_bytes().chunks(1 << 16).for_each(|piece| parser.push(piece));
@@ -77,7 +83,7 @@ fn stages(size: Size) {
         let labels = Labels::new(&rulesets[0], &pipelines, &chain_names, &mut names);
         attribution.advance(&[Table { ruleset: &rulesets[0], pipelines: &pipelines, deltas: &deltas[0], labels: &labels }]);
         let attributed = Instant::now();
-        let view = View::new(attribution.totals(), &workload, &about, true, MetricNames::All);
+        let view = View::new((&attribution, &catalog), &workload, &about, true, MetricNames::All);
         memory = metrics::render(&view, memory);
         let rendered = Instant::now();
         for (times, took) in times.iter_mut().zip([parsed - begun, attributed - parsed, rendered - attributed, rendered - begun]) {
@@ -85,7 +91,10 @@ fn stages(size: Size) {
         }
     }
     let [parse, attribute, render, all] = times.map(|times| ms(median(times)));
-    println!("{} × {}, in process: parse {parse}, attribute {attribute}, render {render}; together {all}", size.workloads, size.policies);
+    println!(
+        "{} × {} in groups of {}, in process: parse {parse}, attribute {attribute}, render {render}; together {all}",
+        size.workloads, size.policies, size.group
+    );
 }
 
 fn workload(interface: &str) -> Option<Arc<Workload>> {
@@ -126,9 +135,10 @@ fn whole(size: Size, backend: &str) {
     ratios.sort_unstable_by(f64::total_cmp);
     let cpu = Duration::from_secs_f64((cpu_seconds(&program) - cpu) / ROUNDS as f64);
     println!(
-        "| {} × {} | {rules} | {backend} | {} | {} | {:.2} | {} | {:.1} MB | {:.1} MB |",
+        "| {} × {}, groups of {} | {rules} | {backend} | {} | {} | {:.2} | {} | {:.1} MB | {:.1} MB |",
         size.workloads,
         size.policies,
+        size.group,
         ms(median(bare)),
         ms(median(scrape)),
         ratios[ratios.len() / 2],

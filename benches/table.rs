@@ -7,6 +7,8 @@ use std::fmt::Write;
 pub struct Size {
     pub workloads: usize,
     pub policies: usize,
+    /// How many policies share a group chain (Calico ≥ 3.28); 1: each has a jump of its own.
+    pub group: usize,
 }
 
 pub fn interface(workload: usize) -> String {
@@ -17,13 +19,14 @@ pub fn interface(workload: usize) -> String {
 struct Rules {
     text: String,
     count: u64,
+    round: u64,
 }
 
 impl Rules {
     fn add(&mut self, chain: &str, matches_before: &str, comment: &str, rest: &str) {
         self.count += 1;
         // Any numbers will do, as long as they have as many digits as real ones.
-        let packets = self.count.wrapping_mul(2_654_435_761) % 10_000_000;
+        let packets = self.count.wrapping_mul(2_654_435_761) % 10_000_000 + self.round * (1 + self.count % 9);
         let comment = if comment.is_empty() { String::new() } else { format!(" -m comment --comment \"{comment}\"") };
         let (hash, bytes) = (self.count, packets * 60);
         _ = writeln!(self.text, "[{packets}:{bytes}] -A {chain}{matches_before} -m comment --comment \"cali:{hash:016x}\"{comment} {rest}");
@@ -32,13 +35,30 @@ impl Rules {
 
 /// The text that iptables-restore takes.
 pub fn table(size: Size) -> String {
-    let mut rules = Rules { text: String::new(), count: 0 };
+    table_at(size, 0)
+}
+
+/// The same some time later: every rule has counted on.
+pub fn table_at(size: Size, round: u64) -> String {
+    let mut rules = Rules { text: String::new(), count: 0, round };
     let mut chains = String::from("*filter\n");
     for policy in 0..size.policies {
         for direction in ["pi", "po"] {
             let chain = policy_chain(direction, policy);
             _ = writeln!(chains, ":{chain} - [0:0]");
             policy_rules(&mut rules, &chain, direction, policy);
+        }
+    }
+    if size.group > 1 {
+        for (direction, policies) in [("gi", "pi"), ("go", "po")] {
+            for group in 0..size.policies / size.group {
+                let chain = format!("cali-{direction}-bench{group:015}");
+                _ = writeln!(chains, ":{chain} - [0:0]");
+                for policy in 0..size.group {
+                    let target = policy_chain(policies, group * size.group + policy);
+                    rules.add(&chain, "", "", &format!("-m mark --mark 0x0/0x30000 -j {target}"));
+                }
+            }
         }
     }
     for direction in ["pri", "pro"] {
@@ -77,8 +97,11 @@ fn workload_rules(rules: &mut Rules, chain: &str, direction: &str, size: Size) {
     rules.add(chain, "", "", "-m conntrack --ctstate INVALID -j DROP");
     rules.add(chain, "", "", "-j MARK --set-xmark 0x0/0x10000");
     rules.add(chain, "", "Start of policies", "-j MARK --set-xmark 0x0/0x20000");
-    for policy in 0..size.policies {
-        let target = policy_chain(if direction == "i" { "pi" } else { "po" }, policy);
+    for target in 0..size.policies / size.group {
+        let target = match size.group {
+            1 => policy_chain(if direction == "i" { "pi" } else { "po" }, target),
+            _ => format!("cali-g{direction}-bench{target:015}"),
+        };
         rules.add(chain, "", "", &format!("-m mark --mark 0x0/0x20000 -j {target}"));
         rules.add(chain, "", "Return if policy accepted", "-m mark --mark 0x10000/0x10000 -j RETURN");
     }

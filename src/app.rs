@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use std::{process, thread};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -67,8 +68,9 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     if let Ok(address) = listener.address() {
         log::info!("listening on {address}");
     }
+    let sample_interval = config.sample_interval;
     let scraper = Arc::new(scraper(config, inventory));
-    read_once(Arc::clone(&scraper)).map_err(Failure::new("starting a thread"))?;
+    read_early(Arc::clone(&scraper), sample_interval).map_err(Failure::new("starting a thread"))?;
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
 }
 
@@ -85,9 +87,16 @@ fn exit_on_signals() -> std::io::Result<()> {
 }
 
 /// Reads the kernel now: derived counts begin with the first read, and names that only the datastore has are asked for early. A
-/// scrape that comes meanwhile shares this one.
-fn read_once(scraper: Arc<Scraper>) -> std::io::Result<()> {
-    thread::Builder::new().name("first read".into()).spawn(move || _ = scraper.scrape()).map(|_| ())
+/// scrape that comes meanwhile shares this one. Then reads on, if that was asked for.
+fn read_early(scraper: Arc<Scraper>, sample_interval: Option<Duration>) -> std::io::Result<()> {
+    let reads = move || {
+        scraper.scrape();
+        while let Some(interval) = sample_interval {
+            thread::sleep(interval);
+            scraper.sample();
+        }
+    };
+    thread::Builder::new().name("reads".into()).spawn(reads).map(|_| ())
 }
 
 fn scraper(config: Config, inventory: Arc<Inventory>) -> Scraper {

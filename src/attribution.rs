@@ -6,6 +6,7 @@
 mod direct;
 mod group;
 mod groups;
+mod node;
 mod table;
 mod tier;
 mod totals;
@@ -15,15 +16,16 @@ use std::sync::Arc;
 
 use lazy_static::lazy_static;
 
+pub use node::{NodeTotals, RuleKey};
 pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
 
 use crate::felix::{DropReason, Label, Labels, Pipeline, Pipelines, Target, Tier};
 use crate::ledger::Deltas;
-use crate::ruleset::{ChainId, Family, Ruleset};
+use crate::ruleset::{ChainId, Ruleset, TableId};
 use direct::{Source, Waiting};
 use groups::{Groups, Member};
 use table::{Leftovers, TableView};
-use tier::{Decided, Split, refusals_are_known};
+use tier::{Can, Decided, Split, refusals_are_known};
 use totals::Recorder;
 
 lazy_static! {
@@ -47,11 +49,12 @@ pub struct Table<'a> {
 #[derive(Debug, Default)]
 pub struct Attribution {
     totals: Totals,
+    node: NodeTotals,
     waiting: Waiting,
     leftovers: Leftovers,
     groups: Groups,
-    /// Labels that stood in for a policy's name at the last read, by family and chain.
-    provisional: HashMap<(Family, Arc<str>), Arc<str>>,
+    /// Labels that stood in for a policy's name at the last read, by table and chain.
+    provisional: HashMap<(TableId, Arc<str>), Arc<str>>,
 }
 
 impl Attribution {
@@ -64,11 +67,12 @@ impl Attribution {
             let view = TableView::new(*table, &mut leftovers);
             let mut walk = Walk { view, waiting: &mut self.waiting, groups: &mut self.groups };
             for pipeline in &table.pipelines.endpoints {
-                walk.pipeline(pipeline, &mut self.totals.endpoint(&pipeline.interface, pipeline.direction));
+                walk.pipeline(pipeline, &mut self.totals.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction));
             }
             walk.groups.credit(&walk.view, &mut self.totals);
             walk.view.leave(&mut self.leftovers);
         }
+        self.node.advance(tables);
         self.groups.end_read();
         self.waiting.end_read();
     }
@@ -81,7 +85,7 @@ impl Attribution {
                 if before.is_empty() && !label.provisional {
                     continue;
                 }
-                let key = (table.ruleset.family, Arc::clone(&table.ruleset.chain(chain).name));
+                let key = (table.ruleset.id(), Arc::clone(&table.ruleset.chain(chain).name));
                 if let Some(old) = before.get(&key).filter(|old| **old != label.label) {
                     self.totals.rename_policy(old, &label.label);
                 }
@@ -95,6 +99,11 @@ impl Attribution {
     /// What has been counted so far.
     pub fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// What has been counted so far for the node as a whole.
+    pub fn node(&self) -> &NodeTotals {
+        &self.node
     }
 }
 
@@ -132,14 +141,14 @@ impl Walk<'_, '_> {
         let mut refused = 0;
         for ((index, target), (split, decided)) in tier.targets.iter().enumerate().zip(splits.iter().zip(&decided)) {
             match self.view.table.pipelines.group(target.chain) {
-                Some(_) => self.groups.add(target.chain, member(pipeline, tier, index, *split, *decided)),
+                Some(_) => self.groups.add(target.chain, member(pipeline, tier, index, (can[index], *split, *decided))),
                 None => refused += self.policy(pipeline, target, *split, decided, recorder),
             }
         }
         if let Some(end) = tier.end {
             recorder.add(&Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(&tier.name) }, deltas.packets(end));
         }
-        if refusals_are_known(&splits) {
+        if refusals_are_known(&splits, &can) {
             recorder.add(&Item::PolicyDrop { tier: Arc::clone(&tier.name) }, refused);
         }
     }
@@ -152,7 +161,7 @@ impl Walk<'_, '_> {
             recorder.add(&item, self.view.table.deltas.packets(accepted));
         }
         let mut refused = 0;
-        for &verdict in split.verdicts() {
+        for verdict in split.verdicts(self.view.can(target.chain)) {
             let credited = self.credit(pipeline.chain, target.chain, verdict, decided);
             item.decided(verdict);
             recorder.add(&item, credited);
@@ -164,20 +173,22 @@ impl Walk<'_, '_> {
     fn credit(&mut self, endpoint: ChainId, policy: ChainId, verdict: Verdict, decided: &Decided) -> u64 {
         let ruleset = self.view.table.ruleset;
         let name = |chain| Arc::clone(&ruleset.chain(chain).name);
-        let source = || Source { family: ruleset.family, endpoint: name(endpoint), policy: name(policy), verdict };
+        let source = || Source { table: ruleset.id(), endpoint: name(endpoint), policy: name(policy), verdict };
         self.waiting.credit(source, decided.of(verdict), self.view.budget(policy).of(verdict))
     }
 }
 
-fn member(pipeline: &Pipeline, tier: &Tier, index: usize, split: Split, decided: Decided) -> Member {
+fn member(pipeline: &Pipeline, tier: &Tier, index: usize, (can, split, decided): (Can, Split, Decided)) -> Member {
     let target = &tier.targets[index];
     Member {
+        kind: pipeline.kind,
         interface: Arc::clone(&pipeline.interface),
         direction: pipeline.direction,
         tier: Arc::clone(&tier.name),
         jump: target.jump,
         accepted: target.accepted,
         undecided: tier.undecided_after(index),
+        can,
         split,
         decided,
     }

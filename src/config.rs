@@ -92,6 +92,7 @@ fn resolve(values: &Values<'_>, verbosity: Option<i32>, world: &World<'_>, remar
         backend: values.choice("BACKEND", BACKENDS)?.unwrap_or(BackendChoice::Auto),
         lock_path: values.path("XTABLES_LOCKFILE")?.unwrap_or_else(|| PathBuf::from("/run/xtables.lock")),
         lock_wait: values.duration("XTABLES_LOCK_WAIT")?.unwrap_or(Duration::from_secs(2)),
+        sample_interval: values.interval("SAMPLE_INTERVAL")?.filter(|interval| !interval.is_zero()),
         metric_names: values.choice("METRIC_NAMES", METRIC_NAMES)?.unwrap_or(MetricNames::All),
         log_level: log_level.unwrap_or(log::LevelFilter::Info),
         log_format: values.choice("LOG_FORMAT", LOG_FORMATS)?.unwrap_or(LogFormat::Logfmt),
@@ -131,6 +132,8 @@ pub struct Config {
     pub lock_path: PathBuf,
     /// How long to wait for the xtables lock.
     pub lock_wait: Duration,
+    /// How often to read the kernel between scrapes, if at all.
+    pub sample_interval: Option<Duration>,
     /// Which metric names to write.
     pub metric_names: MetricNames,
     /// Least severe level that is logged.

@@ -1,6 +1,7 @@
 //! What Felix meant: a [`Ruleset`] → [`Pipelines`], the ordered steps of every endpoint, with its policies and groups.
 //! Pure. Every release since Calico 3.0 is recognised by structure and comments; what is not understood is listed, never guessed.
 
+mod catalog;
 mod endpoint;
 mod labels;
 mod names;
@@ -9,10 +10,11 @@ mod policy;
 
 use std::sync::Arc;
 
+pub use catalog::{Catalog, GroupPlace, PolicyInfo};
 pub use endpoint::{DropReason, Pipeline, Target, Tier};
 pub use labels::{Label, Labels, Names};
 pub use names::{ChainNames, PolicyName};
-pub use policy::{Decision, GroupChain, PolicyChain};
+pub use policy::{Decision, GroupChain, PolicyChain, PolicyRule};
 
 use crate::ruleset::{ChainId, RuleId, Ruleset, Verdict};
 use phrases::Phrase;
@@ -50,10 +52,45 @@ pub struct Marks {
     pub drop: Option<u32>,
 }
 
-/// What a chain is for, by its name.
+/// What an endpoint chain is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EndpointKind {
+    /// A workload.
+    Workload,
+    /// A host endpoint, at one of its stages.
+    Host(Stage),
+}
+
+/// Where a host endpoint's policies meet its packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// `doNotTrack` policies, in the raw table.
+    Untracked,
+    /// `preDNAT` policies, in the mangle table.
+    PreDnat,
+    /// Policies for traffic to and from the host itself, in the filter table, and in the mangle table for what was DNATed.
+    Normal,
+    /// `applyOnForward` policies, in the filter table.
+    Forward,
+}
+
+impl Stage {
+    /// As metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Untracked => "untracked",
+            Stage::PreDnat => "pre_dnat",
+            Stage::Normal => "normal",
+            Stage::Forward => "forward",
+        }
+    }
+}
+
+/// What a chain is for, by its name and table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    Endpoint(Direction),
+    Endpoint(EndpointKind, Direction),
+    Dispatch(Direction),
     Policy,
     Group,
     Profile,
@@ -61,11 +98,18 @@ enum Role {
     Other,
 }
 
-fn role(name: &str) -> Role {
+fn role(table: &str, name: &str) -> Role {
     let kind = name.strip_prefix("cali-").and_then(|rest| rest.split('-').next());
     match kind {
-        Some("tw") => Role::Endpoint(Direction::Ingress),
-        Some("fw") => Role::Endpoint(Direction::Egress),
+        Some("tw") => Role::Endpoint(EndpointKind::Workload, Direction::Ingress),
+        Some("fw") => Role::Endpoint(EndpointKind::Workload, Direction::Egress),
+        // Named from the host's side: "to host" leaves through the endpoint.
+        Some("th") => Role::Endpoint(EndpointKind::Host(host_stage(table, Direction::Egress)), Direction::Egress),
+        Some("fh") => Role::Endpoint(EndpointKind::Host(host_stage(table, Direction::Ingress)), Direction::Ingress),
+        Some("thfw") => Role::Endpoint(EndpointKind::Host(Stage::Forward), Direction::Egress),
+        Some("fhfw") => Role::Endpoint(EndpointKind::Host(Stage::Forward), Direction::Ingress),
+        Some("to") if name.starts_with("cali-to-wl-dispatch") => Role::Dispatch(Direction::Ingress),
+        Some("from") if name.starts_with("cali-from-wl-dispatch") => Role::Dispatch(Direction::Egress),
         Some("pi" | "po") => Role::Policy,
         Some("gi" | "go") => Role::Group,
         Some("pri" | "pro") => Role::Profile,
@@ -74,12 +118,31 @@ fn role(name: &str) -> Role {
     }
 }
 
+fn host_stage(table: &str, direction: Direction) -> Stage {
+    match (table, direction) {
+        ("raw", _) => Stage::Untracked,
+        ("mangle", Direction::Ingress) => Stage::PreDnat,
+        _ => Stage::Normal,
+    }
+}
+
+/// The interface in an endpoint chain's name; `*` for the host endpoint of all interfaces, whose name is too long for some chains.
+fn interface_of(chain: &str) -> Arc<str> {
+    const ALL_INTERFACES: &str = "any-interface-at-all";
+    let prefix_len = "cali-".len() + chain["cali-".len()..].find('-').map_or(0, |dash| dash + 1);
+    let (prefix, interface) = chain.split_at(prefix_len);
+    match interface == ALL_INTERFACES || chain == names::chain_name(prefix, ALL_INTERFACES) {
+        true => "*".into(),
+        false => interface.into(),
+    }
+}
+
 /// What every chain of a table is for.
 pub struct Roles(Vec<Role>);
 
 impl Roles {
     fn new(ruleset: &Ruleset) -> Self {
-        Roles(ruleset.chains().iter().map(|chain| role(&chain.name)).collect())
+        Roles(ruleset.chains().iter().map(|chain| role(ruleset.table, &chain.name)).collect())
     }
 
     fn of(&self, chain: ChainId) -> Role {
@@ -102,8 +165,10 @@ impl Roles {
 /// Everything that one table says about endpoints and policies.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pipelines {
-    /// Workload endpoint chains.
+    /// Endpoint chains.
     pub endpoints: Vec<Pipeline>,
+    /// Rules that refuse packets of interfaces which have no endpoint (yet).
+    pub unknown_interfaces: Vec<(Direction, RuleId)>,
     /// Policy, profile and group chains, by their place in the ruleset.
     chains: Vec<Option<SharedChain>>,
     /// Rules in chains that matter which are not understood.
@@ -135,10 +200,15 @@ impl Pipelines {
         let endpoint::Context { ruleset, phrases, roles, marks } = *context;
         let unrecognised = &mut self.unrecognised;
         let shared = match roles.of(id) {
-            Role::Endpoint(direction) => {
-                // Workload chains are never hashed: 8 bytes of prefix and 15 of interface stay below 28.
-                let interface = Arc::from(&name["cali-tw-".len()..]);
-                self.endpoints.push(endpoint::pipeline(context, id, interface, direction, unrecognised));
+            Role::Endpoint(kind, direction) => {
+                // Chains of real interfaces are never hashed: at most 10 bytes of prefix and 15 of interface stay below 28.
+                self.endpoints.push(endpoint::pipeline(context, id, (kind, interface_of(name), direction), unrecognised));
+                None
+            }
+            Role::Dispatch(direction) => {
+                let is_end = |rule: &RuleId| ruleset.comments_of(*rule).iter().any(|c| phrases[c.0 as usize] == Phrase::UnknownInterface);
+                let ends = ruleset.chain(id).rule_ids().filter(|rule| ruleset.rule(*rule).verdict.is_deny() && is_end(rule));
+                self.unknown_interfaces.extend(ends.map(|rule| (direction, rule)));
                 None
             }
             Role::Policy | Role::Profile => Some(SharedChain::Policy(policy::policy_chain(ruleset, id, marks, unrecognised))),
@@ -164,6 +234,14 @@ impl Pipelines {
         }
     }
 
+    /// All group chains.
+    pub fn groups(&self) -> impl Iterator<Item = &GroupChain> {
+        self.chains.iter().filter_map(|chain| match chain {
+            Some(SharedChain::Group(group)) => Some(group),
+            _ => None,
+        })
+    }
+
     /// All policy and profile chains.
     pub fn policies(&self) -> impl Iterator<Item = &PolicyChain> {
         self.chains.iter().filter_map(|chain| match chain {
@@ -182,8 +260,8 @@ impl Marks {
             for rule in chain.rule_ids().map(|rule| ruleset.rule(rule)) {
                 let Some(mark) = rule.mark else { continue };
                 match (role, rule.verdict, mark.set_bit()) {
-                    (Role::Endpoint(_), Verdict::Return, Some(bit)) => marks.accept = bit,
-                    (Role::Endpoint(_), Verdict::Jump(to), None) if mark.is_clear() && roles.is_policy_or_group(to) => {
+                    (Role::Endpoint(..), Verdict::Return, Some(bit)) => marks.accept = bit,
+                    (Role::Endpoint(..), Verdict::Jump(to), None) if mark.is_clear() && roles.is_policy_or_group(to) => {
                         marks.pass = mark.mask;
                     }
                     (Role::Policy, Verdict::Drop | Verdict::Reject, Some(bit)) => marks.drop = Some(bit),
@@ -192,5 +270,35 @@ impl Marks {
             }
         }
         marks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_of_chains() {
+        for (chain, interface) in [
+            ("cali-tw-cali751425ce827", "cali751425ce827"),
+            ("cali-fh-eth1", "eth1"),
+            ("cali-thfw-br-lan", "br-lan"),
+            ("cali-fh-any-interface-at-all", "*"),
+            ("cali-thfw-_Nqh4HyA73udmyanQI", "*"),
+        ] {
+            assert_eq!(&*interface_of(chain), interface);
+        }
+    }
+
+    #[test]
+    fn host_endpoints_are_seen_from_the_endpoint() {
+        let host = |stage, direction| Role::Endpoint(EndpointKind::Host(stage), direction);
+        assert_eq!(role("filter", "cali-th-eth0"), host(Stage::Normal, Direction::Egress));
+        assert_eq!(role("mangle", "cali-th-eth0"), host(Stage::Normal, Direction::Egress));
+        assert_eq!(role("mangle", "cali-fh-eth0"), host(Stage::PreDnat, Direction::Ingress));
+        assert_eq!(role("raw", "cali-fh-eth0"), host(Stage::Untracked, Direction::Ingress));
+        assert_eq!(role("filter", "cali-fhfw-eth0"), host(Stage::Forward, Direction::Ingress));
+        assert_eq!(role("filter", "cali-to-wl-dispatch-4"), Role::Dispatch(Direction::Ingress));
+        assert_eq!(role("filter", "cali-to-host-endpoint"), Role::Other);
     }
 }

@@ -61,7 +61,7 @@ impl Default for Options {
 /// One read of all tables that hold Calico's rules.
 #[derive(Debug, Default)]
 pub struct Reading {
-    /// A ruleset per family that has one.
+    /// The tables, one family after the other.
     pub rulesets: Vec<Ruleset>,
     /// Where they were read; `None` if no back end has any of Calico's chains.
     pub backend: Option<Backend>,
@@ -139,7 +139,7 @@ impl Iptables {
         self.lock_timeouts
     }
 
-    /// Reads the `filter` tables of both families once, and is done by `deadline`, well or not.
+    /// Reads the tables of both families once, and is done by `deadline`, well or not.
     pub fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError> {
         self.deadline = deadline;
         let programs = self.programs()?;
@@ -209,7 +209,7 @@ impl Iptables {
             for family in Family::ALL {
                 let Some(path) = self.program(backend, family) else { continue };
                 any = true;
-                if self.kernel_has(backend, family) {
+                if self.kernel_has(backend, family, "filter") {
                     programs.push(Program { backend, family, path });
                 }
             }
@@ -230,31 +230,41 @@ impl Iptables {
         })
     }
 
-    fn kernel_has(&self, backend: Backend, family: Family) -> bool {
+    fn kernel_has(&self, backend: Backend, family: Family, table: &str) -> bool {
         match backend {
-            Backend::Legacy => backend::has_legacy_table(&self.options.proc, family),
+            Backend::Legacy => backend::has_legacy_table(&self.options.proc, family, table),
             Backend::Nft => backend::has_nf_tables(&self.options.proc),
         }
     }
 
-    /// Reads both families of one back end at the same time.
+    /// Reads one back end, both families at the same time.
     fn read_backend(&mut self, backend: Backend, programs: &[Program]) -> Result<Reading, ReadError> {
         let (lock, lock_waited) = self.lock(backend)?;
-        let limit = CHILD_LIMIT.min(self.deadline.saturating_duration_since(Instant::now()));
-        let mut programs = programs.iter().filter(|program| program.backend == backend);
-        let (first, second) = (programs.next(), programs.next());
+        let programs: Vec<&Program> = programs.iter().filter(|program| program.backend == backend).collect();
         let (first, second) = std::thread::scope(|scope| {
-            let second = second.map(|program| scope.spawn(|| save(program, limit)));
-            (first.map(|program| save(program, limit)), second.map(|thread| thread.join()))
+            let second = programs.get(1).map(|program| scope.spawn(|| self.read_family(program)));
+            (programs.first().map(|program| self.read_family(program)), second.map(|thread| thread.join()))
         });
         let locked = lock.is_some() || backend == Backend::Nft;
         drop(lock);
-        let mut reading = Reading { rulesets: Vec::new(), backend: Some(backend), lock_waited, locked };
-        reading.rulesets.extend(first.transpose()?);
+        let mut rulesets = first.transpose()?.unwrap_or_default();
         if let Some(Ok(second)) = second {
-            reading.rulesets.push(second?);
+            rulesets.extend(second?);
         }
-        Ok(reading)
+        Ok(Reading { rulesets, backend: Some(backend), lock_waited, locked })
+    }
+
+    /// The filter table, and the others only if Calico has host endpoints: they cost a child each.
+    fn read_family(&self, program: &Program) -> Result<Vec<Ruleset>, ReadError> {
+        let limit = || CHILD_LIMIT.min(self.deadline.saturating_duration_since(Instant::now()));
+        let mut rulesets = vec![save(program, "filter", limit())?];
+        let is_host_endpoint = |name: &str| name.starts_with("cali-th-") || name.starts_with("cali-fh-");
+        if rulesets[0].chains().iter().any(|chain| is_host_endpoint(&chain.name)) {
+            for table in ["mangle", "raw"].into_iter().filter(|table| self.kernel_has(program.backend, program.family, table)) {
+                rulesets.push(save(program, table, limit())?);
+            }
+        }
+        Ok(rulesets)
     }
 
     /// Without the lock a legacy table may be read while all its counters are zero. A file that is not there is said once.
@@ -295,10 +305,10 @@ fn backend_of(program: &Path) -> Backend {
 }
 
 /// Runs one program and takes its text apart while it writes.
-fn save(program: &Program, limit: Duration) -> Result<Ruleset, ReadError> {
-    let mut parser = text::Parser::new(program.family, program.backend, "filter");
+fn save(program: &Program, table: &'static str, limit: Duration) -> Result<Ruleset, ReadError> {
+    let mut parser = text::Parser::new(program.family, program.backend, table);
     let mut bytes = 0;
-    let result = child::run(&program.path, &["-t", "filter", "-c"], limit, &mut |piece| {
+    let result = child::run(&program.path, &["-t", table, "-c"], limit, &mut |piece| {
         bytes += piece.len();
         parser.push(piece);
         match bytes > MOST_TEXT || parser.rule_count() > MOST_RULES {

@@ -2,6 +2,7 @@
 
 mod about;
 mod legacy;
+mod node;
 mod standard;
 mod text;
 
@@ -9,15 +10,18 @@ use std::sync::{Arc, OnceLock};
 
 pub use about::About;
 
-use crate::attribution::{EndpointTotals, Totals};
+use crate::attribution::{Attribution, EndpointTotals, Totals};
 use crate::config::MetricNames;
+use crate::felix::Catalog;
 use crate::inventory::Workload;
 use text::Text;
 
 /// Everything that one scrape shows.
 pub struct View<'a> {
     /// What was counted.
-    pub totals: &'a Totals,
+    pub attribution: &'a Attribution,
+    /// The policies and groups that there are.
+    pub catalog: &'a Catalog,
     /// The workload on an interface.
     pub workload: &'a dyn Fn(&str) -> Option<Arc<Workload>>,
     /// What the exporter says about itself.
@@ -39,19 +43,19 @@ struct Endpoint<'a> {
 impl<'a> View<'a> {
     /// A view of the last read.
     pub fn new(
-        totals: &'a Totals,
+        (attribution, catalog): (&'a Attribution, &'a Catalog),
         workload: &'a dyn Fn(&str) -> Option<Arc<Workload>>,
         about: &'a About,
         counters: bool,
         names: MetricNames,
     ) -> Self {
-        View { totals, workload, about, counters, names, endpoints: OnceLock::new() }
+        View { attribution, catalog, workload, about, counters, names, endpoints: OnceLock::new() }
     }
 
     /// The endpoints to show, each looked up once.
     fn endpoints(&self) -> &[Endpoint<'a>] {
         self.endpoints.get_or_init(|| {
-            let all = self.totals.endpoints().filter(|_| self.counters);
+            let all = self.attribution.totals().workloads().filter(|_| self.counters);
             all.map(|(interface, totals)| Endpoint { interface, workload: (self.workload)(interface), totals }).collect()
         })
     }
@@ -71,6 +75,7 @@ pub fn render(view: &View, memory: Vec<u8>) -> Vec<u8> {
     }
     if view.counters && view.names != MetricNames::Legacy {
         standard::render(view, view.endpoints(), &mut text);
+        node::render(view, &mut text);
     }
     about::render(view, &mut text);
     text.finish()

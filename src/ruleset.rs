@@ -47,6 +47,15 @@ impl Backend {
     }
 }
 
+/// Which table of which family: chains of one name can be in several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TableId {
+    /// The address family.
+    pub family: Family,
+    /// `filter`, `mangle` or `raw`.
+    pub table: &'static str,
+}
+
 /// A rule's place in [`Ruleset::rules`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleId(pub u32);
@@ -146,8 +155,10 @@ pub enum Verdict {
     Drop,
     /// Drops the packet and answers its sender.
     Reject,
-    /// Logs the packet and goes on (`LOG`, `NFLOG`).
+    /// Logs the packet and goes on (`LOG`).
     Log,
+    /// Tells Felix of the packet and goes on (`NFLOG`), under this prefix.
+    Nflog(Option<CommentId>),
     /// Any other target.
     Other,
 }
@@ -218,6 +229,11 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
+    /// Which table this is.
+    pub fn id(&self) -> TableId {
+        TableId { family: self.family, table: self.table }
+    }
+
     /// All of Calico's chains.
     pub fn chains(&self) -> &[Chain] {
         &self.chains

@@ -10,13 +10,13 @@ use log::{error, info, warn};
 
 use crate::attribution::{Attribution, Table};
 use crate::config::MetricNames;
-use crate::felix::{ChainNames, Labels, Names, Pipelines};
+use crate::felix::{Catalog, ChainNames, Labels, Names, Pipelines};
 use crate::inventory::Inventory;
 use crate::iptables::{Iptables, ReadError, Reading};
 use crate::ledger::Ledger;
 use crate::metrics::{self, About, View};
 use crate::process::Process;
-use crate::ruleset::Ruleset;
+use crate::ruleset::{Backend, Family, Ruleset};
 use crate::server::Application;
 use crate::singleflight::SingleFlight;
 
@@ -48,6 +48,7 @@ struct State {
     reader: Iptables,
     ledger: Ledger,
     attribution: Attribution,
+    catalog: Catalog,
     chain_names: ChainNames,
     policies_version: u64,
     names: Names,
@@ -106,6 +107,7 @@ impl Scraper {
             reader,
             ledger: Ledger::new(),
             attribution: Attribution::default(),
+            catalog: Catalog::default(),
             chain_names: ChainNames::default(),
             policies_version: 0,
             names: Names::default(),
@@ -114,6 +116,12 @@ impl Scraper {
             complaint: Complaint::default(),
         };
         Scraper { options, inventory, flight: SingleFlight::new(), state: Mutex::new(state), read: AtomicBool::new(false) }
+    }
+
+    /// Reads the kernel without showing it: shorter intervals prove more about policy groups.
+    pub fn sample(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.advance(&mut state, &mut About::default());
     }
 
     /// One scrape; concurrent ones share it.
@@ -143,7 +151,7 @@ impl Scraper {
         self.about_datastore(&mut about);
         about.process = Process::read(&self.options.proc);
         let workload = |interface: &str| self.inventory.workload(interface);
-        let view = View::new(totals, &workload, &about, about.up && !too_small, self.options.metric_names);
+        let view = View::new((&state.attribution, &state.catalog), &workload, &about, about.up && !too_small, self.options.metric_names);
         metrics::render(&view, memory)
     }
 
@@ -190,7 +198,9 @@ impl Scraper {
         let tables =
             (0..rulesets.len()).map(|i| Table { ruleset: &rulesets[i], pipelines: &pipelines[i], deltas: &deltas[i], labels: &labels[i] });
         state.attribution.advance(&tables.collect::<Vec<_>>());
-        about.tables = rulesets.iter().map(|r| (r.family, r.backend, r.rule_count())).collect();
+        state.catalog = Catalog::default();
+        (0..rulesets.len()).for_each(|i| state.catalog.add(&rulesets[i], &pipelines[i], &labels[i]));
+        about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, rulesets)).collect();
         about.unrecognised = rulesets.iter().zip(&pipelines).map(|(r, p)| unrecognised(r, p)).sum();
         about.lock_waited = reading.lock_waited;
         about.locked = reading.locked;
@@ -203,6 +213,12 @@ impl Scraper {
             state.policies_version = version;
         }
     }
+}
+
+/// Where a family's rules are, and how many, in all its tables.
+fn table_of(family: Family, rulesets: &[Ruleset]) -> Option<(Family, Backend, usize)> {
+    let of_family = || rulesets.iter().filter(|ruleset| ruleset.family == family);
+    Some((family, of_family().next()?.backend, of_family().map(Ruleset::rule_count).sum()))
 }
 
 fn unrecognised(ruleset: &Ruleset, pipelines: &Pipelines) -> u64 {

@@ -7,15 +7,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::ruleset::Family;
+use crate::ruleset::TableId;
 
 use super::totals::Verdict;
 
-/// One policy on one endpoint: family, the endpoint's chain, the policy's chain, and what it decided.
+/// One policy on one endpoint: table, the endpoint's chain, the policy's chain, and what it decided.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Source {
-    /// The address family.
-    pub family: Family,
+    /// The table.
+    pub table: TableId,
     /// The endpoint's chain.
     pub endpoint: Arc<str>,
     /// The policy's chain.
@@ -60,7 +60,8 @@ mod tests {
     use super::*;
 
     fn source() -> Source {
-        Source { family: Family::V4, endpoint: "cali-tw-cali1".into(), policy: "cali-pi-p".into(), verdict: Verdict::Deny }
+        let table = TableId { family: crate::ruleset::Family::V4, table: "filter" };
+        Source { table, endpoint: "cali-tw-cali1".into(), policy: "cali-pi-p".into(), verdict: Verdict::Deny }
     }
 
     /// One read with one source.

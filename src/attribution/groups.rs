@@ -3,17 +3,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::felix::{Decision, Direction, GroupChain, PolicyChain};
-use crate::ruleset::{ChainId, Family, RuleId};
+use crate::felix::{Decision, Direction, EndpointKind, GroupChain, PolicyChain};
+use crate::ruleset::{ChainId, RuleId, TableId};
 
 use super::group::{Carry, Credits, Margin, Margins, credit};
 use super::table::TableView;
 use super::tier::{Can, Decided, Split};
 use super::totals::{Item, Recorder, Totals, Verdict};
 
-/// A workload that uses a group.
+/// An endpoint that uses a group.
 #[derive(Debug, Clone)]
 pub struct Member {
+    /// What it is.
+    pub kind: EndpointKind,
     /// Its interface.
     pub interface: Arc<str>,
     /// Its direction.
@@ -26,6 +28,8 @@ pub struct Member {
     pub accepted: Option<RuleId>,
     /// The rule that counts what the group left undecided.
     pub undecided: Option<RuleId>,
+    /// What the group's policies have rules for.
+    pub can: Can,
     /// How refusals and passes of the group can be told apart.
     pub split: Split,
     /// What it refused and passed on.
@@ -36,7 +40,7 @@ pub struct Member {
 #[derive(Debug, Default)]
 struct GroupState {
     /// The workloads that the carried numbers belong to.
-    members: Vec<(Arc<str>, Direction)>,
+    members: Vec<(EndpointKind, Arc<str>, Direction)>,
     carries: [Carry; 4],
     /// Per verdict and member: a difference below zero, to be made up for.
     behind: [Vec<i64>; 4],
@@ -48,7 +52,7 @@ struct GroupState {
 /// The groups of all tables.
 #[derive(Debug, Default)]
 pub struct Groups {
-    states: HashMap<(Family, Arc<str>), GroupState>,
+    states: HashMap<(TableId, Arc<str>), GroupState>,
     /// Of the table that is being read.
     members: Vec<(ChainId, Vec<Member>)>,
 }
@@ -66,7 +70,7 @@ impl Groups {
     pub fn credit(&mut self, view: &TableView, totals: &mut Totals) {
         for (chain, members) in std::mem::take(&mut self.members) {
             let Some(group) = view.table.pipelines.group(chain) else { continue };
-            let key = (view.table.ruleset.family, Arc::clone(&view.table.ruleset.chain(chain).name));
+            let key = (view.table.ruleset.id(), Arc::clone(&view.table.ruleset.chain(chain).name));
             let state = self.states.entry(key).or_default();
             GroupRead { view, group, members: &members }.credit(state, totals);
         }
@@ -88,7 +92,7 @@ struct GroupRead<'a> {
 impl GroupRead<'_> {
     fn credit(&self, state: &mut GroupState, totals: &mut Totals) {
         state.seen = true;
-        let members: Vec<_> = self.members.iter().map(|m| (Arc::clone(&m.interface), m.direction)).collect();
+        let members: Vec<_> = self.members.iter().map(|m| (m.kind, Arc::clone(&m.interface), m.direction)).collect();
         let moved = state.members != members;
         if moved {
             // Numbers of other workloads mean nothing here.
@@ -191,7 +195,7 @@ impl GroupRead<'_> {
         let group = self.view.table.labels.get(self.group.chain).map(|label| Arc::clone(&label.label));
         let deciding = labels.iter().flatten().filter(|(_, can)| decides(*can, verdict)).count();
         for ((member, cells), rest) in self.members.iter().zip(&credits.cells).zip(&credits.group) {
-            let mut recorder = totals.endpoint(&member.interface, member.direction);
+            let mut recorder = totals.endpoint(member.kind, &member.interface, member.direction);
             for (label, packets) in labels.iter().zip(cells) {
                 let Some((policy, can)) = label else { continue };
                 if verdict == Verdict::Accept || (counts(member, verdict) && decides(*can, verdict)) {
@@ -227,7 +231,7 @@ fn record_refusals(recorder: &mut Recorder, member: &Member, verdict: Verdict, p
 
 /// Whether the member's counters give this verdict by itself.
 fn counts(member: &Member, verdict: Verdict) -> bool {
-    verdict == Verdict::Accept || member.split.verdicts().contains(&verdict)
+    verdict == Verdict::Accept || member.split.verdicts(member.can).any(|v| v == verdict)
 }
 
 /// Whether packets of this verdict can be among what the member got, known or not.

@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::felix::{Decision, PolicyChain};
-use crate::ruleset::{ChainId, Family, Verdict as Target};
+use crate::ruleset::{ChainId, TableId, Verdict as Target};
 
 use super::Table;
 use super::group::Margin;
 use super::tier::{Can, Decided};
 use super::totals::Verdict;
 
-/// Room that policies have left from the last read, by family and chain.
-pub type Leftovers = HashMap<(Family, Arc<str>), Budget>;
+/// Room that policies have left from the last read, by table and chain.
+pub type Leftovers = HashMap<(TableId, Arc<str>), Budget>;
 
 /// How many refusals and passes of a policy's own rules have not been credited to an endpoint yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl<'a> TableView<'a> {
                 pass: policy.can(Decision::Pass),
                 alone: view.references[place] == 1,
             };
-            let left = leftovers.remove(&(table.ruleset.family, Arc::clone(&table.ruleset.chain(policy.chain).name)));
+            let left = leftovers.remove(&(table.ruleset.id(), Arc::clone(&table.ruleset.chain(policy.chain).name)));
             view.budgets[place] = view.counted(policy).plus(left.unwrap_or_default());
         }
         view.look_at_groups();
@@ -163,7 +163,7 @@ impl<'a> TableView<'a> {
             };
             if !left.is_empty() && left.is_limited() {
                 let chain = Arc::clone(&self.table.ruleset.chain(policy.chain).name);
-                leftovers.insert((self.table.ruleset.family, chain), left);
+                leftovers.insert((self.table.ruleset.id(), chain), left);
             }
         }
     }

@@ -53,7 +53,7 @@ pub enum Split {
     Deny,
     /// It only passes on.
     Pass,
-    /// It does both, for this endpoint alone: its own rules tell.
+    /// Differences do not tell, but no other endpoint uses it: its own rules do.
     Own,
     /// It does both, and what the tier passed on, less what its other targets passed on, is its own.
     ByTotal,
@@ -67,22 +67,27 @@ pub enum Split {
 }
 
 impl Split {
-    /// The verdicts, besides acceptance, that can be credited.
-    pub fn verdicts(self) -> &'static [Verdict] {
-        match self {
+    /// The verdicts, besides acceptance, that can be credited to a target that can do this.
+    pub fn verdicts(self, can: Can) -> impl Iterator<Item = Verdict> {
+        let verdicts: &[Verdict] = match self {
             Split::Nothing | Split::Unknown => &[],
             Split::Deny | Split::DenyOnly => &[Verdict::Deny],
             Split::Pass => &[Verdict::Pass],
             Split::Own | Split::ByTotal => &[Verdict::Deny, Verdict::Pass],
             Split::Sum => &[Verdict::DenyOrPass],
-        }
+        };
+        verdicts.iter().copied().filter(move |verdict| match verdict {
+            Verdict::Deny => can.deny,
+            Verdict::Pass => can.pass,
+            Verdict::Accept | Verdict::DenyOrPass => true,
+        })
     }
 }
 
 /// Whether all that a tier's targets refused can be credited, and there is something to refuse.
-pub fn refusals_are_known(splits: &[Split]) -> bool {
+pub fn refusals_are_known(splits: &[Split], can: &[Can]) -> bool {
     let known = !splits.iter().any(|split| matches!(split, Split::Sum | Split::Unknown));
-    known && splits.iter().any(|split| split.verdicts().contains(&Verdict::Deny))
+    known && can.iter().any(|can| can.deny)
 }
 
 /// What a target decided since the last read, besides what it accepted. `None`: not known for this interval, or never. Small
@@ -118,6 +123,7 @@ pub fn splits(tier: &Tier, can: &[Can]) -> Vec<Split> {
         (false, false) => Split::Nothing,
         _ if tier.opaque => Split::Unknown,
         (true, true) if can.alone => Split::Own,
+        _ if can.alone && index == last && !has_end => Split::Own,
         // Its passes mix with what nobody decided.
         (false, true) if index == last && !has_end => Split::Nothing,
         (true, pass) if index == last && !has_end => match tier.after.is_some() && both == usize::from(pass) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::felix::{Direction, DropReason};
+use crate::felix::{Direction, DropReason, EndpointKind};
 
 /// How a policy, or several, decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,15 +76,15 @@ pub struct EndpointTotals {
     seen: u64,
 }
 
-/// All totals, by interface.
+/// All totals of endpoints, by interface.
 #[derive(Debug, Default)]
 pub struct Totals {
-    endpoints: BTreeMap<Arc<str>, EndpointTotals>,
+    endpoints: BTreeMap<(EndpointKind, Arc<str>), EndpointTotals>,
     read: u64,
 }
 
 /// For how many reads a total is remembered after its rules have gone, so that it goes on if they come back.
-const REMEMBERED_READS: u64 = 240;
+pub(super) const REMEMBERED_READS: u64 = 240;
 
 impl Totals {
     /// Begins the next read: only what is met from now on is shown.
@@ -99,11 +99,8 @@ impl Totals {
     }
 
     /// The totals of an interface, made if there are none.
-    pub fn endpoint(&mut self, interface: &Arc<str>, direction: Direction) -> Recorder<'_> {
-        if !self.endpoints.contains_key(interface) {
-            self.endpoints.insert(Arc::clone(interface), EndpointTotals::default());
-        }
-        let endpoint = self.endpoints.entry(Arc::clone(interface)).or_default();
+    pub fn endpoint(&mut self, kind: EndpointKind, interface: &Arc<str>, direction: Direction) -> Recorder<'_> {
+        let endpoint = self.endpoints.entry((kind, Arc::clone(interface))).or_default();
         endpoint.seen = self.read;
         let EndpointTotals { directions, expected, .. } = endpoint;
         let place = direction as usize;
@@ -123,9 +120,15 @@ impl Totals {
         }
     }
 
-    /// What the last read met, by interface, in the order of the names.
-    pub fn endpoints(&self) -> impl Iterator<Item = (&Arc<str>, &EndpointTotals)> {
-        self.endpoints.iter().filter(|(_, endpoint)| endpoint.seen == self.read)
+    /// What the last read met, by kind and interface, in the order of the names.
+    pub fn endpoints(&self) -> impl Iterator<Item = (EndpointKind, &Arc<str>, &EndpointTotals)> {
+        let shown = self.endpoints.iter().filter(|(_, endpoint)| endpoint.seen == self.read);
+        shown.map(|((kind, interface), endpoint)| (*kind, interface, endpoint))
+    }
+
+    /// The same, of workloads only.
+    pub fn workloads(&self) -> impl Iterator<Item = (&Arc<str>, &EndpointTotals)> {
+        self.endpoints().filter(|(kind, ..)| *kind == EndpointKind::Workload).map(|(_, interface, endpoint)| (interface, endpoint))
     }
 
     /// The totals of one direction that the last read met, in the order of evaluation.
@@ -181,7 +184,7 @@ mod tests {
     use super::*;
 
     fn shown(totals: &Totals) -> Vec<(String, u64)> {
-        let all = totals.endpoints().flat_map(|(name, e)| totals.shown(e, Direction::Ingress).map(move |t| (name.to_string(), t.packets)));
+        let all = totals.workloads().flat_map(|(name, e)| totals.shown(e, Direction::Ingress).map(move |t| (name.to_string(), t.packets)));
         all.collect()
     }
 
@@ -191,12 +194,12 @@ mod tests {
         let interface: Arc<str> = "cali1".into();
         let item = || Item::Profile("kns.a".into());
         totals.begin_read();
-        totals.endpoint(&interface, Direction::Ingress).add(&item(), 5);
+        totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress).add(&item(), 5);
         assert_eq!(shown(&totals), [("cali1".into(), 5)]);
         totals.begin_read();
         assert_eq!(shown(&totals), []);
         totals.begin_read();
-        totals.endpoint(&interface, Direction::Ingress).add(&item(), 1);
+        totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress).add(&item(), 1);
         assert_eq!(shown(&totals), [("cali1".into(), 6)]);
     }
 
@@ -205,10 +208,10 @@ mod tests {
         let mut totals = Totals::default();
         let item = |policy: &str| Item::Policy { tier: "default".into(), policy: policy.into(), verdict: Verdict::Accept };
         totals.begin_read();
-        totals.endpoint(&"cali1".into(), Direction::Ingress).add(&item("cali-pi-_x"), 5);
+        totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("cali-pi-_x"), 5);
         totals.rename_policy("cali-pi-_x", &"default.foo".into());
         totals.begin_read();
-        totals.endpoint(&"cali1".into(), Direction::Ingress).add(&item("default.foo"), 2);
+        totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("default.foo"), 2);
         assert_eq!(shown(&totals), [("cali1".into(), 7)]);
     }
 
@@ -216,7 +219,7 @@ mod tests {
     fn what_stays_away_is_forgotten() {
         let mut totals = Totals::default();
         totals.begin_read();
-        totals.endpoint(&"cali1".into(), Direction::Ingress).add(&Item::Established, 5);
+        totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&Item::Established, 5);
         for _ in 0..=REMEMBERED_READS {
             totals.begin_read();
         }

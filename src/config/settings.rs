@@ -96,6 +96,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     own("BACKEND", "auto|legacy|nft", Group::Kernel, "auto, where Calico's chains are", "Which iptables back end to read."),
     own("XTABLES_LOCKFILE", "path", Group::Kernel, "/run/xtables.lock", "The lock that iptables and Calico share."),
     own("XTABLES_LOCK_WAIT", "time", Group::Kernel, "2s", "How long to wait for that lock: 2s, 500ms, 2 (seconds)."),
+    own(
+        "SAMPLE_INTERVAL",
+        "time",
+        Group::Kernel,
+        "0, never",
+        "Read the kernel this often between scrapes: policy groups are told apart better.",
+    ),
     calico("DATASTORE_TYPE", "etcdv3|kubernetes", "etcdv3 with ETCD_ENDPOINTS, else kubernetes", "The kind of datastore."),
     calico("ETCD_ENDPOINTS", "urls", "", "etcd's client URLs, separated by commas."),
     calico("ETCD_DISCOVERY_SRV", "domain", "", "DNS domain to find etcd by; not together with ETCD_ENDPOINTS."),

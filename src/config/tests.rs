@@ -54,6 +54,7 @@ fn defaults() {
         backend: BackendChoice::Auto,
         lock_path: "/run/xtables.lock".into(),
         lock_wait: Duration::from_secs(2),
+        sample_interval: None,
         metric_names: MetricNames::All,
         log_level: log::LevelFilter::Info,
         log_format: LogFormat::Logfmt,
@@ -64,7 +65,7 @@ fn defaults() {
 #[test]
 fn own_variables_set_to_nothing_are_unset() {
     let names = ["METRICS_SERVER_PORT", "MINIMUM_COUNTER", "LISTEN_ADDRESS", "BACKEND", "XTABLES_LOCKFILE"];
-    let more = ["XTABLES_LOCK_WAIT", "METRIC_NAMES", "LOG_LEVEL", "LOG_FORMAT", "CALICO_NODENAME_FILE"];
+    let more = ["XTABLES_LOCK_WAIT", "SAMPLE_INTERVAL", "METRIC_NAMES", "LOG_LEVEL", "LOG_FORMAT", "CALICO_NODENAME_FILE"];
     let empty: Vec<_> = names.into_iter().chain(more).map(|name| (name, "")).collect();
     assert_eq!(config(&empty, &[]), config(&[], &[]));
 }
@@ -78,6 +79,7 @@ fn own_variables_and_flags() {
         ("BACKEND", "NFT"),
         ("XTABLES_LOCKFILE", "/var/run/lock"),
         ("XTABLES_LOCK_WAIT", "500ms"),
+        ("SAMPLE_INTERVAL", "1s"),
         ("METRIC_NAMES", "legacy"),
         ("LOG_LEVEL", "debug"),
         ("LOG_FORMAT", "json"),
@@ -86,7 +88,8 @@ fn own_variables_and_flags() {
     assert_eq!((set.port, set.minimum_counter, set.listen_address), (9010, 5, "::1".parse().unwrap()));
     assert_eq!((set.backend, set.metric_names, set.log_format), (BackendChoice::Nft, MetricNames::Legacy, LogFormat::Json));
     assert_eq!((set.lock_path, set.lock_wait), (PathBuf::from("/var/run/lock"), Duration::from_millis(500)));
-    assert_eq!(set.log_level, log::LevelFilter::Debug);
+    assert_eq!((set.log_level, set.sample_interval), (log::LevelFilter::Debug, Some(Duration::from_secs(1))));
+    assert_eq!(config(&[("SAMPLE_INTERVAL", "0")], &[]).sample_interval, None);
 
     let flags = ["--metrics-server-port=1", "--listen-address", "127.0.0.1", "--backend=legacy", "--metric-names=standard"];
     let flagged = config(&variables, &flags);
@@ -116,6 +119,8 @@ fn wrong_own_values_name_the_variable_or_flag() {
     refused(&[("METRIC_NAMES", "none")], &[], "METRIC_NAMES: \"none\" is not allowed: one of all, legacy, standard");
     refused(&[("LOG_LEVEL", "loud")], &[], "LOG_LEVEL: \"loud\" is not allowed: one of error, warn, info, debug, trace");
     refused(&[("LOG_FORMAT", "xml")], &[], "LOG_FORMAT: \"xml\" is not allowed: one of logfmt, json");
+    let interval = "0 (never), or a duration from 100ms to 60s";
+    refused(&[("SAMPLE_INTERVAL", "50ms")], &[], &format!("SAMPLE_INTERVAL: \"50ms\" is not allowed: {interval}"));
     let wait = "a duration such as 2s, 500ms or 2 (seconds), at most 60s";
     refused(&[("XTABLES_LOCK_WAIT", "61s")], &[], &format!("XTABLES_LOCK_WAIT: \"61s\" is not allowed: {wait}"));
 }

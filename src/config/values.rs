@@ -107,6 +107,13 @@ impl<'a> Values<'a> {
         })
     }
 
+    /// How often to do something; 0 for never.
+    pub fn interval(&self, name: &str) -> Result<Option<Duration>, ConfigError> {
+        let allowed = "0 (never), or a duration from 100ms to 60s";
+        let range = Duration::from_millis(100)..=Duration::from_secs(60);
+        self.parse(name, allowed, |text| duration(text).filter(|interval| interval.is_zero() || range.contains(interval)))
+    }
+
     /// A path, as it stands: a file's name may begin or end with a blank.
     pub fn path(&self, name: &str) -> Result<Option<PathBuf>, ConfigError> {
         Ok(self.get(name).map(|said| PathBuf::from(said.value)))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lazy_static::lazy_static;
 
 use super::phrases::Phrase;
-use super::{Direction, Marks, Roles};
+use super::{Direction, EndpointKind, Marks, Roles};
 use crate::ruleset::{ChainId, CtState, Rule, RuleId, Ruleset, Verdict};
 
 lazy_static! {
@@ -19,6 +19,8 @@ lazy_static! {
 pub struct Pipeline {
     /// The chain.
     pub chain: ChainId,
+    /// What it is for.
+    pub kind: EndpointKind,
     /// The endpoint's interface.
     pub interface: Arc<str>,
     /// Seen from the endpoint.
@@ -103,8 +105,13 @@ pub struct Context<'a> {
 }
 
 /// Walks an endpoint chain; adds to `unrecognised` what is not understood.
-pub fn pipeline(context: &Context, chain: ChainId, interface: Arc<str>, direction: Direction, unrecognised: &mut Vec<RuleId>) -> Pipeline {
-    let empty = Pipeline { chain, interface, direction, established: None, drops: vec![], tiers: vec![], profiles: vec![] };
+pub fn pipeline(
+    context: &Context,
+    chain: ChainId,
+    (kind, interface, direction): (EndpointKind, Arc<str>, Direction),
+    unrecognised: &mut Vec<RuleId>,
+) -> Pipeline {
+    let empty = Pipeline { chain, kind, interface, direction, established: None, drops: vec![], tiers: vec![], profiles: vec![] };
     let mut walk = Walk { context, pipeline: empty, section: Section::Head, unrecognised };
     for id in context.ruleset.chain(chain).rule_ids() {
         walk.rule(id);
@@ -177,7 +184,9 @@ impl Walk<'_, '_> {
             (CtState::Invalid, verdict) if verdict.is_deny() => self.drop(DropReason::Invalid, id),
             (CtState::Any, Verdict::Jump(chain)) => return self.jump(id, chain),
             (CtState::Any, Verdict::Return) if accepted => return self.policy_accepted(id) || self.profile_accepted(id),
-            (CtState::Any, Verdict::Log) => self.log(id, undecided),
+            (CtState::Any, Verdict::Nflog(_)) => self.log(id, undecided),
+            // An untracked policy's accept, in the raw table.
+            (CtState::Any, Verdict::Other) if accepted => {}
             (CtState::Any, verdict) if verdict.is_deny() && undecided => return self.end_of_tier(id),
             (CtState::Any, verdict) if verdict.is_deny() && rule.is_unconditional() => self.no_profile(id),
             // Clears the verdict marks before the first tier.

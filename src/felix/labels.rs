@@ -43,6 +43,8 @@ pub struct Label {
     pub tier: Arc<str>,
     /// The policy, where it is known.
     pub name: Option<PolicyName>,
+    /// Whether it is a profile.
+    pub is_profile: bool,
     /// Whether a chain's name stands in for a policy's, which the datastore may still tell.
     pub provisional: bool,
 }
@@ -79,7 +81,7 @@ impl Labels {
             None => names.get(&ruleset.chain(chain).name),
         };
         let provisional = name.is_none();
-        self.chains[chain.0 as usize] = Some(Label { label, tier: Arc::clone(tier), name, provisional });
+        self.chains[chain.0 as usize] = Some(Label { label, tier: Arc::clone(tier), name, is_profile: false, provisional });
     }
 
     /// A profile's name is in its comment, or in its chain's name if that was short enough.
@@ -95,7 +97,8 @@ impl Labels {
             (None, Some(short)) if !short.starts_with('_') => short,
             _ => chain_name,
         };
-        self.chains[chain.0 as usize] = Some(Label { label: names.get(label), tier: names.get(""), name, provisional: false });
+        self.chains[chain.0 as usize] =
+            Some(Label { label: names.get(label), tier: names.get(""), name, is_profile: true, provisional: false });
     }
 
     /// A group goes by the names of its policies in the order of evaluation, joined by commas.
@@ -105,7 +108,8 @@ impl Labels {
             let policies: Vec<&Label> = group.policies.iter().filter_map(|(_, policy)| self.get(*policy)).collect();
             let label = policies.iter().map(|policy| &*policy.label).collect::<Vec<_>>().join(",");
             let provisional = policies.iter().any(|policy| policy.provisional);
-            self.chains[place] = Some(Label { label: names.get(&label), tier: Arc::clone(tier), name: None, provisional });
+            self.chains[place] =
+                Some(Label { label: names.get(&label), tier: Arc::clone(tier), name: None, is_profile: false, provisional });
         }
     }
 

@@ -15,8 +15,19 @@ pub struct PolicyChain {
     pub chain: ChainId,
     /// The name in the comment of its first rule (Calico ≥ 3.22).
     pub name: Option<PolicyName>,
-    /// The rules that decide, in order, with what they decide.
-    pub rules: Vec<(Decision, RuleId)>,
+    /// The rules that say what the policy does, in order.
+    pub rules: Vec<PolicyRule>,
+}
+
+/// A rule of a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyRule {
+    /// What it does.
+    pub decision: Decision,
+    /// The rule that carries the policy rule's match, and so counts it.
+    pub rule: RuleId,
+    /// Its place in the policy, from 0: as flow logs tell it, else among those that this address family has.
+    pub index: u32,
 }
 
 /// What a policy decides about a packet.
@@ -28,17 +39,19 @@ pub enum Decision {
     Deny,
     /// Passed on to the next tier or the profiles.
     Pass,
+    /// Logged, which decides nothing.
+    Log,
 }
 
 impl PolicyChain {
     /// Whether the policy has a rule that decides so.
     pub fn can(&self, decision: Decision) -> bool {
-        self.rules.iter().any(|(d, _)| *d == decision)
+        self.rules.iter().any(|rule| rule.decision == decision)
     }
 
     /// The rules that decide so.
     pub fn rules_that(&self, decision: Decision) -> impl Iterator<Item = RuleId> {
-        self.rules.iter().filter(move |(d, _)| *d == decision).map(|(_, rule)| *rule)
+        self.rules.iter().filter(move |rule| rule.decision == decision).map(|rule| rule.rule)
     }
 }
 
@@ -55,10 +68,14 @@ pub struct GroupChain {
 
 /// Takes a policy or profile chain apart; adds to `unrecognised` what is not understood.
 pub fn policy_chain(ruleset: &Ruleset, chain: ChainId, marks: Marks, unrecognised: &mut Vec<RuleId>) -> PolicyChain {
-    let mut rules = Vec::new();
+    let mut rules: Vec<PolicyRule> = Vec::new();
     for id in ruleset.chain(chain).rule_ids() {
         match decision(ruleset, id, marks) {
-            Role::Decides(decision) => rules.push((decision, id)),
+            Role::Decides(decision) => {
+                let index = rules.last().map_or(0, |last| last.index + 1);
+                rules.push(PolicyRule { decision, rule: id, index });
+            }
+            Role::Tells(index) => rules.last_mut().into_iter().for_each(|last| last.index = index),
             Role::Follows => {}
             Role::Unknown => unrecognised.push(id),
         }
@@ -68,6 +85,8 @@ pub fn policy_chain(ruleset: &Ruleset, chain: ChainId, marks: Marks, unrecognise
 
 enum Role {
     Decides(Decision),
+    /// Logs what the rule before decided, under its index in the policy.
+    Tells(u32),
     /// Repeats, logs or prepares what another rule decides.
     Follows,
     Unknown,
@@ -84,10 +103,18 @@ fn decision(ruleset: &Ruleset, id: RuleId, marks: Marks) -> Role {
         Verdict::SetMark { .. } => Role::Follows,
         Verdict::Drop | Verdict::Reject if set_bit.is_some() && set_bit == marks.drop => Role::Follows,
         Verdict::Drop | Verdict::Reject => Role::Decides(Decision::Deny),
+        Verdict::Log => Role::Decides(Decision::Log),
+        Verdict::Nflog(Some(prefix)) => index_in(&ruleset.comments()[prefix.0 as usize]).map_or(Role::Follows, Role::Tells),
         // Other: NOTRACK in the raw table.
-        Verdict::Return | Verdict::Log | Verdict::None | Verdict::Other => Role::Follows,
+        Verdict::Return | Verdict::Nflog(None) | Verdict::None | Verdict::Other => Role::Follows,
         Verdict::Accept | Verdict::Jump(_) | Verdict::Goto(_) => Role::Unknown,
     }
+}
+
+/// `DPI3|default/knp.default.foo`: denied, by a policy, ingress, its rule 3. Upstream: `felix/rules/nflogprefix.go`.
+fn index_in(prefix: &str) -> Option<u32> {
+    let (code, _) = prefix.split_once('|')?;
+    code.get(3..)?.parse().ok()
 }
 
 fn name_of(ruleset: &Ruleset, chain: ChainId) -> Option<PolicyName> {
@@ -112,4 +139,18 @@ pub fn group_chain(ruleset: &Ruleset, chain: ChainId, phrases: &[Phrase], unreco
         }
     }
     group
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flow_logs_tell_the_index() {
+        assert_eq!(index_in("DPI3|default/knp.default.foo"), Some(3));
+        assert_eq!(index_in("API12|x"), Some(12));
+        for other in ["DPI|default", "DRI", "", "ä|x"] {
+            assert_eq!(index_in(other), None, "{other}");
+        }
+    }
 }

@@ -70,13 +70,13 @@ impl Selection {
     }
 }
 
-/// Whether the kernel has the legacy `filter` table of this family. Looking for it in any other way would load it.
-pub fn has_legacy_table(proc: &Path, family: Family) -> bool {
+/// Whether the kernel has this legacy table of this family. Looking for it in any other way would load it.
+pub fn has_legacy_table(proc: &Path, family: Family, table: &str) -> bool {
     let names = match family {
         Family::V4 => "net/ip_tables_names",
         Family::V6 => "net/ip6_tables_names",
     };
-    std::fs::read_to_string(proc.join(names)).is_ok_and(|names| names.lines().any(|name| name == "filter"))
+    std::fs::read_to_string(proc.join(names)).is_ok_and(|names| names.lines().any(|name| name == table))
 }
 
 /// Whether the kernel has nf_tables, as a module or built in; asking over netlink would load it.
@@ -144,11 +144,11 @@ mod tests {
     fn what_the_kernel_has_is_read_off_proc() {
         let proc = std::env::temp_dir().join(format!("accountant-proc-{}", std::process::id()));
         std::fs::create_dir_all(proc.join("net")).unwrap();
-        assert!(!has_legacy_table(&proc, Family::V4));
+        assert!(!has_legacy_table(&proc, Family::V4, "filter"));
         std::fs::write(proc.join("net/ip_tables_names"), "mangle\n").unwrap();
-        assert!(!has_legacy_table(&proc, Family::V4));
+        assert!(!has_legacy_table(&proc, Family::V4, "filter"));
         std::fs::write(proc.join("net/ip_tables_names"), "mangle\nfilter\n").unwrap();
-        assert!(has_legacy_table(&proc, Family::V4) && !has_legacy_table(&proc, Family::V6));
+        assert!(has_legacy_table(&proc, Family::V4, "filter") && !has_legacy_table(&proc, Family::V6, "filter"));
         std::fs::write(proc.join("kallsyms"), "0000 T other\n0000 t nft_do_chain_x\n").unwrap();
         assert!(!names_symbol(&proc.join("kallsyms"), b" nft_do_chain"));
         std::fs::write(proc.join("kallsyms"), "0000 T nft_do_chain\n").unwrap();

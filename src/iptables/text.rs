@@ -258,6 +258,16 @@ impl Parser {
         }
     }
 
+    fn nflog(&mut self, words: &mut Words) -> Option<Verdict> {
+        while let Some(word) = words.next() {
+            if word?.as_ref() == b"--nflog-prefix" {
+                let prefix = words.next()??;
+                return Some(Verdict::Nflog(Some(self.builder.comment(&String::from_utf8_lossy(&prefix)))));
+            }
+        }
+        Some(Verdict::Nflog(None))
+    }
+
     fn target(&mut self, words: &mut Words, call: fn(ChainId) -> Verdict) -> Option<Verdict> {
         let name = words.next()??;
         Some(match name.as_ref() {
@@ -266,7 +276,8 @@ impl Parser {
             b"ACCEPT" => Verdict::Accept,
             b"DROP" => Verdict::Drop,
             b"REJECT" => Verdict::Reject,
-            b"NFLOG" | b"LOG" => Verdict::Log,
+            b"LOG" => Verdict::Log,
+            b"NFLOG" => return self.nflog(words),
             name if name.starts_with(b"cali-") => call(self.builder.chain(std::str::from_utf8(name).ok()?)),
             _ => Verdict::Other,
         })
@@ -375,7 +386,7 @@ impl<'a> Words<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::RuleId;
+    use crate::ruleset::{CommentId, RuleId};
 
     fn parse(text: &str) -> Result<Ruleset, TextError> {
         let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
@@ -412,7 +423,8 @@ mod tests {
             ("-g cali-pi-x", Verdict::Goto(ChainId(0))),
             ("-j MARK --set-xmark 0x0/0x30000", Verdict::SetMark { value: 0, mask: 0x30000 }),
             ("-j REJECT --reject-with icmp-port-unreachable", Verdict::Reject),
-            ("-j NFLOG --nflog-prefix  DRI --nflog-group 1", Verdict::Log),
+            ("-j NFLOG --nflog-prefix  DRI --nflog-group 1", Verdict::Nflog(Some(CommentId(0)))),
+            ("-j LOG --log-prefix \"calico-packet: \" --log-level 5", Verdict::Log),
             ("-j CT --notrack", Verdict::Other),
             ("", Verdict::None),
         ] {

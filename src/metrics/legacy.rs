@@ -28,15 +28,16 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
         let labels = Labels::default().with("app", &workload.app).with("ip", &workload.ip);
         groups.entry(labels.with("pod", &workload.pod).with("pod_namespace", &workload.namespace)).or_default().push(endpoint.totals);
     }
+    let totals = view.attribution.totals();
     let help = "Number of packets dropped to/from a workload because no policies matched them";
     let mut metric = text.metric("no_policy_drop_counter", "counter", help);
-    each(&groups, |labels, totals, direction| no_policy_drops(&mut metric, view.totals, labels, totals, direction));
+    each(&groups, |labels, endpoints, direction| no_policy_drops(&mut metric, totals, labels, endpoints, direction));
     let help = "Number of packets accepted by a policy on a workload";
     let mut metric = text.metric("policy_accept_counter", "counter", help);
-    each(&groups, |labels, totals, direction| policies(&mut metric, view.totals, labels, totals, direction, Verdict::Accept));
+    each(&groups, |labels, endpoints, direction| policies(&mut metric, totals, labels, endpoints, direction, Verdict::Accept));
     let help = "Number of packets denied by a policy on a workload";
     let mut metric = text.metric("policy_accept_drop_counter", "counter", help);
-    each(&groups, |labels, totals, direction| policies(&mut metric, view.totals, labels, totals, direction, Verdict::Deny));
+    each(&groups, |labels, endpoints, direction| policies(&mut metric, totals, labels, endpoints, direction, Verdict::Deny));
 }
 
 fn each(groups: &Groups, mut write: impl FnMut(&Labels, &[&EndpointTotals], Direction)) {
@@ -78,6 +79,6 @@ fn policies(metric: &mut Metric, all: &Totals, labels: &Labels, endpoints: &[&En
 
 /// Every counter that the Go exporter compares with its minimum.
 pub fn counters<'a>(totals: &'a Totals) -> impl Iterator<Item = u64> + use<'a> {
-    let shown = totals.endpoints().flat_map(|(_, endpoint)| Direction::ALL.into_iter().flat_map(|d| totals.shown(endpoint, d)));
+    let shown = totals.workloads().flat_map(|(_, endpoint)| Direction::ALL.into_iter().flat_map(|d| totals.shown(endpoint, d)));
     shown.filter(|total| matches!(total.item, Item::Policy { .. } | Item::Drop { reason: DropReason::NoPolicy, .. })).map(|t| t.packets)
 }

@@ -26,7 +26,7 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     let each = |write: &mut dyn FnMut(&str, &Total)| {
         for (endpoint, base) in endpoints.iter().zip(&bases) {
             for direction in Direction::ALL {
-                view.totals.shown(endpoint.totals, direction).for_each(|total| write(&base[direction as usize], total));
+                view.attribution.totals().shown(endpoint.totals, direction).for_each(|total| write(&base[direction as usize], total));
             }
         }
     };
@@ -60,18 +60,22 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     workload_info(endpoints, text);
 }
 
-/// A policy's labels, which all its workloads share. By the place of its names, which stay where they are from read to read.
+/// A policy's labels, which all its endpoints share. By the place of its names, which stay where they are from read to read.
 type Suffixes = HashMap<(*const str, *const str, Verdict), String>;
 
 fn policy_labels(tier: &str, policy: &str, verdict: Verdict) -> String {
-    let verdict = match verdict {
+    let labels = Labels::default().with("policy", policy).with("tier", tier).with("verdict", verdict_name(verdict));
+    format!(",{}", labels.as_str())
+}
+
+/// The `verdict` label.
+pub fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
         Verdict::Accept => "accept",
         Verdict::Deny => "deny",
         Verdict::Pass => "pass",
         Verdict::DenyOrPass => "deny_or_pass",
-    };
-    let labels = Labels::default().with("policy", policy).with("tier", tier).with("verdict", verdict);
-    format!(",{}", labels.as_str())
+    }
 }
 
 fn profile(metric: &mut Metric, base: &str, total: &Total) {
@@ -81,16 +85,22 @@ fn profile(metric: &mut Metric, base: &str, total: &Total) {
 }
 
 fn drop(metric: &mut Metric, base: &str, total: &Total) {
-    let (reason, tier) = match &total.item {
-        Item::Drop { reason, tier } => (reason_name(*reason), tier),
-        Item::PolicyDrop { tier } => ("policy", tier),
-        _ => return,
-    };
-    let mut labels = Labels::default().with("reason", reason);
-    if !tier.is_empty() {
-        labels.push("tier", tier);
+    if let Some((reason, tier)) = drop_reason(&total.item) {
+        let mut labels = Labels::default().with("reason", reason);
+        if !tier.is_empty() {
+            labels.push("tier", tier);
+        }
+        metric.parts(&[base, ",", labels.as_str()], total.packets);
     }
-    metric.parts(&[base, ",", labels.as_str()], total.packets);
+}
+
+/// The `reason` and `tier` labels of a total that counts refused packets.
+pub fn drop_reason(item: &Item) -> Option<(&'static str, &str)> {
+    match item {
+        Item::Drop { reason, tier } => Some((reason_name(*reason), tier)),
+        Item::PolicyDrop { tier } => Some(("policy", tier)),
+        _ => None,
+    }
 }
 
 fn reason_name(reason: DropReason) -> &'static str {

@@ -41,6 +41,7 @@ fn every_mistake_is_one_line_that_names_it_and_exit_code_2() {
         ("LISTEN_ADDRESS", "localhost"),
         ("BACKEND", "pf"),
         ("XTABLES_LOCK_WAIT", "soon"),
+        ("SAMPLE_INTERVAL", "often"),
         ("METRIC_NAMES", "none"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml\nx"),

@@ -10,6 +10,7 @@ mod exposition;
 mod failures;
 mod http;
 mod kernel;
+mod live;
 mod program;
 mod server;
 mod support;

@@ -23,6 +23,11 @@ impl Namespace {
         })
     }
 
+    /// Its name, for `ip … netns`.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
     /// Runs something inside.
     pub fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
         let file = File::open(format!("/run/netns/{}", self.0)).unwrap();

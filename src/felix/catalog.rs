@@ -1,0 +1,113 @@
+//! All policies and groups that endpoints use, as people write them. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{Direction, Labels, Pipelines, PolicyName};
+use crate::ruleset::Ruleset;
+
+/// A policy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PolicyInfo {
+    /// Its label.
+    pub policy: Arc<str>,
+    /// `NetworkPolicy`, `GlobalNetworkPolicy`, `KubernetesNetworkPolicy`, …; empty if nothing is known of it.
+    pub kind: String,
+    /// Its namespace; empty without one.
+    pub namespace: String,
+    /// Its name as people write it.
+    pub name: String,
+    /// Its tier.
+    pub tier: Arc<str>,
+}
+
+/// A policy's place in a group.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupPlace {
+    /// The group's label: the names of its policies joined by commas.
+    pub group: Arc<str>,
+    /// The direction it is for.
+    pub direction: Direction,
+    /// Its tier.
+    pub tier: Arc<str>,
+    /// The place, from 0, in the order of evaluation.
+    pub position: usize,
+    /// The policy's label.
+    pub policy: Arc<str>,
+}
+
+/// All policies and groups.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Catalog {
+    /// Policies.
+    pub policies: BTreeSet<PolicyInfo>,
+    /// Groups.
+    pub groups: BTreeSet<GroupPlace>,
+}
+
+impl Catalog {
+    /// Adds a table's.
+    pub fn add(&mut self, ruleset: &Ruleset, pipelines: &Pipelines, labels: &Labels) {
+        for policy in pipelines.policies() {
+            let Some(label) = labels.get(policy.chain).filter(|label| !label.is_profile) else { continue };
+            let (kind, namespace, name) = label.name.as_ref().map(|name| as_written(name, &label.tier)).unwrap_or_default();
+            let (policy, tier) = (Arc::clone(&label.label), Arc::clone(&label.tier));
+            self.policies.insert(PolicyInfo { policy, kind, namespace, name, tier });
+        }
+        for group in pipelines.groups() {
+            let Some(label) = labels.get(group.chain) else { continue };
+            let inwards = ruleset.chain(group.chain).name.starts_with("cali-gi-");
+            let direction = if inwards { Direction::Ingress } else { Direction::Egress };
+            let policies = group.policies.iter().filter_map(|(_, policy)| labels.get(*policy)).enumerate();
+            self.groups.extend(policies.map(|(position, policy)| GroupPlace {
+                group: Arc::clone(&label.label),
+                direction,
+                tier: Arc::clone(&label.tier),
+                position,
+                policy: Arc::clone(&policy.label),
+            }));
+        }
+    }
+}
+
+/// Kind, namespace and name. Calico stores Kubernetes' policies under names of its own, and up to 3.31 its own with their tier.
+fn as_written(policy: &PolicyName, tier: &str) -> (String, String, String) {
+    let namespace = policy.namespace.as_deref().unwrap_or_default().to_owned();
+    for (prefix, kind) in [
+        ("knp.default.", "KubernetesNetworkPolicy"),
+        ("kanp.adminnetworkpolicy.", "AdminNetworkPolicy"),
+        ("kbanp.baselineadminnetworkpolicy.", "BaselineAdminNetworkPolicy"),
+    ] {
+        if let Some(name) = policy.name.strip_prefix(prefix) {
+            return (kind.to_owned(), namespace, name.to_owned());
+        }
+    }
+    let kind = match (&*policy.kind, namespace.is_empty()) {
+        ("Policy", true) => "GlobalNetworkPolicy",
+        ("Policy", false) => "NetworkPolicy",
+        (kind, _) => kind,
+    };
+    let name = policy.name.strip_prefix("default.").filter(|_| tier == "default").unwrap_or(&policy.name);
+    (kind.to_owned(), namespace, name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_as_people_write_them() {
+        for (comment, tier, written) in [
+            ("Policy default/knp.default.foo ingress", "default", ("KubernetesNetworkPolicy", "default", "foo")),
+            ("KubernetesNetworkPolicy default/foo ingress", "default", ("KubernetesNetworkPolicy", "default", "foo")),
+            ("NetworkPolicy shop/knp.default.foo ingress", "default", ("KubernetesNetworkPolicy", "shop", "foo")),
+            ("Policy shop/default.web ingress", "default", ("NetworkPolicy", "shop", "web")),
+            ("Policy default.deny-all egress", "default", ("GlobalNetworkPolicy", "", "deny-all")),
+            ("GlobalNetworkPolicy platform.guard ingress", "platform", ("GlobalNetworkPolicy", "", "platform.guard")),
+            ("Policy kanp.adminnetworkpolicy.x ingress", "adminnetworkpolicy", ("AdminNetworkPolicy", "", "x")),
+        ] {
+            let (kind, namespace, name) = as_written(&PolicyName::from_comment(comment).unwrap(), tier);
+            assert_eq!((&*kind, &*namespace, &*name), written, "{comment}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The metrics of the node as a whole: its host endpoints, its policies and their rules.
+
+use crate::attribution::{Item, Total};
+use crate::felix::{Decision, Direction, EndpointKind};
+
+use super::View;
+use super::standard::{drop_reason, verdict_name};
+use super::text::{Labels, Text};
+
+/// Writes them.
+pub fn render(view: &View, text: &mut Text) {
+    host_endpoints(view, text);
+    catalog(view, text);
+    let help = "Packets opening a connection that matched a rule of a policy, on the whole node. Rules count from 0, as in the policy; \
+                without flow logs, those of the other address family are left out.";
+    let mut metric = text.metric("calico_accountant_policy_rule_packets_total", "counter", help);
+    for (rule, packets) in view.attribution.node().rules() {
+        let labels = Labels::default().with("action", action_name(rule.decision)).with("direction", rule.direction.as_str());
+        let labels = labels.with("family", rule.family.as_str()).with("policy", &rule.policy);
+        metric.sample(labels.with("rule", &rule.index.to_string()).as_str(), packets);
+    }
+    let help = "Packets refused because their interface has no endpoint (yet).";
+    let mut metric = text.metric("calico_accountant_unknown_interface_drop_packets_total", "counter", help);
+    for direction in Direction::ALL {
+        let labels = Labels::default().with("direction", direction.as_str());
+        metric.sample(labels.as_str(), view.attribution.node().unknown_interface(direction));
+    }
+}
+
+fn action_name(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Accept => "accept",
+        Decision::Deny => "deny",
+        Decision::Pass => "pass",
+        Decision::Log => "log",
+    }
+}
+
+fn host_endpoints(view: &View, text: &mut Text) {
+    let help = "Packets that a policy decided for a host endpoint. Stage \"normal\": to or from the host itself.";
+    let mut metric = text.metric("calico_accountant_host_endpoint_policy_packets_total", "counter", help);
+    each_host_total(view, |base, total| {
+        if let Item::Policy { tier, policy, verdict } = &total.item {
+            let labels = base.with("policy", policy).with("stage", base.stage).with("tier", tier);
+            metric.sample(labels.with("verdict", verdict_name(*verdict)).as_str(), total.packets);
+        }
+    });
+    let help = "Packets of a host endpoint that were refused, by reason.";
+    let mut metric = text.metric("calico_accountant_host_endpoint_drop_packets_total", "counter", help);
+    each_host_total(view, |base, total| {
+        if let Some((reason, tier)) = drop_reason(&total.item) {
+            let mut labels = base.with("reason", reason).with("stage", base.stage);
+            if !tier.is_empty() {
+                labels.push("tier", tier);
+            }
+            metric.sample(labels.as_str(), total.packets);
+        }
+    });
+}
+
+/// A host endpoint's labels.
+struct Base<'a> {
+    direction: Direction,
+    interface: &'a str,
+    stage: &'a str,
+}
+
+impl Base<'_> {
+    fn with(&self, name: &str, value: &str) -> Labels {
+        Labels::default().with("direction", self.direction.as_str()).with("interface", self.interface).with(name, value)
+    }
+}
+
+fn each_host_total(view: &View, mut write: impl FnMut(&Base, &Total)) {
+    let totals = view.attribution.totals();
+    for (kind, interface, endpoint) in totals.endpoints() {
+        let EndpointKind::Host(stage) = kind else { continue };
+        for direction in Direction::ALL {
+            let base = Base { direction, interface, stage: stage.as_str() };
+            totals.shown(endpoint, direction).for_each(|total| write(&base, total));
+        }
+    }
+}
+
+fn catalog(view: &View, text: &mut Text) {
+    let help = "A policy that applies on this node, as people write it. Value 1.";
+    let mut metric = text.metric("calico_accountant_policy_info", "gauge", help);
+    for info in &view.catalog.policies {
+        let labels = Labels::default().with("kind", &info.kind).with("policy", &info.policy).with("policy_name", &info.name);
+        metric.sample(labels.with("policy_namespace", &info.namespace).with("tier", &info.tier).as_str(), true);
+    }
+    let help = "A policy's place in a group: policies that share a selector and that the kernel counts together. Value 1.";
+    let mut metric = text.metric("calico_accountant_policy_group_info", "gauge", help);
+    for place in &view.catalog.groups {
+        let labels = Labels::default().with("direction", place.direction.as_str()).with("group", &place.group);
+        let labels = labels.with("policy", &place.policy).with("position", &place.position.to_string());
+        metric.sample(labels.with("tier", &place.tier).as_str(), true);
+    }
+}
