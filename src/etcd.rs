@@ -58,7 +58,10 @@ pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>
         while !inventory.policies_wanted() {
             thread::sleep(POLICIES_WANTED_EVERY);
         }
-        for prefix in [objects::NETWORK_POLICIES, objects::GLOBAL_NETWORK_POLICIES] {
+        let prefixes = [objects::NETWORK_POLICIES, objects::GLOBAL_NETWORK_POLICIES];
+        // All before the first is listed, or one of them alone would look complete.
+        prefixes.iter().for_each(|prefix| inventory.expect_list(prefix));
+        for prefix in prefixes {
             let policies = Policies::new(prefix, Arc::clone(&inventory));
             let range = Range { gateway: Gateway::new(config.clone(), limits), kind: policies };
             if let Err(error) = follow::spawn(range, Arc::clone(&inventory)) {

@@ -117,6 +117,7 @@ impl<S: Source> Follow<S> {
                 self.position = Some(position);
                 self.listed = Some(Instant::now());
                 self.failures.reset();
+                self.standing.inventory.listed(&self.standing.name);
                 self.standing.heard();
                 Duration::ZERO
             }

@@ -7,7 +7,7 @@ use crate::http;
 use crate::program::{self, Program, await_some};
 use crate::support::etcd::Etcd;
 use crate::support::fakes::Fakes;
-use crate::support::scrape::{parse, scrape};
+use crate::support::scrape::{Samples, parse, scrape};
 use crate::support::{can_run, fixture};
 
 /// The names that the Go exporter gave; promtool finds fault with them.
@@ -29,8 +29,11 @@ fn the_series_and_values_of_the_go_exporter() {
 
     let ours = scrape(program.port());
     let theirs = parse(&fixture::text("captures/go-exporter-v0.1.6/metrics.txt"));
-    let inherited = ours.iter().filter(|(series, _)| INHERITED.iter().any(|name| series.split('{').next() == Some(name)));
-    assert_eq!(inherited.map(|(s, v)| (s.clone(), *v)).collect::<Vec<_>>(), theirs.into_iter().collect::<Vec<_>>());
+    let is_inherited = |series: &str| INHERITED.iter().any(|name| series.split('{').next() == Some(name));
+    let differ = |a: &Samples, b: &Samples| -> Vec<String> {
+        a.iter().filter(|(series, value)| is_inherited(series) && b.get(*series) != Some(value)).map(|(s, v)| format!("{s} {v}")).collect()
+    };
+    assert_eq!((differ(&ours, &theirs), differ(&theirs, &ours)), (vec![], vec![]), "only ours, only theirs; {:#?}", program.log());
 }
 
 #[test]
