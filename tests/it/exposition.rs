@@ -36,6 +36,36 @@ fn the_series_and_values_of_the_go_exporter() {
     assert_eq!((differ(&ours, &theirs), differ(&theirs, &ours)), (vec![], vec![]), "only ours, only theirs; {:#?}", program.log());
 }
 
+/// With the names of half of the policies, the other half would be shown under wrong ones.
+#[test]
+fn not_ready_before_all_policies_are_known() {
+    let Some(etcd) = Etcd::plain() else { return };
+    for line in fixture::text("captures/go-exporter-v0.1.6/etcd.jsonl").lines() {
+        etcd.put(&serde_json::from_str(line).unwrap());
+    }
+    let root = "/calico/resources/v3/projectcalico.org/";
+    etcd.enable_auth("reader", "secret", &format!("{root}workloadendpoints/"));
+    let grant = |range: &str| {
+        let range = format!("{root}{range}/");
+        etcd.etcdctl(&["--user", "root:root", "role", "grant-permission", "reader", "--prefix=true", "read", &range]);
+    };
+    grant("networkpolicies");
+    let fakes = Fakes::tables(&fixture::text("captures/go-exporter-v0.1.6/iptables-save.txt"), "");
+    let mut command = program::command();
+    command.env("PATH", fakes.path()).env("ETCD_ENDPOINTS", etcd.url()).env("NODENAME", "node-1");
+    command.env("ETCD_USERNAME", "reader").env("ETCD_PASSWORD", "secret");
+    let program = Program::start(command);
+    let port = program.port();
+    program.await_log(&format!("read {root}globalnetworkpolicies/"));
+    // The other list is long over.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let answer = http::get(port, "/readyz").unwrap();
+    assert_eq!((answer.status, answer.text()), (503, "the datastore's policies have not been read yet\n"));
+    grant("globalnetworkpolicies");
+    let ready = || http::get(port, "/readyz").ok().filter(|answer| answer.status == 200);
+    await_some(ready, || format!("readiness: {:#?}", program.log()));
+}
+
 #[test]
 fn every_captured_table_gives_a_text_that_promtool_accepts() {
     let promtool = Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
