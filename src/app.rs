@@ -11,9 +11,9 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use crate::config::{Config, Datastore, Remark};
+use crate::dataplane::{self, Dataplane};
 use crate::etcd;
 use crate::inventory::Inventory;
-use crate::iptables::{self, Iptables};
 use crate::logging;
 use crate::scraper::{self, Scraper};
 use crate::server::{Limits, Listener};
@@ -114,11 +114,12 @@ fn read_early(scraper: Arc<Scraper>, sample_interval: Option<Duration>) -> std::
 }
 
 fn scraper(config: Config, inventory: Arc<Inventory>) -> Scraper {
-    let reader = iptables::Options {
+    let reader = dataplane::Options {
         backend: config.backend,
+        source: config.source,
         lock_path: config.lock_path,
         lock_wait: config.lock_wait,
-        ..iptables::Options::default()
+        ..dataplane::Options::default()
     };
     let options = scraper::Options {
         node_name: config.node_name,
@@ -126,5 +127,5 @@ fn scraper(config: Config, inventory: Arc<Inventory>) -> Scraper {
         metric_names: config.metric_names,
         proc: "/proc".into(),
     };
-    Scraper::new(options, Iptables::new(reader), inventory)
+    Scraper::new(options, Dataplane::new(reader), inventory)
 }

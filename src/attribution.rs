@@ -19,7 +19,7 @@ use lazy_static::lazy_static;
 pub use node::{NodeTotals, RuleKey};
 pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
 
-use crate::felix::{DropReason, Label, Labels, Pipeline, Pipelines, Target, Tier};
+use crate::felix::{DropReason, DropRule, Label, Labels, Pipeline, Pipelines, Target, Tier};
 use crate::ledger::Deltas;
 use crate::ruleset::{ChainId, Ruleset, TableId};
 use direct::{Source, Waiting};
@@ -120,8 +120,8 @@ impl Walk<'_, '_> {
         if let Some(rule) = pipeline.established {
             recorder.add(&Item::Established, deltas.packets(rule));
         }
-        for &(reason, rule) in &pipeline.drops {
-            recorder.add(&Item::Drop { reason, tier: Arc::clone(&NO_TIER) }, deltas.packets(rule));
+        for drop in &pipeline.drops {
+            recorder.add(&Item::Drop { reason: drop.reason, tier: Arc::clone(&NO_TIER) }, dropped(drop, deltas));
         }
         for tier in &pipeline.tiers {
             self.tier(pipeline, tier, recorder);
@@ -176,6 +176,16 @@ impl Walk<'_, '_> {
         let source = || Source { table: ruleset.id(), endpoint: name(endpoint), policy: name(policy), verdict };
         self.waiting.credit(source, decided.of(verdict), self.view.budget(policy).of(verdict))
     }
+}
+
+/// What a rule refused since the last read.
+fn dropped(drop: &DropRule, deltas: &Deltas) -> u64 {
+    if drop.let_through.is_empty() {
+        return deltas.packets(drop.rule);
+    }
+    let let_through: Option<i64> = drop.let_through.iter().map(|rule| deltas.since_last_read(*rule)).sum();
+    let refused = deltas.since_last_read(drop.rule).zip(let_through).map_or(0, |(reached, let_through)| reached - let_through);
+    u64::try_from(refused).unwrap_or(0)
 }
 
 fn member(pipeline: &Pipeline, tier: &Tier, index: usize, (can, split, decided): (Can, Split, Decided)) -> Member {

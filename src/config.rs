@@ -90,6 +90,7 @@ fn resolve(values: &Values<'_>, verbosity: Option<i32>, world: &World<'_>, remar
         port: values.number("METRICS_SERVER_PORT", u16::MAX.into(), "a TCP port, 0 to 65535 (0: any free one)")?.unwrap_or(9009) as u16,
         minimum_counter: values.number("MINIMUM_COUNTER", u64::MAX, "a whole number of packets, 0 or more")?.unwrap_or(0),
         backend: values.choice("BACKEND", BACKENDS)?.unwrap_or(BackendChoice::Auto),
+        source: values.choice("SOURCE", SOURCES)?.unwrap_or(SourceChoice::Auto),
         lock_path: values.path("XTABLES_LOCKFILE")?.unwrap_or_else(|| PathBuf::from("/run/xtables.lock")),
         lock_wait: values.duration("XTABLES_LOCK_WAIT")?.unwrap_or(Duration::from_secs(2)),
         sample_interval: values.interval("SAMPLE_INTERVAL")?.filter(|interval| !interval.is_zero()),
@@ -101,7 +102,9 @@ fn resolve(values: &Values<'_>, verbosity: Option<i32>, world: &World<'_>, remar
     })
 }
 
-const BACKENDS: &[(&str, BackendChoice)] = &[("auto", BackendChoice::Auto), ("legacy", BackendChoice::Legacy), ("nft", BackendChoice::Nft)];
+const BACKENDS: &[(&str, BackendChoice)] =
+    &[("auto", BackendChoice::Auto), ("legacy", BackendChoice::Legacy), ("nft", BackendChoice::Nft), ("nftables", BackendChoice::Native)];
+const SOURCES: &[(&str, SourceChoice)] = &[("auto", SourceChoice::Auto), ("save", SourceChoice::Save), ("kernel", SourceChoice::Kernel)];
 const METRIC_NAMES: &[(&str, MetricNames)] =
     &[("all", MetricNames::All), ("legacy", MetricNames::Legacy), ("standard", MetricNames::Standard)];
 const LOG_FORMATS: &[(&str, LogFormat)] = &[("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)];
@@ -128,6 +131,8 @@ pub struct Config {
     pub datastore: Datastore,
     /// Which iptables back end holds Calico's rules.
     pub backend: BackendChoice,
+    /// How to read it.
+    pub source: SourceChoice,
     /// The xtables lock file.
     pub lock_path: PathBuf,
     /// How long to wait for the xtables lock.
@@ -182,6 +187,19 @@ pub enum BackendChoice {
     Legacy,
     /// `iptables-nft-save`.
     Nft,
+    /// Calico's own nftables tables.
+    Native,
+}
+
+/// How to read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceChoice {
+    /// By `iptables-save` where there is one, else from the kernel.
+    Auto,
+    /// By `iptables-save`.
+    Save,
+    /// From the kernel.
+    Kernel,
 }
 
 /// Which metric names to write.

@@ -11,7 +11,7 @@ mod policy;
 use std::sync::Arc;
 
 pub use catalog::{Catalog, GroupPlace, PolicyInfo};
-pub use endpoint::{DropReason, Pipeline, Target, Tier};
+pub use endpoint::{DropReason, DropRule, Pipeline, Target, Tier};
 pub use labels::{Label, Labels, Names};
 pub use names::{ChainNames, PolicyName};
 pub use policy::{Decision, GroupChain, PolicyChain, PolicyRule};

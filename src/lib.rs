@@ -16,11 +16,13 @@
 pub mod app;
 pub mod attribution;
 pub mod config;
+pub mod dataplane;
 pub mod etcd;
 pub mod felix;
 pub mod follow;
 pub mod inventory;
 pub mod iptables;
+pub mod kernel;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;

@@ -35,6 +35,8 @@ pub enum Backend {
     Legacy,
     /// iptables over nf_tables: Felix rewrites a chain as a whole.
     Nft,
+    /// Calico's own nf_tables tables (≥ 3.29): up to 3.32 Felix replaces single rules, from 3.33 on whole chains.
+    Native,
 }
 
 impl Backend {
@@ -43,6 +45,7 @@ impl Backend {
         match self {
             Backend::Legacy => "legacy",
             Backend::Nft => "nft",
+            Backend::Native => "nftables",
         }
     }
 }
@@ -181,6 +184,8 @@ pub struct Rule {
     pub ctstate: CtState,
     /// Whether it matches on anything else: addresses, ports, sets, interfaces, limits.
     pub other_matches: bool,
+    /// Whether it has counted packets before the last of its matches let them through: a limit of Calico's own nftables tables.
+    pub counts_before_match: bool,
     /// What it does.
     pub verdict: Verdict,
     comments: (u32, u8),
@@ -287,6 +292,8 @@ pub struct RuleParts {
     pub ctstate: CtState,
     /// Whether it matches on anything else.
     pub other_matches: bool,
+    /// Whether it has counted packets before the last of its matches let them through.
+    pub counts_before_match: bool,
     /// Its comments, without the hash.
     pub comments: Vec<CommentId>,
     /// Packets counted.
@@ -353,12 +360,12 @@ impl Builder {
 
     /// Appends a rule to a chain.
     pub fn push(&mut self, chain: ChainId, parts: &RuleParts, verdict: Verdict) {
-        let RuleParts { hash, mark, ctstate, other_matches, ref comments, packets } = *parts;
+        let RuleParts { hash, mark, ctstate, other_matches, counts_before_match, ref comments, packets } = *parts;
         // More than 255 comments on a rule cannot come from Felix; the rest would not be looked at anyway.
         let comments = &comments[..comments.len().min(u8::MAX as usize)];
         let place = (self.ruleset.comment_lists.len() as u32, comments.len() as u8);
         self.ruleset.comment_lists.extend_from_slice(comments);
-        self.ruleset.rules.push(Rule { hash, mark, ctstate, other_matches, verdict, comments: place });
+        self.ruleset.rules.push(Rule { hash, mark, ctstate, other_matches, counts_before_match, verdict, comments: place });
         self.ruleset.packets.push(packets);
         self.chain_of.push(chain);
     }

@@ -10,9 +10,9 @@ use log::{error, info, warn};
 
 use crate::attribution::{Attribution, Table};
 use crate::config::MetricNames;
+use crate::dataplane::{Dataplane, ReadError, Reading, Source};
 use crate::felix::{Catalog, ChainNames, Labels, Names, Pipelines};
 use crate::inventory::Inventory;
-use crate::iptables::{Iptables, ReadError, Reading};
 use crate::ledger::Ledger;
 use crate::metrics::{self, About, View};
 use crate::process::Process;
@@ -45,7 +45,7 @@ pub struct Scraper {
 
 /// What lasts from scrape to scrape.
 struct State {
-    reader: Iptables,
+    reader: Dataplane,
     ledger: Ledger,
     attribution: Attribution,
     catalog: Catalog,
@@ -102,7 +102,7 @@ impl State {
 
 impl Scraper {
     /// A scraper that has not read anything yet.
-    pub fn new(options: Options, reader: Iptables, inventory: Arc<Inventory>) -> Self {
+    pub fn new(options: Options, reader: Dataplane, inventory: Arc<Inventory>) -> Self {
         let state = State {
             reader,
             ledger: Ledger::new(),
@@ -137,7 +137,7 @@ impl Scraper {
     fn read_and_render(&self, state: &mut State) -> Vec<u8> {
         // Nobody is still reading it, as a rule.
         let memory = Arc::try_unwrap(std::mem::take(&mut state.last_text)).unwrap_or_default();
-        let mut about = About { source: "save", ..About::default() };
+        let mut about = About::default();
         let begun = Instant::now();
         about.up = self.advance(state, &mut about);
         let totals = state.attribution.totals();
@@ -202,6 +202,7 @@ impl Scraper {
         (0..rulesets.len()).for_each(|i| state.catalog.add(&rulesets[i], &pipelines[i], &labels[i]));
         about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, rulesets)).collect();
         about.unrecognised = rulesets.iter().zip(&pipelines).map(|(r, p)| unrecognised(r, p)).sum();
+        about.source = reading.source.map_or("", Source::as_str);
         about.lock_waited = reading.lock_waited;
         about.locked = reading.locked;
     }

@@ -99,7 +99,20 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     own("LOG_LEVEL", "error|warn|info|debug|trace", Group::Exporter, "info", "Least severe level that is logged."),
     own("LOG_FORMAT", "logfmt|json", Group::Exporter, "logfmt", "Form of the log lines on standard error."),
-    own("BACKEND", "auto|legacy|nft", Group::Kernel, "auto, where Calico's chains are", "Which iptables back end to read."),
+    own(
+        "BACKEND",
+        "auto|legacy|nft|nftables",
+        Group::Kernel,
+        "auto, where Calico's chains are",
+        "Which dataplane to read; nftables: Calico's own.",
+    ),
+    own(
+        "SOURCE",
+        "auto|save|kernel",
+        Group::Kernel,
+        "auto, iptables-save if there is one",
+        "How: by iptables-save, or straight from the kernel.",
+    ),
     own("XTABLES_LOCKFILE", "path", Group::Kernel, "/run/xtables.lock", "The lock that iptables and Calico share."),
     own("XTABLES_LOCK_WAIT", "time", Group::Kernel, "2s", "How long to wait for that lock: 2s, 500ms, 2 (seconds)."),
     own(

@@ -52,6 +52,7 @@ fn defaults() {
         minimum_counter: 0,
         datastore: Datastore::Etcd(etcd),
         backend: BackendChoice::Auto,
+        source: SourceChoice::Auto,
         lock_path: "/run/xtables.lock".into(),
         lock_wait: Duration::from_secs(2),
         sample_interval: None,
@@ -64,7 +65,7 @@ fn defaults() {
 
 #[test]
 fn own_variables_set_to_nothing_are_unset() {
-    let names = ["METRICS_SERVER_PORT", "MINIMUM_COUNTER", "LISTEN_ADDRESS", "BACKEND", "XTABLES_LOCKFILE"];
+    let names = ["METRICS_SERVER_PORT", "MINIMUM_COUNTER", "LISTEN_ADDRESS", "BACKEND", "SOURCE", "XTABLES_LOCKFILE"];
     let more = ["XTABLES_LOCK_WAIT", "SAMPLE_INTERVAL", "METRIC_NAMES", "LOG_LEVEL", "LOG_FORMAT", "CALICO_NODENAME_FILE"];
     let empty: Vec<_> = names.into_iter().chain(more).map(|name| (name, "")).collect();
     assert_eq!(config(&empty, &[]), config(&[], &[]));
@@ -115,7 +116,8 @@ fn wrong_own_values_name_the_variable_or_flag() {
         &[],
         "LISTEN_ADDRESS: \"localhost\" is not allowed: an IPv4 or IPv6 address without a port",
     );
-    refused(&[("BACKEND", "pf")], &[], "BACKEND: \"pf\" is not allowed: one of auto, legacy, nft");
+    refused(&[("BACKEND", "pf")], &[], "BACKEND: \"pf\" is not allowed: one of auto, legacy, nft, nftables");
+    refused(&[("SOURCE", "proc")], &[], "SOURCE: \"proc\" is not allowed: one of auto, save, kernel");
     refused(&[("METRIC_NAMES", "none")], &[], "METRIC_NAMES: \"none\" is not allowed: one of all, legacy, standard");
     refused(&[("LOG_LEVEL", "loud")], &[], "LOG_LEVEL: \"loud\" is not allowed: one of error, warn, info, debug, trace");
     refused(&[("LOG_FORMAT", "xml")], &[], "LOG_FORMAT: \"xml\" is not allowed: one of logfmt, json");

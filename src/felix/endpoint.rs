@@ -28,11 +28,23 @@ pub struct Pipeline {
     /// Accepts what belongs to a connection that is known.
     pub established: Option<RuleId>,
     /// Rules that refuse packets whatever the policies say.
-    pub drops: Vec<(DropReason, RuleId)>,
+    pub drops: Vec<DropRule>,
     /// Tiers in the order of evaluation.
     pub tiers: Vec<Tier>,
     /// Profiles in order: the jump, where it leads, and the return of what it accepted.
     pub profiles: Vec<Target>,
+}
+
+/// A rule that refuses packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DropRule {
+    /// Why.
+    pub reason: DropReason,
+    /// The rule.
+    pub rule: RuleId,
+    /// Empty if the rule counts what it refuses. A limit of Calico's own nftables tables counts all packets that reach it: then these
+    /// rules together count the ones that it let through.
+    pub let_through: Vec<RuleId>,
 }
 
 /// Why a packet was refused, other than by a policy.
@@ -197,7 +209,32 @@ impl Walk<'_, '_> {
     }
 
     fn drop(&mut self, reason: DropReason, id: RuleId) {
-        self.pipeline.drops.push((reason, id));
+        let let_through = match self.context.ruleset.rule(id).counts_before_match {
+            true => self.let_through(reason, id),
+            false => Some(vec![]),
+        };
+        // Where nothing tells what the rule let through, nothing is said of what it refused.
+        self.pipeline.drops.extend(let_through.map(|let_through| DropRule { reason, rule: id, let_through }));
+    }
+
+    /// The rules behind `id` that end the way of some packets, up to the first one that counts all that are left. A limit on connections
+    /// looks at TCP alone and spoils the sum: then neither it nor the rate limit before it can be told.
+    fn let_through(&self, reason: DropReason, id: RuleId) -> Option<Vec<RuleId>> {
+        let mut rules = Vec::new();
+        for next in self.context.ruleset.chain(self.pipeline.chain).rule_ids().filter(|next| *next > id) {
+            let rule = self.context.ruleset.rule(next);
+            if rule.counts_before_match || reason != DropReason::RateLimit {
+                return None;
+            }
+            let ends = rule.verdict.is_deny() || matches!(rule.verdict, Verdict::Accept | Verdict::Return);
+            if ends || rule.is_unconditional() {
+                rules.push(next);
+            }
+            if rule.is_unconditional() {
+                return Some(rules);
+            }
+        }
+        None
     }
 
     fn no_profile(&mut self, id: RuleId) {

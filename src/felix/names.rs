@@ -45,6 +45,32 @@ impl PolicyName {
         Some(PolicyName { kind: kind.into(), namespace, name: name.into() })
     }
 
+    /// The same at the end of several comments in one (Calico's own nftables tables).
+    pub fn from_end_of_comment(comment: &str) -> Option<Self> {
+        let mut words = comment.rsplitn(4, ' ');
+        let (direction, name, kind) = (words.next()?, words.next()?, words.next()?);
+        Self::from_comment(&format!("{kind} {name} {direction}"))
+    }
+
+    /// Out of the name of a chain that was not hashed, as in Calico's own nftables tables since 3.30: `cali-pi-np/shop/web` (≥ 3.32),
+    /// `cali-pi-<tier>/shop/default.web` before.
+    pub fn from_long_chain(chain: &str) -> Option<Self> {
+        let id = chain.strip_prefix("cali-pi-").or_else(|| chain.strip_prefix("cali-po-"))?;
+        let (first, rest) = id.split_once('/').filter(|_| !id.starts_with('_'))?;
+        let kind = match first {
+            "np" => "NetworkPolicy",
+            "gnp" => "GlobalNetworkPolicy",
+            "knp" => "KubernetesNetworkPolicy",
+            "kcnp" => "KubernetesClusterNetworkPolicy",
+            _ => "Policy",
+        };
+        let (namespace, name) = match rest.split_once('/') {
+            Some((namespace, name)) => (Some(namespace.into()), name),
+            None => (None, rest),
+        };
+        Some(PolicyName { kind: kind.into(), namespace, name: name.into() })
+    }
+
     fn from_store(policy: &StoredPolicy) -> Self {
         PolicyName { kind: "Policy".into(), namespace: policy.namespace.as_deref().map(Into::into), name: policy.name.as_str().into() }
     }
@@ -203,6 +229,22 @@ mod tests {
         assert!(PolicyName::from_comment("Policy default.deny-all egress").unwrap().namespace.is_none());
         for other in ["owner=team-a", "Policy x", "Policy a b ingress", "Drop if no ingress", "Policy  ingress", "Policy a=b ingress"] {
             assert_eq!(PolicyName::from_comment(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn names_in_calicos_own_tables() {
+        let name = PolicyName::from_end_of_comment("owner=team-a NetworkPolicy shop/rich ingress").unwrap();
+        assert_eq!(name.label("default"), "shop/default.rich");
+        assert_eq!(PolicyName::from_end_of_comment("GlobalNetworkPolicy very-long-name-that-is-c"), None);
+        for (chain, label) in [
+            ("cali-pi-np/shop/rich", Some("shop/default.rich")),
+            ("cali-po-gnp/base", Some("default.base")),
+            ("cali-pi-default/shop/default.web", Some("shop/default.web")),
+            ("cali-pi-platform/platform.guard", Some("platform.guard")),
+            ("cali-pi-_9tjSCz6Yv0P45r-9ylU", None),
+        ] {
+            assert_eq!(PolicyName::from_long_chain(chain).map(|name| name.label("default")).as_deref(), label, "{chain}");
         }
     }
 

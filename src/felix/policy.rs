@@ -6,7 +6,7 @@
 
 use super::phrases::Phrase;
 use super::{Marks, PolicyName};
-use crate::ruleset::{ChainId, RuleId, Ruleset, Verdict};
+use crate::ruleset::{Backend, ChainId, RuleId, Ruleset, Verdict};
 
 /// A policy or profile chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,9 +118,18 @@ fn index_in(prefix: &str) -> Option<u32> {
 }
 
 fn name_of(ruleset: &Ruleset, chain: ChainId) -> Option<PolicyName> {
-    let first = ruleset.chain(chain).rule_ids().next()?;
-    let last_comment = ruleset.comments_of(first).last()?;
-    PolicyName::from_comment(&ruleset.comments()[last_comment.0 as usize])
+    let comment = || {
+        let first = ruleset.chain(chain).rule_ids().next()?;
+        let last_comment = ruleset.comments_of(first).last()?;
+        Some(&*ruleset.comments()[last_comment.0 as usize])
+    };
+    match ruleset.backend {
+        // All comments of a rule are one there, the name last; a long one is cut, but since 3.30 the chain's name tells.
+        Backend::Native => {
+            comment().and_then(PolicyName::from_end_of_comment).or_else(|| PolicyName::from_long_chain(&ruleset.chain(chain).name))
+        }
+        Backend::Legacy | Backend::Nft => comment().and_then(PolicyName::from_comment),
+    }
 }
 
 /// Takes a group chain apart: jumps, and from time to time a return once a verdict has been reached.

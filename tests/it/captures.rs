@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use calico_accountant::attribution::{Attribution, Item, Table, Verdict};
 use calico_accountant::felix::{ChainNames, Direction, DropReason, EndpointKind, Labels, Names, Pipelines, PolicyName};
+use calico_accountant::inventory::StoredPolicy;
 use calico_accountant::iptables::text::Parser;
 use calico_accountant::ledger::Ledger;
 use calico_accountant::ruleset::{Backend, Family, Ruleset};
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use super::support::fixture;
 
-const CAPTURES: [(&str, Backend); 10] = [
+pub const CAPTURES: [(&str, Backend); 10] = [
     ("v3.25.2-nft", Backend::Nft),
     ("v3.27.5-legacy", Backend::Legacy),
     ("v3.28.5-legacy", Backend::Legacy),
@@ -32,20 +33,21 @@ pub fn parse(text: &str, family: Family, backend: Backend, table: &'static str) 
 
 /// The exporter without its edges: text in, totals out.
 #[derive(Default)]
-struct Pipeline {
+pub struct Pipeline {
     ledger: Ledger,
     attribution: Attribution,
     names: Names,
-    unrecognised: usize,
+    /// Policies that the datastore knows.
+    pub chain_names: ChainNames,
+    pub unrecognised: usize,
 }
 
 impl Pipeline {
-    fn read(&mut self, rulesets: &[Ruleset]) {
+    pub fn read(&mut self, rulesets: &[Ruleset]) {
         let deltas = self.ledger.advance(rulesets);
         let pipelines: Vec<Pipelines> = rulesets.iter().map(Pipelines::new).collect();
         self.unrecognised = pipelines.iter().map(|p| p.unrecognised.len()).sum();
-        let chain_names = ChainNames::default();
-        let mut label = |(ruleset, pipelines)| Labels::new(ruleset, pipelines, &chain_names, &mut self.names);
+        let mut label = |(ruleset, pipelines)| Labels::new(ruleset, pipelines, &self.chain_names, &mut self.names);
         let labels: Vec<Labels> = rulesets.iter().zip(&pipelines).map(&mut label).collect();
         let tables: Vec<Table> = (0..rulesets.len())
             .map(|i| Table { ruleset: &rulesets[i], pipelines: &pipelines[i], deltas: &deltas[i], labels: &labels[i] })
@@ -54,7 +56,7 @@ impl Pipeline {
     }
 
     /// Every shown total, under a readable key.
-    fn totals(&self) -> BTreeMap<Key, u64> {
+    pub fn totals(&self) -> BTreeMap<Key, u64> {
         let totals = self.attribution.totals();
         let mut all = BTreeMap::new();
         for (kind, interface, endpoint) in totals.endpoints() {
@@ -72,7 +74,7 @@ impl Pipeline {
     }
 }
 
-type Key = (String, &'static str, String);
+pub type Key = (String, &'static str, String);
 
 fn key(item: &Item) -> String {
     match item {
@@ -92,8 +94,16 @@ fn rulesets(capture: &str, at: &str, backend: Backend, families: &[Family]) -> V
     tables.map(|(family, table)| parse(&text(family), family, backend, table)).collect()
 }
 
+/// The policies of a capture as the datastore of Calico ≤ 3.31 stores them.
+pub fn stored_policies(capture: &str) -> Vec<StoredPolicy> {
+    let truth: Value = serde_json::from_str(&fixture::text(&format!("captures/{capture}/t1/ground-truth.json.gz"))).unwrap();
+    let name = |policy: &Value| PolicyName::from_comment(&format!("{} ingress", policy["ruleset"].as_str().unwrap())).unwrap();
+    let stored = |name: PolicyName| StoredPolicy { namespace: name.namespace.map(|n| n.to_string()), name: name.name.to_string() };
+    truth["policies"].as_object().unwrap().values().map(|policy| stored(name(policy))).collect()
+}
+
 /// What was sent, under the same keys as [`Pipeline::totals`].
-fn ground_truth(capture: &str, at: &str, families: &[Family]) -> BTreeMap<Key, u64> {
+pub fn ground_truth(capture: &str, at: &str, families: &[Family]) -> BTreeMap<Key, u64> {
     let truth: Value = serde_json::from_str(&fixture::text(&format!("captures/{capture}/{at}/ground-truth.json.gz"))).unwrap();
     let mut all = BTreeMap::new();
     for family in families {
@@ -134,7 +144,7 @@ fn flatten(counts: &Value, policies: &Value) -> Vec<(String, u64)> {
 
 /// Compares increases with the truth. Items of a group may be credited to the group instead, never to a wrong policy.
 /// Returns how many packets were credited to single policies of groups, and how many to groups as a whole.
-fn compare(context: &str, increases: &BTreeMap<Key, u64>, truth: &BTreeMap<Key, u64>) -> (u64, u64) {
+pub fn compare(context: &str, increases: &BTreeMap<Key, u64>, truth: &BTreeMap<Key, u64>) -> (u64, u64) {
     let mut grouped: BTreeSet<Key> = BTreeSet::new();
     let (mut single, mut joined) = (0, 0);
     for ((interface, direction, item), &packets) in increases {
@@ -164,7 +174,7 @@ fn compare(context: &str, increases: &BTreeMap<Key, u64>, truth: &BTreeMap<Key, 
     (single, joined)
 }
 
-fn increases(before: &BTreeMap<Key, u64>, after: &BTreeMap<Key, u64>) -> BTreeMap<Key, u64> {
+pub fn increases(before: &BTreeMap<Key, u64>, after: &BTreeMap<Key, u64>) -> BTreeMap<Key, u64> {
     after.iter().map(|(key, n)| (key.clone(), n - before.get(key).copied().unwrap_or(0))).collect()
 }
 

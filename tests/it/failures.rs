@@ -74,7 +74,9 @@ fn an_iptables_that_is_too_old() {
 #[test]
 fn no_program_at_all() {
     let fakes = Fakes::new();
-    let program = start(&fakes);
+    let mut command = program::command();
+    command.env("PATH", fakes.path()).env("SOURCE", "save");
+    let program = Program::start(command);
     assert_eq!(one(&scrape(program.port()), "calico_accountant_up", &[]), 0.0);
     program.await_log("neither iptables-nft-save, iptables-legacy-save nor iptables-save is on the search path");
 }

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use calico_accountant::ruleset::Family;
+
 use crate::program::{self, Program};
 use crate::support::etcd::Scratch;
 use crate::support::fixture;
@@ -10,13 +12,14 @@ use crate::support::netns::{Namespace, feed, sh};
 use crate::support::scrape::{Samples, one, scrape, with};
 
 /// The sets that the rules of a table match on; they must be there before the rules.
-fn sets(table: &str) -> String {
+pub fn sets(table: &str, family: Family) -> String {
+    let inet = if family == Family::V4 { "inet" } else { "inet6" };
     let mut commands = String::new();
     for rule in table.lines().filter(|line| line.contains("--match-set")) {
         let words: Vec<&str> = rule.split(' ').collect();
         for place in (0..words.len()).filter(|&i| words[i] == "--match-set") {
             let kind = if words[place + 2].contains(',') { "hash:ip,port" } else { "hash:net" };
-            commands += &format!("create {} {kind} -exist\n", words[place + 1]);
+            commands += &format!("create {} {kind} family {inet} -exist\n", words[place + 1]);
         }
     }
     commands
@@ -32,7 +35,7 @@ fn filter_table(capture: &str) -> String {
 
 /// Loads a table with its counters.
 fn load(backend: &str, table: &str) {
-    feed("ipset restore", &sets(table));
+    feed("ipset restore", &sets(table, Family::V4));
     feed(&format!("XTABLES_LOCKFILE=/dev/null iptables-{backend}-restore -c"), table);
 }
 

@@ -5,6 +5,7 @@
 
 mod captures;
 mod config;
+mod direct;
 mod etcd;
 mod exposition;
 mod failures;

@@ -1,0 +1,298 @@
+//! Where Calico's rules are, and how they are read: finds the dataplane that holds them, reads it by `iptables-save` or straight from
+//! the kernel (legacy tables under the xtables lock) → one [`Ruleset`] a table. Touches the lock file, `/proc` and `/sys/class/net`.
+
+mod lock;
+mod selection;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use crate::config::{BackendChoice, SourceChoice};
+use crate::iptables::{Programs, SaveError};
+use crate::kernel::{legacy, nft};
+use crate::ruleset::{Backend, Family, Ruleset};
+use lock::{Lock, LockError};
+use selection::{Finding, Selection};
+
+/// Where to look for what; [`Options::default`] is the running system.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which dataplane to read.
+    pub backend: BackendChoice,
+    /// How to read it.
+    pub source: SourceChoice,
+    /// The xtables lock file.
+    pub lock_path: PathBuf,
+    /// How long to wait for the lock.
+    pub lock_wait: Duration,
+    /// `iptables-save` is looked for here.
+    pub programs: Programs,
+    /// Defaults to `/proc`.
+    pub proc: PathBuf,
+    /// Defaults to `/sys`.
+    pub sys: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            backend: BackendChoice::Auto,
+            source: SourceChoice::Auto,
+            lock_path: "/run/xtables.lock".into(),
+            lock_wait: Duration::from_secs(2),
+            programs: Programs::on_search_path(),
+            proc: "/proc".into(),
+            sys: "/sys".into(),
+        }
+    }
+}
+
+/// How rules were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// By `iptables-save`.
+    Save,
+    /// From the kernel.
+    Kernel,
+}
+
+impl Source {
+    /// As metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Save => "save",
+            Source::Kernel => "kernel",
+        }
+    }
+}
+
+/// One read of all tables that hold Calico's rules.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// The tables, one family after the other.
+    pub rulesets: Vec<Ruleset>,
+    /// How they were read; `None` if no dataplane has any of Calico's chains.
+    pub source: Option<Source>,
+    /// How long the xtables lock was waited for.
+    pub lock_waited: Duration,
+    /// Whether the tables were read under the lock that they need.
+    pub locked: bool,
+}
+
+/// Why the tables could not be read. One line for the user.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// `iptables-save` was asked for, and there is none.
+    NoProgram(String),
+    /// Another process held the xtables lock.
+    Lock(LockError),
+    /// `iptables-save` failed.
+    Save(SaveError),
+    /// The kernel did not let itself be read.
+    Kernel(Backend, Family, io::Error),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::NoProgram(path) => {
+                write!(f, "neither iptables-nft-save, iptables-legacy-save nor iptables-save is on the search path ({path})")
+            }
+            ReadError::Lock(error) => error.fmt(f),
+            ReadError::Save(error) => error.fmt(f),
+            ReadError::Kernel(backend, family, error) => {
+                write!(f, "reading the kernel's {} tables ({}) failed: {error}", backend.as_str(), family.as_str())?;
+                match error.kind() {
+                    io::ErrorKind::PermissionDenied => write!(f, "; it takes the capabilities NET_ADMIN and NET_RAW"),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// Reads Calico's tables, each time from where they are.
+#[derive(Debug)]
+pub struct Dataplane {
+    options: Options,
+    selection: Selection,
+    /// Of the read that is going on.
+    deadline: Instant,
+    lock_missing: bool,
+    lock_timeouts: u64,
+}
+
+impl Dataplane {
+    /// A reader; nothing is looked for yet.
+    pub fn new(options: Options) -> Self {
+        Dataplane { options, selection: Selection::default(), deadline: Instant::now(), lock_missing: false, lock_timeouts: 0 }
+    }
+
+    /// How often the lock was waited for in vain.
+    pub fn lock_timeouts(&self) -> u64 {
+        self.lock_timeouts
+    }
+
+    /// Reads the tables of both families once, and is done by `deadline`, well or not.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError> {
+        self.deadline = deadline;
+        let candidates = self.candidates()?;
+        if let Some(chosen) = self.selection.chosen().filter(|chosen| candidates.contains(chosen)) {
+            let reading = self.read_backend(chosen)?;
+            if self.selection.stays(self.finding(&reading, chosen), Instant::now()) {
+                return Ok(reading);
+            }
+            return self.look_around(&candidates, Some((chosen, reading)));
+        }
+        self.look_around(&candidates, None)
+    }
+
+    /// The dataplanes that were asked for and that the kernel has, as far as they can be read.
+    fn candidates(&mut self) -> Result<Vec<Backend>, ReadError> {
+        if self.options.source == SourceChoice::Save && self.options.backend != BackendChoice::Native && !self.options.programs.any() {
+            return Err(ReadError::NoProgram(self.options.programs.search_path()));
+        }
+        let wanted = |backend| match self.options.backend {
+            BackendChoice::Auto => true,
+            BackendChoice::Legacy => backend == Backend::Legacy,
+            BackendChoice::Nft => backend == Backend::Nft,
+            BackendChoice::Native => backend == Backend::Native,
+        };
+        let all = [Backend::Native, Backend::Nft, Backend::Legacy].into_iter();
+        Ok(all
+            .filter(|backend| wanted(*backend) && Family::ALL.into_iter().any(|family| self.kernel_has(*backend, family, "filter")))
+            .collect())
+    }
+
+    fn kernel_has(&self, backend: Backend, family: Family, table: &str) -> bool {
+        match backend {
+            Backend::Legacy => selection::has_legacy_table(&self.options.proc, family, table),
+            Backend::Nft | Backend::Native => selection::has_nf_tables(&self.options.proc),
+        }
+    }
+
+    /// Reads all dataplanes (but the one that was read already) and chooses.
+    fn look_around(&mut self, candidates: &[Backend], read: Option<(Backend, Reading)>) -> Result<Reading, ReadError> {
+        let mut readings: Vec<(Backend, Reading)> = Vec::new();
+        let mut failure = None;
+        let already = read.as_ref().map(|(backend, _)| *backend);
+        for &backend in candidates.iter().filter(|backend| already != Some(**backend)) {
+            match self.read_backend(backend) {
+                Ok(reading) => readings.push((backend, reading)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        readings.extend(read);
+        let findings: Vec<Finding> = readings.iter().map(|(backend, reading)| self.finding(reading, *backend)).collect();
+        let before = self.selection.chosen();
+        let chosen = self.selection.choose(&findings, Instant::now());
+        if let Some(chosen) = chosen.filter(|_| chosen != before) {
+            info!("Calico's rules are in the {} dataplane", chosen.as_str());
+        }
+        let reading = readings.into_iter().find(|(backend, _)| Some(*backend) == chosen).map(|(_, reading)| reading);
+        match (reading, failure) {
+            (Some(reading), _) => Ok(reading),
+            // Calico may be where the failure hides it.
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(Reading { locked: true, ..Reading::default() }),
+        }
+    }
+
+    fn finding(&self, reading: &Reading, backend: Backend) -> Finding {
+        let mut finding = Finding { backend, chains: 0, live: 0, packets: 0 };
+        for ruleset in &reading.rulesets {
+            for chain in ruleset.chains() {
+                let interface = chain.name.strip_prefix("cali-tw-").or_else(|| chain.name.strip_prefix("cali-fw-"));
+                let Some(interface) = interface else { continue };
+                finding.chains += 1;
+                finding.live += usize::from(self.options.sys.join("class/net").join(interface).exists());
+                finding.packets += chain.rule_ids().map(|rule| ruleset.packets(rule)).sum::<u64>();
+            }
+        }
+        finding
+    }
+
+    /// Reads one dataplane, both families at the same time.
+    fn read_backend(&mut self, backend: Backend) -> Result<Reading, ReadError> {
+        let (lock, lock_waited) = self.lock(backend)?;
+        let source = self.source(backend);
+        let families = Family::ALL.into_iter().filter(|family| self.kernel_has(backend, *family, "filter"));
+        let this: &Self = self;
+        let results = std::thread::scope(|scope| {
+            let threads: Vec<_> = families.map(|family| scope.spawn(move || this.read_family(backend, family, source))).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).collect::<Result<Vec<_>, _>>()
+        });
+        let locked = lock.is_some() || backend != Backend::Legacy;
+        drop(lock);
+        Ok(Reading { rulesets: results?.concat(), source: Some(source), lock_waited, locked })
+    }
+
+    /// How a dataplane is read: nothing but the kernel shows Calico's own nftables tables.
+    fn source(&mut self, backend: Backend) -> Source {
+        match self.options.source {
+            _ if backend == Backend::Native => Source::Kernel,
+            SourceChoice::Kernel => Source::Kernel,
+            SourceChoice::Save => Source::Save,
+            SourceChoice::Auto if self.options.programs.find(backend, Family::V4).is_some() => Source::Save,
+            SourceChoice::Auto => Source::Kernel,
+        }
+    }
+
+    /// The filter table, and the others only if Calico has host endpoints.
+    fn read_family(&self, backend: Backend, family: Family, source: Source) -> Result<Vec<Ruleset>, ReadError> {
+        if backend == Backend::Native {
+            let read = nft::read(family, nft::Tables::Calico, self.deadline);
+            return read.map_err(|error| ReadError::Kernel(backend, family, error));
+        }
+        let mut rulesets = self.read_table(backend, family, source, "filter")?;
+        let is_host_endpoint = |name: &str| name.starts_with("cali-th-") || name.starts_with("cali-fh-");
+        if rulesets.iter().flat_map(Ruleset::chains).any(|chain| is_host_endpoint(&chain.name)) {
+            for table in ["mangle", "raw"].into_iter().filter(|table| self.kernel_has(backend, family, table)) {
+                rulesets.extend(self.read_table(backend, family, source, table)?);
+            }
+        }
+        Ok(rulesets)
+    }
+
+    fn read_table(&self, backend: Backend, family: Family, source: Source, table: &'static str) -> Result<Vec<Ruleset>, ReadError> {
+        let failed = |error| ReadError::Kernel(backend, family, error);
+        match (source, backend) {
+            (Source::Save, _) => self.options.programs.save(backend, family, table, self.deadline).map_err(ReadError::Save),
+            (Source::Kernel, Backend::Legacy) => legacy::read(family, table).map(|ruleset| vec![ruleset]).map_err(failed),
+            (Source::Kernel, _) => nft::read(family, nft::Tables::Iptables(table), self.deadline).map_err(failed),
+        }
+    }
+
+    /// Without the lock a legacy table may be read while all its counters are zero. A file that is not there is said once.
+    fn lock(&mut self, backend: Backend) -> Result<(Option<Lock>, Duration), ReadError> {
+        if backend != Backend::Legacy {
+            return Ok((None, Duration::ZERO));
+        }
+        let wait = self.options.lock_wait.min(self.deadline.saturating_duration_since(Instant::now()));
+        match Lock::shared(&self.options.lock_path, wait) {
+            Ok((lock, waited)) => Ok((Some(lock), waited)),
+            Err(error @ LockError::Open(..)) => {
+                if !std::mem::replace(&mut self.lock_missing, true) {
+                    warn!(
+                        "{error}; reading without it, so counters may be wrong while rules are being written: mount it (XTABLES_LOCKFILE)"
+                    );
+                }
+                Ok((None, Duration::ZERO))
+            }
+            Err(error) => {
+                self.lock_timeouts += 1;
+                Err(ReadError::Lock(error))
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The expressions of an nf_tables rule, as netlink dumps them → a rule. Pure: bytes in. iptables-nft wraps `xt` matches and targets
+//! or, in newer releases, writes expressions of nf_tables itself, as Calico's own tables do; both occur in one rule.
+//!
+//! Layouts: `include/uapi/linux/netfilter/nf_tables.h`. Numbers of netlink are big-endian, data in registers is as the machine has it.
+
+use super::netlink::Attributes;
+use super::xt::{self, string, u32_at};
+use crate::ruleset::{Builder, ChainId, CtState, MarkMatch, RuleParts, Verdict};
+
+/// What a register holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loaded {
+    /// The packet's mark, with some bits kept and some turned: `mark & mask ^ xor`.
+    Mark { mask: u32, xor: u32 },
+    /// The conntrack state, with some bits kept.
+    CtState { mask: u32 },
+    /// Something that Calico's verdicts do not depend on.
+    Other,
+}
+
+/// A rule being taken apart.
+pub struct Rule<'a> {
+    /// What was found so far.
+    pub parts: RuleParts,
+    /// What it does.
+    pub verdict: Verdict,
+    builder: &'a mut Builder,
+    /// Gives the chain that a jump names.
+    chain: &'a dyn Fn(&mut Builder, &str) -> Option<ChainId>,
+    registers: [Option<(u32, Loaded)>; 4],
+    counted: bool,
+}
+
+fn be32(data: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(data.get(..4)?.try_into().ok()?))
+}
+
+fn be64(data: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(data.get(..8)?.try_into().ok()?))
+}
+
+/// `NFTA_DATA_VALUE` inside: up to four bytes as the machine has them.
+fn value(data: &[u8]) -> Option<u32> {
+    let bytes = Attributes(data).get(1)?;
+    match bytes.len() {
+        4.. => u32_at(bytes, 0),
+        _ => None,
+    }
+}
+
+impl<'a> Rule<'a> {
+    /// A rule of which nothing is known yet.
+    pub fn new(builder: &'a mut Builder, chain: &'a dyn Fn(&mut Builder, &str) -> Option<ChainId>) -> Self {
+        Rule { parts: RuleParts::default(), verdict: Verdict::None, builder, chain, registers: [None; 4], counted: false }
+    }
+
+    /// Adds the comment in a rule's user data: type and length in a byte each, 0 is the comment.
+    pub fn user_data(&mut self, mut data: &[u8]) {
+        while let [kind, length, rest @ ..] = data {
+            let length = usize::from(*length).min(rest.len());
+            if *kind == 0 {
+                xt::add_comment(string(&rest[..length]), &mut self.parts, self.builder);
+            }
+            data = &rest[length..];
+        }
+    }
+
+    /// Takes the list of expressions; `None` if one is not well formed.
+    pub fn expressions(&mut self, list: &[u8]) -> Option<()> {
+        for (_, element) in Attributes(list) {
+            let name = string(Attributes(element).get(1)?);
+            let data = Attributes(element).get(2).unwrap_or_default();
+            self.expression(name, Attributes(data))?;
+        }
+        Some(())
+    }
+
+    fn expression(&mut self, name: &[u8], data: Attributes) -> Option<()> {
+        match name {
+            b"counter" => {
+                self.parts.packets = be64(data.get(2)?)?;
+                self.counted = true;
+            }
+            b"match" | b"target" => return self.xt(name, data),
+            b"meta" => return self.meta(data),
+            b"ct" => self.ct(data)?,
+            b"bitwise" => return self.bitwise(data),
+            b"cmp" => return self.cmp(data),
+            b"immediate" => return self.immediate(data),
+            b"reject" => self.verdict = Verdict::Reject,
+            b"log" => self.log(data),
+            b"notrack" => self.verdict = Verdict::Other,
+            _ => self.other(),
+        }
+        Some(())
+    }
+
+    /// Something else that is matched on. Behind the counter, it has counted packets that did not match.
+    fn other(&mut self) {
+        self.parts.other_matches = true;
+        self.parts.counts_before_match |= self.counted;
+    }
+
+    fn xt(&mut self, kind: &[u8], data: Attributes) -> Option<()> {
+        let (name, revision, info) = (string(data.get(1)?), be32(data.get(2)?)?, data.get(3).unwrap_or_default());
+        match kind {
+            b"match" => xt::add_match(name, revision, info, &mut self.parts, self.builder),
+            _ => {
+                self.verdict = xt::target(name, revision, info, self.builder)?;
+                Some(())
+            }
+        }
+    }
+
+    fn register(&self, number: &[u8]) -> Option<Loaded> {
+        let number = be32(number)?;
+        self.registers.iter().flatten().find(|(n, _)| *n == number).map(|(_, loaded)| *loaded)
+    }
+
+    fn load(&mut self, number: &[u8], loaded: Loaded) -> Option<()> {
+        let number = be32(number)?;
+        let known = self.registers.iter().position(|slot| slot.is_some_and(|(n, _)| n == number));
+        let place = known.or_else(|| self.registers.iter().position(Option::is_none)).unwrap_or(0);
+        self.registers[place] = Some((number, loaded));
+        Some(())
+    }
+
+    /// Loads the mark or something else, or sets the mark.
+    fn meta(&mut self, data: Attributes) -> Option<()> {
+        const MARK: u32 = 3;
+        let is_mark = be32(data.get(2)?)? == MARK;
+        match (data.get(1), data.get(3)) {
+            (Some(to), _) => self.load(to, if is_mark { Loaded::Mark { mask: u32::MAX, xor: 0 } } else { Loaded::Other }),
+            (None, Some(from)) => {
+                self.verdict = match self.register(from) {
+                    // Bits that are not kept are set to what they are turned to; kept ones that are turned cannot be said so.
+                    Some(Loaded::Mark { mask, xor }) if is_mark && mask & xor == 0 => Verdict::SetMark { value: xor, mask: !mask },
+                    _ => Verdict::Other,
+                };
+                Some(())
+            }
+            (None, None) => None,
+        }
+    }
+
+    fn ct(&mut self, data: Attributes) -> Option<()> {
+        const STATE: u32 = 0;
+        let is_state = be32(data.get(2)?)? == STATE;
+        match data.get(1) {
+            Some(to) => self.load(to, if is_state { Loaded::CtState { mask: u32::MAX } } else { Loaded::Other }),
+            None => Some(()),
+        }
+    }
+
+    fn bitwise(&mut self, data: Attributes) -> Option<()> {
+        let loaded = self.register(data.get(1)?);
+        let operands = data.get(4).and_then(value).zip(data.get(5).and_then(value));
+        let plain = data.get(6).is_none_or(|operation| be32(operation) == Some(0));
+        let result = match (loaded, operands) {
+            (Some(Loaded::Mark { mask, xor }), Some((and, or))) if plain => Loaded::Mark { mask: mask & and, xor: (xor & and) ^ or },
+            (Some(Loaded::CtState { mask }), Some((and, 0))) if plain => Loaded::CtState { mask: mask & and },
+            _ => Loaded::Other,
+        };
+        self.load(data.get(2)?, result)
+    }
+
+    fn cmp(&mut self, data: Attributes) -> Option<()> {
+        const EQUAL: u32 = 0;
+        let loaded = self.register(data.get(1)?);
+        let (operation, wanted) = (be32(data.get(2)?)?, data.get(3).and_then(value));
+        let negated = operation != EQUAL;
+        match (loaded, wanted) {
+            (Some(Loaded::Mark { mask, xor: 0 }), Some(value)) if operation <= 1 => {
+                self.parts.mark = Some(MarkMatch { value, mask, negated })
+            }
+            // "has one of these states" is written as "the bits are not all 0".
+            (Some(Loaded::CtState { mask }), Some(0)) if operation <= 1 => self.parts.ctstate = xt::ct_state(mask, !negated),
+            (Some(Loaded::CtState { mask: u32::MAX }), Some(state)) if operation <= 1 => self.parts.ctstate = xt::ct_state(state, negated),
+            (Some(Loaded::CtState { .. }), _) => self.parts.ctstate = CtState::Other,
+            _ => self.other(),
+        }
+        Some(())
+    }
+
+    /// A verdict, or a constant for some register.
+    fn immediate(&mut self, data: Attributes) -> Option<()> {
+        let Some(verdict) = Attributes(data.get(2)?).get(2).map(Attributes) else {
+            return self.load(data.get(1)?, Loaded::Other);
+        };
+        let chain = || std::str::from_utf8(string(verdict.get(2)?)).ok();
+        self.verdict = match be32(verdict.get(1)?)? as i32 {
+            0 => Verdict::Drop,
+            1 => Verdict::Accept,
+            -1 => Verdict::None,
+            -3 => (self.chain)(self.builder, chain()?).map_or(Verdict::Other, Verdict::Jump),
+            -4 => (self.chain)(self.builder, chain()?).map_or(Verdict::Other, Verdict::Goto),
+            -5 => Verdict::Return,
+            _ => Verdict::Other,
+        };
+        Some(())
+    }
+
+    /// With a group it goes to Felix, else to the kernel's log.
+    fn log(&mut self, data: Attributes) {
+        let prefix = data.get(2).map(string).filter(|prefix| !prefix.is_empty());
+        self.verdict = match data.get(1) {
+            Some(_) => Verdict::Nflog(prefix.map(|prefix| self.builder.comment(&String::from_utf8_lossy(prefix)))),
+            None => Verdict::Log,
+        };
+    }
+}

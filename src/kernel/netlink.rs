@@ -1,0 +1,210 @@
+//! Netlink towards nf_tables: requests out, the payloads of dumps in. Touches one NETLINK_NETFILTER socket.
+//!
+//! Layouts: `include/uapi/linux/netlink.h`, `linux/netfilter/nfnetlink.h`.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt};
+
+use super::xt::{u16_at, u32_at};
+
+const REQUEST: u16 = 1;
+const DUMP: u16 = 0x300;
+const DONE: u16 = 3;
+const ERROR: u16 = 2;
+/// The table changed while it was dumped.
+const DUMP_INTERRUPTED: u16 = 0x10;
+/// `NFNL_SUBSYS_NFTABLES`, the upper half of a message's type.
+const NFTABLES: u16 = 10 << 8;
+/// Length of `struct nlmsghdr` and `struct nfgenmsg`.
+const HEADERS: usize = 20;
+/// Dumps come in pieces of up to this size, in bytes; large pieces are few system calls.
+const PIECE: usize = 256 << 10;
+
+/// Why a dump did not come.
+#[derive(Debug)]
+pub enum DumpError {
+    /// The kernel says no, or the socket fails.
+    Io(io::Error),
+    /// The table changed meanwhile: ask again.
+    Interrupted,
+}
+
+impl From<rustix::io::Errno> for DumpError {
+    fn from(error: rustix::io::Errno) -> Self {
+        DumpError::Io(error.into())
+    }
+}
+
+/// A socket.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+    buffer: Vec<u8>,
+    sequence: u32,
+    deadline: Instant,
+}
+
+impl Socket {
+    /// Opens one; dumps must be over by `deadline`.
+    ///
+    /// # Errors
+    /// The kernel has no netlink for netfilter, or there are no descriptors.
+    pub fn open(deadline: Instant) -> io::Result<Self> {
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        // Only a wish; a dump goes on as fast as it is read anyway.
+        _ = sockopt::set_socket_recv_buffer_size(&fd, 2 * PIECE);
+        Ok(Socket { fd, buffer: vec![0; PIECE], sequence: 0, deadline })
+    }
+
+    /// Sends a dump request of this type for this family with these attributes; hands each answer's attributes to `take`.
+    ///
+    /// # Errors
+    /// See [`DumpError`].
+    pub fn dump(&mut self, message: u16, family: u8, attributes: &[u8], take: &mut dyn FnMut(&[u8])) -> Result<(), DumpError> {
+        self.request(message, family, DUMP, attributes)?;
+        self.answers(take)
+    }
+
+    /// Sends a request with one answer.
+    ///
+    /// # Errors
+    /// See [`DumpError`].
+    pub fn get(&mut self, message: u16, family: u8, take: &mut dyn FnMut(&[u8])) -> Result<(), DumpError> {
+        const ACK: u16 = 4;
+        self.request(message, family, ACK, &[])?;
+        self.answers(take)
+    }
+
+    fn request(&mut self, message: u16, family: u8, flags: u16, attributes: &[u8]) -> Result<(), DumpError> {
+        self.sequence += 1;
+        let length = (HEADERS + attributes.len()) as u32;
+        let mut request = Vec::with_capacity(length as usize);
+        request.extend(length.to_ne_bytes());
+        request.extend((NFTABLES | message).to_ne_bytes());
+        request.extend((REQUEST | flags).to_ne_bytes());
+        request.extend(self.sequence.to_ne_bytes());
+        request.extend([0, 0, 0, 0, family, 0, 0, 0]);
+        request.extend(attributes);
+        send(&self.fd, &request, SendFlags::empty())?;
+        Ok(())
+    }
+
+    fn answers(&mut self, take: &mut dyn FnMut(&[u8])) -> Result<(), DumpError> {
+        let mut interrupted = false;
+        loop {
+            self.wait()?;
+            let length = recv(&self.fd, &mut self.buffer[..], RecvFlags::empty())?.1;
+            let mut rest = &self.buffer[..length.min(self.buffer.len())];
+            while let Some((header, body, next)) = message(rest) {
+                rest = next;
+                if header.sequence != self.sequence {
+                    continue;
+                }
+                interrupted |= header.flags & DUMP_INTERRUPTED != 0;
+                match header.kind {
+                    DONE | ERROR => return ended(header.kind, body, interrupted),
+                    _ => take(body.get(4..).unwrap_or_default()),
+                }
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<(), DumpError> {
+        let timed_out = || DumpError::Io(io::Error::new(io::ErrorKind::TimedOut, "the kernel did not finish its answer in time"));
+        let left = self.deadline.checked_duration_since(Instant::now()).unwrap_or(Duration::ZERO);
+        let left = Timespec::try_from(left).map_err(|_| timed_out())?;
+        match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&left)) {
+            Ok(0) => Err(timed_out()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The end of a dump, or an error; 0 acknowledges.
+fn ended(kind: u16, body: &[u8], interrupted: bool) -> Result<(), DumpError> {
+    match u32_at(body, 0).map_or(0, |code| code as i32) {
+        0 if kind == ERROR || !interrupted => Ok(()),
+        0 => Err(DumpError::Interrupted),
+        // A chain that has gone since it was listed is a change like any other.
+        code if [libc::EINTR, libc::ENOBUFS, libc::ENOENT].contains(&-code) => Err(DumpError::Interrupted),
+        code => Err(DumpError::Io(io::Error::from_raw_os_error(-code))),
+    }
+}
+
+struct Header {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+}
+
+/// The first message: its header, what follows that, and the rest.
+fn message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
+    let length = u32_at(bytes, 0)? as usize;
+    let header = Header { kind: u16_at(bytes, 4)?, flags: u16_at(bytes, 6)?, sequence: u32_at(bytes, 8)? };
+    let body = bytes.get(16..length)?;
+    Some((header, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+/// Netlink attributes: type and payload, one after the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes<'a>(pub &'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        /// Flags in an attribute's type.
+        const KIND: u16 = 0x3fff;
+        let length = usize::from(u16_at(self.0, 0)?);
+        let payload = self.0.get(4..length)?;
+        let kind = u16_at(self.0, 2)? & KIND;
+        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, payload))
+    }
+}
+
+impl<'a> Attributes<'a> {
+    /// The payload of the first attribute of this type.
+    pub fn get(mut self, wanted: u16) -> Option<&'a [u8]> {
+        self.find(|(kind, _)| *kind == wanted).map(|(_, payload)| payload)
+    }
+}
+
+/// Appends a string attribute.
+pub fn put_string(attributes: &mut Vec<u8>, kind: u16, text: &str) {
+    let length = 4 + text.len() + 1;
+    attributes.extend((length as u16).to_ne_bytes());
+    attributes.extend(kind.to_ne_bytes());
+    attributes.extend(text.as_bytes());
+    attributes.resize(attributes.len() + 1 + (length.next_multiple_of(4) - length), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_there_and_back() {
+        let mut bytes = Vec::new();
+        put_string(&mut bytes, 1, "calico");
+        put_string(&mut bytes, 2, "abc");
+        assert_eq!(bytes.len(), 12 + 8);
+        let all: Vec<_> = Attributes(&bytes).collect();
+        assert_eq!(all, [(1, &b"calico\0"[..]), (2, &b"abc\0"[..])]);
+        assert_eq!(Attributes(&bytes).get(2), Some(&b"abc\0"[..]));
+    }
+
+    #[test]
+    fn attributes_that_are_cut_off_end_the_list() {
+        for bytes in [&[][..], &[8, 0, 1], &[3, 0, 1, 0], &[200, 0, 1, 0, 0, 0]] {
+            assert_eq!(Attributes(bytes).count(), 0, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The payloads of `xt` matches and targets, as legacy tables and iptables-nft rules carry them → parts of a rule. Pure: bytes in.
+//!
+//! Layouts: `include/uapi/linux/netfilter/xt_*.h`. Numbers are in the machine's byte order.
+
+use crate::ruleset::{Builder, CtState, MarkMatch, RuleHash, RuleParts, Verdict};
+
+/// The 16 bits at `at`.
+pub fn u16_at(data: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(data.get(at..at + 2)?.try_into().ok()?))
+}
+
+/// The 32 bits at `at`.
+pub fn u32_at(data: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(data.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// The 64 bits at `at`.
+pub fn u64_at(data: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(data.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// Bytes up to the first zero.
+pub fn string(data: &[u8]) -> &[u8] {
+    data.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
+/// Adds a comment to a rule: Felix's hash if it is one, else a comment. In Calico's own nftables tables all comments of a rule are
+/// one: `cali:<hash>; <comment> <comment>`.
+pub fn add_comment(text: &[u8], parts: &mut RuleParts, builder: &mut Builder) {
+    let hash = text.strip_prefix(b"cali:").filter(|_| parts.hash.is_none());
+    let comment = match hash {
+        None => text,
+        Some(hash) => {
+            let mut halves = hash.splitn(2, |&byte| byte == b';');
+            parts.hash = RuleHash::new(halves.next().unwrap_or_default());
+            halves.next().unwrap_or_default().trim_ascii()
+        }
+    };
+    if hash.is_none() || !comment.is_empty() {
+        parts.comments.push(builder.comment(&String::from_utf8_lossy(comment)));
+    }
+}
+
+/// Adds a match to a rule; `None` if its payload is too short.
+pub fn add_match(name: &[u8], revision: u32, data: &[u8], parts: &mut RuleParts, builder: &mut Builder) -> Option<()> {
+    match (name, revision) {
+        (b"comment", _) => add_comment(string(data), parts, builder),
+        // struct xt_mark_mtinfo1 { __u32 mark, mask; __u8 invert; }
+        (b"mark", 1) => {
+            let (value, mask, negated) = (u32_at(data, 0)?, u32_at(data, 4)?, *data.get(8)? != 0);
+            parts.mark = Some(MarkMatch { value, mask, negated });
+        }
+        (b"conntrack", 1..=3) => conntrack(revision, data, parts)?,
+        _ => parts.other_matches = true,
+    }
+    Some(())
+}
+
+/// struct xt_conntrack_mtinfo3: after eight addresses, two expiries, a protocol and four ports come the flags.
+fn conntrack(revision: u32, data: &[u8], parts: &mut RuleParts) -> Option<()> {
+    const STATE: u16 = 1;
+    let (matched, inverted) = (u16_at(data, 146)?, u16_at(data, 148)?);
+    let states = if revision == 1 { u16::from(*data.get(150)?) } else { u16_at(data, 150)? };
+    if matched & STATE != 0 {
+        parts.ctstate = ct_state(states.into(), inverted & STATE != 0);
+    }
+    if matched & !STATE != 0 {
+        parts.other_matches = true;
+    }
+    Some(())
+}
+
+/// The states of `--ctstate`, and of nft's `ct state`, which has the same bits.
+pub fn ct_state(states: u32, negated: bool) -> CtState {
+    const INVALID: u32 = 1;
+    const ESTABLISHED: u32 = 2;
+    const RELATED: u32 = 4;
+    match states {
+        _ if negated => CtState::Other,
+        INVALID => CtState::Invalid,
+        _ if states == ESTABLISHED | RELATED => CtState::Established,
+        _ => CtState::Other,
+    }
+}
+
+/// What a target other than the standard one does; `None` if its payload is too short.
+pub fn target(name: &[u8], revision: u32, data: &[u8], builder: &mut Builder) -> Option<Verdict> {
+    Some(match (name, revision) {
+        // struct xt_mark_tginfo2 { __u32 mark, mask; }
+        (b"MARK", 2) => Verdict::SetMark { value: u32_at(data, 0)?, mask: u32_at(data, 4)? },
+        (b"REJECT", _) => Verdict::Reject,
+        (b"LOG", _) => Verdict::Log,
+        // struct xt_nflog_info { __u32 len; __u16 group, threshold, flags, pad; char prefix[64]; }
+        (b"NFLOG", _) => {
+            let prefix = string(data.get(12..76)?);
+            Verdict::Nflog((!prefix.is_empty()).then(|| builder.comment(&String::from_utf8_lossy(prefix))))
+        }
+        _ => Verdict::Other,
+    })
+}
