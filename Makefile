@@ -2,7 +2,7 @@
 #
 #   make demo              one machine, no Kubernetes: real rules, real packets; ARGS=--once ends by itself
 #   make test              formatting, lints, tests, the demo as an end-to-end test
-#   make bench             the scrape's benchmarks
+#   make bench             what a scrape costs, of the static binary: the one that is shipped
 #   make image             dist/calico-accountant (static, musl) and an OCI image of nothing else
 #   make build lint clean
 
@@ -29,8 +29,9 @@ lint:
 	scripts/lint
 
 bench:
-	@scripts/setup build
-	$(CARGO) bench --locked --bench scrape $(ARGS)
+	@scripts/setup bench
+	scripts/build-static
+	ACCOUNTANT=$(CURDIR)/dist/calico-accountant $(CARGO) bench --locked --bench scrape $(ARGS)
 
 image:
 	@scripts/setup image

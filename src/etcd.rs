@@ -27,7 +27,7 @@ pub use error::Error;
 pub use gateway::Limits;
 
 use crate::config::EtcdConfig;
-use crate::follow::{self, Ended, Failure, Source};
+use crate::follow::{self, Ended, Failure, Patience, Source};
 use crate::inventory::Inventory;
 use gateway::Gateway;
 use kinds::{Kind, Policies, Workloads};
@@ -58,7 +58,10 @@ pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>
         while !inventory.policies_wanted() {
             thread::sleep(POLICIES_WANTED_EVERY);
         }
-        for prefix in [objects::NETWORK_POLICIES, objects::GLOBAL_NETWORK_POLICIES] {
+        let prefixes = [objects::NETWORK_POLICIES, objects::GLOBAL_NETWORK_POLICIES];
+        // All before the first is listed, or one of them alone would look complete.
+        prefixes.iter().for_each(|prefix| inventory.expect_list(prefix));
+        for prefix in prefixes {
             let policies = Policies::new(prefix, Arc::clone(&inventory));
             let range = Range { gateway: Gateway::new(config.clone(), limits), kind: policies };
             if let Err(error) = follow::spawn(range, Arc::clone(&inventory)) {
@@ -205,9 +208,11 @@ impl<K: Kind> Range<K> {
         Ended::Failed(error.into())
     }
 
+    /// A watch says so of an expired token too, and of a missing permission: a new token is the first thing to try.
     fn unauthorised(&mut self, error: impl FnOnce(String, Option<String>) -> Error) -> Ended {
         let error = error(self.gateway.endpoint().to_owned(), self.gateway.user().map(str::to_owned));
         self.gateway.forget_token();
-        Ended::Failed(error.into())
+        let patience = if self.gateway.user().is_some() { Patience::Repair } else { Patience::Away };
+        Ended::Failed(Failure { patience, ..error.into() })
     }
 }

@@ -11,11 +11,12 @@ use crate::inventory::Inventory;
 
 /// The first delay after a failure, before jitter.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
-/// The longest delay while somebody has to repair something (a file, a role, a flag).
+/// The longest delay while somebody has to repair something, and each attempt is hard work for the datastore.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// The longest delay while the datastore is merely away. Short on purpose: a change must show within 2 s of the datastore
-/// being reachable again, and a refused connection costs nobody anything. Lists are not repeated this fast: after a short
-/// absence the watch resumes.
+/// The longest delay while the datastore is merely away, or asking costs it little. Short on purpose: a change must show within
+/// 2 s of the datastore being reachable again or of somebody having repaired what was wrong (a file, a role, a flag); a refused
+/// connection costs nobody anything, a refusal a line in a log. Lists are not repeated this fast: after a short absence the
+/// watch resumes.
 const LONGEST_DELAY_AWAY: Duration = Duration::from_secs(1);
 /// A list that held for less than this was of little use: the next one is delayed.
 const LASTING: Duration = Duration::from_secs(10);
@@ -64,9 +65,9 @@ pub struct Failure {
 /// How long the delay between two attempts may grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// The datastore is away and may come back at any moment: 1 s.
+    /// The datastore is away or refuses, asking costs it little, and it may come back at any moment: 1 s.
     Away,
-    /// Somebody has to change something first: 30 s.
+    /// Somebody has to change something first, and asking is dear, as the hashing of a password is: 30 s.
     Repair,
 }
 
@@ -116,6 +117,7 @@ impl<S: Source> Follow<S> {
                 self.position = Some(position);
                 self.listed = Some(Instant::now());
                 self.failures.reset();
+                self.standing.inventory.listed(&self.standing.name);
                 self.standing.heard();
                 Duration::ZERO
             }

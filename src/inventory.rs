@@ -1,7 +1,7 @@
 //! The cache of what the datastore says: which interface belongs to which workload, and the names of the policies.
 //! A datastore follower writes it, each scrape reads it; it outlives every outage of the datastore.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -58,6 +58,8 @@ pub struct Inventory {
     /// Counts changes of the policies, so that readers rebuild what they derive from them only when needed.
     policies_version: AtomicU64,
     policies_wanted: AtomicBool,
+    /// Ranges that were asked for and not listed yet, by their followers' names.
+    unlisted: Mutex<BTreeSet<String>>,
     synced: AtomicBool,
     up: AtomicBool,
     last_event: AtomicU64,
@@ -173,6 +175,21 @@ impl Inventory {
     /// Whether a scrape asked for the policies. Once true, it stays true.
     pub fn policies_wanted(&self) -> bool {
         self.policies_wanted.load(Ordering::Acquire)
+    }
+
+    /// Says that the range of the follower called `name` is part of the whole, before it was listed.
+    pub fn expect_list(&self, name: &str) {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+    }
+
+    /// Says that the range of the follower called `name` was listed.
+    pub fn listed(&self, name: &str) {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Whether every range that is expected was listed at least once.
+    pub fn complete(&self) -> bool {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Says that a full list has been taken over, and counts it unless it was the first.
@@ -297,6 +314,18 @@ mod tests {
         assert_eq!(inventory.resyncs(), 0);
         inventory.mark_synced();
         assert_eq!(inventory.resyncs(), 1);
+    }
+
+    #[test]
+    fn it_is_complete_once_each_expected_range_was_listed() {
+        let inventory = Inventory::new();
+        assert!(inventory.complete());
+        ["a", "b"].iter().for_each(|name| inventory.expect_list(name));
+        for name in ["a", "unexpected", "b"] {
+            assert!(!inventory.complete());
+            inventory.listed(name);
+        }
+        assert!(inventory.complete());
     }
 
     #[test]

@@ -242,7 +242,7 @@ impl Application for Scraper {
         if !self.read.load(Ordering::Acquire) {
             return Err("the kernel's counters could not be read yet; the log says why".into());
         }
-        if inventory.policies_wanted() && inventory.policies_version() == 0 {
+        if inventory.policies_wanted() && (inventory.policies_version() == 0 || !inventory.complete()) {
             return Err("the datastore's policies have not been read yet".into());
         }
         Ok(())

@@ -90,7 +90,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     own("METRICS_SERVER_PORT", "port", Group::Exporter, "9009", "TCP port of the HTTP server; 0 picks a free one."),
     own("LISTEN_ADDRESS", "ip", Group::Exporter, "::, all addresses, IPv4 too", "Address of the HTTP server."),
     own("MINIMUM_COUNTER", "packets", Group::Exporter, "0, never", "Drop scrapes in which every counter is below this."),
-    own("METRIC_NAMES", "all|legacy|standard", Group::Exporter, "all", "Which names to write: the Go exporter's, the standard ones, both."),
+    own(
+        "METRIC_NAMES",
+        "all|legacy|standard",
+        Group::Exporter,
+        "all",
+        "Packet counts under the Go exporter's names, the standard ones, both.",
+    ),
     own("LOG_LEVEL", "error|warn|info|debug|trace", Group::Exporter, "info", "Least severe level that is logged."),
     own("LOG_FORMAT", "logfmt|json", Group::Exporter, "logfmt", "Form of the log lines on standard error."),
     own(

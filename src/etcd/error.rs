@@ -227,10 +227,10 @@ impl std::error::Error for Error {}
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        use Error::{Garbled, Revision, TimedOut, Unavailable, Unreachable};
         let patience = match error {
-            Unreachable { .. } | TimedOut { .. } | Revision { .. } | Unavailable { .. } | Garbled { .. } => Patience::Away,
-            _ => Patience::Repair,
+            // The next attempt logs in, for which etcd hashes the password with bcrypt: slow on purpose.
+            Error::WrongPassword { .. } | Error::Token { .. } => Patience::Repair,
+            _ => Patience::Away,
         };
         Failure { reason: error.to_string(), patience }
     }

@@ -269,10 +269,16 @@ impl Gateway {
             ureq::Error::Rustls(error) => Error::Tls { endpoint, why: tls::explain(&error, &self.config) },
             ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(inner) => Error::Tls { endpoint, why: tls::explain(inner, &self.config) },
-                // Also what TLS to a plain port of etcd ends in, and the other way round.
-                None if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
-                    let other = if endpoint.starts_with("https:") { "http://" } else { "https://" };
-                    let why = format!("it closed the connection; if this goes on, check that the endpoint is not {other}");
+                None if closed(error.kind()) => {
+                    // Of TLS 1.3 the client's part is over before the server has looked at its certificate: a refusal can show
+                    // as no more than this. And so do TLS at a plain port of etcd, and the other way round.
+                    let check = match endpoint.starts_with("https:") {
+                        true => {
+                            "that it accepts the client certificate (ETCD_CERT_FILE and ETCD_KEY_FILE), and that the endpoint is not http://"
+                        }
+                        false => "that the endpoint is not https://",
+                    };
+                    let why = format!("it closed the connection; if this goes on, check {check}");
                     Error::Unreachable { endpoint, why }
                 }
                 None => Error::Unreachable { endpoint, why: error.to_string() },
@@ -324,4 +330,8 @@ impl Gateway {
         }
         Ok(config.build().new_agent())
     }
+}
+
+fn closed(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }

@@ -53,10 +53,12 @@ pub fn render(view: &View, text: &mut Text) {
     let version = Labels::default().with("version", env!("CARGO_PKG_VERSION"));
     text.metric("calico_accountant_build_info", "gauge", "The version of this program. Value 1.").sample(version.as_str(), true);
     tables(about, text);
-    let help = "Whether the tables were read under the xtables lock; 0 only for legacy tables without their lock file.";
-    text.single("calico_accountant_lock_held", "gauge", help, about.locked);
-    let help = "Time that this scrape waited for the xtables lock.";
-    text.single("calico_accountant_lock_wait_seconds", "gauge", help, about.lock_waited.as_secs_f64());
+    if about.up {
+        let help = "Whether the tables were read under the xtables lock; 0 only for legacy tables without their lock file.";
+        text.single("calico_accountant_lock_held", "gauge", help, about.locked);
+        let help = "Time that this scrape waited for the xtables lock.";
+        text.single("calico_accountant_lock_wait_seconds", "gauge", help, about.lock_waited.as_secs_f64());
+    }
     let help = "Reads given up because the xtables lock was held for too long.";
     text.single("calico_accountant_lock_timeouts_total", "counter", help, about.lock_timeouts);
     let help = "Rules in Calico's chains that are not understood, and lines that are no rule; what depends on them is left out.";

@@ -7,7 +7,7 @@ use crate::http;
 use crate::program::{self, Program, await_some};
 use crate::support::etcd::Etcd;
 use crate::support::fakes::Fakes;
-use crate::support::scrape::{parse, scrape};
+use crate::support::scrape::{Samples, parse, scrape};
 use crate::support::{can_run, fixture};
 
 /// The names that the Go exporter gave; promtool finds fault with them.
@@ -29,8 +29,41 @@ fn the_series_and_values_of_the_go_exporter() {
 
     let ours = scrape(program.port());
     let theirs = parse(&fixture::text("captures/go-exporter-v0.1.6/metrics.txt"));
-    let inherited = ours.iter().filter(|(series, _)| INHERITED.iter().any(|name| series.split('{').next() == Some(name)));
-    assert_eq!(inherited.map(|(s, v)| (s.clone(), *v)).collect::<Vec<_>>(), theirs.into_iter().collect::<Vec<_>>());
+    let is_inherited = |series: &str| INHERITED.iter().any(|name| series.split('{').next() == Some(name));
+    let differ = |a: &Samples, b: &Samples| -> Vec<String> {
+        a.iter().filter(|(series, value)| is_inherited(series) && b.get(*series) != Some(value)).map(|(s, v)| format!("{s} {v}")).collect()
+    };
+    assert_eq!((differ(&ours, &theirs), differ(&theirs, &ours)), (vec![], vec![]), "only ours, only theirs; {:#?}", program.log());
+}
+
+/// With the names of half of the policies, the other half would be shown under wrong ones.
+#[test]
+fn not_ready_before_all_policies_are_known() {
+    let Some(etcd) = Etcd::plain() else { return };
+    for line in fixture::text("captures/go-exporter-v0.1.6/etcd.jsonl").lines() {
+        etcd.put(&serde_json::from_str(line).unwrap());
+    }
+    let root = "/calico/resources/v3/projectcalico.org/";
+    etcd.enable_auth("reader", "secret", &format!("{root}workloadendpoints/"));
+    let grant = |range: &str| {
+        let range = format!("{root}{range}/");
+        etcd.etcdctl(&["--user", "root:root", "role", "grant-permission", "reader", "--prefix=true", "read", &range]);
+    };
+    grant("networkpolicies");
+    let fakes = Fakes::tables(&fixture::text("captures/go-exporter-v0.1.6/iptables-save.txt"), "");
+    let mut command = program::command();
+    command.env("PATH", fakes.path()).env("ETCD_ENDPOINTS", etcd.url()).env("NODENAME", "node-1");
+    command.env("ETCD_USERNAME", "reader").env("ETCD_PASSWORD", "secret");
+    let program = Program::start(command);
+    let port = program.port();
+    program.await_log(&format!("read {root}globalnetworkpolicies/"));
+    // The other list is long over.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let answer = http::get(port, "/readyz").unwrap();
+    assert_eq!((answer.status, answer.text()), (503, "the datastore's policies have not been read yet\n"));
+    grant("globalnetworkpolicies");
+    let ready = || http::get(port, "/readyz").ok().filter(|answer| answer.status == 200);
+    await_some(ready, || format!("readiness: {:#?}", program.log()));
 }
 
 #[test]

@@ -170,6 +170,25 @@ fn running_out_of_descriptors_is_survived() {
     }
 }
 
+/// Each connection is a thread; whoever opens many gets no more of them than a bound of our own allows.
+#[test]
+fn connections_are_bounded() {
+    let mut program = Program::start(command_after("ulimit -n 4096 2>/dev/null || true"));
+    let port = program.port();
+    let threads = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid().as_raw_nonzero())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("Threads:")).unwrap();
+        line.trim().parse::<usize>().unwrap()
+    };
+    // Those in excess wait to be accepted.
+    let hoard: Vec<_> = (0..350).map(|_| connect(port).unwrap()).collect();
+    program.await_log("accepting connections failed");
+    assert!((100..300).contains(&threads()), "{}", threads());
+    drop(hoard);
+    await_some(|| get(port, "/healthz").ok().filter(|answer| answer.status == 200), || "an answer".into());
+    assert!(program.is_running());
+}
+
 /// An application with a body of any size.
 struct Fake(Arc<Vec<u8>>);
 

@@ -1,10 +1,13 @@
 //! Mistakes somebody has to repair: each is said in one line that names what to repair.
 
+use std::time::Duration;
+
 use calico_accountant::config::EtcdConfig;
 
-use super::{NODE, ROOT, app_of, config, endpoint, start, synced, troubled};
+use super::{NODE, ROOT, SOON, app_of, config, endpoint, start, synced, troubled};
 use crate::support::certificates::Certificates;
 use crate::support::etcd::{Etcd, Options};
+use crate::support::within;
 
 #[test]
 fn the_gateway_is_disabled() {
@@ -72,6 +75,21 @@ fn permission_is_denied() {
     troubled(&inventory, &["\"nosy\"", "ETCD_PASSWORD"]);
     let inventory = start(config(&etcd.url()));
     troubled(&inventory, &["authentication enabled", "ETCD_USERNAME"]);
+}
+
+/// What etcd's administrator repairs shows as soon as a change does.
+#[test]
+fn permission_is_granted_at_last() {
+    let Some(etcd) = Etcd::plain() else { return };
+    etcd.put(&endpoint(NODE, "prod", "a", "web"));
+    etcd.enable_auth("reader", "secret", &format!("{ROOT}globalnetworkpolicies/"));
+    let inventory = start(EtcdConfig { credentials: Some(("reader".into(), "secret".into())), ..config(&etcd.url()) });
+    troubled(&inventory, &["\"reader\"", "permission"]);
+    // The delays have become as long as they get.
+    std::thread::sleep(Duration::from_secs(5));
+    let workloads = format!("{ROOT}workloadendpoints/");
+    etcd.etcdctl(&["--user", "root:root", "role", "grant-permission", "reader", "--prefix=true", "read", &workloads]);
+    within(SOON, "the permission is used", || inventory.up() && app_of(&inventory, "a").is_some());
 }
 
 /// A role for the workload endpoints alone is enough, until policies are wanted.

@@ -73,7 +73,7 @@ fn a_renewed_client_certificate_is_taken_up() {
     fs::copy(good.client_key(), bad.client_key()).unwrap();
     super::troubled(&inventory, &["ETCD_KEY_FILE", "does not fit"]);
     fs::copy(good.client_cert(), bad.client_cert()).unwrap();
-    within(Duration::from_secs(35), "the renewed certificate is used", || inventory.up() && inventory.synced());
+    within(SOON, "the renewed certificate is used", || inventory.up() && inventory.synced());
 }
 
 #[test]

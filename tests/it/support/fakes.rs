@@ -1,8 +1,8 @@
 //! Programs of a test's own in place of `iptables-save`, in a folder that is the whole search path but for the shell's tools.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::etcd::Scratch;
 
@@ -31,13 +31,17 @@ impl Fakes {
         fakes
     }
 
-    /// A program that runs a shell script.
+    /// A program that runs a shell script, instead of the one that had this name.
+    ///
+    /// Another process writes it: had this one the file open for writing, a process that another test starts at the same time
+    /// would inherit that for a moment, and until it is gone the kernel refuses to run the program (ETXTBSY). And it is moved into
+    /// place, so that a program that is running is never written to.
     pub fn set(&self, name: &str, script: &str) {
-        // Moved into place, so that a program that is running is never written to.
-        let (path, new) = (self.0.path().join(name), self.0.path().join(format!(".{name}.new")));
-        fs::write(&new, format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")).unwrap();
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(new, path).unwrap();
+        const WRITE: &str = r#"printf '%s\n' "$2" >"$1.new" && chmod 755 "$1.new" && mv "$1.new" "$1""#;
+        let program = format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{script}");
+        let mut write = Command::new("/bin/sh");
+        write.args(["-c", WRITE, "sh"]).arg(self.0.path().join(name)).arg(program);
+        assert!(write.status().unwrap().success());
     }
 
     /// A program that prints a text.
