@@ -58,8 +58,7 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     }
 
     let inventory = Arc::new(Inventory::new());
-    let Datastore::Etcd(etcd) = config.datastore.clone();
-    etcd::follow(etcd, config.node_name.clone(), Arc::clone(&inventory)).map_err(Failure::new("starting the datastore's follower"))?;
+    follow(&config, &inventory).map_err(Failure::new("starting the datastore's follower"))?;
 
     let (address, port) = (config.listen_address, config.port);
     let listener =
@@ -70,6 +69,15 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     let scraper = Arc::new(scraper(config, inventory));
     read_once(Arc::clone(&scraper)).map_err(Failure::new("starting a thread"))?;
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
+}
+
+/// Starts to fill the inventory.
+fn follow(config: &Config, inventory: &Arc<Inventory>) -> std::io::Result<()> {
+    match &config.datastore {
+        Datastore::Etcd(etcd) => etcd::follow(etcd.clone(), config.node_name.clone(), Arc::clone(inventory)),
+        Datastore::Kubernetes(_) => Ok(()),
+        Datastore::None => Ok(()),
+    }
 }
 
 /// As process 1 of a container, a process without handlers is immune to SIGTERM. There is nothing to save: exit at once.

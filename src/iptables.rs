@@ -2,7 +2,6 @@
 //! text apart → one [`Ruleset`] a family. Touches: child processes, the lock file, `/proc` and `/sys/class/net`.
 
 mod backend;
-mod child;
 mod lock;
 pub mod text;
 
@@ -14,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use log::{Level, info, warn};
 
+use crate::child::{self, ChildError};
 use crate::config::BackendChoice;
 use crate::logging;
 use crate::ruleset::{Backend, Family, Ruleset};
 use backend::{Finding, Selection};
-use child::ChildError;
 use lock::{Lock, LockError};
 
 /// How long one child may take.

@@ -15,12 +15,14 @@
 
 pub mod app;
 pub mod attribution;
+pub mod child;
 pub mod config;
 pub mod etcd;
 pub mod felix;
 pub mod follow;
 pub mod inventory;
 pub mod iptables;
+pub mod kubernetes;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;

@@ -21,7 +21,7 @@ const NODE: &str = "node-1";
 const SOON: Duration = Duration::from_secs(2);
 
 fn config(endpoint: &str) -> EtcdConfig {
-    EtcdConfig { endpoints: vec![endpoint.to_owned()], credentials: None, ca_file: None, client_cert: None }
+    EtcdConfig { endpoints: vec![endpoint.to_owned()], discovery: None, credentials: None, ca_file: None, client_cert: None }
 }
 
 fn start(config: EtcdConfig) -> Arc<Inventory> {
