@@ -26,6 +26,7 @@ pub mod kubernetes;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
+pub mod podlogs;
 pub mod process;
 pub mod ruleset;
 pub mod scraper;

@@ -132,6 +132,7 @@ impl fmt::Debug for Credentials {
 #[derive(Debug)]
 pub struct Access {
     config: KubernetesConfig,
+    plugin_limit: Duration,
     state: Mutex<State>,
 }
 
@@ -144,9 +145,14 @@ struct State {
 }
 
 impl Access {
-    /// Nothing is read or run yet.
+    /// Nothing is read or run yet. A plugin may take 30 s.
     pub fn new(config: KubernetesConfig) -> Self {
-        Access { config, state: Mutex::default() }
+        Self::within(config, PLUGIN_LIMIT)
+    }
+
+    /// The same, with another limit for a run of a plugin.
+    pub fn within(config: KubernetesConfig, plugin_limit: Duration) -> Self {
+        Access { config, plugin_limit, state: Mutex::default() }
     }
 
     /// The server's URL, for messages.
@@ -201,7 +207,7 @@ impl Access {
                 let now = SystemTime::now();
                 let issued = match state.issued.take().filter(|issued| issued.is_valid(now)) {
                     Some(issued) => issued,
-                    None => exec::run(plugin, &self.config, credentials.ca.as_deref(), PLUGIN_LIMIT)?,
+                    None => exec::run(plugin, &self.config, credentials.ca.as_deref(), self.plugin_limit)?,
                 };
                 let issued = state.issued.insert(issued);
                 // A certificate of the kubeconfig itself goes first, as in client-go.

@@ -10,6 +10,8 @@ mod exposition;
 mod failures;
 mod http;
 mod kernel;
+mod kubernetes_access;
+mod names;
 mod program;
 mod server;
 mod support;
