@@ -17,6 +17,7 @@ pub mod app;
 pub mod attribution;
 pub mod child;
 pub mod config;
+pub mod dns;
 pub mod etcd;
 pub mod felix;
 pub mod follow;
