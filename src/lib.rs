@@ -10,6 +10,8 @@
 //!  (etcd)        (inventory)
 //! ```
 //!
+//! What the datastore does not know, [`podlogs`] names from the node's own files.
+//!
 //! Reading (child process, sockets, files) stays at the edges; everything between is pure, so that each stage is
 //! tested on captured input without root.
 
