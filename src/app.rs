@@ -60,8 +60,7 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     }
 
     let inventory = Arc::new(Inventory::new());
-    let Datastore::Etcd(etcd) = config.datastore.clone();
-    etcd::follow(etcd, config.node_name.clone(), Arc::clone(&inventory)).map_err(Failure::new("starting the datastore's follower"))?;
+    follow(&config, &inventory).map_err(Failure::new("starting the datastore's follower"))?;
 
     let (address, port) = (config.listen_address, config.port);
     let listener =
@@ -86,6 +85,30 @@ fn bound_descriptors() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current, ..limit }) {
         log::warn!("the number of connections is not bounded: {error}");
     }
+}
+
+/// Starts to fill the inventory.
+fn follow(config: &Config, inventory: &Arc<Inventory>) -> std::io::Result<()> {
+    match &config.datastore {
+        Datastore::Etcd(etcd) => etcd::follow(etcd.clone(), config.node_name.clone(), Arc::clone(inventory)),
+        Datastore::Kubernetes(config) => {
+            let reason = format!("following the API server at {} is not built in yet", config.server);
+            log::error!("{reason}: names come from the node's folders of pods");
+            inventory.set_trouble("kubernetes", Some(reason));
+            Ok(())
+        }
+        Datastore::None => {
+            stand_alone(inventory);
+            Ok(())
+        }
+    }
+}
+
+/// Without a datastore there is nothing to wait for, and no policy has another name than its rules say.
+fn stand_alone(inventory: &Inventory) {
+    inventory.replace_policies([]);
+    inventory.mark_synced();
+    inventory.set_up(true);
 }
 
 /// As process 1 of a container, a process without handlers is immune to SIGTERM. There is nothing to save: exit at once.
@@ -126,6 +149,8 @@ fn scraper(config: Config, inventory: Arc<Inventory>) -> Scraper {
         minimum_counter: config.minimum_counter,
         metric_names: config.metric_names,
         proc: "/proc".into(),
+        pod_logs: config.pod_logs,
+        has_datastore: config.datastore != Datastore::None,
     };
     Scraper::new(options, Dataplane::new(reader), inventory)
 }

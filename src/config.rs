@@ -6,6 +6,7 @@
 mod datastore;
 mod flags;
 mod help;
+mod kubernetes;
 mod node_name;
 mod settings;
 mod values;
@@ -17,6 +18,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use kubernetes::{ApiGroup, Authentication, ExecPlugin, KubernetesConfig, Pem, Secret};
 use values::Values;
 
 /// What the configuration may look at.
@@ -97,6 +99,7 @@ fn resolve(values: &Values<'_>, verbosity: Option<i32>, world: &World<'_>, remar
         metric_names: values.choice("METRIC_NAMES", METRIC_NAMES)?.unwrap_or(MetricNames::All),
         log_level: log_level.unwrap_or(log::LevelFilter::Info),
         log_format: values.choice("LOG_FORMAT", LOG_FORMATS)?.unwrap_or(LogFormat::Logfmt),
+        pod_logs: values.path("POD_LOGS_DIR")?.unwrap_or_else(|| PathBuf::from("/var/log/pods")),
         datastore: datastore::resolve(values, world, remarks)?,
         node_name: node_name::resolve(values, world, remarks)?,
     })
@@ -129,6 +132,8 @@ pub struct Config {
     pub minimum_counter: u64,
     /// Where the workloads come from.
     pub datastore: Datastore,
+    /// Where the kubelet keeps the pods' logs: a folder for each pod of the node.
+    pub pod_logs: PathBuf,
     /// Which iptables back end holds Calico's rules.
     pub backend: BackendChoice,
     /// How to read it.
@@ -152,6 +157,10 @@ pub struct Config {
 pub enum Datastore {
     /// etcd v3 over its JSON gateway.
     Etcd(EtcdConfig),
+    /// The Kubernetes API server.
+    Kubernetes(Box<KubernetesConfig>),
+    /// None: names come from the node alone.
+    None,
 }
 
 /// How to reach etcd. `Debug` never shows the password.
@@ -159,6 +168,8 @@ pub enum Datastore {
 pub struct EtcdConfig {
     /// `ETCD_ENDPOINTS`: each with its scheme (`http://` or `https://`), no trailing slash.
     pub endpoints: Vec<String>,
+    /// `ETCD_DISCOVERY_SRV`: the domain to find endpoints by, where none are given; no trailing dot.
+    pub discovery: Option<String>,
     /// `ETCD_USERNAME` and `ETCD_PASSWORD`, when both are set.
     pub credentials: Option<(String, String)>,
     /// `ETCD_CA_CERT_FILE`; without it, the system's certificate bundle.
@@ -171,6 +182,7 @@ impl std::fmt::Debug for EtcdConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EtcdConfig")
             .field("endpoints", &self.endpoints)
+            .field("discovery", &self.discovery)
             .field("user", &self.credentials.as_ref().map(|(user, _)| user))
             .field("ca_file", &self.ca_file)
             .field("client_cert", &self.client_cert)

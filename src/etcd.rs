@@ -9,6 +9,7 @@
 //! A list asks for keys only, leaving out as many of other nodes as it can, and then, at the same revision, for the values
 //! under this node's keys.
 
+mod discovery;
 mod error;
 mod gateway;
 mod kinds;
@@ -27,6 +28,7 @@ pub use error::Error;
 pub use gateway::Limits;
 
 use crate::config::EtcdConfig;
+use crate::dns::Resolver;
 use crate::follow::{self, Ended, Failure, Patience, Source};
 use crate::inventory::Inventory;
 use gateway::Gateway;
@@ -37,6 +39,8 @@ use watch::{Frames, LARGEST_FRAME, Meaning, Position};
 
 /// How often to look whether a scrape has asked for the policies.
 const POLICIES_WANTED_EVERY: Duration = Duration::from_secs(1);
+/// How long to wait before DNS is asked for etcd again.
+const DISCOVERY_EVERY: Duration = Duration::from_secs(10);
 
 /// Follows etcd on threads of its own, for as long as the process lives: the workloads of `node` go into `inventory`, and the
 /// policies from when [`Inventory::policies_wanted`] says so.
@@ -52,6 +56,10 @@ pub fn follow(config: EtcdConfig, node: String, inventory: Arc<Inventory>) -> io
 /// # Errors
 /// As [`follow()`].
 pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>, limits: Limits) -> io::Result<()> {
+    if let Some(domain) = config.discovery.clone() {
+        let discover = move || follow_discovered(config, &domain, node, inventory, limits);
+        return thread::Builder::new().name("etcd discovery".into()).spawn(discover).map(|_| ());
+    }
     let workloads = Workloads::new(node, Arc::clone(&inventory));
     follow::spawn(Range { gateway: Gateway::new(config.clone(), limits), kind: workloads }, Arc::clone(&inventory))?;
     thread::Builder::new().name("etcd policies wanted".into()).spawn(move || {
@@ -70,6 +78,33 @@ pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>
         }
     })?;
     Ok(())
+}
+
+/// Finds the endpoints by DNS, then follows. As in etcd's own client, they are found once.
+fn follow_discovered(mut config: EtcdConfig, domain: &str, node: String, inventory: Arc<Inventory>, limits: Limits) {
+    const NAME: &str = "ETCD_DISCOVERY_SRV";
+    let mut said = None;
+    config.discovery = None;
+    config.endpoints = loop {
+        match discovery::endpoints(domain, |name| Resolver::of_system().srv(name)) {
+            Ok(endpoints) => break endpoints,
+            Err(why) => {
+                inventory.set_trouble(NAME, Some(why.clone()));
+                if said.as_ref() != Some(&why) {
+                    log::warn!("{NAME}: {why}");
+                    said = Some(why);
+                }
+                thread::sleep(DISCOVERY_EVERY);
+            }
+        }
+    };
+    log::info!("{NAME}: found {}", config.endpoints.join(", "));
+    inventory.set_trouble(NAME, None);
+    // Found is not reached yet.
+    inventory.set_up(false);
+    if let Err(error) = follow_within(config, node, inventory, limits) {
+        log::error!("cannot follow etcd: {error}");
+    }
 }
 
 /// One page of keys, as of `position`, which the first page sets.

@@ -1,7 +1,6 @@
 //! `iptables-save` and `ip6tables-save`: finds them, runs them, takes their text apart while they write → [`Ruleset`].
 //! Touches child processes.
 
-mod child;
 pub mod text;
 
 use std::collections::HashMap;
@@ -13,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+use crate::child::{self, ChildError};
 use crate::logging;
 use crate::ruleset::{Backend, Family, Ruleset};
-use child::ChildError;
 
 /// How long one child may take.
 const CHILD_LIMIT: Duration = Duration::from_secs(6);

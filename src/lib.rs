@@ -10,22 +10,28 @@
 //!  (etcd)        (inventory)
 //! ```
 //!
+//! What the datastore does not know, [`podlogs`] names from the node's own files.
+//!
 //! Reading (child process, sockets, files) stays at the edges; everything between is pure, so that each stage is
 //! tested on captured input without root.
 
 pub mod app;
 pub mod attribution;
+pub mod child;
 pub mod config;
 pub mod dataplane;
+pub mod dns;
 pub mod etcd;
 pub mod felix;
 pub mod follow;
 pub mod inventory;
 pub mod iptables;
 pub mod kernel;
+pub mod kubernetes;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
+pub mod podlogs;
 pub mod process;
 pub mod ruleset;
 pub mod scraper;

@@ -1,6 +1,8 @@
 //! One scrape from kernel to text: reads the tables, takes them through pipelines, ledger and attribution, renders the result.
 //! Holds all state that lasts from scrape to scrape; touches the world only through its reader and the inventory.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,9 +14,10 @@ use crate::attribution::{Attribution, Table};
 use crate::config::MetricNames;
 use crate::dataplane::{Dataplane, ReadError, Reading, Source};
 use crate::felix::{Catalog, ChainNames, Labels, Names, Pipelines};
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, Workload};
 use crate::ledger::Ledger;
 use crate::metrics::{self, About, View};
+use crate::podlogs::PodLogs;
 use crate::process::Process;
 use crate::ruleset::{Backend, Family, Ruleset};
 use crate::server::Application;
@@ -31,12 +34,17 @@ pub struct Options {
     pub metric_names: MetricNames,
     /// Defaults to `/proc`.
     pub proc: PathBuf,
+    /// Where the kubelet keeps pods' logs: names for what the datastore does not know.
+    pub pod_logs: PathBuf,
+    /// Whether there is a datastore at all.
+    pub has_datastore: bool,
 }
 
 /// The exporter's heart.
 pub struct Scraper {
     options: Options,
     inventory: Arc<Inventory>,
+    pod_logs: PodLogs,
     flight: SingleFlight<Arc<Vec<u8>>>,
     state: Mutex<State>,
     /// Whether the kernel was ever read.
@@ -56,6 +64,7 @@ struct State {
     /// Kept for its memory.
     last_text: Arc<Vec<u8>>,
     complaint: Complaint,
+    complaint_of_names: Complaint,
 }
 
 /// Says a failure once, and that it is over.
@@ -63,17 +72,17 @@ struct State {
 struct Complaint(Option<String>);
 
 impl Complaint {
-    fn failed(&mut self, error: &ReadError) {
+    fn failed(&mut self, doing: &str, error: &dyn fmt::Display) {
         let text = error.to_string();
         if self.0.as_ref() != Some(&text) {
-            error!("reading the kernel's counters failed: {text}");
+            error!("{doing} failed: {text}");
             self.0 = Some(text);
         }
     }
 
-    fn went_well(&mut self) {
+    fn went_well(&mut self, again: &str) {
         if self.0.take().is_some() {
-            info!("the kernel's counters can be read again");
+            info!("{again} again");
         }
     }
 }
@@ -114,8 +123,10 @@ impl Scraper {
             dropped_scrapes: 0,
             last_text: Arc::default(),
             complaint: Complaint::default(),
+            complaint_of_names: Complaint::default(),
         };
-        Scraper { options, inventory, flight: SingleFlight::new(), state: Mutex::new(state), read: AtomicBool::new(false) }
+        let pod_logs = PodLogs::new(options.pod_logs.clone(), options.proc.clone(), options.node_name.clone());
+        Scraper { options, inventory, pod_logs, flight: SingleFlight::new(), state: Mutex::new(state), read: AtomicBool::new(false) }
     }
 
     /// Reads the kernel without showing it: shorter intervals prove more about policy groups.
@@ -140,6 +151,7 @@ impl Scraper {
         let mut about = About::default();
         let begun = Instant::now();
         about.up = self.advance(state, &mut about);
+        let found = self.name_the_unknown(state);
         let totals = state.attribution.totals();
         let too_small = about.up && metrics::largest_counter(totals) < self.options.minimum_counter;
         if too_small {
@@ -150,9 +162,29 @@ impl Scraper {
         about.stages.push(("total", begun.elapsed()));
         self.about_datastore(&mut about);
         about.process = Process::read(&self.options.proc);
-        let workload = |interface: &str| self.inventory.workload(interface);
+        let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
         let view = View::new((&state.attribution, &state.catalog), &workload, &about, about.up && !too_small, self.options.metric_names);
         metrics::render(&view, memory)
+    }
+
+    /// Looks on the node for the workloads that the datastore does not know: until it was read, while it is away, or because there
+    /// is none. Only then is a missing folder worth a word.
+    fn name_the_unknown(&self, state: &mut State) -> HashMap<String, Arc<Workload>> {
+        let interfaces = state.attribution.totals().workloads().map(|(interface, _)| &**interface);
+        let unknown: Vec<&str> = interfaces.filter(|interface| self.inventory.workload(interface).is_none()).collect();
+        if unknown.is_empty() && self.options.has_datastore {
+            return HashMap::new();
+        }
+        let found = self.pod_logs.workloads(&unknown);
+        if !self.options.has_datastore {
+            match &found {
+                Ok(_) => state.complaint_of_names.went_well("pods can be named"),
+                Err(error) => state.complaint_of_names.failed("naming pods", error),
+            }
+            self.inventory.touch();
+            self.inventory.set_trouble("pod log folders", found.as_ref().err().map(ToString::to_string));
+        }
+        found.unwrap_or_default()
     }
 
     fn about_datastore(&self, about: &mut About) {
@@ -173,12 +205,12 @@ impl Scraper {
                 let begun = Instant::now();
                 self.take_in(state, &reading, about);
                 about.stages.push(("attribute", begun.elapsed()));
-                state.complaint.went_well();
+                state.complaint.went_well("the kernel's counters can be read");
                 self.read.store(true, Ordering::Release);
                 true
             }
             Err(error) => {
-                state.complaint.failed(&error);
+                state.complaint.failed("reading the kernel's counters", &error);
                 false
             }
         }
@@ -193,6 +225,11 @@ impl Scraper {
         let mut label = |(ruleset, pipelines)| Labels::new(ruleset, pipelines, &state.chain_names, &mut state.names);
         let labels: Vec<Labels> = rulesets.iter().zip(&pipelines).map(&mut label).collect();
         if labels.iter().any(|labels| labels.unnamed > 0) {
+            if !self.options.has_datastore && !self.inventory.policies_wanted() {
+                warn!(
+                    "these rules do not name their policies (Calico before 3.22), and there is no datastore to ask: chain names are shown"
+                );
+            }
             self.inventory.want_policies();
         }
         let tables =

@@ -14,13 +14,22 @@ pub(super) fn resolve(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<
     let has_etcd = values.text("ETCD_ENDPOINTS")?.is_some() || values.text("ETCD_DISCOVERY_SRV")?.is_some();
     match values.get("DATASTORE_TYPE") {
         None if has_etcd => etcd(values, world, remarks),
-        None => Err(ConfigError("ETCD_ENDPOINTS: not set, and the Kubernetes datastore is not supported yet".into())),
+        None => kubernetes(values, world, remarks, "DATASTORE_TYPE and ETCD_ENDPOINTS: not set,"),
         Some(said) => match said.text()? {
             "etcdv3" => etcd(values, world, remarks),
-            "kubernetes" => Err(said.refuse("the Kubernetes datastore is not supported yet, only etcdv3")),
-            _ => Err(said.refuse("one of etcdv3, kubernetes")),
+            "kubernetes" => kubernetes(values, world, remarks, &format!("{}: \"kubernetes\",", said.by)),
+            "none" => Ok(Datastore::None),
+            _ => Err(said.refuse("one of etcdv3, kubernetes, none")),
         },
     }
+}
+
+fn kubernetes(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>, because: &str) -> Result<Datastore, ConfigError> {
+    let config = super::kubernetes::resolve(values, world, remarks)?;
+    config.map(|config| Datastore::Kubernetes(Box::new(config))).ok_or_else(|| {
+        let looked = "neither KUBECONFIG nor K8S_API_ENDPOINT nor a pod's service account says where the API server is";
+        ConfigError(format!("{because} but {looked}"))
+    })
 }
 
 fn etcd(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Datastore, ConfigError> {
@@ -30,14 +39,33 @@ fn etcd(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Re
         (Some((endpoints, _)), Some((discovery, _))) => {
             return Err(ConfigError(format!("{} and {}: only one of the two may be set", endpoints.by, discovery.by)));
         }
-        (None, Some((said, _))) => return Err(said.refuse("finding etcd by DNS is not supported yet; set ETCD_ENDPOINTS")),
+        (None, Some((said, domain))) => return discovered(values, world, remarks, &said, domain),
         (None, None) => return Err(ConfigError("ETCD_ENDPOINTS: not set, but the datastore is etcdv3".into())),
         (Some(endpoints), None) => endpoints,
     };
     let (ca_file, client_cert) = tls_files(values, world)?;
     let default_scheme = if ca_file.is_some() || client_cert.is_some() { "https" } else { "http" };
     let endpoints = self::endpoints(&said, &list, default_scheme)?;
-    Ok(Datastore::Etcd(EtcdConfig { endpoints, credentials: credentials(values, remarks)?, ca_file, client_cert }))
+    let discovery = None;
+    Ok(Datastore::Etcd(EtcdConfig { endpoints, discovery, credentials: credentials(values, remarks)?, ca_file, client_cert }))
+}
+
+/// The endpoints are asked for when the follower starts: DNS may not be there yet.
+fn discovered(
+    values: &Values<'_>,
+    world: &World<'_>,
+    remarks: &mut Vec<Remark>,
+    said: &Said,
+    domain: String,
+) -> Result<Datastore, ConfigError> {
+    let domain = domain.trim_end_matches('.').to_owned();
+    let good = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if domain.len() > 200 || !domain.split('.').all(good) {
+        return Err(said.refuse("a DNS domain, such as example.org"));
+    }
+    let (ca_file, client_cert) = tls_files(values, world)?;
+    let (endpoints, discovery) = (Vec::new(), Some(domain));
+    Ok(Datastore::Etcd(EtcdConfig { endpoints, discovery, credentials: credentials(values, remarks)?, ca_file, client_cert }))
 }
 
 /// User and password count only together, as in Calico; one alone is worth a warning.
@@ -82,7 +110,7 @@ fn endpoint(said: &Said, part: &str, default_scheme: &str) -> Result<String, Con
 }
 
 /// Host, or IPv6 address in brackets, with or without a port.
-fn is_authority(text: &str) -> bool {
+pub(super) fn is_authority(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
         Some((v6, "")) => return v6.parse::<std::net::Ipv6Addr>().is_ok(),
         Some((v6, port)) => match port.strip_prefix(':') {
@@ -111,17 +139,29 @@ fn tls_files(values: &Values<'_>, world: &World<'_>) -> Result<(Option<PathBuf>,
 
 fn certificate(said: &Said, world: &World<'_>) -> Result<PathBuf, ConfigError> {
     let (path, pem) = read(said, world)?;
-    match CertificateDer::pem_slice_iter(&pem).next() {
-        Some(Ok(_)) => Ok(path),
-        _ => Err(ConfigError(format!("{}: no certificate in PEM form in {path:?}", said.by))),
+    check_certificate(&said.by, &format!("{path:?}"), &pem)?;
+    Ok(path)
+}
+
+/// Whether there is a certificate; `by` and `place` are for the message.
+pub(super) fn check_certificate(by: &str, place: &str, pem: &[u8]) -> Result<(), ConfigError> {
+    match CertificateDer::pem_slice_iter(pem).next() {
+        Some(Ok(_)) => Ok(()),
+        _ => Err(ConfigError(format!("{by}: no certificate in PEM form in {place}"))),
     }
 }
 
 fn private_key(said: &Said, world: &World<'_>) -> Result<PathBuf, ConfigError> {
     let (path, pem) = read(said, world)?;
-    match PrivateKeyDer::from_pem_slice(&pem) {
-        Ok(_) => Ok(path),
-        Err(_) => Err(ConfigError(format!("{}: no unencrypted private key in PEM form in {path:?}", said.by))),
+    check_private_key(&said.by, &format!("{path:?}"), &pem)?;
+    Ok(path)
+}
+
+/// Whether there is a private key; `by` and `place` are for the message.
+pub(super) fn check_private_key(by: &str, place: &str, pem: &[u8]) -> Result<(), ConfigError> {
+    match PrivateKeyDer::from_pem_slice(pem) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(ConfigError(format!("{by}: no unencrypted private key in PEM form in {place}"))),
     }
 }
 

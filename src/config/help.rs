@@ -46,7 +46,14 @@ fn settings(text: &mut String, group: Group) {
     for setting in SETTINGS.iter().filter(|setting| setting.group == group) {
         let first = if setting.is_secret() { String::new() } else { flag_column(setting) };
         let also = if setting.spelling == Spelling::Calico { format!(", CALICO_{}", setting.name) } else { String::new() };
-        text.push_str(format!("  {first:<46}{}{also}", setting.name).trim_end());
+        let line = format!("  {first:<46}{}", setting.name);
+        text.push_str(line.trim_end());
+        if line.len() + also.len() > 100 {
+            text.push_str(&format!(",\n{:48}", ""));
+            text.push_str(also.trim_start_matches(", "));
+        } else {
+            text.push_str(&also);
+        }
         text.push_str(&format!("\n      {}\n", setting.help));
         if !setting.default.is_empty() {
             text.push_str(&format!("      Default: {}\n", setting.default));

@@ -60,7 +60,7 @@ impl Setting {
 
     /// Whether its value must never be shown, nor be given where other processes can see it.
     pub fn is_secret(&self) -> bool {
-        self.name == "ETCD_PASSWORD"
+        ["ETCD_PASSWORD", "K8S_API_TOKEN", "CALICO_K8SAPITOKEN"].contains(&self.name)
     }
 }
 
@@ -97,6 +97,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "all",
         "Packet counts under the Go exporter's names, the standard ones, both.",
     ),
+    own(
+        "POD_LOGS_DIR",
+        "path",
+        Group::Exporter,
+        "/var/log/pods",
+        "Where the kubelet keeps pods' logs: names for what the datastore does not know.",
+    ),
     own("LOG_LEVEL", "error|warn|info|debug|trace", Group::Exporter, "info", "Least severe level that is logged."),
     own("LOG_FORMAT", "logfmt|json", Group::Exporter, "logfmt", "Form of the log lines on standard error."),
     own(
@@ -122,15 +129,42 @@ pub(super) const SETTINGS: &[Setting] = &[
         "0, never",
         "Read the kernel this often between scrapes: policy groups are told apart better.",
     ),
-    calico("DATASTORE_TYPE", "etcdv3|kubernetes", "etcdv3 with ETCD_ENDPOINTS, else kubernetes", "The kind of datastore."),
+    calico(
+        "DATASTORE_TYPE",
+        "etcdv3|kubernetes|none",
+        "etcdv3 with ETCD_ENDPOINTS, else kubernetes",
+        "none: names from POD_LOGS_DIR alone.",
+    ),
     calico("ETCD_ENDPOINTS", "urls", "", "etcd's client URLs, separated by commas."),
-    calico("ETCD_DISCOVERY_SRV", "domain", "", "DNS domain to find etcd by; not together with ETCD_ENDPOINTS."),
+    calico("ETCD_DISCOVERY_SRV", "domain", "", "DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS."),
     calico("ETCD_CA_CERT_FILE", "path", "the system's certificates", "Certificates that etcd's one must be signed by (PEM)."),
     calico("ETCD_CERT_FILE", "path", "", "The client certificate (PEM); needs ETCD_KEY_FILE."),
     calico("ETCD_KEY_FILE", "path", "", "The client certificate's private key (PEM)."),
     calico("ETCD_USERNAME", "name", "", "etcd user; used only together with ETCD_PASSWORD."),
     calico("ETCD_PASSWORD", "password", "", "etcd password. No flag: every process of the host can read command lines."),
-    unused("K8S_INSECURE_SKIP_TLS_VERIFY", "bool", CalicoType::Bool),
+    calico(
+        "KUBECONFIG",
+        "paths",
+        "~/.kube/config, else the pod's service account",
+        "Kubeconfig files, separated by colons; the first wins.",
+    ),
+    calico("K8S_CURRENT_CONTEXT", "name", "the kubeconfig's current-context", "The kubeconfig's context to use."),
+    calico("K8S_API_ENDPOINT", "url", "", "The API server. Like those below, it goes over the kubeconfig."),
+    calico("K8S_CA_FILE", "path", "", "Certificates that the API server's must be signed by (PEM)."),
+    calico("K8S_CERT_FILE", "path", "", "The client certificate (PEM)."),
+    calico("K8S_KEY_FILE", "path", "", "The client certificate's private key (PEM)."),
+    calico("K8S_API_TOKEN", "token", "", "Bearer token. No flag: every process of the host can read command lines."),
+    own("CALICO_K8SAPITOKEN", "token", Group::Datastore, "", "The same, as Calico from 3.6 on calls it; it goes first."),
+    Setting {
+        calico_type: Some(CalicoType::Bool),
+        ..calico("K8S_INSECURE_SKIP_TLS_VERIFY", "bool", "false", "Do not check the API server's certificate.")
+    },
+    calico(
+        "CALICO_API_GROUP",
+        "group",
+        "asks the API server",
+        "projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico's objects are.",
+    ),
     unused("K8S_DISABLE_NODE_POLL", "bool", CalicoType::Bool),
     unused("USE_POD_CIDR", "bool", CalicoType::Bool),
     unused("K8S_CLIENT_QPS", "number", CalicoType::Float),

@@ -7,6 +7,8 @@ use super::*;
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
 
+const NO_API_SERVER: &str = "neither KUBECONFIG nor K8S_API_ENDPOINT nor a pod's service account says where the API server is";
+
 /// Parses `args` in a world of these variables and files, beside a valid minimum: one endpoint and a node name.
 fn run(variables: &[(&str, &str)], files: &[(&str, &str)], args: &[&str]) -> Result<(Config, Vec<Remark>), String> {
     let minimum = [("ETCD_ENDPOINTS", "http://127.0.0.1:2379"), ("NODENAME", "node-1")];
@@ -31,8 +33,10 @@ fn config(variables: &[(&str, &str)], args: &[&str]) -> Config {
 }
 
 fn etcd(variables: &[(&str, &str)], files: &[(&str, &str)]) -> EtcdConfig {
-    let Datastore::Etcd(etcd) = run(variables, files, &[]).unwrap().0.datastore;
-    etcd
+    match run(variables, files, &[]).unwrap().0.datastore {
+        Datastore::Etcd(etcd) => etcd,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[track_caller]
@@ -44,13 +48,20 @@ fn refused(variables: &[(&str, &str)], args: &[&str], expected: &str) {
 
 #[test]
 fn defaults() {
-    let etcd = EtcdConfig { endpoints: vec!["http://127.0.0.1:2379".into()], credentials: None, ca_file: None, client_cert: None };
+    let etcd = EtcdConfig {
+        endpoints: vec!["http://127.0.0.1:2379".into()],
+        discovery: None,
+        credentials: None,
+        ca_file: None,
+        client_cert: None,
+    };
     let expected = Config {
         node_name: "node-1".into(),
         listen_address: "::".parse().unwrap(),
         port: 9009,
         minimum_counter: 0,
         datastore: Datastore::Etcd(etcd),
+        pod_logs: "/var/log/pods".into(),
         backend: BackendChoice::Auto,
         source: SourceChoice::Auto,
         lock_path: "/run/xtables.lock".into(),
@@ -131,7 +142,7 @@ fn wrong_own_values_name_the_variable_or_flag() {
 fn calicos_spelling_comes_first_and_hides_the_other() {
     let other = ("CALICO_ETCD_ENDPOINTS", "http://10.0.0.1:2379");
     assert_eq!(etcd(&[other], &[]).endpoints, ["http://10.0.0.1:2379"]);
-    refused(&[("CALICO_ETCD_ENDPOINTS", "")], &[], "ETCD_ENDPOINTS: not set, and the Kubernetes datastore is not supported yet");
+    refused(&[("CALICO_ETCD_ENDPOINTS", "")], &[], &format!("DATASTORE_TYPE and ETCD_ENDPOINTS: not set, but {NO_API_SERVER}"));
     let flagged = config(&[other], &["--etcd-endpoints=http://10.0.0.2:2379"]);
     assert_eq!(flagged.datastore, config(&[("ETCD_ENDPOINTS", "http://10.0.0.2:2379")], &[]).datastore);
 }
@@ -161,21 +172,33 @@ fn variables_only_calico_uses_must_be_well_formed() {
 fn the_kind_of_datastore() {
     run(&[("DATASTORE_TYPE", "etcdv3")], &[], &[]).unwrap();
     run(&[("DATASTORE_TYPE", "")], &[], &[]).unwrap();
-    refused(&[("DATASTORE_TYPE", "etcd")], &[], "DATASTORE_TYPE: \"etcd\" is not allowed: one of etcdv3, kubernetes");
-    refused(&[("DATASTORE_TYPE", "Kubernetes")], &[], "DATASTORE_TYPE: \"Kubernetes\" is not allowed: one of etcdv3, kubernetes");
-    let unsupported = "the Kubernetes datastore is not supported yet";
-    refused(
-        &[("DATASTORE_TYPE", "kubernetes")],
-        &[],
-        &format!("DATASTORE_TYPE: \"kubernetes\" is not allowed: {unsupported}, only etcdv3"),
-    );
-    refused(&[("ETCD_ENDPOINTS", "-")], &[], &format!("ETCD_ENDPOINTS: not set, and {unsupported}"));
+    for wrong in ["etcd", "Kubernetes"] {
+        let expected = format!("DATASTORE_TYPE: {wrong:?} is not allowed: one of etcdv3, kubernetes, none");
+        refused(&[("DATASTORE_TYPE", wrong)], &[], &expected);
+    }
+    let by_type = format!("CALICO_DATASTORE_TYPE: \"kubernetes\", but {NO_API_SERVER}");
+    refused(&[("CALICO_DATASTORE_TYPE", "kubernetes")], &[], &by_type);
+    refused(&[("ETCD_ENDPOINTS", "-")], &[], &format!("DATASTORE_TYPE and ETCD_ENDPOINTS: not set, but {NO_API_SERVER}"));
+    assert_eq!(config(&[("DATASTORE_TYPE", "none")], &[]).datastore, Datastore::None);
+    let endpoint = ("K8S_API_ENDPOINT", "https://api");
+    for (variables, kubernetes) in [
+        (&[endpoint][..], false),
+        (&[endpoint, ("DATASTORE_TYPE", "kubernetes")], true),
+        (&[endpoint, ("ETCD_ENDPOINTS", "-")], true),
+        (&[endpoint, ("ETCD_ENDPOINTS", "-"), ("ETCD_DISCOVERY_SRV", "x.org")], false),
+    ] {
+        let datastore = config(variables, &[]).datastore;
+        assert_eq!(matches!(datastore, Datastore::Kubernetes(_)), kubernetes, "{variables:?}");
+    }
     let no_endpoints = [("ETCD_ENDPOINTS", "-"), ("DATASTORE_TYPE", "etcdv3")];
     refused(&no_endpoints, &[], "ETCD_ENDPOINTS: not set, but the datastore is etcdv3");
     refused(&[("ETCD_DISCOVERY_SRV", "x.org")], &[], "ETCD_ENDPOINTS and ETCD_DISCOVERY_SRV: only one of the two may be set");
-    let dns = "finding etcd by DNS is not supported yet; set ETCD_ENDPOINTS";
-    let discovery = [("ETCD_ENDPOINTS", "-"), ("ETCD_DISCOVERY_SRV", "x.org")];
-    refused(&discovery, &[], &format!("ETCD_DISCOVERY_SRV: \"x.org\" is not allowed: {dns}"));
+    let discovery = |domain| etcd(&[("ETCD_ENDPOINTS", "-"), ("ETCD_DISCOVERY_SRV", domain)], &[]);
+    assert_eq!((discovery("x.org.").discovery.as_deref(), discovery("x.org.").endpoints), (Some("x.org"), Vec::new()));
+    for wrong in ["x..org", ".", "x org", "http://x.org"] {
+        let expected = format!("ETCD_DISCOVERY_SRV: {wrong:?} is not allowed: a DNS domain, such as example.org");
+        refused(&[("ETCD_ENDPOINTS", "-"), ("ETCD_DISCOVERY_SRV", wrong)], &[], &expected);
+    }
 }
 
 #[test]
@@ -203,7 +226,7 @@ fn no_secret_is_ever_shown() {
     let error = run(&[("ETCD_ENDPOINTS", "http://root:hunter2@a:1,ftp://b")], &[], &[]).unwrap_err();
     assert!(error.starts_with("ETCD_ENDPOINTS: no user or password") && !error.contains("hunter2"), "{error}");
     let (config, remarks) = run(&[("ETCD_USERNAME", "root"), ("ETCD_PASSWORD", "hunter2")], &[], &[]).unwrap();
-    let Datastore::Etcd(etcd) = &config.datastore;
+    let Datastore::Etcd(etcd) = &config.datastore else { panic!("{config:?}") };
     assert_eq!(etcd.credentials, Some(("root".into(), "hunter2".into())));
     assert!(!format!("{config:?} {remarks:?}").contains("hunter2"));
 }
@@ -212,7 +235,7 @@ fn no_secret_is_ever_shown() {
 fn user_and_password_count_only_together() {
     for (set, unset) in [("ETCD_USERNAME", "ETCD_PASSWORD"), ("ETCD_PASSWORD", "ETCD_USERNAME")] {
         let (config, remarks) = run(&[(set, "x"), (unset, "")], &[], &[]).unwrap();
-        let Datastore::Etcd(etcd) = config.datastore;
+        let Datastore::Etcd(etcd) = config.datastore else { panic!("{config:?}") };
         assert_eq!(etcd.credentials, None);
         let warning = Remark { level: log::Level::Warn, text: format!("{set} has no effect without {unset}") };
         assert!(remarks.contains(&warning), "{remarks:?}");

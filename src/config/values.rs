@@ -92,6 +92,11 @@ impl<'a> Values<'a> {
         self.parse(name, &allowed, |text| choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, choice)| *choice))
     }
 
+    /// A truth value as Go writes it, already checked by [`Values::check_calicos_types`].
+    pub fn boolean(&self, name: &str) -> Result<Option<bool>, ConfigError> {
+        self.parse(name, "one of true, false, 1, 0, t, f", |text| is_go_bool(text).then(|| text.starts_with(['1', 't', 'T'])))
+    }
+
     /// An IP address; IPv6 also in brackets.
     pub fn address(&self, name: &str) -> Result<Option<IpAddr>, ConfigError> {
         self.parse(name, "an IPv4 or IPv6 address without a port", |text| {

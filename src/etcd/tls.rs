@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn config(ca_file: &Path) -> EtcdConfig {
-        EtcdConfig { endpoints: Vec::new(), credentials: None, ca_file: Some(ca_file.to_owned()), client_cert: None }
+        EtcdConfig { endpoints: Vec::new(), discovery: None, credentials: None, ca_file: Some(ca_file.to_owned()), client_cert: None }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the command line and the environment do to the program as a whole; the rules in detail have unit tests.
 
 use crate::program::command;
+use crate::support::fakes::Fakes;
 
 /// Runs the program to its end: exit code, standard output, standard error.
 fn run(variables: &[(&str, &str)], args: &[&str]) -> (Option<i32>, String, String) {
@@ -57,6 +58,7 @@ fn every_mistake_is_one_line_that_names_it_and_exit_code_2() {
         ("ETCD_CERT_FILE", "/dev/null"),
         ("ETCD_KEY_FILE", "/dev/null"),
         ("K8S_INSECURE_SKIP_TLS_VERIFY", ""),
+        ("K8S_INSECURE_SKIP_TLS_VERIFY", "maybe"),
         ("CALICO_K8S_DISABLE_NODE_POLL", "maybe"),
         ("USE_POD_CIDR", "yes"),
         ("K8S_CLIENT_QPS", "x"),
@@ -73,9 +75,30 @@ fn every_mistake_is_one_line_that_names_it_and_exit_code_2() {
         (&["--metrics-server-port=x"], "--metrics-server-port"),
         (&["--etcd-endpoints", "ftp://x"], "--etcd-endpoints"),
         (&["--etcd-password=hunter2"], "--etcd-password"),
+        (&["--k8s-api-token=hunter2"], "--k8s-api-token"),
+        (&["--calico-k8sapitoken", "hunter2"], "--calico-k8sapitoken"),
         (&["-v=x"], "-v"),
     ] {
         refused(&[], args, named);
+    }
+}
+
+#[test]
+fn what_is_wrong_about_the_api_server_is_one_line_too() {
+    let fakes = Fakes::new();
+    let bad = fakes.file("bad", "users:\n- name: a\n  user:\n    token: [hunter2]\n");
+    let lost = fakes.file("lost", "current-context: hunted\n");
+    let cases: [(&[(&str, &str)], &str); 7] = [
+        (&[], "DATASTORE_TYPE"),
+        (&[("KUBECONFIG", "/nonexistent")], "KUBECONFIG: cannot read \"/nonexistent\""),
+        (&[("KUBECONFIG", bad.to_str().unwrap())], "bad:4: users[0].user.token: expected a string"),
+        (&[("CALICO_KUBECONFIG", lost.to_str().unwrap())], "there is no context \"hunted\""),
+        (&[("K8S_API_ENDPOINT", "https://u:hunter2@api")], "no user or password"),
+        (&[("K8S_API_ENDPOINT", "https://api"), ("K8S_CA_FILE", "/dev/null")], "no certificate in PEM form in \"/dev/null\""),
+        (&[("K8S_CA_FILE", "/dev/null")], "no server"),
+    ];
+    for (variables, named) in cases {
+        refused(&[&[("DATASTORE_TYPE", "kubernetes")], variables].concat(), &[], named);
     }
 }
 

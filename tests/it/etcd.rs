@@ -1,5 +1,6 @@
 //! The etcd follower against real etcds, and against a fake where a real one cannot be made to misbehave.
 
+mod discovery;
 mod errors;
 mod fake;
 mod following;
@@ -21,7 +22,7 @@ const NODE: &str = "node-1";
 const SOON: Duration = Duration::from_secs(2);
 
 fn config(endpoint: &str) -> EtcdConfig {
-    EtcdConfig { endpoints: vec![endpoint.to_owned()], credentials: None, ca_file: None, client_cert: None }
+    EtcdConfig { endpoints: vec![endpoint.to_owned()], discovery: None, credentials: None, ca_file: None, client_cert: None }
 }
 
 fn start(config: EtcdConfig) -> Arc<Inventory> {

@@ -70,9 +70,22 @@ pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
 }
 
 /// Runs `program` until it ends, at the latest for `limit`; hands each piece of its output to `take`, which may refuse more.
-pub fn run(program: &Path, args: &[&str], limit: Duration, take: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), ChildError> {
-    let child = Command::new(program)
-        .args(args)
+///
+/// # Errors
+/// When it cannot be started, does not end in time or ends with an error, or when `take` refuses its output.
+pub fn run(program: &Path, args: &[&str], limit: Duration, take: Take<'_>) -> Result<(), ChildError> {
+    run_command(Command::new(program).args(args), limit, take)
+}
+
+/// What is handed each piece of output, and may refuse more.
+pub type Take<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), String>;
+
+/// [`run()`] for a command with an environment of its own; its standard streams and its process group are set here.
+///
+/// # Errors
+/// As [`run()`].
+pub fn run_command(command: &mut Command, limit: Duration, take: Take<'_>) -> Result<(), ChildError> {
+    let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -112,7 +125,7 @@ struct Run {
 
 impl Run {
     /// Reads both pipes until the output ends; returns what came on standard error.
-    fn output(&mut self, take: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<Vec<u8>, ChildError> {
+    fn output(&mut self, take: Take<'_>) -> Result<Vec<u8>, ChildError> {
         let (stdout, stderr) = (self.child.0.stdout.take(), self.child.0.stderr.take());
         let (Some(mut stdout), Some(mut stderr)) = (stdout, stderr) else { return Ok(Vec::new()) };
         // Only a wish: an unprivileged user may have a lower limit.

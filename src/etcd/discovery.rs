@@ -1,0 +1,45 @@
+//! `ETCD_DISCOVERY_SRV`: a DNS domain → etcd's endpoints, as etcd's own client finds them (`client/pkg/srv/srv.go`).
+
+use crate::dns::{Error, Srv};
+
+/// Servers with TLS, and without.
+const SERVICES: [(&str, &str); 2] = [("https", "_etcd-client-ssl._tcp"), ("http", "_etcd-client._tcp")];
+
+/// The endpoints of both services; `look_up` finds SRV records.
+///
+/// # Errors
+/// When neither service has a record, in one line.
+pub(super) fn endpoints(domain: &str, look_up: impl Fn(&str) -> Result<Vec<Srv>, Error>) -> Result<Vec<String>, String> {
+    let (mut endpoints, mut failures) = (Vec::new(), Vec::new());
+    for (scheme, service) in SERVICES {
+        match look_up(&format!("{service}.{domain}")) {
+            Ok(records) => endpoints.extend(records.iter().map(|record| format!("{scheme}://{}:{}", record.host, record.port))),
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    if endpoints.is_empty() { Err(failures.join("; ")) } else { Ok(endpoints) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_service_is_enough() {
+        let found = |with_tls: bool, plain: bool| {
+            endpoints("x.org", |name| {
+                let host = match name {
+                    "_etcd-client-ssl._tcp.x.org" if with_tls => "tls.x.org",
+                    "_etcd-client._tcp.x.org" if plain => "plain.x.org",
+                    _ => return Err(Error::Nothing { name: name.into() }),
+                };
+                Ok(vec![Srv { priority: 0, host: host.into(), port: 2379 }])
+            })
+        };
+        assert_eq!(found(true, false).unwrap(), ["https://tls.x.org:2379"]);
+        assert_eq!(found(false, true).unwrap(), ["http://plain.x.org:2379"]);
+        assert_eq!(found(true, true).unwrap(), ["https://tls.x.org:2379", "http://plain.x.org:2379"]);
+        let expected = "there are no SRV records for _etcd-client-ssl._tcp.x.org; there are no SRV records for _etcd-client._tcp.x.org";
+        assert_eq!(found(false, false).unwrap_err(), expected);
+    }
+}

@@ -1,0 +1,323 @@
+//! The configuration → what a connection needs now: files are read anew, tokens that rotate are followed, plugins are run when
+//! their last answer is out of date. Touches: the files that the configuration names, and a plugin's process.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::exec::{self, Issued};
+use crate::config::{Authentication, KubernetesConfig, Pem, Secret};
+use crate::follow::{Failure, Patience};
+
+/// How long a plugin may take. Some ask a cloud's API, which may be slow; none is worth waiting for longer.
+const PLUGIN_LIMIT: Duration = Duration::from_secs(30);
+/// How much of a file is read, in bytes.
+const LARGEST_FILE: u64 = 4 << 20;
+
+/// Why there are no credentials at present. Never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// A certificate, key or token file cannot be read, or holds nothing of use.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A token that cannot stand in a header, for it is empty or holds blanks or control characters.
+    Token {
+        /// Where it comes from.
+        from: String,
+    },
+    /// A credential plugin could not be run, or did not give credentials.
+    Plugin {
+        /// The program.
+        command: PathBuf,
+        /// What is wrong, in one line.
+        why: String,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::File { path, why } => write!(f, "credentials for the Kubernetes API server: {}: {why}", path.display()),
+            Error::Token { from } => write!(f, "credentials for the Kubernetes API server: the token in {from} is empty or malformed"),
+            Error::Plugin { command, why } => write!(f, "credential plugin {}: {why}", command.display()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure { reason: error.to_string(), patience: Patience::Repair }
+    }
+}
+
+/// What the next request needs. `Debug` shows no secret.
+#[derive(Clone, PartialEq)]
+pub struct Credentials {
+    /// The server's URL, without a slash at the end.
+    pub server: String,
+    /// The certificates to trust, in PEM form; `None` for the system's.
+    pub ca: Option<Vec<u8>>,
+    /// Client certificate and private key, in PEM form.
+    pub client: Option<(Vec<u8>, Vec<u8>)>,
+    /// Whether the server's certificate is not to be checked.
+    pub insecure: bool,
+    /// The name to expect in the server's certificate instead of the URL's host.
+    pub tls_server_name: Option<String>,
+    /// The proxy's URL; may hold a password.
+    pub proxy: Option<Secret>,
+    authorization: Option<Authorization>,
+}
+
+#[derive(Clone, PartialEq)]
+enum Authorization {
+    Bearer(Secret),
+    Basic(Secret),
+}
+
+impl Credentials {
+    /// The current bearer token.
+    pub fn token(&self) -> Option<&str> {
+        match &self.authorization {
+            Some(Authorization::Bearer(token)) => Some(token.reveal()),
+            _ => None,
+        }
+    }
+
+    /// The value of the `Authorization` header.
+    pub fn authorization(&self) -> Option<String> {
+        self.authorization.as_ref().map(|authorization| match authorization {
+            Authorization::Bearer(token) => format!("Bearer {}", token.reveal()),
+            Authorization::Basic(encoded) => format!("Basic {}", encoded.reveal()),
+        })
+    }
+
+    /// Whether a connection made with these can carry requests with `other`: all but the header is the same.
+    pub fn same_connection(&self, other: &Credentials) -> bool {
+        let parts = |c: &Credentials| (c.server.clone(), c.insecure, c.tls_server_name.clone(), c.proxy.clone());
+        self.ca == other.ca && self.client == other.client && parts(self) == parts(other)
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let authorization = self.authorization.as_ref().map(|authorization| match authorization {
+            Authorization::Bearer(_) => "Bearer",
+            Authorization::Basic(_) => "Basic",
+        });
+        f.debug_struct("Credentials")
+            .field("server", &self.server)
+            .field("ca", &self.ca.is_some())
+            .field("client", &self.client.is_some())
+            .field("insecure", &self.insecure)
+            .field("tls_server_name", &self.tls_server_name)
+            .field("authorization", &authorization)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The way to one API server; shared by all who talk to it, so that a plugin runs once for all of them.
+#[derive(Debug)]
+pub struct Access {
+    config: KubernetesConfig,
+    plugin_limit: Duration,
+    state: Mutex<State>,
+}
+
+/// What lasts between two calls.
+#[derive(Debug, Default)]
+struct State {
+    /// The last token that a file held, for as long as the file is not readable.
+    last_token: Option<Secret>,
+    issued: Option<Issued>,
+}
+
+impl Access {
+    /// Nothing is read or run yet. A plugin may take 30 s.
+    pub fn new(config: KubernetesConfig) -> Self {
+        Self::within(config, PLUGIN_LIMIT)
+    }
+
+    /// The same, with another limit for a run of a plugin.
+    pub fn within(config: KubernetesConfig, plugin_limit: Duration) -> Self {
+        Access { config, plugin_limit, state: Mutex::default() }
+    }
+
+    /// The server's URL, for messages.
+    pub fn server(&self) -> &str {
+        &self.config.server
+    }
+
+    /// What it was made from.
+    pub fn config(&self) -> &KubernetesConfig {
+        &self.config
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is valid now. Cheap enough for each request: small files are read, and a plugin runs only when its last answer is out
+    /// of date or [was refused](Access::refused).
+    ///
+    /// # Errors
+    /// A file cannot be read or is empty, or a plugin did not give credentials.
+    pub fn credentials(&self) -> Result<Credentials, Error> {
+        let config = &self.config;
+        let mut credentials = Credentials {
+            server: config.server.clone(),
+            ca: config.ca.as_ref().map(content).transpose()?,
+            client: match &config.client {
+                Some((cert, key)) => Some((content(cert)?, content(key)?)),
+                None => None,
+            },
+            insecure: config.insecure,
+            tls_server_name: config.tls_server_name.clone(),
+            proxy: config.proxy.clone(),
+            authorization: None,
+        };
+        self.authenticate(&mut credentials)?;
+        Ok(credentials)
+    }
+
+    fn authenticate(&self, credentials: &mut Credentials) -> Result<(), Error> {
+        let bearer = |token: &Secret, from: &str| checked(token.reveal(), from).map(|token| Some(Authorization::Bearer(token)));
+        credentials.authorization = match &self.config.authentication {
+            Authentication::None => None,
+            Authentication::Token(token) => bearer(token, &self.config.origin)?,
+            Authentication::TokenFile(path, otherwise) => Some(Authorization::Bearer(self.token_of(path, otherwise.as_ref())?)),
+            Authentication::Basic(user, password) => {
+                let encoded = STANDARD.encode(format!("{}:{}", user.reveal(), password.reveal()));
+                Some(Authorization::Basic(Secret::new(encoded)))
+            }
+            Authentication::Exec(plugin) => {
+                let mut state = self.state();
+                let now = SystemTime::now();
+                let issued = match state.issued.take().filter(|issued| issued.is_valid(now)) {
+                    Some(issued) => issued,
+                    None => exec::run(plugin, &self.config, credentials.ca.as_deref(), self.plugin_limit)?,
+                };
+                let issued = state.issued.insert(issued);
+                // A certificate of the kubeconfig itself goes first, as in client-go.
+                credentials.client = credentials.client.take().or_else(|| issued.client.clone());
+                issued.token.clone().map(Authorization::Bearer)
+            }
+        };
+        Ok(())
+    }
+
+    /// Says that the server answered 401 to these credentials: a plugin will be asked for others. Of threads that were refused
+    /// with the same, only the first has that effect.
+    pub fn refused(&self, credentials: &Credentials) {
+        let mut state = self.state();
+        let same = |issued: &mut Issued| {
+            issued.token.as_ref().map(Secret::reveal) == credentials.token()
+                && (issued.client.is_none() || issued.client == credentials.client)
+        };
+        state.issued.take_if(same);
+    }
+
+    /// A projected token is replaced through a symbolic link, so a read never sees half of it; but it may be missing for a moment.
+    fn token_of(&self, path: &Path, otherwise: Option<&Secret>) -> Result<Secret, Error> {
+        let mut state = self.state();
+        let read = read(path).and_then(|bytes| checked(&String::from_utf8_lossy(&bytes), &path.display().to_string()));
+        match read {
+            Ok(token) => {
+                state.last_token = Some(token.clone());
+                Ok(token)
+            }
+            Err(error) => state.last_token.as_ref().or(otherwise).cloned().ok_or(error),
+        }
+    }
+}
+
+/// A token without the line's end. The server takes an empty one for nobody, which it then forbids everything.
+fn checked(token: &str, from: &str) -> Result<Secret, Error> {
+    let token = token.trim();
+    match !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(Secret::new(token)),
+        false => Err(Error::Token { from: from.to_owned() }),
+    }
+}
+
+fn content(pem: &Pem) -> Result<Vec<u8>, Error> {
+    match pem {
+        Pem::File(path) => read(path),
+        Pem::Inline(pem) => Ok(pem.clone()),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        File::open(path)?.take(LARGEST_FILE).read_to_end(&mut content)?;
+        Ok(content)
+    };
+    read().map_err(|error| Error::File { path: path.to_owned(), why: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ApiGroup;
+
+    fn access(authentication: Authentication) -> Access {
+        Access::new(KubernetesConfig {
+            server: "https://api:6443".into(),
+            ca: Some(Pem::Inline(b"ca".to_vec())),
+            client: None,
+            authentication,
+            insecure: false,
+            tls_server_name: None,
+            proxy: Some(Secret::new("http://user:hunter2@proxy")),
+            api_group: ApiGroup::Discover,
+            origin: "a test".into(),
+        })
+    }
+
+    #[test]
+    fn headers() {
+        let header = |authentication| access(authentication).credentials().unwrap().authorization();
+        assert_eq!(header(Authentication::None), None);
+        assert_eq!(header(Authentication::Token(Secret::new("t\n"))).as_deref(), Some("Bearer t"));
+        let basic = Authentication::Basic(Secret::new("user"), Secret::new("hunter2"));
+        assert_eq!(header(basic).as_deref(), Some("Basic dXNlcjpodW50ZXIy"));
+    }
+
+    #[test]
+    fn a_token_that_cannot_stand_in_a_header_is_refused_and_not_repeated() {
+        for token in ["", " \n", "hunter2\r\nX: y", "hunter2 x", "hunter2\u{e9}"] {
+            let error = access(Authentication::Token(Secret::new(token))).credentials().unwrap_err();
+            assert_eq!(error, Error::Token { from: "a test".into() });
+            assert!(!error.to_string().contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn no_secret_is_ever_shown() {
+        let access = access(Authentication::Basic(Secret::new("hunter2"), Secret::new("hunter2")));
+        let credentials = access.credentials().unwrap();
+        assert!(!format!("{access:?} {credentials:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn connections_are_kept_while_only_the_token_changes() {
+        let (one, two) = (access(Authentication::Token(Secret::new("a"))), access(Authentication::Token(Secret::new("b"))));
+        let (one, two) = (one.credentials().unwrap(), two.credentials().unwrap());
+        assert!(one != two && one.same_connection(&two));
+        assert!(!one.same_connection(&Credentials { ca: None, ..two.clone() }));
+        assert!(!one.same_connection(&Credentials { tls_server_name: Some("x".into()), ..two }));
+    }
+}

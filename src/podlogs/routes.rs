@@ -1,0 +1,89 @@
+//! The kernel's routing tables (`/proc/net/route`, `/proc/net/ipv6_route`) → the addresses behind interfaces.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+/// How much of a table is read, in bytes: 100,000 routes and more.
+const LARGEST_TABLE: u64 = 16 << 20;
+/// `RTF_LOCAL` and `RTF_ANYCAST` of `linux/ipv6_route.h`: the node's own addresses.
+const OWN: u32 = 0x8000_0000 | 0x0010_0000;
+
+/// The single addresses that are routed to each wanted interface, as networks (`10.65.0.11/32`). A table that cannot be read counts
+/// as empty: without IPv6 the second is not there.
+pub(super) fn of_interfaces(proc: &Path, wanted: &dyn Fn(&str) -> bool) -> HashMap<String, Vec<String>> {
+    let mut found: HashMap<String, Vec<String>> = HashMap::new();
+    let v4 = read(&proc.join("net/route")).unwrap_or_default();
+    let v6 = read(&proc.join("net/ipv6_route")).unwrap_or_default();
+    for (interface, network) in v4.lines().filter_map(v4_route).chain(v6.lines().filter_map(v6_route)) {
+        if wanted(interface) {
+            found.entry(interface.to_owned()).or_default().push(network);
+        }
+    }
+    found
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LARGEST_TABLE).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// `Iface Destination Gateway Flags RefCnt Use Metric Mask …`, numbers in hexadecimal, addresses in network order.
+fn v4_route(line: &str) -> Option<(&str, String)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (interface, destination, gateway) = (fields.next()?, fields.next()?, fields.next()?);
+    let mask = fields.nth(4)?;
+    let address = Ipv4Addr::from(u32::from_str_radix(destination, 16).ok()?.to_ne_bytes());
+    (gateway == "00000000" && mask == "FFFFFFFF").then(|| (interface, format!("{address}/32")))
+}
+
+/// `destination length source length gateway metric references use flags interface`, numbers in hexadecimal.
+fn v6_route(line: &str) -> Option<(&str, String)> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [destination, length, _, _, _, _, _, _, flags, interface] = fields[..] else { return None };
+    let flags = u32::from_str_radix(flags, 16).ok()?;
+    let address = Ipv6Addr::from(u128::from_str_radix(destination, 16).ok()?);
+    let is_pods = length == "80" && flags & OWN == 0 && !address.is_unicast_link_local() && !address.is_multicast();
+    is_pods.then(|| (interface, format!("{address}/128")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_single_addresses_behind_the_interface_count() {
+        // As the kernel writes them on a little-endian machine.
+        let swap = |hex: &str| format!("{:08X}", u32::from_ne_bytes(u32::from_str_radix(hex, 16).unwrap().to_be_bytes()));
+        let line = |gateway: &str, mask: &str| format!("cali1\t{}\t{gateway}\t0005\t0\t0\t0\t{mask}\t0\t0\t0  ", swap("0A41000B"));
+        assert_eq!(v4_route(&line("00000000", "FFFFFFFF")), Some(("cali1", "10.65.0.11/32".into())));
+        assert_eq!(v4_route(&line("010200C0", "FFFFFFFF")), None);
+        assert_eq!(v4_route(&line("00000000", "00FFFFFF")), None);
+        for text in ["Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT", "", "cali1", "cali1\tx\t0"] {
+            assert_eq!(v4_route(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_nodes_own_ipv6_addresses_do_not_count() {
+        let zero = "0".repeat(32);
+        let line = |destination: &str, length: &str, flags: &str| {
+            format!("{destination} {length} {zero} 00 {zero} 00000400 00000001 00000000 {flags}     cali1")
+        };
+        let pod = "fd000065000000000000000000000011";
+        assert_eq!(v6_route(&line(pod, "80", "00000001")), Some(("cali1", "fd00:65::11/128".into())));
+        for (destination, length, flags) in [
+            (pod, "40", "00000001"),
+            (pod, "80", "80200001"),
+            ("fe80000000000000eceeeefffeeeeeee", "80", "00000001"),
+            ("ff020000000000000000000000000001", "80", "00000001"),
+            ("x", "80", "00000001"),
+        ] {
+            assert_eq!(v6_route(&line(destination, length, flags)), None, "{destination}/{length} {flags}");
+        }
+        assert_eq!(v6_route("short"), None);
+    }
+}
