@@ -27,13 +27,13 @@ pub use error::Error;
 pub use gateway::Limits;
 
 use crate::config::EtcdConfig;
-use crate::follow::{self, Ended, Failure, Source};
+use crate::follow::{self, Ended, Failure, Frames, Source};
 use crate::inventory::Inventory;
 use gateway::Gateway;
 use kinds::{Kind, Policies, Workloads};
 use messages::{Event, KeyRange, RangeRequest, RangeResponse, Span, WatchCreateRequest, WatchFrame, WatchRequest};
 use sweep::Page;
-use watch::{Frames, LARGEST_FRAME, Meaning, Position};
+use watch::{LARGEST_FRAME, Meaning, Position};
 
 /// How often to look whether a scrape has asked for the policies.
 const POLICIES_WANTED_EVERY: Duration = Duration::from_secs(1);

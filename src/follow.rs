@@ -1,11 +1,15 @@
 //! The loop every datastore follower runs: list, watch, resume, list again, wait. In comes a [`Source`] (one range of a
 //! datastore); out goes what it tells the [`Inventory`]. It sleeps and logs, and touches nothing else.
 
+mod frames;
+
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+pub use frames::Frames;
 
 use crate::inventory::Inventory;
 
