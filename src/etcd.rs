@@ -120,7 +120,7 @@ impl<K: Kind> Source for Range<K> {
         let mut frames = Frames::new(stream, LARGEST_FRAME);
         let mut silent = true;
         loop {
-            let ended = match frames.next() {
+            let ended = match frames.next_frame() {
                 Ok(Some(frame)) => self.take(frame, position),
                 Ok(None) => Err(self.over("it closed the watch".into())),
                 Err(error) => Err(self.interrupted(error, silent)),

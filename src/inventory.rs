@@ -6,11 +6,32 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The node's end of a workload's veth pair, as far as the datastore knows its name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Interface {
+    /// The whole name: etcd stores it.
+    Name(String),
+    /// Its last [`Interface::SUFFIX`] characters: in the Kubernetes datastore, a hash of namespace and pod. What stands before
+    /// them (`cali`, `eni`, …) is a setting of each node's.
+    Suffix(String),
+}
+
+impl Interface {
+    /// How many characters of a name are the hash (`VethNameForWorkload` in `libcalico-go/lib/backend/k8s/conversion`).
+    pub const SUFFIX: usize = 11;
+}
+
+impl Default for Interface {
+    fn default() -> Self {
+        Interface::Name(String::new())
+    }
+}
+
 /// A workload endpoint of this node, as far as metrics name it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Workload {
-    /// `spec.interfaceName`: the node's end of the veth pair.
-    pub interface: String,
+    /// The node's end of the veth pair.
+    pub interface: Interface,
     /// `metadata.namespace`.
     pub namespace: String,
     /// `spec.pod`; empty for workloads that are not Kubernetes pods.
@@ -34,20 +55,48 @@ pub fn ip_label<'a>(networks: impl IntoIterator<Item = &'a str>) -> String {
     addresses.join(",")
 }
 
+/// The kinds of policy that Felix makes chains of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyKind {
+    /// Calico's own, and in etcd the copies of Kubernetes' (`knp.default.…`).
+    NetworkPolicy,
+    /// Calico's own.
+    GlobalNetworkPolicy,
+    /// Kubernetes' own, as the Kubernetes datastore has it.
+    KubernetesNetworkPolicy,
+    /// Kubernetes' own; Calico 3.29 to 3.31.
+    AdminNetworkPolicy,
+    /// Kubernetes' own; Calico 3.30 and 3.31.
+    BaselineAdminNetworkPolicy,
+    /// Kubernetes' own; Calico ≥ 3.32.
+    ClusterNetworkPolicy,
+}
+
 /// A policy by the name the datastore stores it under (etcd key, or `metadata.name`): what Felix hashes into chain names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoredPolicy {
-    /// The namespace of a NetworkPolicy, `None` for a GlobalNetworkPolicy.
+    /// What it is.
+    pub kind: PolicyKind,
+    /// The namespace, if its kind has one.
     pub namespace: Option<String>,
     /// The stored name, e.g. `default.foo`, `knp.default.foo`.
     pub name: String,
+}
+
+impl StoredPolicy {
+    /// A policy of Calico's own: with a namespace a NetworkPolicy, without one a GlobalNetworkPolicy.
+    pub fn calico(namespace: Option<String>, name: String) -> Self {
+        let kind = if namespace.is_some() { PolicyKind::NetworkPolicy } else { PolicyKind::GlobalNetworkPolicy };
+        StoredPolicy { kind, namespace, name }
+    }
 }
 
 #[derive(Default)]
 struct Contents {
     /// Workloads by the datastore's key; ordered, so that of two workloads on one interface always the same one is found.
     workloads: BTreeMap<String, Arc<Workload>>,
-    by_interface: HashMap<String, Arc<Workload>>,
+    by_name: HashMap<String, Arc<Workload>>,
+    by_suffix: HashMap<String, Arc<Workload>>,
     policies: BTreeMap<String, StoredPolicy>,
 }
 
@@ -86,7 +135,9 @@ impl Inventory {
     pub fn replace_workloads(&self, workloads: impl IntoIterator<Item = (String, Workload)>) {
         let workloads: BTreeMap<_, _> = workloads.into_iter().map(|(key, w)| (key, Arc::new(w))).collect();
         let mut contents = self.write();
-        contents.by_interface = workloads.values().map(|w| (w.interface.clone(), Arc::clone(w))).collect();
+        contents.by_name.clear();
+        contents.by_suffix.clear();
+        workloads.values().for_each(|workload| contents.index(workload));
         contents.workloads = workloads;
     }
 
@@ -98,7 +149,7 @@ impl Inventory {
         if let Some(before) = before.filter(|before| before.interface != workload.interface) {
             contents.forget_interface(&before.interface);
         }
-        contents.by_interface.insert(workload.interface.clone(), workload);
+        contents.index(&workload);
     }
 
     /// Removes the workload under `key`, if there is one.
@@ -111,7 +162,9 @@ impl Inventory {
 
     /// The workload on this interface.
     pub fn workload(&self, interface: &str) -> Option<Arc<Workload>> {
-        self.read().by_interface.get(interface).cloned()
+        let contents = self.read();
+        let suffix = || interface.get(interface.len().checked_sub(Interface::SUFFIX)?..);
+        contents.by_name.get(interface).or_else(|| contents.by_suffix.get(suffix()?)).cloned()
     }
 
     /// All workloads with their keys, in the order of the keys.
@@ -241,12 +294,27 @@ impl Inventory {
 }
 
 impl Contents {
+    /// Lets `workload` be found by its interface.
+    fn index(&mut self, workload: &Arc<Workload>) {
+        let (map, key) = self.indexed(&workload.interface);
+        map.insert(key.to_owned(), Arc::clone(workload));
+    }
+
     /// Drops `interface`, or gives it back to another workload that has it too.
-    fn forget_interface(&mut self, interface: &str) {
-        match self.workloads.values().rfind(|w| w.interface == interface) {
-            Some(other) => self.by_interface.insert(interface.to_owned(), Arc::clone(other)),
-            None => self.by_interface.remove(interface),
-        };
+    fn forget_interface(&mut self, interface: &Interface) {
+        if let Some(other) = self.workloads.values().rfind(|w| w.interface == *interface).cloned() {
+            return self.index(&other);
+        }
+        let (map, key) = self.indexed(interface);
+        map.remove(key);
+    }
+
+    /// Where an interface is indexed, and under which key.
+    fn indexed<'a>(&mut self, interface: &'a Interface) -> (&mut HashMap<String, Arc<Workload>>, &'a str) {
+        match interface {
+            Interface::Name(name) => (&mut self.by_name, name),
+            Interface::Suffix(suffix) => (&mut self.by_suffix, suffix),
+        }
     }
 }
 
@@ -255,7 +323,25 @@ mod tests {
     use super::*;
 
     fn on(interface: &str, pod: &str) -> Workload {
-        Workload { interface: interface.into(), pod: pod.into(), ..Workload::default() }
+        Workload { interface: Interface::Name(interface.into()), pod: pod.into(), ..Workload::default() }
+    }
+
+    #[test]
+    fn a_suffix_is_found_after_any_prefix() {
+        let inventory = Inventory::new();
+        let web = Workload { interface: Interface::Suffix("82111e10a96".into()), pod: "web".into(), ..Workload::default() };
+        inventory.put_workload("a", web);
+        for interface in ["cali82111e10a96", "eni82111e10a96", "82111e10a96"] {
+            assert_eq!(inventory.workload(interface).unwrap().pod, "web", "{interface}");
+        }
+        for other in ["cali82111e10a97", "lo", "", "caliä111e10a96", "caliéééééé"] {
+            assert_eq!(inventory.workload(other), None, "{other}");
+        }
+        inventory.put_workload("b", on("cali82111e10a96", "exact"));
+        assert_eq!(inventory.workload("cali82111e10a96").unwrap().pod, "exact");
+        assert_eq!(inventory.workload("eni82111e10a96").unwrap().pod, "web");
+        inventory.remove_workload("a");
+        assert_eq!(inventory.workload("eni82111e10a96"), None);
     }
 
     #[test]
@@ -302,7 +388,7 @@ mod tests {
     #[test]
     fn one_kind_of_policy_is_replaced_without_the_other() {
         let inventory = Inventory::new();
-        let policy = |name: &str| StoredPolicy { namespace: None, name: name.into() };
+        let policy = |name: &str| StoredPolicy::calico(None, name.into());
         inventory.put_policy("g/old", policy("old"));
         inventory.put_policy("n/kept", policy("kept"));
         inventory.replace_policies_under("g/", [("g/new".to_owned(), policy("new"))]);
@@ -325,7 +411,7 @@ mod tests {
     #[test]
     fn the_policies_version_moves_only_with_the_policies() {
         let inventory = Inventory::new();
-        let policy = StoredPolicy { namespace: None, name: "default.foo".into() };
+        let policy = StoredPolicy::calico(None, "default.foo".into());
         inventory.put_policy("p", policy.clone());
         let version = inventory.policies_version();
         inventory.put_policy("p", policy);

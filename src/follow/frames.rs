@@ -31,7 +31,7 @@ impl<R: Read> Frames<R> {
     ///
     /// # Errors
     /// The stream's own, `InvalidData` for what is no object, `FileTooLarge` for an object beyond the limit.
-    pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
+    pub fn next_frame(&mut self) -> io::Result<Option<&[u8]>> {
         loop {
             if let Some(end) = self.end_of_frame()? {
                 let start = std::mem::replace(&mut self.start, end);
@@ -110,7 +110,7 @@ mod tests {
     fn frames(stream: &str, piece: usize) -> Vec<String> {
         let mut frames = Frames::new(Pieces(stream.as_bytes(), piece), 1 << 20);
         let mut all = Vec::new();
-        while let Some(frame) = frames.next().unwrap() {
+        while let Some(frame) = frames.next_frame().unwrap() {
             all.push(String::from_utf8(frame.to_vec()).unwrap());
         }
         all
@@ -136,22 +136,22 @@ mod tests {
             }
         }
         let mut frames = Frames::new(Impatient(Some(b"{}")), 100);
-        assert_eq!(frames.next().unwrap(), Some(&b"{}"[..]));
+        assert_eq!(frames.next_frame().unwrap(), Some(&b"{}"[..]));
     }
 
     #[test]
     fn an_end_within_a_frame_is_an_end_and_junk_is_an_error() {
         assert_eq!(frames(r#"{"a":1}{"b":"#, 4), [r#"{"a":1}"#]);
         let mut junk = Frames::new(&b"<html>"[..], 100);
-        assert_eq!(junk.next().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(junk.next_frame().unwrap_err().kind(), io::ErrorKind::InvalidData);
         let mut junk = Frames::new(&b"}"[..], 100);
-        assert_eq!(junk.next().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(junk.next_frame().unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]
     fn a_frame_without_end_stops_at_the_limit() {
         let mut frames = Frames::new(io::repeat(b'{'), 1 << 20);
-        assert_eq!(frames.next().unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(frames.next_frame().unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         assert!(frames.buffer.capacity() <= 4 << 20);
     }
 
@@ -159,7 +159,7 @@ mod tests {
     fn memory_of_a_large_frame_is_given_back() {
         let stream = format!("{{\"a\":\"{}\"}}{{}}", "x".repeat(1 << 20));
         let mut frames = Frames::new(Pieces(stream.as_bytes(), CHUNK), 2 << 20);
-        while frames.next().unwrap().is_some() {}
+        while frames.next_frame().unwrap().is_some() {}
         assert!(frames.buffer.capacity() <= 4 * CHUNK);
     }
 }
