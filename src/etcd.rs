@@ -27,7 +27,7 @@ pub use error::Error;
 pub use gateway::Limits;
 
 use crate::config::EtcdConfig;
-use crate::follow::{self, Ended, Failure, Frames, Source};
+use crate::follow::{self, Ended, Failure, Frames, Sign, Source};
 use crate::inventory::Inventory;
 use gateway::Gateway;
 use kinds::{Kind, Policies, Workloads};
@@ -106,7 +106,7 @@ impl<K: Kind> Source for Range<K> {
         Ok(position)
     }
 
-    fn watch(&mut self, position: &mut Position, heard: &mut dyn FnMut()) -> Ended {
+    fn watch(&mut self, position: &mut Position, signs: &mut dyn FnMut(Sign)) -> Ended {
         let request = WatchCreateRequest {
             range: KeyRange::span(&Span::prefix(self.kind.prefix())),
             start_revision: position.revision + 1,
@@ -126,7 +126,7 @@ impl<K: Kind> Source for Range<K> {
                 Err(error) => Err(self.interrupted(error, silent)),
             };
             match ended {
-                Ok(()) => heard(),
+                Ok(()) => signs(Sign::Message),
                 Err(ended) => return ended,
             }
             silent = false;
