@@ -20,8 +20,6 @@ mod watch;
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 pub use error::Error;
 pub use gateway::Limits;
@@ -34,9 +32,6 @@ use kinds::{Kind, Policies, Workloads};
 use messages::{Event, KeyRange, RangeRequest, RangeResponse, Span, WatchCreateRequest, WatchFrame, WatchRequest};
 use sweep::Page;
 use watch::{LARGEST_FRAME, Meaning, Position};
-
-/// How often to look whether a scrape has asked for the policies.
-const POLICIES_WANTED_EVERY: Duration = Duration::from_secs(1);
 
 /// Follows etcd on threads of its own, for as long as the process lives: the workloads of `node` go into `inventory`, and the
 /// policies from when [`Inventory::policies_wanted`] says so.
@@ -54,19 +49,12 @@ pub fn follow(config: EtcdConfig, node: String, inventory: Arc<Inventory>) -> io
 pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>, limits: Limits) -> io::Result<()> {
     let workloads = Workloads::new(node, Arc::clone(&inventory));
     follow::spawn(Range { gateway: Gateway::new(config.clone(), limits), kind: workloads }, Arc::clone(&inventory))?;
-    thread::Builder::new().name("etcd policies wanted".into()).spawn(move || {
-        while !inventory.policies_wanted() {
-            thread::sleep(POLICIES_WANTED_EVERY);
-        }
-        for prefix in [objects::NETWORK_POLICIES, objects::GLOBAL_NETWORK_POLICIES] {
+    follow::when_policies_are_wanted(Arc::clone(&inventory), move || {
+        [objects::NETWORK_POLICIES, objects::GLOBAL_NETWORK_POLICIES].into_iter().try_for_each(|prefix| {
             let policies = Policies::new(prefix, Arc::clone(&inventory));
-            let range = Range { gateway: Gateway::new(config.clone(), limits), kind: policies };
-            if let Err(error) = follow::spawn(range, Arc::clone(&inventory)) {
-                log::error!("cannot follow {prefix}: {error}");
-            }
-        }
-    })?;
-    Ok(())
+            follow::spawn(Range { gateway: Gateway::new(config.clone(), limits), kind: policies }, Arc::clone(&inventory))
+        })
+    })
 }
 
 /// One page of keys, as of `position`, which the first page sets.

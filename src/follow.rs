@@ -2,6 +2,7 @@
 //! datastore); out goes what it tells the [`Inventory`]. It sleeps and logs, and touches nothing else.
 
 mod frames;
+mod wanted;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use frames::Frames;
+pub use wanted::when_policies_are_wanted;
 
 use crate::inventory::Inventory;
 
@@ -253,7 +255,7 @@ impl Backoff {
 }
 
 /// Between a half and one. The standard library's hash keys are the only randomness this needs.
-fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     let random = RandomState::new().build_hasher().finish();
     0.5 + (random >> 11) as f64 / (1u64 << 53) as f64 / 2.0
 }

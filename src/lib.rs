@@ -7,7 +7,8 @@
 //!  (iptables) (ruleset)   (felix)      (ledger)  (attribution) (metrics, server)
 //!                                                    ▲
 //!  datastore ──► Inventory (RwLock) ─────────────────┘
-//!  (etcd)        (inventory)
+//!  (etcd,        (inventory)
+//!   kubernetes)
 //! ```
 //!
 //! Reading (child process, sockets, files) stays at the edges; everything between is pure, so that each stage is
@@ -21,6 +22,7 @@ pub mod felix;
 pub mod follow;
 pub mod inventory;
 pub mod iptables;
+pub mod kubernetes;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
@@ -29,3 +31,4 @@ pub mod ruleset;
 pub mod scraper;
 pub mod server;
 pub mod singleflight;
+mod tls;
