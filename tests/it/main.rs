@@ -10,6 +10,7 @@ mod exposition;
 mod failures;
 mod http;
 mod kernel;
+mod kubernetes;
 mod program;
 mod server;
 mod support;
