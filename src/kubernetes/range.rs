@@ -22,6 +22,8 @@ const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;
 const WHOLE: &str = "application/json";
 /// A watch that ends sooner than this is not repeated at once.
 const SHORT: Duration = Duration::from_secs(1);
+/// After this, something absent is looked for again; then after twice as long, and so on.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// Objects that are reported as not understood; beyond so many, nobody reads the log anyway.
 const MOST_REPORTED: usize = 1000;
 
@@ -37,8 +39,8 @@ pub(super) struct Range<K> {
     path: String,
     /// Keys of objects that were reported as not understood.
     reported: HashSet<String>,
-    /// That the collection is absent or denied was said.
-    absence_said: bool,
+    /// How often it has been looked for since it is absent, or denied.
+    looks: u32,
 }
 
 impl<K: Kind> Source for Range<K> {
@@ -57,7 +59,7 @@ impl<K: Kind> Source for Range<K> {
         match listed {
             Ok((version, objects)) => {
                 self.kind.replace(objects);
-                self.absence_said = false;
+                self.looks = 0;
                 Ok(Position::new(Some(version)))
             }
             Err(error) if self.tolerates(&error) => {
@@ -71,8 +73,8 @@ impl<K: Kind> Source for Range<K> {
 
     fn watch(&mut self, position: &mut Position, signs: &mut dyn FnMut(Sign)) -> Ended {
         let Some(version) = &position.version else {
-            thread::sleep(self.client.limits().absent.mul_f64(jitter()));
-            return self.list_again(position);
+            thread::sleep(self.until_next_look());
+            return self.list_again(position, signs);
         };
         let began = Instant::now();
         let mut frames = match self.open(version, position.patience(&self.client.limits())) {
@@ -86,8 +88,10 @@ impl<K: Kind> Source for Range<K> {
                 Ok(None) => Err(self.closed(began, position)),
                 Err(error) => Err(self.interrupted(error, position)),
             };
-            if let Err(ended) = ended {
-                return ended;
+            match ended {
+                Err(Ended::Quiet) if position.stale(&self.client.limits()) => return self.list_again(position, signs),
+                Err(ended) => return ended,
+                Ok(()) => {}
             }
             position.hear();
             signs(Sign::Message);
@@ -97,7 +101,7 @@ impl<K: Kind> Source for Range<K> {
 
 impl<K: Kind> Range<K> {
     pub fn new(client: Client, kind: K, inventory: Arc<Inventory>) -> Self {
-        Range { client, kind, inventory, path: String::new(), reported: HashSet::new(), absence_said: false }
+        Range { client, kind, inventory, path: String::new(), reported: HashSet::new(), looks: 0 }
     }
 
     /// All objects, page by page if the server makes pages, and the version they are as of.
@@ -179,29 +183,30 @@ impl<K: Kind> Range<K> {
     /// The server ended the watch: its time was up, it is stopping, or the API has changed.
     fn closed(&mut self, began: Instant, position: &mut Position) -> Ended {
         if began.elapsed() >= SHORT {
-            return self.quiet(position);
+            return Ended::Quiet;
         }
         position.shake();
         let (server, why) = (self.client.server().to_owned(), "it ended a watch at once".to_owned());
         Ended::Failed(Error::Busy { server, why, retry_after: None }.into())
     }
 
-    fn quiet(&mut self, position: &mut Position) -> Ended {
-        match position.stale(&self.client.limits()) {
-            true => self.list_again(position),
-            false => Ended::Quiet,
-        }
-    }
-
     /// Nothing is wrong, as far as anybody can tell; only a list can.
-    fn list_again(&mut self, position: &mut Position) -> Ended {
+    fn list_again(&mut self, position: &mut Position, signs: &mut dyn FnMut(Sign)) -> Ended {
         match self.list() {
             Ok(listed) => {
                 *position = listed;
+                signs(Sign::Message);
                 Ended::Quiet
             }
-            Err(failure) => Ended::Failed(failure),
+            Err(failure) => Ended::Relist(failure.reason),
         }
+    }
+
+    /// How long to wait before looking again for what is absent: not long at first, it may only be on its way.
+    fn until_next_look(&mut self) -> Duration {
+        let looks = self.looks.min(16);
+        self.looks += 1;
+        FIRST_LOOK.saturating_mul(1 << looks).min(self.client.limits().absent).mul_f64(jitter())
     }
 
     /// Reading failed. Silence is normal where nothing happens, but the connection may be dead.
@@ -213,7 +218,7 @@ impl<K: Kind> Range<K> {
         };
         self.client.reconnect();
         if matches!(error, Error::TimedOut { .. }) {
-            return self.quiet(position);
+            return Ended::Quiet;
         }
         position.shake();
         Ended::Failed(error.into())
@@ -242,7 +247,7 @@ impl<K: Kind> Range<K> {
 
     fn say_absent(&mut self, error: &Error) {
         let level = if matches!(error, Error::Absent { .. }) { log::Level::Info } else { log::Level::Warn };
-        if !std::mem::replace(&mut self.absence_said, true) {
+        if self.looks == 0 {
             log::log!(level, "{}: done without, as if there were none: {error}", self.kind.name());
         }
     }

@@ -19,7 +19,7 @@ fn rights_and_tokens() {
     kube.call("POST", PODS, &pod("old", "web"));
     let access = Changing::new(credentials(&kube, &kube.url(), token.clone()));
     // A running watch is never cut by a loss of rights; short ones notice it.
-    let limits = Limits { watch: Duration::from_secs(2), ..Limits::default() };
+    let limits = Limits { watch: Duration::from_secs(2), doubt: Duration::from_secs(2), ..Limits::default() };
     let inventory = start_within(access.clone(), limits);
     synced(&inventory);
 

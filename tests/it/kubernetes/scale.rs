@@ -111,9 +111,10 @@ fn the_start_is_frugal() {
         let rest = text.split(name).nth(1).unwrap_or_else(|| panic!("no {name} in {text}"));
         rest.split_whitespace().next().unwrap().parse().unwrap()
     };
-    let (bytes, took) = (proxy.received(), figure("milliseconds:"));
-    let (peak, anonymous) = (figure("VmHWM:"), figure("RssAnon:"));
-    println!("{OWN} of {PODS} pods: {bytes} bytes, {took} ms, {peak} kB resident at most, {anonymous} kB of them not files");
+    let (bytes, took, peak) = (proxy.received(), figure("milliseconds:"), figure("VmHWM:"));
+    // The test program, with all tests and what debuggers want, is larger in memory than the exporter: only its data counts.
+    let data = peak - figure("RssFile:");
+    println!("{OWN} of {PODS} pods: {bytes} bytes, {took} ms, {peak} kB resident at most, {data} kB of them not the program's file");
     assert!(bytes <= 150_000, "{bytes} bytes");
-    assert!(peak <= 12_000, "{peak} kB");
+    assert!(data <= 4_000, "{data} kB");
 }
