@@ -235,7 +235,11 @@ fn calico_group(client: &mut Client) -> Result<&'static str, Error> {
         Err(error) => return Err(error),
     };
     let groups: Groups = serde_json::from_reader(std::io::BufReader::new(answer)).map_err(|error| client.unreadable(error))?;
-    Ok(if groups.has("projectcalico.org") && !groups.has("crd.projectcalico.org") { V3 } else { CRD })
+    Ok(stored_in(&groups))
+}
+
+fn stored_in(groups: &Groups) -> &'static str {
+    if groups.has("projectcalico.org") && !groups.has("crd.projectcalico.org") { V3 } else { CRD }
 }
 
 #[cfg(test)]
@@ -246,6 +250,18 @@ mod tests {
     fn a_nodes_name_cannot_change_the_question() {
         assert_eq!(encoded("node-1.example.org"), "node-1.example.org");
         assert_eq!(encoded("a&watch=1 ü"), "a%26watch%3D1%20%C3%BC");
+    }
+
+    #[test]
+    fn the_v3_group_counts_only_alone() {
+        let stored = |names: &[&str]| {
+            let groups: Vec<_> = names.iter().map(|name| format!(r#"{{"name":"{name}","versions":[]}}"#)).collect();
+            stored_in(&serde_json::from_str(&format!(r#"{{"kind":"APIGroupList","groups":[{}]}}"#, groups.join(","))).unwrap())
+        };
+        assert_eq!(stored(&["apps", "projectcalico.org"]), V3);
+        // Beside the stored ones, these are Calico's API server.
+        assert_eq!(stored(&["projectcalico.org", "crd.projectcalico.org"]), CRD);
+        assert_eq!(stored(&["apps"]), CRD);
     }
 
     #[test]
