@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use calico_accountant::attribution::{Attribution, Table};
 use calico_accountant::config::MetricNames;
 use calico_accountant::felix::{Catalog, ChainNames, Labels, Names, Pipelines};
-use calico_accountant::inventory::Workload;
+use calico_accountant::inventory::{Interface, Workload};
 use calico_accountant::iptables::text::Parser;
 use calico_accountant::ledger::Ledger;
 use calico_accountant::metrics::{self, About, View};
@@ -98,7 +98,8 @@ fn stages(size: Size) {
 }
 
 fn workload(interface: &str) -> Option<Arc<Workload>> {
-    let (interface, pod) = (interface.to_owned(), format!("app-{interface}-7d9c5bb7f6"));
+    let pod = format!("app-{interface}-7d9c5bb7f6");
+    let interface = Interface::Name(interface.to_owned());
     Some(Arc::new(Workload { interface, namespace: "bench".into(), pod, app: "app".into(), ip: "10.0.0.1".into(), ..Workload::default() }))
 }
 

@@ -10,10 +10,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-use crate::config::{Config, Datastore, Remark};
+use crate::config::{ApiGroup, Config, Datastore, Remark};
 use crate::dataplane::{self, Dataplane};
 use crate::etcd;
 use crate::inventory::Inventory;
+use crate::kubernetes::{self, CalicoApi, Configured};
 use crate::logging;
 use crate::scraper::{self, Scraper};
 use crate::server::{Limits, Listener};
@@ -91,11 +92,14 @@ fn bound_descriptors() {
 fn follow(config: &Config, inventory: &Arc<Inventory>) -> std::io::Result<()> {
     match &config.datastore {
         Datastore::Etcd(etcd) => etcd::follow(etcd.clone(), config.node_name.clone(), Arc::clone(inventory)),
-        Datastore::Kubernetes(config) => {
-            let reason = format!("following the API server at {} is not built in yet", config.server);
-            log::error!("{reason}: names come from the node's folders of pods");
-            inventory.set_trouble("kubernetes", Some(reason));
-            Ok(())
+        Datastore::Kubernetes(kubernetes) => {
+            let api = match kubernetes.api_group {
+                ApiGroup::Discover => CalicoApi::Discover,
+                ApiGroup::Crd => CalicoApi::Crd,
+                ApiGroup::V3 => CalicoApi::V3,
+            };
+            let access = Arc::new(Configured::new((**kubernetes).clone()));
+            kubernetes::follow(access, config.node_name.clone(), api, Arc::clone(inventory))
         }
         Datastore::None => {
             stand_alone(inventory);

@@ -29,16 +29,14 @@ pub use gateway::Limits;
 
 use crate::config::EtcdConfig;
 use crate::dns::Resolver;
-use crate::follow::{self, Ended, Failure, Patience, Source};
+use crate::follow::{self, Ended, Failure, Frames, Patience, Sign, Source};
 use crate::inventory::Inventory;
 use gateway::Gateway;
 use kinds::{Kind, Policies, Workloads};
 use messages::{Event, KeyRange, RangeRequest, RangeResponse, Span, WatchCreateRequest, WatchFrame, WatchRequest};
 use sweep::Page;
-use watch::{Frames, LARGEST_FRAME, Meaning, Position};
+use watch::{LARGEST_FRAME, Meaning, Position};
 
-/// How often to look whether a scrape has asked for the policies.
-const POLICIES_WANTED_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait before DNS is asked for etcd again.
 const DISCOVERY_EVERY: Duration = Duration::from_secs(10);
 
@@ -62,22 +60,15 @@ pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>
     }
     let workloads = Workloads::new(node, Arc::clone(&inventory));
     follow::spawn(Range { gateway: Gateway::new(config.clone(), limits), kind: workloads }, Arc::clone(&inventory))?;
-    thread::Builder::new().name("etcd policies wanted".into()).spawn(move || {
-        while !inventory.policies_wanted() {
-            thread::sleep(POLICIES_WANTED_EVERY);
-        }
+    follow::when_policies_are_wanted(Arc::clone(&inventory), move || {
         let prefixes = [objects::NETWORK_POLICIES, objects::GLOBAL_NETWORK_POLICIES];
         // All before the first is listed, or one of them alone would look complete.
         prefixes.iter().for_each(|prefix| inventory.expect_list(prefix));
-        for prefix in prefixes {
+        prefixes.into_iter().try_for_each(|prefix| {
             let policies = Policies::new(prefix, Arc::clone(&inventory));
-            let range = Range { gateway: Gateway::new(config.clone(), limits), kind: policies };
-            if let Err(error) = follow::spawn(range, Arc::clone(&inventory)) {
-                log::error!("cannot follow {prefix}: {error}");
-            }
-        }
-    })?;
-    Ok(())
+            follow::spawn(Range { gateway: Gateway::new(config.clone(), limits), kind: policies }, Arc::clone(&inventory))
+        })
+    })
 }
 
 /// Finds the endpoints by DNS, then follows. As in etcd's own client, they are found once.
@@ -144,7 +135,7 @@ impl<K: Kind> Source for Range<K> {
         Ok(position)
     }
 
-    fn watch(&mut self, position: &mut Position, heard: &mut dyn FnMut()) -> Ended {
+    fn watch(&mut self, position: &mut Position, signs: &mut dyn FnMut(Sign)) -> Ended {
         let request = WatchCreateRequest {
             range: KeyRange::span(&Span::prefix(self.kind.prefix())),
             start_revision: position.revision + 1,
@@ -158,13 +149,13 @@ impl<K: Kind> Source for Range<K> {
         let mut frames = Frames::new(stream, LARGEST_FRAME);
         let mut silent = true;
         loop {
-            let ended = match frames.next() {
+            let ended = match frames.next_frame() {
                 Ok(Some(frame)) => self.take(frame, position),
                 Ok(None) => Err(self.over("it closed the watch".into())),
                 Err(error) => Err(self.interrupted(error, silent)),
             };
             match ended {
-                Ok(()) => heard(),
+                Ok(()) => signs(Sign::Message),
                 Err(ended) => return ended,
             }
             silent = false;

@@ -1,11 +1,17 @@
 //! The loop every datastore follower runs: list, watch, resume, list again, wait. In comes a [`Source`] (one range of a
 //! datastore); out goes what it tells the [`Inventory`]. It sleeps and logs, and touches nothing else.
 
+mod frames;
+mod wanted;
+
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+pub use frames::Frames;
+pub use wanted::when_policies_are_wanted;
 
 use crate::inventory::Inventory;
 
@@ -21,6 +27,8 @@ const LONGEST_DELAY_AWAY: Duration = Duration::from_secs(1);
 /// A list that held for less than this was of little use: the next one is delayed.
 const LASTING: Duration = Duration::from_secs(10);
 
+/// After so many failures, two or three minutes, a missing right is not asked for every second any more.
+const EAGER: u32 = 200;
 /// How many different reasons are logged in one outage.
 const MOST_REASONS: usize = 20;
 
@@ -38,14 +46,24 @@ pub trait Source {
     /// Whatever kept the list from being complete; the inventory is unchanged then.
     fn list(&mut self) -> Result<Self::Position, Failure>;
 
-    /// Puts changes into the inventory until the watch ends, calling `heard` for each message and moving `position` along.
-    fn watch(&mut self, position: &mut Self::Position, heard: &mut dyn FnMut()) -> Ended;
+    /// Puts changes into the inventory until the watch ends, giving `signs` of life and moving `position` along.
+    fn watch(&mut self, position: &mut Self::Position, signs: &mut dyn FnMut(Sign)) -> Ended;
+}
+
+/// What a watch tells about itself while it lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// The datastore took it: it is there again, though the watch may yet turn out to be of no use.
+    Accepted,
+    /// A message came: all is well.
+    Message,
 }
 
 /// How a watch ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Nothing was heard for too long, which may be silence or a dead connection: watch again from the same position.
+    /// Nothing was heard for too long, which may be silence or a dead connection, or its time was up: watch again from the same
+    /// position.
     Quiet,
     /// The position is of no use any more (compaction, another history), for the reason given: list again.
     Relist(String),
@@ -69,6 +87,10 @@ pub enum Patience {
     Away,
     /// Somebody has to change something first, and asking is dear, as the hashing of a password is: 30 s.
     Repair,
+    /// Somebody has to give us a right. Often that is under way, so for the first minutes: 1 s; then 30 s.
+    Rights,
+    /// The datastore named the delay, within 30 s. The first attempt after it is not delayed further.
+    Told(Duration),
 }
 
 /// Follows `source` on a thread of its own, for as long as the process lives.
@@ -126,13 +148,18 @@ impl<S: Source> Follow<S> {
     }
 
     fn watch(&mut self, mut position: S::Position) -> Duration {
-        let ended = self.source.watch(&mut position, &mut || {
-            self.failures.reset();
-            self.standing.heard();
+        let ended = self.source.watch(&mut position, &mut |sign| match sign {
+            Sign::Accepted => self.standing.answered(),
+            Sign::Message => {
+                self.failures.reset();
+                self.standing.heard();
+            }
         });
         match ended {
             Ended::Quiet => {
                 self.position = Some(position);
+                self.failures.reset();
+                self.standing.recovered();
                 Duration::ZERO
             }
             Ended::Relist(reason) => self.relist(&reason),
@@ -174,12 +201,21 @@ struct Standing {
 
 impl Standing {
     fn heard(&mut self) {
+        self.answered();
+        self.recovered();
+    }
+
+    fn answered(&mut self) {
         self.inventory.touch();
+        self.inventory.set_trouble(&self.name, None);
+    }
+
+    /// Whatever goes wrong from now on is another outage.
+    fn recovered(&mut self) {
         if !self.troubles.is_empty() {
             log::info!("{}: following again", self.name);
             self.troubles.clear();
         }
-        self.inventory.set_trouble(&self.name, None);
     }
 
     /// Each reason is logged once in an outage: an hour of several endpoints' refusals is a few lines, not 3600.
@@ -202,11 +238,17 @@ impl Backoff {
     fn next(&mut self, patience: Patience) -> Duration {
         let longest = match patience {
             Patience::Away => LONGEST_DELAY_AWAY,
-            Patience::Repair => LONGEST_DELAY,
+            Patience::Rights if self.failures < EAGER => LONGEST_DELAY_AWAY,
+            Patience::Repair | Patience::Rights | Patience::Told(_) => LONGEST_DELAY,
         };
-        let delay = FIRST_DELAY.saturating_mul(1 << self.failures.min(16)).min(longest);
+        let own = FIRST_DELAY.saturating_mul(1 << self.failures.min(16)).min(longest).mul_f64(jitter());
+        let first = self.failures == 0;
         self.failures = self.failures.saturating_add(1);
-        delay.mul_f64(jitter())
+        match patience {
+            Patience::Told(delay) if first => delay.min(LONGEST_DELAY).mul_f64(1.5 - jitter() / 2.0),
+            Patience::Told(delay) => own.max(delay.min(LONGEST_DELAY)),
+            _ => own,
+        }
     }
 
     fn reset(&mut self) {
@@ -215,7 +257,7 @@ impl Backoff {
 }
 
 /// Between a half and one. The standard library's hash keys are the only randomness this needs.
-fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     let random = RandomState::new().build_hasher().finish();
     0.5 + (random >> 11) as f64 / (1u64 << 53) as f64 / 2.0
 }
@@ -230,7 +272,7 @@ mod tests {
         Watch(Ended),
     }
 
-    struct Scripted(VecDeque<Script>, Vec<String>);
+    struct Scripted(VecDeque<Script>, Vec<String>, Sign);
 
     impl Source for Scripted {
         type Position = u32;
@@ -247,10 +289,10 @@ mod tests {
             }
         }
 
-        fn watch(&mut self, position: &mut u32, heard: &mut dyn FnMut()) -> Ended {
+        fn watch(&mut self, position: &mut u32, signs: &mut dyn FnMut(Sign)) -> Ended {
             self.1.push(format!("watch {position}"));
             *position += 1;
-            heard();
+            signs(self.2);
             match self.0.pop_front() {
                 Some(Script::Watch(ended)) => ended,
                 _ => panic!("a watch was not expected"),
@@ -263,7 +305,7 @@ mod tests {
     }
 
     fn follow(script: impl IntoIterator<Item = Script>) -> Follow<Scripted> {
-        Follow::new(Scripted(script.into_iter().collect(), Vec::new()), Arc::new(Inventory::new()))
+        Follow::new(Scripted(script.into_iter().collect(), Vec::new(), Sign::Message), Arc::new(Inventory::new()))
     }
 
     #[test]
@@ -310,6 +352,36 @@ mod tests {
         follow.step();
         // The scripted watch hears something each time before it fails.
         assert!((0..9).all(|_| follow.step() <= FIRST_DELAY));
+    }
+
+    /// A watch that is accepted and ends in an error, over and over, must not become a busy loop.
+    #[test]
+    fn an_accepted_watch_is_up_but_does_not_shorten_the_delays() {
+        let away = || Script::Watch(Ended::Failed(failure(Patience::Repair)));
+        let mut follow = follow([Script::List(Ok(1))].into_iter().chain((0..9).map(|_| away())));
+        follow.source.2 = Sign::Accepted;
+        let delays: Vec<_> = (0..10).map(|_| follow.step()).collect();
+        assert!(delays[9] > LONGEST_DELAY / 2, "{delays:?}");
+        assert_eq!(follow.standing.troubles.len(), 1, "one outage, one line");
+    }
+
+    #[test]
+    fn a_delay_that_the_datastore_names_is_kept_within_bounds() {
+        let mut backoff = Backoff::default();
+        let second = Duration::from_secs(1);
+        let first = backoff.next(Patience::Told(second));
+        assert!(first >= second && first <= second.mul_f64(1.25), "{first:?}");
+        assert!((0..9).all(|_| backoff.next(Patience::Told(second)) >= second));
+        assert!(backoff.next(Patience::Told(second)) > LONGEST_DELAY / 2, "asked again and again, it grows");
+        assert!(Backoff::default().next(Patience::Told(Duration::from_secs(86_400))) <= LONGEST_DELAY.mul_f64(1.25));
+    }
+
+    #[test]
+    fn a_missing_right_is_asked_for_often_at_first() {
+        let mut backoff = Backoff::default();
+        let waited: Duration = (0..EAGER).map(|_| backoff.next(Patience::Rights)).inspect(|&d| assert!(d <= LONGEST_DELAY_AWAY)).sum();
+        assert!(waited > Duration::from_secs(100));
+        assert!(backoff.next(Patience::Rights) > LONGEST_DELAY_AWAY);
     }
 
     #[test]

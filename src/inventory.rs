@@ -1,53 +1,21 @@
 //! The cache of what the datastore says: which interface belongs to which workload, and the names of the policies.
 //! A datastore follower writes it, each scrape reads it; it outlives every outage of the datastore.
 
+mod objects;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A workload endpoint of this node, as far as metrics name it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Workload {
-    /// `spec.interfaceName`: the node's end of the veth pair.
-    pub interface: String,
-    /// `metadata.namespace`.
-    pub namespace: String,
-    /// `spec.pod`; empty for workloads that are not Kubernetes pods.
-    pub pod: String,
-    /// The label `app`; empty without one.
-    pub app: String,
-    /// `spec.ipNetworks` as the `ip` label shows them (see [`ip_label`]).
-    pub ip: String,
-    /// `spec.node`.
-    pub node: String,
-    /// `spec.orchestrator`: `k8s`, `cni`, `openstack`, …
-    pub orchestrator: String,
-    /// `spec.serviceAccountName`, else the label `projectcalico.org/serviceaccount`.
-    pub service_account: String,
-}
-
-/// The value of the `ip` label: the networks sorted as text, a `/32` cut, joined by commas.
-pub fn ip_label<'a>(networks: impl IntoIterator<Item = &'a str>) -> String {
-    let mut addresses: Vec<&str> = networks.into_iter().map(|n| n.strip_suffix("/32").unwrap_or(n)).collect();
-    addresses.sort_unstable();
-    addresses.join(",")
-}
-
-/// A policy by the name the datastore stores it under (etcd key, or `metadata.name`): what Felix hashes into chain names.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StoredPolicy {
-    /// The namespace of a NetworkPolicy, `None` for a GlobalNetworkPolicy.
-    pub namespace: Option<String>,
-    /// The stored name, e.g. `default.foo`, `knp.default.foo`.
-    pub name: String,
-}
+pub use objects::{Interface, PolicyKind, StoredPolicy, Workload, ip_label};
 
 #[derive(Default)]
 struct Contents {
     /// Workloads by the datastore's key; ordered, so that of two workloads on one interface always the same one is found.
     workloads: BTreeMap<String, Arc<Workload>>,
-    by_interface: HashMap<String, Arc<Workload>>,
+    by_name: HashMap<String, Arc<Workload>>,
+    by_suffix: HashMap<String, Arc<Workload>>,
     policies: BTreeMap<String, StoredPolicy>,
 }
 
@@ -88,7 +56,9 @@ impl Inventory {
     pub fn replace_workloads(&self, workloads: impl IntoIterator<Item = (String, Workload)>) {
         let workloads: BTreeMap<_, _> = workloads.into_iter().map(|(key, w)| (key, Arc::new(w))).collect();
         let mut contents = self.write();
-        contents.by_interface = workloads.values().map(|w| (w.interface.clone(), Arc::clone(w))).collect();
+        contents.by_name.clear();
+        contents.by_suffix.clear();
+        workloads.values().for_each(|workload| contents.index(workload));
         contents.workloads = workloads;
     }
 
@@ -100,7 +70,7 @@ impl Inventory {
         if let Some(before) = before.filter(|before| before.interface != workload.interface) {
             contents.forget_interface(&before.interface);
         }
-        contents.by_interface.insert(workload.interface.clone(), workload);
+        contents.index(&workload);
     }
 
     /// Removes the workload under `key`, if there is one.
@@ -113,7 +83,9 @@ impl Inventory {
 
     /// The workload on this interface.
     pub fn workload(&self, interface: &str) -> Option<Arc<Workload>> {
-        self.read().by_interface.get(interface).cloned()
+        let contents = self.read();
+        let suffix = || interface.get(interface.len().checked_sub(Interface::SUFFIX)?..);
+        contents.by_name.get(interface).or_else(|| contents.by_suffix.get(suffix()?)).cloned()
     }
 
     /// All workloads with their keys, in the order of the keys.
@@ -258,12 +230,27 @@ impl Inventory {
 }
 
 impl Contents {
+    /// Lets `workload` be found by its interface.
+    fn index(&mut self, workload: &Arc<Workload>) {
+        let (map, key) = self.indexed(&workload.interface);
+        map.insert(key.to_owned(), Arc::clone(workload));
+    }
+
     /// Drops `interface`, or gives it back to another workload that has it too.
-    fn forget_interface(&mut self, interface: &str) {
-        match self.workloads.values().rfind(|w| w.interface == interface) {
-            Some(other) => self.by_interface.insert(interface.to_owned(), Arc::clone(other)),
-            None => self.by_interface.remove(interface),
-        };
+    fn forget_interface(&mut self, interface: &Interface) {
+        if let Some(other) = self.workloads.values().rfind(|w| w.interface == *interface).cloned() {
+            return self.index(&other);
+        }
+        let (map, key) = self.indexed(interface);
+        map.remove(key);
+    }
+
+    /// Where an interface is indexed, and under which key.
+    fn indexed<'a>(&mut self, interface: &'a Interface) -> (&mut HashMap<String, Arc<Workload>>, &'a str) {
+        match interface {
+            Interface::Name(name) => (&mut self.by_name, name),
+            Interface::Suffix(suffix) => (&mut self.by_suffix, suffix),
+        }
     }
 }
 
@@ -272,14 +259,25 @@ mod tests {
     use super::*;
 
     fn on(interface: &str, pod: &str) -> Workload {
-        Workload { interface: interface.into(), pod: pod.into(), ..Workload::default() }
+        Workload { interface: Interface::Name(interface.into()), pod: pod.into(), ..Workload::default() }
     }
 
     #[test]
-    fn ip_label_sorts_as_text_and_cuts_only_slash_32() {
-        assert_eq!(ip_label(["10.0.0.9/32", "10.0.0.10/32"]), "10.0.0.10,10.0.0.9");
-        assert_eq!(ip_label(["fd00::1/128", "10.0.0.0/24"]), "10.0.0.0/24,fd00::1/128");
-        assert_eq!(ip_label([]), "");
+    fn a_suffix_is_found_after_any_prefix() {
+        let inventory = Inventory::new();
+        let web = Workload { interface: Interface::Suffix("82111e10a96".into()), pod: "web".into(), ..Workload::default() };
+        inventory.put_workload("a", web);
+        for interface in ["cali82111e10a96", "eni82111e10a96", "82111e10a96"] {
+            assert_eq!(inventory.workload(interface).unwrap().pod, "web", "{interface}");
+        }
+        for other in ["cali82111e10a97", "lo", "", "caliä111e10a96", "caliéééééé"] {
+            assert_eq!(inventory.workload(other), None, "{other}");
+        }
+        inventory.put_workload("b", on("cali82111e10a96", "exact"));
+        assert_eq!(inventory.workload("cali82111e10a96").unwrap().pod, "exact");
+        assert_eq!(inventory.workload("eni82111e10a96").unwrap().pod, "web");
+        inventory.remove_workload("a");
+        assert_eq!(inventory.workload("eni82111e10a96"), None);
     }
 
     #[test]
@@ -331,7 +329,7 @@ mod tests {
     #[test]
     fn one_kind_of_policy_is_replaced_without_the_other() {
         let inventory = Inventory::new();
-        let policy = |name: &str| StoredPolicy { namespace: None, name: name.into() };
+        let policy = |name: &str| StoredPolicy::calico(None, name.into());
         inventory.put_policy("g/old", policy("old"));
         inventory.put_policy("n/kept", policy("kept"));
         inventory.replace_policies_under("g/", [("g/new".to_owned(), policy("new"))]);
@@ -354,7 +352,7 @@ mod tests {
     #[test]
     fn the_policies_version_moves_only_with_the_policies() {
         let inventory = Inventory::new();
-        let policy = StoredPolicy { namespace: None, name: "default.foo".into() };
+        let policy = StoredPolicy::calico(None, "default.foo".into());
         inventory.put_policy("p", policy.clone());
         let version = inventory.policies_version();
         inventory.put_policy("p", policy);

@@ -7,7 +7,8 @@
 //!  (iptables) (ruleset)   (felix)      (ledger)  (attribution) (metrics, server)
 //!                                                    ▲
 //!  datastore ──► Inventory (RwLock) ─────────────────┘
-//!  (etcd)        (inventory)
+//!  (etcd,        (inventory)
+//!   kubernetes)
 //! ```
 //!
 //! What the datastore does not know, [`podlogs`] names from the node's own files.
@@ -37,3 +38,4 @@ pub mod ruleset;
 pub mod scraper;
 pub mod server;
 pub mod singleflight;
+mod tls;

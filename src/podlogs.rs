@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-use crate::inventory::{Workload, ip_label};
+use crate::inventory::{Interface, Workload, ip_label};
 
 /// How many folders are looked at. The kubelet runs 110 pods unless told otherwise, and removes folders of those that are gone.
 const MOST_FOLDERS: usize = 20_000;
@@ -87,7 +87,7 @@ impl PodLogs {
         let workload = |(interface, pod): (&str, Pod)| {
             let networks = addresses.remove(interface).unwrap_or_default();
             let workload = Workload {
-                interface: interface.to_owned(),
+                interface: Interface::Name(interface.to_owned()),
                 namespace: pod.namespace,
                 pod: pod.name,
                 ip: ip_label(networks.iter().map(String::as_str)),
@@ -233,7 +233,7 @@ mod tests {
         node.route("cali751425ce827", &format!("{:08X}", u32::from_ne_bytes([10, 65, 0, 11])));
         let found = node.pod_logs().workloads(&["cali751425ce827", "eth0", "cali00000000000"]).unwrap();
         let expected = Workload {
-            interface: "cali751425ce827".into(),
+            interface: Interface::Name("cali751425ce827".into()),
             namespace: "shop".into(),
             pod: "web-1".into(),
             ip: "10.65.0.11".into(),

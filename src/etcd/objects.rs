@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::messages::Span;
 use super::sweep::Group;
-use crate::inventory::{StoredPolicy, Workload, ip_label};
+use crate::inventory::{Interface, StoredPolicy, Workload, ip_label};
 
 /// Under it, `<namespace>/<node>-<orchestrator>-<workload>-<endpoint>`.
 pub const WORKLOAD_ENDPOINTS: &str = "/calico/resources/v3/projectcalico.org/workloadendpoints/";
@@ -102,7 +102,7 @@ pub fn workload(key: &str, value: &[u8], node: &str) -> serde_json::Result<Optio
     }
     let labels = metadata.labels.unwrap_or_default();
     Ok(Some(Workload {
-        interface,
+        interface: Interface::Name(interface),
         namespace: metadata.namespace.map(Cow::into_owned).unwrap_or_else(|| namespace_of(key)),
         pod: text(spec.pod),
         app: text(labels.app),
@@ -128,7 +128,7 @@ pub fn policy(key: &str) -> Option<StoredPolicy> {
         }
     };
     let plain = !name.is_empty() && !name.contains('/');
-    plain.then(|| StoredPolicy { namespace, name: name.to_owned() })
+    plain.then(|| StoredPolicy::calico(namespace, name.to_owned()))
 }
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
             "ipNetworks":["192.168.20.129/32","fd00::1/128"],"interfaceName":"cali1a2b3c4d5e6","ports":[{"protocol":6}]}}"#;
         let workload = workload(&key("test/node--1-k8s-web--7c9d--abcde-eth0"), value, "node-1").unwrap().unwrap();
         let expected = Workload {
-            interface: "cali1a2b3c4d5e6".into(),
+            interface: Interface::Name("cali1a2b3c4d5e6".into()),
             namespace: "test".into(),
             pod: "web-7c9d-abcde".into(),
             app: "web".into(),
@@ -204,8 +204,7 @@ mod tests {
     #[test]
     fn policies_are_named_by_their_keys() {
         let policy = |kind: &str, rest: &str| policy(&format!("{kind}{rest}"));
-        let stored =
-            |namespace: Option<&str>, name: &str| Some(StoredPolicy { namespace: namespace.map(str::to_owned), name: name.to_owned() });
+        let stored = |namespace: Option<&str>, name: &str| Some(StoredPolicy::calico(namespace.map(str::to_owned), name.to_owned()));
         assert_eq!(policy(GLOBAL_NETWORK_POLICIES, "default.deny-all"), stored(None, "default.deny-all"));
         assert_eq!(policy(NETWORK_POLICIES, "prod/knp.default.web"), stored(Some("prod"), "knp.default.web"));
         assert_eq!(policy(NETWORK_POLICIES, "prod"), None);

@@ -5,27 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use super::error::Error;
 use crate::config::EtcdConfig;
+use crate::tls;
 
 const CA_VARIABLE: &str = "ETCD_CA_CERT_FILE";
 const CERT_VARIABLE: &str = "ETCD_CERT_FILE";
 const KEY_VARIABLE: &str = "ETCD_KEY_FILE";
-
-/// Where distributions keep the certificates they trust, as PEM in one file (the list of Go's crypto/x509).
-const SYSTEM_BUNDLES: [&str; 6] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/tls/cacert.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// Reads the files anew: rotated certificates are taken up by the next connection.
 ///
@@ -50,8 +38,7 @@ fn read_roots(ca_file: Option<&Path>) -> Result<Vec<Certificate<'static>>, Error
 }
 
 fn system_bundle() -> Result<PathBuf, Error> {
-    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
-    named.or_else(|| SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|path| path.exists())).ok_or_else(|| {
+    tls::system_bundle().ok_or_else(|| {
         let why = "not set, and this system has no certificate bundle: name the file with etcd's CA certificate";
         Error::file(Path::new("no file"), CA_VARIABLE, why)
     })
@@ -59,16 +46,7 @@ fn system_bundle() -> Result<PathBuf, Error> {
 
 fn certificates(path: &Path, variable: &'static str) -> Result<Vec<Certificate<'static>>, Error> {
     let pem = fs::read(path).map_err(|error| Error::file(path, variable, error))?;
-    let certificates: Vec<_> = parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    match certificates.is_empty() {
-        true => Err(Error::file(path, variable, "no certificate in PEM form in this file")),
-        false => Ok(certificates),
-    }
+    tls::certificates(&pem).ok_or_else(|| Error::file(path, variable, "no certificate in PEM form in this file"))
 }
 
 fn read_client(cert: &Path, key: &Path, provider: &Arc<CryptoProvider>) -> Result<ClientCert, Error> {
@@ -76,18 +54,9 @@ fn read_client(cert: &Path, key: &Path, provider: &Arc<CryptoProvider>) -> Resul
     let pem = fs::read(key).map_err(|error| Error::file(key, KEY_VARIABLE, error))?;
     let private =
         PrivateKey::from_pem(&pem).map_err(|_| Error::file(key, KEY_VARIABLE, "no unencrypted private key in PEM form in this file"))?;
-    let pair = check_pair(&chain, &pem, provider);
+    let pair = tls::check_pair(&chain, &pem, provider);
     pair.map_err(|why| Error::file(key, KEY_VARIABLE, format!("does not fit {CERT_VARIABLE} {}: {why}", cert.display())))?;
     Ok(ClientCert::new_with_certs(&chain, private))
-}
-
-/// ureq panics on a certificate and key that rustls refuses, so rustls is asked first.
-fn check_pair(chain: &[Certificate<'_>], key: &[u8], provider: &Arc<CryptoProvider>) -> Result<(), String> {
-    let chain = chain.iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| error.to_string())?;
-    let versions = ClientConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions();
-    let builder = versions.map_err(|error| error.to_string())?.with_root_certificates(RootCertStore::empty());
-    builder.with_client_auth_cert(chain, key).map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// What a failed handshake means for the one who configured it.

@@ -1,6 +1,4 @@
-//! The stream of a watch: cuts it into JSON objects, and says what each means for the watch. In come bytes; it touches nothing.
-
-use std::io::{self, Read};
+//! Says what each frame of a watch means for the watch; pure.
 
 use super::error::{Refusal, refusal};
 use super::messages::WatchFrame;
@@ -8,94 +6,6 @@ use super::messages::WatchFrame;
 /// A frame of the usual thousand events of workload endpoints takes 2 MB. More than this is not kept in memory; listing again,
 /// page by page, is cheaper.
 pub const LARGEST_FRAME: usize = 32 << 20;
-/// How much is asked of the connection at once.
-const CHUNK: usize = 64 << 10;
-
-/// The JSON objects of a stream, one after the other. etcd ≥ 3.4 ends each with a newline, etcd ≤ 3.3 with nothing at all, so
-/// only the braces tell where one ends.
-pub struct Frames<R> {
-    stream: R,
-    largest: usize,
-    buffer: Vec<u8>,
-    /// Where the next frame starts in `buffer`.
-    start: usize,
-    /// Up to where `buffer` has been looked at.
-    seen: usize,
-    depth: usize,
-    in_string: bool,
-    escaped: bool,
-}
-
-impl<R: Read> Frames<R> {
-    /// The frames of `stream`, none larger than `largest` bytes.
-    pub fn new(stream: R, largest: usize) -> Self {
-        Frames { stream, largest, buffer: Vec::new(), start: 0, seen: 0, depth: 0, in_string: false, escaped: false }
-    }
-
-    /// The bytes of the next frame; `None` at the end of the stream.
-    ///
-    /// # Errors
-    /// The stream's own, `InvalidData` for what is no object, `FileTooLarge` for an object beyond the limit.
-    pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
-        loop {
-            if let Some(end) = self.end_of_frame()? {
-                let start = std::mem::replace(&mut self.start, end);
-                return Ok(Some(&self.buffer[start..end]));
-            }
-            self.drop_used();
-            if self.buffer.len() > self.largest {
-                return Err(io::ErrorKind::FileTooLarge.into());
-            }
-            if !self.read_more()? {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// Looks at what has not been looked at yet; returns the end of the frame if it is there.
-    fn end_of_frame(&mut self) -> io::Result<Option<usize>> {
-        while let Some(&byte) = self.buffer.get(self.seen) {
-            self.seen += 1;
-            if self.in_string {
-                self.in_string = self.escaped || byte != b'"';
-                self.escaped = !self.escaped && byte == b'\\';
-                continue;
-            }
-            match byte {
-                b'{' | b'[' => self.depth += 1,
-                b'}' | b']' if self.depth == 1 => {
-                    self.depth = 0;
-                    return Ok(Some(self.seen));
-                }
-                b'}' | b']' if self.depth > 1 => self.depth -= 1,
-                b'"' if self.depth > 0 => self.in_string = true,
-                _ if self.depth > 0 => {}
-                byte if byte.is_ascii_whitespace() => self.start = self.seen,
-                _ => return Err(io::ErrorKind::InvalidData.into()),
-            }
-        }
-        Ok(None)
-    }
-
-    fn drop_used(&mut self) {
-        self.buffer.drain(..self.start);
-        self.seen -= self.start;
-        self.start = 0;
-        // One large frame must not be paid for in memory for ever.
-        if self.buffer.is_empty() && self.buffer.capacity() > 4 * CHUNK {
-            self.buffer = Vec::new();
-        }
-    }
-
-    fn read_more(&mut self) -> io::Result<bool> {
-        let length = self.buffer.len();
-        self.buffer.resize(length + CHUNK, 0);
-        let result = self.stream.read(&mut self.buffer[length..]);
-        self.buffer.truncate(length + *result.as_ref().unwrap_or(&0));
-        Ok(result? > 0)
-    }
-}
-
 /// Where a watch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
@@ -164,74 +74,6 @@ fn ended(reason: &str, code: u32) -> Meaning {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Gives its bytes in pieces of one size.
-    struct Pieces<'a>(&'a [u8], usize);
-
-    impl Read for Pieces<'_> {
-        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-            let n = self.1.min(self.0.len()).min(buf.len());
-            buf[..n].copy_from_slice(&self.0[..n]);
-            self.0 = &self.0[n..];
-            Ok(n)
-        }
-    }
-
-    fn frames(stream: &str, piece: usize) -> Vec<String> {
-        let mut frames = Frames::new(Pieces(stream.as_bytes(), piece), 1 << 20);
-        let mut all = Vec::new();
-        while let Some(frame) = frames.next().unwrap() {
-            all.push(String::from_utf8(frame.to_vec()).unwrap());
-        }
-        all
-    }
-
-    #[test]
-    fn frames_need_no_delimiter_and_come_in_any_pieces() {
-        let expected = [r#"{"a":[{"b":"}{"}]}"#, r#"{"c":"\\"}"#, r#"{"d":"\"}"}"#];
-        for delimiter in ["", "\n", "\r\n\n", " "] {
-            let stream = expected.map(|frame| format!("{frame}{delimiter}")).concat();
-            for piece in [1, 2, 3, 7, 1000] {
-                assert_eq!(frames(&stream, piece), expected, "delimiter {delimiter:?}, pieces of {piece}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_frame_is_not_waited_for_longer_than_its_last_brace() {
-        struct Impatient<'a>(Option<&'a [u8]>);
-        impl Read for Impatient<'_> {
-            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-                self.0.take().expect("asked for more than one frame").read(buf)
-            }
-        }
-        let mut frames = Frames::new(Impatient(Some(b"{}")), 100);
-        assert_eq!(frames.next().unwrap(), Some(&b"{}"[..]));
-    }
-
-    #[test]
-    fn an_end_within_a_frame_is_an_end_and_junk_is_an_error() {
-        assert_eq!(frames(r#"{"a":1}{"b":"#, 4), [r#"{"a":1}"#]);
-        let mut junk = Frames::new(&b"<html>"[..], 100);
-        assert_eq!(junk.next().unwrap_err().kind(), io::ErrorKind::InvalidData);
-        let mut junk = Frames::new(&b"}"[..], 100);
-        assert_eq!(junk.next().unwrap_err().kind(), io::ErrorKind::InvalidData);
-    }
-
-    #[test]
-    fn a_frame_without_end_stops_at_the_limit() {
-        let mut frames = Frames::new(io::repeat(b'{'), 1 << 20);
-        assert_eq!(frames.next().unwrap_err().kind(), io::ErrorKind::FileTooLarge);
-        assert!(frames.buffer.capacity() <= 4 << 20);
-    }
-
-    #[test]
-    fn memory_of_a_large_frame_is_given_back() {
-        let stream = format!("{{\"a\":\"{}\"}}{{}}", "x".repeat(1 << 20));
-        let mut frames = Frames::new(Pieces(stream.as_bytes(), CHUNK), 2 << 20);
-        while frames.next().unwrap().is_some() {}
-        assert!(frames.buffer.capacity() <= 4 * CHUNK);
-    }
 
     fn said(frame: &str) -> (Meaning, i64) {
         let mut position = Position { cluster: 7, revision: 100 };

@@ -1,6 +1,7 @@
 //! What a policy chain is called → which policy it is. Pure. The comment on the chain's first rule tells (Calico ≥ 3.22);
 //! before that, only hashing the datastore's names does.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 
-use crate::inventory::StoredPolicy;
+use crate::inventory::{PolicyKind, StoredPolicy};
 
 /// Longest chain name of iptables (Felix: `MaxChainNameLength`).
 const MAX_CHAIN_NAME: usize = 28;
@@ -71,8 +72,13 @@ impl PolicyName {
         Some(PolicyName { kind: kind.into(), namespace, name: name.into() })
     }
 
-    fn from_store(policy: &StoredPolicy) -> Self {
-        PolicyName { kind: "Policy".into(), namespace: policy.namespace.as_deref().map(Into::into), name: policy.name.as_str().into() }
+    /// As the comments of the era's chains name it.
+    fn from_store(policy: &StoredPolicy, era: Era) -> Self {
+        let (kind, name) = match era {
+            Era::Name | Era::TierAndName => ("Policy", legacy_name(policy)),
+            Era::KindAndName => (kind_and_short(policy.kind).0, policy.name.as_str().into()),
+        };
+        PolicyName { kind: kind.into(), namespace: policy.namespace.as_deref().map(Into::into), name: name.into() }
     }
 
     /// The `policy` label: the name that the Go exporter gave (`PolicyKey.Name` of Calico ≤ 3.31), made up again for ≥ 3.32,
@@ -118,18 +124,49 @@ enum Era {
 impl Era {
     const ALL: [Era; 3] = [Era::Name, Era::TierAndName, Era::KindAndName];
 
-    /// What is hashed.
-    fn id(self, policy: &StoredPolicy) -> String {
-        let name = match &policy.namespace {
-            Some(namespace) => format!("{namespace}/{}", policy.name),
-            None => policy.name.clone(),
+    /// What is hashed; `None` if no release of the era knew policies of this kind.
+    fn id(self, policy: &StoredPolicy) -> Option<String> {
+        use PolicyKind::{AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy};
+        let admin = matches!(policy.kind, AdminNetworkPolicy | BaselineAdminNetworkPolicy);
+        let cluster = policy.kind == ClusterNetworkPolicy;
+        let in_namespace = |name: &str| match &policy.namespace {
+            Some(namespace) => format!("{namespace}/{name}"),
+            None => name.to_owned(),
         };
-        match (self, &policy.namespace) {
-            (Era::Name, _) => name,
-            (Era::TierAndName, _) => format!("{}/{name}", tier_from_name(&policy.name)),
-            (Era::KindAndName, Some(_)) => format!("np/{name}"),
-            (Era::KindAndName, None) => format!("gnp/{name}"),
+        match self {
+            Era::Name => (!admin && !cluster).then(|| in_namespace(&legacy_name(policy))),
+            Era::TierAndName => {
+                let name = legacy_name(policy);
+                (!cluster).then(|| format!("{}/{}", tier_from_name(&name), in_namespace(&name)))
+            }
+            Era::KindAndName => (!admin).then(|| format!("{}/{}", kind_and_short(policy.kind).1, in_namespace(&policy.name))),
         }
+    }
+}
+
+/// The name that Calico ≤ 3.31 gives a policy: Kubernetes' own get a prefix that no policy of Calico's can have.
+/// Upstream: `libcalico-go/lib/names/policy.go`.
+fn legacy_name(policy: &StoredPolicy) -> Cow<'_, str> {
+    let prefix = match policy.kind {
+        PolicyKind::NetworkPolicy | PolicyKind::GlobalNetworkPolicy => return policy.name.as_str().into(),
+        PolicyKind::KubernetesNetworkPolicy => "knp.default.",
+        PolicyKind::AdminNetworkPolicy => "kanp.adminnetworkpolicy.",
+        PolicyKind::BaselineAdminNetworkPolicy => "kbanp.baselineadminnetworkpolicy.",
+        PolicyKind::ClusterNetworkPolicy => "kcnp.",
+    };
+    format!("{prefix}{}", policy.name).into()
+}
+
+/// How Calico ≥ 3.32 names a kind in comments, and in what it hashes (`felix/types/policy_id.go`).
+fn kind_and_short(kind: PolicyKind) -> (&'static str, &'static str) {
+    match kind {
+        PolicyKind::NetworkPolicy => ("NetworkPolicy", "np"),
+        PolicyKind::GlobalNetworkPolicy => ("GlobalNetworkPolicy", "gnp"),
+        PolicyKind::KubernetesNetworkPolicy => ("KubernetesNetworkPolicy", "knp"),
+        PolicyKind::ClusterNetworkPolicy => ("KubernetesClusterNetworkPolicy", "kcnp"),
+        // Not known to these releases; kinds without a short form are written out.
+        PolicyKind::AdminNetworkPolicy => ("AdminNetworkPolicy", "AdminNetworkPolicy"),
+        PolicyKind::BaselineAdminNetworkPolicy => ("BaselineAdminNetworkPolicy", "BaselineAdminNetworkPolicy"),
     }
 }
 
@@ -156,8 +193,9 @@ impl ChainNames {
         let mut names = ChainNames::default();
         for policy in policies {
             for era in Era::ALL {
-                let chain = chain_name("cali-pi-", &era.id(policy)).split_off("cali-pi-".len());
-                names.policies.entry(chain).or_default().push((era, PolicyName::from_store(policy)));
+                let Some(id) = era.id(policy) else { continue };
+                let chain = chain_name("cali-pi-", &id).split_off("cali-pi-".len());
+                names.policies.entry(chain).or_default().push((era, PolicyName::from_store(policy, era)));
             }
         }
         names
@@ -186,8 +224,8 @@ mod tests {
 
     fn stored(name: &str) -> StoredPolicy {
         match name.split_once('/') {
-            Some((namespace, name)) => StoredPolicy { namespace: Some(namespace.into()), name: name.into() },
-            None => StoredPolicy { namespace: None, name: name.into() },
+            Some((namespace, name)) => StoredPolicy::calico(Some(namespace.into()), name.into()),
+            None => StoredPolicy::calico(None, name.into()),
         }
     }
 
@@ -215,10 +253,44 @@ mod tests {
             ("default/knp.default.allow-web", Era::TierAndName, "_Vm_1cJRadOrYgBn0juc"),
             ("default/knp.default.allow-web", Era::KindAndName, "_Vwyll1T_8l3haZwDKEy"),
             ("default/default.foo", Era::KindAndName, "_kqoeN6Z7AHVWsiBmNgW"),
-            ("kanp.adminnetworkpolicy.foo", Era::TierAndName, "_wKHgR68sWmHadUmyakG"),
+            ("default.foo", Era::Name, "default.foo"),
+            ("default.foo", Era::TierAndName, "default/default.foo"),
+            ("sec.block", Era::KindAndName, "gnp/sec.block"),
+            ("default/sec.block", Era::TierAndName, "_Yns9rBWYiHPt4ct_Lks"),
             ("openstack/ossg.default.SGID-default", Era::TierAndName, "_P9QWgV3Kq3APHUg1jSk"),
         ] {
-            assert_eq!(chain_name("cali-pi-", &era.id(&stored(policy))), format!("cali-pi-{chain}"), "{policy}");
+            assert_eq!(chain_name("cali-pi-", &era.id(&stored(policy)).unwrap()), format!("cali-pi-{chain}"), "{policy}");
+        }
+    }
+
+    /// In the Kubernetes datastore, Kubernetes' own policies have their own names.
+    #[test]
+    fn policies_of_kubernetes_get_the_names_that_each_era_gave_them() {
+        use PolicyKind::{AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy, KubernetesNetworkPolicy};
+        let chain = |kind, namespace: Option<&str>, name: &str, era: Era| {
+            let policy = StoredPolicy { kind, namespace: namespace.map(str::to_owned), name: name.to_owned() };
+            Some(chain_name("cali-pi-", &era.id(&policy)?))
+        };
+        let knp = |era| chain(KubernetesNetworkPolicy, Some("default"), "allow-web", era).unwrap();
+        assert_eq!(Era::ALL.map(knp), ["cali-pi-_QMREAWxglfqoREwyt41", "cali-pi-_Vm_1cJRadOrYgBn0juc", "cali-pi-_l7X9Omtz7dibbh9L3Lp"]);
+        let foo = |kind| Era::ALL.map(|era| chain(kind, None, "foo", era));
+        assert_eq!(foo(AdminNetworkPolicy), [None, Some("cali-pi-_wKHgR68sWmHadUmyakG".into()), None]);
+        assert_eq!(foo(ClusterNetworkPolicy), [None, None, Some("cali-pi-kcnp/foo".into())]);
+        let baseline = StoredPolicy { kind: BaselineAdminNetworkPolicy, namespace: None, name: "default".into() };
+        let id = "baselineadminnetworkpolicy/kbanp.baselineadminnetworkpolicy.default";
+        assert_eq!(Era::ALL.map(|era| era.id(&baseline)), [None, Some(id.into()), None]);
+    }
+
+    #[test]
+    fn a_hashed_name_is_labelled_alike_in_every_era() {
+        let stored = |kind, name: &str| StoredPolicy { kind, namespace: Some("shop".into()), name: name.into() };
+        let policies = [stored(PolicyKind::KubernetesNetworkPolicy, "web"), stored(PolicyKind::NetworkPolicy, "default.db")];
+        let names = ChainNames::new(&policies);
+        for era in Era::ALL {
+            let chains = policies.each_ref().map(|policy| chain_name("cali-po-", &era.id(policy).unwrap()));
+            let labels: Vec<_> =
+                names.resolve(&chains.each_ref().map(String::as_str)).into_iter().map(|n| n.unwrap().label("default")).collect();
+            assert_eq!(labels, ["shop/knp.default.web", "shop/default.db"], "{era:?}");
         }
     }
 

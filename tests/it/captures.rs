@@ -101,7 +101,7 @@ fn rulesets(capture: &str, at: &str, backend: Backend, families: &[Family]) -> V
 pub fn stored_policies(capture: &str) -> Vec<StoredPolicy> {
     let truth: Value = serde_json::from_str(&fixture::text(&format!("captures/{capture}/t1/ground-truth.json.gz"))).unwrap();
     let name = |policy: &Value| PolicyName::from_comment(&format!("{} ingress", policy["ruleset"].as_str().unwrap())).unwrap();
-    let stored = |name: PolicyName| StoredPolicy { namespace: name.namespace.map(|n| n.to_string()), name: name.name.to_string() };
+    let stored = |name: PolicyName| StoredPolicy::calico(name.namespace.map(|n| n.to_string()), name.name.to_string());
     truth["policies"].as_object().unwrap().values().map(|policy| stored(name(policy))).collect()
 }
 

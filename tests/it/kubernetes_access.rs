@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use calico_accountant::config::{self, Command, Datastore, KubernetesConfig, World};
-use calico_accountant::kubernetes::{Access, Error};
+use calico_accountant::kubernetes::credentials::{Access, Error};
 use serde_json::{Value, json};
 
 use crate::support::certificates::Certificates;

@@ -11,6 +11,7 @@ mod exposition;
 mod failures;
 mod http;
 mod kernel;
+mod kubernetes;
 mod kubernetes_access;
 mod live;
 mod names;

@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod etcd;
 pub mod fakes;
 pub mod fixture;
+pub mod kube;
 pub mod netns;
 pub mod proxy;
 pub mod scrape;

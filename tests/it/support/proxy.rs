@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -18,6 +18,7 @@ struct State {
     target: u16,
     cut: AtomicBool,
     received: AtomicU64,
+    open: AtomicUsize,
     connections: Mutex<Vec<Connection>>,
 }
 
@@ -32,7 +33,13 @@ impl Proxy {
     pub fn to(target: u16) -> Self {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        let state = State { target, cut: AtomicBool::new(false), received: AtomicU64::new(0), connections: Mutex::default() };
+        let state = State {
+            target,
+            cut: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+            connections: Mutex::default(),
+        };
         let state = Arc::new(state);
         let accepting = Arc::clone(&state);
         thread::spawn(move || {
@@ -51,6 +58,11 @@ impl Proxy {
     /// Bytes from the server to clients so far.
     pub fn received(&self) -> u64 {
         self.state.received.load(Ordering::Relaxed)
+    }
+
+    /// How many connections are open.
+    pub fn open(&self) -> usize {
+        self.state.open.load(Ordering::SeqCst)
     }
 
     /// Closes all connections and refuses new ones.
@@ -93,6 +105,7 @@ impl State {
 
     fn pass(self: &Arc<Self>, mut from: TcpStream, mut to: TcpStream, frozen: Arc<AtomicBool>, count: bool) {
         let state = Arc::clone(self);
+        state.open.fetch_add(usize::from(count), Ordering::SeqCst);
         thread::spawn(move || {
             let mut buffer = vec![0; 64 << 10];
             while let Ok(n @ 1..) = from.read(&mut buffer) {
@@ -106,6 +119,7 @@ impl State {
                     break;
                 }
             }
+            state.open.fetch_sub(usize::from(count), Ordering::SeqCst);
             if !frozen.load(Ordering::SeqCst) {
                 let _ = to.shutdown(Shutdown::Both);
             }

@@ -1,0 +1,98 @@
+//! What the inventory holds: workloads and the names of policies, alike for every datastore.
+
+/// The node's end of a workload's veth pair, as far as the datastore knows its name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Interface {
+    /// The whole name: etcd stores it.
+    Name(String),
+    /// Its last [`Interface::SUFFIX`] characters: in the Kubernetes datastore, a hash of namespace and pod. What stands before
+    /// them (`cali`, `eni`, …) is a setting of each node's.
+    Suffix(String),
+}
+
+impl Interface {
+    /// How many characters of a name are the hash (`VethNameForWorkload` in `libcalico-go/lib/backend/k8s/conversion`).
+    pub const SUFFIX: usize = 11;
+}
+
+impl Default for Interface {
+    fn default() -> Self {
+        Interface::Name(String::new())
+    }
+}
+
+/// A workload endpoint of this node, as far as metrics name it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Workload {
+    /// The node's end of the veth pair.
+    pub interface: Interface,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `spec.pod`; empty for workloads that are not Kubernetes pods.
+    pub pod: String,
+    /// The label `app`; empty without one.
+    pub app: String,
+    /// `spec.ipNetworks` as the `ip` label shows them (see [`ip_label`]).
+    pub ip: String,
+    /// `spec.node`.
+    pub node: String,
+    /// `spec.orchestrator`: `k8s`, `cni`, `openstack`, …
+    pub orchestrator: String,
+    /// `spec.serviceAccountName`, else the label `projectcalico.org/serviceaccount`.
+    pub service_account: String,
+}
+
+/// The value of the `ip` label: the networks sorted as text, a `/32` cut, joined by commas.
+pub fn ip_label<'a>(networks: impl IntoIterator<Item = &'a str>) -> String {
+    let mut addresses: Vec<&str> = networks.into_iter().map(|n| n.strip_suffix("/32").unwrap_or(n)).collect();
+    addresses.sort_unstable();
+    addresses.join(",")
+}
+
+/// The kinds of policy that Felix makes chains of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyKind {
+    /// Calico's own, and in etcd the copies of Kubernetes' (`knp.default.…`).
+    NetworkPolicy,
+    /// Calico's own.
+    GlobalNetworkPolicy,
+    /// Kubernetes' own, as the Kubernetes datastore has it.
+    KubernetesNetworkPolicy,
+    /// Kubernetes' own; Calico 3.29 to 3.31.
+    AdminNetworkPolicy,
+    /// Kubernetes' own; Calico 3.30 and 3.31.
+    BaselineAdminNetworkPolicy,
+    /// Kubernetes' own; Calico ≥ 3.32.
+    ClusterNetworkPolicy,
+}
+
+/// A policy by the name the datastore stores it under (etcd key, or `metadata.name`): what Felix hashes into chain names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoredPolicy {
+    /// What it is.
+    pub kind: PolicyKind,
+    /// The namespace, if its kind has one.
+    pub namespace: Option<String>,
+    /// The stored name, e.g. `default.foo`, `knp.default.foo`.
+    pub name: String,
+}
+
+impl StoredPolicy {
+    /// A policy of Calico's own: with a namespace a NetworkPolicy, without one a GlobalNetworkPolicy.
+    pub fn calico(namespace: Option<String>, name: String) -> Self {
+        let kind = if namespace.is_some() { PolicyKind::NetworkPolicy } else { PolicyKind::GlobalNetworkPolicy };
+        StoredPolicy { kind, namespace, name }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ip_label_sorts_as_text_and_cuts_only_slash_32() {
+        assert_eq!(ip_label(["10.0.0.9/32", "10.0.0.10/32"]), "10.0.0.10,10.0.0.9");
+        assert_eq!(ip_label(["fd00::1/128", "10.0.0.0/24"]), "10.0.0.0/24,fd00::1/128");
+        assert_eq!(ip_label([]), "");
+    }
+}

@@ -1,0 +1,123 @@
+//! Where a watch is, and what each of its lines means for it; pure.
+
+use std::time::{Duration, Instant};
+
+use super::client::Limits;
+use super::messages::{Envelope, Event, Status};
+
+/// Where a watch continues.
+#[derive(Debug)]
+pub(super) struct Position {
+    /// The resource version up to which all is known; `None` where the server has no such API.
+    pub version: Option<String>,
+    /// When the server last said something.
+    heard: Instant,
+    /// Something went wrong since.
+    shaken: bool,
+}
+
+impl Position {
+    /// After a list.
+    pub fn new(version: Option<String>) -> Self {
+        Position { version, heard: Instant::now(), shaken: false }
+    }
+
+    /// The server said something.
+    pub fn hear(&mut self) {
+        self.heard = Instant::now();
+        self.shaken = false;
+    }
+
+    /// A connection broke: the server may have come back with another past.
+    pub fn shake(&mut self) {
+        if !self.shaken {
+            self.shaken = true;
+            self.heard = Instant::now();
+        }
+    }
+
+    /// How long a watch may take: short while it is in doubt whether it will ever say anything.
+    pub fn patience(&self, limits: &Limits) -> Duration {
+        if self.shaken { limits.doubt } else { limits.watch }
+    }
+
+    /// Whether the silence has lasted for so long that only a list helps.
+    pub fn stale(&self, limits: &Limits) -> bool {
+        self.heard.elapsed() >= if self.shaken { limits.doubt } else { limits.silence }
+    }
+}
+
+/// What a line means.
+#[derive(Debug)]
+pub(super) enum Meaning<'a> {
+    /// An object is as it is here.
+    Put(Envelope<'a>),
+    /// An object is gone.
+    Delete(Envelope<'a>),
+    /// Nothing happened, up to here.
+    Bookmark,
+    /// The watch is over.
+    Error(Status),
+    /// Of a kind that is not known yet.
+    Unknown,
+}
+
+/// Says what `event` means, and moves `position` along.
+///
+/// # Errors
+/// When the object is not what an API server sends.
+pub(super) fn meaning<'a>(event: &Event<'a>, position: &mut Position) -> serde_json::Result<Meaning<'a>> {
+    if event.kind == "ERROR" {
+        return serde_json::from_str(event.object.get()).map(Meaning::Error);
+    }
+    let envelope: Envelope<'a> = serde_json::from_str(event.object.get())?;
+    if !envelope.resource_version().is_empty() {
+        position.version = Some(envelope.resource_version().to_owned());
+    }
+    Ok(match &*event.kind {
+        "ADDED" | "MODIFIED" => Meaning::Put(envelope),
+        "DELETED" => Meaning::Delete(envelope),
+        "BOOKMARK" => Meaning::Bookmark,
+        _ => Meaning::Unknown,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(line: &str) -> (String, String) {
+        let mut position = Position::new(Some("100".into()));
+        let meaning = meaning(&serde_json::from_str(line).unwrap(), &mut position).unwrap();
+        let text = match meaning {
+            Meaning::Put(envelope) => format!("put {}", envelope.key()),
+            Meaning::Delete(envelope) => format!("delete {}", envelope.key()),
+            other => format!("{other:?}").split('(').next().unwrap_or_default().to_owned(),
+        };
+        (text, position.version.unwrap_or_default())
+    }
+
+    #[test]
+    fn events_and_bookmarks_move_the_position_and_errors_do_not() {
+        for (line, text, version) in [
+            (r#"{"type":"ADDED","object":{"metadata":{"name":"a","namespace":"n","resourceVersion":"101"}}}"#, "put n/a", "101"),
+            (r#"{"type":"DELETED","object":{"metadata":{"name":"a","resourceVersion":"102"}}}"#, "delete a", "102"),
+            (r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"103"},"spec":{"containers":null}}}"#, "Bookmark", "103"),
+            (r#"{"type":"NEW","object":{"metadata":{}}}"#, "Unknown", "100"),
+            (r#"{"type":"ERROR","object":{"kind":"Status","metadata":{},"reason":"Expired","code":410}}"#, "Error", "100"),
+        ] {
+            assert_eq!(said(line), (text.to_owned(), version.to_owned()));
+        }
+    }
+
+    #[test]
+    fn silence_is_believed_for_less_long_after_an_outage() {
+        let limits = Limits { silence: Duration::from_secs(300), doubt: Duration::ZERO, ..Limits::default() };
+        let mut position = Position::new(Some("1".into()));
+        assert!(!position.stale(&limits));
+        position.shake();
+        assert!(position.stale(&limits) && position.patience(&limits) == limits.doubt);
+        position.hear();
+        assert!(!position.stale(&limits));
+    }
+}

@@ -1,0 +1,103 @@
+//! The follower of the Kubernetes datastore against real API servers, and against a fake where a real one cannot be made to
+//! misbehave.
+
+mod fake;
+mod following;
+mod outages;
+mod policies;
+mod rights;
+mod scale;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use calico_accountant::inventory::{Inventory, Workload};
+use calico_accountant::kubernetes::{Access, CalicoApi, Credentials, Limits, follow_within};
+use serde_json::{Value, json};
+
+use crate::support::kube::Kube;
+use crate::support::within;
+
+const NODE: &str = "node-1";
+/// What is promised: a change shows this soon, once it can.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Credentials that a test can replace, as files can be.
+#[derive(Clone)]
+struct Changing(Arc<Mutex<Result<Credentials, String>>>);
+
+impl Changing {
+    fn new(credentials: Credentials) -> Self {
+        Changing(Arc::new(Mutex::new(Ok(credentials))))
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Credentials)) {
+        change(self.0.lock().unwrap().as_mut().unwrap());
+    }
+}
+
+impl Access for Changing {
+    fn current(&self) -> Result<Credentials, String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+fn credentials(kube: &Kube, url: &str, token: String) -> Credentials {
+    let ca = std::fs::read(kube.certificates.ca()).unwrap();
+    Credentials { server: url.to_owned(), ca: Some(ca), token: Some(token), ..Credentials::default() }
+}
+
+fn start(access: impl Access + 'static) -> Arc<Inventory> {
+    start_within(access, Limits::default())
+}
+
+fn start_within(access: impl Access + 'static, limits: Limits) -> Arc<Inventory> {
+    let inventory = Arc::new(Inventory::new());
+    follow_within(Arc::new(access), NODE.to_owned(), CalicoApi::Discover, Arc::clone(&inventory), limits).unwrap();
+    inventory
+}
+
+#[track_caller]
+fn synced(inventory: &Inventory) {
+    within(Duration::from_secs(10), "the first list", || inventory.synced());
+}
+
+/// A pod as Kubernetes has it before its node has done anything.
+fn pod(name: &str, app: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "labels": {"app": app}},
+        "spec": {"nodeName": NODE, "containers": [{"name": "main", "image": "registry.example/app:1"}]},
+    })
+}
+
+fn workload(inventory: &Inventory, namespace: &str, name: &str) -> Option<Arc<Workload>> {
+    let all = inventory.workloads().into_iter();
+    all.map(|(_, workload)| workload).find(|workload| workload.namespace == namespace && workload.pod == name)
+}
+
+fn app_of(inventory: &Inventory, namespace: &str, name: &str) -> Option<String> {
+    workload(inventory, namespace, name).map(|workload| workload.app.clone())
+}
+
+fn ip_of(inventory: &Inventory, namespace: &str, name: &str) -> Option<String> {
+    workload(inventory, namespace, name).map(|workload| workload.ip.clone())
+}
+
+/// The datastore is away, which shows, and what is known of it is served.
+#[track_caller]
+fn down_but_served(inventory: &Inventory, namespace: &str, name: &str) {
+    within(Duration::from_secs(5), "the outage is noticed", || !inventory.up());
+    assert!(workload(inventory, namespace, name).is_some(), "the cache is served");
+}
+
+/// Waits for trouble whose text has all of `words`, in one line.
+#[track_caller]
+fn troubled(inventory: &Inventory, words: &[&str]) {
+    let began = Instant::now();
+    let fits = |trouble: &String| !trouble.contains('\n') && words.iter().all(|word| trouble.contains(word));
+    while !inventory.troubles().iter().any(fits) {
+        assert!(began.elapsed() < Duration::from_secs(15), "no trouble with {words:?} but {:?}", inventory.troubles());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!inventory.up());
+}

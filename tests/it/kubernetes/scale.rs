@@ -1,0 +1,120 @@
+//! A large cluster: what the start costs in bytes and memory.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use calico_accountant::inventory::Inventory;
+use calico_accountant::kubernetes::{CalicoApi, Credentials, Fixed, follow};
+use serde_json::{Value, json};
+
+use super::NODE;
+use crate::support::etcd::Etcd;
+use crate::support::fixture;
+use crate::support::kube::Kube;
+use crate::support::proxy::Proxy;
+use crate::support::within;
+
+const PODS: usize = 5_000;
+/// How many of them are on this node.
+const OWN: usize = 110;
+
+/// A pod as large as they are in clusters: three containers, probes, variables, and who manages each field.
+fn pod(n: usize) -> Value {
+    let mut pod: Value = serde_json::from_str(&fixture::text("kubernetes/pod.json")).unwrap();
+    let node = if n.is_multiple_of(PODS / OWN) && n / (PODS / OWN) < OWN { NODE.to_owned() } else { format!("node-{}", 2 + n % 500) };
+    // Nothing that a compressor could guess.
+    let random = |salt: usize| format!("{:016x}", (n * 31 + salt + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let meta = &mut pod["metadata"];
+    meta["name"] = json!(format!("deployment-{}-7c9d5b6f48-{n:05}", n % 700));
+    meta["namespace"] = json!(format!("namespace-{}", n % 40));
+    meta["uid"] = json!(format!("{}-{}", random(0), random(1)));
+    meta["annotations"]["cni.projectcalico.org/containerID"] = json!(format!("{}{}{}{}", random(2), random(3), random(4), random(5)));
+    let ip = format!("10.{}.{}.{}", 64 + n % 64, n / 250 % 250, n % 250);
+    pod["status"]["podIP"] = json!(ip);
+    pod["status"]["podIPs"] = json!([{"ip": ip}]);
+    pod["spec"]["nodeName"] = json!(node);
+    let container = pod["spec"]["containers"][0].clone();
+    let fields = pod["metadata"]["managedFields"][0].clone();
+    for (index, name) in ["proxy", "metrics"].into_iter().enumerate() {
+        let mut another = container.clone();
+        another["name"] = json!(name);
+        let value = |i| json!({"name": format!("VARIABLE_{i}"), "value": random(10 + 20 * index + i)});
+        another["env"] = (0..12).map(value).collect();
+        let get = json!({"path": "/healthz", "port": 8080, "scheme": "HTTP"});
+        another["livenessProbe"] = json!({"httpGet": get, "periodSeconds": 10, "timeoutSeconds": 1, "failureThreshold": 3});
+        pod["spec"]["containers"].as_array_mut().unwrap().push(another);
+        pod["metadata"]["managedFields"].as_array_mut().unwrap().push(fields.clone());
+    }
+    let status = |name: &str| {
+        json!({"name": name, "containerID": format!("containerd://{}{}{}", random(60), random(61), name), "ready": true,
+        "image": "registry.example/app:1", "imageID": format!("registry.example/app@sha256:{}{}", random(62), random(63)), "restartCount": 0})
+    };
+    pod["status"]["containerStatuses"] = ["main", "proxy", "metrics"].map(status).to_vec().into();
+    pod
+}
+
+/// Writes the pods where the API server will find them.
+fn fill(etcd: &Etcd) {
+    let agent = ureq::Agent::new_with_defaults();
+    let puts: Vec<_> = (0..PODS)
+        .map(pod)
+        .map(|pod| {
+            let text = |field: &str| pod["metadata"][field].as_str().unwrap().to_owned();
+            let key = format!("/registry/pods/{}/{}", text("namespace"), text("name"));
+            let [key, value] = [key, pod.to_string()].map(|text| BASE64_STANDARD.encode(text));
+            format!(r#"{{"request_put":{{"key":"{key}","value":"{value}"}}}}"#)
+        })
+        .collect();
+    for batch in puts.chunks(64) {
+        agent.post(format!("{}/v3/kv/txn", etcd.url())).send(format!(r#"{{"success":[{}]}}"#, batch.join(","))).unwrap();
+    }
+}
+
+/// Started by the test below in a process of its own, to measure its memory; without it, there is nothing to do.
+#[test]
+fn child_follows() {
+    let Some(server) = std::env::var_os("FOLLOW_SERVER") else { return };
+    let variable = |name| std::env::var(name).unwrap();
+    let credentials = Credentials {
+        server: server.into_string().unwrap(),
+        ca: Some(std::fs::read(variable("FOLLOW_CA")).unwrap()),
+        token: Some(variable("FOLLOW_TOKEN")),
+        ..Credentials::default()
+    };
+    let inventory = Arc::new(Inventory::new());
+    let began = Instant::now();
+    follow(Arc::new(Fixed(credentials)), NODE.into(), CalicoApi::Discover, Arc::clone(&inventory)).unwrap();
+    within(Duration::from_secs(60), "the first list", || inventory.synced());
+    println!("milliseconds: {}", began.elapsed().as_millis());
+    assert_eq!(inventory.workload_count(), OWN);
+    std::thread::sleep(Duration::from_secs(1));
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    status.lines().filter(|line| line.starts_with("VmHWM:") || line.starts_with("Rss")).for_each(|line| println!("{line}"));
+}
+
+#[test]
+fn the_start_is_frugal() {
+    let Some(etcd) = Etcd::with(&["--quota-backend-bytes=4294967296"]) else { return };
+    fill(&etcd);
+    let Some(kube) = Kube::on(etcd) else { return };
+    let token = kube.account(&["/pods"]);
+    let proxy = Proxy::to(kube.port);
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "kubernetes::scale::child_follows", "--nocapture"]);
+    command.env("FOLLOW_SERVER", format!("https://127.0.0.1:{}", proxy.port)).env("FOLLOW_TOKEN", token);
+    // Proxies of the environment are no way to the API server: with this one, nothing would work.
+    command.env("FOLLOW_CA", kube.certificates.ca()).env("HTTPS_PROXY", "http://127.0.0.1:1").env("ALL_PROXY", "http://127.0.0.1:1");
+    let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let figure = |name: &str| -> u64 {
+        let rest = text.split(name).nth(1).unwrap_or_else(|| panic!("no {name} in {text}"));
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let (bytes, took, peak) = (proxy.received(), figure("milliseconds:"), figure("VmHWM:"));
+    // The test program, with all tests and what debuggers want, is larger in memory than the exporter: only its data counts.
+    let data = peak - figure("RssFile:");
+    println!("{OWN} of {PODS} pods: {bytes} bytes, {took} ms, {peak} kB resident at most, {data} kB of them not the program's file");
+    assert!(bytes <= 150_000, "{bytes} bytes");
+    assert!(data <= 4_000, "{data} kB");
+}

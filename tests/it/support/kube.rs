@@ -1,0 +1,236 @@
+//! A real Kubernetes API server on a real etcd; no kubelet, no scheduler, no controllers. Killed when dropped.
+//!
+//! `scripts/kube-apiserver` builds it, once: it is kept outside of `target/`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use ureq::Agent;
+use ureq::tls::TlsConfig;
+
+use super::certificates::Certificates;
+use super::etcd::{Etcd, free_port};
+use super::{can_run, within};
+
+const ADMIN: &str = "admin-token";
+/// The service account that the follower uses.
+pub const ACCOUNT: &str = "calico-accountant";
+
+/// A running API server.
+pub struct Kube {
+    child: Option<Child>,
+    pub etcd: Etcd,
+    pub certificates: Certificates,
+    pub port: u16,
+    admin: Agent,
+}
+
+impl Kube {
+    /// Starts one; `None`, said aloud, where it has not been built or etcd is missing.
+    pub fn start() -> Option<Self> {
+        Self::on(Etcd::plain()?)
+    }
+
+    /// Starts one on an etcd that may hold objects already.
+    pub fn on(etcd: Etcd) -> Option<Self> {
+        if !can_run("a test with a real Kubernetes API server", binary().exists(), "scripts/kube-apiserver to have been run") {
+            return None;
+        }
+        let certificates = Certificates::new(None);
+        let tls = TlsConfig::builder().disable_verification(true);
+        let tls = tls.unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider())).build();
+        let admin = Agent::config_builder().tls_config(tls).http_status_as_error(false).max_idle_connections(0).build().new_agent();
+        let mut kube = Kube { child: None, etcd, certificates, port: free_port(), admin };
+        fs::write(kube.file("tokens"), format!("{ADMIN},admin,1,system:masters\n")).unwrap();
+        let rules = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["ResponseStarted"],"rules":[{"level":"Metadata"}]}"#;
+        fs::write(kube.file("audit-rules"), rules).unwrap();
+        kube.start_again();
+        Some(kube)
+    }
+
+    /// A file in the directory of the certificates.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.certificates.ca().with_file_name(name)
+    }
+
+    /// Starts it after [`Kube::kill`] on the same port; returns when it serves.
+    pub fn start_again(&mut self) {
+        self.launch(&[]);
+        self.wait_until_ready();
+    }
+
+    /// Starts it with further arguments, and does not wait.
+    pub fn launch(&mut self, args: &[&str]) {
+        let log = File::create(self.file("apiserver.log")).unwrap();
+        let (cert, key) = (self.certificates.server_cert(), self.certificates.server_key());
+        let mut command = Command::new(binary());
+        command.args(["--etcd-servers", &self.etcd.url(), "--secure-port", &self.port.to_string()]);
+        command.args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"]);
+        command.arg("--tls-cert-file").arg(&cert).arg("--tls-private-key-file").arg(&key);
+        command.arg("--client-ca-file").arg(self.certificates.ca()).arg("--token-auth-file").arg(self.file("tokens"));
+        command.arg("--service-account-issuer=https://test").arg("--service-account-key-file").arg(&cert);
+        command.arg("--service-account-signing-key-file").arg(&key).args(["--service-cluster-ip-range=10.0.0.0/24"]);
+        command.args(["--authorization-mode=RBAC", "--shutdown-delay-duration=0s", "--storage-media-type=application/json"]);
+        command.arg("--audit-policy-file").arg(self.file("audit-rules")).arg("--audit-log-path").arg(self.file("audit.log"));
+        self.child = Some(command.args(args).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// Waits until it serves.
+    pub fn wait_until_ready(&self) {
+        let ready = || self.try_call("GET", "/readyz", None).is_ok_and(|(status, _)| status == 200);
+        within(Duration::from_secs(90), "the API server is ready", ready);
+    }
+
+    /// Kills it, as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    fn try_call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, String), ureq::Error> {
+        let content = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url()));
+        let request = request.header("Authorization", format!("Bearer {ADMIN}")).header("Content-Type", content);
+        let request = request.body(body.map(Value::to_string).unwrap_or_default())?;
+        let mut response = self.admin.run(request)?;
+        Ok((response.status().as_u16(), response.body_mut().read_to_string()?))
+    }
+
+    /// A request of the administrator's that must succeed.
+    #[track_caller]
+    pub fn call(&self, method: &str, path: &str, body: &Value) -> Value {
+        let (status, text) = self.try_call(method, path, Some(body).filter(|body| !body.is_null())).unwrap();
+        assert!((200..300).contains(&status), "{method} {path}: {status} {text}");
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// Whether there is nothing at this path.
+    pub fn gone(&self, path: &str) -> bool {
+        self.try_call("GET", path, None).is_ok_and(|(status, _)| status == 404)
+    }
+
+    /// Makes a namespace with its service account, which controllers would do.
+    #[track_caller]
+    pub fn namespace(&self, name: &str) {
+        self.call("POST", "/api/v1/namespaces", &json!({"metadata": {"name": name}}));
+        self.service_account(name, "default");
+    }
+
+    fn service_account(&self, namespace: &str, name: &str) {
+        let body = json!({"metadata": {"name": name}});
+        self.call("POST", &format!("/api/v1/namespaces/{namespace}/serviceaccounts"), &body);
+    }
+
+    /// Deletes a namespace and, as its controller would, what is in it.
+    #[track_caller]
+    pub fn delete_namespace(&self, name: &str) {
+        self.call("DELETE", &format!("/api/v1/namespaces/{name}"), &Value::Null);
+        for plural in ["pods", "serviceaccounts"] {
+            self.call("DELETE", &format!("/api/v1/namespaces/{name}/{plural}?gracePeriodSeconds=0"), &Value::Null);
+        }
+        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}, "spec": {"finalizers": []}});
+        self.call("PUT", &format!("/api/v1/namespaces/{name}/finalize"), &body);
+    }
+
+    /// Makes the follower's service account, lets it list and watch the `resources` (`group/plural`), and returns a token.
+    #[track_caller]
+    pub fn account(&self, resources: &[&str]) -> String {
+        self.service_account("kube-system", ACCOUNT);
+        self.grant(resources);
+        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ACCOUNT});
+        let subjects = json!([{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": "kube-system"}]);
+        let body = json!({"metadata": {"name": ACCOUNT}, "roleRef": role, "subjects": subjects});
+        self.call("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &body);
+        self.token()
+    }
+
+    /// Sets what the account may list and watch.
+    #[track_caller]
+    pub fn grant(&self, resources: &[&str]) {
+        let rule = |resource: &&str| {
+            let (group, plural) = resource.split_once('/').unwrap();
+            json!({"apiGroups": [group], "resources": [plural], "verbs": ["list", "watch"]})
+        };
+        let rules: Vec<_> = resources.iter().map(rule).collect();
+        let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+        let body = json!({"metadata": {"name": ACCOUNT}, "rules": rules});
+        if self.try_call("GET", &format!("{roles}/{ACCOUNT}"), None).unwrap().0 == 404 {
+            self.call("POST", roles, &body);
+        } else {
+            self.call("PUT", &format!("{roles}/{ACCOUNT}"), &body);
+        }
+    }
+
+    /// A new token of the account.
+    #[track_caller]
+    pub fn token(&self) -> String {
+        let body = json!({"spec": {"expirationSeconds": 3600}});
+        let answer = self.call("POST", &format!("/api/v1/namespaces/kube-system/serviceaccounts/{ACCOUNT}/token"), &body);
+        answer["status"]["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Makes a kind of object with any content.
+    #[track_caller]
+    pub fn define(&self, group: &str, version: &str, kind: &str, namespaced: bool) {
+        let plural = plural(kind);
+        let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let body = json!({
+            "metadata": {"name": format!("{plural}.{group}"),
+                "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"}},
+            "spec": {
+                "group": group, "scope": if namespaced { "Namespaced" } else { "Cluster" },
+                "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
+                "versions": [{"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
+            },
+        });
+        self.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &body);
+        let served = || self.try_call("GET", &format!("/apis/{group}/{version}/{plural}"), None).is_ok_and(|(status, _)| status == 200);
+        within(Duration::from_secs(20), "the new kind is served", served);
+    }
+
+    /// How often the account asked for what, by verb and resource (`list pods`), so far.
+    pub fn asked(&self) -> BTreeMap<String, usize> {
+        let log = fs::read_to_string(self.file("audit.log")).unwrap_or_default();
+        let mut asked = BTreeMap::new();
+        for event in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            let user = event["user"]["username"].as_str().unwrap_or_default();
+            if user.ends_with(ACCOUNT) && event["stage"] == "RequestReceived" {
+                let what = event["objectRef"]["resource"].as_str().or(event["requestURI"].as_str()).unwrap_or_default();
+                *asked.entry(format!("{} {what}", event["verb"].as_str().unwrap_or_default())).or_default() += 1;
+            }
+        }
+        asked
+    }
+}
+
+/// `NetworkPolicy` → `networkpolicies`.
+pub fn plural(kind: &str) -> String {
+    let kind = kind.to_lowercase();
+    kind.strip_suffix('y').map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"))
+}
+
+fn binary() -> PathBuf {
+    let module = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kube-apiserver/go.mod")).unwrap();
+    let version = module.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes ")).unwrap().to_owned();
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
+    cache.join("calico-accountant").join(format!("kube-apiserver-{version}"))
+}
+
+impl Drop for Kube {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
