@@ -229,9 +229,14 @@ mod tests {
 
     /// A resolver with a server that knows one name.
     fn resolver(name: &'static str, records: &'static [(u16, &'static str, u16)], edit: fn(&mut Packet)) -> Resolver {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let server = socket.local_addr().unwrap();
-        let tcp = TcpListener::bind(server).unwrap();
+        // The same port must be free for TCP too.
+        let (server, socket, tcp) = std::iter::repeat_with(|| {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let server = socket.local_addr().unwrap();
+            TcpListener::bind(server).ok().map(|tcp| (server, socket, tcp))
+        })
+        .find_map(|bound| bound)
+        .unwrap();
         thread::spawn(move || {
             let mut buffer = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
@@ -248,7 +253,7 @@ mod tests {
                 stream.write_all(&[&(reply.len() as u16).to_be_bytes()[..], &reply].concat()).unwrap();
             }
         });
-        Resolver { servers: vec![server], search: Vec::new(), limit: Duration::from_millis(500) }
+        Resolver { servers: vec![server], search: Vec::new(), limit: Duration::from_secs(10) }
     }
 
     const NAME: &str = "_etcd-client._tcp.x.org";
