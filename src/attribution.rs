@@ -22,7 +22,7 @@ pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
 use crate::felix::{DropReason, DropRule, Label, Labels, Pipeline, Pipelines, Target, Tier};
 use crate::ledger::Deltas;
 use crate::ruleset::{ChainId, Ruleset, TableId};
-use direct::{Source, Waiting};
+use direct::{Claim, Claims, Source, Waiting};
 use groups::{Groups, Member};
 use table::{Leftovers, TableView, Users};
 use tier::{Can, Decided, Split, refusals_are_known};
@@ -67,12 +67,14 @@ impl Attribution {
         let users = std::mem::take(&mut self.users);
         for table in tables {
             let view = TableView::new(*table, &mut leftovers, &users);
-            let mut walk = Walk { view, waiting: &mut self.waiting, groups: &mut self.groups };
+            let mut walk = Walk { view, waiting: &self.waiting, claims: Claims::default(), groups: &mut self.groups };
             for pipeline in &table.pipelines.endpoints {
                 walk.pipeline(pipeline, &mut self.totals.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction));
             }
-            walk.groups.credit(&walk.view, &mut self.totals);
-            walk.view.leave(&mut self.leftovers, &mut self.users);
+            let Walk { mut view, claims, .. } = walk;
+            claims.settle(&mut view, &mut self.waiting, &mut self.totals);
+            self.groups.credit(&view, &mut self.totals);
+            view.leave(&mut self.leftovers, &mut self.users);
         }
         self.node.advance(tables);
         self.groups.end_read();
@@ -112,7 +114,8 @@ impl Attribution {
 /// The walk through the pipelines of one table.
 struct Walk<'a, 'b> {
     view: TableView<'a>,
-    waiting: &'b mut Waiting,
+    waiting: &'b Waiting,
+    claims: Claims,
     groups: &'b mut Groups,
 }
 
@@ -141,46 +144,52 @@ impl Walk<'_, '_> {
         let splits = tier::splits(tier, &can);
         let decided = tier::decided(tier, &can, &splits, deltas, |target| self.view.own(target.chain));
         let refusals_are_known = refusals_are_known(&splits, &can);
-        let mut refused = 0;
         for ((index, target), (split, decided)) in tier.targets.iter().enumerate().zip(splits.iter().zip(&decided)) {
             match self.view.table.pipelines.group(target.chain) {
                 Some(_) => {
                     let member = member(pipeline, tier, index, (can[index], *split, *decided));
                     self.groups.add(target.chain, Member { refusals_are_known, ..member });
                 }
-                None => refused += self.policy(pipeline, target, *split, decided, recorder),
+                None => self.policy(pipeline, target, (*split, decided, refusals_are_known), recorder),
             }
         }
         if let Some(end) = tier.end {
             recorder.add(&Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(&tier.name) }, deltas.packets(end));
         }
         if refusals_are_known {
-            recorder.add(&Item::PolicyDrop { tier: Arc::clone(&tier.name) }, refused);
+            recorder.add(&Item::PolicyDrop { tier: Arc::clone(&tier.name) }, 0);
         }
     }
 
-    /// A policy with its own jump; returns how many packets it refused.
-    fn policy(&mut self, pipeline: &Pipeline, target: &Target, split: Split, decided: &Decided, recorder: &mut Recorder) -> u64 {
-        let Some(Label { label, tier, .. }) = self.view.table.labels.get(target.chain) else { return 0 };
+    /// A policy with its own jump: what it accepted is counted, what it refused and passed on is claimed.
+    fn policy(
+        &mut self,
+        pipeline: &Pipeline,
+        target: &Target,
+        (split, decided, refusals_are_known): (Split, &Decided, bool),
+        recorder: &mut Recorder,
+    ) {
+        let Some(Label { label, tier, .. }) = self.view.table.labels.get(target.chain) else { return };
         let mut item = Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict: Verdict::Accept };
         if let Some(accepted) = target.accepted {
             recorder.add(&item, self.view.table.deltas.packets(accepted));
         }
-        let mut refused = 0;
         for verdict in split.verdicts(self.view.can(target.chain)) {
-            let credited = self.credit(pipeline.chain, target.chain, verdict, decided);
             item.decided(verdict);
-            recorder.add(&item, credited);
-            refused += if verdict == Verdict::Deny { credited } else { 0 };
+            recorder.add(&item, 0);
+            let claim = self.waiting.claim(|| self.source(pipeline.chain, target.chain, verdict), decided.of(verdict));
+            let Some((source, packets)) = claim else { continue };
+            let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
+            let in_sum = refusals_are_known && verdict == Verdict::Deny;
+            let sum = in_sum.then(|| Item::PolicyDrop { tier: Arc::clone(tier) });
+            self.claims.add(target.chain, Claim { source, endpoint, item: item.clone(), sum, packets });
         }
-        refused
     }
 
-    fn credit(&mut self, endpoint: ChainId, policy: ChainId, verdict: Verdict, decided: &Decided) -> u64 {
+    fn source(&self, endpoint: ChainId, policy: ChainId, verdict: Verdict) -> Source {
         let ruleset = self.view.table.ruleset;
         let name = |chain| Arc::clone(&ruleset.chain(chain).name);
-        let source = || Source { table: ruleset.id(), endpoint: name(endpoint), policy: name(policy), verdict };
-        self.waiting.credit(source, decided.of(verdict), self.view.budget(policy).of(verdict))
+        Source { table: ruleset.id(), endpoint: name(endpoint), policy: name(policy), verdict }
     }
 }
 

@@ -2,14 +2,61 @@
 //!
 //! A difference between counters that are read one after the other can be off by the packets that go by meanwhile: too low, and
 //! the next one makes up for it; or too high, by a packet that is inside the policy's chain just then. So a difference below zero
-//! is carried on, and one above what the policy's own rules counted on the whole node waits until they have.
+//! is carried on. And if all endpoints together claim more than the policy's own rules counted on the whole node, each of them may
+//! be the one that claims too much: then every claim but what is beyond doubt waits for the next read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::ruleset::TableId;
+use crate::felix::{Direction, EndpointKind};
+use crate::ruleset::{ChainId, TableId};
 
-use super::totals::Verdict;
+use super::table::TableView;
+use super::totals::{Item, Totals, Verdict};
+
+/// What an endpoint claims of a policy's decisions.
+#[derive(Debug)]
+pub struct Claim {
+    /// Where it comes from.
+    pub source: Source,
+    /// The endpoint.
+    pub endpoint: (EndpointKind, Arc<str>, Direction),
+    /// What it is to be credited as.
+    pub item: Item,
+    /// What it is to be added to besides: the tier's refusals.
+    pub sum: Option<Item>,
+    /// Packets; below zero: to be made up for.
+    pub packets: i64,
+}
+
+/// The claims of one table, by policy and verdict.
+#[derive(Debug, Default)]
+pub struct Claims(BTreeMap<(ChainId, Verdict), Vec<Claim>>);
+
+impl Claims {
+    /// Notes a claim.
+    pub fn add(&mut self, policy: ChainId, claim: Claim) {
+        self.0.entry((policy, claim.source.verdict)).or_default().push(claim);
+    }
+
+    /// Credits what is certain; the rest waits.
+    pub fn settle(self, view: &mut TableView, waiting: &mut Waiting, totals: &mut Totals) {
+        for ((policy, verdict), claims) in self.0 {
+            let budget = view.budget(policy).of(verdict);
+            let excess = claims.iter().map(|claim| claim.packets.max(0)).sum::<i64>() - *budget;
+            for claim in claims {
+                let credited = (claim.packets - excess.max(0)).max(0);
+                *budget -= credited;
+                waiting.keep(claim.source, claim.packets - credited);
+                let (kind, interface, direction) = claim.endpoint;
+                let mut recorder = totals.endpoint(kind, &interface, direction);
+                for item in std::iter::once(&claim.item).chain(&claim.sum).filter(|_| credited > 0) {
+                    recorder.add(item, u64::try_from(credited).unwrap_or(0));
+                }
+            }
+        }
+    }
+}
 
 /// One policy on one endpoint: table, the endpoint's chain, the policy's chain, and what it decided.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -33,20 +80,20 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Credits a difference as far as `budget` goes. A source whose difference is unknown starts again.
-    pub fn credit(&mut self, source: impl FnOnce() -> Source, difference: Option<i64>, budget: &mut i64) -> u64 {
+    /// What a source claims: its difference, and what has waited. A source whose difference is unknown starts again.
+    pub fn claim(&self, source: impl FnOnce() -> Source, difference: Option<i64>) -> Option<(Source, i64)> {
         if self.before.is_empty() && matches!(difference, None | Some(0)) {
-            return 0;
+            return None;
         }
         let source = source();
-        let Some(difference) = difference else { return 0 };
-        let wanted = self.before.get(&source).unwrap_or(&0) + difference;
-        let credited = wanted.clamp(0, (*budget).max(0));
-        *budget -= credited;
-        if wanted != credited {
-            self.now.insert(source, wanted - credited);
+        let claim = self.before.get(&source).unwrap_or(&0) + difference?;
+        (claim != 0).then_some((source, claim))
+    }
+
+    fn keep(&mut self, source: Source, packets: i64) {
+        if packets != 0 {
+            self.now.insert(source, packets);
         }
-        u64::try_from(credited).unwrap_or(0)
     }
 
     /// Ends a read: sources that it did not meet are forgotten.
@@ -64,36 +111,25 @@ mod tests {
         Source { table, endpoint: "cali-tw-cali1".into(), policy: "cali-pi-p".into(), verdict: Verdict::Deny }
     }
 
-    /// One read with one source.
-    fn credit(waiting: &mut Waiting, difference: Option<i64>, budget: &mut i64) -> u64 {
-        let credited = waiting.credit(source, difference, budget);
+    #[test]
+    fn what_was_not_credited_is_claimed_again_by_the_next_read_only() {
+        let mut waiting = Waiting::default();
+        assert_eq!(waiting.claim(source, Some(0)), None);
+        waiting.keep(source(), -2);
         waiting.end_read();
-        credited
-    }
-
-    #[test]
-    fn a_difference_below_zero_is_made_up_for() {
-        let mut waiting = Waiting::default();
-        assert_eq!(credit(&mut waiting, Some(-2), &mut 9), 0);
-        assert_eq!(credit(&mut waiting, Some(5), &mut 9), 3);
-        assert!(waiting.before.is_empty());
-    }
-
-    #[test]
-    fn what_the_policy_has_not_counted_waits() {
-        let mut waiting = Waiting::default();
-        assert_eq!(credit(&mut waiting, Some(1), &mut 0), 0);
-        assert_eq!(credit(&mut waiting, Some(0), &mut 1), 1);
-        assert_eq!(credit(&mut waiting, Some(1), &mut 0), 0);
-        assert_eq!(credit(&mut waiting, Some(-1), &mut 0), 0);
-        assert!(waiting.before.is_empty());
+        assert_eq!(waiting.claim(source, Some(5)), Some((source(), 3)));
+        assert_eq!(waiting.claim(source, Some(2)), None);
+        waiting.end_read();
+        assert_eq!(waiting.claim(source, Some(5)), Some((source(), 5)));
     }
 
     #[test]
     fn an_unknown_interval_starts_again() {
         let mut waiting = Waiting::default();
-        credit(&mut waiting, Some(-2), &mut 9);
-        assert_eq!(credit(&mut waiting, None, &mut 9), 0);
-        assert_eq!(credit(&mut waiting, Some(5), &mut 9), 5);
+        waiting.keep(source(), 4);
+        waiting.end_read();
+        assert_eq!(waiting.claim(source, None), None);
+        waiting.end_read();
+        assert!(waiting.before.is_empty());
     }
 }
