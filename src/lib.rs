@@ -3,10 +3,11 @@
 //! The modules in the order in which data flows; nothing reaches around a neighbour:
 //!
 //! ```text
-//!  kernel ──► Ruleset ──► Pipelines ──► Ledger ──► Totals ──► text
-//!  (iptables) (ruleset)   (felix)      (ledger)  (attribution) (metrics, server)
-//!                                                    ▲
-//!  datastore ──► Inventory (RwLock) ─────────────────┘
+//!  kernel ───► Ruleset ──► Pipelines ──► Ledger ──► Totals ──► text
+//!  (dataplane, (ruleset)   (felix)      (ledger)  (attribution) (metrics, server)
+//!   iptables,                                         ▲
+//!   kernel)                                           │
+//!  datastore ──► Inventory (RwLock) ──────────────────┘
 //!  (etcd,        (inventory)
 //!   kubernetes)
 //! ```

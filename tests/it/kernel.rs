@@ -169,3 +169,31 @@ fn calico_is_followed_to_another_back_end() {
         }
     });
 }
+
+#[test]
+fn without_iptables_save_the_kernel_is_read_and_calicos_own_tables_are_followed_to_others() {
+    let Some(namespace) = Namespace::new("no iptables-save") else { return };
+    let scratch = Scratch::new();
+    let lock = scratch.path().join("lock");
+    std::fs::write(&lock, "").unwrap();
+    namespace.run(|| {
+        feed("nft -f -", &fixture::text("captures/v3.32.1-native/t2/nft-ip.txt.gz"));
+        let mut command = program::command();
+        command.env("PATH", scratch.path()).env("XTABLES_LOCKFILE", &lock);
+        let program = Program::start(command);
+        let before = scrape(program.port());
+        assert_eq!(one(&before, "calico_accountant_up", &[]), 1.0, "{:#?}", program.log());
+        let native = r#"calico_accountant_backend_info{backend="nftables",family="ipv4",source="kernel"}"#;
+        assert!(before.contains_key(native), "{:?}", backends(&before));
+        load("legacy", &filter_table("v3.32.1-legacy"));
+        sh("nft flush ruleset");
+        let after = scrape(program.port());
+        let legacy = r#"calico_accountant_backend_info{backend="legacy",family="ipv4",source="kernel"}"#;
+        assert!(after.contains_key(legacy), "{:?}", backends(&after));
+        let (before, after) = (counters(&before), counters(&after));
+        assert!(before.len() > 100);
+        for (series, count) in &before {
+            assert!(after.get(series).is_none_or(|now| now >= count), "{series}: {count} → {:?}", after.get(series));
+        }
+    });
+}
