@@ -1,0 +1,133 @@
+//! Texts of `iptables-save`, good and bad.
+
+use super::*;
+use crate::ruleset::{CommentId, RuleId};
+
+fn parse(text: &str) -> Result<Ruleset, TextError> {
+    let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+    parser.push(text.as_bytes());
+    parser.finish()
+}
+
+fn one_rule(rule: &str) -> Ruleset {
+    parse(&format!("*filter\n:cali-pi-x - [0:0]\n{rule}\nCOMMIT\n")).unwrap()
+}
+
+fn comments(ruleset: &Ruleset, rule: u32) -> Vec<&str> {
+    ruleset.comments_of(RuleId(rule)).iter().map(|id| &*ruleset.comments()[id.0 as usize]).collect()
+}
+
+#[test]
+fn a_rule_is_taken_apart() {
+    let ruleset = one_rule(
+        r#"[12:720] -A cali-tw-cali1 -m comment --comment "cali:HqDZuW76n3mdpCix" -m comment --comment "Return if policy accepted" -m mark --mark 0x10000/0x10000 -j RETURN"#,
+    );
+    let rule = ruleset.rule(RuleId(0));
+    assert_eq!(ruleset.packets(RuleId(0)), 12);
+    assert_eq!(rule.hash, RuleHash::new(b"HqDZuW76n3mdpCix"));
+    assert_eq!(rule.mark.unwrap().set_bit(), Some(0x10000));
+    assert_eq!(rule.verdict, Verdict::Return);
+    assert!(!rule.other_matches);
+    assert_eq!(comments(&ruleset, 0), ["Return if policy accepted"]);
+}
+
+#[test]
+fn jumps_gotos_and_marks() {
+    for (text, verdict) in [
+        ("-j cali-pi-x", Verdict::Jump(ChainId(0))),
+        ("-g cali-pi-x", Verdict::Goto(ChainId(0))),
+        ("-j MARK --set-xmark 0x0/0x30000", Verdict::SetMark { value: 0, mask: 0x30000 }),
+        ("-j REJECT --reject-with icmp-port-unreachable", Verdict::Reject),
+        ("-j NFLOG --nflog-prefix  DRI --nflog-group 1", Verdict::Nflog(Some(CommentId(0)))),
+        ("-j LOG --log-prefix \"calico-packet: \" --log-level 5", Verdict::Log),
+        ("-j CT --notrack", Verdict::Other),
+        ("", Verdict::None),
+    ] {
+        let ruleset = one_rule(&format!("[0:0] -A cali-pi-y -s 10.0.0.0/8 {text}"));
+        assert_eq!(ruleset.rule(RuleId(0)).verdict, verdict, "{text}");
+        assert!(ruleset.rule(RuleId(0)).other_matches);
+    }
+}
+
+#[test]
+fn negation_belongs_to_the_match_that_follows() {
+    let ruleset = one_rule("[0:0] -A cali-gi-x -m mark ! --mark 0x0/0x30000 -j RETURN");
+    assert_eq!(ruleset.rule(RuleId(0)).mark, Some(MarkMatch { value: 0, mask: 0x30000, negated: true }));
+    let ruleset = one_rule("[0:0] -A cali-gi-x ! -s 10.0.0.0/8 -m mark --mark 0x0/0x30000 -j RETURN");
+    assert!(ruleset.rule(RuleId(0)).mark.unwrap().is_clear());
+}
+
+#[test]
+fn quotes_escapes_and_bare_comments() {
+    let ruleset =
+        one_rule(r#"[0:0] -A cali-pi-x -m comment --comment cali-bare -m comment --comment "a \"b\" \\ c" -m comment --comment """#);
+    assert_eq!(comments(&ruleset, 0), ["cali-bare", r#"a "b" \ c"#, ""]);
+}
+
+#[test]
+fn pieces_of_any_size_give_the_same_table() {
+    let text = include_str!("../../../tests/fixtures/samples/iptables-save-v3.32.txt");
+    let whole = parse(text).unwrap();
+    for size in [1, 7, 64, 4096] {
+        let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+        text.as_bytes().chunks(size).for_each(|piece| parser.push(piece));
+        assert_eq!(parser.finish().unwrap(), whole);
+    }
+}
+
+#[test]
+fn garbage_is_counted_and_the_rest_works() {
+    let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+    for line in [
+        "*filter",
+        "what is this",
+        "[1:x] -A cali-pi-x",
+        "[99999999999999999999:0] -A cali-pi-x",
+        "[1:2] -A cali-pi-x -m comment --comment \"no end",
+        "[1:2] -A cali-pi-x -m mark --mark 0xzz -j RETURN",
+        "[1:2] -A cali-pi-x -j MARK",
+        "[7:9] -A cali-pi-x -j DROP",
+        "COMMIT",
+    ] {
+        parser.push(line.as_bytes());
+        parser.push(b"\n");
+    }
+    assert_eq!(parser.first_unreadable(), Some("what is this"));
+    let ruleset = parser.finish().unwrap();
+    assert_eq!((ruleset.unreadable, ruleset.rule_count()), (6, 1));
+    assert_eq!(ruleset.packets(RuleId(0)), 7);
+}
+
+#[test]
+fn a_line_without_end_is_not_kept() {
+    let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+    parser.push(b"*filter\n[1:2] -A cali-pi-x ");
+    for _ in 0..1000 {
+        parser.push(&[b'x'; 4096]);
+    }
+    assert!(parser.partial.capacity() <= 2 * LONGEST_LINE);
+    parser.push(b"\n[7:9] -A cali-pi-x -j DROP\nCOMMIT\n");
+    let ruleset = parser.finish().unwrap();
+    assert_eq!((ruleset.unreadable, ruleset.rule_count()), (1, 1));
+}
+
+#[test]
+fn a_table_without_its_commit_is_an_error() {
+    assert_eq!(parse("*filter\n[1:2] -A cali-pi-x -j DROP\n"), Err(TextError::CutOff { table: "filter" }));
+    assert_eq!(parse("").unwrap().rule_count(), 0);
+}
+
+#[test]
+fn only_the_wanted_table_counts() {
+    let text =
+        "*raw\n[1:2] -A cali-pi-x -j DROP\nCOMMIT\n*filter\n[3:4] -A cali-pi-x -j DROP\nCOMMIT\n*nat\n[5:6] -A cali-pi-x -j DROP\nCOMMIT\n";
+    let ruleset = parse(text).unwrap();
+    assert_eq!((ruleset.rule_count(), ruleset.packets(RuleId(0))), (1, 3));
+}
+
+#[test]
+fn an_iptables_that_is_too_old_is_recognised() {
+    let error = parse("# Table `filter' is incompatible, use 'nft' tool.\n").unwrap_err();
+    assert!(matches!(error, TextError::Incompatible { .. }), "{error}");
+    assert!(parse("# Table `nat' is incompatible, use 'nft' tool.\n*filter\nCOMMIT\n").is_ok());
+}
