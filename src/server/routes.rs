@@ -1,12 +1,9 @@
 //! What is answered to which request: pure, apart from asking the [`Application`].
 
-use std::io::Write;
 use std::sync::Arc;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-
 use super::Application;
+use super::gzip::gzip;
 
 /// A request, as far as the answer depends on it.
 pub(super) struct Ask<'a> {
@@ -37,7 +34,8 @@ impl Reply {
         Self { status, headers, body }
     }
 
-    fn text(status: u16, text: &str) -> Self {
+    /// An answer of one line.
+    pub fn text(status: u16, text: &str) -> Self {
         Self::new(status, "text/plain; charset=utf-8", Arc::new(format!("{text}\n").into_bytes()))
     }
 
@@ -45,11 +43,6 @@ impl Reply {
         self.headers.push((header, value));
         self
     }
-}
-
-/// The answer to a request whose body nobody will read.
-pub(super) fn too_large() -> Reply {
-    Reply::text(413, "no request here has a body")
 }
 
 /// Answers a request.
@@ -74,16 +67,9 @@ pub(super) fn answer(app: &dyn Application, ask: &Ask<'_>) -> Reply {
 fn metrics(app: &dyn Application, ask: &Ask<'_>) -> Reply {
     let text = app.metrics();
     let compressed = if accepts_gzip(&ask.accept_encoding) { gzip(&text) } else { None };
-    let (encoded, body) = compressed.map_or((false, text), |compressed| (true, Arc::new(compressed)));
+    let (encoded, body) = compressed.map_or((false, text), |compressed| (true, compressed));
     let reply = Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", body).with("Vary", "Accept-Encoding");
     if encoded { reply.with("Content-Encoding", "gzip") } else { reply }
-}
-
-/// Fast rather than small: metrics text shrinks to a tenth at any level.
-fn gzip(text: &[u8]) -> Option<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
-    encoder.write_all(text).ok()?;
-    encoder.finish().ok()
 }
 
 /// Whether gzip is acceptable (RFC 9110, 12.5.3): named itself, or else covered by `*`, and not with a weight of 0.
