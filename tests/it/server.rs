@@ -11,6 +11,7 @@ use flate2::read::GzDecoder;
 
 use crate::http::{answer, connect, get, request, request_on};
 use crate::program::{Program, await_some, command, command_after};
+use crate::support::status;
 
 #[test]
 fn metrics_plain_compressed_and_head() {
@@ -166,17 +167,14 @@ fn a_refusal_reaches_a_client_that_is_still_sending() {
     assert_eq!(answer(&stream, false).unwrap().status, 405);
 }
 
+fn threads(program: &Program) -> usize {
+    status(program.pid(), "Threads")
+}
+
 /// So many files may be open in the program, and no more.
 fn limit_files(program: &Program, files: u64) {
     use rustix::process::{Resource, Rlimit, prlimit};
     prlimit(Some(program.pid()), Resource::Nofile, Rlimit { current: Some(files), maximum: Some(4096) }).unwrap();
-}
-
-/// What `/proc/PID/status` says.
-fn status(program: &Program, field: &str) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid().as_raw_nonzero())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-    line.trim_matches([':', '\t', ' ']).split(' ').next().unwrap().parse().unwrap()
 }
 
 #[test]
@@ -184,7 +182,7 @@ fn running_out_of_descriptors_is_survived() {
     let mut program = Program::start(command_after("ulimit -n 4096"));
     let port = program.port();
     let hoard: Vec<_> = (0..20).map(|_| connect(port).unwrap()).collect();
-    await_some(|| (status(&program, "Threads") > 20).then_some(()), || "threads".into());
+    await_some(|| (threads(&program) > 20).then_some(()), || "threads".into());
     limit_files(&program, 12);
     assert_eq!(get(port, "/healthz").unwrap().status, 200, "one of the others gave way");
     program.await_log("accepting connections failed");
@@ -200,7 +198,7 @@ fn few_descriptors_mean_few_connections() {
     let port = program.port();
     let hoard: Vec<_> = (0..100).map(|_| connect(port).unwrap()).collect();
     assert_eq!(get(port, "/metrics").unwrap().status, 200);
-    assert!(status(&program, "Threads") <= 16 + 8);
+    assert!(threads(&program) <= 16 + 8);
     assert!(!program.log().iter().any(|line| line.contains("accepting connections failed")), "{:#?}", program.log());
     drop(hoard);
 }
@@ -210,13 +208,13 @@ fn few_descriptors_mean_few_connections() {
 fn connections_are_bounded_and_a_newcomer_is_served() {
     let program = Program::start(command_after("ulimit -n 4096"));
     let port = program.port();
-    let before = status(&program, "Threads");
+    let before = threads(&program);
     let hoard: Vec<_> = (0..350).map(|_| connect(port).unwrap()).collect();
     assert_eq!(get(port, "/healthz").unwrap().status, 200);
     program.await_log("too many HTTP connections");
-    assert!((100..=128 + before).contains(&status(&program, "Threads")), "{}", status(&program, "Threads"));
+    assert!((100..=128 + before).contains(&threads(&program)), "{}", threads(&program));
     drop(hoard);
-    await_some(|| (status(&program, "Threads") <= before).then_some(()), || "the threads' end".into());
+    await_some(|| (threads(&program) <= before).then_some(()), || "the threads' end".into());
 }
 
 /// An application with a body of any size.
