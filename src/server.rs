@@ -1,10 +1,11 @@
-//! HTTP: requests in; metrics, health and a landing page out. Knows the program only through [`Application`].
+//! HTTP: requests in; metrics, health, the API and a landing page out. Knows the program only through [`Application`].
 //!
 //! `accepting` lets clients in, `connections` bounds them, `connection` talks to one of them over `wire`, `routes` answers. The
 //! protocol itself (requests taken apart, answers framed) is ureq-proto's, which does no input or output: whatever a client does or
 //! leaves undone is bounded here, where the socket is.
 
 mod accepting;
+mod api;
 mod connection;
 mod connections;
 mod gzip;
@@ -18,10 +19,15 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::report::Report;
+
 /// What the server shows. All methods are called from several threads at once.
 pub trait Application: Send + Sync {
     /// The text of `/metrics`, Prometheus text format 0.0.4.
     fn metrics(&self) -> Arc<Vec<u8>>;
+
+    /// What was counted, for the API; not older than a second or so.
+    fn report(&self) -> Arc<Report>;
 
     /// Whether the program has what it needs for complete metrics; else one line that says what is missing.
     ///

@@ -64,6 +64,7 @@ fn start(
 fn is_the_clients(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = Errno::from_io_error(error);
-    let over = [Errno::CONNABORTED, Errno::NETDOWN, Errno::PROTO, Errno::NOPROTOOPT, Errno::HOSTDOWN, Errno::HOSTUNREACH, Errno::NETUNREACH];
+    let over =
+        [Errno::CONNABORTED, Errno::NETDOWN, Errno::PROTO, Errno::NOPROTOOPT, Errno::HOSTDOWN, Errno::HOSTUNREACH, Errno::NETUNREACH];
     error.kind() == ErrorKind::Interrupted || errno.is_some_and(|errno| over.contains(&errno))
 }

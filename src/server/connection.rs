@@ -19,12 +19,13 @@ const LONGEST_HEAD: usize = 16 << 10;
 /// What came in.
 enum Asked {
     /// A request.
-    Request(Request<()>, Exchange<ProvideResponse>),
+    For(Request<()>),
     /// Something that can only be refused, with what is said to it.
     Refused(Reply),
-    /// Nothing more.
-    End,
 }
+
+/// What came in, and the means to answer it; `None` at the end of the connection.
+type Received = Option<(Asked, Exchange<ProvideResponse>)>;
 
 /// Serves a connection to its end.
 pub(super) fn serve(seat: &Seat, app: &dyn Application, limits: Limits) -> io::Result<()> {
@@ -34,13 +35,11 @@ pub(super) fn serve(seat: &Seat, app: &dyn Application, limits: Limits) -> io::R
     let mut patience = limits.head;
     loop {
         seat.asks();
-        let (reply, exchange) = match ask(seat, &mut received, patience, limits.head)? {
-            Asked::End => return Ok(()),
-            Asked::Refused(reply) => (reply, last_exchange()?),
-            Asked::Request(request, exchange) => {
-                seat.waits();
-                (answer(app, &request), exchange)
-            }
+        let Some((asked, exchange)) = ask(seat, &mut received, patience, limits.head)? else { return Ok(()) };
+        seat.waits();
+        let reply = match asked {
+            Asked::For(request) => answer(app, &request),
+            Asked::Refused(reply) => reply,
         };
         seat.takes(&reply.body);
         if !give(&seat.socket, &reply, exchange, Instant::now() + limits.answer)? {
@@ -52,7 +51,7 @@ pub(super) fn serve(seat: &Seat, app: &dyn Application, limits: Limits) -> io::R
 
 /// Waits for a request: `patience` for its first byte, `head` for all of it. What follows it stays in `received`, which never grows
 /// beyond [`LONGEST_HEAD`].
-fn ask(seat: &Seat, received: &mut Vec<u8>, patience: Duration, head: Duration) -> io::Result<Asked> {
+fn ask(seat: &Seat, received: &mut Vec<u8>, patience: Duration, head: Duration) -> io::Result<Received> {
     let mut deadline = Instant::now() + if received.is_empty() { patience } else { head };
     loop {
         let mut exchange = Exchange::<RecvRequest>::new().map_err(io::Error::other)?;
@@ -61,19 +60,19 @@ fn ask(seat: &Seat, received: &mut Vec<u8>, patience: Duration, head: Duration) 
                 received.drain(..length);
                 return accept(request, exchange);
             }
-            Ok((_, None)) if received.len() >= LONGEST_HEAD => return Ok(refused(431, "the head of the request is too long")),
+            Ok((_, None)) if received.len() >= LONGEST_HEAD => return refused(431, "the head of the request is too long"),
             Ok((_, None)) => {}
-            Err(ureq_proto::Error::HttpParseTooManyHeaders) => return Ok(refused(431, "the request has too many headers")),
-            Err(error) => return Ok(refused(400, &format!("not understood: {error}"))),
+            Err(ureq_proto::Error::HttpParseTooManyHeaders) => return refused(431, "the request has too many headers"),
+            Err(error) => return refused(400, &format!("not understood: {error}")),
         }
         let (had, mut piece) = (received.len(), [0; 4096]);
         let most = piece.len().min(LONGEST_HEAD - had);
         match wire::read(&seat.socket, &mut piece[..most], deadline) {
-            Ok(0) => return Ok(Asked::End),
+            Ok(0) => return Ok(None),
             Ok(read) => received.extend_from_slice(&piece[..read]),
             Err(error) if error.kind() != ErrorKind::TimedOut => return Err(error),
-            Err(_) if had == 0 => return Ok(Asked::End),
-            Err(_) => return Ok(refused(408, "the request took too long to arrive")),
+            Err(_) if had == 0 => return Ok(None),
+            Err(_) => return refused(408, "the request took too long to arrive"),
         }
         if had == 0 {
             deadline = Instant::now() + head;
@@ -83,11 +82,13 @@ fn ask(seat: &Seat, received: &mut Vec<u8>, patience: Duration, head: Duration) 
 
 /// No request here has a body, and none is read: what is announced cannot matter. The connection ends with the answer then, as what
 /// follows is no request.
-fn accept(request: Request<()>, exchange: Exchange<RecvRequest>) -> io::Result<Asked> {
+fn accept(request: Request<()>, exchange: Exchange<RecvRequest>) -> io::Result<Received> {
     match exchange.proceed() {
-        Some(RecvRequestResult::ProvideResponse(exchange)) if !announces_body(request.headers()) => Ok(Asked::Request(request, exchange)),
-        _ if [Method::GET, Method::HEAD].contains(request.method()) => Ok(refused(413, "no request here has a body")),
-        _ => Ok(Asked::Request(request, last_exchange()?)),
+        Some(RecvRequestResult::ProvideResponse(exchange)) if !announces_body(request.headers()) => {
+            Ok(Some((Asked::For(request), exchange)))
+        }
+        _ if [Method::GET, Method::HEAD].contains(request.method()) => refused(413, "no request here has a body"),
+        _ => Ok(Some((Asked::For(request), last_exchange()?))),
     }
 }
 
@@ -95,8 +96,8 @@ fn announces_body(headers: &HeaderMap) -> bool {
     headers.contains_key(header::TRANSFER_ENCODING) || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0")
 }
 
-fn refused(status: u16, why: &str) -> Asked {
-    Asked::Refused(Reply::text(status, why))
+fn refused(status: u16, why: &str) -> io::Result<Received> {
+    Ok(Some((Asked::Refused(Reply::text(status, why)), last_exchange()?)))
 }
 
 /// The means to answer what is no request, or not to be read to its end: as if it were the plainest request, after which the

@@ -7,7 +7,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 /// The text that was compressed last, and what it became, for as long as somebody still sends them.
-static LAST: Mutex<(Weak<Vec<u8>>, Weak<Vec<u8>>)> = Mutex::new((Weak::new(), Weak::new()));
+static LAST: Mutex<Pair> = Mutex::new((Weak::new(), Weak::new()));
+type Pair = (Weak<Vec<u8>>, Weak<Vec<u8>>);
 
 /// Compresses a text, unless another thread has just done that with it; `None` if that fails.
 pub(super) fn gzip(text: &Arc<Vec<u8>>) -> Option<Arc<Vec<u8>>> {

@@ -1,9 +1,9 @@
 //! What is answered to which request: pure, apart from asking the [`Application`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Application;
 use super::gzip::gzip;
+use super::{Application, api};
 
 /// A request, as far as the answer depends on it.
 pub(super) struct Ask<'a> {
@@ -47,8 +47,7 @@ impl Reply {
 
 /// Answers a request.
 pub(super) fn answer(app: &dyn Application, ask: &Ask<'_>) -> Reply {
-    let path = ask.target.split_once('?').map_or(ask.target, |(path, _)| path);
-    let page: fn(&dyn Application, &Ask<'_>) -> Reply = match path {
+    let page: fn(&dyn Application, &Ask<'_>) -> Reply = match path(ask) {
         "/metrics" => metrics,
         "/healthz" => |_, _| Reply::text(200, "ok"),
         "/readyz" => |app, _| match app.ready() {
@@ -56,7 +55,8 @@ pub(super) fn answer(app: &dyn Application, ask: &Ask<'_>) -> Reply {
             Err(reason) => Reply::text(503, &reason.replace(['\n', '\r'], " ")),
         },
         "/" => landing,
-        _ => return Reply::text(404, "not found; there are /metrics, /healthz, /readyz and /"),
+        api if api.starts_with(api::PREFIX) => self::api,
+        _ => return Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/ and /"),
     };
     if !["GET", "HEAD"].contains(&ask.method) {
         return Reply::text(405, "only GET and HEAD are allowed").with("Allow", "GET, HEAD");
@@ -65,11 +65,28 @@ pub(super) fn answer(app: &dyn Application, ask: &Ask<'_>) -> Reply {
 }
 
 fn metrics(app: &dyn Application, ask: &Ask<'_>) -> Reply {
-    let text = app.metrics();
-    let compressed = if accepts_gzip(&ask.accept_encoding) { gzip(&text) } else { None };
-    let (encoded, body) = compressed.map_or((false, text), |compressed| (true, compressed));
-    let reply = Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", body).with("Vary", "Accept-Encoding");
+    packed(ask, 200, "text/plain; version=0.0.4; charset=utf-8", app.metrics())
+}
+
+/// One at a time: each is a text of its own, on a large node of megabytes.
+fn api(app: &dyn Application, ask: &Ask<'_>) -> Reply {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (status, body) = api::answer(app, path(ask));
+    packed(ask, status, "application/json", Arc::new(body))
+}
+
+/// Compressed, if the client likes that.
+fn packed(ask: &Ask<'_>, status: u16, content_type: &'static str, body: Arc<Vec<u8>>) -> Reply {
+    let compressed = if accepts_gzip(&ask.accept_encoding) { gzip(&body) } else { None };
+    let (encoded, body) = compressed.map_or((false, body), |compressed| (true, compressed));
+    let reply = Reply::new(status, content_type, body).with("Vary", "Accept-Encoding");
     if encoded { reply.with("Content-Encoding", "gzip") } else { reply }
+}
+
+/// The request target without its query.
+fn path<'a>(ask: &Ask<'a>) -> &'a str {
+    ask.target.split_once('?').map_or(ask.target, |(path, _)| path)
 }
 
 /// Whether gzip is acceptable (RFC 9110, 12.5.3): named itself, or else covered by `*`, and not with a weight of 0.
@@ -132,6 +149,7 @@ fn escape_html(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use flate2::read::GzDecoder;
 
@@ -142,6 +160,10 @@ mod tests {
     impl Application for Fake {
         fn metrics(&self) -> Arc<Vec<u8>> {
             Arc::new(b"up 1\n".to_vec())
+        }
+
+        fn report(&self) -> Arc<crate::report::Report> {
+            Arc::default()
         }
 
         fn ready(&self) -> Result<(), String> {
@@ -173,6 +195,12 @@ mod tests {
             ("POST", "/metrics", 405),
             ("DELETE", "/", 405),
             ("get", "/", 405),
+            ("GET", "/api/v1/status", 200),
+            ("HEAD", "/api/v1/workloads?x", 200),
+            ("POST", "/api/v1/status", 405),
+            ("GET", "/api/v1/", 404),
+            ("GET", "/api/v1/workloads/eth0", 404),
+            ("GET", "/api", 404),
             ("GET", "/metrics/", 404),
             ("POST", "/nope", 404),
             ("GET", "", 404),
@@ -223,6 +251,36 @@ mod tests {
     fn readiness_gives_its_reason_in_one_line() {
         let reply = answer(&Fake(Err("no\nsync".into())), &Ask { method: "GET", target: "/readyz", accept_encoding: vec![] });
         assert_eq!((reply.status, &**reply.body), (503, &b"no sync\n"[..]));
+    }
+
+    /// However many ask, one answer of the API is made at a time.
+    #[test]
+    fn the_api_is_for_one_at_a_time() {
+        struct Slow(AtomicUsize);
+        impl Application for Slow {
+            fn metrics(&self) -> Arc<Vec<u8>> {
+                Arc::default()
+            }
+            fn report(&self) -> Arc<crate::report::Report> {
+                assert_eq!(self.0.fetch_add(1, Ordering::SeqCst), 0);
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                self.0.fetch_sub(1, Ordering::SeqCst);
+                Arc::default()
+            }
+            fn ready(&self) -> Result<(), String> {
+                Ok(())
+            }
+            fn node_name(&self) -> &str {
+                "slow"
+            }
+        }
+        let app = Slow(AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                let ask = Ask { method: "GET", target: "/api/v1/policies", accept_encoding: vec!["gzip"] };
+                scope.spawn(|| assert_eq!(answer(&app, &{ ask }).status, 200));
+            }
+        });
     }
 
     #[test]

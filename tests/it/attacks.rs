@@ -22,7 +22,7 @@ const MEMORY: usize = 64 << 10;
 /// An attack goes on against a port until its time is over.
 type Attack = fn(u16, Instant);
 
-const ATTACKS: [(&str, Attack); 13] = [
+const ATTACKS: [(&str, Attack); 14] = [
     ("connections reset before they are accepted", resets),
     ("clients that send a byte a second", slow_senders),
     ("clients that read a byte a second", slow_readers),
@@ -36,6 +36,7 @@ const ATTACKS: [(&str, Attack); 13] = [
     ("bodies without end", endless_bodies),
     ("silent connections by the thousand", silence),
     ("scrapes without pause", scrapes),
+    ("requests to the API without pause", api),
 ];
 
 #[test]
@@ -220,11 +221,19 @@ fn silence(port: u16, end: Instant) {
 }
 
 fn scrapes(port: u16, end: Instant) {
+    ask_without_pause(port, end, "/metrics");
+}
+
+fn api(port: u16, end: Instant) {
+    ask_without_pause(port, end, "/api/v1/workloads");
+}
+
+fn ask_without_pause(port: u16, end: Instant, path: &str) {
     thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| {
                 while !is_over(end) {
-                    _ = http::request(port, "GET", "/metrics", "Accept-Encoding: gzip\r\n");
+                    _ = http::request(port, "GET", path, "Accept-Encoding: gzip\r\n");
                 }
             });
         }

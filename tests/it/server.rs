@@ -225,6 +225,10 @@ impl Application for Fake {
         Arc::clone(&self.0)
     }
 
+    fn report(&self) -> Arc<calico_accountant::report::Report> {
+        Arc::default()
+    }
+
     fn ready(&self) -> Result<(), String> {
         Ok(())
     }
@@ -356,6 +360,9 @@ fn answers_on_their_way_are_bounded_in_memory() {
             let text = Arc::new(vec![b'x'; 8 << 20]);
             self.0.lock().unwrap().push(Arc::downgrade(&text));
             text
+        }
+        fn report(&self) -> Arc<calico_accountant::report::Report> {
+            Arc::default()
         }
         fn ready(&self) -> Result<(), String> {
             Ok(())
