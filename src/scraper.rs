@@ -13,13 +13,13 @@ use log::{error, info, warn};
 use crate::attribution::{Attribution, Table};
 use crate::config::MetricNames;
 use crate::dataplane::{Dataplane, ReadError, Reading, Source};
-use crate::felix::{Catalog, ChainNames, Labels, Names, Pipelines};
+use crate::felix::{ChainNames, Structure, Structures};
 use crate::inventory::{Inventory, Workload};
 use crate::ledger::Ledger;
 use crate::metrics::{self, About, View};
 use crate::podlogs::PodLogs;
 use crate::process::Process;
-use crate::ruleset::{Backend, Family, Ruleset};
+use crate::ruleset::{Backend, Family};
 use crate::server::Application;
 use crate::singleflight::SingleFlight;
 
@@ -56,10 +56,9 @@ struct State {
     reader: Dataplane,
     ledger: Ledger,
     attribution: Attribution,
-    catalog: Catalog,
-    chain_names: ChainNames,
+    /// What the last read's rules mean.
+    structures: Structures,
     policies_version: u64,
-    names: Names,
     dropped_scrapes: u64,
     /// Kept for its memory.
     last_text: Arc<Vec<u8>>,
@@ -99,7 +98,7 @@ impl State {
         let deadline = Instant::now() + READ_LIMIT;
         let mut reading = self.reader.read(deadline)?;
         for _ in 0..UNLOCKED_RETRIES {
-            if reading.locked || !self.ledger.went_back(&reading.rulesets) {
+            if reading.locked || !self.ledger.went_back(&reading.tables) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -116,10 +115,8 @@ impl Scraper {
             reader,
             ledger: Ledger::new(),
             attribution: Attribution::default(),
-            catalog: Catalog::default(),
-            chain_names: ChainNames::default(),
+            structures: Structures::default(),
             policies_version: 0,
-            names: Names::default(),
             dropped_scrapes: 0,
             last_text: Arc::default(),
             complaint: Complaint::default(),
@@ -163,7 +160,13 @@ impl Scraper {
         self.about_datastore(&mut about);
         about.process = Process::read(&self.options.proc);
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
-        let view = View::new((&state.attribution, &state.catalog), &workload, &about, about.up && !too_small, self.options.metric_names);
+        let view = View::new(
+            (&state.attribution, state.structures.catalog()),
+            &workload,
+            &about,
+            about.up && !too_small,
+            self.options.metric_names,
+        );
         metrics::render(&view, memory)
     }
 
@@ -217,14 +220,10 @@ impl Scraper {
     }
 
     fn take_in(&self, state: &mut State, reading: &Reading, about: &mut About) {
-        let rulesets = &reading.rulesets;
-        let deltas = state.ledger.advance(rulesets);
-        let pipelines: Vec<Pipelines> = rulesets.iter().map(Pipelines::new).collect();
+        let deltas = state.ledger.advance(&reading.tables);
         self.refresh_names(state);
-        state.names.forget_unused();
-        let mut label = |(ruleset, pipelines)| Labels::new(ruleset, pipelines, &state.chain_names, &mut state.names);
-        let labels: Vec<Labels> = rulesets.iter().zip(&pipelines).map(&mut label).collect();
-        if labels.iter().any(|labels| labels.unnamed > 0) {
+        state.structures.update(reading.tables.iter().map(|table| &table.ruleset));
+        if state.structures.unnamed() > 0 {
             if !self.options.has_datastore && !self.inventory.policies_wanted() {
                 warn!(
                     "these rules do not name their policies (Calico before 3.22), and there is no datastore to ask: chain names are shown"
@@ -232,13 +231,11 @@ impl Scraper {
             }
             self.inventory.want_policies();
         }
-        let tables =
-            (0..rulesets.len()).map(|i| Table { ruleset: &rulesets[i], pipelines: &pipelines[i], deltas: &deltas[i], labels: &labels[i] });
+        let structures = state.structures.tables();
+        let tables = structures.iter().zip(&deltas).map(|(structure, deltas)| Table::new(structure, deltas));
         state.attribution.advance(&tables.collect::<Vec<_>>());
-        state.catalog = Catalog::default();
-        (0..rulesets.len()).for_each(|i| state.catalog.add(&rulesets[i], &pipelines[i], &labels[i]));
-        about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, rulesets)).collect();
-        about.unrecognised = rulesets.iter().zip(&pipelines).map(|(r, p)| unrecognised(r, p)).sum();
+        about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, structures)).collect();
+        about.unrecognised = state.structures.unrecognised();
         about.source = reading.source.map_or("", Source::as_str);
         about.lock_waited = reading.lock_waited;
         about.locked = reading.locked;
@@ -247,20 +244,16 @@ impl Scraper {
     fn refresh_names(&self, state: &mut State) {
         let version = self.inventory.policies_version();
         if state.policies_version != version {
-            state.chain_names = ChainNames::new(&self.inventory.policies());
+            state.structures.rename(ChainNames::new(&self.inventory.policies()));
             state.policies_version = version;
         }
     }
 }
 
 /// Where a family's rules are, and how many, in all its tables.
-fn table_of(family: Family, rulesets: &[Ruleset]) -> Option<(Family, Backend, usize)> {
-    let of_family = || rulesets.iter().filter(|ruleset| ruleset.family == family);
-    Some((family, of_family().next()?.backend, of_family().map(Ruleset::rule_count).sum()))
-}
-
-fn unrecognised(ruleset: &Ruleset, pipelines: &Pipelines) -> u64 {
-    ruleset.unreadable + pipelines.unrecognised.len() as u64
+fn table_of(family: Family, tables: &[Structure]) -> Option<(Family, Backend, usize)> {
+    let of_family = || tables.iter().map(|table| &table.ruleset).filter(|ruleset| ruleset.family == family);
+    Some((family, of_family().next()?.backend, of_family().map(|ruleset| ruleset.rule_count()).sum()))
 }
 
 impl Application for Scraper {
