@@ -35,6 +35,7 @@ pub mod logging;
 pub mod metrics;
 pub mod podlogs;
 pub mod process;
+pub mod report;
 pub mod ruleset;
 pub mod scraper;
 pub mod server;
