@@ -8,3 +8,5 @@ mod netlink;
 pub mod nft;
 mod sys;
 mod xt;
+
+pub(crate) use xt::{add_comment, ct_state};

@@ -95,7 +95,11 @@ impl<'a> Rule<'a> {
             b"reject" => self.verdict = Verdict::Reject,
             b"log" => self.log(data),
             b"notrack" => self.verdict = Verdict::Other,
-            _ => self.other(),
+            _ => {
+                // It may have loaded something into a register that held the mark.
+                self.registers = [None; 4];
+                self.other();
+            }
         }
         Some(())
     }

@@ -47,7 +47,7 @@ impl Tables {
     }
 
     /// The table that a chain belongs to, and its name there, if it is one of Calico's that matter.
-    fn place(self, chain: &str) -> Option<(&'static str, &str)> {
+    pub(crate) fn place(self, chain: &str) -> Option<(&'static str, &str)> {
         let (table, chain) = match self {
             Tables::Iptables(table) => (table, chain),
             Tables::Calico => {

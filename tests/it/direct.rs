@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use calico_accountant::felix::ChainNames;
 use calico_accountant::kernel::{legacy, nft};
+use calico_accountant::nftables;
 use calico_accountant::ruleset::{Backend, Family, Snapshot, Verdict};
 
 use crate::captures::{self, Pipeline};
@@ -28,7 +29,8 @@ fn canonical(table: &Snapshot) -> BTreeMap<String, Vec<Rule>> {
             Verdict::Nflog(prefix) => format!("nflog {:?}", prefix.as_ref().map(comment)),
             verdict => format!("{verdict:?}"),
         };
-        let text = format!("{:?} {:?} {:?} {} {verdict}", rule.hash, rule.mark, rule.ctstate, rule.other_matches);
+        let text =
+            format!("{:?} {:?} {:?} {} {} {verdict}", rule.hash, rule.mark, rule.ctstate, rule.other_matches, rule.counts_before_match);
         (text, table.packets(id), verdict, ruleset.comments_of(id).iter().map(comment).collect())
     };
     ruleset.chains().iter().map(|chain| (chain.name.to_string(), chain.rule_ids().map(rule).collect())).collect()
@@ -95,5 +97,32 @@ fn calicos_own_tables_give_what_was_sent() {
                 captures::compare(&context, &captures::increases(&before, &exporter.totals()), &truth);
             }
         }
+    }
+}
+
+#[test]
+fn the_kernel_and_nft_say_the_same() {
+    for capture in ["v3.29.7-native", "v3.31.7-native", "v3.32.1-native", "v3.32.1-native-reject"] {
+        let Some(namespace) = Namespace::new("nft's JSON") else { return };
+        namespace.run(|| {
+            for (family, name) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
+                feed("nft -f -", &fixture::text(&format!("captures/{capture}/t2/nft-{name}.txt.gz")));
+                let read = nft::Reader::new(family, nft::Tables::Calico).read(deadline()).unwrap();
+                for list in [format!("nft -j list table {name} calico"), "nft -j list ruleset".into()] {
+                    let all = nftables::parse(sh(&list).as_bytes()).unwrap();
+                    let listed: Vec<_> = all.iter().filter(|table| table.ruleset.family == family).collect();
+                    assert_eq!(listed.len(), read.len());
+                    for (read, listed) in read.iter().zip(listed) {
+                        let place = |table: &Snapshot| (table.ruleset.id(), table.ruleset.backend, table.ruleset.unreadable);
+                        assert_eq!((place(read), read.ruleset.unreadable), (place(listed), 0));
+                        let (read, listed) = (canonical(read), canonical(listed));
+                        for (chain, rules) in &read {
+                            assert_eq!(listed.get(chain), Some(rules), "{capture} {name} {chain}");
+                        }
+                        assert_eq!(read.len(), listed.len());
+                    }
+                }
+            }
+        });
     }
 }
