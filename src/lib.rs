@@ -33,6 +33,7 @@ pub mod kubernetes;
 pub mod ledger;
 pub mod logging;
 pub mod metrics;
+pub mod nftables;
 pub mod podlogs;
 pub mod process;
 pub mod report;
