@@ -1,4 +1,4 @@
-//! What `nft -j list ruleset`, or `list table`, says of Calico's own nftables tables → [`Ruleset`]. Pure: bytes in; the same rules as
+//! What `nft -j list ruleset`, or `list table`, says of Calico's own nftables tables → [`Snapshot`]. Pure: bytes in; the same rules as
 //! [`kernel::nft`](crate::kernel::nft) reads. What cannot be taken apart is counted, never fatal.
 
 mod rule;
@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use serde_json::Value;
 
 use crate::kernel::nft::Tables;
-use crate::ruleset::{Backend, Builder, Family, Ruleset};
+use crate::ruleset::{Backend, Builder, Family, Snapshot};
 
 /// Why a text is not a ruleset that can be reported.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl std::error::Error for JsonError {}
 ///
 /// # Errors
 /// See [`JsonError`].
-pub fn parse(json: &[u8]) -> Result<Vec<Ruleset>, JsonError> {
+pub fn parse(json: &[u8]) -> Result<Vec<Snapshot>, JsonError> {
     let mut tables = Collector::default();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     Document(&mut tables).deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(JsonError::Malformed)?;
@@ -194,7 +194,7 @@ mod tests {
                 r#"{{"nftables": [{{"rule": {{"family": "ip6", "table": "calico", "chain": "filter-cali-pi-x", "expr": {expr}}}}}]}}"#
             );
             let tables = parse(text.as_bytes()).unwrap();
-            (tables[0].rule_count(), tables[0].unreadable)
+            (tables[0].ruleset.rule_count(), tables[0].ruleset.unreadable)
         };
         assert_eq!(rule(r#"[{"counter": {"packets": 1, "bytes": 1}}, {"drop": null}]"#), (1, 0));
         for expr in ["null", "7", r#"[7]"#, r#"[{"counter": {"packets": -1}}]"#, r#"[{"jump": {}}]"#, r#"[{"match": {"op": "=="}}]"#] {

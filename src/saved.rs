@@ -8,7 +8,7 @@ use flate2::read::MultiGzDecoder;
 
 use crate::iptables::text::{Parser, TextError};
 use crate::nftables::{self, JsonError};
-use crate::ruleset::{Backend, Family, Ruleset};
+use crate::ruleset::{Backend, Family, Snapshot};
 
 /// More than this is not unpacked.
 pub const LARGEST: u64 = 1 << 30;
@@ -60,28 +60,28 @@ impl std::error::Error for SavedError {}
 ///
 /// # Errors
 /// A file that is not what it should be, or none of Calico's chains in one; the same table in two.
-pub fn moment(files: &[(String, Vec<u8>)]) -> Result<Vec<Ruleset>, SavedError> {
-    let mut all: Vec<(Ruleset, &str)> = Vec::new();
+pub fn moment(files: &[(String, Vec<u8>)]) -> Result<Vec<Snapshot>, SavedError> {
+    let mut all: Vec<(Snapshot, &str)> = Vec::new();
     for (file, bytes) in files {
         let failed = |problem| SavedError { file: file.clone(), problem };
-        let rulesets = tables(file, bytes).map_err(failed)?;
-        if rulesets.is_empty() {
+        let tables = tables(file, bytes).map_err(failed)?;
+        if tables.is_empty() {
             return Err(failed(Problem::NoCalico));
         }
-        for ruleset in rulesets {
-            if let Some((_, first)) = all.iter().find(|(known, _)| known.id() == ruleset.id()) {
-                return Err(failed(Problem::Twice(ruleset.family, ruleset.table, (*first).to_owned())));
+        for read in tables {
+            if let Some((_, first)) = all.iter().find(|(known, _)| known.ruleset.id() == read.ruleset.id()) {
+                return Err(failed(Problem::Twice(read.ruleset.family, read.ruleset.table, (*first).to_owned())));
             }
-            all.push((ruleset, file));
+            all.push((read, file));
         }
     }
-    let mut rulesets: Vec<Ruleset> = all.into_iter().map(|(ruleset, _)| ruleset).collect();
-    rulesets.sort_by_key(|ruleset| (ruleset.family, ruleset.table));
-    Ok(rulesets)
+    let mut tables: Vec<Snapshot> = all.into_iter().map(|(read, _)| read).collect();
+    tables.sort_by_key(|read| (read.ruleset.family, read.ruleset.table));
+    Ok(tables)
 }
 
 /// The tables of one file that hold some of Calico's chains.
-fn tables(file: &str, bytes: &[u8]) -> Result<Vec<Ruleset>, Problem> {
+fn tables(file: &str, bytes: &[u8]) -> Result<Vec<Snapshot>, Problem> {
     let unpacked = unpacked(bytes)?;
     let bytes = unpacked.as_deref().unwrap_or(bytes);
     let first = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or(Problem::Empty)?;
@@ -94,20 +94,20 @@ fn tables(file: &str, bytes: &[u8]) -> Result<Vec<Ruleset>, Problem> {
         return Err(if nft { Problem::NftWithoutJson } else { incompatible(bytes).unwrap_or(Problem::Unknown) });
     }
     let guess = guess_family(file, bytes);
-    let mut rulesets = Vec::new();
+    let mut tables = Vec::new();
     for section in sections {
         let Some(table) = ["filter", "mangle", "raw"].into_iter().find(|table| table.as_bytes() == section.table) else { continue };
         let mut parser = Parser::new(section.family.unwrap_or(guess), section.backend, table);
         parser.push(section.text);
-        let ruleset = parser.finish().map_err(Problem::Text)?;
-        if !ruleset.chains().is_empty() {
+        let read = parser.finish().map_err(Problem::Text)?;
+        if !read.ruleset.chains().is_empty() {
             if has_no_counters(section.text) {
                 return Err(Problem::NoCounters);
             }
-            rulesets.push(ruleset);
+            tables.push(read);
         }
     }
-    Ok(without_noise(rulesets))
+    Ok(without_noise(tables))
 }
 
 fn unpacked(bytes: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
@@ -178,15 +178,16 @@ fn has_no_counters(text: &[u8]) -> bool {
 }
 
 /// Without host endpoints, only the filter table has policies: the exporter does not read the others then, either.
-fn without_noise(mut rulesets: Vec<Ruleset>) -> Vec<Ruleset> {
+fn without_noise(mut tables: Vec<Snapshot>) -> Vec<Snapshot> {
     let is_host_endpoint = |name: &str| name.starts_with("cali-th-") || name.starts_with("cali-fh-");
-    let with_hosts: Vec<Family> = rulesets
+    let with_hosts: Vec<Family> = tables
         .iter()
+        .map(|read| &read.ruleset)
         .filter(|ruleset| ruleset.table == "filter" && ruleset.chains().iter().any(|chain| is_host_endpoint(&chain.name)))
         .map(|ruleset| ruleset.family)
         .collect();
-    rulesets.retain(|ruleset| ruleset.table == "filter" || with_hosts.contains(&ruleset.family));
-    rulesets
+    tables.retain(|read| read.ruleset.table == "filter" || with_hosts.contains(&read.ruleset.family));
+    tables
 }
 
 #[cfg(test)]
@@ -205,7 +206,12 @@ mod tests {
     }
 
     fn kinds(texts: &[(&str, &str)]) -> Vec<(Family, Backend, &'static str)> {
-        moment(&files(texts)).unwrap().iter().map(|ruleset| (ruleset.family, ruleset.backend, ruleset.table)).collect()
+        moment(&files(texts))
+            .unwrap()
+            .iter()
+            .map(|read| &read.ruleset)
+            .map(|ruleset| (ruleset.family, ruleset.backend, ruleset.table))
+            .collect()
     }
 
     #[test]
@@ -243,7 +249,7 @@ mod tests {
         let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
         packed.write_all(RULES.as_bytes()).unwrap();
         let packed = packed.finish().unwrap();
-        assert_eq!(moment(&[("a.gz".into(), packed.clone())]).unwrap()[0].rule_count(), 1);
+        assert_eq!(moment(&[("a.gz".into(), packed.clone())]).unwrap()[0].ruleset.rule_count(), 1);
         let error = moment(&[("a.gz".into(), packed[..20].to_vec())]).unwrap_err().to_string();
         assert!(error.starts_with("a.gz: cannot be unpacked: "), "{error}");
     }
