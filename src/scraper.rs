@@ -9,19 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 
-use crate::attribution::{Attribution, Table};
+use crate::attribution::{Attribution, Motion, Table};
 use crate::config::MetricNames;
 use crate::dataplane::{ReadError, Reader, Reading};
 use crate::felix::{ChainNames, Structure, Structures};
 use crate::inventory::{Inventory, Workload};
-use crate::ledger::Ledger;
+use crate::ledger::{Deltas, Ledger};
 use crate::metrics::{self, About, View};
 use crate::podlogs::PodLogs;
 use crate::process::Process;
 use crate::report::{DatastoreStatus, Report, Shape, Sources, Status, TableStatus, WorkloadStates};
-use crate::ruleset::{Backend, Family};
+use crate::ruleset::{Backend, Family, Snapshot};
 use crate::server::Application;
 use crate::singleflight::SingleFlight;
 
@@ -99,6 +99,9 @@ impl Complaint {
 /// How long reading the kernel may take in all: Prometheus waits for 10 s.
 const READ_LIMIT: Duration = Duration::from_secs(8);
 
+/// How long the second look may take, after that.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+
 /// A report that is younger is good enough for whoever asks.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -121,6 +124,30 @@ impl State {
             reading = self.reader.read(deadline)?;
         }
         Ok(reading)
+    }
+
+    /// What has moved while the tables were read, where that matters: by a second look at them.
+    fn motions(&mut self, reading: &Reading, deltas: &[Deltas]) -> Vec<Motion> {
+        let still = Motion::still();
+        let tables = self.structures.tables().iter().zip(deltas);
+        if !tables.map(|(structure, deltas)| Table::new(structure, deltas, &still)).any(|table| table.has_to_be_derived()) {
+            return vec![still; reading.tables.len()];
+        }
+        let again = match self.reader.look_again(reading, Instant::now() + LOOK_LIMIT) {
+            Ok(again) => again,
+            Err(error) => {
+                debug!("a second look at the kernel's counters failed, so what must be derived waits: {error}");
+                return vec![Motion::unknown(); reading.tables.len()];
+            }
+        };
+        // Nothing moves in rules that are not this kernel's.
+        let is_there = again.iter().any(|table| !table.ruleset.chains().is_empty());
+        let otherwise = if is_there { Motion::unknown() } else { still };
+        let motion = |first: &Snapshot| {
+            let second = again.iter().find(|second| second.ruleset.id() == first.ruleset.id());
+            second.filter(|_| is_there).map_or_else(|| otherwise.clone(), |second| Motion::between(first, second))
+        };
+        reading.tables.iter().map(motion).collect()
     }
 }
 
@@ -333,8 +360,9 @@ impl Scraper {
             }
             self.inventory.want_policies();
         }
+        let motions = state.motions(reading, &deltas);
         let structures = state.structures.tables();
-        let tables = structures.iter().zip(&deltas).map(|(structure, deltas)| Table::new(structure, deltas));
+        let tables = structures.iter().zip(&deltas).zip(&motions).map(|((s, deltas), motion)| Table::new(s, deltas, motion));
         state.attribution.advance(&tables.collect::<Vec<_>>());
         if self.options.one_moment {
             state.attribution.forget_derived();

@@ -34,6 +34,8 @@ pub struct Member {
     pub split: Split,
     /// What it refused and passed on.
     pub decided: Decided,
+    /// By how many packets that may be too high.
+    pub doubt: u64,
     /// Whether all that the tier's policies refused is known, so that it can be shown as a sum.
     pub refusals_are_known: bool,
 }
@@ -44,8 +46,8 @@ struct GroupState {
     /// The workloads that the carried numbers belong to.
     members: Vec<(EndpointKind, Arc<str>, Direction)>,
     carries: [Carry; 4],
-    /// Per verdict and member: a difference below zero, to be made up for.
-    behind: [Vec<i64>; 4],
+    /// Per verdict and member: a difference below zero, to be made up for; or what was in doubt, and is not credited yet.
+    waiting: [Vec<i64>; 4],
     /// How far the jumps of all members together are ahead of the group's first rule.
     entries_ahead: i64,
     seen: bool,
@@ -104,7 +106,7 @@ impl GroupRead<'_> {
         for verdict in [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
             if self.members.iter().any(|member| counts(member, verdict)) {
                 let carry = &mut state.carries[verdict as usize];
-                let margins = self.margins(verdict, in_step, &mut state.behind[verdict as usize], carry);
+                let margins = self.margins(verdict, in_step, &mut state.waiting[verdict as usize], carry);
                 let credits = credit(&margins, carry);
                 self.record(verdict, &credits, totals);
             }
@@ -125,23 +127,39 @@ impl GroupRead<'_> {
         before == 0 && state.entries_ahead == 0
     }
 
-    fn margins(&self, verdict: Verdict, in_step: bool, behind: &mut Vec<i64>, carry: &mut Carry) -> Margins {
-        behind.resize(self.members.len(), 0);
-        let rows = self.members.iter().zip(behind.iter_mut()).map(|(member, behind)| self.row(member, verdict, behind)).collect();
-        for (row, behind) in behind.iter_mut().enumerate() {
-            let withdrawn = carry.withdraw(row, behind.unsigned_abs());
-            *behind += i64::try_from(withdrawn).unwrap_or(0);
+    fn margins(&self, verdict: Verdict, in_step: bool, waiting: &mut Vec<i64>, carry: &mut Carry) -> Margins {
+        waiting.resize(self.members.len(), 0);
+        let rows = self.members.iter().zip(waiting.iter_mut()).map(|(member, waiting)| self.row(member, verdict, waiting)).collect();
+        for (row, waiting) in waiting.iter_mut().enumerate().filter(|(_, waiting)| **waiting < 0) {
+            let withdrawn = carry.withdraw(row, waiting.unsigned_abs());
+            *waiting += i64::try_from(withdrawn).unwrap_or(0);
         }
         let columns = (0..self.group.policies.len()).map(|index| self.column(index, verdict)).collect();
         // Accepts are counted as they are; a difference of zero can be a packet on its way at the last read and another one now.
-        Margins { rows, columns, in_step, quiet: verdict == Verdict::Accept || self.nothing_entered() }
+        let derived = verdict != Verdict::Accept;
+        Margins { rows, columns, in_step, quiet: !derived || self.nothing_entered(), hidden: self.on_their_way(derived), derived }
+    }
+
+    /// How many packets may be counted in a row and not in its column at this read, or the other way round: what has moved.
+    fn on_their_way(&self, derived: bool) -> u64 {
+        let motion = self.view.table.motion;
+        let row = |member: &Member| {
+            let ways = [Some(member.jump), member.undecided].into_iter().flatten().filter(|_| derived);
+            motion.sum(member.accepted.into_iter().chain(ways))
+        };
+        let column = |(jump, policy): &(RuleId, ChainId)| {
+            let rules = self.view.table.pipelines.policy(*policy).into_iter().flat_map(|policy| &policy.rules);
+            motion.sum(rules.map(|rule| rule.rule).chain([*jump]))
+        };
+        let rows = self.members.iter().map(row);
+        rows.chain(self.group.policies.iter().map(column)).fold(0, u64::saturating_add)
     }
 
     fn nothing_entered(&self) -> bool {
         self.members.iter().all(|member| self.view.table.deltas.since_last_read(member.jump) == Some(0))
     }
 
-    fn row(&self, member: &Member, verdict: Verdict, behind: &mut i64) -> Margin {
+    fn row(&self, member: &Member, verdict: Verdict, waiting: &mut i64) -> Margin {
         let deltas = self.view.table.deltas;
         if verdict == Verdict::Accept {
             let Some(accepted) = member.accepted else { return Margin::default() };
@@ -152,12 +170,13 @@ impl GroupRead<'_> {
             return Margin::exact(0);
         }
         let Some(difference) = member.decided.of(verdict) else {
-            *behind = 0;
+            *waiting = 0;
             return Margin::default();
         };
-        let wanted = *behind + difference;
-        *behind = wanted.min(0);
-        Margin::exact(u64::try_from(wanted).unwrap_or(0))
+        let wanted = *waiting + difference;
+        let certain = wanted.saturating_sub(i64::try_from(member.doubt).unwrap_or(i64::MAX)).max(0);
+        *waiting = wanted - certain;
+        Margin::exact(u64::try_from(certain).unwrap_or(0))
     }
 
     /// What the policy at `index` decided in this group. Its own rules count for everything that refers to it; if that is more than
