@@ -41,4 +41,5 @@ pub mod ruleset;
 pub mod scraper;
 pub mod server;
 pub mod singleflight;
+mod sys;
 mod tls;

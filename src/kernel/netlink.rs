@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt};
 
-use super::sys;
 use super::xt::{u16_at, u32_at};
+use crate::sys;
 
 const REQUEST: u16 = 1;
 const DUMP: u16 = 0x300;

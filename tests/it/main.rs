@@ -16,6 +16,7 @@ mod kubernetes_access;
 mod live;
 mod names;
 mod program;
+mod reread;
 mod server;
 mod simulation;
 mod support;
