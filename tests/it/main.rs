@@ -5,6 +5,7 @@
 
 mod captures;
 mod config;
+mod deploy;
 mod direct;
 mod etcd;
 mod exposition;

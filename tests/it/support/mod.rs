@@ -1,11 +1,13 @@
 //! What several test modules need.
 
 pub mod certificates;
+pub mod demo;
 pub mod etcd;
 pub mod fakes;
 pub mod fixture;
 pub mod kube;
 pub mod netns;
+pub mod prometheus;
 pub mod proxy;
 pub mod scrape;
 
