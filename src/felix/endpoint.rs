@@ -66,6 +66,21 @@ pub enum DropReason {
     AdminDown,
 }
 
+impl DropReason {
+    /// As metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DropReason::NoPolicy => "no_policy",
+            DropReason::NoProfile => "no_profile",
+            DropReason::Invalid => "invalid",
+            DropReason::Encapsulation => "encapsulation",
+            DropReason::RateLimit => "rate_limit",
+            DropReason::ConnectionLimit => "connection_limit",
+            DropReason::AdminDown => "admin_down",
+        }
+    }
+}
+
 /// One tier of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tier {

@@ -3,6 +3,7 @@
 
 mod fake;
 mod following;
+mod manifests;
 mod outages;
 mod policies;
 mod rights;
