@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use crate::config::{ApiGroup, Config, Datastore, Remark};
-use crate::dataplane::{self, Dataplane};
+use crate::dataplane::{self, Dataplane, Reader};
 use crate::etcd;
 use crate::inventory::Inventory;
 use crate::kubernetes::{self, CalicoApi, Configured};
@@ -70,8 +70,8 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     if let Ok(address) = listener.address() {
         log::info!("listening on {address}");
     }
-    let sample_interval = config.sample_interval;
-    let scraper = Arc::new(scraper(config, inventory));
+    let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config)));
+    let scraper = Arc::new(scraper(config, reader, inventory, false));
     read_early(Arc::clone(&scraper), sample_interval).map_err(Failure::new("starting a thread"))?;
     tell_service_manager(NotifyState::Ready);
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
@@ -91,7 +91,10 @@ fn bound_descriptors() {
 }
 
 /// Starts to fill the inventory.
-fn follow(config: &Config, inventory: &Arc<Inventory>) -> std::io::Result<()> {
+///
+/// # Errors
+/// Threads cannot be started.
+pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> std::io::Result<()> {
     match &config.datastore {
         Datastore::Etcd(etcd) => etcd::follow(etcd.clone(), config.node_name.clone(), Arc::clone(inventory)),
         Datastore::Kubernetes(kubernetes) => {
@@ -150,14 +153,19 @@ fn read_early(scraper: Arc<Scraper>, sample_interval: Option<Duration>) -> std::
     thread::Builder::new().name("reads".into()).spawn(reads).map(|_| ())
 }
 
-fn scraper(config: Config, inventory: Arc<Inventory>) -> Scraper {
-    let reader = dataplane::Options {
+/// What reads the kernel as it was told to.
+pub fn dataplane(config: &Config) -> Dataplane {
+    Dataplane::new(dataplane::Options {
         backend: config.backend,
         source: config.source,
-        lock_path: config.lock_path,
+        lock_path: config.lock_path.clone(),
         lock_wait: config.lock_wait,
         ..dataplane::Options::default()
-    };
+    })
+}
+
+/// Counts what `reader` reads.
+pub fn scraper(config: Config, reader: Box<dyn Reader>, inventory: Arc<Inventory>, one_moment: bool) -> Scraper {
     let options = scraper::Options {
         node_name: config.node_name,
         minimum_counter: config.minimum_counter,
@@ -169,6 +177,7 @@ fn scraper(config: Config, inventory: Arc<Inventory>) -> Scraper {
             Datastore::Kubernetes(_) => Some("kubernetes"),
             Datastore::None => None,
         },
+        one_moment,
     };
-    Scraper::new(options, Dataplane::new(reader), inventory)
+    Scraper::new(options, reader, inventory)
 }
