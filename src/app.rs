@@ -56,7 +56,6 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     logging::report_panics();
     exit_on_signals().map_err(Failure::new("installing signal handlers"))?;
     log::info!("calico-accountant {}", env!("CARGO_PKG_VERSION"));
-    bound_descriptors();
     for remark in remarks {
         log::log!(remark.level, "{}", remark.text);
     }
@@ -75,19 +74,6 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     read_early(Arc::clone(&scraper), sample_interval).map_err(Failure::new("starting a thread"))?;
     tell_service_manager(NotifyState::Ready);
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
-}
-
-/// So many descriptors, and no more, even where the system allows a million: tiny_http takes two and a thread for each connection, so
-/// this is what bounds them (to some 240). All else that is open at a time takes a few dozen.
-const DESCRIPTORS: u64 = 512;
-
-fn bound_descriptors() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let current = Some(limit.current.map_or(DESCRIPTORS, |current| current.min(DESCRIPTORS)));
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current, ..limit }) {
-        log::warn!("the number of connections is not bounded: {error}");
-    }
 }
 
 /// Starts to fill the inventory.

@@ -33,3 +33,15 @@ pub fn can_run(test: &str, able: bool, needs: &str) -> bool {
     }
     able
 }
+
+/// Whether tests that have a short and a long form are to take the long one.
+pub fn is_long() -> bool {
+    std::env::var_os("WITHSTAND").is_some()
+}
+
+/// A number from `/proc/PID/status`, of another process.
+pub fn status(process: rustix::process::Pid, field: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+    line.split_ascii_whitespace().next().unwrap().parse().unwrap()
+}
