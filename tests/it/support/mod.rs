@@ -1,10 +1,12 @@
 //! What several test modules need.
 
+pub mod built;
 pub mod certificates;
 pub mod demo;
 pub mod etcd;
 pub mod fakes;
 pub mod fixture;
+pub mod helm;
 pub mod kube;
 pub mod kubectl;
 pub mod netns;
