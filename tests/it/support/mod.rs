@@ -1,6 +1,7 @@
 //! What several test modules need.
 
 pub mod certificates;
+pub mod container;
 pub mod etcd;
 pub mod fakes;
 pub mod fixture;
