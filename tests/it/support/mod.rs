@@ -2,6 +2,7 @@
 
 pub mod built;
 pub mod certificates;
+pub mod container;
 pub mod demo;
 pub mod etcd;
 pub mod fakes;
