@@ -76,8 +76,8 @@ impl Source {
 pub struct Reading {
     /// The tables, one family after the other.
     pub tables: Vec<Snapshot>,
-    /// How they were read; `None` if no dataplane has any of Calico's chains.
-    pub source: Option<Source>,
+    /// How they were read, as metrics name it; empty if no dataplane has any of Calico's chains.
+    pub source: &'static str,
     /// How long the xtables lock was waited for.
     pub lock_waited: Duration,
     /// Whether the tables were read under the lock that they need.
@@ -119,6 +119,20 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
+/// What gives the tables of a moment: the running system, or files.
+pub trait Reader: Send {
+    /// Reads the tables of both families once, and is done by `deadline`, well or not.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError>;
+
+    /// How often the lock was waited for in vain.
+    fn lock_timeouts(&self) -> u64 {
+        0
+    }
+}
+
 /// Reads Calico's tables, each time from where they are.
 #[derive(Debug)]
 pub struct Dataplane {
@@ -131,23 +145,8 @@ pub struct Dataplane {
     lock_timeouts: u64,
 }
 
-impl Dataplane {
-    /// A reader; nothing is looked for yet.
-    pub fn new(options: Options) -> Self {
-        let families = Family::ALL.map(FamilyReader::new);
-        Dataplane { options, selection: Selection::default(), families, deadline: Instant::now(), lock_missing: false, lock_timeouts: 0 }
-    }
-
-    /// How often the lock was waited for in vain.
-    pub fn lock_timeouts(&self) -> u64 {
-        self.lock_timeouts
-    }
-
-    /// Reads the tables of both families once, and is done by `deadline`, well or not.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError> {
+impl Reader for Dataplane {
+    fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError> {
         self.deadline = deadline;
         let candidates = self.candidates()?;
         if let Some(chosen) = self.selection.chosen().filter(|chosen| candidates.contains(chosen)) {
@@ -159,6 +158,18 @@ impl Dataplane {
             return self.look_around(&candidates, Some((chosen, reading)));
         }
         self.look_around(&candidates, None)
+    }
+
+    fn lock_timeouts(&self) -> u64 {
+        self.lock_timeouts
+    }
+}
+
+impl Dataplane {
+    /// A reader; nothing is looked for yet.
+    pub fn new(options: Options) -> Self {
+        let families = Family::ALL.map(FamilyReader::new);
+        Dataplane { options, selection: Selection::default(), families, deadline: Instant::now(), lock_missing: false, lock_timeouts: 0 }
     }
 
     /// The dataplanes that were asked for and that the kernel has, as far as they can be read.
@@ -227,7 +238,7 @@ impl Dataplane {
         });
         let locked = lock.is_some() || backend != Backend::Legacy;
         drop(lock);
-        Ok(Reading { tables: results?.into_iter().flatten().collect(), source: Some(source), lock_waited, locked })
+        Ok(Reading { tables: results?.into_iter().flatten().collect(), source: source.as_str(), lock_waited, locked })
     }
 
     /// How a dataplane is read: nothing but the kernel shows Calico's own nftables tables.
