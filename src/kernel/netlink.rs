@@ -195,6 +195,15 @@ fn message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     Some((header, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
+/// The attributes of all messages of a piece.
+pub fn messages(mut piece: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (_, body, rest) = message(piece)?;
+        piece = rest;
+        Some(body.get(4..).unwrap_or_default())
+    })
+}
+
 /// Netlink attributes: type and payload, one after the other.
 #[derive(Debug, Clone, Copy)]
 pub struct Attributes<'a>(pub &'a [u8]);

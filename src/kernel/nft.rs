@@ -15,7 +15,7 @@ use std::time::Instant;
 use foldhash::quality::{FoldHasher, RandomState};
 
 use super::expressions::{Rule, counter};
-use super::netlink::{Attributes, Dump, DumpError, Socket, put_string};
+use super::netlink::{self, Attributes, Dump, DumpError, Socket, put_string};
 use super::xt::string;
 use crate::ruleset::{Backend, Builder, ChainId, Family, Ruleset, Snapshot};
 
@@ -226,20 +226,11 @@ impl Reader {
 
     /// Takes a chain's rules apart; their fingerprint, if all are understood.
     fn rules(&self, socket: &mut Socket, name: &str, (builder, id): (&mut Builder, ChainId)) -> Result<Option<u64>, DumpError> {
-        let find = |builder: &mut Builder, chain: &str| self.tables.place(chain).map(|(_, name)| builder.chain(name));
         loop {
             let (before, mut hasher, mut unreadable) = (builder.rule_count(), self.hasher.build_hasher(), 0);
             let dump = self.dump_rules(socket, name, &mut |attributes| {
                 add_to_fingerprint(attributes, &mut hasher);
-                let attributes = Attributes(attributes);
-                let mut rule = Rule::new(builder, &find);
-                rule.user_data(attributes.get(7).unwrap_or_default());
-                let well_formed = attributes.get(4).is_none_or(|list| rule.expressions(list).is_some());
-                let (parts, verdict) = (rule.parts, rule.verdict);
-                match well_formed {
-                    true => builder.push(id, &parts, verdict),
-                    false => unreadable += 1,
-                }
+                unreadable += u64::from(push_rule(Attributes(attributes), self.tables, builder, id).is_none());
             })?;
             if dump == Dump::Whole {
                 (0..unreadable).for_each(|_| builder.unreadable());
@@ -248,6 +239,34 @@ impl Reader {
             builder.truncate(before);
         }
     }
+}
+
+/// Takes a rule apart and appends it to a chain; `None` if it is not well formed.
+fn push_rule(attributes: Attributes, tables: Tables, builder: &mut Builder, chain: ChainId) -> Option<()> {
+    let find = |builder: &mut Builder, chain: &str| tables.place(chain).map(|(_, name)| builder.chain(name));
+    let mut rule = Rule::new(builder, &find);
+    rule.user_data(attributes.get(7).unwrap_or_default());
+    if let Some(expressions) = attributes.get(4) {
+        rule.expressions(expressions)?;
+    }
+    let (parts, verdict) = (rule.parts, rule.verdict);
+    builder.push(chain, &parts, verdict);
+    Some(())
+}
+
+/// Takes a dump of a table's rules apart, as a socket gives it: what [`Reader`] does chain by chain, without asking anybody.
+pub fn decode(family: Family, tables: Tables, dump: &[u8]) -> Vec<Snapshot> {
+    let mut builders = BTreeMap::<&str, Builder>::new();
+    for attributes in netlink::messages(dump).map(Attributes) {
+        let chain = attributes.get(2).and_then(|name| std::str::from_utf8(string(name)).ok());
+        let Some((table, chain)) = chain.and_then(|chain| tables.place(chain)) else { continue };
+        let builder = builders.entry(table).or_insert_with(|| Builder::new(family, tables.backend(), table));
+        let chain = builder.chain(chain);
+        if push_rule(attributes, tables, builder, chain).is_none() {
+            builder.unreadable();
+        }
+    }
+    builders.into_values().map(Builder::finish).collect()
 }
 
 /// Adds everything about a rule but its counter; returns what that has counted, in packets.

@@ -11,6 +11,7 @@ mod direct;
 mod etcd;
 mod exposition;
 mod failures;
+mod fuzzed;
 mod http;
 mod kernel;
 mod kubernetes;
