@@ -41,3 +41,4 @@ pub mod scraper;
 pub mod server;
 pub mod singleflight;
 mod tls;
+pub mod web;

@@ -1,4 +1,4 @@
-//! HTTP: requests in; metrics, health, the API and a landing page out. Knows the program only through [`Application`].
+//! HTTP: requests in; metrics, health, the API and the page out. Knows the program only through [`Application`].
 
 mod api;
 mod routes;
@@ -26,9 +26,6 @@ pub trait Application: Send + Sync {
     /// # Errors
     /// The reason why not, for `/readyz`.
     fn ready(&self) -> Result<(), String>;
-
-    /// The node's name, for the landing page.
-    fn node_name(&self) -> &str;
 }
 
 /// How patient the server is with its clients.

@@ -15,6 +15,7 @@ mod kubernetes;
 mod kubernetes_access;
 mod live;
 mod names;
+mod page;
 mod program;
 mod server;
 mod simulation;

@@ -46,9 +46,9 @@ fn paths_and_methods() {
     assert_eq!(get(port, "/nope").unwrap().status, 404);
     let post = request(port, "POST", "/metrics", "Content-Length: 0\r\n").unwrap();
     assert_eq!((post.status, post.header("allow")), (405, Some("GET, HEAD")));
-    let landing = get(port, "/").unwrap();
-    assert!(landing.text().contains("node-1") && landing.text().contains("href=\"/metrics\""));
-    assert!(landing.header("content-security-policy").unwrap().contains("default-src 'none'"));
+    let page = get(port, "/").unwrap();
+    assert!(page.text().contains("page/app.js") && page.text().contains("href=\"metrics\""));
+    assert!(page.header("content-security-policy").unwrap().contains("default-src 'none'"));
 }
 
 #[test]
@@ -203,10 +203,6 @@ impl Application for Fake {
 
     fn ready(&self) -> Result<(), String> {
         Ok(())
-    }
-
-    fn node_name(&self) -> &str {
-        "fake"
     }
 }
 

@@ -1,5 +1,6 @@
 //! What several test modules need.
 
+pub mod browser;
 pub mod certificates;
 pub mod etcd;
 pub mod fakes;
