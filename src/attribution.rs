@@ -19,7 +19,7 @@ use lazy_static::lazy_static;
 pub use node::{NodeTotals, RuleKey};
 pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
 
-use crate::felix::{DropReason, DropRule, Label, Labels, Pipeline, Pipelines, Target, Tier};
+use crate::felix::{DropReason, DropRule, Label, Labels, Pipeline, Pipelines, Structure, Target, Tier};
 use crate::ledger::Deltas;
 use crate::ruleset::{ChainId, Ruleset, TableId};
 use direct::{Claim, Claims, Source, Waiting};
@@ -43,6 +43,13 @@ pub struct Table<'a> {
     pub deltas: &'a Deltas,
     /// What their policies are called.
     pub labels: &'a Labels,
+}
+
+impl<'a> Table<'a> {
+    /// A table of which nothing changes from read to read but what it has counted.
+    pub fn new(structure: &'a Structure, deltas: &'a Deltas) -> Self {
+        Table { ruleset: &structure.ruleset, pipelines: &structure.pipelines, deltas, labels: &structure.labels }
+    }
 }
 
 /// Attribution over the life of the process.
@@ -98,6 +105,21 @@ impl Attribution {
                 }
             }
         }
+    }
+
+    /// Counts from here on: all totals are 0 again.
+    pub fn restart(&mut self) {
+        self.totals.restart();
+        self.node.restart();
+    }
+
+    /// Hides what takes two reads to tell, because there has been but one.
+    pub fn forget_derived(&mut self) {
+        self.totals.hide(|item| match item {
+            Item::PolicyDrop { .. } => true,
+            Item::Policy { verdict, .. } => *verdict != Verdict::Accept,
+            _ => false,
+        });
     }
 
     /// What has been counted so far.

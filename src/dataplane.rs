@@ -1,6 +1,7 @@
 //! Where Calico's rules are, and how they are read: finds the dataplane that holds them, reads it by `iptables-save` or straight from
-//! the kernel (legacy tables under the xtables lock) → one [`Ruleset`] a table. Touches the lock file, `/proc` and `/sys/class/net`.
+//! the kernel (legacy tables under the xtables lock) → one [`Snapshot`] a table. Touches the lock file, `/proc` and `/sys/class/net`.
 
+mod family;
 mod lock;
 mod selection;
 
@@ -13,8 +14,8 @@ use log::{info, warn};
 
 use crate::config::{BackendChoice, SourceChoice};
 use crate::iptables::{Programs, SaveError};
-use crate::kernel::{legacy, nft};
-use crate::ruleset::{Backend, Family, Ruleset};
+use crate::ruleset::{Backend, Family, Snapshot};
+use family::{FamilyReader, kernel_has};
 use lock::{Lock, LockError};
 use selection::{Finding, Selection};
 
@@ -74,9 +75,9 @@ impl Source {
 #[derive(Debug, Default)]
 pub struct Reading {
     /// The tables, one family after the other.
-    pub rulesets: Vec<Ruleset>,
-    /// How they were read; `None` if no dataplane has any of Calico's chains.
-    pub source: Option<Source>,
+    pub tables: Vec<Snapshot>,
+    /// How they were read, as metrics name it; empty if no dataplane has any of Calico's chains.
+    pub source: &'static str,
     /// How long the xtables lock was waited for.
     pub lock_waited: Duration,
     /// Whether the tables were read under the lock that they need.
@@ -118,43 +119,57 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
+/// What gives the tables of a moment: the running system, or files.
+pub trait Reader: Send {
+    /// Reads the tables of both families once, and is done by `deadline`, well or not.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError>;
+
+    /// How often the lock was waited for in vain.
+    fn lock_timeouts(&self) -> u64 {
+        0
+    }
+}
+
 /// Reads Calico's tables, each time from where they are.
 #[derive(Debug)]
 pub struct Dataplane {
     options: Options,
     selection: Selection,
+    families: [FamilyReader; 2],
     /// Of the read that is going on.
     deadline: Instant,
     lock_missing: bool,
     lock_timeouts: u64,
 }
 
-impl Dataplane {
-    /// A reader; nothing is looked for yet.
-    pub fn new(options: Options) -> Self {
-        Dataplane { options, selection: Selection::default(), deadline: Instant::now(), lock_missing: false, lock_timeouts: 0 }
-    }
-
-    /// How often the lock was waited for in vain.
-    pub fn lock_timeouts(&self) -> u64 {
-        self.lock_timeouts
-    }
-
-    /// Reads the tables of both families once, and is done by `deadline`, well or not.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError> {
+impl Reader for Dataplane {
+    fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError> {
         self.deadline = deadline;
         let candidates = self.candidates()?;
         if let Some(chosen) = self.selection.chosen().filter(|chosen| candidates.contains(chosen)) {
             let reading = self.read_backend(chosen)?;
-            if self.selection.stays(self.finding(&reading, chosen), Instant::now()) {
+            let (chains, packets) = workload_chains(&reading);
+            if self.selection.stays(chosen, chains, packets, Instant::now()) {
                 return Ok(reading);
             }
             return self.look_around(&candidates, Some((chosen, reading)));
         }
         self.look_around(&candidates, None)
+    }
+
+    fn lock_timeouts(&self) -> u64 {
+        self.lock_timeouts
+    }
+}
+
+impl Dataplane {
+    /// A reader; nothing is looked for yet.
+    pub fn new(options: Options) -> Self {
+        let families = Family::ALL.map(FamilyReader::new);
+        Dataplane { options, selection: Selection::default(), families, deadline: Instant::now(), lock_missing: false, lock_timeouts: 0 }
     }
 
     /// The dataplanes that were asked for and that the kernel has, as far as they can be read.
@@ -170,15 +185,10 @@ impl Dataplane {
         };
         let all = [Backend::Native, Backend::Nft, Backend::Legacy].into_iter();
         Ok(all
-            .filter(|backend| wanted(*backend) && Family::ALL.into_iter().any(|family| self.kernel_has(*backend, family, "filter")))
+            .filter(|backend| {
+                wanted(*backend) && Family::ALL.into_iter().any(|family| kernel_has(&self.options, *backend, family, "filter"))
+            })
             .collect())
-    }
-
-    fn kernel_has(&self, backend: Backend, family: Family, table: &str) -> bool {
-        match backend {
-            Backend::Legacy => selection::has_legacy_table(&self.options.proc, family, table),
-            Backend::Nft | Backend::Native => selection::has_nf_tables(&self.options.proc),
-        }
     }
 
     /// Reads all dataplanes (but the one that was read already) and chooses.
@@ -199,6 +209,7 @@ impl Dataplane {
         if let Some(chosen) = chosen.filter(|_| chosen != before) {
             info!("Calico's rules are in the {} dataplane", chosen.as_str());
         }
+        self.families.iter_mut().for_each(|family| family.forget_all_but(chosen));
         let reading = readings.into_iter().find(|(backend, _)| Some(*backend) == chosen).map(|(_, reading)| reading);
         match (reading, failure) {
             (Some(reading), _) => Ok(reading),
@@ -209,67 +220,35 @@ impl Dataplane {
     }
 
     fn finding(&self, reading: &Reading, backend: Backend) -> Finding {
-        let mut finding = Finding { backend, chains: 0, live: 0, packets: 0 };
-        for ruleset in &reading.rulesets {
-            for chain in ruleset.chains() {
-                let interface = chain.name.strip_prefix("cali-tw-").or_else(|| chain.name.strip_prefix("cali-fw-"));
-                let Some(interface) = interface else { continue };
-                finding.chains += 1;
-                finding.live += usize::from(self.options.sys.join("class/net").join(interface).exists());
-                finding.packets += chain.rule_ids().map(|rule| ruleset.packets(rule)).sum::<u64>();
-            }
-        }
-        finding
+        let (chains, packets) = workload_chains(reading);
+        let names = reading.tables.iter().flat_map(|table| table.ruleset.chains()).filter_map(|chain| workload_interface(&chain.name));
+        let live = names.filter(|interface| self.options.sys.join("class/net").join(interface).exists()).count();
+        Finding { backend, chains, live, packets }
     }
 
     /// Reads one dataplane, both families at the same time.
     fn read_backend(&mut self, backend: Backend) -> Result<Reading, ReadError> {
         let (lock, lock_waited) = self.lock(backend)?;
         let source = self.source(backend);
-        let families = Family::ALL.into_iter().filter(|family| self.kernel_has(backend, *family, "filter"));
-        let this: &Self = self;
+        let (options, deadline) = (&self.options, self.deadline);
+        let families = self.families.iter_mut().filter(|reader| kernel_has(options, backend, reader.family(), "filter"));
         let results = std::thread::scope(|scope| {
-            let threads: Vec<_> = families.map(|family| scope.spawn(move || this.read_family(backend, family, source))).collect();
+            let threads: Vec<_> = families.map(|reader| scope.spawn(move || reader.read(backend, source, options, deadline))).collect();
             threads.into_iter().filter_map(|thread| thread.join().ok()).collect::<Result<Vec<_>, _>>()
         });
         let locked = lock.is_some() || backend != Backend::Legacy;
         drop(lock);
-        Ok(Reading { rulesets: results?.concat(), source: Some(source), lock_waited, locked })
+        Ok(Reading { tables: results?.into_iter().flatten().collect(), source: source.as_str(), lock_waited, locked })
     }
 
     /// How a dataplane is read: nothing but the kernel shows Calico's own nftables tables.
-    fn source(&mut self, backend: Backend) -> Source {
+    fn source(&self, backend: Backend) -> Source {
         match self.options.source {
             _ if backend == Backend::Native => Source::Kernel,
             SourceChoice::Kernel => Source::Kernel,
             SourceChoice::Save => Source::Save,
             SourceChoice::Auto if self.options.programs.find(backend, Family::V4).is_some() => Source::Save,
             SourceChoice::Auto => Source::Kernel,
-        }
-    }
-
-    /// The filter table, and the others only if Calico has host endpoints.
-    fn read_family(&self, backend: Backend, family: Family, source: Source) -> Result<Vec<Ruleset>, ReadError> {
-        if backend == Backend::Native {
-            let read = nft::read(family, nft::Tables::Calico, self.deadline);
-            return read.map_err(|error| ReadError::Kernel(backend, family, error));
-        }
-        let mut rulesets = self.read_table(backend, family, source, "filter")?;
-        let is_host_endpoint = |name: &str| name.starts_with("cali-th-") || name.starts_with("cali-fh-");
-        if rulesets.iter().flat_map(Ruleset::chains).any(|chain| is_host_endpoint(&chain.name)) {
-            for table in ["mangle", "raw"].into_iter().filter(|table| self.kernel_has(backend, family, table)) {
-                rulesets.extend(self.read_table(backend, family, source, table)?);
-            }
-        }
-        Ok(rulesets)
-    }
-
-    fn read_table(&self, backend: Backend, family: Family, source: Source, table: &'static str) -> Result<Vec<Ruleset>, ReadError> {
-        let failed = |error| ReadError::Kernel(backend, family, error);
-        match (source, backend) {
-            (Source::Save, _) => self.options.programs.save(backend, family, table, self.deadline).map_err(ReadError::Save),
-            (Source::Kernel, Backend::Legacy) => legacy::read(family, table).map(|ruleset| vec![ruleset]).map_err(failed),
-            (Source::Kernel, _) => nft::read(family, nft::Tables::Iptables(table), self.deadline).map_err(failed),
         }
     }
 
@@ -295,4 +274,21 @@ impl Dataplane {
             }
         }
     }
+}
+
+/// The interface whose packets a chain is for, if it is a workload's.
+fn workload_interface(chain: &str) -> Option<&str> {
+    chain.strip_prefix("cali-tw-").or_else(|| chain.strip_prefix("cali-fw-"))
+}
+
+/// How many workload chains there are, and what their rules have counted.
+fn workload_chains(reading: &Reading) -> (usize, u64) {
+    let (mut count, mut packets) = (0, 0u64);
+    for table in &reading.tables {
+        for chain in table.ruleset.chains().iter().filter(|chain| workload_interface(&chain.name).is_some()) {
+            count += 1;
+            packets = table.packets_of(chain).iter().fold(packets, |sum, packets| sum.wrapping_add(*packets));
+        }
+    }
+    (count, packets)
 }

@@ -7,6 +7,7 @@ mod labels;
 mod names;
 mod phrases;
 mod policy;
+mod structures;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ pub use endpoint::{DropReason, DropRule, Pipeline, Target, Tier};
 pub use labels::{Label, Labels, Names};
 pub use names::{ChainNames, PolicyName};
 pub use policy::{Decision, GroupChain, PolicyChain, PolicyRule};
+pub use structures::{Structure, Structures};
 
 use serde::{Deserialize, Serialize};
 

@@ -13,15 +13,15 @@ use log::{error, info, warn};
 
 use crate::attribution::{Attribution, Table};
 use crate::config::MetricNames;
-use crate::dataplane::{Dataplane, ReadError, Reading, Source};
-use crate::felix::{Catalog, ChainNames, Labels, Names, Pipelines};
+use crate::dataplane::{ReadError, Reader, Reading};
+use crate::felix::{ChainNames, Structure, Structures};
 use crate::inventory::{Inventory, Workload};
 use crate::ledger::Ledger;
 use crate::metrics::{self, About, View};
 use crate::podlogs::PodLogs;
 use crate::process::Process;
 use crate::report::{DatastoreStatus, Report, Shape, Sources, Status, TableStatus, WorkloadStates};
-use crate::ruleset::{Backend, Family, Ruleset};
+use crate::ruleset::{Backend, Family};
 use crate::server::Application;
 use crate::singleflight::SingleFlight;
 
@@ -40,6 +40,8 @@ pub struct Options {
     pub pod_logs: PathBuf,
     /// The kind of the datastore, `etcd` or `kubernetes`, if there is one.
     pub datastore: Option<&'static str>,
+    /// Whether only one moment will ever be known: what it takes two to tell is left out, instead of being 0.
+    pub one_moment: bool,
 }
 
 /// The exporter's heart.
@@ -57,13 +59,12 @@ pub struct Scraper {
 
 /// What lasts from scrape to scrape.
 struct State {
-    reader: Dataplane,
+    reader: Box<dyn Reader>,
     ledger: Ledger,
     attribution: Attribution,
-    catalog: Catalog,
-    chain_names: ChainNames,
+    /// What the last read's rules mean.
+    structures: Structures,
     policies_version: u64,
-    names: Names,
     dropped_scrapes: u64,
     /// When the kernel was last read.
     read_at: Option<SystemTime>,
@@ -113,7 +114,7 @@ impl State {
         let deadline = Instant::now() + READ_LIMIT;
         let mut reading = self.reader.read(deadline)?;
         for _ in 0..UNLOCKED_RETRIES {
-            if reading.locked || !self.ledger.went_back(&reading.rulesets) {
+            if reading.locked || !self.ledger.went_back(&reading.tables) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -125,15 +126,13 @@ impl State {
 
 impl Scraper {
     /// A scraper that has not read anything yet.
-    pub fn new(options: Options, reader: Dataplane, inventory: Arc<Inventory>) -> Self {
+    pub fn new(options: Options, reader: Box<dyn Reader>, inventory: Arc<Inventory>) -> Self {
         let state = State {
             reader,
             ledger: Ledger::new(),
             attribution: Attribution::default(),
-            catalog: Catalog::default(),
-            chain_names: ChainNames::default(),
+            structures: Structures::default(),
             policies_version: 0,
-            names: Names::default(),
             dropped_scrapes: 0,
             read_at: None,
             report: None,
@@ -156,7 +155,13 @@ impl Scraper {
 
     /// Reads the kernel without showing it: shorter intervals prove more about policy groups.
     pub fn sample(&self) {
-        self.advance(&mut self.state(), &mut About::default(), &mut |_| ());
+        self.advance(&mut self.state(), &mut About::default());
+    }
+
+    /// Reads, and counts from there on: for tables of an earlier moment.
+    pub fn begin_counting(&self) {
+        self.sample();
+        self.state().attribution.restart();
     }
 
     /// A panic between two assignments can only have left counts out: go on.
@@ -176,19 +181,23 @@ impl Scraper {
     }
 
     fn read_and_report(&self, state: &mut State) -> Arc<Report> {
-        let (mut about, mut shape) = (About::default(), None);
-        about.up = self.advance(state, &mut about, &mut |tables| shape = Some(Shape::new(tables)));
+        let mut about = About::default();
+        about.up = self.advance(state, &mut about);
         let found = self.name_the_unknown(state);
         let status = self.status(state, &about);
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
-        let report = match (shape, state.report.take()) {
-            (Some(shape), _) => {
-                let (attribution, catalog) = (&state.attribution, &state.catalog);
-                Report::new(Sources { shape: &shape, attribution, catalog, workload: &workload, one_moment: false }, status)
+        let report = match (about.up, state.report.take()) {
+            (true, _) => {
+                let (attribution, catalog) = (&state.attribution, state.structures.catalog());
+                let shape = Shape::new(state.structures.tables());
+                Report::new(
+                    Sources { shape: &shape, attribution, catalog, workload: &workload, one_moment: self.options.one_moment },
+                    status,
+                )
             }
             // The kernel could not be read: what is known stays.
-            (None, Some((_, last))) => Report { status: Status { workloads: last.status.workloads, ..status }, ..Report::clone(&last) },
-            (None, None) => Report { status, ..Report::default() },
+            (false, Some((_, last))) => Report { status: Status { workloads: last.status.workloads, ..status }, ..Report::clone(&last) },
+            (false, None) => Report { status, ..Report::default() },
         };
         let report = Arc::new(report);
         state.report = Some((Instant::now(), Arc::clone(&report)));
@@ -238,7 +247,7 @@ impl Scraper {
         let memory = Arc::try_unwrap(std::mem::take(&mut state.last_text)).unwrap_or_default();
         let mut about = About::default();
         let begun = Instant::now();
-        about.up = self.advance(state, &mut about, &mut |_| ());
+        about.up = self.advance(state, &mut about);
         state.report.take_if(|(made, _)| made.elapsed() > FORGOTTEN);
         let found = self.name_the_unknown(state);
         let totals = state.attribution.totals();
@@ -252,7 +261,13 @@ impl Scraper {
         self.about_datastore(&mut about);
         about.process = Process::read(&self.options.proc);
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
-        let view = View::new((&state.attribution, &state.catalog), &workload, &about, about.up && !too_small, self.options.metric_names);
+        let view = View::new(
+            (&state.attribution, state.structures.catalog()),
+            &workload,
+            &about,
+            about.up && !too_small,
+            self.options.metric_names,
+        );
         metrics::render(&view, memory)
     }
 
@@ -283,8 +298,8 @@ impl Scraper {
         about.datastore_workloads = self.inventory.workload_count();
     }
 
-    /// Reads the kernel and brings the totals up to date; returns whether that went well. `look` sees the tables.
-    fn advance(&self, state: &mut State, about: &mut About, look: &mut dyn FnMut(&[Table])) -> bool {
+    /// Reads the kernel and brings the totals up to date; returns whether that went well.
+    fn advance(&self, state: &mut State, about: &mut About) -> bool {
         let begun = Instant::now();
         let result = state.read();
         about.stages.push(("read", begun.elapsed()));
@@ -292,7 +307,7 @@ impl Scraper {
         match result {
             Ok(reading) => {
                 let begun = Instant::now();
-                self.take_in(state, &reading, about, look);
+                self.take_in(state, &reading, about);
                 state.read_at = Some(SystemTime::now());
                 about.stages.push(("attribute", begun.elapsed()));
                 state.complaint.went_well("the kernel's counters can be read");
@@ -306,15 +321,11 @@ impl Scraper {
         }
     }
 
-    fn take_in(&self, state: &mut State, reading: &Reading, about: &mut About, look: &mut dyn FnMut(&[Table])) {
-        let rulesets = &reading.rulesets;
-        let deltas = state.ledger.advance(rulesets);
-        let pipelines: Vec<Pipelines> = rulesets.iter().map(Pipelines::new).collect();
+    fn take_in(&self, state: &mut State, reading: &Reading, about: &mut About) {
+        let deltas = state.ledger.advance(&reading.tables);
         self.refresh_names(state);
-        state.names.forget_unused();
-        let mut label = |(ruleset, pipelines)| Labels::new(ruleset, pipelines, &state.chain_names, &mut state.names);
-        let labels: Vec<Labels> = rulesets.iter().zip(&pipelines).map(&mut label).collect();
-        if labels.iter().any(|labels| labels.unnamed > 0) {
+        state.structures.update(reading.tables.iter().map(|table| &table.ruleset));
+        if state.structures.unnamed() > 0 {
             if self.options.datastore.is_none() && !self.inventory.policies_wanted() {
                 warn!(
                     "these rules do not name their policies (Calico before 3.22), and there is no datastore to ask: chain names are shown"
@@ -322,16 +333,15 @@ impl Scraper {
             }
             self.inventory.want_policies();
         }
-        let tables =
-            (0..rulesets.len()).map(|i| Table { ruleset: &rulesets[i], pipelines: &pipelines[i], deltas: &deltas[i], labels: &labels[i] });
-        let tables: Vec<Table> = tables.collect();
-        state.attribution.advance(&tables);
-        look(&tables);
-        state.catalog = Catalog::default();
-        (0..rulesets.len()).for_each(|i| state.catalog.add(&rulesets[i], &pipelines[i], &labels[i]));
-        about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, rulesets)).collect();
-        about.unrecognised = rulesets.iter().zip(&pipelines).map(|(r, p)| unrecognised(r, p)).sum();
-        about.source = reading.source.map_or("", Source::as_str);
+        let structures = state.structures.tables();
+        let tables = structures.iter().zip(&deltas).map(|(structure, deltas)| Table::new(structure, deltas));
+        state.attribution.advance(&tables.collect::<Vec<_>>());
+        if self.options.one_moment {
+            state.attribution.forget_derived();
+        }
+        about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, structures)).collect();
+        about.unrecognised = state.structures.unrecognised();
+        about.source = reading.source;
         about.lock_waited = reading.lock_waited;
         about.locked = reading.locked;
     }
@@ -339,7 +349,7 @@ impl Scraper {
     fn refresh_names(&self, state: &mut State) {
         let version = self.inventory.policies_version();
         if state.policies_version != version {
-            state.chain_names = ChainNames::new(&self.inventory.policies());
+            state.structures.rename(ChainNames::new(&self.inventory.policies()));
             state.policies_version = version;
         }
     }
@@ -351,13 +361,9 @@ fn seconds(time: SystemTime) -> f64 {
 }
 
 /// Where a family's rules are, and how many, in all its tables.
-fn table_of(family: Family, rulesets: &[Ruleset]) -> Option<(Family, Backend, usize)> {
-    let of_family = || rulesets.iter().filter(|ruleset| ruleset.family == family);
-    Some((family, of_family().next()?.backend, of_family().map(Ruleset::rule_count).sum()))
-}
-
-fn unrecognised(ruleset: &Ruleset, pipelines: &Pipelines) -> u64 {
-    ruleset.unreadable + pipelines.unrecognised.len() as u64
+fn table_of(family: Family, tables: &[Structure]) -> Option<(Family, Backend, usize)> {
+    let of_family = || tables.iter().map(|table| &table.ruleset).filter(|ruleset| ruleset.family == family);
+    Some((family, of_family().next()?.backend, of_family().map(|ruleset| ruleset.rule_count()).sum()))
 }
 
 impl Application for Scraper {

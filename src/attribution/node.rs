@@ -52,6 +52,12 @@ impl NodeTotals {
         self.rules.retain(|_, total| total.seen >= oldest);
     }
 
+    /// Sets all totals to 0.
+    pub fn restart(&mut self) {
+        self.rules.values_mut().for_each(|total| total.packets = 0);
+        self.unknown_interfaces = [0; 2];
+    }
+
     fn policies(&mut self, table: &Table) {
         for policy in table.pipelines.policies() {
             let Some(label) = table.labels.get(policy.chain).filter(|label| !label.is_profile) else { continue };

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Can, Counts, DefaultAction, Group, Pipeline, PolicyCounts, Profile, Refused, Target, Tier};
-use crate::attribution::Table;
-use crate::felix::{self, Decision, DropReason, EndpointKind};
+use crate::felix::{self, Decision, DropReason, EndpointKind, Structure};
 use crate::ruleset::ChainId;
 
 /// Every endpoint's pipelines.
@@ -18,7 +17,7 @@ pub struct Shape {
 
 impl Shape {
     /// The pipelines of all tables of one read.
-    pub fn new(tables: &[Table]) -> Self {
+    pub fn new(tables: &[Structure]) -> Self {
         let mut shape = Shape::default();
         for table in tables {
             for pipeline in &table.pipelines.endpoints {
@@ -91,7 +90,7 @@ fn join_policies(into: &mut PolicyCounts, from: PolicyCounts) {
 
 /// One table, looked at for its shape.
 struct View<'a> {
-    table: &'a Table<'a>,
+    table: &'a Structure,
 }
 
 impl View<'_> {

@@ -12,10 +12,13 @@ mod scale;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use calico_accountant::config::Secret;
 use calico_accountant::inventory::{Inventory, Workload};
-use calico_accountant::kubernetes::{Access, CalicoApi, Credentials, Limits, follow_within};
+use calico_accountant::kubernetes::{Access, Authorization, CalicoApi, Credentials, CredentialsError, Limits, follow_within};
 use serde_json::{Value, json};
 
+use crate::http;
+use crate::program::{Program, await_some};
 use crate::support::kube::Kube;
 use crate::support::within;
 
@@ -25,27 +28,31 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// Credentials that a test can replace, as files can be.
 #[derive(Clone)]
-struct Changing(Arc<Mutex<Result<Credentials, String>>>);
+struct Changing(Arc<Mutex<Credentials>>);
 
 impl Changing {
     fn new(credentials: Credentials) -> Self {
-        Changing(Arc::new(Mutex::new(Ok(credentials))))
+        Changing(Arc::new(Mutex::new(credentials)))
     }
 
     fn set(&self, change: impl FnOnce(&mut Credentials)) {
-        change(self.0.lock().unwrap().as_mut().unwrap());
+        change(&mut self.0.lock().unwrap());
     }
 }
 
 impl Access for Changing {
-    fn current(&self) -> Result<Credentials, String> {
-        self.0.lock().unwrap().clone()
+    fn current(&self) -> Result<Credentials, CredentialsError> {
+        Ok(self.0.lock().unwrap().clone())
     }
 }
 
 fn credentials(kube: &Kube, url: &str, token: String) -> Credentials {
     let ca = std::fs::read(kube.certificates.ca()).unwrap();
-    Credentials { server: url.to_owned(), ca: Some(ca), token: Some(token), ..Credentials::default() }
+    Credentials { server: url.to_owned(), ca: Some(ca), authorization: bearer(&token), ..Credentials::default() }
+}
+
+fn bearer(token: &str) -> Option<Authorization> {
+    Some(Authorization::Bearer(Secret::new(token)))
 }
 
 fn start(access: impl Access + 'static) -> Arc<Inventory> {
@@ -101,4 +108,34 @@ fn troubled(inventory: &Inventory, words: &[&str]) {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(!inventory.up());
+}
+
+/// The pods of every capture in `tests/fixtures/captures`, on one node.
+const CAPTURED_PODS: [(&str, &str); 9] = [
+    ("infra", "client-0"),
+    ("infra", "many-0"),
+    ("infra", "many-1"),
+    ("infra", "noprof-0"),
+    ("infra", "tiered-0"),
+    ("shop", "db-0"),
+    ("shop", "rich-0"),
+    ("shop", "web-1"),
+    ("shop", "web-2"),
+];
+
+/// Makes them.
+fn captured_pods(kube: &Kube) {
+    ["infra", "shop"].iter().for_each(|namespace| kube.namespace(namespace));
+    for (namespace, name) in CAPTURED_PODS {
+        let mut pod = pod(name, name.split('-').next().unwrap());
+        pod["spec"]["nodeName"] = json!("node1");
+        kube.call("POST", &format!("/api/v1/namespaces/{namespace}/pods"), &pod);
+    }
+}
+
+/// Waits until the program says that it is.
+#[track_caller]
+fn ready(program: &Program) {
+    let ready = || http::get(program.port(), "/readyz").ok().filter(|answer| answer.status == 200);
+    await_some(ready, || format!("readiness: {:#?}", program.log()));
 }

@@ -174,6 +174,14 @@ impl Kube {
         }
     }
 
+    /// Whether the account may do this.
+    pub fn allowed(&self, verb: &str, group: &str, resource: &str) -> bool {
+        let user = format!("system:serviceaccount:kube-system:{ACCOUNT}");
+        let spec = json!({"user": user, "resourceAttributes": {"verb": verb, "group": group, "resource": resource}});
+        let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
+        self.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", &review)["status"]["allowed"] == true
+    }
+
     /// A new token of the account.
     #[track_caller]
     pub fn token(&self) -> String {
