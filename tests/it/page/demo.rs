@@ -1,54 +1,18 @@
 //! The page on the demo: Calico's own rules, etcd, and traffic that goes on.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::{begin_with, column, picture};
 use crate::program::await_some;
 use crate::support::browser::{Browser, key};
-use crate::support::can_run;
-
-/// `demo/run`, ended in good order when dropped: it removes its namespaces itself.
-struct Demo {
-    child: Child,
-    url: String,
-}
-
-impl Demo {
-    fn start(test: &str) -> Option<Self> {
-        let able = rustix::process::geteuid().is_root();
-        if !can_run(test, able, "root, for network namespaces") {
-            return None;
-        }
-        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/demo/run"));
-        let accountant = std::env::var("ACCOUNTANT").unwrap_or_else(|_| env!("CARGO_BIN_EXE_calico-accountant").to_owned());
-        command.env("ACCOUNTANT", accountant).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut url = None;
-        while url.is_none() {
-            let line = lines.next().unwrap_or_else(|| panic!("the demo has ended")).unwrap();
-            url = line.trim().strip_prefix("All metrics:").map(|rest| rest.trim().replace("curl ", "").replace("/metrics", ""));
-        }
-        std::thread::spawn(move || lines.for_each(drop));
-        Some(Demo { child, url: url.unwrap() })
-    }
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
-        _ = self.child.wait();
-    }
-}
+use crate::support::demo::Demo;
 
 #[test]
 fn the_demo_with_live_traffic() {
     let test = "the page on the demo";
     let Some(browser) = Browser::start(test) else { return };
     let Some(demo) = Demo::start(test) else { return };
-    let url = demo.url.as_str();
+    let url = &format!("http://{}", demo.address);
     browser.prefer_dark(false);
     browser.open(&format!("{url}/"));
 
