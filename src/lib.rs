@@ -44,3 +44,4 @@ pub mod server;
 pub mod singleflight;
 mod sys;
 mod tls;
+pub mod web;

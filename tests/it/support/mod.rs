@@ -1,5 +1,6 @@
 //! What several test modules need.
 
+pub mod browser;
 pub mod built;
 pub mod certificates;
 pub mod container;
