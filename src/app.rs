@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{process, thread};
 
+use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
@@ -71,6 +72,7 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config)));
     let scraper = Arc::new(scraper(config, reader, inventory, false));
     read_early(Arc::clone(&scraper), sample_interval).map_err(Failure::new("starting a thread"))?;
+    tell_service_manager(NotifyState::Ready);
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
 }
 
@@ -110,10 +112,18 @@ fn exit_on_signals() -> std::io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             log::info!("ended by {}", signal_name(signal).unwrap_or("a signal"));
+            tell_service_manager(NotifyState::Stopping);
             process::exit(0);
         }
     })?;
     Ok(())
+}
+
+/// Tells systemd, where that started the program and asks (`Type=notify`).
+fn tell_service_manager(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        log::warn!("the service manager could not be told by NOTIFY_SOCKET: {error}");
+    }
 }
 
 /// Reads the kernel now: derived counts begin with the first read, and names that only the datastore has are asked for early. A

@@ -66,9 +66,9 @@ fn a_prometheus_beside_attackers_keeps_its_rhythm() {
         // The last scrape may be under way.
         thread::sleep(Duration::from_secs(timeout) / 2);
         let seconds = begun.elapsed().as_secs();
-        let missed = prometheus.query(&format!("count_over_time(up[{seconds}s])-sum_over_time(up[{seconds}s])"));
-        let scrapes = prometheus.query(&format!("sum_over_time(up[{seconds}s])")).unwrap_or_default();
-        let longest = prometheus.query(&format!("max_over_time(scrape_duration_seconds[{seconds}s])")).unwrap_or_default();
+        let missed = prometheus.value(&format!("count_over_time(up[{seconds}s])-sum_over_time(up[{seconds}s])"));
+        let scrapes = prometheus.value(&format!("sum_over_time(up[{seconds}s])")).unwrap_or_default();
+        let longest = prometheus.value(&format!("max_over_time(scrape_duration_seconds[{seconds}s])")).unwrap_or_default();
         let (threads, memory) = (status(program.pid(), "Threads"), status(program.pid(), "VmHWM"));
         println!("{what}: {scrapes} scrapes, the longest took {longest:.3} s; {threads} threads left, at most {memory} kB so far");
         assert_eq!(missed, Some(0.0), "{what}: scrapes failed");
