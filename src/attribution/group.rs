@@ -142,8 +142,7 @@ impl Bounds {
     fn new(margins: &Margins, carry: &Carry, ahead: i64) -> Self {
         let rows = Side::new(&margins.rows, &carry.rows, carry.ahead, ahead);
         let columns = Side::new(&margins.columns, &carry.columns, -carry.ahead, -ahead);
-        // Twice: what moves can hide as much that stands still.
-        let slack = signed(carry.hidden.saturating_add(margins.hidden).saturating_mul(2));
+        let slack = signed(carry.hidden.saturating_add(margins.hidden));
         Bounds { rows, columns, slack }
     }
 

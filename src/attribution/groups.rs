@@ -137,22 +137,28 @@ impl GroupRead<'_> {
         let columns = (0..self.group.policies.len()).map(|index| self.column(index, verdict)).collect();
         // Accepts are counted as they are; a difference of zero can be a packet on its way at the last read and another one now.
         let derived = verdict != Verdict::Accept;
-        Margins { rows, columns, in_step, quiet: !derived || self.nothing_entered(), hidden: self.on_their_way(derived), derived }
+        Margins { rows, columns, in_step, quiet: !derived || self.nothing_entered(), hidden: self.on_their_way(verdict), derived }
     }
 
-    /// How many packets may be counted in a row and not in its column at this read, or the other way round: what has moved.
-    fn on_their_way(&self, derived: bool) -> u64 {
+    /// How many packets may be counted in a row and not in its column at this read; or as many the other way round. The first have moved in
+    /// columns, the second in rows. One that stood still in between, and moved nowhere, makes rows and columns differ in all, unless it
+    /// is hidden by others of the second kind.
+    fn on_their_way(&self, verdict: Verdict) -> u64 {
         let motion = self.view.table.motion;
         let row = |member: &Member| {
-            let ways = [Some(member.jump), member.undecided].into_iter().flatten().filter(|_| derived);
+            let ways = [Some(member.jump), member.undecided].into_iter().flatten().filter(|_| verdict != Verdict::Accept);
             motion.sum(member.accepted.into_iter().chain(ways))
         };
-        let column = |(jump, policy): &(RuleId, ChainId)| {
-            let rules = self.view.table.pipelines.policy(*policy).into_iter().flat_map(|policy| &policy.rules);
-            motion.sum(rules.map(|rule| rule.rule).chain([*jump]))
+        let column = |index: usize| {
+            let policy = self.group.policies[index].1;
+            let decisions = self.view.table.pipelines.policy(policy).into_iter().flat_map(|policy| decisions(policy, verdict));
+            let jumps = (index..index + 2).filter_map(|index| Some(self.group.policies.get(index)?.0));
+            // What is used elsewhere too is counted by the jumps around it.
+            let jumps = jumps.filter(|_| self.view.references(policy) > 1);
+            motion.sum(decisions.chain(jumps))
         };
-        let rows = self.members.iter().map(row);
-        rows.chain(self.group.policies.iter().map(column)).fold(0, u64::saturating_add)
+        let sum = |packets: &mut dyn Iterator<Item = u64>| packets.fold(0, u64::saturating_add);
+        sum(&mut self.members.iter().map(row)).max(sum(&mut (0..self.group.policies.len()).map(column)))
     }
 
     fn nothing_entered(&self) -> bool {
@@ -263,6 +269,17 @@ fn record_refusals(recorder: &mut Recorder, member: &Member, verdict: Verdict, p
     if verdict == Verdict::Deny && counts(member, verdict) && member.refusals_are_known {
         recorder.add(&Item::PolicyDrop { tier: Arc::clone(&member.tier) }, packets);
     }
+}
+
+/// The policy's rules that decide so.
+fn decisions(policy: &PolicyChain, verdict: Verdict) -> impl Iterator<Item = RuleId> {
+    let decisions: &[Decision] = match verdict {
+        Verdict::Accept => &[Decision::Accept],
+        Verdict::Deny => &[Decision::Deny],
+        Verdict::Pass => &[Decision::Pass],
+        Verdict::DenyOrPass => &[Decision::Deny, Decision::Pass],
+    };
+    decisions.iter().flat_map(|decision| policy.rules_that(*decision))
 }
 
 /// Whether the member's counters give this verdict by itself.
