@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{process, thread};
 
+use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
@@ -55,7 +56,6 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     logging::report_panics();
     exit_on_signals().map_err(Failure::new("installing signal handlers"))?;
     log::info!("calico-accountant {}", env!("CARGO_PKG_VERSION"));
-    bound_descriptors();
     for remark in remarks {
         log::log!(remark.level, "{}", remark.text);
     }
@@ -72,20 +72,8 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config)));
     let scraper = Arc::new(scraper(config, reader, inventory, false));
     read_early(Arc::clone(&scraper), sample_interval).map_err(Failure::new("starting a thread"))?;
+    tell_service_manager(NotifyState::Ready);
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
-}
-
-/// So many descriptors, and no more, even where the system allows a million: tiny_http takes two and a thread for each connection, so
-/// this is what bounds them (to some 240). All else that is open at a time takes a few dozen.
-const DESCRIPTORS: u64 = 512;
-
-fn bound_descriptors() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let current = Some(limit.current.map_or(DESCRIPTORS, |current| current.min(DESCRIPTORS)));
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current, ..limit }) {
-        log::warn!("the number of connections is not bounded: {error}");
-    }
 }
 
 /// Starts to fill the inventory.
@@ -124,10 +112,18 @@ fn exit_on_signals() -> std::io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             log::info!("ended by {}", signal_name(signal).unwrap_or("a signal"));
+            tell_service_manager(NotifyState::Stopping);
             process::exit(0);
         }
     })?;
     Ok(())
+}
+
+/// Tells systemd, where that started the program and asks (`Type=notify`).
+fn tell_service_manager(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        log::warn!("the service manager could not be told by NOTIFY_SOCKET: {error}");
+    }
 }
 
 /// Reads the kernel now: derived counts begin with the first read, and names that only the datastore has are asked for early. A

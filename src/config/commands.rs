@@ -31,7 +31,7 @@ pub(super) const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "serve",
         operand: None,
-        about: "Serve metrics, the page and the API until stopped; so does no command at all.",
+        about: "Serve metrics, page and API until stopped; the same without a command.",
         more: "",
         options: &[],
     },
@@ -39,25 +39,25 @@ pub(super) const SUBCOMMANDS: &[Subcommand] = &[
         name: "metrics",
         operand: None,
         about: "Read once, and print the metrics.",
-        more: "For node_exporter's textfile collector, and for saved tables. What takes two moments to tell (what policies
-denied and passed on) is left out, unless --before gives an earlier one.",
+        more: "For node_exporter's textfile collector, and for saved tables. What takes two moments to tell (what policies \
+               denied and passed on) is left out, unless --before gives an earlier one.",
         options: &["output", "ruleset", "before"],
     },
     Subcommand {
         name: "top",
         operand: None,
         about: "What is being dropped now, and by which policy.",
-        more: "A live table in a terminal (q ends it), plain lines elsewhere. Asks the exporter that runs on this node, for it
-has counted longer; without one, reads the kernel itself.",
+        more: "A live table in a terminal (q ends it), plain lines elsewhere. Asks the exporter that runs on this node, for it \
+               has counted longer; without one, reads the kernel itself.",
         options: &["json", "once", "url", "ruleset", "before"],
     },
     Subcommand {
         name: "explain",
         operand: Some("NAMESPACE/POD"),
         about: "A workload's way through tiers and policies, with counts.",
-        more: "Instead of a pod, an interface: of a workload, or of a host endpoint. Asks the exporter that runs on this node,
-for it has counted longer; without one, reads the kernel itself. ?: cannot be told. <=7: at most 7.
--: no rule does it.",
+        more: "Instead of a pod, an interface: of a workload, or of a host endpoint. Asks the exporter that runs on this node, \
+               for it has counted longer; without one, reads the kernel itself. ?: cannot be told. <=7: at most 7. \
+               -: no rule does it.",
         options: &["json", "url", "ruleset", "before"],
     },
     Subcommand {

@@ -21,7 +21,7 @@ Other flags
       glog flags of the Go exporter, accepted. -v 4 and more is LOG_LEVEL=debug, 6 and more trace,
       unless LOG_LEVEL is set.
 
-Exit codes: 0 ended by SIGTERM or SIGINT, or done; 1 failed while running; 2 wrong flag or variable.
+Exit codes: 0 done, or ended by SIGTERM or SIGINT; 1 failed; 2 wrong command, flag or variable.
 ";
 
 /// The whole text, at most 100 columns wide.
@@ -53,7 +53,7 @@ fn usage(command: &Subcommand) -> String {
 pub(super) fn command(command: &Subcommand) -> String {
     let mut text = format!("{}\n\nUsage: calico-accountant {} [flags]\n", command.about, usage(command));
     if !command.more.is_empty() {
-        text.push_str(&format!("\n{}\n", command.more));
+        text.push_str(&format!("\n{}\n", wrapped(command.more, 100).join("\n")));
     }
     if !command.options.is_empty() {
         text.push_str("\nFlags\n");
@@ -128,7 +128,7 @@ mod tests {
             for name in command.options {
                 assert!(own.contains(&format!("\n  --{name}")), "{} --{name}", command.name);
             }
-            assert!(own.lines().all(|line| line.chars().count() <= 114), "{own}");
+            assert!(own.lines().all(|line| line.chars().count() <= 100), "{own}");
         }
         for line in text.lines() {
             assert!(line.chars().count() <= 100, "{} columns: {line}", line.chars().count());

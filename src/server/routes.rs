@@ -1,12 +1,10 @@
 //! What is answered to which request: pure, apart from asking the [`Application`].
 
-use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-
+use super::gzip::gzip;
 use super::{Application, api};
+use crate::web;
 
 /// A request, as far as the answer depends on it.
 pub(super) struct Ask<'a> {
@@ -37,7 +35,8 @@ impl Reply {
         Self { status, headers, body }
     }
 
-    fn text(status: u16, text: &str) -> Self {
+    /// An answer of one line.
+    pub fn text(status: u16, text: &str) -> Self {
         Self::new(status, "text/plain; charset=utf-8", Arc::new(format!("{text}\n").into_bytes()))
     }
 
@@ -47,35 +46,37 @@ impl Reply {
     }
 }
 
-/// The answer to a request whose body nobody will read.
-pub(super) fn too_large() -> Reply {
-    Reply::text(413, "no request here has a body")
+fn not_found() -> Reply {
+    Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/ and /")
 }
 
 /// Answers a request.
 pub(super) fn answer(app: &dyn Application, ask: &Ask<'_>) -> Reply {
-    let page: fn(&dyn Application, &Ask<'_>) -> Reply = match path(ask) {
+    let answer: fn(&dyn Application, &Ask<'_>) -> Reply = match path(ask) {
         "/metrics" => metrics,
         "/healthz" => |_, _| Reply::text(200, "ok"),
         "/readyz" => |app, _| match app.ready() {
             Ok(()) => Reply::text(200, "ok"),
             Err(reason) => Reply::text(503, &reason.replace(['\n', '\r'], " ")),
         },
-        "/" => landing,
         api if api.starts_with(api::PREFIX) => self::api,
-        _ => return Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/ and /"),
+        page if web::file(page).is_some() => self::page,
+        _ => return not_found(),
     };
     if !["GET", "HEAD"].contains(&ask.method) {
         return Reply::text(405, "only GET and HEAD are allowed").with("Allow", "GET, HEAD");
     }
-    page(app, ask)
+    answer(app, ask)
 }
 
 fn metrics(app: &dyn Application, ask: &Ask<'_>) -> Reply {
     packed(ask, 200, "text/plain; version=0.0.4; charset=utf-8", app.metrics())
 }
 
+/// One at a time: each is a text of its own, on a large node of megabytes.
 fn api(app: &dyn Application, ask: &Ask<'_>) -> Reply {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (status, body) = api::answer(app, path(ask));
     packed(ask, status, "application/json", Arc::new(body))
 }
@@ -83,7 +84,7 @@ fn api(app: &dyn Application, ask: &Ask<'_>) -> Reply {
 /// Compressed, if the client likes that.
 fn packed(ask: &Ask<'_>, status: u16, content_type: &'static str, body: Arc<Vec<u8>>) -> Reply {
     let compressed = if accepts_gzip(&ask.accept_encoding) { gzip(&body) } else { None };
-    let (encoded, body) = compressed.map_or((false, body), |compressed| (true, Arc::new(compressed)));
+    let (encoded, body) = compressed.map_or((false, body), |compressed| (true, compressed));
     let reply = Reply::new(status, content_type, body).with("Vary", "Accept-Encoding");
     if encoded { reply.with("Content-Encoding", "gzip") } else { reply }
 }
@@ -91,13 +92,6 @@ fn packed(ask: &Ask<'_>, status: u16, content_type: &'static str, body: Arc<Vec<
 /// The request target without its query.
 fn path<'a>(ask: &Ask<'a>) -> &'a str {
     ask.target.split_once('?').map_or(ask.target, |(path, _)| path)
-}
-
-/// Fast rather than small: metrics text shrinks to a tenth at any level.
-fn gzip(text: &[u8]) -> Option<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
-    encoder.write_all(text).ok()?;
-    encoder.finish().ok()
 }
 
 /// Whether gzip is acceptable (RFC 9110, 12.5.3): named itself, or else covered by `*`, and not with a weight of 0.
@@ -117,49 +111,19 @@ fn coding(text: &str) -> (&str, f32) {
     (name, weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
 }
 
-fn landing(app: &dyn Application, _: &Ask<'_>) -> Reply {
-    let (version, node) = (env!("CARGO_PKG_VERSION"), escape_html(app.node_name()));
-    let page = format!(
-        r#"<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><title>calico-accountant</title></head>
-<body>
-<h1>calico-accountant</h1>
-<p>Which Calico policy accepts or drops each workload's packets on this node, and how many.</p>
-<p>Version {version}, node {node}</p>
-<ul>
-<li><a href="/metrics">/metrics</a></li>
-<li><a href="/healthz">/healthz</a></li>
-<li><a href="/readyz">/readyz</a></li>
-</ul>
-</body>
-</html>
-"#
-    );
-    // Nothing may run, load or be framed, should some text ever escape its quotes.
-    Reply::new(200, "text/html; charset=utf-8", Arc::new(page.into_bytes()))
-        .with("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+/// A file of the page, with what a browser may do with it.
+fn page(_: &dyn Application, ask: &Ask<'_>) -> Reply {
+    let Some(file) = web::file(path(ask)) else { return not_found() };
+    packed(ask, 200, file.content_type, Arc::new(file.content.to_vec()))
+        .with("Content-Security-Policy", web::POLICY)
         .with("Referrer-Policy", "no-referrer")
-}
-
-fn escape_html(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
+        .with("Cross-Origin-Resource-Policy", "same-origin")
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use flate2::read::GzDecoder;
 
@@ -178,10 +142,6 @@ mod tests {
 
         fn ready(&self) -> Result<(), String> {
             self.0.clone()
-        }
-
-        fn node_name(&self) -> &str {
-            "<b>\"&'"
         }
     }
 
@@ -263,11 +223,43 @@ mod tests {
         assert_eq!((reply.status, &**reply.body), (503, &b"no sync\n"[..]));
     }
 
+    /// However many ask, one answer of the API is made at a time.
     #[test]
-    fn the_landing_page_escapes_the_node_name_and_forbids_scripts() {
-        let reply = ask("GET", "/", &[]);
-        let page = String::from_utf8_lossy(&reply.body);
-        assert!(page.contains("node &lt;b&gt;&quot;&amp;&#39;</p>"), "{page}");
-        assert!(header(&reply, "Content-Security-Policy").is_some_and(|policy| policy.starts_with("default-src 'none'")));
+    fn the_api_is_for_one_at_a_time() {
+        struct Slow(AtomicUsize);
+        impl Application for Slow {
+            fn metrics(&self) -> Arc<Vec<u8>> {
+                Arc::default()
+            }
+            fn report(&self) -> Arc<crate::report::Report> {
+                assert_eq!(self.0.fetch_add(1, Ordering::SeqCst), 0);
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                self.0.fetch_sub(1, Ordering::SeqCst);
+                Arc::default()
+            }
+            fn ready(&self) -> Result<(), String> {
+                Ok(())
+            }
+        }
+        let app = Slow(AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                let ask = Ask { method: "GET", target: "/api/v1/policies", accept_encoding: vec!["gzip"] };
+                scope.spawn(|| assert_eq!(answer(&app, &{ ask }).status, 200));
+            }
+        });
+    }
+
+    #[test]
+    fn the_page_may_use_its_own_files_and_nothing_else() {
+        for (target, content_type) in
+            [("/", "text/html; charset=utf-8"), ("/?x", "text/html; charset=utf-8"), ("/page/app.js", "text/javascript; charset=utf-8")]
+        {
+            let reply = ask("GET", target, &[]);
+            assert_eq!((reply.status, header(&reply, "Content-Type")), (200, Some(content_type)));
+            let policy = header(&reply, "Content-Security-Policy").unwrap();
+            assert!(policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+        }
+        assert_eq!(ask("GET", "/page/nothing.js", &[]).status, 404);
     }
 }

@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod attacks;
 mod captures;
 mod config;
+mod deploy;
 mod direct;
 mod etcd;
 mod exposition;
@@ -15,6 +17,7 @@ mod kubernetes;
 mod kubernetes_access;
 mod live;
 mod names;
+mod page;
 mod program;
 mod server;
 mod simulation;
