@@ -8,6 +8,7 @@ mod outages;
 mod policies;
 mod rights;
 mod scale;
+mod wired;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
