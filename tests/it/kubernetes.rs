@@ -1,6 +1,7 @@
 //! The follower of the Kubernetes datastore against real API servers, and against a fake where a real one cannot be made to
 //! misbehave.
 
+mod counts;
 mod fake;
 mod following;
 mod manifests;
