@@ -1,5 +1,8 @@
-//! The only unsafe code: getsockopt(2) with the options of ip_tables, for which no safe wrapper exists.
+//! The only unsafe code: system calls for which no safe wrapper exists. getsockopt(2) with the options of ip_tables here, bpf(2) in
+//! [`bpf`].
 #![allow(unsafe_code)]
+
+pub mod bpf;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
