@@ -146,6 +146,8 @@ fn scraper(config: Config, inventory: Arc<Inventory>) -> Scraper {
         source: config.source,
         lock_path: config.lock_path,
         lock_wait: config.lock_wait,
+        bpffs: config.bpffs,
+        calico_run: config.calico_run,
         ..dataplane::Options::default()
     };
     let options = scraper::Options {

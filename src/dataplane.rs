@@ -1,5 +1,6 @@
 //! Where Calico's rules are, and how they are read: finds the dataplane that holds them, reads it by `iptables-save` or straight from
-//! the kernel (legacy tables under the xtables lock) → one [`Ruleset`] a table. Touches the lock file, `/proc` and `/sys/class/net`.
+//! the kernel (legacy tables under the xtables lock) → one [`Ruleset`] a table; where no table has any, the eBPF programs.
+//! Touches the lock file, `/proc` and `/sys/class/net`.
 
 mod lock;
 mod selection;
@@ -12,11 +13,12 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use crate::config::{BackendChoice, SourceChoice};
+use crate::ebpf;
 use crate::iptables::{Programs, SaveError};
 use crate::kernel::{legacy, nft};
 use crate::ruleset::{Backend, Family, Ruleset};
 use lock::{Lock, LockError};
-use selection::{Finding, Selection};
+use selection::{Finding, LOOK_AROUND, Selection};
 
 /// Where to look for what; [`Options::default`] is the running system.
 #[derive(Debug, Clone)]
@@ -35,6 +37,10 @@ pub struct Options {
     pub proc: PathBuf,
     /// Defaults to `/sys`.
     pub sys: PathBuf,
+    /// Where bpffs is mounted. Defaults to `/sys/fs/bpf`.
+    pub bpffs: PathBuf,
+    /// Calico's own folder. Defaults to `/var/run/calico`.
+    pub calico_run: PathBuf,
 }
 
 impl Default for Options {
@@ -47,6 +53,8 @@ impl Default for Options {
             programs: Programs::on_search_path(),
             proc: "/proc".into(),
             sys: "/sys".into(),
+            bpffs: "/sys/fs/bpf".into(),
+            calico_run: "/var/run/calico".into(),
         }
     }
 }
@@ -75,6 +83,8 @@ impl Source {
 pub struct Reading {
     /// The tables, one family after the other.
     pub rulesets: Vec<Ruleset>,
+    /// Calico's eBPF programs, which have no tables.
+    pub programs: Option<ebpf::Snapshot>,
     /// How they were read; `None` if no dataplane has any of Calico's chains.
     pub source: Option<Source>,
     /// How long the xtables lock was waited for.
@@ -95,6 +105,8 @@ pub enum ReadError {
     Save(SaveError),
     /// The kernel did not let itself be read.
     Kernel(Backend, Family, io::Error),
+    /// The eBPF dataplane did not.
+    Ebpf(ebpf::Error),
 }
 
 impl fmt::Display for ReadError {
@@ -105,6 +117,7 @@ impl fmt::Display for ReadError {
             }
             ReadError::Lock(error) => error.fmt(f),
             ReadError::Save(error) => error.fmt(f),
+            ReadError::Ebpf(error) => error.fmt(f),
             ReadError::Kernel(backend, family, error) => {
                 write!(f, "reading the kernel's {} tables ({}) failed: {error}", backend.as_str(), family.as_str())?;
                 match error.kind() {
@@ -127,12 +140,23 @@ pub struct Dataplane {
     deadline: Instant,
     lock_missing: bool,
     lock_timeouts: u64,
+    ebpf: ebpf::Reader,
+    /// When it was last certain that no table holds Calico's chains, while the eBPF dataplane is what is read.
+    only_ebpf: Option<Instant>,
 }
 
 impl Dataplane {
     /// A reader; nothing is looked for yet.
     pub fn new(options: Options) -> Self {
-        Dataplane { options, selection: Selection::default(), deadline: Instant::now(), lock_missing: false, lock_timeouts: 0 }
+        Dataplane {
+            options,
+            selection: Selection::default(),
+            deadline: Instant::now(),
+            lock_missing: false,
+            lock_timeouts: 0,
+            ebpf: ebpf::Reader::default(),
+            only_ebpf: None,
+        }
     }
 
     /// How often the lock was waited for in vain.
@@ -146,6 +170,31 @@ impl Dataplane {
     /// See [`ReadError`].
     pub fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError> {
         self.deadline = deadline;
+        if self.options.backend == BackendChoice::Ebpf {
+            return self.read_ebpf();
+        }
+        let looked_lately = self.only_ebpf.is_some_and(|since| since.elapsed() < LOOK_AROUND);
+        if looked_lately && ebpf::reader::is_present(&self.options.bpffs) {
+            return self.read_ebpf();
+        }
+        let reading = self.read_tables()?;
+        if reading.source.is_some() || self.options.backend != BackendChoice::Auto || !ebpf::reader::is_present(&self.options.bpffs) {
+            self.only_ebpf = None;
+            return Ok(reading);
+        }
+        if self.only_ebpf.replace(Instant::now()).is_none() {
+            info!("Calico's rules are in the {} dataplane", ebpf::BACKEND);
+        }
+        self.read_ebpf()
+    }
+
+    fn read_ebpf(&mut self) -> Result<Reading, ReadError> {
+        let Options { bpffs, sys, calico_run, .. } = &self.options;
+        let programs = self.ebpf.read(bpffs, sys, calico_run).map_err(ReadError::Ebpf)?;
+        Ok(Reading { programs: Some(programs), source: Some(Source::Kernel), locked: true, ..Reading::default() })
+    }
+
+    fn read_tables(&mut self) -> Result<Reading, ReadError> {
         let candidates = self.candidates()?;
         if let Some(chosen) = self.selection.chosen().filter(|chosen| candidates.contains(chosen)) {
             let reading = self.read_backend(chosen)?;
@@ -167,6 +216,7 @@ impl Dataplane {
             BackendChoice::Legacy => backend == Backend::Legacy,
             BackendChoice::Nft => backend == Backend::Nft,
             BackendChoice::Native => backend == Backend::Native,
+            BackendChoice::Ebpf => false,
         };
         let all = [Backend::Native, Backend::Nft, Backend::Legacy].into_iter();
         Ok(all
@@ -234,7 +284,7 @@ impl Dataplane {
         });
         let locked = lock.is_some() || backend != Backend::Legacy;
         drop(lock);
-        Ok(Reading { rulesets: results?.concat(), source: Some(source), lock_waited, locked })
+        Ok(Reading { rulesets: results?.concat(), programs: None, source: Some(source), lock_waited, locked })
     }
 
     /// How a dataplane is read: nothing but the kernel shows Calico's own nftables tables.

@@ -17,6 +17,9 @@ use crate::ruleset::Family;
 
 pub use reader::{Error, Reader};
 
+/// As metrics and messages name this dataplane.
+pub const BACKEND: &str = "ebpf";
+
 /// The number of a rule, by which all programs count it.
 pub type RuleId = u64;
 
@@ -72,6 +75,8 @@ pub struct Program {
     pub family: Family,
     /// Whether it is a workload's interface, or one of the host's.
     pub is_workload: bool,
+    /// Its policies, in the order of evaluation, also those without rules; and whether they are the workload's own.
+    pub policies: Vec<(Arc<Policy>, bool)>,
     /// Its rules, in the order of evaluation.
     pub rules: Vec<Rule>,
     /// What could not be understood.
@@ -83,30 +88,48 @@ pub struct Program {
 pub struct Rule {
     /// What its hits are counted under.
     pub id: RuleId,
-    /// Where it comes from.
-    pub owner: Owner,
-    /// What it does.
-    pub decision: Decision,
-    /// The direction of the policy. For a host endpoint's rules in a workload's program, the other one.
-    pub direction: Direction,
+    /// What it is. The direction is the policy's: for a host endpoint's rules in a workload's program, the other one.
+    pub known: Known,
     /// Whether it belongs to the workload itself, and not to the host endpoint of all interfaces.
     pub is_workloads: bool,
     /// Whether this program counts its hits: not those of a rule that logs, is for the other address family, or is never reached.
     pub counts: bool,
 }
 
+/// What a rule is, apart from its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Where it comes from.
+    pub owner: Owner,
+    /// What it does.
+    pub decision: Decision,
+    /// The direction of the policy.
+    pub direction: Direction,
+}
+
+/// A policy in a tier.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Policy {
+    /// As Felix names it.
+    pub name: PolicyName,
+    /// Its tier.
+    pub tier: Arc<str>,
+    /// As metrics name it.
+    pub label: Arc<str>,
+}
+
+impl Policy {
+    /// A policy of this name in this tier.
+    pub fn new(name: PolicyName, tier: &Arc<str>) -> Self {
+        Policy { label: name.label(tier).into(), name, tier: Arc::clone(tier) }
+    }
+}
+
 /// Where a rule comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Owner {
-    /// A policy.
-    Policy {
-        /// The policy, as Felix names it.
-        name: PolicyName,
-        /// Its tier.
-        tier: Arc<str>,
-        /// The rule's place in the policy, from 0.
-        index: u32,
-    },
+    /// A policy, and the rule's place in it, from 0.
+    Policy(Arc<Policy>, u32),
     /// A profile; up to 3.31, Felix does not say which.
     Profile(Option<Arc<str>>),
     /// The end of a tier: none of its policies decided.

@@ -10,16 +10,17 @@ use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 
-use crate::attribution::{Attribution, Table};
+use crate::attribution::{Attribution, Datastore, Table};
 use crate::config::MetricNames;
 use crate::dataplane::{Dataplane, ReadError, Reading, Source};
-use crate::felix::{Catalog, ChainNames, Labels, Names, Pipelines};
+use crate::ebpf;
+use crate::felix::{Catalog, ChainNames, HashedName, Labels, Names, Pipelines, hashed_names};
 use crate::inventory::{Inventory, Workload};
 use crate::ledger::Ledger;
 use crate::metrics::{self, About, View};
 use crate::podlogs::PodLogs;
 use crate::process::Process;
-use crate::ruleset::{Backend, Family, Ruleset};
+use crate::ruleset::{Family, Ruleset};
 use crate::server::Application;
 use crate::singleflight::SingleFlight;
 
@@ -58,6 +59,8 @@ struct State {
     attribution: Attribution,
     catalog: Catalog,
     chain_names: ChainNames,
+    /// For rules of the eBPF dataplane that no file shows.
+    hashed_names: Vec<HashedName>,
     policies_version: u64,
     names: Names,
     dropped_scrapes: u64,
@@ -118,6 +121,7 @@ impl Scraper {
             attribution: Attribution::default(),
             catalog: Catalog::default(),
             chain_names: ChainNames::default(),
+            hashed_names: Vec::new(),
             policies_version: 0,
             names: Names::default(),
             dropped_scrapes: 0,
@@ -217,7 +221,34 @@ impl Scraper {
     }
 
     fn take_in(&self, state: &mut State, reading: &Reading, about: &mut About) {
-        let rulesets = &reading.rulesets;
+        about.source = reading.source.map_or("", Source::as_str);
+        about.lock_waited = reading.lock_waited;
+        about.locked = reading.locked;
+        match &reading.programs {
+            Some(programs) => self.take_in_programs(state, programs, about),
+            None => self.take_in_tables(state, &reading.rulesets, about),
+        }
+    }
+
+    fn take_in_programs(&self, state: &mut State, read: &ebpf::Snapshot, about: &mut About) {
+        self.refresh_names(state);
+        // So that tables, should Calico go back to them, are not compared with what they held before.
+        state.ledger.advance(&[]);
+        let datastore = Datastore { names: &state.hashed_names, version: state.policies_version };
+        state.attribution.advance_programs(read, datastore);
+        state.catalog = Catalog::default();
+        let Some(programs) = state.attribution.programs() else { return };
+        programs.policies().for_each(|policy| state.catalog.add_policy(&policy.name, &policy.label, &policy.tier));
+        about.tables = vec![(None, ebpf::BACKEND, programs.rules())];
+        let in_programs: usize = read.programs.iter().filter(|shown| shown.is_live).map(|shown| shown.program.unrecognised).sum();
+        about.unrecognised = (programs.unknown() + read.unreadable + in_programs) as u64;
+        if programs.unknown() > 0 && read.programs.is_empty() {
+            // Then only names can tell what the ids stand for.
+            self.inventory.want_policies();
+        }
+    }
+
+    fn take_in_tables(&self, state: &mut State, rulesets: &[Ruleset], about: &mut About) {
         let deltas = state.ledger.advance(rulesets);
         let pipelines: Vec<Pipelines> = rulesets.iter().map(Pipelines::new).collect();
         self.refresh_names(state);
@@ -239,24 +270,23 @@ impl Scraper {
         (0..rulesets.len()).for_each(|i| state.catalog.add(&rulesets[i], &pipelines[i], &labels[i]));
         about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, rulesets)).collect();
         about.unrecognised = rulesets.iter().zip(&pipelines).map(|(r, p)| unrecognised(r, p)).sum();
-        about.source = reading.source.map_or("", Source::as_str);
-        about.lock_waited = reading.lock_waited;
-        about.locked = reading.locked;
     }
 
     fn refresh_names(&self, state: &mut State) {
         let version = self.inventory.policies_version();
         if state.policies_version != version {
-            state.chain_names = ChainNames::new(&self.inventory.policies());
+            let policies = self.inventory.policies();
+            state.chain_names = ChainNames::new(&policies);
+            state.hashed_names = policies.iter().flat_map(hashed_names).collect();
             state.policies_version = version;
         }
     }
 }
 
 /// Where a family's rules are, and how many, in all its tables.
-fn table_of(family: Family, rulesets: &[Ruleset]) -> Option<(Family, Backend, usize)> {
+fn table_of(family: Family, rulesets: &[Ruleset]) -> Option<(Option<Family>, &'static str, usize)> {
     let of_family = || rulesets.iter().filter(|ruleset| ruleset.family == family);
-    Some((family, of_family().next()?.backend, of_family().map(Ruleset::rule_count).sum()))
+    Some((Some(family), of_family().next()?.backend.as_str(), of_family().map(Ruleset::rule_count).sum()))
 }
 
 fn unrecognised(ruleset: &Ruleset, pipelines: &Pipelines) -> u64 {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Owner, Program, Rule, RuleId};
+use super::{Known, Owner, Policy, Program, Rule, RuleId};
 use crate::felix::{Decision, Direction, PolicyName};
 use crate::ruleset::Family;
 
@@ -105,13 +105,14 @@ fn loaded_id(instruction: &Instruction, next: Option<&Instruction>) -> Option<Ru
 /// Where in the program the walk is.
 struct Walk {
     direction: Direction,
+    policies: Vec<(Arc<Policy>, bool)>,
     rules: Vec<Rule>,
-    /// Rules up to here are the host endpoint's.
-    hosts: usize,
+    /// Policies and rules up to here are the host endpoint's.
+    hosts: (usize, usize),
     /// Whether the label was seen: a program without it says nothing about a workload.
     has_label: bool,
     tier: Arc<str>,
-    policy: Option<PolicyName>,
+    policy: Option<Arc<Policy>>,
     /// The place of the next rule in its policy.
     index: u32,
     rule: Option<Started>,
@@ -133,8 +134,9 @@ impl Walk {
     fn new(direction: Direction) -> Self {
         Walk {
             direction,
+            policies: Vec::new(),
             rules: Vec::new(),
-            hosts: 0,
+            hosts: (0, 0),
             has_label: false,
             tier: "".into(),
             policy: None,
@@ -147,7 +149,7 @@ impl Walk {
 
     fn host_ends(&mut self) {
         // Where a program is too long and split, the label comes more than once: the last one counts.
-        (self.hosts, self.has_label) = (self.rules.len(), true);
+        (self.hosts, self.has_label) = ((self.policies.len(), self.rules.len()), true);
     }
 
     fn comment(&mut self, comment: &str) {
@@ -166,7 +168,8 @@ impl Walk {
             let action = end.strip_prefix(&*self.tier).and_then(|rest| rest.strip_prefix(": "));
             self.end_of_tier = Some(if action == Some("pass") { Decision::Pass } else { Decision::Deny });
         } else if let Some(policy) = start {
-            self.policy = policy_name(policy);
+            self.policy = policy_name(policy).map(|name| Arc::new(Policy::new(name, &self.tier)));
+            self.policies.extend(self.policy.clone().map(|policy| (policy, true)));
             self.unrecognised += usize::from(self.policy.is_none());
             self.index = 0;
         } else if comment.strip_prefix("End of ").is_some_and(|rest| policy_name(rest).is_some()) {
@@ -177,10 +180,10 @@ impl Walk {
     fn rule_starts(&mut self, text: &str) {
         self.rule_ends();
         let owner = match &self.policy {
-            Some(name) => {
+            Some(policy) => {
                 let index = self.index;
                 self.index += 1;
-                Owner::Policy { name: name.clone(), tier: Arc::clone(&self.tier), index }
+                Owner::Policy(Arc::clone(policy), index)
             }
             None => Owner::Profile(owner_of(text).map(Into::into)),
         };
@@ -210,24 +213,27 @@ impl Walk {
     }
 
     fn push(&mut self, id: RuleId, owner: Owner, decision: Decision, counts: bool) {
-        self.rules.push(Rule { id, owner, decision, direction: self.direction, is_workloads: true, counts });
+        let known = Known { owner, decision, direction: self.direction };
+        self.rules.push(Rule { id, known, is_workloads: true, counts });
     }
 
     fn finish(mut self, interface: &str, family: Family) -> Program {
         self.rule_ends();
         if !self.has_label {
-            self.hosts = self.rules.len();
+            self.hosts = (self.policies.len(), self.rules.len());
         }
-        let is_workload = self.hosts < self.rules.len();
-        for rule in &mut self.rules[..self.hosts] {
+        let (policies, rules) = self.hosts;
+        let is_workload = rules < self.rules.len();
+        self.policies.iter_mut().take(policies).for_each(|(_, is_workloads)| *is_workloads = false);
+        for rule in self.rules.iter_mut().take(rules) {
             rule.is_workloads = false;
             if is_workload {
                 // What goes to the workload leaves the host.
-                rule.direction = opposite(rule.direction);
+                rule.known.direction = opposite(rule.known.direction);
             }
         }
-        let Walk { direction, rules, unrecognised, .. } = self;
-        Program { interface: interface.into(), direction, family, is_workload, rules, unrecognised }
+        let Walk { direction, policies, rules, unrecognised, .. } = self;
+        Program { interface: interface.into(), direction, family, is_workload, policies, rules, unrecognised }
     }
 }
 

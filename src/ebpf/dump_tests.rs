@@ -59,15 +59,16 @@ fn ingress(file: &[u8]) -> Program {
 /// `id owner decision`, one a line; with a star for what does not count.
 fn shown(program: &Program) -> Vec<String> {
     let rule = |rule: &Rule| {
-        let owner = match &rule.owner {
-            Owner::Policy { name, tier, index } => format!("{tier}|{}#{index}", name.label(tier)),
+        let Known { owner, decision, direction } = &rule.known;
+        let owner = match owner {
+            Owner::Policy(policy, index) => format!("{}|{}#{index}", policy.tier, policy.label),
             Owner::Profile(name) => format!("profile {}", name.as_deref().unwrap_or("?")),
             Owner::EndOfTier(tier) => format!("end of {tier}"),
             Owner::NoProfile => "no profile".into(),
         };
         let star = if rule.counts { "" } else { "*" };
         let side = if rule.is_workloads { "" } else { " host" };
-        format!("{}{star} {owner} {:?} {:?}{side}", rule.id, rule.decision, rule.direction)
+        format!("{}{star} {owner} {decision:?} {direction:?}{side}", rule.id)
     };
     program.rules.iter().map(rule).collect()
 }

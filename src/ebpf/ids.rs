@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Owner, RuleId};
+use super::{Known, Owner, Policy, RuleId};
 use crate::felix::{Decision, Direction, HashedName, limited_id};
 
 /// Rules of a policy are tried up to this place.
@@ -15,27 +15,16 @@ const MOST_RULES: u32 = 256;
 /// From this length on, prefixes are cut and hashed, in bytes.
 const LONG_PREFIX: usize = 63;
 
-/// What a rule is, apart from its id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
-    /// Where it comes from.
-    pub owner: Owner,
-    /// What it does.
-    pub decision: Decision,
-    /// The direction of the policy.
-    pub direction: Direction,
-}
-
 /// Finds those of `ids` that belong to these policies.
 pub fn resolve(ids: &HashSet<RuleId>, policies: &[HashedName]) -> HashMap<RuleId, Known> {
     let mut found = HashMap::new();
     for (names, direction) in policies.iter().flat_map(|names| Direction::ALL.map(|direction| (names, direction))) {
+        let policy = Arc::new(Policy::new(names.policy.clone(), &names.tier));
         for (index, (action, letter, decision)) in (0..MOST_RULES).flat_map(|index| ACTIONS.map(|action| (index, action))) {
             let old = hash(&[action, "Policy", direction_word(direction), &index.to_string(), &names.hashed]);
             let new = flow_id(letter, direction, index, &names.hashed);
             for id in [old, new].into_iter().filter(|id| ids.contains(id)) {
-                let owner = Owner::Policy { name: names.policy.clone(), tier: Arc::clone(&names.tier), index };
-                found.insert(id, Known { owner, decision, direction });
+                found.insert(id, Known { owner: Owner::Policy(Arc::clone(&policy), index), decision, direction });
             }
         }
     }
@@ -43,12 +32,8 @@ pub fn resolve(ids: &HashSet<RuleId>, policies: &[HashedName]) -> HashMap<RuleId
 }
 
 /// Actions in words, as the letter of a prefix, and what they do. Rules that log do not count.
-const ACTIONS: [(&str, char, Decision); 4] = [
-    ("allow", 'A', Decision::Accept),
-    ("deny", 'D', Decision::Deny),
-    ("pass", 'P', Decision::Pass),
-    ("next-tier", 'P', Decision::Pass),
-];
+const ACTIONS: [(&str, char, Decision); 4] =
+    [("allow", 'A', Decision::Accept), ("deny", 'D', Decision::Deny), ("pass", 'P', Decision::Pass), ("next-tier", 'P', Decision::Pass)];
 
 fn direction_word(direction: Direction) -> &'static str {
     match direction {
@@ -132,8 +117,8 @@ mod tests {
         ];
         let found = resolve(&HashSet::from(ids), &names);
         let shown = |id: &u64| {
-            let Known { owner: Owner::Policy { name, tier, index }, decision, direction } = found.get(id)? else { return None };
-            Some(format!("{} {tier} {index} {decision:?} {direction:?}", name.label(tier)))
+            let Known { owner: Owner::Policy(policy, index), decision, direction } = found.get(id)? else { return None };
+            Some(format!("{} {} {index} {decision:?} {direction:?}", policy.label, policy.tier))
         };
         let expected = [
             Some("shop/knp.default.web default 0 Accept Ingress"),

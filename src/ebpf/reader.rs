@@ -181,8 +181,7 @@ impl Reader {
             self.folder.files.extend(file.map(|file| (name, file)));
         }
         let files = self.folder.files.values();
-        snapshot.unchanged =
-            stamp.is_some() && last.stamp == stamp && last.files.is_empty() && files.clone().all(|file| file.unchanged);
+        snapshot.unchanged = stamp.is_some() && last.stamp == stamp && last.files.is_empty() && files.clone().all(|file| file.unchanged);
         snapshot.unreadable = files.clone().filter(|file| file.is_live && !file.is_readable).count();
         let shown = |file: &Dumped| {
             let program = Arc::clone(file.program.as_ref()?);

@@ -64,6 +64,8 @@ pub enum DropReason {
     ConnectionLimit,
     /// The endpoint is administratively down.
     AdminDown,
+    /// A policy refused it, or none decided: the eBPF dataplane does not tell which.
+    PolicyOrNone,
 }
 
 /// One tier of a pipeline.

@@ -106,13 +106,7 @@ impl Map {
     ///
     /// # Errors
     /// What the kernel answers: `ENOSPC` where a bucket holds more than there is room for, `EINVAL` before 5.6.
-    pub fn lookup_batch(
-        &self,
-        from: Option<Position>,
-        to: &mut Position,
-        keys: &mut [u8],
-        values: &mut [u8],
-    ) -> io::Result<(usize, bool)> {
+    pub fn lookup_batch(&self, from: Option<Position>, to: &mut Position, keys: &mut [u8], values: &mut [u8]) -> io::Result<(usize, bool)> {
         let room = u32::try_from(keys.len() / self.key).map_err(|_| io::ErrorKind::InvalidInput)?;
         fits(values.len(), room as usize * self.all_values)?;
         let from = from.as_ref().map(Position::as_slice);
@@ -205,7 +199,9 @@ mod tests {
 
     #[test]
     fn possible_cpus_are_counted() {
-        for (list, cpus) in [("0", Some(1)), ("0-1", Some(2)), ("0-3,8,10-11", Some(7)), ("", None), ("3-0", None), ("0-", None), ("x", None)] {
+        for (list, cpus) in
+            [("0", Some(1)), ("0-1", Some(2)), ("0-3,8,10-11", Some(7)), ("", None), ("3-0", None), ("0-", None), ("x", None)]
+        {
             assert_eq!(count(list), cpus, "{list:?}");
         }
         assert!(possible_cpus().unwrap() >= 1);
