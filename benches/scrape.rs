@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use calico_accountant::attribution::{Attribution, Table};
 use calico_accountant::config::MetricNames;
-use calico_accountant::felix::{Catalog, ChainNames, Labels, Names, Pipelines};
+use calico_accountant::felix::Structures;
 use calico_accountant::inventory::{Interface, Workload};
 use calico_accountant::iptables::text::Parser;
 use calico_accountant::ledger::Ledger;
@@ -67,8 +67,7 @@ fn ms(time: Duration) -> String {
 fn stages(size: Size) {
     // Counters move from round to round, else groups would have nothing to do.
     let (mut ledger, mut attribution) = (Ledger::new(), Attribution::default());
-    let (chain_names, mut names) = (ChainNames::default(), Names::default());
-    let (about, catalog) = (About::default(), Catalog::default());
+    let (about, mut structures) = (About::default(), Structures::default());
     let mut times = [vec![], vec![], vec![], vec![]];
     let mut memory = Vec::new();
     for round in 0..ROUNDS as u64 {
@@ -79,11 +78,10 @@ fn stages(size: Size) {
         let rulesets = [parser.finish().unwrap()];
         let parsed = Instant::now();
         let deltas = ledger.advance(&rulesets);
-        let pipelines = Pipelines::new(&rulesets[0]);
-        let labels = Labels::new(&rulesets[0], &pipelines, &chain_names, &mut names);
-        attribution.advance(&[Table { ruleset: &rulesets[0], pipelines: &pipelines, deltas: &deltas[0], labels: &labels }]);
+        structures.update(rulesets.iter().map(|table| &table.ruleset));
+        attribution.advance(&[Table::new(&structures.tables()[0], &deltas[0])]);
         let attributed = Instant::now();
-        let view = View::new((&attribution, &catalog), &workload, &about, true, MetricNames::All);
+        let view = View::new((&attribution, structures.catalog()), &workload, &about, true, MetricNames::All);
         memory = metrics::render(&view, memory);
         let rendered = Instant::now();
         for (times, took) in times.iter_mut().zip([parsed - begun, attributed - parsed, rendered - attributed, rendered - begun]) {

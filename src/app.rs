@@ -156,7 +156,11 @@ fn scraper(config: Config, inventory: Arc<Inventory>) -> Scraper {
         metric_names: config.metric_names,
         proc: "/proc".into(),
         pod_logs: config.pod_logs,
-        has_datastore: config.datastore != Datastore::None,
+        datastore: match config.datastore {
+            Datastore::Etcd(_) => Some("etcd"),
+            Datastore::Kubernetes(_) => Some("kubernetes"),
+            Datastore::None => None,
+        },
     };
     Scraper::new(options, Dataplane::new(reader), inventory)
 }

@@ -22,7 +22,7 @@ pub use programs::{Datastore, Programs};
 pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
 
 use crate::ebpf;
-use crate::felix::{DropReason, DropRule, Label, Labels, Pipeline, Pipelines, Target, Tier};
+use crate::felix::{DropReason, DropRule, Label, Labels, Pipeline, Pipelines, Structure, Target, Tier};
 use crate::ledger::Deltas;
 use crate::ruleset::{ChainId, Ruleset, TableId};
 use direct::{Claim, Claims, Source, Waiting};
@@ -46,6 +46,13 @@ pub struct Table<'a> {
     pub deltas: &'a Deltas,
     /// What their policies are called.
     pub labels: &'a Labels,
+}
+
+impl<'a> Table<'a> {
+    /// A table of which nothing changes from read to read but what it has counted.
+    pub fn new(structure: &'a Structure, deltas: &'a Deltas) -> Self {
+        Table { ruleset: &structure.ruleset, pipelines: &structure.pipelines, deltas, labels: &structure.labels }
+    }
 }
 
 /// Attribution over the life of the process.

@@ -1,7 +1,8 @@
 //! Where Calico's rules are, and how they are read: finds the dataplane that holds them, reads it by `iptables-save` or straight from
-//! the kernel (legacy tables under the xtables lock) → one [`Ruleset`] a table; where no table has any, the eBPF programs.
+//! the kernel (legacy tables under the xtables lock) → one [`Snapshot`] a table; where no table has any, the eBPF programs.
 //! Touches the lock file, `/proc` and `/sys/class/net`.
 
+mod family;
 mod lock;
 mod selection;
 
@@ -15,8 +16,8 @@ use log::{info, warn};
 use crate::config::{BackendChoice, SourceChoice};
 use crate::ebpf;
 use crate::iptables::{Programs, SaveError};
-use crate::kernel::{legacy, nft};
-use crate::ruleset::{Backend, Family, Ruleset};
+use crate::ruleset::{Backend, Family, Snapshot};
+use family::{FamilyReader, kernel_has};
 use lock::{Lock, LockError};
 use selection::{Finding, LOOK_AROUND, Selection};
 
@@ -82,7 +83,7 @@ impl Source {
 #[derive(Debug, Default)]
 pub struct Reading {
     /// The tables, one family after the other.
-    pub rulesets: Vec<Ruleset>,
+    pub tables: Vec<Snapshot>,
     /// Calico's eBPF programs, which have no tables.
     pub programs: Option<ebpf::Snapshot>,
     /// How they were read; `None` if no dataplane has any of Calico's chains.
@@ -136,6 +137,7 @@ impl std::error::Error for ReadError {}
 pub struct Dataplane {
     options: Options,
     selection: Selection,
+    families: [FamilyReader; 2],
     /// Of the read that is going on.
     deadline: Instant,
     lock_missing: bool,
@@ -149,6 +151,7 @@ impl Dataplane {
     /// A reader; nothing is looked for yet.
     pub fn new(options: Options) -> Self {
         Dataplane {
+            families: Family::ALL.map(FamilyReader::new),
             options,
             selection: Selection::default(),
             deadline: Instant::now(),
@@ -198,7 +201,8 @@ impl Dataplane {
         let candidates = self.candidates()?;
         if let Some(chosen) = self.selection.chosen().filter(|chosen| candidates.contains(chosen)) {
             let reading = self.read_backend(chosen)?;
-            if self.selection.stays(self.finding(&reading, chosen), Instant::now()) {
+            let (chains, packets) = workload_chains(&reading);
+            if self.selection.stays(chosen, chains, packets, Instant::now()) {
                 return Ok(reading);
             }
             return self.look_around(&candidates, Some((chosen, reading)));
@@ -220,15 +224,10 @@ impl Dataplane {
         };
         let all = [Backend::Native, Backend::Nft, Backend::Legacy].into_iter();
         Ok(all
-            .filter(|backend| wanted(*backend) && Family::ALL.into_iter().any(|family| self.kernel_has(*backend, family, "filter")))
+            .filter(|backend| {
+                wanted(*backend) && Family::ALL.into_iter().any(|family| kernel_has(&self.options, *backend, family, "filter"))
+            })
             .collect())
-    }
-
-    fn kernel_has(&self, backend: Backend, family: Family, table: &str) -> bool {
-        match backend {
-            Backend::Legacy => selection::has_legacy_table(&self.options.proc, family, table),
-            Backend::Nft | Backend::Native => selection::has_nf_tables(&self.options.proc),
-        }
     }
 
     /// Reads all dataplanes (but the one that was read already) and chooses.
@@ -249,6 +248,7 @@ impl Dataplane {
         if let Some(chosen) = chosen.filter(|_| chosen != before) {
             info!("Calico's rules are in the {} dataplane", chosen.as_str());
         }
+        self.families.iter_mut().for_each(|family| family.forget_all_but(chosen));
         let reading = readings.into_iter().find(|(backend, _)| Some(*backend) == chosen).map(|(_, reading)| reading);
         match (reading, failure) {
             (Some(reading), _) => Ok(reading),
@@ -259,67 +259,35 @@ impl Dataplane {
     }
 
     fn finding(&self, reading: &Reading, backend: Backend) -> Finding {
-        let mut finding = Finding { backend, chains: 0, live: 0, packets: 0 };
-        for ruleset in &reading.rulesets {
-            for chain in ruleset.chains() {
-                let interface = chain.name.strip_prefix("cali-tw-").or_else(|| chain.name.strip_prefix("cali-fw-"));
-                let Some(interface) = interface else { continue };
-                finding.chains += 1;
-                finding.live += usize::from(self.options.sys.join("class/net").join(interface).exists());
-                finding.packets += chain.rule_ids().map(|rule| ruleset.packets(rule)).sum::<u64>();
-            }
-        }
-        finding
+        let (chains, packets) = workload_chains(reading);
+        let names = reading.tables.iter().flat_map(|table| table.ruleset.chains()).filter_map(|chain| workload_interface(&chain.name));
+        let live = names.filter(|interface| self.options.sys.join("class/net").join(interface).exists()).count();
+        Finding { backend, chains, live, packets }
     }
 
     /// Reads one dataplane, both families at the same time.
     fn read_backend(&mut self, backend: Backend) -> Result<Reading, ReadError> {
         let (lock, lock_waited) = self.lock(backend)?;
         let source = self.source(backend);
-        let families = Family::ALL.into_iter().filter(|family| self.kernel_has(backend, *family, "filter"));
-        let this: &Self = self;
+        let (options, deadline) = (&self.options, self.deadline);
+        let families = self.families.iter_mut().filter(|reader| kernel_has(options, backend, reader.family(), "filter"));
         let results = std::thread::scope(|scope| {
-            let threads: Vec<_> = families.map(|family| scope.spawn(move || this.read_family(backend, family, source))).collect();
+            let threads: Vec<_> = families.map(|reader| scope.spawn(move || reader.read(backend, source, options, deadline))).collect();
             threads.into_iter().filter_map(|thread| thread.join().ok()).collect::<Result<Vec<_>, _>>()
         });
         let locked = lock.is_some() || backend != Backend::Legacy;
         drop(lock);
-        Ok(Reading { rulesets: results?.concat(), programs: None, source: Some(source), lock_waited, locked })
+        Ok(Reading { tables: results?.into_iter().flatten().collect(), programs: None, source: Some(source), lock_waited, locked })
     }
 
     /// How a dataplane is read: nothing but the kernel shows Calico's own nftables tables.
-    fn source(&mut self, backend: Backend) -> Source {
+    fn source(&self, backend: Backend) -> Source {
         match self.options.source {
             _ if backend == Backend::Native => Source::Kernel,
             SourceChoice::Kernel => Source::Kernel,
             SourceChoice::Save => Source::Save,
             SourceChoice::Auto if self.options.programs.find(backend, Family::V4).is_some() => Source::Save,
             SourceChoice::Auto => Source::Kernel,
-        }
-    }
-
-    /// The filter table, and the others only if Calico has host endpoints.
-    fn read_family(&self, backend: Backend, family: Family, source: Source) -> Result<Vec<Ruleset>, ReadError> {
-        if backend == Backend::Native {
-            let read = nft::read(family, nft::Tables::Calico, self.deadline);
-            return read.map_err(|error| ReadError::Kernel(backend, family, error));
-        }
-        let mut rulesets = self.read_table(backend, family, source, "filter")?;
-        let is_host_endpoint = |name: &str| name.starts_with("cali-th-") || name.starts_with("cali-fh-");
-        if rulesets.iter().flat_map(Ruleset::chains).any(|chain| is_host_endpoint(&chain.name)) {
-            for table in ["mangle", "raw"].into_iter().filter(|table| self.kernel_has(backend, family, table)) {
-                rulesets.extend(self.read_table(backend, family, source, table)?);
-            }
-        }
-        Ok(rulesets)
-    }
-
-    fn read_table(&self, backend: Backend, family: Family, source: Source, table: &'static str) -> Result<Vec<Ruleset>, ReadError> {
-        let failed = |error| ReadError::Kernel(backend, family, error);
-        match (source, backend) {
-            (Source::Save, _) => self.options.programs.save(backend, family, table, self.deadline).map_err(ReadError::Save),
-            (Source::Kernel, Backend::Legacy) => legacy::read(family, table).map(|ruleset| vec![ruleset]).map_err(failed),
-            (Source::Kernel, _) => nft::read(family, nft::Tables::Iptables(table), self.deadline).map_err(failed),
         }
     }
 
@@ -345,4 +313,21 @@ impl Dataplane {
             }
         }
     }
+}
+
+/// The interface whose packets a chain is for, if it is a workload's.
+fn workload_interface(chain: &str) -> Option<&str> {
+    chain.strip_prefix("cali-tw-").or_else(|| chain.strip_prefix("cali-fw-"))
+}
+
+/// How many workload chains there are, and what their rules have counted.
+fn workload_chains(reading: &Reading) -> (usize, u64) {
+    let (mut count, mut packets) = (0, 0u64);
+    for table in &reading.tables {
+        for chain in table.ruleset.chains().iter().filter(|chain| workload_interface(&chain.name).is_some()) {
+            count += 1;
+            packets = table.packets_of(chain).iter().fold(packets, |sum, packets| sum.wrapping_add(*packets));
+        }
+    }
+    (count, packets)
 }

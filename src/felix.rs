@@ -7,6 +7,7 @@ mod labels;
 mod names;
 mod phrases;
 mod policy;
+mod structures;
 
 use std::sync::Arc;
 
@@ -15,12 +16,16 @@ pub use endpoint::{DropReason, DropRule, Pipeline, Target, Tier};
 pub use labels::{Label, Labels, Names};
 pub use names::{ChainNames, HashedName, PolicyName, hashed_names, limited_id};
 pub use policy::{Decision, GroupChain, PolicyChain, PolicyRule};
+pub use structures::{Structure, Structures};
+
+use serde::{Deserialize, Serialize};
 
 use crate::ruleset::{ChainId, RuleId, Ruleset, Verdict};
 use phrases::Phrase;
 
 /// A direction, seen from the endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// Towards the endpoint.
     Ingress,

@@ -1,4 +1,4 @@
-//! `iptables-save` and `ip6tables-save`: finds them, runs them, takes their text apart while they write → [`Ruleset`].
+//! `iptables-save` and `ip6tables-save`: finds them, runs them, takes their text apart while they write → [`Snapshot`].
 //! Touches child processes.
 
 pub mod text;
@@ -14,7 +14,7 @@ use log::Level;
 
 use crate::child::{self, ChildError};
 use crate::logging;
-use crate::ruleset::{Backend, Family, Ruleset};
+use crate::ruleset::{Backend, Family, Snapshot};
 
 /// How long one child may take.
 const CHILD_LIMIT: Duration = Duration::from_secs(6);
@@ -90,7 +90,7 @@ impl Programs {
     ///
     /// # Errors
     /// See [`SaveError`].
-    pub fn save(&self, backend: Backend, family: Family, table: &'static str, deadline: Instant) -> Result<Vec<Ruleset>, SaveError> {
+    pub fn save(&self, backend: Backend, family: Family, table: &'static str, deadline: Instant) -> Result<Vec<Snapshot>, SaveError> {
         let Some(program) = self.find(backend, family) else {
             let message =
                 format_args!("there is no save program for {} tables of iptables-{}: they are left out", family.as_str(), backend.as_str());
@@ -117,7 +117,7 @@ fn backend_of(program: &Path) -> Backend {
 }
 
 /// Runs one program and takes its text apart while it writes.
-fn save(program: &Path, mut parser: text::Parser, table: &str, limit: Duration) -> Result<Ruleset, SaveError> {
+fn save(program: &Path, mut parser: text::Parser, table: &str, limit: Duration) -> Result<Snapshot, SaveError> {
     let mut bytes = 0;
     let result = child::run(program, &["-t", table, "-c"], limit, &mut |piece| {
         bytes += piece.len();

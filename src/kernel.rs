@@ -1,6 +1,7 @@
 //! Calico's tables straight from the kernel, without a child and without text: legacy tables over getsockopt(2), nf_tables (iptables-nft's
-//! and Calico's own) over netlink. All give the same [`Ruleset`](crate::ruleset::Ruleset) as `iptables-save` does. Counters of Calico's
-//! eBPF programs over bpf(2).
+//! and Calico's own) over netlink. All give the same [`Snapshot`](crate::ruleset::Snapshot) as `iptables-save` does. A reader remembers
+//! the rules of its last read, and only picks up the counters of those that are still there.
+//! Counters of Calico's eBPF programs come over bpf(2).
 
 pub mod bpf;
 mod expressions;
@@ -9,3 +10,5 @@ mod netlink;
 pub mod nft;
 mod sys;
 mod xt;
+
+pub(crate) use xt::{add_comment, ct_state};

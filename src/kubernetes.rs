@@ -7,8 +7,7 @@
 
 mod access;
 mod client;
-mod configured;
-pub mod credentials;
+mod credentials;
 mod error;
 mod exec;
 mod kinds;
@@ -22,9 +21,9 @@ mod watch;
 use std::io;
 use std::sync::Arc;
 
-pub use access::{Access, Credentials, Fixed};
+pub use access::{Access, Fixed};
 pub use client::Limits;
-pub use configured::Configured;
+pub use credentials::{Authorization, Configured, Credentials, Error as CredentialsError};
 pub use error::Error;
 
 use crate::follow;

@@ -6,9 +6,8 @@
 //! In doubt the ledger counts too little, never too much.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use crate::ruleset::{Backend, Chain, ChainId, Family, RuleHash, RuleId, Ruleset};
+use crate::ruleset::{Backend, Chain, ChainId, Family, RuleHash, RuleId, Ruleset, Snapshot};
 
 /// What the ledger knows of a rule's age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,14 +48,43 @@ impl Deltas {
 /// Where a rule set was read.
 type Place = (Family, Backend, &'static str);
 
-/// The rules of every chain with what they had counted.
-type Counters = HashMap<Arc<str>, Vec<(RuleHash, u64)>>;
-
-/// The counters of the last read.
+/// The last read.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    tables: HashMap<Place, Counters>,
+    tables: HashMap<Place, Snapshot>,
     started: bool,
+}
+
+/// A chain at the last read.
+#[derive(Clone, Copy)]
+struct Before<'a> {
+    ruleset: &'a Ruleset,
+    chain: &'a Chain,
+    packets: &'a [u64],
+}
+
+impl<'a> Before<'a> {
+    fn new(last: &'a Snapshot, chain: &'a Chain) -> Self {
+        Before { ruleset: &last.ruleset, chain, packets: last.packets_of(chain) }
+    }
+
+    /// Every rule's hash and what it had counted.
+    fn rules(self) -> impl Iterator<Item = (RuleHash, u64)> {
+        self.chain.rule_ids().map(|id| self.ruleset.rule(id).hash).zip(self.packets.iter().copied())
+    }
+}
+
+/// Pairs every chain with what it was at the last read: by place where the rules are the very same, else by name.
+fn pair<'a>(now: &'a Snapshot, last: &'a Snapshot) -> impl Iterator<Item = (&'a Chain, Option<Before<'a>>)> {
+    let same = now.shares_rules_with(last);
+    let by_name: HashMap<&str, &Chain> = match same {
+        true => HashMap::new(),
+        false => last.ruleset.chains().iter().map(|chain| (&*chain.name, chain)).collect(),
+    };
+    now.ruleset.chains().iter().map(move |chain| {
+        let before = if same { Some(chain) } else { by_name.get(&*chain.name).copied() };
+        (chain, before.map(|before| Before::new(last, before)))
+    })
 }
 
 /// How to take the counters of a table that was not read before.
@@ -76,86 +104,78 @@ impl Ledger {
 
     /// Whether any rule counts less than at the last read. Either it was rewritten, or a legacy table was read without its lock in
     /// the moment in which all its counters are zero.
-    pub fn went_back(&self, rulesets: &[Ruleset]) -> bool {
-        rulesets.iter().any(|ruleset| {
-            let Some(table) = self.tables.get(&place_of(ruleset)) else { return false };
-            ruleset.chains().iter().any(|chain| {
-                let before = table.get(&chain.name).map_or(&[][..], Vec::as_slice);
-                chain.rule_ids().zip(before).any(|(id, (hash, last))| ruleset.rule(id).hash == *hash && ruleset.packets(id) < *last)
+    pub fn went_back(&self, tables: &[Snapshot]) -> bool {
+        tables.iter().any(|now| {
+            let Some(last) = self.tables.get(&place_of(now)) else { return false };
+            pair(now, last).any(|(chain, before)| {
+                let before = before.into_iter().flat_map(Before::rules);
+                let now = chain.rule_ids().map(|id| (now.ruleset.rule(id).hash, now.packets(id)));
+                now.zip(before).any(|((hash, packets), (hash_before, last))| hash == hash_before && packets < last)
             })
         })
     }
 
     /// Compares the tables of one read with those of the last one, and takes them over.
-    pub fn advance(&mut self, rulesets: &[Ruleset]) -> Vec<Deltas> {
+    pub fn advance(&mut self, tables: &[Snapshot]) -> Vec<Deltas> {
         let first_sight = if self.started { FirstSight::Baseline } else { FirstSight::Count };
         self.started = true;
+        let deltas = tables.iter().map(|now| self.deltas(now, first_sight)).collect();
         // A back end that is not read any more must not be compared with what it holds much later.
-        self.tables.retain(|place, _| rulesets.iter().any(|ruleset| place_of(ruleset) == *place));
-        rulesets.iter().map(|ruleset| self.advance_table(ruleset, first_sight)).collect()
-    }
-
-    fn advance_table(&mut self, ruleset: &Ruleset, first_sight: FirstSight) -> Deltas {
-        let mut deltas =
-            Deltas { packets: vec![0; ruleset.rule_count()], ages: vec![Age::Unknown; ruleset.rule_count()], unchanged: vec![] };
-        let last = self.tables.get(&place_of(ruleset));
-        for chain in ruleset.chains() {
-            let unchanged = match (last.map(|table| table.get(&chain.name)), first_sight) {
-                (Some(Some(before)), _) => compare(ruleset, chain, before, &mut deltas),
-                // A chain that has appeared since the last read was empty then.
-                (Some(None), _) | (None, FirstSight::Count) => {
-                    count_all(ruleset, chain, &mut deltas);
-                    false
-                }
-                (None, FirstSight::Baseline) => false,
-            };
-            deltas.unchanged.push(unchanged);
-        }
-        self.take_over(ruleset);
+        self.tables.retain(|place, _| tables.iter().any(|now| place_of(now) == *place));
+        self.tables.extend(tables.iter().map(|now| (place_of(now), now.clone())));
         deltas
     }
 
-    fn take_over(&mut self, ruleset: &Ruleset) {
-        let table = self.tables.entry(place_of(ruleset)).or_default();
-        let mut before = std::mem::take(table);
-        for chain in ruleset.chains() {
-            let (name, mut rules) = before.remove_entry(&chain.name).unwrap_or_else(|| (Arc::clone(&chain.name), Vec::new()));
-            rules.clear();
-            rules.extend(chain.rule_ids().map(|id| (ruleset.rule(id).hash, ruleset.packets(id))));
-            rules.shrink_to_fit();
-            table.insert(name, rules);
+    fn deltas(&self, now: &Snapshot, first_sight: FirstSight) -> Deltas {
+        let rules = now.ruleset.rule_count();
+        let mut deltas = Deltas { packets: vec![0; rules], ages: vec![Age::Unknown; rules], unchanged: vec![] };
+        match (self.tables.get(&place_of(now)), first_sight) {
+            (Some(last), _) => {
+                for (chain, before) in pair(now, last) {
+                    let unchanged = before.is_some_and(|before| compare(now, chain, before, &mut deltas));
+                    deltas.unchanged.push(unchanged);
+                    if before.is_none() {
+                        // A chain that has appeared since the last read was empty then.
+                        count_all(now, chain, &mut deltas);
+                    }
+                }
+            }
+            (None, FirstSight::Count) => now.ruleset.chains().iter().for_each(|chain| count_all(now, chain, &mut deltas)),
+            (None, FirstSight::Baseline) => {}
         }
+        deltas.unchanged.resize(now.ruleset.chains().len(), false);
+        deltas
     }
 }
 
-fn place_of(ruleset: &Ruleset) -> Place {
-    (ruleset.family, ruleset.backend, ruleset.table)
+fn place_of(table: &Snapshot) -> Place {
+    (table.ruleset.family, table.ruleset.backend, table.ruleset.table)
 }
 
-fn count_all(ruleset: &Ruleset, chain: &Chain, deltas: &mut Deltas) {
+fn count_all(now: &Snapshot, chain: &Chain, deltas: &mut Deltas) {
     for id in chain.rule_ids() {
-        deltas.packets[id.0 as usize] = ruleset.packets(id);
+        deltas.packets[id.0 as usize] = now.packets(id);
     }
 }
 
 /// Compares a chain with what it was at the last read; whether it is the same and was not flushed.
-fn compare(ruleset: &Ruleset, chain: &Chain, before: &[(RuleHash, u64)], deltas: &mut Deltas) -> bool {
-    let same_rules = chain.rules.len() == before.len()
-        && chain.rule_ids().zip(before).all(|(id, (hash, _))| !hash.is_none() && ruleset.rule(id).hash == *hash);
+fn compare(now: &Snapshot, chain: &Chain, before: Before, deltas: &mut Deltas) -> bool {
+    let same_rules = chain.rules.len() == before.packets.len()
+        && chain.rule_ids().zip(before.rules()).all(|(id, (hash, _))| !hash.is_none() && now.ruleset.rule(id).hash == hash);
     match same_rules {
-        true => compare_unchanged(ruleset, chain, before, deltas),
+        true => compare_unchanged(now, chain, before.packets, deltas),
         false => {
-            compare_rewritten(ruleset, chain, before, deltas);
+            compare_rewritten(now, chain, before, deltas);
             false
         }
     }
 }
 
 /// No rule has come or gone. If one counts less than before, the chain was flushed and written again.
-fn compare_unchanged(ruleset: &Ruleset, chain: &Chain, before: &[(RuleHash, u64)], deltas: &mut Deltas) -> bool {
+fn compare_unchanged(table: &Snapshot, chain: &Chain, before: &[u64], deltas: &mut Deltas) -> bool {
     let mut flushed = false;
-    for (id, &(_, last)) in chain.rule_ids().zip(before) {
-        let now = ruleset.packets(id);
+    for (id, &last) in chain.rule_ids().zip(before) {
+        let now = table.packets(id);
         flushed |= now < last;
         deltas.packets[id.0 as usize] = now.checked_sub(last).unwrap_or(now);
         deltas.ages[id.0 as usize] = Age::Continued;
@@ -163,26 +183,28 @@ fn compare_unchanged(ruleset: &Ruleset, chain: &Chain, before: &[(RuleHash, u64)
     if flushed {
         let rules = chain.rules.start as usize..chain.rules.end as usize;
         deltas.ages[rules].fill(Age::Unknown);
-        if ruleset.backend == Backend::Nft {
-            count_all(ruleset, chain, deltas);
+        if table.ruleset.backend == Backend::Nft {
+            count_all(table, chain, deltas);
         }
     }
     !flushed
 }
 
 /// Rules have come or gone.
-fn compare_rewritten(ruleset: &Ruleset, chain: &Chain, before: &[(RuleHash, u64)], deltas: &mut Deltas) {
-    let last_of: HashMap<RuleHash, u64> = before.iter().filter(|(hash, _)| !hash.is_none()).copied().collect();
-    let last = |id: RuleId| last_of.get(&ruleset.rule(id).hash).copied();
-    let flushed = chain.rule_ids().any(|id| last(id).is_some_and(|last| ruleset.packets(id) < last));
-    let partial = ruleset.backend == Backend::Legacy && !flushed;
+fn compare_rewritten(table: &Snapshot, chain: &Chain, before: Before, deltas: &mut Deltas) {
+    let backend = table.ruleset.backend;
+    let hash = |id: RuleId| table.ruleset.rule(id).hash;
+    let last_of: HashMap<RuleHash, u64> = before.rules().filter(|(hash, _)| !hash.is_none()).collect();
+    let last = |id: RuleId| last_of.get(&hash(id)).copied();
+    let flushed = chain.rule_ids().any(|id| last(id).is_some_and(|last| table.packets(id) < last));
+    let partial = backend == Backend::Legacy && !flushed;
     for id in chain.rule_ids() {
-        let (place, now) = (id.0 as usize, ruleset.packets(id));
+        let (place, now) = (id.0 as usize, table.packets(id));
         // A chain of iptables-nft was flushed, for that is how Felix writes there. But as long as no count proves it, a rule that
         // was there before might have kept its own: then all of it must not be counted again.
         deltas.packets[place] = match last(id) {
-            Some(last) if !(flushed && ruleset.backend == Backend::Nft) => now.checked_sub(last).unwrap_or(now),
-            _ if ruleset.rule(id).hash.is_none() => 0,
+            Some(last) if !(flushed && backend == Backend::Nft) => now.checked_sub(last).unwrap_or(now),
+            _ if hash(id).is_none() => 0,
             _ => now,
         };
         if partial && last(id).is_some() {
@@ -196,7 +218,7 @@ mod tests {
     use super::*;
     use crate::ruleset::{Builder, RuleParts, Verdict};
 
-    fn table(backend: Backend, chains: &[(&str, &[(&str, u64)])]) -> [Ruleset; 1] {
+    fn table(backend: Backend, chains: &[(&str, &[(&str, u64)])]) -> [Snapshot; 1] {
         let mut builder = Builder::new(Family::V4, backend, "filter");
         for (chain, rules) in chains {
             let chain = builder.chain(chain);
@@ -208,7 +230,7 @@ mod tests {
         [builder.finish()]
     }
 
-    fn chain(backend: Backend, rules: &[(&str, u64)]) -> [Ruleset; 1] {
+    fn chain(backend: Backend, rules: &[(&str, u64)]) -> [Snapshot; 1] {
         table(backend, &[("c", rules)])
     }
 
@@ -299,6 +321,6 @@ mod tests {
         let mut ledger = Ledger::new();
         ledger.advance(&table(Backend::Legacy, &[("c", &[("a", 1)]), ("d", &[("b", 4)])]));
         ledger.advance(&chain(Backend::Legacy, &[("a", 1)]));
-        assert_eq!(ledger.tables.values().map(HashMap::len).sum::<usize>(), 1);
+        assert_eq!(ledger.tables.values().map(|table| table.ruleset.chains().len()).sum::<usize>(), 1);
     }
 }

@@ -12,14 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-
 use crate::inventory::{Interface, Workload, ip_label};
 
 /// How many folders are looked at. The kubelet runs 110 pods unless told otherwise, and removes folders of those that are gone.
 const MOST_FOLDERS: usize = 20_000;
-/// How much of an interface's name is the hash, in characters.
-const HASH_LENGTH: usize = 11;
 /// A folder changed less than this ago may change again without a new modification time.
 const SETTLING: Duration = Duration::from_secs(2);
 
@@ -115,7 +111,8 @@ impl PodLogs {
 impl Pods {
     fn read(folder: &Path, modified: SystemTime) -> io::Result<Self> {
         let names = folder.read_dir()?.take(MOST_FOLDERS).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let by_hash = names.filter_map(|name| Pod::of_folder(&name)).map(|pod| (pod.hash(), pod)).collect();
+        let by_hash =
+            names.filter_map(|name| Pod::of_folder(&name)).map(|pod| (Interface::suffix_of(&pod.namespace, &pod.name), pod)).collect();
         let is_settled = SystemTime::now().duration_since(modified).is_ok_and(|age| age > SETTLING);
         Ok(Pods { by_hash, settled: is_settled.then_some(modified) })
     }
@@ -132,18 +129,11 @@ impl Pod {
         let is_pod = parts.next().is_none() && good(namespace, 63) && good(pod, 253) && !uid.is_empty();
         is_pod.then(|| Pod { namespace: namespace.to_owned(), name: pod.to_owned() })
     }
-
-    /// What Calico makes an interface's name of: `VethNameForWorkload` in libcalico-go's `lib/backend/k8s/conversion`, any release.
-    fn hash(&self) -> String {
-        let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{}.{}", self.namespace, self.name).as_bytes());
-        let hex = hash.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        hex.take(HASH_LENGTH).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
-    }
 }
 
 /// The hash in an interface's name, whatever its prefix: `cali`, on AWS `eni` or `vlan`.
 fn hash_in(interface: &str) -> Option<&str> {
-    let start = interface.len().checked_sub(HASH_LENGTH).filter(|start| *start > 0)?;
+    let start = interface.len().checked_sub(Interface::SUFFIX).filter(|start| *start > 0)?;
     interface.get(start..).filter(|hash| hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
@@ -156,12 +146,8 @@ mod tests {
         Pod { namespace: namespace.into(), name: name.into() }
     }
 
-    /// Vectors of libcalico-go's `conversion_test.go`.
     #[test]
     fn hashes() {
-        assert_eq!(pod("namespace", "podname").hash(), "82111e10a96");
-        assert_eq!(pod("default", "podA").hash(), "7f94ce7c295");
-        assert_eq!(pod("default", "podB").hash(), "92cf1f5e9f6");
         for (interface, hash) in [
             ("cali7f94ce7c295", Some("7f94ce7c295")),
             ("eni7f94ce7c295", Some("7f94ce7c295")),

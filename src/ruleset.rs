@@ -1,4 +1,5 @@
-//! The model that every reader produces: one table of one address family, as chains of rules in a small closed vocabulary.
+//! The model that every reader produces: one table of one address family, as chains of rules in a small closed vocabulary, and apart
+//! from it what the rules have counted. The first seldom changes, so reads share it, and what follows from it is worked out once.
 //! It owns its strings, each distinct one once, so that a table of 55,000 rules costs a few megabytes and no lifetimes.
 
 use std::collections::HashMap;
@@ -178,7 +179,7 @@ impl Verdict {
     }
 }
 
-/// One rule. Its counter is in [`Ruleset::packets`], apart from the structure, which seldom changes.
+/// One rule. What it has counted is in a [`Snapshot`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// Felix's identity of the rule.
@@ -220,7 +221,7 @@ impl Chain {
     }
 }
 
-/// One table of one family, read at one moment.
+/// One table of one family, without its counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
     /// The address family.
@@ -231,7 +232,6 @@ pub struct Ruleset {
     pub table: &'static str,
     chains: Vec<Chain>,
     rules: Vec<Rule>,
-    packets: Vec<u64>,
     comments: Vec<Arc<str>>,
     comment_lists: Vec<CommentId>,
     /// Lines or rules in Calico's chains that the reader could not take apart.
@@ -269,11 +269,6 @@ impl Ruleset {
         &self.rules[id.0 as usize]
     }
 
-    /// Packets that the rule at `id` has matched, as the kernel counts them.
-    pub fn packets(&self, id: RuleId) -> u64 {
-        self.packets[id.0 as usize]
-    }
-
     /// The distinct comments; a rule refers to them by place, so that each is looked at once.
     pub fn comments(&self) -> &[Arc<str>] {
         &self.comments
@@ -283,6 +278,44 @@ impl Ruleset {
     pub fn comments_of(&self, id: RuleId) -> &[CommentId] {
         let (start, len) = self.rule(id).comments;
         &self.comment_lists[start as usize..start as usize + len as usize]
+    }
+}
+
+/// A table read at one moment: its rules, which it shares with other reads as long as they are the same, and their counters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The rules.
+    pub ruleset: Arc<Ruleset>,
+    packets: Vec<u64>,
+}
+
+impl Snapshot {
+    /// A read of these rules; `packets` are in their order.
+    pub fn new(ruleset: Arc<Ruleset>, mut packets: Vec<u64>) -> Self {
+        packets.resize(ruleset.rule_count(), 0);
+        Snapshot { ruleset, packets }
+    }
+
+    /// Packets that the rule at `id` has matched, as the kernel counts them.
+    pub fn packets(&self, id: RuleId) -> u64 {
+        self.packets[id.0 as usize]
+    }
+
+    /// The same for all rules of a chain, in order.
+    pub fn packets_of(&self, chain: &Chain) -> &[u64] {
+        &self.packets[chain.rules.start as usize..chain.rules.end as usize]
+    }
+
+    /// Whether both were read of the very same rules.
+    pub fn shares_rules_with(&self, other: &Snapshot) -> bool {
+        Arc::ptr_eq(&self.ruleset, &other.ruleset)
+    }
+
+    /// Takes the rules of another read instead of its own if they are equal, so that both share them.
+    pub fn share_rules_of(&mut self, other: &Arc<Ruleset>) {
+        if self.ruleset == *other {
+            self.ruleset = Arc::clone(other);
+        }
     }
 }
 
@@ -309,6 +342,7 @@ pub struct RuleParts {
 #[derive(Debug)]
 pub struct Builder {
     ruleset: Ruleset,
+    packets: Vec<u64>,
     chain_of: Vec<ChainId>,
     chain_ids: HashMap<Arc<str>, ChainId>,
     comment_ids: HashMap<Arc<str>, CommentId>,
@@ -323,12 +357,11 @@ impl Builder {
             table,
             chains: Vec::new(),
             rules: Vec::new(),
-            packets: Vec::new(),
             comments: Vec::new(),
             comment_lists: Vec::new(),
             unreadable: 0,
         };
-        Builder { ruleset, chain_of: Vec::new(), chain_ids: HashMap::new(), comment_ids: HashMap::new() }
+        Builder { ruleset, packets: Vec::new(), chain_of: Vec::new(), chain_ids: HashMap::new(), comment_ids: HashMap::new() }
     }
 
     /// The chain of this name, made if it is new.
@@ -371,8 +404,31 @@ impl Builder {
         let place = (self.ruleset.comment_lists.len() as u32, comments.len() as u8);
         self.ruleset.comment_lists.extend_from_slice(comments);
         self.ruleset.rules.push(Rule { hash, mark, ctstate, other_matches, counts_before_match, verdict, comments: place });
-        self.ruleset.packets.push(packets);
+        self.packets.push(packets);
         self.chain_of.push(chain);
+    }
+
+    /// Appends a chain's rules as another table has them, with what they have counted now.
+    pub fn adopt(&mut self, chain: ChainId, from: &Ruleset, of: &Chain, packets: &[u64]) {
+        for (id, &packets) in of.rule_ids().zip(packets) {
+            let comment = |builder: &mut Self, id: CommentId| builder.comment(&from.comments[id.0 as usize]);
+            let Rule { hash, mark, ctstate, other_matches, counts_before_match, verdict, .. } = *from.rule(id);
+            let verdict = match verdict {
+                Verdict::Jump(to) => Verdict::Jump(self.chain(&from.chain(to).name)),
+                Verdict::Goto(to) => Verdict::Goto(self.chain(&from.chain(to).name)),
+                Verdict::Nflog(prefix) => Verdict::Nflog(prefix.map(|prefix| comment(self, prefix))),
+                other => other,
+            };
+            let comments = from.comments_of(id).iter().map(|id| comment(self, *id)).collect();
+            self.push(chain, &RuleParts { hash, mark, ctstate, other_matches, counts_before_match, comments, packets }, verdict);
+        }
+    }
+
+    /// Takes back all rules but the first `count`, because they must be read again.
+    pub fn truncate(&mut self, count: usize) {
+        self.ruleset.rules.truncate(count);
+        self.packets.truncate(count);
+        self.chain_of.truncate(count);
     }
 
     /// Notes a line or rule that could not be taken apart.
@@ -386,7 +442,7 @@ impl Builder {
     }
 
     /// The finished table.
-    pub fn finish(mut self) -> Ruleset {
+    pub fn finish(mut self) -> Snapshot {
         if !self.chain_of.is_sorted() {
             self.group_rules_by_chain();
         }
@@ -397,16 +453,17 @@ impl Builder {
             }
             range.end = i as u32 + 1;
         }
-        self.ruleset
+        self.ruleset.rules.shrink_to_fit();
+        self.packets.shrink_to_fit();
+        Snapshot { ruleset: Arc::new(self.ruleset), packets: self.packets }
     }
 
     /// Kernel dumps come chain by chain, but not always in the order in which the chains were declared.
     fn group_rules_by_chain(&mut self) {
         let mut order: Vec<u32> = (0..self.chain_of.len() as u32).collect();
         order.sort_by_key(|&rule| self.chain_of[rule as usize]);
-        let ruleset = &mut self.ruleset;
-        ruleset.rules = order.iter().map(|&rule| ruleset.rules[rule as usize].clone()).collect();
-        ruleset.packets = order.iter().map(|&rule| ruleset.packets[rule as usize]).collect();
+        self.ruleset.rules = order.iter().map(|&rule| self.ruleset.rules[rule as usize].clone()).collect();
+        self.packets = order.iter().map(|&rule| self.packets[rule as usize]).collect();
         self.chain_of.sort();
     }
 }
@@ -422,8 +479,8 @@ mod tests {
         for (chain, packets) in [(b, 1), (a, 2), (b, 3)] {
             builder.push(chain, &RuleParts { packets, ..RuleParts::default() }, Verdict::Return);
         }
-        let ruleset = builder.finish();
-        let counts = |chain| ruleset.chain(chain).rule_ids().map(|rule| ruleset.packets(rule)).collect::<Vec<_>>();
+        let read = builder.finish();
+        let counts = |chain| read.packets_of(read.ruleset.chain(chain)).to_vec();
         assert_eq!((counts(a), counts(b)), (vec![2], vec![1, 3]));
     }
 
@@ -432,7 +489,7 @@ mod tests {
         let mut builder = Builder::new(Family::V4, Backend::Nft, "filter");
         let (a, _) = (builder.chain("a"), builder.chain("b"));
         builder.push(a, &RuleParts::default(), Verdict::Return);
-        let ruleset = builder.finish();
+        let ruleset = builder.finish().ruleset;
         assert_eq!(ruleset.chains()[1].rule_ids().count(), 0);
     }
 

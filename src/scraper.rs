@@ -1,12 +1,13 @@
-//! One scrape from kernel to text: reads the tables, takes them through pipelines, ledger and attribution, renders the result.
+//! One scrape from kernel to text, or to a report: reads the tables, takes them through pipelines, ledger and attribution, renders the
+//! result.
 //! Holds all state that lasts from scrape to scrape; touches the world only through its reader and the inventory.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{error, info, warn};
 
@@ -14,13 +15,14 @@ use crate::attribution::{Attribution, Datastore, Table};
 use crate::config::MetricNames;
 use crate::dataplane::{Dataplane, ReadError, Reading, Source};
 use crate::ebpf;
-use crate::felix::{Catalog, ChainNames, HashedName, Labels, Names, Pipelines, hashed_names};
+use crate::felix::{Catalog, ChainNames, HashedName, Structure, Structures, hashed_names};
 use crate::inventory::{Inventory, Workload};
 use crate::ledger::Ledger;
 use crate::metrics::{self, About, View};
 use crate::podlogs::PodLogs;
 use crate::process::Process;
-use crate::ruleset::{Family, Ruleset};
+use crate::report::{DatastoreStatus, Report, Shape, Sources, Status, TableStatus, WorkloadStates};
+use crate::ruleset::{Family, Snapshot};
 use crate::server::Application;
 use crate::singleflight::SingleFlight;
 
@@ -37,8 +39,8 @@ pub struct Options {
     pub proc: PathBuf,
     /// Where the kubelet keeps pods' logs: names for what the datastore does not know.
     pub pod_logs: PathBuf,
-    /// Whether there is a datastore at all.
-    pub has_datastore: bool,
+    /// The kind of the datastore, `etcd` or `kubernetes`, if there is one.
+    pub datastore: Option<&'static str>,
 }
 
 /// The exporter's heart.
@@ -47,6 +49,8 @@ pub struct Scraper {
     inventory: Arc<Inventory>,
     pod_logs: PodLogs,
     flight: SingleFlight<Arc<Vec<u8>>>,
+    reports: SingleFlight<Arc<Report>>,
+    started: SystemTime,
     state: Mutex<State>,
     /// Whether the kernel was ever read.
     read: AtomicBool,
@@ -57,13 +61,17 @@ struct State {
     reader: Dataplane,
     ledger: Ledger,
     attribution: Attribution,
-    catalog: Catalog,
-    chain_names: ChainNames,
-    /// For rules of the eBPF dataplane that no file shows.
+    /// What the last read's rules mean.
+    structures: Structures,
+    /// The policies of the eBPF dataplane, and their names for rules that no file shows.
+    program_policies: Catalog,
     hashed_names: Vec<HashedName>,
     policies_version: u64,
-    names: Names,
     dropped_scrapes: u64,
+    /// When the kernel was last read.
+    read_at: Option<SystemTime>,
+    /// The last report, for as long as somebody looks.
+    report: Option<(Instant, Arc<Report>)>,
     /// Kept for its memory.
     last_text: Arc<Vec<u8>>,
     complaint: Complaint,
@@ -93,16 +101,30 @@ impl Complaint {
 /// How long reading the kernel may take in all: Prometheus waits for 10 s.
 const READ_LIMIT: Duration = Duration::from_secs(8);
 
+/// A report that is younger is good enough for whoever asks.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// A report that nobody has renewed for so long is given up.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
 /// How often a table that was read without its lock is read again before counters that went back are believed.
 const UNLOCKED_RETRIES: usize = 3;
 
 impl State {
+    /// The policies and groups of the dataplane that was read last.
+    fn catalog(&self) -> &Catalog {
+        match self.attribution.programs() {
+            Some(_) => &self.program_policies,
+            None => self.structures.catalog(),
+        }
+    }
+
     /// Reads the kernel. Without the xtables lock, zeroed counters may only be a commit's moment: then another look is taken.
     fn read(&mut self) -> Result<Reading, ReadError> {
         let deadline = Instant::now() + READ_LIMIT;
         let mut reading = self.reader.read(deadline)?;
         for _ in 0..UNLOCKED_RETRIES {
-            if reading.locked || !self.ledger.went_back(&reading.rulesets) {
+            if reading.locked || !self.ledger.went_back(&reading.tables) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -119,31 +141,105 @@ impl Scraper {
             reader,
             ledger: Ledger::new(),
             attribution: Attribution::default(),
-            catalog: Catalog::default(),
-            chain_names: ChainNames::default(),
+            structures: Structures::default(),
+            program_policies: Catalog::default(),
             hashed_names: Vec::new(),
             policies_version: 0,
-            names: Names::default(),
             dropped_scrapes: 0,
+            read_at: None,
+            report: None,
             last_text: Arc::default(),
             complaint: Complaint::default(),
             complaint_of_names: Complaint::default(),
         };
         let pod_logs = PodLogs::new(options.pod_logs.clone(), options.proc.clone(), options.node_name.clone());
-        Scraper { options, inventory, pod_logs, flight: SingleFlight::new(), state: Mutex::new(state), read: AtomicBool::new(false) }
+        Scraper {
+            options,
+            inventory,
+            pod_logs,
+            flight: SingleFlight::new(),
+            reports: SingleFlight::new(),
+            started: SystemTime::now(),
+            state: Mutex::new(state),
+            read: AtomicBool::new(false),
+        }
     }
 
     /// Reads the kernel without showing it: shorter intervals prove more about policy groups.
     pub fn sample(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.advance(&mut state, &mut About::default());
+        self.advance(&mut self.state(), &mut About::default());
+    }
+
+    /// A panic between two assignments can only have left counts out: go on.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was counted up to now, or a second ago; concurrent callers share it.
+    pub fn report(&self) -> Arc<Report> {
+        self.reports.run(|| {
+            let mut state = self.state();
+            match &state.report {
+                Some((made, report)) if made.elapsed() < FRESH => Arc::clone(report),
+                _ => self.read_and_report(&mut state),
+            }
+        })
+    }
+
+    fn read_and_report(&self, state: &mut State) -> Arc<Report> {
+        let mut about = About::default();
+        about.up = self.advance(state, &mut about);
+        let found = self.name_the_unknown(state);
+        let status = self.status(state, &about);
+        let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
+        let report = match (about.up, state.report.take()) {
+            (true, _) => {
+                let (attribution, catalog) = (&state.attribution, state.catalog());
+                let shape = Shape::new(state.structures.tables());
+                Report::new(Sources { shape: &shape, attribution, catalog, workload: &workload, one_moment: false }, status)
+            }
+            // The kernel could not be read: what is known stays.
+            (false, Some((_, last))) => Report { status: Status { workloads: last.status.workloads, ..status }, ..Report::clone(&last) },
+            (false, None) => Report { status, ..Report::default() },
+        };
+        let report = Arc::new(report);
+        state.report = Some((Instant::now(), Arc::clone(&report)));
+        report
+    }
+
+    fn status(&self, state: &State, about: &About) -> Status {
+        let table = |(family, backend, rules): &(Option<Family>, &'static str, usize)| TableStatus {
+            family: Family::name(*family).into(),
+            backend: (*backend).into(),
+            source: about.source.into(),
+            rules: *rules as u64,
+        };
+        let (inventory, troubles) = (&self.inventory, self.inventory.troubles());
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: self.options.node_name.clone(),
+            time: state.read_at.map(seconds),
+            started: seconds(self.started),
+            up: about.up,
+            problem: state.complaint.0.clone().filter(|_| !about.up),
+            tables: about.tables.iter().map(table).collect(),
+            unrecognised_rules: about.unrecognised,
+            lock_held: about.locked,
+            datastore: DatastoreStatus {
+                kind: self.options.datastore.unwrap_or("none").into(),
+                up: inventory.up(),
+                synced: inventory.synced(),
+                last_event: Some(inventory.last_event()).filter(|last| *last > 0),
+                problem: (!troubles.is_empty()).then(|| troubles.join("; ")),
+            },
+            workloads: WorkloadStates { without_rules: inventory.workload_count(), ..WorkloadStates::default() },
+        }
     }
 
     /// One scrape; concurrent ones share it.
     pub fn scrape(&self) -> Arc<Vec<u8>> {
         self.flight.run(|| {
-            // A panic between two assignments can only have left counts out: go on.
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state();
             state.last_text = Arc::new(self.read_and_render(&mut state));
             Arc::clone(&state.last_text)
         })
@@ -155,6 +251,7 @@ impl Scraper {
         let mut about = About::default();
         let begun = Instant::now();
         about.up = self.advance(state, &mut about);
+        state.report.take_if(|(made, _)| made.elapsed() > FORGOTTEN);
         let found = self.name_the_unknown(state);
         let totals = state.attribution.totals();
         let too_small = about.up && metrics::largest_counter(totals) < self.options.minimum_counter;
@@ -167,7 +264,7 @@ impl Scraper {
         self.about_datastore(&mut about);
         about.process = Process::read(&self.options.proc);
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
-        let view = View::new((&state.attribution, &state.catalog), &workload, &about, about.up && !too_small, self.options.metric_names);
+        let view = View::new((&state.attribution, state.catalog()), &workload, &about, about.up && !too_small, self.options.metric_names);
         metrics::render(&view, memory)
     }
 
@@ -176,11 +273,11 @@ impl Scraper {
     fn name_the_unknown(&self, state: &mut State) -> HashMap<String, Arc<Workload>> {
         let interfaces = state.attribution.totals().workloads().map(|(interface, _)| &**interface);
         let unknown: Vec<&str> = interfaces.filter(|interface| self.inventory.workload(interface).is_none()).collect();
-        if unknown.is_empty() && self.options.has_datastore {
+        if unknown.is_empty() && self.options.datastore.is_some() {
             return HashMap::new();
         }
         let found = self.pod_logs.workloads(&unknown);
-        if !self.options.has_datastore {
+        if self.options.datastore.is_none() {
             match &found {
                 Ok(_) => state.complaint_of_names.went_well("pods can be named"),
                 Err(error) => state.complaint_of_names.failed("naming pods", error),
@@ -208,6 +305,7 @@ impl Scraper {
             Ok(reading) => {
                 let begun = Instant::now();
                 self.take_in(state, &reading, about);
+                state.read_at = Some(SystemTime::now());
                 about.stages.push(("attribute", begun.elapsed()));
                 state.complaint.went_well("the kernel's counters can be read");
                 self.read.store(true, Ordering::Release);
@@ -224,21 +322,22 @@ impl Scraper {
         about.source = reading.source.map_or("", Source::as_str);
         about.lock_waited = reading.lock_waited;
         about.locked = reading.locked;
+        self.refresh_names(state);
         match &reading.programs {
             Some(programs) => self.take_in_programs(state, programs, about),
-            None => self.take_in_tables(state, &reading.rulesets, about),
+            None => self.take_in_tables(state, &reading.tables, about),
         }
     }
 
     fn take_in_programs(&self, state: &mut State, read: &ebpf::Snapshot, about: &mut About) {
-        self.refresh_names(state);
         // So that tables, should Calico go back to them, are not compared with what they held before.
         state.ledger.advance(&[]);
+        state.structures.update(std::iter::empty());
         let datastore = Datastore { names: &state.hashed_names, version: state.policies_version };
         state.attribution.advance_programs(read, datastore);
-        state.catalog = Catalog::default();
         let Some(programs) = state.attribution.programs() else { return };
-        programs.policies().for_each(|policy| state.catalog.add_policy(&policy.name, &policy.label, &policy.tier));
+        state.program_policies = Catalog::default();
+        programs.policies().for_each(|policy| state.program_policies.add_policy(&policy.name, &policy.label, &policy.tier));
         about.tables = vec![(None, ebpf::BACKEND, programs.rules())];
         let in_programs: usize = read.programs.iter().filter(|shown| shown.is_live).map(|shown| shown.program.unrecognised).sum();
         about.unrecognised = (programs.unknown() + read.unreadable + in_programs) as u64;
@@ -248,54 +347,53 @@ impl Scraper {
         }
     }
 
-    fn take_in_tables(&self, state: &mut State, rulesets: &[Ruleset], about: &mut About) {
-        let deltas = state.ledger.advance(rulesets);
-        let pipelines: Vec<Pipelines> = rulesets.iter().map(Pipelines::new).collect();
-        self.refresh_names(state);
-        state.names.forget_unused();
-        let mut label = |(ruleset, pipelines)| Labels::new(ruleset, pipelines, &state.chain_names, &mut state.names);
-        let labels: Vec<Labels> = rulesets.iter().zip(&pipelines).map(&mut label).collect();
-        if labels.iter().any(|labels| labels.unnamed > 0) {
-            if !self.options.has_datastore && !self.inventory.policies_wanted() {
+    fn take_in_tables(&self, state: &mut State, tables: &[Snapshot], about: &mut About) {
+        let deltas = state.ledger.advance(tables);
+        state.structures.update(tables.iter().map(|table| &table.ruleset));
+        if state.structures.unnamed() > 0 {
+            if self.options.datastore.is_none() && !self.inventory.policies_wanted() {
                 warn!(
                     "these rules do not name their policies (Calico before 3.22), and there is no datastore to ask: chain names are shown"
                 );
             }
             self.inventory.want_policies();
         }
-        let tables =
-            (0..rulesets.len()).map(|i| Table { ruleset: &rulesets[i], pipelines: &pipelines[i], deltas: &deltas[i], labels: &labels[i] });
+        let structures = state.structures.tables();
+        let tables = structures.iter().zip(&deltas).map(|(structure, deltas)| Table::new(structure, deltas));
         state.attribution.advance(&tables.collect::<Vec<_>>());
-        state.catalog = Catalog::default();
-        (0..rulesets.len()).for_each(|i| state.catalog.add(&rulesets[i], &pipelines[i], &labels[i]));
-        about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, rulesets)).collect();
-        about.unrecognised = rulesets.iter().zip(&pipelines).map(|(r, p)| unrecognised(r, p)).sum();
+        about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, structures)).collect();
+        about.unrecognised = state.structures.unrecognised();
     }
 
     fn refresh_names(&self, state: &mut State) {
         let version = self.inventory.policies_version();
         if state.policies_version != version {
             let policies = self.inventory.policies();
-            state.chain_names = ChainNames::new(&policies);
+            state.structures.rename(ChainNames::new(&policies));
             state.hashed_names = policies.iter().flat_map(hashed_names).collect();
             state.policies_version = version;
         }
     }
 }
 
-/// Where a family's rules are, and how many, in all its tables.
-fn table_of(family: Family, rulesets: &[Ruleset]) -> Option<(Option<Family>, &'static str, usize)> {
-    let of_family = || rulesets.iter().filter(|ruleset| ruleset.family == family);
-    Some((Some(family), of_family().next()?.backend.as_str(), of_family().map(Ruleset::rule_count).sum()))
+/// Since the epoch.
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as f64 / 1000.0
 }
 
-fn unrecognised(ruleset: &Ruleset, pipelines: &Pipelines) -> u64 {
-    ruleset.unreadable + pipelines.unrecognised.len() as u64
+/// Where a family's rules are, and how many, in all its tables.
+fn table_of(family: Family, tables: &[Structure]) -> Option<(Option<Family>, &'static str, usize)> {
+    let of_family = || tables.iter().map(|table| &table.ruleset).filter(|ruleset| ruleset.family == family);
+    Some((Some(family), of_family().next()?.backend.as_str(), of_family().map(|ruleset| ruleset.rule_count()).sum()))
 }
 
 impl Application for Scraper {
     fn metrics(&self) -> Arc<Vec<u8>> {
         self.scrape()
+    }
+
+    fn report(&self) -> Arc<Report> {
+        self.report()
     }
 
     fn ready(&self) -> Result<(), String> {

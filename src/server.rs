@@ -1,5 +1,6 @@
-//! HTTP: requests in; metrics, health and a landing page out. Knows the program only through [`Application`].
+//! HTTP: requests in; metrics, health, the API and a landing page out. Knows the program only through [`Application`].
 
+mod api;
 mod routes;
 mod serving;
 mod socket;
@@ -10,10 +11,15 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::report::Report;
+
 /// What the server shows. All methods are called from several threads at once.
 pub trait Application: Send + Sync {
     /// The text of `/metrics`, Prometheus text format 0.0.4.
     fn metrics(&self) -> Arc<Vec<u8>>;
+
+    /// What was counted, for the API; not older than a second or so.
+    fn report(&self) -> Arc<Report>;
 
     /// Whether the program has what it needs for complete metrics; else one line that says what is missing.
     ///

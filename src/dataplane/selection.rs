@@ -40,18 +40,18 @@ impl Selection {
         self.chosen.filter(|_| !self.doubtful)
     }
 
-    /// Takes in what was found in the chosen back end; returns whether the others must be looked at too.
-    pub fn stays(&mut self, found: Finding, now: Instant) -> bool {
-        let before = self.last.iter_mut().find(|finding| finding.backend == found.backend);
-        let moved = before.as_ref().is_none_or(|before| before.packets != found.packets);
+    /// Takes in how many workload chains the chosen back end has and what they have counted; returns whether it is enough to read it.
+    pub fn stays(&mut self, backend: Backend, chains: usize, packets: u64, now: Instant) -> bool {
+        let before = self.last.iter_mut().find(|finding| finding.backend == backend);
+        let moved = before.as_ref().is_none_or(|before| before.packets != packets);
         if let Some(before) = before {
-            *before = found;
+            before.packets = packets;
         }
         if moved {
             self.last_look = Some(now);
         }
         let looked_lately = self.last_look.is_some_and(|last| now.duration_since(last) < LOOK_AROUND);
-        found.chains > 0 && looked_lately
+        chains > 0 && looked_lately
     }
 
     /// Chooses among everything that was found: the back end whose interfaces exist, then the one whose counters move, then the
@@ -133,11 +133,11 @@ mod tests {
         let mut selection = Selection::default();
         let now = Instant::now();
         selection.choose(&[found(Backend::Legacy, 2, 9)], now);
-        assert!(!selection.stays(Finding { chains: 0, ..found(Backend::Legacy, 0, 9) }, now));
+        assert!(!selection.stays(Backend::Legacy, 0, 9, now));
         selection.choose(&[found(Backend::Legacy, 2, 9)], now);
-        assert!(selection.stays(found(Backend::Legacy, 2, 9), now + LOOK_AROUND / 2));
-        assert!(!selection.stays(found(Backend::Legacy, 2, 9), now + LOOK_AROUND));
-        assert!(selection.stays(found(Backend::Legacy, 2, 10), now + LOOK_AROUND));
+        assert!(selection.stays(Backend::Legacy, 2, 9, now + LOOK_AROUND / 2));
+        assert!(!selection.stays(Backend::Legacy, 2, 9, now + LOOK_AROUND));
+        assert!(selection.stays(Backend::Legacy, 2, 10, now + LOOK_AROUND));
     }
 
     #[test]

@@ -68,6 +68,22 @@ pub enum DropReason {
     PolicyOrNone,
 }
 
+impl DropReason {
+    /// As metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DropReason::NoPolicy => "no_policy",
+            DropReason::NoProfile => "no_profile",
+            DropReason::Invalid => "invalid",
+            DropReason::Encapsulation => "encapsulation",
+            DropReason::RateLimit => "rate_limit",
+            DropReason::ConnectionLimit => "connection_limit",
+            DropReason::AdminDown => "admin_down",
+            DropReason::PolicyOrNone => "policy_or_none",
+        }
+    }
+}
+
 /// One tier of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tier {

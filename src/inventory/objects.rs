@@ -1,5 +1,7 @@
 //! What the inventory holds: workloads and the names of policies, alike for every datastore.
 
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+
 /// The node's end of a workload's veth pair, as far as the datastore knows its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Interface {
@@ -11,8 +13,15 @@ pub enum Interface {
 }
 
 impl Interface {
-    /// How many characters of a name are the hash (`VethNameForWorkload` in `libcalico-go/lib/backend/k8s/conversion`).
+    /// How many characters of a name are the hash.
     pub const SUFFIX: usize = 11;
+
+    /// The hash in the name of a pod's interface: `VethNameForWorkload` in `libcalico-go/lib/backend/k8s/conversion`, any release.
+    pub fn suffix_of(namespace: &str, pod: &str) -> String {
+        let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{namespace}.{pod}").as_bytes());
+        let digits = hash.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        digits.take(Self::SUFFIX).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+    }
 }
 
 impl Default for Interface {
@@ -88,6 +97,14 @@ impl StoredPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Vectors of libcalico-go's `conversion_test.go`.
+    #[test]
+    fn hashes_of_pods() {
+        assert_eq!(Interface::suffix_of("namespace", "podname"), "82111e10a96");
+        assert_eq!(Interface::suffix_of("default", "podA"), "7f94ce7c295");
+        assert_eq!(Interface::suffix_of("default", "podB"), "92cf1f5e9f6");
+    }
 
     #[test]
     fn ip_label_sorts_as_text_and_cuts_only_slash_32() {

@@ -1,10 +1,10 @@
-//! The text of `iptables-save -c` and `ip6tables-save -c` → [`Ruleset`]. Pure: bytes in as they come, in pieces of any size;
+//! The text of `iptables-save -c` and `ip6tables-save -c` → [`Snapshot`]. Pure: bytes in as they come, in pieces of any size;
 //! what cannot be taken apart is counted, never fatal.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::ruleset::{Backend, Builder, ChainId, CtState, Family, MarkMatch, RuleHash, RuleParts, Ruleset, Verdict};
+use crate::ruleset::{Backend, Builder, ChainId, CtState, Family, MarkMatch, RuleHash, RuleParts, Snapshot, Verdict};
 
 /// Longest line that is looked at, in bytes. Felix's longest rules stay below 2 kB.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -117,7 +117,7 @@ impl Parser {
     }
 
     /// The finished table, empty if the text had no such table.
-    pub fn finish(mut self) -> Result<Ruleset, TextError> {
+    pub fn finish(mut self) -> Result<Snapshot, TextError> {
         if !self.partial.is_empty() || self.skipping {
             self.end_partial();
         }

@@ -4,7 +4,7 @@
 //! Layouts: `include/uapi/linux/netfilter/nf_tables.h`. Numbers of netlink are big-endian, data in registers is as the machine has it.
 
 use super::netlink::Attributes;
-use super::xt::{self, string, u32_at};
+use super::xt::{self, be64, string, u32_at};
 use crate::ruleset::{Builder, ChainId, CtState, MarkMatch, RuleParts, Verdict};
 
 /// What a register holds.
@@ -35,10 +35,6 @@ fn be32(data: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(data.get(..4)?.try_into().ok()?))
 }
 
-fn be64(data: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(data.get(..8)?.try_into().ok()?))
-}
-
 /// `NFTA_DATA_VALUE` inside: up to four bytes as the machine has them.
 fn value(data: &[u8]) -> Option<u32> {
     let bytes = Attributes(data).get(1)?;
@@ -46,6 +42,13 @@ fn value(data: &[u8]) -> Option<u32> {
         4.. => u32_at(bytes, 0),
         _ => None,
     }
+}
+
+/// What the counter in a list of expressions has counted, in packets.
+pub fn counter(list: &[u8]) -> Option<u64> {
+    let is_counter = |element: &Attributes| element.get(1).is_some_and(|name| string(name) == b"counter");
+    let counter = Attributes(list).map(|(_, element)| Attributes(element)).find(is_counter)?;
+    be64(Attributes(counter.get(2)?).get(2)?)
 }
 
 impl<'a> Rule<'a> {
@@ -78,8 +81,10 @@ impl<'a> Rule<'a> {
     fn expression(&mut self, name: &[u8], data: Attributes) -> Option<()> {
         match name {
             b"counter" => {
-                self.parts.packets = be64(data.get(2)?)?;
-                self.counted = true;
+                // Of several, the first one; Calico's rules have one.
+                if !std::mem::replace(&mut self.counted, true) {
+                    self.parts.packets = be64(data.get(2)?)?;
+                }
             }
             b"match" | b"target" => return self.xt(name, data),
             b"meta" => return self.meta(data),
@@ -90,7 +95,11 @@ impl<'a> Rule<'a> {
             b"reject" => self.verdict = Verdict::Reject,
             b"log" => self.log(data),
             b"notrack" => self.verdict = Verdict::Other,
-            _ => self.other(),
+            _ => {
+                // It may have loaded something into a register that held the mark.
+                self.registers = [None; 4];
+                self.other();
+            }
         }
         Some(())
     }

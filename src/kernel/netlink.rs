@@ -3,13 +3,15 @@
 //! Layouts: `include/uapi/linux/netlink.h`, `linux/netfilter/nfnetlink.h`.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt};
 
+use super::sys;
 use super::xt::{u16_at, u32_at};
 
 const REQUEST: u16 = 1;
@@ -20,23 +22,46 @@ const ERROR: u16 = 2;
 const DUMP_INTERRUPTED: u16 = 0x10;
 /// `NFNL_SUBSYS_NFTABLES`, the upper half of a message's type.
 const NFTABLES: u16 = 10 << 8;
+/// `NETLINK_GET_STRICT_CHK`
+const GET_STRICT_CHECK: i32 = 12;
 /// Length of `struct nlmsghdr` and `struct nfgenmsg`.
 const HEADERS: usize = 20;
 /// Dumps come in pieces of up to this size, in bytes; large pieces are few system calls.
 const PIECE: usize = 256 << 10;
 
-/// Why a dump did not come.
+/// Why an answer did not come.
 #[derive(Debug)]
 pub enum DumpError {
     /// The kernel says no, or the socket fails.
     Io(io::Error),
-    /// The table changed meanwhile: ask again.
+    /// The kernel could not finish, or lost a part of it: ask again.
+    Again,
+    /// There is no such table or chain (any more).
+    Gone,
+}
+
+/// How a dump went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dump {
+    /// Nothing changed meanwhile.
+    Whole,
+    /// Something changed, not necessarily what was asked for: entries may be missing, or twice.
     Interrupted,
 }
 
-impl From<rustix::io::Errno> for DumpError {
-    fn from(error: rustix::io::Errno) -> Self {
-        DumpError::Io(error.into())
+impl From<io::Error> for DumpError {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EINTR | libc::ENOBUFS | libc::EBUSY) => DumpError::Again,
+            Some(libc::ENOENT) => DumpError::Gone,
+            _ => DumpError::Io(error),
+        }
+    }
+}
+
+impl From<Errno> for DumpError {
+    fn from(error: Errno) -> Self {
+        io::Error::from(error).into()
     }
 }
 
@@ -50,15 +75,16 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Opens one; dumps must be over by `deadline`.
+    /// Opens one; answers must be there by `deadline`.
     ///
     /// # Errors
     /// The kernel has no netlink for netfilter, or there are no descriptors.
     pub fn open(deadline: Instant) -> io::Result<Self> {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
-        // Only a wish; a dump goes on as fast as it is read anyway.
+        // Only wishes; a dump goes on as fast as it is read anyway, and kernels before 4.20 have no strict checks.
         _ = sockopt::set_socket_recv_buffer_size(&fd, 2 * PIECE);
+        _ = sys::setsockopt(fd.as_fd(), libc::SOL_NETLINK, GET_STRICT_CHECK, 1);
         Ok(Socket { fd, buffer: vec![0; PIECE], sequence: 0, deadline })
     }
 
@@ -66,7 +92,7 @@ impl Socket {
     ///
     /// # Errors
     /// See [`DumpError`].
-    pub fn dump(&mut self, message: u16, family: u8, attributes: &[u8], take: &mut dyn FnMut(&[u8])) -> Result<(), DumpError> {
+    pub fn dump(&mut self, message: u16, family: u8, attributes: &[u8], take: &mut dyn FnMut(&[u8])) -> Result<Dump, DumpError> {
         self.request(message, family, DUMP, attributes)?;
         self.answers(take)
     }
@@ -75,13 +101,16 @@ impl Socket {
     ///
     /// # Errors
     /// See [`DumpError`].
-    pub fn get(&mut self, message: u16, family: u8, take: &mut dyn FnMut(&[u8])) -> Result<(), DumpError> {
+    pub fn get(&mut self, message: u16, family: u8, attributes: &[u8], take: &mut dyn FnMut(&[u8])) -> Result<(), DumpError> {
         const ACK: u16 = 4;
-        self.request(message, family, ACK, &[])?;
-        self.answers(take)
+        self.request(message, family, ACK, attributes)?;
+        self.answers(take).map(|_| ())
     }
 
     fn request(&mut self, message: u16, family: u8, flags: u16, attributes: &[u8]) -> Result<(), DumpError> {
+        if Instant::now() >= self.deadline {
+            return Err(timed_out());
+        }
         self.sequence += 1;
         let length = (HEADERS + attributes.len()) as u32;
         let mut request = Vec::with_capacity(length as usize);
@@ -95,46 +124,60 @@ impl Socket {
         Ok(())
     }
 
-    fn answers(&mut self, take: &mut dyn FnMut(&[u8])) -> Result<(), DumpError> {
-        let mut interrupted = false;
+    fn answers(&mut self, take: &mut dyn FnMut(&[u8])) -> Result<Dump, DumpError> {
+        let mut dump = Dump::Whole;
         loop {
-            self.wait()?;
-            let length = recv(&self.fd, &mut self.buffer[..], RecvFlags::empty())?.1;
-            let mut rest = &self.buffer[..length.min(self.buffer.len())];
+            let length = self.receive()?;
+            let too_long = || DumpError::Io(io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is longer than any it gives"));
+            let mut rest = self.buffer.get(..length).ok_or_else(too_long)?;
             while let Some((header, body, next)) = message(rest) {
                 rest = next;
                 if header.sequence != self.sequence {
                     continue;
                 }
-                interrupted |= header.flags & DUMP_INTERRUPTED != 0;
+                if header.flags & DUMP_INTERRUPTED != 0 {
+                    dump = Dump::Interrupted;
+                }
                 match header.kind {
-                    DONE | ERROR => return ended(header.kind, body, interrupted),
+                    DONE | ERROR => return ended(body).map(|()| dump),
                     _ => take(body.get(4..).unwrap_or_default()),
                 }
             }
         }
     }
 
+    /// The next piece. The kernel writes it while it is asked for, so that there is nothing to wait for as a rule.
+    fn receive(&mut self) -> Result<usize, DumpError> {
+        loop {
+            match recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
+                Ok((_, length)) => return Ok(length),
+                Err(Errno::AGAIN) => self.wait()?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     fn wait(&self) -> Result<(), DumpError> {
-        let timed_out = || DumpError::Io(io::Error::new(io::ErrorKind::TimedOut, "the kernel did not finish its answer in time"));
         let left = self.deadline.checked_duration_since(Instant::now()).unwrap_or(Duration::ZERO);
         let left = Timespec::try_from(left).map_err(|_| timed_out())?;
         match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&left)) {
             Ok(0) => Err(timed_out()),
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 }
 
+fn timed_out() -> DumpError {
+    DumpError::Io(io::Error::new(io::ErrorKind::TimedOut, "the kernel did not finish its answer in time"))
+}
+
 /// The end of a dump, or an error; 0 acknowledges.
-fn ended(kind: u16, body: &[u8], interrupted: bool) -> Result<(), DumpError> {
+fn ended(body: &[u8]) -> Result<(), DumpError> {
     match u32_at(body, 0).map_or(0, |code| code as i32) {
-        0 if kind == ERROR || !interrupted => Ok(()),
-        0 => Err(DumpError::Interrupted),
-        // A chain that has gone since it was listed is a change like any other.
-        code if [libc::EINTR, libc::ENOBUFS, libc::ENOENT].contains(&-code) => Err(DumpError::Interrupted),
-        code => Err(DumpError::Io(io::Error::from_raw_os_error(-code))),
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code.wrapping_neg()).into()),
     }
 }
 

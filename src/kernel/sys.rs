@@ -1,5 +1,5 @@
-//! The only unsafe code: system calls for which no safe wrapper exists. getsockopt(2) with the options of ip_tables here, bpf(2) in
-//! [`bpf`].
+//! The only unsafe code: system calls for which no safe wrapper exists. getsockopt(2) and setsockopt(2) with such options here, bpf(2)
+//! in [`bpf`].
 #![allow(unsafe_code)]
 
 pub mod bpf;
@@ -18,6 +18,21 @@ pub fn getsockopt(socket: BorrowedFd, level: i32, option: i32, buffer: &mut [u8]
     let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, buffer.as_mut_ptr().cast(), &raw mut length) };
     match result {
         0 => Ok(length as usize),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Calls setsockopt(2) with a number as the option's value.
+///
+/// # Errors
+/// What the kernel answers, as errno.
+pub fn setsockopt(socket: BorrowedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    let length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes from `value`, which lives until the call returns. The descriptor is open for as long as
+    // it is borrowed.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
+    match result {
+        0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -19,6 +19,11 @@ pub fn u64_at(data: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(data.get(at..at + 8)?.try_into().ok()?))
 }
 
+/// The first 64 bits, big-endian as netlink has them.
+pub fn be64(data: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(data.get(..8)?.try_into().ok()?))
+}
+
 /// Bytes up to the first zero.
 pub fn string(data: &[u8]) -> &[u8] {
     data.split(|&byte| byte == 0).next().unwrap_or_default()

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
-use ureq::http::header::{CONTENT_ENCODING, HOST, RETRY_AFTER};
+use ureq::http::header::{AUTHORIZATION, CONTENT_ENCODING, HOST, RETRY_AFTER};
 use ureq::http::{Response, Uri};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, Proxy};
 
-use super::access::{Access, Credentials};
+use super::access::Access;
+use super::credentials::Credentials;
 use super::error::{Asked, Error};
 use super::tls;
 
@@ -142,7 +143,7 @@ impl Client {
 
     /// The credentials were refused: with what replaced them, if something has.
     fn again(&mut self, refused: Credentials, question: &Question<'_>) -> Result<Box<dyn Read>, Error> {
-        self.access.refused();
+        self.access.refused(&refused);
         let credentials = self.credentials()?;
         let answer = match credentials == refused {
             true => Err(self.unauthorized(&credentials)),
@@ -163,15 +164,11 @@ impl Client {
     }
 
     fn unauthorized(&self, credentials: &Credentials) -> Error {
-        Error::Unauthorized { server: credentials.server.clone(), token: credentials.token.is_some() }
+        Error::Unauthorized { server: credentials.server.clone(), token: credentials.token().is_some() }
     }
 
     fn credentials(&mut self) -> Result<Credentials, Error> {
-        let credentials = self.access.current().map_err(|why| Error::Access { why })?;
-        if credentials.token.as_deref().is_some_and(|token| token.trim().is_empty()) {
-            // The server would take us for anonymous, and answer 403.
-            return Err(Error::Access { why: "the token for the API server is empty".into() });
-        }
+        let credentials = self.access.current().map_err(|error| Error::Access { why: error.to_string() })?;
         self.server.clone_from(&credentials.server);
         Ok(credentials)
     }
@@ -210,7 +207,7 @@ impl Client {
 
     fn agent(&self, credentials: &Credentials) -> Result<Agent, Error> {
         let access = |why| Error::Access { why };
-        let proxy = credentials.proxy.as_deref().map(Proxy::new).transpose();
+        let proxy = credentials.proxy.as_ref().map(|proxy| Proxy::new(proxy.reveal())).transpose();
         let proxy = proxy.map_err(|error| access(format!("the proxy for the API server cannot be used: {error}")))?;
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -250,10 +247,8 @@ impl Client {
         if let Some(host) = host {
             request = request.header(HOST, host);
         }
-        if let Some(token) = &credentials.token {
-            request = request.header("Authorization", format!("Bearer {}", token.trim()));
-        } else if let Some(basic) = &credentials.basic {
-            request = request.header("Authorization", basic);
+        if let Some(authorization) = credentials.authorization() {
+            request = request.header(AUTHORIZATION, authorization);
         }
         request.call().map_err(|error| self.broken(error))
     }
@@ -263,7 +258,7 @@ impl Client {
         let mut body = Vec::new();
         // What arrived of the text is good enough: the status is known.
         let _ = decoded(response).take(LARGEST_ERROR).read_to_end(&mut body);
-        let asked = self.asked(question.verb, question.resource, credentials.token.is_some());
+        let asked = self.asked(question.verb, question.resource, credentials.token().is_some());
         Error::answered(asked, status, retry_after, &String::from_utf8_lossy(&body))
     }
 

@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::access::Access;
 use super::exec::{self, Issued};
 use crate::config::{Authentication, KubernetesConfig, Pem, Secret};
-use crate::follow::{Failure, Patience};
 
 /// How long a plugin may take. Some ask a cloud's API, which may be slow; none is worth waiting for longer.
 const PLUGIN_LIMIT: Duration = Duration::from_secs(30);
@@ -57,16 +57,10 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Failure { reason: error.to_string(), patience: Patience::Repair }
-    }
-}
-
-/// What the next request needs. `Debug` shows no secret.
-#[derive(Clone, PartialEq)]
+/// Where the API server is, and what proves who we are to it and it to us. `Debug` shows no secret.
+#[derive(Clone, PartialEq, Default)]
 pub struct Credentials {
-    /// The server's URL, without a slash at the end.
+    /// The server's URL: `https://host:port`, perhaps with a path, without a slash at the end.
     pub server: String,
     /// The certificates to trust, in PEM form; `None` for the system's.
     pub ca: Option<Vec<u8>>,
@@ -78,12 +72,16 @@ pub struct Credentials {
     pub tls_server_name: Option<String>,
     /// The proxy's URL; may hold a password.
     pub proxy: Option<Secret>,
-    authorization: Option<Authorization>,
+    /// What the `Authorization` header says.
+    pub authorization: Option<Authorization>,
 }
 
+/// What the `Authorization` header says.
 #[derive(Clone, PartialEq)]
-enum Authorization {
+pub enum Authorization {
+    /// A token. An empty one would make us nobody, whom the server then forbids everything.
     Bearer(Secret),
+    /// User and password, encoded.
     Basic(Secret),
 }
 
@@ -128,9 +126,9 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The way to one API server; shared by all who talk to it, so that a plugin runs once for all of them.
+/// The configured way to one API server; shared by all who talk to it, so that a plugin runs once for all of them.
 #[derive(Debug)]
-pub struct Access {
+pub struct Configured {
     config: KubernetesConfig,
     plugin_limit: Duration,
     state: Mutex<State>,
@@ -144,7 +142,7 @@ struct State {
     issued: Option<Issued>,
 }
 
-impl Access {
+impl Configured {
     /// Nothing is read or run yet. A plugin may take 30 s.
     pub fn new(config: KubernetesConfig) -> Self {
         Self::within(config, PLUGIN_LIMIT)
@@ -152,44 +150,11 @@ impl Access {
 
     /// The same, with another limit for a run of a plugin.
     pub fn within(config: KubernetesConfig, plugin_limit: Duration) -> Self {
-        Access { config, plugin_limit, state: Mutex::default() }
-    }
-
-    /// The server's URL, for messages.
-    pub fn server(&self) -> &str {
-        &self.config.server
-    }
-
-    /// What it was made from.
-    pub fn config(&self) -> &KubernetesConfig {
-        &self.config
+        Configured { config, plugin_limit, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What is valid now. Cheap enough for each request: small files are read, and a plugin runs only when its last answer is out
-    /// of date or [was refused](Access::refused).
-    ///
-    /// # Errors
-    /// A file cannot be read or is empty, or a plugin did not give credentials.
-    pub fn credentials(&self) -> Result<Credentials, Error> {
-        let config = &self.config;
-        let mut credentials = Credentials {
-            server: config.server.clone(),
-            ca: config.ca.as_ref().map(content).transpose()?,
-            client: match &config.client {
-                Some((cert, key)) => Some((content(cert)?, content(key)?)),
-                None => None,
-            },
-            insecure: config.insecure,
-            tls_server_name: config.tls_server_name.clone(),
-            proxy: config.proxy.clone(),
-            authorization: None,
-        };
-        self.authenticate(&mut credentials)?;
-        Ok(credentials)
     }
 
     fn authenticate(&self, credentials: &mut Credentials) -> Result<(), Error> {
@@ -218,17 +183,6 @@ impl Access {
         Ok(())
     }
 
-    /// Says that the server answered 401 to these credentials: a plugin will be asked for others. Of threads that were refused
-    /// with the same, only the first has that effect.
-    pub fn refused(&self, credentials: &Credentials) {
-        let mut state = self.state();
-        let same = |issued: &mut Issued| {
-            issued.token.as_ref().map(Secret::reveal) == credentials.token()
-                && (issued.client.is_none() || issued.client == credentials.client)
-        };
-        state.issued.take_if(same);
-    }
-
     /// A projected token is replaced through a symbolic link, so a read never sees half of it; but it may be missing for a moment.
     fn token_of(&self, path: &Path, otherwise: Option<&Secret>) -> Result<Secret, Error> {
         let mut state = self.state();
@@ -240,6 +194,37 @@ impl Access {
             }
             Err(error) => state.last_token.as_ref().or(otherwise).cloned().ok_or(error),
         }
+    }
+}
+
+impl Access for Configured {
+    /// What is valid now: small files are read, and a plugin runs only when its last answer is out of date or was refused.
+    fn current(&self) -> Result<Credentials, Error> {
+        let config = &self.config;
+        let mut credentials = Credentials {
+            server: config.server.clone(),
+            ca: config.ca.as_ref().map(content).transpose()?,
+            client: match &config.client {
+                Some((cert, key)) => Some((content(cert)?, content(key)?)),
+                None => None,
+            },
+            insecure: config.insecure,
+            tls_server_name: config.tls_server_name.clone(),
+            proxy: config.proxy.clone(),
+            authorization: None,
+        };
+        self.authenticate(&mut credentials)?;
+        Ok(credentials)
+    }
+
+    /// A plugin will be asked for others. Of threads that were refused with the same, only the first has that effect.
+    fn refused(&self, credentials: &Credentials) {
+        let mut state = self.state();
+        let same = |issued: &mut Issued| {
+            issued.token.as_ref().map(Secret::reveal) == credentials.token()
+                && (issued.client.is_none() || issued.client == credentials.client)
+        };
+        state.issued.take_if(same);
     }
 }
 
@@ -273,8 +258,8 @@ mod tests {
     use super::*;
     use crate::config::ApiGroup;
 
-    fn access(authentication: Authentication) -> Access {
-        Access::new(KubernetesConfig {
+    fn access(authentication: Authentication) -> Configured {
+        Configured::new(KubernetesConfig {
             server: "https://api:6443".into(),
             ca: Some(Pem::Inline(b"ca".to_vec())),
             client: None,
@@ -289,7 +274,7 @@ mod tests {
 
     #[test]
     fn headers() {
-        let header = |authentication| access(authentication).credentials().unwrap().authorization();
+        let header = |authentication| access(authentication).current().unwrap().authorization();
         assert_eq!(header(Authentication::None), None);
         assert_eq!(header(Authentication::Token(Secret::new("t\n"))).as_deref(), Some("Bearer t"));
         let basic = Authentication::Basic(Secret::new("user"), Secret::new("hunter2"));
@@ -299,7 +284,7 @@ mod tests {
     #[test]
     fn a_token_that_cannot_stand_in_a_header_is_refused_and_not_repeated() {
         for token in ["", " \n", "hunter2\r\nX: y", "hunter2 x", "hunter2\u{e9}"] {
-            let error = access(Authentication::Token(Secret::new(token))).credentials().unwrap_err();
+            let error = access(Authentication::Token(Secret::new(token))).current().unwrap_err();
             assert_eq!(error, Error::Token { from: "a test".into() });
             assert!(!error.to_string().contains("hunter2"));
         }
@@ -308,14 +293,14 @@ mod tests {
     #[test]
     fn no_secret_is_ever_shown() {
         let access = access(Authentication::Basic(Secret::new("hunter2"), Secret::new("hunter2")));
-        let credentials = access.credentials().unwrap();
+        let credentials = access.current().unwrap();
         assert!(!format!("{access:?} {credentials:?}").contains("hunter2"));
     }
 
     #[test]
     fn connections_are_kept_while_only_the_token_changes() {
         let (one, two) = (access(Authentication::Token(Secret::new("a"))), access(Authentication::Token(Secret::new("b"))));
-        let (one, two) = (one.credentials().unwrap(), two.credentials().unwrap());
+        let (one, two) = (one.current().unwrap(), two.current().unwrap());
         assert!(one != two && one.same_connection(&two));
         assert!(!one.same_connection(&Credentials { ca: None, ..two.clone() }));
         assert!(!one.same_connection(&Credentials { tls_server_name: Some("x".into()), ..two }));

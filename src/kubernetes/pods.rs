@@ -1,10 +1,8 @@
 //! Pods as workloads: what Calico's own conversion makes of them (`libcalico-go/lib/backend/k8s/conversion`). In comes the JSON
 //! of a pod, out goes a workload; pure.
 
-use std::fmt::Write;
 use std::net::IpAddr;
 
-use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde::Deserialize;
 
 use crate::inventory::{Interface, Workload, ip_label};
@@ -84,7 +82,7 @@ pub(super) fn workload(object: &str, node: &str) -> serde_json::Result<Option<Wo
     let networks = if finished(&pod) { Vec::new() } else { networks(&pod) };
     let Metadata { name, namespace, labels, .. } = pod.metadata;
     Ok(Some(Workload {
-        interface: Interface::Suffix(interface_suffix(&namespace, &name)),
+        interface: Interface::Suffix(Interface::suffix_of(&namespace, &name)),
         app: labels.and_then(|labels| labels.app).unwrap_or_default(),
         ip: ip_label(networks.iter().map(String::as_str)),
         node: node.to_owned(),
@@ -93,15 +91,6 @@ pub(super) fn workload(object: &str, node: &str) -> serde_json::Result<Option<Wo
         pod: name,
         namespace,
     }))
-}
-
-/// Upstream: `VethNameForWorkload`, unchanged since 3.0.
-fn interface_suffix(namespace: &str, pod: &str) -> String {
-    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{namespace}.{pod}").as_bytes());
-    let mut hex = String::with_capacity(2 * hash.as_ref().len());
-    hash.as_ref().iter().for_each(|byte| _ = write!(hex, "{byte:02x}"));
-    hex.truncate(Interface::SUFFIX);
-    hex
 }
 
 /// Upstream: `IsFinished`. A pod that is being deleted is finished when a CNI plugin has taken its addresses back.
@@ -158,16 +147,9 @@ mod tests {
     }
 
     #[test]
-    fn interface_names_of_upstream_tests() {
-        assert_eq!(interface_suffix("namespace", "podname"), "82111e10a96");
-        assert_eq!(interface_suffix("default", "podA"), "7f94ce7c295");
-        assert_eq!(interface_suffix("default", "podB"), "92cf1f5e9f6");
-    }
-
-    #[test]
     fn a_pod_becomes_a_workload() {
         let expected = Workload {
-            interface: Interface::Suffix(interface_suffix("prod", "web-0")),
+            interface: Interface::Suffix(Interface::suffix_of("prod", "web-0")),
             namespace: "prod".into(),
             pod: "web-0".into(),
             app: "web".into(),

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
-use super::access::Credentials;
+use super::credentials::Credentials;
 use crate::tls;
 
 /// # Errors
 /// When the PEM holds no certificate or key, or certificate and key do not belong together: one line.
 pub(super) fn config(credentials: &Credentials) -> Result<TlsConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let roots = if credentials.insecure_skip_tls_verify { Vec::new() } else { roots(credentials.ca.as_deref())? };
-    let client = match &credentials.client_cert {
+    let roots = if credentials.insecure { Vec::new() } else { roots(credentials.ca.as_deref())? };
+    let client = match &credentials.client {
         Some((cert, key)) => {
             let chain = tls::certificates(cert).ok_or("the client certificate is no certificate in PEM form")?;
             let private = PrivateKey::from_pem(key).map_err(|_| "the client key is no unencrypted private key in PEM form")?;
@@ -24,7 +24,7 @@ pub(super) fn config(credentials: &Credentials) -> Result<TlsConfig, String> {
         None => None,
     };
     let config = TlsConfig::builder().root_certs(RootCerts::from(roots)).client_cert(client);
-    let config = config.disable_verification(credentials.insecure_skip_tls_verify);
+    let config = config.disable_verification(credentials.insecure);
     Ok(config.unversioned_rustls_crypto_provider(provider).build())
 }
 
@@ -63,8 +63,8 @@ mod tests {
     fn what_is_no_pem_is_refused_and_never_a_panic() {
         let refused = |credentials: Credentials| config(&credentials).unwrap_err();
         assert!(refused(Credentials { ca: Some(b"junk".to_vec()), ..Credentials::default() }).contains("CA"));
-        let client_cert = Some((b"junk".to_vec(), b"junk".to_vec()));
-        let skip = Credentials { insecure_skip_tls_verify: true, client_cert, ..Credentials::default() };
+        let client = Some((b"junk".to_vec(), b"junk".to_vec()));
+        let skip = Credentials { insecure: true, client, ..Credentials::default() };
         assert!(refused(skip).contains("client certificate"));
     }
 }

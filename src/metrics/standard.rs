@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::attribution::{Item, Total, Verdict};
-use crate::felix::{Direction, DropReason};
+use crate::felix::Direction;
 
 use super::text::{Labels, Metric, Text};
 use super::{Endpoint, View};
@@ -115,22 +115,9 @@ fn drop(metric: &mut Metric, base: &str, total: &Total) {
 /// The `reason` and `tier` labels of a total that counts refused packets.
 pub fn drop_reason(item: &Item) -> Option<(&'static str, &str)> {
     match item {
-        Item::Drop { reason, tier } => Some((reason_name(*reason), tier)),
+        Item::Drop { reason, tier } => Some((reason.as_str(), tier)),
         Item::PolicyDrop { tier } => Some(("policy", tier)),
         _ => None,
-    }
-}
-
-fn reason_name(reason: DropReason) -> &'static str {
-    match reason {
-        DropReason::NoPolicy => "no_policy",
-        DropReason::NoProfile => "no_profile",
-        DropReason::Invalid => "invalid",
-        DropReason::Encapsulation => "encapsulation",
-        DropReason::RateLimit => "rate_limit",
-        DropReason::ConnectionLimit => "connection_limit",
-        DropReason::AdminDown => "admin_down",
-        DropReason::PolicyOrNone => "policy_or_none",
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::Application;
+use super::{Application, api};
 
 /// A request, as far as the answer depends on it.
 pub(super) struct Ask<'a> {
@@ -54,8 +54,7 @@ pub(super) fn too_large() -> Reply {
 
 /// Answers a request.
 pub(super) fn answer(app: &dyn Application, ask: &Ask<'_>) -> Reply {
-    let path = ask.target.split_once('?').map_or(ask.target, |(path, _)| path);
-    let page: fn(&dyn Application, &Ask<'_>) -> Reply = match path {
+    let page: fn(&dyn Application, &Ask<'_>) -> Reply = match path(ask) {
         "/metrics" => metrics,
         "/healthz" => |_, _| Reply::text(200, "ok"),
         "/readyz" => |app, _| match app.ready() {
@@ -63,7 +62,8 @@ pub(super) fn answer(app: &dyn Application, ask: &Ask<'_>) -> Reply {
             Err(reason) => Reply::text(503, &reason.replace(['\n', '\r'], " ")),
         },
         "/" => landing,
-        _ => return Reply::text(404, "not found; there are /metrics, /healthz, /readyz and /"),
+        api if api.starts_with(api::PREFIX) => self::api,
+        _ => return Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/ and /"),
     };
     if !["GET", "HEAD"].contains(&ask.method) {
         return Reply::text(405, "only GET and HEAD are allowed").with("Allow", "GET, HEAD");
@@ -72,11 +72,25 @@ pub(super) fn answer(app: &dyn Application, ask: &Ask<'_>) -> Reply {
 }
 
 fn metrics(app: &dyn Application, ask: &Ask<'_>) -> Reply {
-    let text = app.metrics();
-    let compressed = if accepts_gzip(&ask.accept_encoding) { gzip(&text) } else { None };
-    let (encoded, body) = compressed.map_or((false, text), |compressed| (true, Arc::new(compressed)));
-    let reply = Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", body).with("Vary", "Accept-Encoding");
+    packed(ask, 200, "text/plain; version=0.0.4; charset=utf-8", app.metrics())
+}
+
+fn api(app: &dyn Application, ask: &Ask<'_>) -> Reply {
+    let (status, body) = api::answer(app, path(ask));
+    packed(ask, status, "application/json", Arc::new(body))
+}
+
+/// Compressed, if the client likes that.
+fn packed(ask: &Ask<'_>, status: u16, content_type: &'static str, body: Arc<Vec<u8>>) -> Reply {
+    let compressed = if accepts_gzip(&ask.accept_encoding) { gzip(&body) } else { None };
+    let (encoded, body) = compressed.map_or((false, body), |compressed| (true, Arc::new(compressed)));
+    let reply = Reply::new(status, content_type, body).with("Vary", "Accept-Encoding");
     if encoded { reply.with("Content-Encoding", "gzip") } else { reply }
+}
+
+/// The request target without its query.
+fn path<'a>(ask: &Ask<'a>) -> &'a str {
+    ask.target.split_once('?').map_or(ask.target, |(path, _)| path)
 }
 
 /// Fast rather than small: metrics text shrinks to a tenth at any level.
@@ -158,6 +172,10 @@ mod tests {
             Arc::new(b"up 1\n".to_vec())
         }
 
+        fn report(&self) -> Arc<crate::report::Report> {
+            Arc::default()
+        }
+
         fn ready(&self) -> Result<(), String> {
             self.0.clone()
         }
@@ -187,6 +205,12 @@ mod tests {
             ("POST", "/metrics", 405),
             ("DELETE", "/", 405),
             ("get", "/", 405),
+            ("GET", "/api/v1/status", 200),
+            ("HEAD", "/api/v1/workloads?x", 200),
+            ("POST", "/api/v1/status", 405),
+            ("GET", "/api/v1/", 404),
+            ("GET", "/api/v1/workloads/eth0", 404),
+            ("GET", "/api", 404),
             ("GET", "/metrics/", 404),
             ("POST", "/nope", 404),
             ("GET", "", 404),

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use calico_accountant::attribution::{Attribution, Item, Table, Verdict};
-use calico_accountant::felix::{ChainNames, Direction, DropReason, EndpointKind, Labels, Names, Pipelines, PolicyName};
+use calico_accountant::felix::{ChainNames, Direction, DropReason, EndpointKind, Pipelines, PolicyName, Structures};
 use calico_accountant::inventory::StoredPolicy;
 use calico_accountant::iptables::text::Parser;
 use calico_accountant::ledger::Ledger;
-use calico_accountant::ruleset::{Backend, Family, Ruleset};
+use calico_accountant::ruleset::{Backend, Family, Snapshot};
 use serde_json::Value;
 
 use super::support::fixture;
@@ -25,7 +25,7 @@ pub const CAPTURES: [(&str, Backend); 10] = [
     ("v3.32.1-nft", Backend::Nft),
 ];
 
-pub fn parse(text: &str, family: Family, backend: Backend, table: &'static str) -> Ruleset {
+pub fn parse(text: &str, family: Family, backend: Backend, table: &'static str) -> Snapshot {
     let mut parser = Parser::new(family, backend, table);
     parser.push(text.as_bytes());
     parser.finish().unwrap()
@@ -36,25 +36,24 @@ pub fn parse(text: &str, family: Family, backend: Backend, table: &'static str) 
 pub struct Pipeline {
     ledger: Ledger,
     attribution: Attribution,
-    names: Names,
-    /// Policies that the datastore knows.
-    pub chain_names: ChainNames,
+    structures: Structures,
     /// Rules of the last read that were not understood.
     pub unrecognised: usize,
 }
 
 impl Pipeline {
+    /// Takes over the names that the datastore has for chains.
+    pub fn rename(&mut self, chain_names: ChainNames) {
+        self.structures.rename(chain_names);
+    }
+
     /// Takes in the tables of one read.
-    pub fn read(&mut self, rulesets: &[Ruleset]) {
-        let deltas = self.ledger.advance(rulesets);
-        let pipelines: Vec<Pipelines> = rulesets.iter().map(Pipelines::new).collect();
-        self.unrecognised = pipelines.iter().map(|p| p.unrecognised.len()).sum();
-        let mut label = |(ruleset, pipelines)| Labels::new(ruleset, pipelines, &self.chain_names, &mut self.names);
-        let labels: Vec<Labels> = rulesets.iter().zip(&pipelines).map(&mut label).collect();
-        let tables: Vec<Table> = (0..rulesets.len())
-            .map(|i| Table { ruleset: &rulesets[i], pipelines: &pipelines[i], deltas: &deltas[i], labels: &labels[i] })
-            .collect();
-        self.attribution.advance(&tables);
+    pub fn read(&mut self, tables: &[Snapshot]) {
+        let deltas = self.ledger.advance(tables);
+        self.structures.update(tables.iter().map(|table| &table.ruleset));
+        self.unrecognised = self.structures.tables().iter().map(|table| table.pipelines.unrecognised.len()).sum();
+        let tables = self.structures.tables().iter().zip(&deltas).map(|(structure, deltas)| Table::new(structure, deltas));
+        self.attribution.advance(&tables.collect::<Vec<_>>());
     }
 
     /// Every shown total, under a readable key.
@@ -90,7 +89,7 @@ fn key(item: &Item) -> String {
     }
 }
 
-fn rulesets(capture: &str, at: &str, backend: Backend, families: &[Family]) -> Vec<Ruleset> {
+fn rulesets(capture: &str, at: &str, backend: Backend, families: &[Family]) -> Vec<Snapshot> {
     let file = |family| if family == Family::V4 { "iptables" } else { "ip6tables" };
     let text = |family| fixture::text(&format!("captures/{capture}/{at}/{}-save.txt.gz", file(family)));
     let tables = families.iter().flat_map(|&family| ["filter", "mangle", "raw"].map(|table| (family, table)));
@@ -252,7 +251,7 @@ fn reconstructed_tables_and_upstream_dumps_are_fully_recognised() {
     for sample in std::fs::read_dir(fixture::path("samples")).unwrap() {
         let name = format!("samples/{}", sample.unwrap().file_name().to_str().unwrap());
         for table in ["filter", "mangle", "raw"] {
-            let ruleset = parse(&fixture::text(&name), Family::V4, Backend::Legacy, table);
+            let ruleset = parse(&fixture::text(&name), Family::V4, Backend::Legacy, table).ruleset;
             let pipelines = Pipelines::new(&ruleset);
             assert_eq!((ruleset.unreadable, pipelines.unrecognised.len()), (0, 0), "{name} {table}");
             // The upstream dump has no workloads.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use calico_accountant::felix::ChainNames;
 use calico_accountant::kernel::{legacy, nft};
-use calico_accountant::ruleset::{Backend, Family, Ruleset, Verdict};
+use calico_accountant::nftables;
+use calico_accountant::ruleset::{Backend, Family, Snapshot, Verdict};
 
 use crate::captures::{self, Pipeline};
 use crate::kernel::sets;
@@ -16,7 +17,8 @@ use crate::support::netns::{Namespace, feed, sh};
 type Rule = (String, u64, String, Vec<String>);
 
 /// A table without the order in which a reader met its chains.
-fn canonical(ruleset: &Ruleset) -> BTreeMap<String, Vec<Rule>> {
+fn canonical(table: &Snapshot) -> BTreeMap<String, Vec<Rule>> {
+    let ruleset = &table.ruleset;
     let name = |chain| ruleset.chain(chain).name.to_string();
     let comment = |id: &calico_accountant::ruleset::CommentId| ruleset.comments()[id.0 as usize].to_string();
     let rule = |id| {
@@ -27,8 +29,9 @@ fn canonical(ruleset: &Ruleset) -> BTreeMap<String, Vec<Rule>> {
             Verdict::Nflog(prefix) => format!("nflog {:?}", prefix.as_ref().map(comment)),
             verdict => format!("{verdict:?}"),
         };
-        let text = format!("{:?} {:?} {:?} {} {verdict}", rule.hash, rule.mark, rule.ctstate, rule.other_matches);
-        (text, ruleset.packets(id), verdict, ruleset.comments_of(id).iter().map(comment).collect())
+        let text =
+            format!("{:?} {:?} {:?} {} {} {verdict}", rule.hash, rule.mark, rule.ctstate, rule.other_matches, rule.counts_before_match);
+        (text, table.packets(id), verdict, ruleset.comments_of(id).iter().map(comment).collect())
     };
     ruleset.chains().iter().map(|chain| (chain.name.to_string(), chain.rule_ids().map(rule).collect())).collect()
 }
@@ -50,10 +53,10 @@ fn the_kernel_and_iptables_save_say_the_same() {
                     let saved = sh(&format!("{program}-{}-save -c -t {table}", backend.as_str()));
                     let saved = captures::parse(&saved, family, backend, table);
                     let read = match backend {
-                        Backend::Legacy => legacy::read(family, table).unwrap(),
-                        _ => nft::read(family, nft::Tables::Iptables(table), deadline()).unwrap().remove(0),
+                        Backend::Legacy => legacy::Reader::new(family, table).read().unwrap(),
+                        _ => nft::Reader::new(family, nft::Tables::Iptables(table)).read(deadline()).unwrap().remove(0),
                     };
-                    assert_eq!(read.unreadable, 0);
+                    assert_eq!(read.ruleset.unreadable, 0);
                     let (read, saved) = (canonical(&read), canonical(&saved));
                     for (chain, rules) in &saved {
                         assert_eq!(read.get(chain), Some(rules), "{capture} {program} {table} {chain}");
@@ -68,13 +71,13 @@ fn the_kernel_and_iptables_save_say_the_same() {
 #[test]
 fn calicos_own_tables_give_what_was_sent() {
     for capture in ["v3.29.7-native", "v3.31.7-native", "v3.32.1-native", "v3.32.1-native-reject"] {
-        let read = |at: &str, families: &[Family]| -> Option<Vec<Ruleset>> {
+        let read = |at: &str, families: &[Family]| -> Option<Vec<Snapshot>> {
             let namespace = Namespace::new("reading Calico's own tables")?;
             Some(namespace.run(|| {
                 let read = |family: &Family| {
                     let file = if *family == Family::V4 { "nft-ip" } else { "nft-ip6" };
                     feed("nft -f -", &fixture::text(&format!("captures/{capture}/{at}/{file}.txt.gz")));
-                    nft::read(*family, nft::Tables::Calico, deadline()).unwrap()
+                    nft::Reader::new(*family, nft::Tables::Calico).read(deadline()).unwrap()
                 };
                 families.iter().flat_map(read).collect()
             }))
@@ -84,7 +87,7 @@ fn calicos_own_tables_give_what_was_sent() {
                 let Some(first) = read("t0", families) else { return };
                 let mut exporter = Pipeline::default();
                 // 3.29 cuts long names and hashes its chains: only the datastore knows them.
-                exporter.chain_names = ChainNames::new(&captures::stored_policies(capture));
+                exporter.rename(ChainNames::new(&captures::stored_policies(capture)));
                 exporter.read(&first);
                 assert_eq!(exporter.unrecognised, 0, "{capture}");
                 let before = exporter.totals();
@@ -94,5 +97,32 @@ fn calicos_own_tables_give_what_was_sent() {
                 captures::compare(&context, &captures::increases(&before, &exporter.totals()), &truth);
             }
         }
+    }
+}
+
+#[test]
+fn the_kernel_and_nft_say_the_same() {
+    for capture in ["v3.29.7-native", "v3.31.7-native", "v3.32.1-native", "v3.32.1-native-reject"] {
+        let Some(namespace) = Namespace::new("nft's JSON") else { return };
+        namespace.run(|| {
+            for (family, name) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
+                feed("nft -f -", &fixture::text(&format!("captures/{capture}/t2/nft-{name}.txt.gz")));
+                let read = nft::Reader::new(family, nft::Tables::Calico).read(deadline()).unwrap();
+                for list in [format!("nft -j list table {name} calico"), "nft -j list ruleset".into()] {
+                    let all = nftables::parse(sh(&list).as_bytes()).unwrap();
+                    let listed: Vec<_> = all.iter().filter(|table| table.ruleset.family == family).collect();
+                    assert_eq!(listed.len(), read.len());
+                    for (read, listed) in read.iter().zip(listed) {
+                        let place = |table: &Snapshot| (table.ruleset.id(), table.ruleset.backend, table.ruleset.unreadable);
+                        assert_eq!((place(read), read.ruleset.unreadable), (place(listed), 0));
+                        let (read, listed) = (canonical(read), canonical(listed));
+                        for (chain, rules) in &read {
+                            assert_eq!(listed.get(chain), Some(rules), "{capture} {name} {chain}");
+                        }
+                        assert_eq!(read.len(), listed.len());
+                    }
+                }
+            }
+        });
     }
 }

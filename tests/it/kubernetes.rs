@@ -3,6 +3,7 @@
 
 mod fake;
 mod following;
+mod manifests;
 mod outages;
 mod policies;
 mod rights;
@@ -11,8 +12,9 @@ mod scale;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use calico_accountant::config::Secret;
 use calico_accountant::inventory::{Inventory, Workload};
-use calico_accountant::kubernetes::{Access, CalicoApi, Credentials, Limits, follow_within};
+use calico_accountant::kubernetes::{Access, Authorization, CalicoApi, Credentials, CredentialsError, Limits, follow_within};
 use serde_json::{Value, json};
 
 use crate::support::kube::Kube;
@@ -24,27 +26,31 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// Credentials that a test can replace, as files can be.
 #[derive(Clone)]
-struct Changing(Arc<Mutex<Result<Credentials, String>>>);
+struct Changing(Arc<Mutex<Credentials>>);
 
 impl Changing {
     fn new(credentials: Credentials) -> Self {
-        Changing(Arc::new(Mutex::new(Ok(credentials))))
+        Changing(Arc::new(Mutex::new(credentials)))
     }
 
     fn set(&self, change: impl FnOnce(&mut Credentials)) {
-        change(self.0.lock().unwrap().as_mut().unwrap());
+        change(&mut self.0.lock().unwrap());
     }
 }
 
 impl Access for Changing {
-    fn current(&self) -> Result<Credentials, String> {
-        self.0.lock().unwrap().clone()
+    fn current(&self) -> Result<Credentials, CredentialsError> {
+        Ok(self.0.lock().unwrap().clone())
     }
 }
 
 fn credentials(kube: &Kube, url: &str, token: String) -> Credentials {
     let ca = std::fs::read(kube.certificates.ca()).unwrap();
-    Credentials { server: url.to_owned(), ca: Some(ca), token: Some(token), ..Credentials::default() }
+    Credentials { server: url.to_owned(), ca: Some(ca), authorization: bearer(&token), ..Credentials::default() }
+}
+
+fn bearer(token: &str) -> Option<Authorization> {
+    Some(Authorization::Bearer(Secret::new(token)))
 }
 
 fn start(access: impl Access + 'static) -> Arc<Inventory> {

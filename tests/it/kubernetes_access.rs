@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use calico_accountant::config::{self, Command, Datastore, KubernetesConfig, World};
-use calico_accountant::kubernetes::credentials::{Access, Error};
+use calico_accountant::kubernetes::{Access, Configured, CredentialsError as Error};
 use serde_json::{Value, json};
 
 use crate::support::certificates::Certificates;
@@ -46,7 +46,7 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    fn access(&self, cluster: Value, user: Value) -> Access {
+    fn access(&self, cluster: Value, user: Value) -> Configured {
         let kubeconfig = json!({
             "clusters": [{ "name": "c", "cluster": cluster }],
             "users": [{ "name": "u", "user": user }],
@@ -54,11 +54,11 @@ impl Folder {
             "current-context": "x",
         });
         let path = self.0.file("kubeconfig", &kubeconfig.to_string());
-        Access::within(configured(&path), Duration::from_millis(1500))
+        Configured::within(configured(&path), Duration::from_millis(1500))
     }
 
     /// Access by a plugin that runs `script`; each run leaves a line in the file `runs`.
-    fn plugin(&self, script: &str) -> Access {
+    fn plugin(&self, script: &str) -> Configured {
         self.0.set("plugin", &format!("cd '{}'; echo run >> runs\n{script}", self.0.path().display()));
         let exec = json!({ "apiVersion": V1, "command": "./plugin", "interactiveMode": "Never", "installHint": "get it" });
         self.access(json!({ "server": "https://api:6443" }), json!({ "exec": exec }))
@@ -74,8 +74,8 @@ fn prints(status: &str) -> String {
     format!("echo '{{\"kind\":\"ExecCredential\",\"apiVersion\":\"{V1}\",\"status\":{status}}}'")
 }
 
-fn token(access: &Access) -> String {
-    access.credentials().unwrap().token().unwrap().to_owned()
+fn token(access: &Configured) -> String {
+    access.current().unwrap().token().unwrap().to_owned()
 }
 
 #[test]
@@ -96,9 +96,9 @@ fn a_token_that_rotates_on_disk_is_followed() {
 
     fs::remove_file(&file).unwrap();
     let unread = folder.access(json!({ "server": "https://api" }), json!({ "tokenFile": "token" }));
-    assert!(matches!(unread.credentials(), Err(Error::File { path, .. }) if path == file));
+    assert!(matches!(unread.current(), Err(Error::File { path, .. }) if path == file));
     folder.0.file("token", "\n");
-    assert!(matches!(unread.credentials(), Err(Error::Token { .. })));
+    assert!(matches!(unread.current(), Err(Error::Token { .. })));
 }
 
 #[test]
@@ -112,10 +112,10 @@ fn rotated_certificates_are_read_anew() {
     install(&one);
     let cluster = json!({ "server": "https://api", "certificate-authority": "ca.pem" });
     let access = folder.access(cluster, json!({ "client-certificate": "client.pem", "client-key": "client.key" }));
-    let before = access.credentials().unwrap();
-    assert!(before.same_connection(&access.credentials().unwrap()));
+    let before = access.current().unwrap();
+    assert!(before.same_connection(&access.current().unwrap()));
     install(&two);
-    let after = access.credentials().unwrap();
+    let after = access.current().unwrap();
     assert!(!before.same_connection(&after));
     assert_eq!(after.ca, Some(fs::read(two.ca()).unwrap()));
     assert_eq!(after.client, Some((fs::read(two.client_cert()).unwrap(), fs::read(two.client_key()).unwrap())));
@@ -126,7 +126,7 @@ fn rotated_certificates_are_read_anew() {
 fn a_plugin_runs_until_its_answer_expires_or_is_refused() {
     let folder = Folder::new();
     let access = folder.plugin(&prints(r#"{"token":"t'$(wc -l < runs)'"}"#));
-    let first = access.credentials().unwrap();
+    let first = access.current().unwrap();
     assert_eq!((first.token(), token(&access).as_str(), folder.runs()), (Some("t1"), "t1", 1));
     access.refused(&first);
     assert_eq!((token(&access).as_str(), folder.runs()), ("t2", 2));
@@ -180,7 +180,7 @@ fn a_plugin_is_told_what_the_kubeconfig_says() {
             "provideClusterInfo": provide,
         }})
     };
-    let credentials = folder.access(cluster.clone(), exec(true)).credentials().unwrap();
+    let credentials = folder.access(cluster.clone(), exec(true)).current().unwrap();
     assert_eq!((credentials.client.clone(), credentials.authorization()), (Some((b"cert".to_vec(), b"key".to_vec())), None));
     assert_eq!(fs::read_to_string(folder.path("told")).unwrap(), "a b c d");
     let info = || serde_json::from_str::<Value>(&fs::read_to_string(folder.path("info")).unwrap()).unwrap();
@@ -191,7 +191,7 @@ fn a_plugin_is_told_what_the_kubeconfig_says() {
     assert_eq!((&cluster_told["server"], &cluster_told["config"]["audience"]), (&json!("https://api:6443"), &json!("x")));
     assert_eq!(cluster_told["tls-server-name"], json!("kubernetes"));
     assert!(cluster_told["certificate-authority-data"].as_str().unwrap().starts_with("LS0tLS1CRUdJTi"));
-    folder.access(cluster, exec(false)).credentials().unwrap();
+    folder.access(cluster, exec(false)).current().unwrap();
     assert_eq!(info()["spec"], json!({ "interactive": false }));
 }
 
@@ -207,7 +207,7 @@ fn plugins_that_misbehave_are_stopped_and_their_secrets_kept() {
     ] {
         let folder = Folder::new();
         let begun = Instant::now();
-        let error = folder.plugin(script).credentials().unwrap_err();
+        let error = folder.plugin(script).current().unwrap_err();
         assert!(matches!(&error, Error::Plugin { why, .. } if why.starts_with(expected)), "{script}: {error}");
         let text = error.to_string();
         assert!(text.starts_with("credential plugin /") && !text.contains("hunter2") && !text.contains('\n'), "{text}");
@@ -220,7 +220,7 @@ fn a_plugin_that_is_missing_comes_with_its_hint() {
     for command in ["./none", "no-such-program-anywhere"] {
         let folder = Folder::new();
         let exec = json!({ "exec": { "apiVersion": V1, "command": command, "installHint": "get it\nthere" } });
-        let error = folder.access(json!({ "server": "https://api" }), exec).credentials().unwrap_err().to_string();
+        let error = folder.access(json!({ "server": "https://api" }), exec).current().unwrap_err().to_string();
         assert!(error.ends_with(": there is no such program (get it there)"), "{error}");
     }
 }

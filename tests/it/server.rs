@@ -197,6 +197,10 @@ impl Application for Fake {
         Arc::clone(&self.0)
     }
 
+    fn report(&self) -> Arc<calico_accountant::report::Report> {
+        Arc::default()
+    }
+
     fn ready(&self) -> Result<(), String> {
         Ok(())
     }

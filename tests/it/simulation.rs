@@ -14,7 +14,7 @@ mod world;
 
 use std::sync::Arc;
 
-use calico_accountant::ruleset::{Backend, Family, Ruleset};
+use calico_accountant::ruleset::{Backend, Family, Snapshot};
 
 use super::captures::parse;
 use check::{Checker, Shown};
@@ -209,7 +209,7 @@ fn the_simulated_text_is_what_the_parser_reads() {
         let rulesets = world.read_calmly();
         for (table, ruleset) in world.tables.iter().zip(rulesets) {
             let parsed = parse(&table.text(), table.family, table.backend, "filter");
-            if parsed.unreadable > 0 || contents(&parsed) != contents(&ruleset) {
+            if parsed.ruleset.unreadable > 0 || contents(&parsed) != contents(&ruleset) {
                 return Err(table.text());
             }
         }
@@ -221,12 +221,13 @@ fn the_simulated_text_is_what_the_parser_reads() {
 type Content = (Arc<str>, u64, String, Vec<Arc<str>>);
 
 /// All rules, without the numbers under which a reader keeps names and comments.
-fn contents(ruleset: &Ruleset) -> Vec<Content> {
+fn contents(table: &Snapshot) -> Vec<Content> {
+    let ruleset = &table.ruleset;
     let rule = |name: &Arc<str>, id| {
         let rule = ruleset.rule(id);
         let verdict = format!("{:?} {:?} {:?} {:?} {}", rule.hash, rule.mark, rule.ctstate, rule.verdict, rule.other_matches);
         let comments = ruleset.comments_of(id).iter().map(|comment| Arc::clone(&ruleset.comments()[comment.0 as usize]));
-        (Arc::clone(name), ruleset.packets(id), verdict, comments.collect())
+        (Arc::clone(name), table.packets(id), verdict, comments.collect())
     };
     ruleset.chains().iter().flat_map(|chain| chain.rule_ids().map(|id| rule(&chain.name, id))).collect()
 }

@@ -1,15 +1,15 @@
 //! Texts of `iptables-save`, good and bad.
 
 use super::*;
-use crate::ruleset::{CommentId, RuleId};
+use crate::ruleset::{CommentId, RuleId, Ruleset};
 
-fn parse(text: &str) -> Result<Ruleset, TextError> {
+fn parse(text: &str) -> Result<Snapshot, TextError> {
     let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
     parser.push(text.as_bytes());
     parser.finish()
 }
 
-fn one_rule(rule: &str) -> Ruleset {
+fn one_rule(rule: &str) -> Snapshot {
     parse(&format!("*filter\n:cali-pi-x - [0:0]\n{rule}\nCOMMIT\n")).unwrap()
 }
 
@@ -19,16 +19,16 @@ fn comments(ruleset: &Ruleset, rule: u32) -> Vec<&str> {
 
 #[test]
 fn a_rule_is_taken_apart() {
-    let ruleset = one_rule(
+    let table = one_rule(
         r#"[12:720] -A cali-tw-cali1 -m comment --comment "cali:HqDZuW76n3mdpCix" -m comment --comment "Return if policy accepted" -m mark --mark 0x10000/0x10000 -j RETURN"#,
     );
-    let rule = ruleset.rule(RuleId(0));
-    assert_eq!(ruleset.packets(RuleId(0)), 12);
+    let rule = table.ruleset.rule(RuleId(0));
+    assert_eq!(table.packets(RuleId(0)), 12);
     assert_eq!(rule.hash, RuleHash::new(b"HqDZuW76n3mdpCix"));
     assert_eq!(rule.mark.unwrap().set_bit(), Some(0x10000));
     assert_eq!(rule.verdict, Verdict::Return);
     assert!(!rule.other_matches);
-    assert_eq!(comments(&ruleset, 0), ["Return if policy accepted"]);
+    assert_eq!(comments(&table.ruleset, 0), ["Return if policy accepted"]);
 }
 
 #[test]
@@ -43,25 +43,25 @@ fn jumps_gotos_and_marks() {
         ("-j CT --notrack", Verdict::Other),
         ("", Verdict::None),
     ] {
-        let ruleset = one_rule(&format!("[0:0] -A cali-pi-y -s 10.0.0.0/8 {text}"));
-        assert_eq!(ruleset.rule(RuleId(0)).verdict, verdict, "{text}");
-        assert!(ruleset.rule(RuleId(0)).other_matches);
+        let table = one_rule(&format!("[0:0] -A cali-pi-y -s 10.0.0.0/8 {text}"));
+        assert_eq!(table.ruleset.rule(RuleId(0)).verdict, verdict, "{text}");
+        assert!(table.ruleset.rule(RuleId(0)).other_matches);
     }
 }
 
 #[test]
 fn negation_belongs_to_the_match_that_follows() {
-    let ruleset = one_rule("[0:0] -A cali-gi-x -m mark ! --mark 0x0/0x30000 -j RETURN");
-    assert_eq!(ruleset.rule(RuleId(0)).mark, Some(MarkMatch { value: 0, mask: 0x30000, negated: true }));
-    let ruleset = one_rule("[0:0] -A cali-gi-x ! -s 10.0.0.0/8 -m mark --mark 0x0/0x30000 -j RETURN");
-    assert!(ruleset.rule(RuleId(0)).mark.unwrap().is_clear());
+    let table = one_rule("[0:0] -A cali-gi-x -m mark ! --mark 0x0/0x30000 -j RETURN");
+    assert_eq!(table.ruleset.rule(RuleId(0)).mark, Some(MarkMatch { value: 0, mask: 0x30000, negated: true }));
+    let table = one_rule("[0:0] -A cali-gi-x ! -s 10.0.0.0/8 -m mark --mark 0x0/0x30000 -j RETURN");
+    assert!(table.ruleset.rule(RuleId(0)).mark.unwrap().is_clear());
 }
 
 #[test]
 fn quotes_escapes_and_bare_comments() {
-    let ruleset =
+    let table =
         one_rule(r#"[0:0] -A cali-pi-x -m comment --comment cali-bare -m comment --comment "a \"b\" \\ c" -m comment --comment """#);
-    assert_eq!(comments(&ruleset, 0), ["cali-bare", r#"a "b" \ c"#, ""]);
+    assert_eq!(comments(&table.ruleset, 0), ["cali-bare", r#"a "b" \ c"#, ""]);
 }
 
 #[test]
@@ -93,9 +93,9 @@ fn garbage_is_counted_and_the_rest_works() {
         parser.push(b"\n");
     }
     assert_eq!(parser.first_unreadable(), Some("what is this"));
-    let ruleset = parser.finish().unwrap();
-    assert_eq!((ruleset.unreadable, ruleset.rule_count()), (6, 1));
-    assert_eq!(ruleset.packets(RuleId(0)), 7);
+    let table = parser.finish().unwrap();
+    assert_eq!((table.ruleset.unreadable, table.ruleset.rule_count()), (6, 1));
+    assert_eq!(table.packets(RuleId(0)), 7);
 }
 
 #[test]
@@ -107,22 +107,22 @@ fn a_line_without_end_is_not_kept() {
     }
     assert!(parser.partial.capacity() <= 2 * LONGEST_LINE);
     parser.push(b"\n[7:9] -A cali-pi-x -j DROP\nCOMMIT\n");
-    let ruleset = parser.finish().unwrap();
-    assert_eq!((ruleset.unreadable, ruleset.rule_count()), (1, 1));
+    let table = parser.finish().unwrap();
+    assert_eq!((table.ruleset.unreadable, table.ruleset.rule_count()), (1, 1));
 }
 
 #[test]
 fn a_table_without_its_commit_is_an_error() {
     assert_eq!(parse("*filter\n[1:2] -A cali-pi-x -j DROP\n"), Err(TextError::CutOff { table: "filter" }));
-    assert_eq!(parse("").unwrap().rule_count(), 0);
+    assert_eq!(parse("").unwrap().ruleset.rule_count(), 0);
 }
 
 #[test]
 fn only_the_wanted_table_counts() {
     let text =
         "*raw\n[1:2] -A cali-pi-x -j DROP\nCOMMIT\n*filter\n[3:4] -A cali-pi-x -j DROP\nCOMMIT\n*nat\n[5:6] -A cali-pi-x -j DROP\nCOMMIT\n";
-    let ruleset = parse(text).unwrap();
-    assert_eq!((ruleset.rule_count(), ruleset.packets(RuleId(0))), (1, 3));
+    let table = parse(text).unwrap();
+    assert_eq!((table.ruleset.rule_count(), table.packets(RuleId(0))), (1, 3));
 }
 
 #[test]

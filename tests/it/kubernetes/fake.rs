@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use calico_accountant::inventory::Inventory;
-use calico_accountant::kubernetes::{Access, CalicoApi, Credentials, Fixed, Limits, follow_within};
+use calico_accountant::kubernetes::{Access, CalicoApi, Credentials, CredentialsError, Fixed, Limits, follow_within};
 
-use super::{ip_of, synced, troubled, workload};
+use super::{bearer, ip_of, synced, troubled, workload};
 use crate::support::{fixture, within};
 
 const LIST: &str = "kubernetes/pods-list-node1-rv0.http";
@@ -52,7 +52,7 @@ fn server(answer: impl Fn(&str, &str, usize, &mut TcpStream) + Send + Sync + 'st
             });
         }
     });
-    (Credentials { server, token: Some("token".into()), ..Credentials::default() }, kept)
+    (Credentials { server, authorization: bearer("token"), ..Credentials::default() }, kept)
 }
 
 fn request(stream: &TcpStream) -> Option<(String, String)> {
@@ -153,12 +153,12 @@ fn a_named_delay_is_kept() {
 struct Renewing(Mutex<Credentials>);
 
 impl Access for Renewing {
-    fn current(&self) -> Result<Credentials, String> {
+    fn current(&self) -> Result<Credentials, CredentialsError> {
         Ok(self.0.lock().unwrap().clone())
     }
 
-    fn refused(&self) {
-        self.0.lock().unwrap().token = Some("renewed".into());
+    fn refused(&self, _credentials: &Credentials) {
+        self.0.lock().unwrap().authorization = bearer("renewed");
     }
 }
 

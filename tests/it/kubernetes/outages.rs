@@ -5,7 +5,7 @@ use std::time::Duration;
 use calico_accountant::kubernetes::Limits;
 use serde_json::{Value, json};
 
-use super::{Changing, SOON, app_of, credentials, down_but_served, ip_of, pod, start, start_within, synced, workload};
+use super::{Changing, SOON, app_of, bearer, credentials, down_but_served, ip_of, pod, start, start_within, synced, workload};
 use crate::support::kube::Kube;
 use crate::support::proxy::Proxy;
 use crate::support::within;
@@ -124,7 +124,7 @@ fn a_restored_backup_is_listed_again() {
     kube.etcd.start_again();
     kube.start_again();
     let token = kube.account(&["/pods"]);
-    access.set(|credentials| credentials.token = Some(token));
+    access.set(|credentials| credentials.authorization = bearer(&token));
     kube.namespace("prod");
     kube.call("POST", PODS, &pod("restored", "web"));
     proxy.restore();

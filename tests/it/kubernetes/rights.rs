@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use calico_accountant::kubernetes::{Credentials, Limits};
 
-use super::{Changing, SOON, credentials, down_but_served, pod, start_within, synced, troubled, workload};
+use super::{Changing, SOON, bearer, credentials, down_but_served, pod, start_within, synced, troubled, workload};
 use crate::support::certificates::Certificates;
 use crate::support::kube::{ACCOUNT, Kube};
 use crate::support::within;
@@ -32,7 +32,7 @@ fn rights_and_tokens() {
     within(SOON, "a change after the rights are back", || workload(&inventory, "prod", "denied").is_some() && inventory.up());
     assert_eq!(inventory.resyncs(), 0);
 
-    let replace = |token: &str| access.set(|credentials| credentials.token = Some(token.to_owned()));
+    let replace = |token: &str| access.set(|credentials| credentials.authorization = bearer(token));
     replace("expired");
     troubled(&inventory, &["does not accept our token"]);
     std::thread::sleep(Duration::from_secs(3));
@@ -42,9 +42,7 @@ fn rights_and_tokens() {
     within(SOON, "a change after the token was replaced", || workload(&inventory, "prod", "expired").is_some() && inventory.up());
     assert!(asked < 40, "a refused token is not sent over and over: {asked} questions");
 
-    replace("");
-    troubled(&inventory, &["token", "empty"]);
-    access.set(|credentials| credentials.token = None);
+    access.set(|credentials| credentials.authorization = None);
     troubled(&inventory, &["system:anonymous", "no token"]);
     replace(&token);
     within(SOON, "all is well", || inventory.up());
@@ -60,7 +58,7 @@ fn certificates() {
 
     let inventory = follow(Credentials { ca: Some(read(other.ca())), ..good.clone() });
     troubled(&inventory, &[&kube.url(), "not issued by the configured CA"]);
-    let inventory = follow(Credentials { ca: Some(read(other.ca())), insecure_skip_tls_verify: true, ..good.clone() });
+    let inventory = follow(Credentials { ca: Some(read(other.ca())), insecure: true, ..good.clone() });
     synced(&inventory);
     let inventory = follow(Credentials { ca: None, ..good.clone() });
     troubled(&inventory, &["CA"]);
@@ -74,7 +72,7 @@ fn certificates() {
 
     // A client certificate without a common name is no user; with it, the token is not needed.
     let mismatch = Some((read(other.client_cert()), read(kube.certificates.client_key())));
-    let inventory = follow(Credentials { client_cert: mismatch, ..good.clone() });
+    let inventory = follow(Credentials { client: mismatch, ..good.clone() });
     troubled(&inventory, &["certificate and key do not fit"]);
     let inventory = follow(Credentials { server: kube.url().replace("https", "http"), ..good });
     within(Duration::from_secs(10), "plain HTTP to a TLS port", || !inventory.troubles().is_empty());

@@ -9,7 +9,7 @@ use calico_accountant::inventory::Inventory;
 use calico_accountant::kubernetes::{CalicoApi, Credentials, Fixed, follow};
 use serde_json::{Value, json};
 
-use super::NODE;
+use super::{NODE, bearer};
 use crate::support::etcd::Etcd;
 use crate::support::fixture;
 use crate::support::kube::Kube;
@@ -80,7 +80,7 @@ fn child_follows() {
     let credentials = Credentials {
         server: server.into_string().unwrap(),
         ca: Some(std::fs::read(variable("FOLLOW_CA")).unwrap()),
-        token: Some(variable("FOLLOW_TOKEN")),
+        authorization: bearer(&variable("FOLLOW_TOKEN")),
         ..Credentials::default()
     };
     let inventory = Arc::new(Inventory::new());

@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use calico_accountant::felix::Direction;
-use calico_accountant::ruleset::{Backend, Builder, CtState, Family, MarkMatch, RuleHash, RuleParts, Ruleset, Verdict};
+use calico_accountant::ruleset::{Backend, Builder, CtState, Family, MarkMatch, RuleHash, RuleParts, Snapshot, Verdict};
 
 use super::random::Random;
 
@@ -193,7 +193,7 @@ impl Table {
     }
 
     /// Reads the table, rule by rule; `between` is what happens before each.
-    pub fn read(&mut self, mut between: impl FnMut(&mut Table)) -> Ruleset {
+    pub fn read(&mut self, mut between: impl FnMut(&mut Table)) -> Snapshot {
         let mut packets = Vec::new();
         for chain in 0..self.chains.len() {
             for rule in 0..self.chains[chain].rules.len() {
@@ -208,7 +208,7 @@ impl Table {
         self.chains.iter().flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)))
     }
 
-    fn ruleset(&self, packets: &[u64]) -> Ruleset {
+    fn ruleset(&self, packets: &[u64]) -> Snapshot {
         let mut builder = Builder::new(self.family, self.backend, "filter");
         for chain in &self.chains {
             builder.chain(&chain.name);

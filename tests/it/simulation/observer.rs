@@ -1,7 +1,7 @@
 //! An exporter that watches a simulated node, and the checks of what it shows.
 
 use calico_accountant::felix::Direction;
-use calico_accountant::ruleset::Ruleset;
+use calico_accountant::ruleset::Snapshot;
 
 use super::super::captures::Pipeline;
 use super::check::{Checker, Shown};
@@ -33,7 +33,7 @@ impl Observer {
         self.take(world, &rulesets, true)
     }
 
-    fn take(&mut self, world: &World, rulesets: &[Ruleset], same_rules: bool) -> Result<(), String> {
+    fn take(&mut self, world: &World, rulesets: &[Snapshot], same_rules: bool) -> Result<(), String> {
         note_policies(world, &mut self.checker);
         self.exporter.read(rulesets);
         if self.exporter.unrecognised > 0 {

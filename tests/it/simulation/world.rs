@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use calico_accountant::felix::Direction;
-use calico_accountant::ruleset::{Backend, Family, Ruleset};
+use calico_accountant::ruleset::{Backend, Family, Snapshot};
 
 use super::cluster::{Cluster, Designer, Era, Group, Workload, endpoint_chain};
 use super::kernel::{Key, Kind, Order, Packet, Table};
@@ -126,18 +126,18 @@ impl World {
     }
 
     /// Reads all tables; packets overtake the read if the setting says so.
-    pub fn read(&mut self) -> Vec<Ruleset> {
+    pub fn read(&mut self) -> Vec<Snapshot> {
         let torn = self.torn;
         (0..self.tables.len()).map(|place| if torn > 0 { self.read_torn(place) } else { self.tables[place].read(|_| {}) }).collect()
     }
 
     /// Reads all tables while nothing moves.
-    pub fn read_calmly(&mut self) -> Vec<Ruleset> {
+    pub fn read_calmly(&mut self) -> Vec<Snapshot> {
         self.land();
         self.tables.iter_mut().map(|table| table.read(|_| {})).collect()
     }
 
-    fn read_torn(&mut self, place: usize) -> Ruleset {
+    fn read_torn(&mut self, place: usize) -> Snapshot {
         let mut tear = Tear {
             workloads: &self.cluster.workloads,
             random: &mut self.random,

@@ -1,6 +1,6 @@
 //! A real Kubernetes API server on a real etcd; no kubelet, no scheduler, no controllers. Killed when dropped.
 //!
-//! `scripts/kube-apiserver` builds it, once: it is kept outside of `target/`.
+//! `scripts/kubernetes` builds it and kubectl, once: they are kept outside of `target/`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use super::certificates::Certificates;
 use super::etcd::{Etcd, free_port};
 use super::{can_run, within};
 
-const ADMIN: &str = "admin-token";
+pub(super) const ADMIN: &str = "admin-token";
 /// The service account that the follower uses.
 pub const ACCOUNT: &str = "calico-accountant";
 
@@ -38,7 +38,7 @@ impl Kube {
 
     /// Starts one on an etcd that may hold objects already.
     pub fn on(etcd: Etcd) -> Option<Self> {
-        if !can_run("a test with a real Kubernetes API server", binary().exists(), "scripts/kube-apiserver to have been run") {
+        if !can_run("a test with a real Kubernetes API server", built(), "scripts/kubernetes to have been run") {
             return None;
         }
         let certificates = Certificates::new(None);
@@ -68,7 +68,7 @@ impl Kube {
     pub fn launch(&mut self, args: &[&str]) {
         let log = File::create(self.file("apiserver.log")).unwrap();
         let (cert, key) = (self.certificates.server_cert(), self.certificates.server_key());
-        let mut command = Command::new(binary());
+        let mut command = Command::new(program("kube-apiserver"));
         command.args(["--etcd-servers", &self.etcd.url(), "--secure-port", &self.port.to_string()]);
         command.args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none"]);
         command.arg("--tls-cert-file").arg(&cert).arg("--tls-private-key-file").arg(&key);
@@ -99,7 +99,8 @@ impl Kube {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    fn try_call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, String), ureq::Error> {
+    /// A request of the administrator's; status and text of the answer.
+    pub fn try_call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, String), ureq::Error> {
         let content = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url()));
         let request = request.header("Authorization", format!("Bearer {ADMIN}")).header("Content-Type", content);
@@ -221,12 +222,18 @@ pub fn plural(kind: &str) -> String {
     kind.strip_suffix('y').map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"))
 }
 
-fn binary() -> PathBuf {
-    let module = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kube-apiserver/go.mod")).unwrap();
+/// Whether `scripts/kubernetes` has been run.
+pub fn built() -> bool {
+    program("kube-apiserver").exists() && program("kubectl").exists()
+}
+
+/// Where `scripts/kubernetes` puts a program.
+pub fn program(name: &str) -> PathBuf {
+    let module = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kubernetes/go.mod")).unwrap();
     let version = module.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes ")).unwrap().to_owned();
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
     let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
-    cache.join("calico-accountant").join(format!("kube-apiserver-{version}"))
+    cache.join("calico-accountant").join(format!("{name}-{version}"))
 }
 
 impl Drop for Kube {

@@ -5,6 +5,7 @@ pub mod etcd;
 pub mod fakes;
 pub mod fixture;
 pub mod kube;
+pub mod kubectl;
 pub mod netns;
 pub mod proxy;
 pub mod scrape;

@@ -1,5 +1,5 @@
-// The Kubernetes API server that the tests run, built from its published modules: scripts/kube-apiserver.
-module calico-accountant/tests/kube-apiserver
+// The programs of Kubernetes that the tests run, built from their published modules: scripts/kubernetes.
+module calico-accountant/tests/kubernetes
 
 go 1.24.0
 
@@ -24,4 +24,7 @@ require (
 	k8s.io/kubelet v0.34.4
 	k8s.io/mount-utils v0.34.4
 	k8s.io/pod-security-admission v0.34.4
+	k8s.io/kubectl v0.34.4
+	k8s.io/cli-runtime v0.34.4
+	k8s.io/metrics v0.34.4
 )

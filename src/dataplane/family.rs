@@ -1,0 +1,111 @@
+//! The tables of one address family, read again and again: keeps what each reader remembers of its last read.
+//! Touches what the readers touch, and `/proc`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Options, ReadError, Source, selection};
+use crate::kernel::{legacy, nft};
+use crate::ruleset::{Backend, Family, Ruleset, Snapshot};
+
+/// Reads one family's tables.
+#[derive(Debug)]
+pub struct FamilyReader {
+    family: Family,
+    legacy: HashMap<&'static str, legacy::Reader>,
+    nft: HashMap<&'static str, nft::Reader>,
+    native: nft::Reader,
+    /// What `iptables-save` gave last.
+    saved: HashMap<(Backend, &'static str), Arc<Ruleset>>,
+}
+
+impl FamilyReader {
+    /// A reader that has not read anything yet.
+    pub fn new(family: Family) -> Self {
+        let native = nft::Reader::new(family, nft::Tables::Calico);
+        FamilyReader { family, legacy: HashMap::new(), nft: HashMap::new(), native, saved: HashMap::new() }
+    }
+
+    /// The family.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Reads a dataplane: the filter table, and the others only if Calico has host endpoints.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read(&mut self, backend: Backend, source: Source, options: &Options, deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
+        if backend == Backend::Native {
+            return self.native.read(deadline).map_err(|error| ReadError::Kernel(backend, self.family, error));
+        }
+        let mut tables = self.read_table(backend, source, "filter", options, deadline)?;
+        let family = self.family;
+        let is_host_endpoint = |name: &str| name.starts_with("cali-th-") || name.starts_with("cali-fh-");
+        if tables.iter().flat_map(|table| table.ruleset.chains()).any(|chain| is_host_endpoint(&chain.name)) {
+            for table in ["mangle", "raw"].into_iter().filter(|table| kernel_has(options, backend, family, table)) {
+                tables.extend(self.read_table(backend, source, table, options, deadline)?);
+            }
+        }
+        Ok(tables)
+    }
+
+    fn read_table(
+        &mut self,
+        backend: Backend,
+        source: Source,
+        table: &'static str,
+        options: &Options,
+        deadline: Instant,
+    ) -> Result<Vec<Snapshot>, ReadError> {
+        let family = self.family;
+        let failed = |error| ReadError::Kernel(backend, family, error);
+        match (source, backend) {
+            (Source::Save, _) => {
+                let mut tables = options.programs.save(backend, family, table, deadline).map_err(ReadError::Save)?;
+                for table in &mut tables {
+                    self.remember(table);
+                }
+                Ok(tables)
+            }
+            (Source::Kernel, Backend::Legacy) => {
+                let reader = self.legacy.entry(table).or_insert_with(|| legacy::Reader::new(family, table));
+                reader.read().map(|table| vec![table]).map_err(failed)
+            }
+            (Source::Kernel, _) => {
+                let reader = self.nft.entry(table).or_insert_with(|| nft::Reader::new(family, nft::Tables::Iptables(table)));
+                reader.read(deadline).map_err(failed)
+            }
+        }
+    }
+
+    /// A text is taken apart each time; if it says the same as the last one, its rules are those.
+    fn remember(&mut self, table: &mut Snapshot) {
+        let last = self.saved.entry((table.ruleset.backend, table.ruleset.table)).or_insert_with(|| Arc::clone(&table.ruleset));
+        table.share_rules_of(last);
+        *last = Arc::clone(&table.ruleset);
+    }
+
+    /// Forgets the dataplanes that are not read any more.
+    pub fn forget_all_but(&mut self, backend: Option<Backend>) {
+        self.saved.retain(|(of, _), _| Some(*of) == backend);
+        if backend != Some(Backend::Legacy) {
+            self.legacy.clear();
+        }
+        if backend != Some(Backend::Nft) {
+            self.nft.clear();
+        }
+        if backend != Some(Backend::Native) {
+            self.native = nft::Reader::new(self.family, nft::Tables::Calico);
+        }
+    }
+}
+
+/// Whether there is something to look at; asking the kernel in any other way could change it.
+pub fn kernel_has(options: &Options, backend: Backend, family: Family, table: &str) -> bool {
+    match backend {
+        Backend::Legacy => selection::has_legacy_table(&options.proc, family, table),
+        Backend::Nft | Backend::Native => selection::has_nf_tables(&options.proc),
+    }
+}

@@ -1,0 +1,83 @@
+//! What the tables of a read mean, worked out once for as long as their rules are the same. Pure state.
+
+use std::sync::Arc;
+
+use super::{Catalog, ChainNames, Labels, Names, Pipelines};
+use crate::ruleset::Ruleset;
+
+/// One table: its rules, and what they mean.
+#[derive(Debug)]
+pub struct Structure {
+    /// The rules.
+    pub ruleset: Arc<Ruleset>,
+    /// The way of packets through them.
+    pub pipelines: Pipelines,
+    /// What their policies are called.
+    pub labels: Labels,
+}
+
+/// The tables of the last read.
+#[derive(Debug, Default)]
+pub struct Structures {
+    tables: Vec<Structure>,
+    catalog: Catalog,
+    names: Names,
+    chain_names: ChainNames,
+    renamed: bool,
+}
+
+impl Structures {
+    /// Takes over the names that the datastore has for chains.
+    pub fn rename(&mut self, chain_names: ChainNames) {
+        self.chain_names = chain_names;
+        self.renamed = true;
+    }
+
+    /// Takes in the rules of a read: what is the same object as at the last read is not looked at again.
+    pub fn update<'a>(&mut self, rulesets: impl IntoIterator<Item = &'a Arc<Ruleset>>) {
+        let mut before = std::mem::take(&mut self.tables);
+        let mut changed = std::mem::take(&mut self.renamed);
+        for ruleset in rulesets {
+            let known = before.iter().position(|table| Arc::ptr_eq(&table.ruleset, ruleset)).map(|place| before.swap_remove(place));
+            changed |= known.is_none();
+            self.tables.push(known.unwrap_or_else(|| Structure {
+                ruleset: Arc::clone(ruleset),
+                pipelines: Pipelines::new(ruleset),
+                labels: Labels::default(),
+            }));
+        }
+        if changed || !before.is_empty() {
+            drop(before);
+            self.label();
+        }
+    }
+
+    fn label(&mut self) {
+        self.catalog = Catalog::default();
+        self.names.forget_unused();
+        for Structure { ruleset, pipelines, labels } in &mut self.tables {
+            *labels = Labels::new(ruleset, pipelines, &self.chain_names, &mut self.names);
+            self.catalog.add(ruleset, pipelines, labels);
+        }
+    }
+
+    /// The tables, in the order of the read.
+    pub fn tables(&self) -> &[Structure] {
+        &self.tables
+    }
+
+    /// All policies and groups.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Policy chains that nothing names: only the datastore's policies could (Calico ≤ 3.21).
+    pub fn unnamed(&self) -> usize {
+        self.tables.iter().map(|table| table.labels.unnamed).sum()
+    }
+
+    /// Rules in Calico's chains that are not understood, and lines that are no rule.
+    pub fn unrecognised(&self) -> u64 {
+        self.tables.iter().map(|table| table.ruleset.unreadable + table.pipelines.unrecognised.len() as u64).sum()
+    }
+}

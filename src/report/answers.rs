@@ -1,0 +1,142 @@
+//! What the API answers, `top` and `explain` show: cuts out of the [`Report`]. Pure.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{HostEndpoint, Pipeline, Policy, Report, Status, Target, UnknownInterfaces, Workload, WorkloadEndpoint};
+use crate::felix::Direction;
+
+/// `GET /api/v1/workloads`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadsAnswer<'a> {
+    /// How the exporter is.
+    pub status: Cow<'a, Status>,
+    /// All workloads.
+    pub workloads: Vec<Cow<'a, Workload>>,
+    /// What was refused, where it is more than nothing.
+    pub drops: Vec<Drop>,
+    /// Packets refused because their interface has no endpoint (yet).
+    pub unknown_interfaces: UnknownInterfaces,
+}
+
+/// Packets of one workload and direction that were refused for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drop {
+    /// The workload's interface.
+    pub interface: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its pod.
+    pub pod: Arc<str>,
+    /// To it, or from it.
+    pub direction: Direction,
+    /// `policy`, `no_policy`, `no_profile`, …
+    pub reason: Cow<'static, str>,
+    /// The tier, for `policy` and `no_policy`.
+    pub tier: Option<Arc<str>>,
+    /// The policy that refused; several joined by commas: one of them did.
+    pub policy: Option<Arc<str>>,
+    /// How many.
+    pub packets: u64,
+}
+
+/// `GET /api/v1/workloads/{interface}`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadAnswer<'a> {
+    /// How the exporter is.
+    pub status: Cow<'a, Status>,
+    /// The workload.
+    pub workload: Cow<'a, Workload>,
+    /// Its pipelines.
+    pub directions: Cow<'a, [Pipeline]>,
+}
+
+/// `GET /api/v1/policies`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PoliciesAnswer<'a> {
+    /// How the exporter is.
+    pub status: Cow<'a, Status>,
+    /// All policies.
+    pub policies: Cow<'a, [Policy]>,
+}
+
+/// `GET /api/v1/host-endpoints`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostEndpointsAnswer<'a> {
+    /// How the exporter is.
+    pub status: Cow<'a, Status>,
+    /// All host endpoints.
+    pub host_endpoints: Cow<'a, [HostEndpoint]>,
+}
+
+impl Report {
+    /// All workloads, and what is dropped.
+    pub fn workloads(&self) -> WorkloadsAnswer<'_> {
+        WorkloadsAnswer {
+            status: Cow::Borrowed(&self.status),
+            workloads: self.workloads.iter().map(|endpoint| Cow::Borrowed(&endpoint.workload)).collect(),
+            drops: self.workloads.iter().flat_map(WorkloadEndpoint::drops).collect(),
+            unknown_interfaces: self.unknown_interfaces,
+        }
+    }
+
+    /// The workload on an interface.
+    pub fn workload(&self, interface: &str) -> Option<WorkloadAnswer<'_>> {
+        let found = self.workloads.iter().find(|endpoint| &*endpoint.workload.interface == interface)?;
+        Some(WorkloadAnswer {
+            status: Cow::Borrowed(&self.status),
+            workload: Cow::Borrowed(&found.workload),
+            directions: Cow::Borrowed(&found.directions),
+        })
+    }
+
+    /// All policies.
+    pub fn policies(&self) -> PoliciesAnswer<'_> {
+        PoliciesAnswer { status: Cow::Borrowed(&self.status), policies: Cow::Borrowed(&self.policies) }
+    }
+
+    /// All host endpoints.
+    pub fn host_endpoints(&self) -> HostEndpointsAnswer<'_> {
+        HostEndpointsAnswer { status: Cow::Borrowed(&self.status), host_endpoints: Cow::Borrowed(&self.host_endpoints) }
+    }
+}
+
+impl WorkloadEndpoint {
+    /// What was refused, in the order of evaluation.
+    fn drops(&self) -> Vec<Drop> {
+        let mut drops = Vec::new();
+        for pipeline in &self.directions {
+            let mut add = |reason: &Cow<'static, str>, tier: Option<&Arc<str>>, policy: Option<Arc<str>>, packets: Option<u64>| {
+                let Some(packets) = packets.filter(|packets| *packets > 0) else { return };
+                let [interface, namespace, pod] = [&self.workload.interface, &self.workload.namespace, &self.workload.pod].map(Arc::clone);
+                let (direction, reason, tier) = (pipeline.direction, reason.clone(), tier.cloned());
+                drops.push(Drop { interface, namespace, pod, direction, reason, tier, policy, packets });
+            };
+            for refused in &pipeline.before {
+                add(&refused.reason, None, None, refused.packets);
+            }
+            for tier in &pipeline.tiers {
+                for (policy, packets) in tier.targets.iter().flat_map(Target::refusals) {
+                    add(&"policy".into(), Some(&tier.tier), Some(policy), packets);
+                }
+                add(&"no_policy".into(), Some(&tier.tier), None, tier.no_policy);
+            }
+            add(&"no_profile".into(), None, None, pipeline.no_profile);
+        }
+        drops
+    }
+}
+
+impl Target {
+    /// What each policy refused; what one of several did, under their joined names.
+    fn refusals(&self) -> Vec<(Arc<str>, Option<u64>)> {
+        let mut refusals: Vec<_> = self.policies().iter().map(|policy| (Arc::clone(&policy.policy), policy.counts.deny)).collect();
+        if let Target::Group(group) = self {
+            let names: Vec<&str> = group.policies.iter().map(|policy| &*policy.policy).collect();
+            refusals.push((names.join(",").into(), group.undivided.deny));
+        }
+        refusals
+    }
+}

@@ -1,0 +1,265 @@
+//! Shapes and totals → the [`Report`]. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::policies::{self, Bounds, Infos};
+use super::shape::Shape;
+use super::{Can, Counts, Group, HostEndpoint, Pipeline, PolicyCounts, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint};
+use super::{UnknownInterfaces, WorkloadStates};
+use crate::attribution::{Attribution, EndpointTotals, Item, Totals, Verdict};
+use crate::felix::{Catalog, Direction, EndpointKind};
+use crate::inventory;
+
+/// What a report is made of.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// The pipelines of the last read.
+    pub shape: &'a Shape,
+    /// What was counted.
+    pub attribution: &'a Attribution,
+    /// The policies that there are.
+    pub catalog: &'a Catalog,
+    /// The workload on an interface.
+    pub workload: &'a dyn Fn(&str) -> Option<Arc<inventory::Workload>>,
+    /// Whether this is all from one moment: then what rules count together bounds what no rule counts.
+    pub one_moment: bool,
+}
+
+impl Report {
+    /// Puts the report together. Of `status`, the workloads that have rules are counted here.
+    pub fn new(sources: Sources, status: Status) -> Self {
+        let filler = Filler {
+            infos: Infos::new(sources.catalog),
+            bounds: sources.one_moment.then(|| Bounds::new(sources.attribution.node())),
+            totals: sources.attribution.totals(),
+        };
+        let totals: HashMap<_, _> =
+            filler.totals.endpoints().map(|(kind, interface, totals)| ((kind, Arc::clone(interface)), totals)).collect();
+        let node = sources.attribution.node();
+        let mut report = Report {
+            status,
+            unknown_interfaces: UnknownInterfaces {
+                ingress: node.unknown_interface(Direction::Ingress),
+                egress: node.unknown_interface(Direction::Egress),
+            },
+            ..Report::default()
+        };
+        for (key, shape) in &sources.shape.endpoints {
+            let (kind, interface) = key;
+            let directions = shape.iter().map(|pipeline| filler.pipeline(pipeline.clone(), totals.get(key).copied())).collect();
+            match kind {
+                EndpointKind::Workload => report.workloads.push(workload(interface, directions, (sources.workload)(interface))),
+                EndpointKind::Host(stage) => {
+                    let interface = Arc::clone(interface);
+                    report.host_endpoints.push(HostEndpoint { interface, stage: stage.as_str().into(), directions });
+                }
+            }
+        }
+        report.sort();
+        report.policies = policies::policies(&filler.infos, node, &report);
+        report.count_workloads();
+        report
+    }
+
+    fn sort(&mut self) {
+        let order = |w: &WorkloadEndpoint| {
+            let w = &w.workload;
+            (!w.known, Arc::clone(&w.namespace), Arc::clone(&w.pod), Arc::clone(&w.interface))
+        };
+        self.workloads.sort_by_cached_key(order);
+        self.host_endpoints.sort_by(|a, b| (&a.interface, &a.stage).cmp(&(&b.interface, &b.stage)));
+    }
+
+    fn count_workloads(&mut self) {
+        let known = self.workloads.iter().filter(|w| w.workload.known).count();
+        let states = &mut self.status.workloads;
+        let all_known = states.known + states.without_rules;
+        *states = WorkloadStates { known, unknown: self.workloads.len() - known, without_rules: all_known.saturating_sub(known) };
+    }
+}
+
+/// A workload with its names; without any, what its interface is called.
+fn workload(interface: &Arc<str>, directions: Vec<Pipeline>, found: Option<Arc<inventory::Workload>>) -> WorkloadEndpoint {
+    let sums = |direction| directions.iter().find(|pipeline| pipeline.direction == direction).map(Pipeline::sums);
+    let (ingress, egress) = (sums(Direction::Ingress), sums(Direction::Egress));
+    let known = found.is_some();
+    let names = found.unwrap_or_default();
+    let workload = Workload {
+        interface: Arc::clone(interface),
+        namespace: names.namespace.as_str().into(),
+        pod: names.pod.as_str().into(),
+        app: names.app.as_str().into(),
+        ip: names.ip.split(',').filter(|ip| !ip.is_empty()).map(Arc::from).collect(),
+        node: names.node.as_str().into(),
+        orchestrator: names.orchestrator.as_str().into(),
+        service_account: names.service_account.as_str().into(),
+        known,
+        ingress,
+        egress,
+    };
+    WorkloadEndpoint { workload, directions }
+}
+
+/// The totals of one endpoint and direction, by what they count.
+#[derive(Default)]
+struct Counted<'a> {
+    established: Option<u64>,
+    refused: HashMap<(&'a str, &'a str), u64>,
+    profiles: HashMap<&'a str, u64>,
+    policies: HashMap<(&'a str, &'a str, Verdict), u64>,
+}
+
+impl<'a> Counted<'a> {
+    fn new(totals: &Totals, endpoint: &'a EndpointTotals, direction: Direction) -> Self {
+        let mut counted = Counted::default();
+        for total in totals.shown(endpoint, direction) {
+            match &total.item {
+                Item::Established => counted.established = Some(total.packets),
+                Item::Drop { reason, tier } => _ = counted.refused.insert((reason.as_str(), tier), total.packets),
+                Item::Profile(profile) => _ = counted.profiles.insert(profile, total.packets),
+                Item::Policy { tier, policy, verdict } => _ = counted.policies.insert((tier, policy, *verdict), total.packets),
+                // The sum of the policies' refusals.
+                Item::PolicyDrop { .. } => {}
+            }
+        }
+        counted
+    }
+
+    fn refused(&self, reason: &str, tier: &str) -> Option<u64> {
+        self.refused.get(&(reason, tier)).copied()
+    }
+
+    fn decided(&self, tier: &str, policy: &str) -> Counts {
+        let of = |verdict| self.policies.get(&(tier, policy, verdict)).copied();
+        Counts { accept: of(Verdict::Accept), deny: of(Verdict::Deny), pass: of(Verdict::Pass), deny_or_pass: of(Verdict::DenyOrPass) }
+    }
+}
+
+/// Fills counts into shapes.
+struct Filler<'a> {
+    infos: Infos,
+    bounds: Option<Bounds>,
+    totals: &'a Totals,
+}
+
+impl Filler<'_> {
+    fn pipeline(&self, mut pipeline: Pipeline, totals: Option<&EndpointTotals>) -> Pipeline {
+        let direction = pipeline.direction;
+        let counted = totals.map(|totals| Counted::new(self.totals, totals, direction)).unwrap_or_default();
+        pipeline.established = counted.established;
+        for refused in &mut pipeline.before {
+            let known = self.bounds.is_none() || !refused.is_derived;
+            refused.packets = counted.refused(&refused.reason, "").filter(|_| known);
+        }
+        for profile in &mut pipeline.profiles {
+            profile.accept = counted.profiles.get(&*profile.profile).copied();
+        }
+        pipeline.no_profile = counted.refused("no_profile", "");
+        for tier in &mut pipeline.tiers {
+            self.tier(tier, direction, &counted);
+        }
+        pipeline
+    }
+
+    fn tier(&self, tier: &mut Tier, direction: Direction, counted: &Counted) {
+        tier.no_policy = counted.refused("no_policy", &tier.tier);
+        for target in &mut tier.targets {
+            match target {
+                Target::Policy(policy) => self.policy(policy, &tier.tier, direction, counted, None),
+                Target::Group(group) => self.group(group, &tier.tier, direction, counted),
+            }
+        }
+    }
+
+    fn group(&self, group: &mut Group, tier: &Arc<str>, direction: Direction, counted: &Counted) {
+        let label = group.policies.iter().map(|policy| &*policy.policy).collect::<Vec<_>>().join(",");
+        // A group of one goes by its policy's name.
+        let joined = if group.policies.len() > 1 { counted.decided(tier, &label) } else { Counts::default() };
+        for policy in &mut group.policies {
+            self.policy(policy, tier, direction, counted, joined.accept);
+        }
+        group.undivided = match self.bounds {
+            Some(_) => Counts { accept: joined.accept, ..Counts::default() },
+            None => undivided(&joined, &group.policies),
+        };
+    }
+
+    /// `accepted`: by the policy's group, if it is in one.
+    fn policy(&self, policy: &mut PolicyCounts, tier: &Arc<str>, direction: Direction, counted: &Counted, accepted: Option<u64>) {
+        self.infos.name(policy, tier);
+        policy.counts = counted.decided(tier, &policy.policy);
+        if let Some(bounds) = &self.bounds {
+            bounds.apply(policy, direction, accepted);
+        }
+        // What it cannot do is not shown as 0; what it could before it was rewritten is.
+        let can = |can: Can, packets: Option<u64>| packets.filter(|packets| *packets > 0 || policy.can.contains(&can));
+        let Counts { accept, deny, pass, deny_or_pass } = policy.counts;
+        policy.counts = Counts { accept: can(Can::Accept, accept), deny: can(Can::Deny, deny), pass: can(Can::Pass, pass), deny_or_pass };
+    }
+}
+
+/// What a group did and none of its policies got. Where the rest is not shown but the policies' shares are, all of it was divided.
+fn undivided(joined: &Counts, policies: &[PolicyCounts]) -> Counts {
+    let rest = |of: fn(&Counts) -> Option<u64>| {
+        let divided = policies.iter().any(|policy| of(&policy.counts).is_some());
+        of(joined).or(divided.then_some(0))
+    };
+    Counts {
+        accept: rest(|counts| counts.accept),
+        deny: rest(|counts| counts.deny),
+        pass: rest(|counts| counts.pass),
+        deny_or_pass: rest(|counts| counts.deny_or_pass),
+    }
+}
+
+impl Pipeline {
+    /// Each policy and group rest, with its tier.
+    pub(super) fn decisions(&self) -> impl Iterator<Item = (&Tier, &Counts)> {
+        self.tiers.iter().flat_map(|tier| tier.targets.iter().flat_map(Target::decisions).map(move |counts| (tier, counts)))
+    }
+
+    /// All of its policies.
+    pub fn policies(&self) -> impl Iterator<Item = &PolicyCounts> {
+        self.tiers.iter().flat_map(|tier| &tier.targets).flat_map(Target::policies)
+    }
+
+    /// Three numbers for all of it.
+    pub fn sums(&self) -> Sums {
+        let accepted = self.decisions().map(|(_, counts)| counts.accept).chain(self.profiles.iter().map(|profile| profile.accept));
+        let refused = self.decisions().map(|(_, counts)| counts.deny).chain(self.tiers.iter().map(|tier| tier.no_policy));
+        let refused = refused.chain(self.before.iter().map(|refused| refused.packets)).chain([self.no_profile]);
+        let exact = self.policies().all(PolicyCounts::is_exact) && self.before.iter().all(|refused| refused.packets.is_some());
+        Sums {
+            accepted: accepted.flatten().fold(0, u64::saturating_add),
+            established: self.established.unwrap_or(0),
+            dropped: refused.flatten().fold(0, u64::saturating_add),
+            exact,
+        }
+    }
+}
+
+impl Target {
+    fn decisions(&self) -> impl Iterator<Item = &Counts> {
+        let rest = match self {
+            Target::Policy(_) => None,
+            Target::Group(group) => Some(&group.undivided),
+        };
+        self.policies().iter().map(|policy| &policy.counts).chain(rest)
+    }
+
+    /// The policy, or the policies of the group.
+    pub fn policies(&self) -> &[PolicyCounts] {
+        match self {
+            Target::Policy(policy) => std::slice::from_ref(policy),
+            Target::Group(group) => &group.policies,
+        }
+    }
+}
+
+impl PolicyCounts {
+    /// Whether all that it refused is known.
+    fn is_exact(&self) -> bool {
+        self.counts.deny.is_some() || !self.can.contains(&Can::Deny)
+    }
+}

@@ -1,0 +1,171 @@
+//! The policies of the node: their names as people write them, what their own rules counted, and who uses them. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::{Can, Counts, Pipeline, Policy, PolicyCounts, Report, Rule, User};
+use crate::attribution::NodeTotals;
+use crate::felix::{Catalog, Decision, Direction};
+use crate::ruleset::Family;
+
+/// What is known of each policy, by its label and tier.
+pub struct Infos(BTreeMap<(Arc<str>, Arc<str>), Info>);
+
+#[derive(Clone)]
+struct Info {
+    kind: Arc<str>,
+    namespace: Option<Arc<str>>,
+    name: Arc<str>,
+}
+
+impl Infos {
+    /// Of two tables, one may have cut a name off: what says more is taken.
+    pub fn new(catalog: &Catalog) -> Self {
+        let mut infos = BTreeMap::new();
+        for info in &catalog.policies {
+            let name = if info.name.is_empty() { Arc::clone(&info.policy) } else { info.name.as_str().into() };
+            let namespace = Some(info.namespace.as_str()).filter(|namespace| !namespace.is_empty()).map(Arc::from);
+            let new = Info { kind: info.kind.as_str().into(), namespace, name };
+            let known = infos.entry((Arc::clone(&info.policy), Arc::clone(&info.tier))).or_insert_with(|| new.clone());
+            if known.kind.is_empty() {
+                *known = new;
+            }
+        }
+        Infos(infos)
+    }
+
+    /// Gives a policy its names.
+    pub fn name(&self, policy: &mut PolicyCounts, tier: &Arc<str>) {
+        if let Some(info) = self.0.get(&(Arc::clone(&policy.policy), Arc::clone(tier))) {
+            policy.kind = Arc::clone(&info.kind);
+            policy.namespace = info.namespace.clone();
+            policy.name = Arc::clone(&info.name);
+        }
+    }
+}
+
+/// Every policy, by its label and tier.
+pub fn policies(infos: &Infos, node: &NodeTotals, report: &Report) -> Vec<Policy> {
+    let mut rules = rules(node);
+    let mut users = users(report);
+    let policy = |((label, tier), info): (&(Arc<str>, Arc<str>), &Info)| {
+        let rules = rules.remove(label).unwrap_or_default();
+        let (workloads, host_endpoints) = users.remove(label).unwrap_or_default();
+        let sum = |action| sum_of(rules.iter().filter(|rule| rule.action == action).map(|rule| rule.packets));
+        Policy {
+            policy: Arc::clone(label),
+            kind: Arc::clone(&info.kind),
+            namespace: info.namespace.clone(),
+            name: Arc::clone(&info.name),
+            tier: Arc::clone(tier),
+            hit: rules.iter().any(|rule| rule.packets > 0),
+            accept: sum("allow"),
+            deny: sum("deny"),
+            pass: sum("pass"),
+            workloads,
+            host_endpoints,
+            rules,
+        }
+    };
+    infos.0.iter().map(policy).collect()
+}
+
+/// `None` if there is nothing to sum up.
+fn sum_of(packets: impl Iterator<Item = u64>) -> Option<u64> {
+    packets.reduce(u64::saturating_add)
+}
+
+fn rules(node: &NodeTotals) -> HashMap<Arc<str>, Vec<Rule>> {
+    let mut rules = HashMap::<Arc<str>, Vec<Rule>>::new();
+    for (key, packets) in node.rules() {
+        let (family, action) = (Family::name(key.family).into(), action(key.decision).into());
+        let rule = Rule { direction: key.direction, family, rule: key.index, action, packets };
+        rules.entry(Arc::clone(&key.policy)).or_default().push(rule);
+    }
+    rules
+}
+
+/// As policies are written.
+fn action(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Accept => "allow",
+        Decision::Deny => "deny",
+        Decision::Pass => "pass",
+        Decision::Log => "log",
+    }
+}
+
+type Users = (Vec<User>, Vec<Arc<str>>);
+
+fn users(report: &Report) -> HashMap<Arc<str>, Users> {
+    let mut users = HashMap::<Arc<str>, Users>::new();
+    for endpoint in &report.workloads {
+        for (policy, directions) in directions(&endpoint.directions) {
+            let w = &endpoint.workload;
+            let [interface, namespace, pod] = [&w.interface, &w.namespace, &w.pod].map(Arc::clone);
+            users.entry(policy).or_default().0.push(User { interface, namespace, pod, directions });
+        }
+    }
+    for endpoint in &report.host_endpoints {
+        for (policy, _) in directions(&endpoint.directions) {
+            let interfaces = &mut users.entry(policy).or_default().1;
+            // Its stages stand side by side.
+            if interfaces.last() != Some(&endpoint.interface) {
+                interfaces.push(Arc::clone(&endpoint.interface));
+            }
+        }
+    }
+    users
+}
+
+/// The policies of an endpoint, with the directions in which they apply.
+fn directions(pipelines: &[Pipeline]) -> BTreeMap<Arc<str>, Vec<Direction>> {
+    let mut directions = BTreeMap::<Arc<str>, Vec<Direction>>::new();
+    for pipeline in pipelines {
+        for policy in pipeline.policies() {
+            let known = directions.entry(Arc::clone(&policy.policy)).or_default();
+            if !known.contains(&pipeline.direction) {
+                known.push(pipeline.direction);
+            }
+        }
+    }
+    directions
+}
+
+/// What the own rules of policies counted, all endpoints together: the most that each endpoint can have got.
+pub struct Bounds(HashMap<(Arc<str>, Direction, Can), u64>);
+
+impl Bounds {
+    /// By policy, direction and verdict; both families together.
+    pub fn new(node: &NodeTotals) -> Self {
+        let mut bounds = HashMap::<_, u64>::new();
+        for (key, packets) in node.rules() {
+            let can = match key.decision {
+                Decision::Accept => Can::Accept,
+                Decision::Deny => Can::Deny,
+                Decision::Pass => Can::Pass,
+                Decision::Log => continue,
+            };
+            let bound = bounds.entry((Arc::clone(&key.policy), key.direction, can)).or_default();
+            *bound = bound.saturating_add(packets);
+        }
+        Bounds(bounds)
+    }
+
+    /// Takes back what only two moments could tell, and says the most that it can be. `accepted`: the most that a group accepted,
+    /// where the policy is in one; the acceptances of others are counted.
+    pub fn apply(&self, policy: &mut PolicyCounts, direction: Direction, accepted: Option<u64>) {
+        let most = |can| self.0.get(&(Arc::clone(&policy.policy), direction, can)).copied().filter(|_| policy.can.contains(&can));
+        let (deny, pass) = (most(Can::Deny), most(Can::Pass));
+        let zero = |most: Option<u64>| most.filter(|most| *most == 0);
+        let mut at_most = Counts { deny, pass, ..Counts::default() };
+        policy.counts = Counts { accept: policy.counts.accept, deny: zero(deny), pass: zero(pass), deny_or_pass: None };
+        if let Some(accepted) = accepted {
+            at_most.accept = most(Can::Accept).map(|most| most.min(accepted));
+            policy.counts.accept = zero(at_most.accept);
+        }
+        let open = |most: Option<u64>| most.filter(|most| *most > 0);
+        at_most = Counts { accept: open(at_most.accept), deny: open(at_most.deny), pass: open(at_most.pass), deny_or_pass: None };
+        policy.at_most = Some(at_most).filter(|at_most| *at_most != Counts::default());
+    }
+}

@@ -1,0 +1,158 @@
+//! The pipelines of all tables of a read → one for each endpoint and direction, without counts. Pure. Both families of an interface,
+//! and the tables that share a host endpoint, are one: in the order of the first, with what the others have beside it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Can, Counts, DefaultAction, Group, Pipeline, PolicyCounts, Profile, Refused, Target, Tier};
+use crate::felix::{self, Decision, DropReason, EndpointKind, Structure};
+use crate::ruleset::ChainId;
+
+/// Every endpoint's pipelines.
+#[derive(Debug, Clone, Default)]
+pub struct Shape {
+    /// By kind and interface.
+    pub(super) endpoints: BTreeMap<(EndpointKind, Arc<str>), Vec<Pipeline>>,
+}
+
+impl Shape {
+    /// The pipelines of all tables of one read.
+    pub fn new(tables: &[Structure]) -> Self {
+        let mut shape = Shape::default();
+        for table in tables {
+            for pipeline in &table.pipelines.endpoints {
+                let pipelines = shape.endpoints.entry((pipeline.kind, Arc::clone(&pipeline.interface))).or_default();
+                let same = |a: &Pipeline, b: &Pipeline| a.direction == b.direction;
+                merge(pipelines, [View { table }.pipeline(pipeline)], same, join_pipelines);
+            }
+        }
+        for pipelines in shape.endpoints.values_mut() {
+            pipelines.sort_by_key(|pipeline| pipeline.direction);
+        }
+        shape
+    }
+}
+
+/// Merges `from` into `into`: what both have is joined, the rest comes where it stands among its neighbours.
+fn merge<T>(into: &mut Vec<T>, from: impl IntoIterator<Item = T>, same: impl Fn(&T, &T) -> bool, join: impl Fn(&mut T, T)) {
+    let mut place = 0;
+    for item in from {
+        match into.iter().position(|known| same(known, &item)) {
+            Some(found) => {
+                join(&mut into[found], item);
+                place = found + 1;
+            }
+            None => {
+                into.insert(place, item);
+                place += 1;
+            }
+        }
+    }
+}
+
+fn join_pipelines(into: &mut Pipeline, from: Pipeline) {
+    merge(&mut into.before, from.before, |a, b| a.reason == b.reason, |_, _| {});
+    merge(&mut into.tiers, from.tiers, |a, b| a.tier == b.tier, join_tiers);
+    merge(&mut into.profiles, from.profiles, |a, b| a.profile == b.profile, |_, _| {});
+}
+
+fn join_tiers(into: &mut Tier, from: Tier) {
+    if from.default_action == DefaultAction::Deny {
+        into.default_action = DefaultAction::Deny;
+    }
+    merge(&mut into.targets, from.targets, same_targets, join_targets);
+}
+
+fn same_targets(a: &Target, b: &Target) -> bool {
+    match (a, b) {
+        (Target::Policy(a), Target::Policy(b)) => a.policy == b.policy,
+        (Target::Group(a), Target::Group(b)) => a.group == b.group,
+        _ => false,
+    }
+}
+
+fn join_targets(into: &mut Target, from: Target) {
+    match (into, from) {
+        (Target::Policy(into), Target::Policy(from)) => join_policies(into, from),
+        (Target::Group(into), Target::Group(from)) => {
+            merge(&mut into.policies, from.policies, |a, b| a.policy == b.policy, join_policies);
+        }
+        _ => {}
+    }
+}
+
+/// A policy may have rules for one family only.
+fn join_policies(into: &mut PolicyCounts, from: PolicyCounts) {
+    into.can.extend(from.can);
+    into.can.sort();
+    into.can.dedup();
+}
+
+/// One table, looked at for its shape.
+struct View<'a> {
+    table: &'a Structure,
+}
+
+impl View<'_> {
+    fn pipeline(&self, pipeline: &felix::Pipeline) -> Pipeline {
+        let drops = pipeline.drops.iter().filter(|drop| drop.reason != DropReason::NoProfile);
+        let mut before = Vec::new();
+        let refused =
+            drops.map(|drop| Refused { reason: drop.reason.as_str().into(), packets: None, is_derived: !drop.let_through.is_empty() });
+        merge(&mut before, refused, |a, b| a.reason == b.reason, |_, _| {});
+        Pipeline {
+            direction: pipeline.direction,
+            established: None,
+            before,
+            tiers: pipeline.tiers.iter().map(|tier| self.tier(tier)).collect(),
+            profiles: pipeline.profiles.iter().filter_map(|profile| self.profile(profile.chain)).collect(),
+            no_profile: None,
+        }
+    }
+
+    fn tier(&self, tier: &felix::Tier) -> Tier {
+        let default_action = if tier.end.is_some() { DefaultAction::Deny } else { DefaultAction::Pass };
+        let targets = tier.targets.iter().filter_map(|target| self.target(target.chain)).collect();
+        Tier { tier: Arc::clone(&tier.name), default_action, targets, no_policy: None }
+    }
+
+    fn target(&self, chain: ChainId) -> Option<Target> {
+        let Some(group) = self.table.pipelines.group(chain) else { return self.policy(chain).map(Target::Policy) };
+        let policies = group.policies.iter().filter_map(|(_, policy)| self.policy(*policy)).collect();
+        let group = Arc::clone(&self.table.ruleset.chain(chain).name);
+        Some(Target::Group(Group { group, policies, undivided: Counts::default() }))
+    }
+
+    fn policy(&self, chain: ChainId) -> Option<PolicyCounts> {
+        let label = self.table.labels.get(chain)?;
+        let policy = self.table.pipelines.policy(chain)?;
+        let can = [(Decision::Accept, Can::Accept), (Decision::Deny, Can::Deny), (Decision::Pass, Can::Pass)];
+        Some(PolicyCounts {
+            policy: Arc::clone(&label.label),
+            kind: "".into(),
+            namespace: None,
+            name: Arc::clone(&label.label),
+            can: can.into_iter().filter(|(decision, _)| policy.can(*decision)).map(|(_, can)| can).collect(),
+            counts: Counts::default(),
+            at_most: None,
+        })
+    }
+
+    fn profile(&self, chain: ChainId) -> Option<Profile> {
+        Some(Profile { profile: Arc::clone(&self.table.labels.get(chain)?.label), accept: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_family_lacks_comes_where_the_other_has_it() {
+        let mut into = vec!["a", "b", "e"];
+        merge(&mut into, ["a", "c", "e", "f"], |a, b| a == b, |_, _| {});
+        assert_eq!(into, ["a", "c", "b", "e", "f"]);
+        merge(&mut into, ["x", "b"], |a, b| a == b, |_, _| {});
+        assert_eq!(into, ["x", "a", "c", "b", "e", "f"]);
+    }
+}

@@ -1,0 +1,72 @@
+//! How the exporter and what it depends on are, as the page's banner needs it.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+/// How the exporter and what it depends on are.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// The exporter's version.
+    pub version: Cow<'static, str>,
+    /// The node.
+    pub node: String,
+    /// When the kernel was last read, in seconds since the epoch.
+    pub time: Option<f64>,
+    /// Since when the process counts, in seconds since the epoch.
+    pub started: f64,
+    /// Whether the last read went well.
+    pub up: bool,
+    /// Why not.
+    pub problem: Option<String>,
+    /// Where the rules were read.
+    pub tables: Vec<TableStatus>,
+    /// Rules that are not understood.
+    pub unrecognised_rules: u64,
+    /// Whether the tables were read under the lock that they need.
+    pub lock_held: bool,
+    /// Where names come from.
+    pub datastore: DatastoreStatus,
+    /// Workloads by what is known of them.
+    pub workloads: WorkloadStates,
+}
+
+/// Where a family's rules are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TableStatus {
+    /// `ipv4` or `ipv6`.
+    pub family: Cow<'static, str>,
+    /// `legacy`, `nft` or `nftables`.
+    pub backend: Cow<'static, str>,
+    /// `save`, `kernel` or `file`.
+    pub source: Cow<'static, str>,
+    /// How many rules there are in Calico's chains.
+    pub rules: u64,
+}
+
+/// Where names come from.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct DatastoreStatus {
+    /// `etcd`, `kubernetes` or `none`.
+    #[serde(rename = "type")]
+    pub kind: Cow<'static, str>,
+    /// Whether it answers.
+    pub up: bool,
+    /// Whether it was ever read as a whole.
+    pub synced: bool,
+    /// When it last said something, in seconds since the epoch.
+    pub last_event: Option<u64>,
+    /// Why it is not up.
+    pub problem: Option<String>,
+}
+
+/// How many workloads there are, by what is known of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WorkloadStates {
+    /// With rules and a name.
+    pub known: usize,
+    /// With rules, without a name.
+    pub unknown: usize,
+    /// With a name, without rules.
+    pub without_rules: usize,
+}

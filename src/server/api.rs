@@ -1,0 +1,82 @@
+//! The JSON behind the page: a path → an answer of the API. Pure, apart from asking the [`Application`]. See `docs/api.md`.
+
+use serde::Serialize;
+
+use super::Application;
+
+/// What all paths of the API begin with.
+pub(super) const PREFIX: &str = "/api/v1/";
+
+/// The status code and the JSON.
+pub(super) fn answer(app: &dyn Application, path: &str) -> (u16, Vec<u8>) {
+    let mut parts = path.strip_prefix(PREFIX).unwrap_or_default().split('/');
+    let (what, which, rest) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+    match (what, which, rest) {
+        ("status", None, None) => json(&app.report().status),
+        ("workloads", None, None) => json(&app.report().workloads()),
+        ("workloads", Some(interface), None) => workload(app, interface),
+        ("policies", None, None) => json(&app.report().policies()),
+        ("host-endpoints", None, None) => json(&app.report().host_endpoints()),
+        _ => missing("not found; there are status, workloads, workloads/{interface}, policies and host-endpoints"),
+    }
+}
+
+fn workload(app: &dyn Application, encoded: &str) -> (u16, Vec<u8>) {
+    let Some(interface) = decoded(encoded) else { return missing("the interface is not well encoded") };
+    match app.report().workload(&interface) {
+        Some(answer) => json(&answer),
+        None => missing(&format!("no workload has rules on interface {interface:?}")),
+    }
+}
+
+fn json(answer: &impl Serialize) -> (u16, Vec<u8>) {
+    match serde_json::to_vec(answer) {
+        Ok(json) => (200, json),
+        Err(error) => failed(500, &error.to_string()),
+    }
+}
+
+fn missing(text: &str) -> (u16, Vec<u8>) {
+    failed(404, text)
+}
+
+fn failed(status: u16, error: &str) -> (u16, Vec<u8>) {
+    (status, serde_json::json!({ "error": error }).to_string().into_bytes())
+}
+
+/// `%2F` and its like.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let digits = after.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = &after[2..];
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_are_decoded() {
+        for (text, expected) in [
+            ("cali1", Some("cali1")),
+            ("a%2fb%25", Some("a/b%")),
+            ("%C3%A4", Some("ä")),
+            ("%", None),
+            ("%+1", None),
+            ("%ff", None),
+            ("%4", None),
+        ] {
+            assert_eq!(decoded(text).as_deref(), expected, "{text}");
+        }
+    }
+}
