@@ -265,7 +265,8 @@ impl Credit<'_> {
                 // Nothing else can have decided.
                 (Some(packets), true) if self.items.len() == 1 => (packets, Some(packets)),
                 (_, true) => (bound.least.min(rest.unwrap_or(u64::MAX)), bound.most),
-                (_, false) => (0, bound.most),
+                // What the program was meanwhile is not known.
+                (_, false) => (0, self.row.margin.most),
             };
             if most != Some(least) {
                 self.uncertain.insert((*item).clone());

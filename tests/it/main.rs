@@ -6,6 +6,7 @@
 mod captures;
 mod config;
 mod direct;
+mod ebpf;
 mod etcd;
 mod exposition;
 mod failures;

@@ -1,6 +1,8 @@
 //! What several test modules need.
 
+pub mod bpf;
 pub mod certificates;
+pub mod dump;
 pub mod etcd;
 pub mod fakes;
 pub mod fixture;
