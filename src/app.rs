@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{process, thread};
 
+use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use crate::config::{ApiGroup, Config, Datastore, Remark};
-use crate::dataplane::{self, Dataplane};
+use crate::dataplane::{self, Dataplane, Reader};
 use crate::etcd;
 use crate::inventory::Inventory;
 use crate::kubernetes::{self, CalicoApi, Configured};
@@ -55,7 +56,6 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     logging::report_panics();
     exit_on_signals().map_err(Failure::new("installing signal handlers"))?;
     log::info!("calico-accountant {}", env!("CARGO_PKG_VERSION"));
-    bound_descriptors();
     for remark in remarks {
         log::log!(remark.level, "{}", remark.text);
     }
@@ -69,27 +69,18 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     if let Ok(address) = listener.address() {
         log::info!("listening on {address}");
     }
-    let sample_interval = config.sample_interval;
-    let scraper = Arc::new(scraper(config, inventory));
+    let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config)));
+    let scraper = Arc::new(scraper(config, reader, inventory, false));
     read_early(Arc::clone(&scraper), sample_interval).map_err(Failure::new("starting a thread"))?;
+    tell_service_manager(NotifyState::Ready);
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
 }
 
-/// So many descriptors, and no more, even where the system allows a million: tiny_http takes two and a thread for each connection, so
-/// this is what bounds them (to some 240). All else that is open at a time takes a few dozen.
-const DESCRIPTORS: u64 = 512;
-
-fn bound_descriptors() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let current = Some(limit.current.map_or(DESCRIPTORS, |current| current.min(DESCRIPTORS)));
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current, ..limit }) {
-        log::warn!("the number of connections is not bounded: {error}");
-    }
-}
-
 /// Starts to fill the inventory.
-fn follow(config: &Config, inventory: &Arc<Inventory>) -> std::io::Result<()> {
+///
+/// # Errors
+/// Threads cannot be started.
+pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> std::io::Result<()> {
     match &config.datastore {
         Datastore::Etcd(etcd) => etcd::follow(etcd.clone(), config.node_name.clone(), Arc::clone(inventory)),
         Datastore::Kubernetes(kubernetes) => {
@@ -121,10 +112,18 @@ fn exit_on_signals() -> std::io::Result<()> {
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             log::info!("ended by {}", signal_name(signal).unwrap_or("a signal"));
+            tell_service_manager(NotifyState::Stopping);
             process::exit(0);
         }
     })?;
     Ok(())
+}
+
+/// Tells systemd, where that started the program and asks (`Type=notify`).
+fn tell_service_manager(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        log::warn!("the service manager could not be told by NOTIFY_SOCKET: {error}");
+    }
 }
 
 /// Reads the kernel now: derived counts begin with the first read, and names that only the datastore has are asked for early. A
@@ -140,16 +139,21 @@ fn read_early(scraper: Arc<Scraper>, sample_interval: Option<Duration>) -> std::
     thread::Builder::new().name("reads".into()).spawn(reads).map(|_| ())
 }
 
-fn scraper(config: Config, inventory: Arc<Inventory>) -> Scraper {
-    let reader = dataplane::Options {
+/// What reads the kernel as it was told to.
+pub fn dataplane(config: &Config) -> Dataplane {
+    Dataplane::new(dataplane::Options {
         backend: config.backend,
         source: config.source,
-        lock_path: config.lock_path,
+        lock_path: config.lock_path.clone(),
         lock_wait: config.lock_wait,
-        bpffs: config.bpffs,
-        calico_run: config.calico_run,
+        bpffs: config.bpffs.clone(),
+        calico_run: config.calico_run.clone(),
         ..dataplane::Options::default()
-    };
+    })
+}
+
+/// Counts what `reader` reads.
+pub fn scraper(config: Config, reader: Box<dyn Reader>, inventory: Arc<Inventory>, one_moment: bool) -> Scraper {
     let options = scraper::Options {
         node_name: config.node_name,
         minimum_counter: config.minimum_counter,
@@ -161,6 +165,7 @@ fn scraper(config: Config, inventory: Arc<Inventory>) -> Scraper {
             Datastore::Kubernetes(_) => Some("kubernetes"),
             Datastore::None => None,
         },
+        one_moment,
     };
-    Scraper::new(options, Dataplane::new(reader), inventory)
+    Scraper::new(options, reader, inventory)
 }

@@ -122,6 +122,21 @@ impl Attribution {
         }
     }
 
+    /// Counts from here on: all totals are 0 again.
+    pub fn restart(&mut self) {
+        self.totals.restart();
+        self.node.restart();
+    }
+
+    /// Hides what takes two reads to tell, because there has been but one.
+    pub fn forget_derived(&mut self) {
+        self.totals.hide(|item| match item {
+            Item::PolicyDrop { .. } => true,
+            Item::Policy { verdict, .. } => *verdict != Verdict::Accept,
+            _ => false,
+        });
+    }
+
     /// What has been counted so far.
     pub fn totals(&self) -> &Totals {
         &self.totals

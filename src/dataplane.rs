@@ -86,8 +86,8 @@ pub struct Reading {
     pub tables: Vec<Snapshot>,
     /// Calico's eBPF programs, which have no tables.
     pub programs: Option<ebpf::Snapshot>,
-    /// How they were read; `None` if no dataplane has any of Calico's chains.
-    pub source: Option<Source>,
+    /// How they were read, as metrics name it; empty if no dataplane has any of Calico's chains.
+    pub source: &'static str,
     /// How long the xtables lock was waited for.
     pub lock_waited: Duration,
     /// Whether the tables were read under the lock that they need.
@@ -132,6 +132,20 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
+/// What gives the tables of a moment: the running system, or files.
+pub trait Reader: Send {
+    /// Reads the tables of both families once, and is done by `deadline`, well or not.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError>;
+
+    /// How often the lock was waited for in vain.
+    fn lock_timeouts(&self) -> u64 {
+        0
+    }
+}
+
 /// Reads Calico's tables, each time from where they are.
 #[derive(Debug)]
 pub struct Dataplane {
@@ -147,54 +161,59 @@ pub struct Dataplane {
     only_ebpf: Option<Instant>,
 }
 
+impl Reader for Dataplane {
+    fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError> {
+        self.deadline = deadline;
+        if self.options.backend == BackendChoice::Ebpf || self.only_ebpf_lately() {
+            return self.read_ebpf();
+        }
+        let reading = self.read_tables()?;
+        match self.is_ebpf(&reading) {
+            true => self.read_ebpf(),
+            false => Ok(reading),
+        }
+    }
+
+    fn lock_timeouts(&self) -> u64 {
+        self.lock_timeouts
+    }
+}
+
 impl Dataplane {
     /// A reader; nothing is looked for yet.
     pub fn new(options: Options) -> Self {
         Dataplane {
-            families: Family::ALL.map(FamilyReader::new),
             options,
             selection: Selection::default(),
+            families: Family::ALL.map(FamilyReader::new),
+            ebpf: ebpf::Reader::default(),
+            only_ebpf: None,
             deadline: Instant::now(),
             lock_missing: false,
             lock_timeouts: 0,
-            ebpf: ebpf::Reader::default(),
-            only_ebpf: None,
         }
     }
 
-    /// How often the lock was waited for in vain.
-    pub fn lock_timeouts(&self) -> u64 {
-        self.lock_timeouts
+    /// Whether the eBPF programs count, and it is not long since no table held any of Calico's chains.
+    fn only_ebpf_lately(&self) -> bool {
+        self.only_ebpf.is_some_and(|since| since.elapsed() < LOOK_AROUND) && ebpf::reader::is_present(&self.options.bpffs)
     }
 
-    /// Reads the tables of both families once, and is done by `deadline`, well or not.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError> {
-        self.deadline = deadline;
-        if self.options.backend == BackendChoice::Ebpf {
-            return self.read_ebpf();
-        }
-        let looked_lately = self.only_ebpf.is_some_and(|since| since.elapsed() < LOOK_AROUND);
-        if looked_lately && ebpf::reader::is_present(&self.options.bpffs) {
-            return self.read_ebpf();
-        }
-        let reading = self.read_tables()?;
-        if reading.source.is_some() || self.options.backend != BackendChoice::Auto || !ebpf::reader::is_present(&self.options.bpffs) {
-            self.only_ebpf = None;
-            return Ok(reading);
-        }
-        if self.only_ebpf.replace(Instant::now()).is_none() {
+    /// Whether no table holds any of Calico's chains, and the eBPF programs count.
+    fn is_ebpf(&mut self, tables: &Reading) -> bool {
+        let is_ebpf =
+            tables.source.is_empty() && self.options.backend == BackendChoice::Auto && ebpf::reader::is_present(&self.options.bpffs);
+        let before = std::mem::replace(&mut self.only_ebpf, is_ebpf.then(Instant::now));
+        if is_ebpf && before.is_none() {
             info!("Calico's rules are in the {} dataplane", ebpf::BACKEND);
         }
-        self.read_ebpf()
+        is_ebpf
     }
 
     fn read_ebpf(&mut self) -> Result<Reading, ReadError> {
         let Options { bpffs, sys, calico_run, .. } = &self.options;
         let programs = self.ebpf.read(bpffs, sys, calico_run).map_err(ReadError::Ebpf)?;
-        Ok(Reading { programs: Some(programs), source: Some(Source::Kernel), locked: true, ..Reading::default() })
+        Ok(Reading { programs: Some(programs), source: Source::Kernel.as_str(), locked: true, ..Reading::default() })
     }
 
     fn read_tables(&mut self) -> Result<Reading, ReadError> {
@@ -277,7 +296,8 @@ impl Dataplane {
         });
         let locked = lock.is_some() || backend != Backend::Legacy;
         drop(lock);
-        Ok(Reading { tables: results?.into_iter().flatten().collect(), programs: None, source: Some(source), lock_waited, locked })
+        let tables = results?.into_iter().flatten().collect();
+        Ok(Reading { tables, source: source.as_str(), lock_waited, locked, ..Reading::default() })
     }
 
     /// How a dataplane is read: nothing but the kernel shows Calico's own nftables tables.

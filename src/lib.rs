@@ -39,6 +39,7 @@ pub mod podlogs;
 pub mod process;
 pub mod report;
 pub mod ruleset;
+pub mod saved;
 pub mod scraper;
 pub mod server;
 pub mod singleflight;

@@ -13,7 +13,7 @@ use log::{error, info, warn};
 
 use crate::attribution::{Attribution, Datastore, Table};
 use crate::config::MetricNames;
-use crate::dataplane::{Dataplane, ReadError, Reading, Source};
+use crate::dataplane::{ReadError, Reader, Reading};
 use crate::ebpf;
 use crate::felix::{Catalog, ChainNames, HashedName, Structure, Structures, hashed_names};
 use crate::inventory::{Inventory, Workload};
@@ -41,6 +41,8 @@ pub struct Options {
     pub pod_logs: PathBuf,
     /// The kind of the datastore, `etcd` or `kubernetes`, if there is one.
     pub datastore: Option<&'static str>,
+    /// Whether only one moment will ever be known: what it takes two to tell is left out, instead of being 0.
+    pub one_moment: bool,
 }
 
 /// The exporter's heart.
@@ -58,7 +60,7 @@ pub struct Scraper {
 
 /// What lasts from scrape to scrape.
 struct State {
-    reader: Dataplane,
+    reader: Box<dyn Reader>,
     ledger: Ledger,
     attribution: Attribution,
     /// What the last read's rules mean.
@@ -136,7 +138,7 @@ impl State {
 
 impl Scraper {
     /// A scraper that has not read anything yet.
-    pub fn new(options: Options, reader: Dataplane, inventory: Arc<Inventory>) -> Self {
+    pub fn new(options: Options, reader: Box<dyn Reader>, inventory: Arc<Inventory>) -> Self {
         let state = State {
             reader,
             ledger: Ledger::new(),
@@ -170,6 +172,12 @@ impl Scraper {
         self.advance(&mut self.state(), &mut About::default());
     }
 
+    /// Reads, and counts from there on: for tables of an earlier moment.
+    pub fn begin_counting(&self) {
+        self.sample();
+        self.state().attribution.restart();
+    }
+
     /// A panic between two assignments can only have left counts out: go on.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -196,7 +204,10 @@ impl Scraper {
             (true, _) => {
                 let (attribution, catalog) = (&state.attribution, state.catalog());
                 let shape = Shape::new(state.structures.tables());
-                Report::new(Sources { shape: &shape, attribution, catalog, workload: &workload, one_moment: false }, status)
+                Report::new(
+                    Sources { shape: &shape, attribution, catalog, workload: &workload, one_moment: self.options.one_moment },
+                    status,
+                )
             }
             // The kernel could not be read: what is known stays.
             (false, Some((_, last))) => Report { status: Status { workloads: last.status.workloads, ..status }, ..Report::clone(&last) },
@@ -319,7 +330,7 @@ impl Scraper {
     }
 
     fn take_in(&self, state: &mut State, reading: &Reading, about: &mut About) {
-        about.source = reading.source.map_or("", Source::as_str);
+        about.source = reading.source;
         about.lock_waited = reading.lock_waited;
         about.locked = reading.locked;
         self.refresh_names(state);
@@ -361,6 +372,9 @@ impl Scraper {
         let structures = state.structures.tables();
         let tables = structures.iter().zip(&deltas).map(|(structure, deltas)| Table::new(structure, deltas));
         state.attribution.advance(&tables.collect::<Vec<_>>());
+        if self.options.one_moment {
+            state.attribution.forget_derived();
+        }
         about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, structures)).collect();
         about.unrecognised = state.structures.unrecognised();
     }

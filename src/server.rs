@@ -1,9 +1,17 @@
 //! HTTP: requests in; metrics, health, the API and a landing page out. Knows the program only through [`Application`].
+//!
+//! `accepting` lets clients in, `connections` bounds them, `connection` talks to one of them over `wire`, `routes` answers. The
+//! protocol itself (requests taken apart, answers framed) is ureq-proto's, which does no input or output: whatever a client does or
+//! leaves undone is bounded here, where the socket is.
 
+mod accepting;
 mod api;
+mod connection;
+mod connections;
+mod gzip;
 mod routes;
-mod serving;
 mod socket;
+mod wire;
 
 use std::convert::Infallible;
 use std::io;
@@ -31,22 +39,32 @@ pub trait Application: Send + Sync {
     fn node_name(&self) -> &str;
 }
 
-/// How patient the server is with its clients.
+/// What clients may take: time, connections, memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A connection on which nothing arrives for so long is closed.
-    pub silence: Duration,
-    /// A reader that takes nothing for so long gets no more.
-    pub stall: Duration,
-    /// A response that is not delivered by then is broken off.
-    pub response: Duration,
+    /// A request's head must have arrived so long after its first byte; the first one of a connection, after the connection.
+    pub head: Duration,
+    /// A connection without a further request for so long is closed.
+    pub idle: Duration,
+    /// An answer must have been taken so long after its first byte, or it is broken off.
+    pub answer: Duration,
+    /// So many connections at a time; for a further one, another gives way. Each is a thread and a descriptor.
+    pub connections: usize,
+    /// So many bytes of answers on their way at a time, each text counted once; for more of them, another gives way.
+    pub bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        // Shorter than scrape intervals on purpose: a connection occupies a thread of tiny_http, and in a burst the next ones
-        // may have to wait until it is free. Connecting anew for each scrape costs nothing.
-        Self { silence: Duration::from_secs(10), stall: Duration::from_secs(5), response: Duration::from_secs(15) }
+        Self {
+            head: Duration::from_secs(10),
+            // Longer than the usual scrape intervals, so that Prometheus need not connect anew for each scrape.
+            idle: Duration::from_secs(75),
+            answer: Duration::from_secs(30),
+            connections: 128,
+            // Two texts of a very large node.
+            bytes: 24 << 20,
+        }
     }
 }
 
@@ -63,7 +81,7 @@ impl Listener {
     /// # Errors
     /// The address is in use, not one of this host's, or may not be bound.
     pub fn bind(address: IpAddr, port: u16, limits: Limits) -> io::Result<Self> {
-        Ok(Self { socket: socket::bind(address, port, &limits)?, limits })
+        Ok(Self { socket: socket::bind(address, port)?, limits })
     }
 
     /// Where it listens: the port, if any was asked for.
@@ -77,8 +95,8 @@ impl Listener {
     /// Serves until that is no longer possible.
     ///
     /// # Errors
-    /// Threads cannot be started, or accepting keeps failing. The caller should end the process with an error.
+    /// Accepting connections, or starting threads for them, keeps failing. The caller should end the process with an error.
     pub fn serve(&self, app: Arc<dyn Application>) -> io::Result<Infallible> {
-        serving::serve(&self.socket, app, self.limits)
+        accepting::serve(&self.socket, &app, self.limits)
     }
 }

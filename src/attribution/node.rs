@@ -88,6 +88,12 @@ impl NodeTotals {
         self.unknown_rules = self.unknown_rules.saturating_add(packets);
     }
 
+    /// Sets all totals to 0.
+    pub fn restart(&mut self) {
+        self.rules.values_mut().for_each(|total| total.packets = 0);
+        self.unknown_interfaces = [0; 2];
+    }
+
     fn policies(&mut self, table: &Table) {
         for policy in table.pipelines.policies() {
             let Some(label) = table.labels.get(policy.chain).filter(|label| !label.is_profile) else { continue };

@@ -107,6 +107,20 @@ impl Totals {
         Recorder { totals: &mut directions[place], expected: &mut expected[place], read: self.read }
     }
 
+    /// Sets all totals to 0.
+    pub fn restart(&mut self) {
+        self.all().for_each(|total| total.packets = 0);
+    }
+
+    /// Shows some items no more, until a read meets them again.
+    pub fn hide(&mut self, hidden: impl Fn(&Item) -> bool) {
+        self.all().filter(|total| hidden(&total.item)).for_each(|total| total.seen = 0);
+    }
+
+    fn all(&mut self) -> impl Iterator<Item = &mut Total> {
+        self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions).flatten()
+    }
+
     /// Gives the totals of a policy to another name.
     pub fn rename_policy(&mut self, old: &str, new: &Arc<str>) {
         for totals in self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions) {

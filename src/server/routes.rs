@@ -1,11 +1,8 @@
 //! What is answered to which request: pure, apart from asking the [`Application`].
 
-use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-
+use super::gzip::gzip;
 use super::{Application, api};
 
 /// A request, as far as the answer depends on it.
@@ -37,7 +34,8 @@ impl Reply {
         Self { status, headers, body }
     }
 
-    fn text(status: u16, text: &str) -> Self {
+    /// An answer of one line.
+    pub fn text(status: u16, text: &str) -> Self {
         Self::new(status, "text/plain; charset=utf-8", Arc::new(format!("{text}\n").into_bytes()))
     }
 
@@ -45,11 +43,6 @@ impl Reply {
         self.headers.push((header, value));
         self
     }
-}
-
-/// The answer to a request whose body nobody will read.
-pub(super) fn too_large() -> Reply {
-    Reply::text(413, "no request here has a body")
 }
 
 /// Answers a request.
@@ -75,7 +68,10 @@ fn metrics(app: &dyn Application, ask: &Ask<'_>) -> Reply {
     packed(ask, 200, "text/plain; version=0.0.4; charset=utf-8", app.metrics())
 }
 
+/// One at a time: each is a text of its own, on a large node of megabytes.
 fn api(app: &dyn Application, ask: &Ask<'_>) -> Reply {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (status, body) = api::answer(app, path(ask));
     packed(ask, status, "application/json", Arc::new(body))
 }
@@ -83,7 +79,7 @@ fn api(app: &dyn Application, ask: &Ask<'_>) -> Reply {
 /// Compressed, if the client likes that.
 fn packed(ask: &Ask<'_>, status: u16, content_type: &'static str, body: Arc<Vec<u8>>) -> Reply {
     let compressed = if accepts_gzip(&ask.accept_encoding) { gzip(&body) } else { None };
-    let (encoded, body) = compressed.map_or((false, body), |compressed| (true, Arc::new(compressed)));
+    let (encoded, body) = compressed.map_or((false, body), |compressed| (true, compressed));
     let reply = Reply::new(status, content_type, body).with("Vary", "Accept-Encoding");
     if encoded { reply.with("Content-Encoding", "gzip") } else { reply }
 }
@@ -91,13 +87,6 @@ fn packed(ask: &Ask<'_>, status: u16, content_type: &'static str, body: Arc<Vec<
 /// The request target without its query.
 fn path<'a>(ask: &Ask<'a>) -> &'a str {
     ask.target.split_once('?').map_or(ask.target, |(path, _)| path)
-}
-
-/// Fast rather than small: metrics text shrinks to a tenth at any level.
-fn gzip(text: &[u8]) -> Option<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
-    encoder.write_all(text).ok()?;
-    encoder.finish().ok()
 }
 
 /// Whether gzip is acceptable (RFC 9110, 12.5.3): named itself, or else covered by `*`, and not with a weight of 0.
@@ -160,6 +149,7 @@ fn escape_html(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use flate2::read::GzDecoder;
 
@@ -261,6 +251,36 @@ mod tests {
     fn readiness_gives_its_reason_in_one_line() {
         let reply = answer(&Fake(Err("no\nsync".into())), &Ask { method: "GET", target: "/readyz", accept_encoding: vec![] });
         assert_eq!((reply.status, &**reply.body), (503, &b"no sync\n"[..]));
+    }
+
+    /// However many ask, one answer of the API is made at a time.
+    #[test]
+    fn the_api_is_for_one_at_a_time() {
+        struct Slow(AtomicUsize);
+        impl Application for Slow {
+            fn metrics(&self) -> Arc<Vec<u8>> {
+                Arc::default()
+            }
+            fn report(&self) -> Arc<crate::report::Report> {
+                assert_eq!(self.0.fetch_add(1, Ordering::SeqCst), 0);
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                self.0.fetch_sub(1, Ordering::SeqCst);
+                Arc::default()
+            }
+            fn ready(&self) -> Result<(), String> {
+                Ok(())
+            }
+            fn node_name(&self) -> &str {
+                "slow"
+            }
+        }
+        let app = Slow(AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                let ask = Ask { method: "GET", target: "/api/v1/policies", accept_encoding: vec!["gzip"] };
+                scope.spawn(|| assert_eq!(answer(&app, &{ ask }).status, 200));
+            }
+        });
     }
 
     #[test]

@@ -2,22 +2,23 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
 
-use rustix::net::sockopt::{self, Timeout};
+use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::Limits;
-
 /// How many connections may wait to be accepted.
-const BACKLOG: i32 = 128;
+const BACKLOG: i32 = 1024;
+/// How much the kernel may keep of what a connection sends and receives, in bytes (it doubles them): by itself it goes to megabytes for
+/// each reader that is slow, and a container's memory limit counts them.
+const SENT: usize = 128 << 10;
+const RECEIVED: usize = 32 << 10;
 
 /// Listens. `::` means all addresses, IPv4's too, and falls back to IPv4 alone where the kernel has no IPv6.
-pub(super) fn bind(address: IpAddr, port: u16, limits: &Limits) -> io::Result<TcpListener> {
-    match listen(SocketAddr::new(address, port), limits) {
+pub(super) fn bind(address: IpAddr, port: u16) -> io::Result<TcpListener> {
+    match listen(SocketAddr::new(address, port)) {
         Err(error) if address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && is_without_ipv6(&error) => {
             log::info!("no IPv6 here ({error}), listening on IPv4 only");
-            listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port), limits)
+            listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
         }
         result => result,
     }
@@ -29,7 +30,7 @@ fn is_without_ipv6(error: &io::Error) -> bool {
     [Some(rustix::io::Errno::AFNOSUPPORT), Some(rustix::io::Errno::ADDRNOTAVAIL)].contains(&errno)
 }
 
-fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     // Connections of a previous process may still be in TIME_WAIT.
@@ -38,16 +39,9 @@ fn listen(address: SocketAddr, limits: &Limits) -> io::Result<TcpListener> {
         // Whatever net.ipv6.bindv6only says: `::` is all addresses here.
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
-    limit(&socket, limits)?;
+    sockopt::set_socket_send_buffer_size(&socket, SENT)?;
+    sockopt::set_socket_recv_buffer_size(&socket, RECEIVED)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(TcpListener::from(socket))
-}
-
-/// Sets on the listener what tiny_http cannot set on connections; on Linux they inherit it, also those that come before
-/// the first accept.
-fn limit(socket: &OwnedFd, limits: &Limits) -> io::Result<()> {
-    sockopt::set_socket_timeout(socket, Timeout::Recv, Some(limits.silence))?;
-    sockopt::set_socket_timeout(socket, Timeout::Send, Some(limits.stall))?;
-    Ok(())
 }

@@ -3,11 +3,12 @@
 use std::fs;
 use std::process::Command;
 
-use crate::program::{self, Program};
+use crate::program::{self, PATIENCE, Program};
 use crate::support::bpf::{Map, PER_CPU_HASH, own_mounts};
 use crate::support::dump::Writer;
 use crate::support::netns::{Namespace, sh};
 use crate::support::scrape::{Samples, one, scrape, with};
+use crate::support::within;
 
 const GLOBALS: &str = "/sys/fs/bpf/tc/globals";
 const POLICY: &str = "/run/calico/bpf/policy";
@@ -189,8 +190,9 @@ fn refuses(test: &str, command: Command, line: &str) {
     for _ in 0..2 {
         assert_eq!(one(&scrape(port), "calico_accountant_up", &[]), 0.0, "{test}");
     }
-    let errors: Vec<String> = program.log().into_iter().filter(|line| line.contains("level=error")).collect();
-    assert!(errors.len() == 1 && errors[0].contains(line), "{test}: {errors:?}");
+    let errors = || program.log().into_iter().filter(|line| line.contains("level=error")).collect::<Vec<_>>();
+    within(PATIENCE, "an error is logged", || !errors().is_empty());
+    assert!(errors().len() == 1 && errors()[0].contains(line), "{test}: {:?}", errors());
 }
 
 #[test]
@@ -250,7 +252,8 @@ fn an_unknown_map_of_interface_counters_is_left_out() {
             let samples = scrape(program.port());
             assert_eq!(of_workload(&samples, "cali1", "default.all"), None, "version {version:?}");
             assert!(rule(&samples, "default.all", "0") >= 3.0);
-            assert!(program.log().iter().any(|line| line.contains("is not known: totals of workloads are left out")));
+            let said = || program.log().iter().any(|line| line.contains("is not known: totals of workloads are left out"));
+            within(PATIENCE, "it is said", said);
             map.remove(ACCEPT_ALL);
             fs::remove_file(format!("{GLOBALS}/cali_counters{version}")).unwrap();
         }

@@ -26,7 +26,7 @@ pub fn sets(table: &str, family: Family) -> String {
 }
 
 /// The filter table of a capture.
-fn filter_table(capture: &str) -> String {
+pub fn filter_table(capture: &str) -> String {
     let all = fixture::text(&format!("captures/{capture}/t2/iptables-save.txt.gz"));
     let start = all.find("*filter").unwrap();
     let end = start + all[start..].find("COMMIT").unwrap();
@@ -34,7 +34,7 @@ fn filter_table(capture: &str) -> String {
 }
 
 /// Loads a table with its counters.
-fn load(backend: &str, table: &str) {
+pub fn load(backend: &str, table: &str) {
     feed("ipset restore", &sets(table, Family::V4));
     feed(&format!("XTABLES_LOCKFILE=/dev/null iptables-{backend}-restore -c"), table);
 }

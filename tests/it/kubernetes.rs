@@ -17,6 +17,8 @@ use calico_accountant::inventory::{Inventory, Workload};
 use calico_accountant::kubernetes::{Access, Authorization, CalicoApi, Credentials, CredentialsError, Limits, follow_within};
 use serde_json::{Value, json};
 
+use crate::http;
+use crate::program::{Program, await_some};
 use crate::support::kube::Kube;
 use crate::support::within;
 
@@ -106,4 +108,34 @@ fn troubled(inventory: &Inventory, words: &[&str]) {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(!inventory.up());
+}
+
+/// The pods of every capture in `tests/fixtures/captures`, on one node.
+const CAPTURED_PODS: [(&str, &str); 9] = [
+    ("infra", "client-0"),
+    ("infra", "many-0"),
+    ("infra", "many-1"),
+    ("infra", "noprof-0"),
+    ("infra", "tiered-0"),
+    ("shop", "db-0"),
+    ("shop", "rich-0"),
+    ("shop", "web-1"),
+    ("shop", "web-2"),
+];
+
+/// Makes them.
+fn captured_pods(kube: &Kube) {
+    ["infra", "shop"].iter().for_each(|namespace| kube.namespace(namespace));
+    for (namespace, name) in CAPTURED_PODS {
+        let mut pod = pod(name, name.split('-').next().unwrap());
+        pod["spec"]["nodeName"] = json!("node1");
+        kube.call("POST", &format!("/api/v1/namespaces/{namespace}/pods"), &pod);
+    }
+}
+
+/// Waits until the program says that it is.
+#[track_caller]
+fn ready(program: &Program) {
+    let ready = || http::get(program.port(), "/readyz").ok().filter(|answer| answer.status == 200);
+    await_some(ready, || format!("readiness: {:#?}", program.log()));
 }

@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod attacks;
 mod captures;
 mod config;
+mod deploy;
 mod direct;
 mod ebpf;
 mod etcd;

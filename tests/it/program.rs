@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The built program, or another build of it that `ACCOUNTANT` names: the static one, for example.
-fn binary() -> String {
+pub fn binary() -> String {
     std::env::var("ACCOUNTANT").unwrap_or_else(|_| env!("CARGO_BIN_EXE_calico-accountant").to_owned())
 }
 

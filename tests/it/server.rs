@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use flate2::read::GzDecoder;
 
 use crate::http::{answer, connect, get, request, request_on};
 use crate::program::{Program, await_some, command, command_after};
+use crate::support::status;
 
 #[test]
 fn metrics_plain_compressed_and_head() {
@@ -102,91 +103,118 @@ fn connections_reset_before_they_are_accepted_do_no_harm() {
 }
 
 #[test]
-fn nonsense_does_no_harm() {
+fn nonsense_is_refused_at_once() {
     let mut program = Program::start(command());
     let port = program.port();
-    for nonsense in [
-        &b"\r\n\r\n"[..],
-        b"\xff\xfe\r\n\r\n",
-        b"GET\r\n\r\n",
-        b"GET /metrics HTTP/9.9\r\n\r\n",
-        b"GET /metrics HTTP/2.0\r\n\r\n",
-        b"GET /metrics HTTP/1.1\r\nno colon\r\n\r\n",
-        b"GET /metrics HTTP/1.1\r\nExpect: the-unexpected\r\n\r\n",
-        b"GET /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"GET /metrics HTTP/1.1\r\nConnection: upgrade\r\n\r\n",
-        b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+    let (many, long) = ("A: b\r\n".repeat(200), "A".repeat(64 << 10));
+    let many = format!("GET /metrics HTTP/1.1\r\n{many}\r\n");
+    let long = format!("GET /metrics HTTP/1.1\r\nCookie: {long}\r\n\r\n");
+    for (nonsense, status) in [
+        (&b"\xff\xfe\r\n\r\n"[..], "400"),
+        (b"GET\r\n\r\n", "400"),
+        (b"GET /metrics HTTP/9.9\r\n\r\n", "400"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "400"),
+        (b"GET /metrics HTTP/2.0\r\n\r\n", "400"),
+        (b"GET /metrics HTTP/1.1\r\nno colon\r\n\r\n", "400"),
+        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", "400"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "400"),
+        (many.as_bytes(), "431"),
+        (long.as_bytes(), "431"),
+        (b"GET /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "413"),
+        (b"GET /metrics HTTP/1.1\r\nContent-Length: 9000000000000000000\r\n\r\n", "413"),
+        (b"GET /metrics HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n", "413"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nGET /", "405"),
+        (b"POST / HTTP/1.1\r\nHost: test\r\n\r\n", "405"),
+        (b"CONNECT test:80 HTTP/1.1\r\nHost: test\r\n\r\n", "404"),
+        (b"GET /metrics HTTP/1.1\r\nHost: test", ""),
+        (b"\r\n\r\n", ""),
     ] {
+        let begun = Instant::now();
         let mut stream = connect(port).unwrap();
         stream.write_all(nonsense).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
-        let _ = stream.read_to_end(&mut Vec::new());
-        assert_eq!(get(port, "/healthz").unwrap().status, 200, "after {:?}", String::from_utf8_lossy(nonsense));
+        let (mut answer, shown) = (Vec::new(), String::from_utf8_lossy(&nonsense[..nonsense.len().min(60)]));
+        stream.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert_eq!(answer.split(' ').nth(1).unwrap_or_default(), status, "{shown:?}: {answer:?}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), usize::from(!status.is_empty()), "{shown:?}: {answer:?}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{shown:?} took {:?}", begun.elapsed());
     }
     assert!(program.is_running());
+    assert!(program.log().iter().all(|line| line.starts_with("time=")), "{:#?}", program.log());
 }
 
 #[test]
-fn a_body_nobody_wants_is_refused_and_an_impossible_one_survived() {
-    let mut program = Program::start(command());
-    let port = program.port();
-    let mut stream = connect(port).unwrap();
-    stream.write_all(b"POST /metrics HTTP/1.1\r\nContent-Length: 5000\r\n\r\n").unwrap();
-    stream.write_all(&[b'x'; 5000]).unwrap();
-    assert_eq!(answer(&stream, false).unwrap().status, 413);
-
-    // Dropped in the ordinary way, each of these would abort the process.
-    let huge = b"GET /metrics HTTP/1.1\r\nContent-Length: 9000000000000000000\r\n\r\n";
-    connect(port).unwrap().write_all(huge).unwrap();
-    program.await_log("its connection is abandoned (1 so far");
-    assert_eq!(get(port, "/metrics").unwrap().status, 200);
-    // In a burst some wait for a free thread, so that it takes more than the 64 that end the process.
-    let flood = || drop(connect(port).and_then(|mut stream| stream.write_all(huge)));
-    await_some(
-        || {
-            (!program.is_running()).then_some(()).or_else(|| {
-                flood();
-                None
-            })
-        },
-        || "the end of the process".into(),
-    );
-    assert_eq!(program.exit_code(), Some(1), "in good order, to be started again");
-    program.await_log("level=error");
+fn a_connection_carries_several_requests_also_pipelined_and_of_old_clients() {
+    let program = Program::start(command());
+    let mut stream = connect(program.port()).unwrap();
+    let (one, last) = ("GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n", "HEAD http://test/healthz?x HTTP/1.0\r\n\r\n");
+    stream.write_all([one, one, last].concat().as_bytes()).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), 3, "{answers}");
+    assert_eq!(answers.matches("\r\n\r\nok\n").count(), 2, "{answers}");
+    assert_eq!(answers.to_ascii_lowercase().matches("\r\ndate: ").count(), 3, "{answers}");
 }
 
-/// Without descriptors either accepting fails or, with one left, duplicating does: two ways for accepting to end.
+/// An answer must arrive even where the client goes on to send what was refused.
+#[test]
+fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let program = Program::start(command());
+    let mut stream = connect(program.port()).unwrap();
+    stream.write_all(b"POST /metrics HTTP/1.1\r\nContent-Length: 500000\r\n\r\n").unwrap();
+    stream.write_all(&[b'x'; 500_000]).unwrap();
+    assert_eq!(answer(&stream, false).unwrap().status, 405);
+}
+
+fn threads(program: &Program) -> usize {
+    status(program.pid(), "Threads")
+}
+
+/// So many files may be open in the program, and no more.
+fn limit_files(program: &Program, files: u64) {
+    use rustix::process::{Resource, Rlimit, prlimit};
+    prlimit(Some(program.pid()), Resource::Nofile, Rlimit { current: Some(files), maximum: Some(4096) }).unwrap();
+}
+
 #[test]
 fn running_out_of_descriptors_is_survived() {
-    for limit in [24, 25] {
-        let mut program = Program::start(command_after(&format!("ulimit -n {limit}")));
-        let port = program.port();
-        let hoard: Vec<_> = (0..40).map(|_| connect(port).unwrap()).collect();
-        program.await_log("accepting connections failed");
-        drop(hoard);
-        await_some(|| get(port, "/healthz").ok().filter(|answer| answer.status == 200), || format!("an answer, limit {limit}"));
-        assert!(program.is_running());
-        assert!(program.log().iter().all(|line| line.starts_with("time=")), "{:#?}", program.log());
-    }
+    let mut program = Program::start(command_after("ulimit -n 4096"));
+    let port = program.port();
+    let hoard: Vec<_> = (0..20).map(|_| connect(port).unwrap()).collect();
+    await_some(|| (threads(&program) > 20).then_some(()), || "threads".into());
+    limit_files(&program, 12);
+    assert_eq!(get(port, "/healthz").unwrap().status, 200, "one of the others gave way");
+    program.await_log("accepting connections failed");
+    drop(hoard);
+    assert_eq!(get(port, "/healthz").unwrap().status, 200);
+    assert!(program.is_running());
+    assert!(program.log().iter().all(|line| line.starts_with("time=")), "{:#?}", program.log());
 }
 
-/// Each connection is a thread; whoever opens many gets no more of them than a bound of our own allows.
 #[test]
-fn connections_are_bounded() {
-    let mut program = Program::start(command_after("ulimit -n 4096 2>/dev/null || true"));
+fn few_descriptors_mean_few_connections() {
+    let program = Program::start(command_after("ulimit -n 32"));
     let port = program.port();
-    let threads = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid().as_raw_nonzero())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("Threads:")).unwrap();
-        line.trim().parse::<usize>().unwrap()
-    };
-    // Those in excess wait to be accepted.
-    let hoard: Vec<_> = (0..350).map(|_| connect(port).unwrap()).collect();
-    program.await_log("accepting connections failed");
-    assert!((100..300).contains(&threads()), "{}", threads());
+    let hoard: Vec<_> = (0..100).map(|_| connect(port).unwrap()).collect();
+    assert_eq!(get(port, "/metrics").unwrap().status, 200);
+    assert!(threads(&program) <= 16 + 8);
+    assert!(!program.log().iter().any(|line| line.contains("accepting connections failed")), "{:#?}", program.log());
     drop(hoard);
-    await_some(|| get(port, "/healthz").ok().filter(|answer| answer.status == 200), || "an answer".into());
-    assert!(program.is_running());
+}
+
+/// Each connection is a thread: whoever opens many displaces their own.
+#[test]
+fn connections_are_bounded_and_a_newcomer_is_served() {
+    let program = Program::start(command_after("ulimit -n 4096"));
+    let port = program.port();
+    let before = threads(&program);
+    let hoard: Vec<_> = (0..350).map(|_| connect(port).unwrap()).collect();
+    assert_eq!(get(port, "/healthz").unwrap().status, 200);
+    program.await_log("too many HTTP connections");
+    assert!((100..=128 + before).contains(&threads(&program)), "{}", threads(&program));
+    drop(hoard);
+    await_some(|| (threads(&program) <= before).then_some(()), || "the threads' end".into());
 }
 
 /// An application with a body of any size.
@@ -219,36 +247,9 @@ fn start_server(size: usize, limits: Limits) -> u16 {
     port
 }
 
-#[test]
-fn readers_that_stall_are_dropped() {
-    let limits = Limits { silence: Duration::from_secs(2), stall: Duration::from_millis(300), response: Duration::from_secs(30) };
-    let port = start_server(32 << 20, limits);
-    assert_eq!(get(port, "/metrics").unwrap().body.len(), 32 << 20);
-    let stalled: Vec<_> = (0..8).map(|_| asked(port)).collect();
-    let begun = Instant::now();
-    assert_eq!(get(port, "/readyz").unwrap().status, 200);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    drop(stalled);
-}
-
-#[test]
-fn readers_that_trickle_are_dropped() {
-    let limits = Limits { silence: Duration::from_secs(2), stall: Duration::from_secs(5), response: Duration::from_millis(500) };
-    let port = start_server(32 << 20, limits);
-    let mut slow: Vec<_> = (0..4).map(|_| asked(port)).collect();
-    let trickle = thread::spawn(move || {
-        let end = Instant::now() + Duration::from_secs(8);
-        while Instant::now() < end {
-            for stream in &mut slow {
-                let _ = stream.read(&mut [0; 65536]);
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    });
-    let begun = Instant::now();
-    assert_eq!(get(port, "/readyz").unwrap().status, 200);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    trickle.join().unwrap();
+fn limits() -> Limits {
+    let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    Limits { head: second, idle: 3 * second, answer: minute, connections: 8, bytes: 1 << 30 }
 }
 
 /// A connection that asked for metrics and reads nothing yet.
@@ -258,16 +259,125 @@ fn asked(port: u16) -> TcpStream {
     stream
 }
 
+/// Whether the server has let go of a connection.
+fn is_over(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
 #[test]
-fn silent_connections_are_closed_and_talking_ones_outlive_rounds() {
-    let limits = Limits { silence: Duration::from_secs(1), stall: Duration::from_secs(5), response: Duration::from_secs(5) };
-    let port = start_server(10, limits);
-    let (mut talking, mut silent) = (connect(port).unwrap(), connect(port).unwrap());
-    // Nobody else connects, so that accepting times out several times meanwhile.
+fn a_request_must_arrive_in_time_however_it_trickles() {
+    let port = start_server(10, limits());
+    let (begun, mut stream) = (Instant::now(), connect(port).unwrap());
+    let trickle = stream.try_clone().unwrap();
+    thread::spawn(move || {
+        for piece in b"GET /metrics HTTP/1.1\r\nCookie: a very long one".chunks(1) {
+            thread::sleep(Duration::from_millis(100));
+            if (&trickle).write_all(piece).is_err() {
+                return;
+            }
+        }
+    });
+    assert_eq!(answer(&stream, false).unwrap().status, 408);
+    assert!((0.9..2.5).contains(&begun.elapsed().as_secs_f64()), "{:?}", begun.elapsed());
+    assert!(stream.read(&mut [0; 16]).unwrap_or(0) == 0);
+}
+
+#[test]
+fn silent_connections_are_closed_and_talking_ones_are_not() {
+    let port = start_server(10, limits());
+    let (begun, mut silent, mut talking) = (Instant::now(), connect(port).unwrap(), connect(port).unwrap());
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0, "closed");
+    assert!((0.9..2.5).contains(&begun.elapsed().as_secs_f64()), "{:?}", begun.elapsed());
+    drop(talking);
+    talking = connect(port).unwrap();
     for _ in 0..20 {
         assert_eq!(request_on(&mut talking, "GET", "/healthz", "").unwrap().status, 200);
         thread::sleep(Duration::from_millis(200));
     }
-    assert_eq!(silent.read(&mut [0]).unwrap(), 0, "closed");
+    let begun = Instant::now();
+    assert_eq!(talking.read(&mut [0]).unwrap(), 0, "closed");
+    assert!((2.5..5.0).contains(&begun.elapsed().as_secs_f64()), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn readers_that_trickle_are_broken_off() {
+    let port = start_server(32 << 20, Limits { answer: Duration::from_millis(500), ..limits() });
+    let (begun, mut slow) = (Instant::now(), asked(port));
+    let mut read = 0;
+    while let Ok(n @ 1..) = slow.read(&mut [0; 65536]) {
+        read += n;
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!((0.4..5.0).contains(&begun.elapsed().as_secs_f64()), "{:?}", begun.elapsed());
+    assert!(read < 32 << 20);
+    assert_eq!(get(port, "/metrics").unwrap().body.len(), 32 << 20);
+}
+
+#[test]
+fn the_connection_that_did_nothing_for_longest_gives_way() {
+    let port = start_server(10, limits());
+    let mut first = connect(port).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    let mut others: Vec<_> = (0..7).map(|_| connect(port).unwrap()).collect();
+    assert_eq!(request_on(&mut others[0], "GET", "/healthz", "").unwrap().status, 200);
+    assert!(!is_over(&mut first));
     assert_eq!(get(port, "/healthz").unwrap().status, 200);
+    assert!(is_over(&mut first));
+    assert!(!is_over(&mut others[6]));
+}
+
+/// From the address with fewer connections, the older one stays.
+#[test]
+fn who_holds_most_gives_way_first() {
+    let port = start_server(10, limits());
+    let from = |address: &str| {
+        use rustix::net::{AddressFamily, SocketType};
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &std::net::SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+        rustix::net::connect(&socket, &std::net::SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+        TcpStream::from(socket)
+    };
+    let mut modest = from("127.0.0.2");
+    let _hoard: Vec<_> = (0..40).map(|_| from("127.0.0.3")).collect();
+    assert_eq!(get(port, "/healthz").unwrap().status, 200);
+    assert!(!is_over(&mut modest));
+}
+
+/// Every answer is another text: who reads slowly must not keep them all.
+#[test]
+fn answers_on_their_way_are_bounded_in_memory() {
+    struct Fresh(Mutex<Vec<Weak<Vec<u8>>>>);
+    impl Application for Fresh {
+        fn metrics(&self) -> Arc<Vec<u8>> {
+            let text = Arc::new(vec![b'x'; 8 << 20]);
+            self.0.lock().unwrap().push(Arc::downgrade(&text));
+            text
+        }
+        fn report(&self) -> Arc<calico_accountant::report::Report> {
+            Arc::default()
+        }
+        fn ready(&self) -> Result<(), String> {
+            Ok(())
+        }
+        fn node_name(&self) -> &str {
+            "fresh"
+        }
+    }
+    let listener = Listener::bind("127.0.0.1".parse().unwrap(), 0, Limits { connections: 64, bytes: 24 << 20, ..limits() }).unwrap();
+    let (port, app) = (listener.address().unwrap().port(), Arc::new(Fresh(Mutex::default())));
+    let serving = Arc::clone(&app);
+    thread::spawn(move || listener.serve(serving));
+    let _slow: Vec<_> = (0..20).map(|_| asked(port)).collect();
+    await_some(|| (app.0.lock().unwrap().len() == 20).then_some(()), || "twenty texts".into());
+    assert_eq!(get(port, "/metrics").unwrap().body.len(), 8 << 20, "a quick reader gets its own");
+    let held = || app.0.lock().unwrap().iter().filter(|text| text.strong_count() > 0).count();
+    await_some(|| (held() <= 3).then_some(()), || format!("{} texts are held", held()));
 }

@@ -1,14 +1,19 @@
 //! What several test modules need.
 
 pub mod bpf;
+pub mod built;
 pub mod certificates;
+pub mod container;
+pub mod demo;
 pub mod dump;
 pub mod etcd;
 pub mod fakes;
 pub mod fixture;
+pub mod helm;
 pub mod kube;
 pub mod kubectl;
 pub mod netns;
+pub mod prometheus;
 pub mod proxy;
 pub mod scrape;
 
@@ -32,4 +37,16 @@ pub fn can_run(test: &str, able: bool, needs: &str) -> bool {
         _ = writeln!(std::io::stderr(), "SKIPPED {test}: needs {needs}");
     }
     able
+}
+
+/// Whether tests that have a short and a long form are to take the long one.
+pub fn is_long() -> bool {
+    std::env::var_os("WITHSTAND").is_some()
+}
+
+/// A number from `/proc/PID/status`, of another process.
+pub fn status(process: rustix::process::Pid, field: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+    line.split_ascii_whitespace().next().unwrap().parse().unwrap()
 }

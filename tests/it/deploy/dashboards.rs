@@ -1,0 +1,157 @@
+//! The dashboards as files: what Grafana needs is there, panels do not overlap, variables that are used are defined.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+/// A Grafana dashboard; fields that Grafana must have cannot be left out.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Dashboard {
+    pub uid: String,
+    pub title: String,
+    description: String,
+    schema_version: u32,
+    tags: Vec<String>,
+    templating: Templating,
+    pub panels: Vec<Panel>,
+}
+
+#[derive(Deserialize)]
+struct Templating {
+    list: Vec<Variable>,
+}
+
+/// A variable of a dashboard.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Variable {
+    pub name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    definition: String,
+    #[serde(default)]
+    pub all_value: Option<String>,
+    #[serde(default)]
+    datasource: serde_json::Value,
+}
+
+/// A panel, or the title of a row of them.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Panel {
+    id: u32,
+    #[serde(rename = "type")]
+    kind: String,
+    pub title: String,
+    #[serde(default)]
+    description: String,
+    grid_pos: Place,
+    #[serde(default)]
+    datasource: serde_json::Value,
+    #[serde(default)]
+    field_config: serde_json::Value,
+    #[serde(default)]
+    pub targets: Vec<Target>,
+    #[serde(default)]
+    transformations: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+struct Place {
+    x: u32,
+    y: u32,
+    w: u32,
+    h: u32,
+}
+
+/// A query of a panel.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    ref_id: String,
+    pub expr: String,
+    #[serde(default)]
+    pub legend_format: String,
+}
+
+impl Dashboard {
+    /// Variables that Prometheus is asked for.
+    pub fn queried(&self) -> impl Iterator<Item = &Variable> {
+        self.templating.list.iter().filter(|variable| variable.kind == "query")
+    }
+}
+
+impl Variable {
+    /// `label_values(SERIES, LABEL)`: both.
+    pub fn asks(&self) -> (&str, &str) {
+        let inside = self.definition.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
+        inside.and_then(|inside| inside.rsplit_once(", ")).unwrap_or_else(|| panic!("{}", self.definition))
+    }
+}
+
+/// All of them, in the order of their names.
+pub fn dashboards() -> Vec<Dashboard> {
+    let mut files: Vec<_> = std::fs::read_dir(super::path("deploy/grafana")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap_or_else(|e| panic!("{file:?}: {e}"))).collect()
+}
+
+/// `$name` and `${name:format}` in a text; Grafana's own begin with `__`.
+fn variables(text: &str) -> impl Iterator<Item = &str> {
+    text.split('$').skip(1).map(|rest| {
+        let rest = rest.strip_prefix('{').unwrap_or(rest);
+        rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap()
+    })
+}
+
+#[test]
+fn dashboards_are_whole() {
+    let all = dashboards();
+    let uids: Vec<_> = all.iter().map(|dashboard| dashboard.uid.as_str()).collect();
+    assert_eq!(uids, ["exporter", "fleet", "policies", "workload"].map(|name| format!("calico-accountant-{name}")));
+    for dashboard in &all {
+        assert!(dashboard.schema_version >= 36 && dashboard.tags == ["calico-accountant"] && !dashboard.description.is_empty());
+        let list = &dashboard.templating.list;
+        assert_eq!((list[0].name.as_str(), list[0].kind.as_str()), ("datasource", "datasource"), "{}", dashboard.title);
+        for variable in dashboard.queried() {
+            assert_eq!(variable.datasource["uid"], "${datasource}", "{}", variable.name);
+        }
+        let defined: BTreeSet<_> = list.iter().map(|variable| variable.name.as_str()).collect();
+        let ids: BTreeSet<_> = dashboard.panels.iter().map(|panel| panel.id).collect();
+        assert_eq!(ids.len(), dashboard.panels.len(), "{}: panels with the same id", dashboard.title);
+        for panel in dashboard.panels.iter().filter(|panel| panel.kind != "row") {
+            check_panel(panel, &defined);
+        }
+    }
+}
+
+fn check_panel(panel: &Panel, defined: &BTreeSet<&str>) {
+    let title = &panel.title;
+    assert!(!title.is_empty() && panel.description.ends_with('.'), "{title}: {}", panel.description);
+    assert_eq!(panel.datasource["uid"], "${datasource}", "{title}");
+    assert!(panel.field_config["defaults"]["unit"].is_string(), "{title} has no unit");
+    assert!(!panel.targets.is_empty(), "{title} asks for nothing");
+    let refs: BTreeMap<_, _> = panel.targets.iter().map(|target| (&target.ref_id, ())).collect();
+    assert_eq!(refs.len(), panel.targets.len(), "{title}");
+    for target in &panel.targets {
+        for variable in variables(&target.expr) {
+            assert!(variable.starts_with("__") || defined.contains(variable), "{title}: ${variable} is not defined");
+        }
+    }
+    assert_eq!(panel.kind == "table", panel.transformations.is_array(), "{title}: a table hides its times");
+}
+
+#[test]
+fn panels_do_not_overlap() {
+    for dashboard in dashboards() {
+        let mut taken = BTreeSet::new();
+        for Panel { grid_pos: Place { x, y, w, h }, title, .. } in &dashboard.panels {
+            assert!(x + w <= 24, "{title} reaches out of the page");
+            for cell in (*y..y + h).flat_map(|row| (*x..x + w).map(move |column| (row, column))) {
+                assert!(taken.insert(cell), "{}: {title} lies over another panel", dashboard.title);
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Alerts and records: promtool accepts them, its unit tests pass and leave no alert out, and the runbook has a section for each.
+
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+use crate::support::can_run;
+
+/// The file of rules.
+pub const RULES: &str = "deploy/prometheus/calico-accountant.rules.yaml";
+const TESTS: &str = "deploy/prometheus/tests.yaml";
+
+#[derive(Deserialize)]
+struct Rules {
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    rules: Vec<Rule>,
+}
+
+/// A recording or an alerting rule.
+#[derive(Deserialize)]
+pub struct Rule {
+    #[serde(default)]
+    pub alert: String,
+    #[serde(default)]
+    pub record: String,
+    pub expr: String,
+    #[serde(default)]
+    labels: std::collections::BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: std::collections::BTreeMap<String, String>,
+}
+
+/// All of them.
+pub fn rules() -> Vec<Rule> {
+    let rules: Rules = yaml_serde::from_str(&super::text(RULES)).unwrap();
+    rules.groups.into_iter().flat_map(|group| group.rules).collect()
+}
+
+/// All alerts.
+fn alerts() -> Vec<Rule> {
+    rules().into_iter().filter(|rule| !rule.alert.is_empty()).collect()
+}
+
+fn promtool(args: &[&str]) {
+    let installed = Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if can_run("promtool on rules", installed, "promtool") {
+        let output = Command::new("promtool").args(args).current_dir(super::path("")).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "promtool {args:?}: {}", String::from_utf8_lossy(&said));
+    }
+}
+
+#[test]
+fn promtool_accepts_the_rules() {
+    promtool(&["check", "rules", "--lint-fatal", RULES]);
+}
+
+#[test]
+fn the_rules_pass_their_unit_tests() {
+    promtool(&["test", "rules", TESTS]);
+}
+
+/// The unit tests see each alert fire, and each not fire at another time.
+#[test]
+fn the_unit_tests_leave_no_rule_out() {
+    let tests: serde_json::Value = yaml_serde::from_str(&super::text(TESTS)).unwrap();
+    let tests = tests["tests"].as_array().unwrap();
+    let expectations = |name: &str| -> Vec<usize> {
+        let of = |test: &serde_json::Value| test["alert_rule_test"].as_array().cloned().unwrap_or_default();
+        let all = tests.iter().flat_map(of).filter(|expected| expected["alertname"] == name);
+        all.map(|expected| expected["exp_alerts"].as_array().unwrap().len()).collect()
+    };
+    for alert in alerts() {
+        let expected = expectations(&alert.alert);
+        assert!(expected.iter().any(|&firing| firing > 0), "{} is never seen to fire", alert.alert);
+        assert!(expected.contains(&0), "{} is always seen to fire", alert.alert);
+    }
+    for record in rules().iter().filter(|rule| !rule.record.is_empty()) {
+        assert!(super::text(TESTS).contains(&format!("- expr: {}", record.record)), "{} is not tested", record.record);
+    }
+}
+
+#[test]
+fn the_runbook_has_a_section_for_each_alert_and_no_others() {
+    let runbook = super::text("docs/alerts.md");
+    let sections: Vec<_> = runbook.lines().filter_map(|line| line.strip_prefix("## Calico")).map(|rest| format!("Calico{rest}")).collect();
+    assert_eq!(sections, alerts().into_iter().map(|rule| rule.alert).collect::<Vec<_>>());
+    for Rule { alert, labels, annotations, .. } in alerts() {
+        assert_eq!(annotations["runbook_url"], format!("docs/alerts.md#{}", alert.to_lowercase()));
+        assert!(["warning", "critical"].contains(&labels["severity"].as_str()), "{alert}");
+        assert!(!annotations["summary"].is_empty() && !annotations["description"].is_empty(), "{alert}");
+    }
+}

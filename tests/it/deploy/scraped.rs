@@ -1,0 +1,156 @@
+//! A real Prometheus scrapes the real exporter of the demo, through which packets go, and is asked every expression of every dashboard
+//! and rule: there must be an answer.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::program::{self, Program};
+use crate::support::demo::Demo;
+use crate::support::fakes::Fakes;
+use crate::support::prometheus::{self, Prometheus};
+use crate::support::scrape::scrape;
+use crate::support::{can_run, fixture, within};
+
+use super::dashboards::{Dashboard, dashboards};
+use super::promql::selectors;
+use super::rules::{RULES, rules};
+
+/// As a PodMonitor in kube-system names it.
+const JOB: &str = "kube-system/calico-accountant";
+
+/// What is looked at where a dashboard looks at one thing.
+const CHOSEN: [(&str, &str); 4] =
+    [("namespace", "shop"), ("pod", "web-1"), ("strict", "shop/default.web-deny"), ("fallback", "shop/default.web-allow")];
+
+#[test]
+fn every_expression_of_dashboards_and_rules_has_data_in_a_real_prometheus() {
+    let name = "a real Prometheus on the demo";
+    if !can_run(name, prometheus::is_installed(), "prometheus") {
+        return;
+    }
+    let Some(mut demo) = Demo::start(name) else { return };
+    let fakes = Fakes::nft("");
+    let captured = captured(&fakes);
+    let targets = [demo.address.as_str(), &format!("127.0.0.1:{}", captured.port())];
+    let prometheus = Prometheus::with_rules(JOB, &targets, &super::path(RULES));
+
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let missing = missing(&prometheus);
+        if missing.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "without data: {missing:#?}");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    for group in prometheus.call("/api/v1/rules", &[])["groups"].as_array().unwrap() {
+        for rule in group["rules"].as_array().unwrap() {
+            assert_eq!(rule["health"], "ok", "{rule}");
+        }
+    }
+    alarms(&prometheus, &mut demo);
+}
+
+/// What a real node's drops and end look like: alarms, and no others.
+fn alarms(prometheus: &Prometheus, demo: &mut Demo) {
+    let raised = |labels: &str| prometheus.query(&format!("ALERTS{{{labels}}}")).len();
+    let dropped = r#"alertname="CalicoSustainedDrops",namespace="shop",pod="db-0",reason="no_policy",alertstate="pending""#;
+    within(Duration::from_secs(40), dropped, || raised(dropped) > 0);
+    let about_exporter = format!("instance=\"{}\"", demo.address);
+    assert_eq!(raised(&about_exporter), 0, "{:?}", prometheus.query(&format!("ALERTS{{{about_exporter}}}")));
+    demo.end();
+    let down = format!("alertname=\"CalicoAccountantDown\",{about_exporter}");
+    within(Duration::from_secs(20), &down, || raised(&down) > 0);
+}
+
+/// A node with what the demo has not: host endpoints, and workloads between which a group's packets cannot be divided.
+fn captured(fakes: &Fakes) -> Program {
+    let set = |moment: &str| {
+        for (family, name) in [("iptables", "iptables-nft-save"), ("ip6tables", "ip6tables-nft-save")] {
+            fakes.prints(name, &fixture::text(&format!("captures/v3.28.5-legacy/{moment}/{family}-save.txt.gz")));
+        }
+    };
+    set("t1");
+    let mut command = program::command();
+    command.env("PATH", fakes.path()).env("DATASTORE_TYPE", "none");
+    let program = Program::start(command);
+    scrape(program.port());
+    set("t2");
+    program
+}
+
+/// All expressions to which there is no answer, and why.
+fn missing(prometheus: &Prometheus) -> Vec<String> {
+    let mut missing = Vec::new();
+    for dashboard in dashboards() {
+        let values = values(prometheus, &dashboard, &mut missing);
+        for (panel, target) in dashboard.panels.iter().flat_map(|panel| panel.targets.iter().map(move |target| (panel, target))) {
+            let complaint = complaint(prometheus, &substitute(&target.expr, &values), &target.legend_format);
+            missing.extend(complaint.map(|complaint| format!("{}, {}: {complaint}", dashboard.title, panel.title)));
+        }
+    }
+    for rule in rules() {
+        // The name of a record is an expression too.
+        let of_rule = operands(&rule.expr).into_iter().chain(Some(rule.record).filter(|record| !record.is_empty()));
+        let complaints = of_rule.filter_map(|expression| complaint(prometheus, &expression, ""));
+        missing.extend(complaints.map(|complaint| format!("{}: {complaint}", rule.alert)));
+    }
+    missing
+}
+
+/// What a dashboard's variables stand for; each must have something to choose from.
+fn values(prometheus: &Prometheus, dashboard: &Dashboard, missing: &mut Vec<String>) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    for variable in dashboard.queried() {
+        let (series, label) = variable.asks();
+        let series = substitute(series, &values);
+        let choice = prometheus.call(&format!("/api/v1/label/{label}/values"), &[("match[]", &series)]);
+        let choice: Vec<_> = choice.as_array().unwrap().iter().map(|value| value.as_str().unwrap().to_owned()).collect();
+        let chosen = CHOSEN.iter().find(|(name, _)| *name == variable.name).map(|(_, value)| (*value).to_owned());
+        let found = chosen.as_ref().map_or(!choice.is_empty(), |chosen| choice.contains(chosen));
+        if !found {
+            missing.push(format!("{}: ${} may be {choice:?}", dashboard.title, variable.name));
+        }
+        values.insert(variable.name.clone(), variable.all_value.clone().or(chosen).unwrap());
+    }
+    values
+}
+
+/// As Grafana does it, for what our dashboards use.
+fn substitute(expression: &str, values: &BTreeMap<String, String>) -> String {
+    let mut text = expression.replace("$__rate_interval", "15s").replace("$__range", "1m");
+    for (name, value) in values {
+        let escape = |c: char| if r"\^$*+?.()|[]{}/".contains(c) { format!("\\{c}") } else { c.to_string() };
+        text = text.replace(&format!("${{{name}:regex}}"), &value.chars().map(escape).collect::<String>());
+        text = text.replace(&format!("${name}"), value);
+    }
+    text
+}
+
+/// The parts of a rule's expression that have values also while all is well: comparisons give their outcome, yesterday is today.
+fn operands(expression: &str) -> Vec<String> {
+    let mut text = expression.replace(" offset 1d", "").replace("absent(", "count(");
+    for comparison in [">", ">=", "=="] {
+        text = text.replace(&format!(" {comparison} "), &format!(" {comparison} bool "));
+    }
+    text.split("unless on (policy)").map(|part| part.trim().to_owned()).collect()
+}
+
+/// Why an expression is no good: a metric or a label that there is not, no number, or a legend that would be empty.
+fn complaint(prometheus: &Prometheus, expression: &str, legend: &str) -> Option<String> {
+    for selector in selectors(expression) {
+        let matchers = selector.labels.iter().map(|label| format!("{{{label}!=\"\"}}")).chain(Some(String::new()));
+        for series in matchers.map(|matcher| selector.metric.clone() + &matcher) {
+            if prometheus.query(&format!("group({series})")).is_empty() {
+                return Some(format!("there is no {series} for {expression}"));
+            }
+        }
+    }
+    let samples = prometheus.query(expression);
+    if !samples.iter().any(|(_, value)| value.is_finite()) {
+        return Some(format!("{expression} gives {samples:?}"));
+    }
+    let mut labels = legend.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap());
+    let unknown = labels.find(|label| !samples.iter().any(|(labels, _)| labels[*label].is_string()));
+    unknown.map(|label| format!("{expression} has no {label} for its legend"))
+}
