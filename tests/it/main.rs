@@ -18,6 +18,7 @@ mod kubernetes;
 mod kubernetes_access;
 mod live;
 mod names;
+mod page;
 mod program;
 mod server;
 mod simulation;

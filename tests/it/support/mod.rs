@@ -1,6 +1,7 @@
 //! What several test modules need.
 
 pub mod bpf;
+pub mod browser;
 pub mod built;
 pub mod certificates;
 pub mod container;
