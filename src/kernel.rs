@@ -8,7 +8,6 @@ mod expressions;
 pub mod legacy;
 mod netlink;
 pub mod nft;
-mod sys;
 mod xt;
 
 pub(crate) use xt::{add_comment, ct_state};

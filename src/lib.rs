@@ -43,5 +43,6 @@ pub mod saved;
 pub mod scraper;
 pub mod server;
 pub mod singleflight;
+mod sys;
 mod tls;
 pub mod web;

@@ -25,6 +25,7 @@ use crate::report::{DatastoreStatus, Report, Shape, Sources, Status, TableStatus
 use crate::ruleset::{Family, Snapshot};
 use crate::server::Application;
 use crate::singleflight::SingleFlight;
+use crate::sys;
 
 /// What a scraper is told.
 #[derive(Debug, Clone)]
@@ -74,8 +75,8 @@ struct State {
     read_at: Option<SystemTime>,
     /// The last report, for as long as somebody looks.
     report: Option<(Instant, Arc<Report>)>,
-    /// Kept for its memory.
-    last_text: Arc<Vec<u8>>,
+    /// Of the last text, in bytes. The text itself is its readers': the next read needs the memory.
+    text_length: usize,
     complaint: Complaint,
     complaint_of_names: Complaint,
 }
@@ -150,7 +151,7 @@ impl Scraper {
             dropped_scrapes: 0,
             read_at: None,
             report: None,
-            last_text: Arc::default(),
+            text_length: 0,
             complaint: Complaint::default(),
             complaint_of_names: Complaint::default(),
         };
@@ -251,14 +252,11 @@ impl Scraper {
     pub fn scrape(&self) -> Arc<Vec<u8>> {
         self.flight.run(|| {
             let mut state = self.state();
-            state.last_text = Arc::new(self.read_and_render(&mut state));
-            Arc::clone(&state.last_text)
+            Arc::new(self.read_and_render(&mut state))
         })
     }
 
     fn read_and_render(&self, state: &mut State) -> Vec<u8> {
-        // Nobody is still reading it, as a rule.
-        let memory = Arc::try_unwrap(std::mem::take(&mut state.last_text)).unwrap_or_default();
         let mut about = About::default();
         let begun = Instant::now();
         about.up = self.advance(state, &mut about);
@@ -276,7 +274,10 @@ impl Scraper {
         about.process = Process::read(&self.options.proc);
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
         let view = View::new((&state.attribution, state.catalog()), &workload, &about, about.up && !too_small, self.options.metric_names);
-        metrics::render(&view, memory)
+        // Counters that get a digit more hardly ever make it longer than this.
+        let text = metrics::render(&view, sys::large(state.text_length + state.text_length / 64));
+        state.text_length = text.len();
+        text
     }
 
     /// Looks on the node for the workloads that the datastore does not know: until it was read, while it is away, or because there

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::attribution::{Item, Total, Verdict};
 use crate::felix::Direction;
 
@@ -33,7 +35,7 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     let help = "Packets opening a connection (conntrack state NEW) that a policy decided for a workload. \
                 Several policies joined by commas: one of them did, which one the kernel does not tell.";
     let mut metric = text.metric("calico_accountant_policy_packets_total", "counter", help);
-    let mut suffixes = Suffixes::new();
+    let mut suffixes = Suffixes::default();
     each(&mut |base, total| {
         if let Item::Policy { tier, policy, verdict } = &total.item {
             let key = (Arc::as_ptr(tier), Arc::as_ptr(policy), *verdict);
@@ -79,7 +81,7 @@ fn workload_policies(view: &View, endpoints: &[Endpoint], bases: &[Base], text: 
 }
 
 /// A policy's labels, which all its endpoints share. By the place of its names, which stay where they are from read to read.
-type Suffixes = HashMap<(*const str, *const str, Verdict), String>;
+type Suffixes = HashMap<(*const str, *const str, Verdict), String, RandomState>;
 
 fn policy_labels(tier: &str, policy: &str, verdict: Verdict) -> String {
     let labels = Labels::default().with("policy", policy).with("tier", tier).with("verdict", verdict_name(verdict));
