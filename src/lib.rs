@@ -24,6 +24,7 @@ pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod dns;
+pub mod ebpf;
 pub mod etcd;
 pub mod felix;
 pub mod follow;
