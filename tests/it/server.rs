@@ -47,9 +47,9 @@ fn paths_and_methods() {
     assert_eq!(get(port, "/nope").unwrap().status, 404);
     let post = request(port, "POST", "/metrics", "Content-Length: 0\r\n").unwrap();
     assert_eq!((post.status, post.header("allow")), (405, Some("GET, HEAD")));
-    let landing = get(port, "/").unwrap();
-    assert!(landing.text().contains("node-1") && landing.text().contains("href=\"/metrics\""));
-    assert!(landing.header("content-security-policy").unwrap().contains("default-src 'none'"));
+    let page = get(port, "/").unwrap();
+    assert!(page.text().contains("page/app.js") && page.text().contains("href=\"metrics\""));
+    assert!(page.header("content-security-policy").unwrap().contains("default-src 'none'"));
 }
 
 #[test]
@@ -232,10 +232,6 @@ impl Application for Fake {
     fn ready(&self) -> Result<(), String> {
         Ok(())
     }
-
-    fn node_name(&self) -> &str {
-        "fake"
-    }
 }
 
 /// Serves `size` bytes of metrics within this process; threads are left to the end of the tests.
@@ -366,9 +362,6 @@ fn answers_on_their_way_are_bounded_in_memory() {
         }
         fn ready(&self) -> Result<(), String> {
             Ok(())
-        }
-        fn node_name(&self) -> &str {
-            "fresh"
         }
     }
     let listener = Listener::bind("127.0.0.1".parse().unwrap(), 0, Limits { connections: 64, bytes: 24 << 20, ..limits() }).unwrap();
