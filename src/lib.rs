@@ -23,6 +23,7 @@ pub mod child;
 pub mod config;
 pub mod dataplane;
 pub mod dns;
+pub mod ebpf;
 pub mod etcd;
 pub mod felix;
 pub mod follow;
