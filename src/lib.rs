@@ -12,7 +12,8 @@
 //!   kubernetes)
 //! ```
 //!
-//! Saved tables take the kernel's place ([`saved`], [`nftables`]). What the datastore does not know, [`podlogs`] names from the node's own files.
+//! Saved tables can take the kernel's place ([`saved`], [`nftables`]). What the datastore does not know, [`podlogs`] names from the node's
+//! own files.
 //!
 //! Reading (child process, sockets, files) stays at the edges; everything between is pure, so that each stage is
 //! tested on captured input without root.
