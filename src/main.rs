@@ -5,13 +5,14 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use calico_accountant::app;
 use calico_accountant::config::{self, Command, World};
+use calico_accountant::{app, privileges};
 
 /// Wrong flag or variable; 1 is a failure while running.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    privileges::at_start();
     let world = World { variable: &|name| std::env::var_os(name), read_file: &read_file };
     match config::parse(std::env::args_os().skip(1), &world) {
         Ok(Command::Help(text)) => print(io::stdout(), text.trim_end(), ExitCode::SUCCESS),

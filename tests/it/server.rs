@@ -123,6 +123,7 @@ fn nonsense_is_refused_at_once() {
         (b"GET /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "413"),
         (b"GET /metrics HTTP/1.1\r\nContent-Length: 9000000000000000000\r\n\r\n", "413"),
         (b"GET /metrics HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n", "413"),
+        (b"HEAD / HTTP/1.1\r\nContent-Length: 24\r\n\r\nGET /inner HTTP/1.1\r\n\r\n", "413"),
         (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nGET /", "405"),
         (b"POST / HTTP/1.1\r\nHost: test\r\n\r\n", "405"),
         (b"CONNECT test:80 HTTP/1.1\r\nHost: test\r\n\r\n", "404"),
