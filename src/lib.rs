@@ -44,3 +44,4 @@ pub mod scraper;
 pub mod server;
 pub mod singleflight;
 mod tls;
+pub mod web;

@@ -28,7 +28,7 @@ use crate::singleflight::SingleFlight;
 /// What a scraper is told.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The node, for the landing page.
+    /// The node, as the API says it.
     pub node_name: String,
     /// Scrapes in which every counter is below this are dropped.
     pub minimum_counter: u64,
@@ -390,9 +390,5 @@ impl Application for Scraper {
             return Err("the datastore's policies have not been read yet".into());
         }
         Ok(())
-    }
-
-    fn node_name(&self) -> &str {
-        &self.options.node_name
     }
 }

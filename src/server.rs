@@ -1,4 +1,4 @@
-//! HTTP: requests in; metrics, health, the API and a landing page out. Knows the program only through [`Application`].
+//! HTTP: requests in; metrics, health, the API and the page out. Knows the program only through [`Application`].
 //!
 //! `accepting` lets clients in, `connections` bounds them, `connection` talks to one of them over `wire`, `routes` answers. The
 //! protocol itself (requests taken apart, answers framed) is ureq-proto's, which does no input or output: whatever a client does or
@@ -34,9 +34,6 @@ pub trait Application: Send + Sync {
     /// # Errors
     /// The reason why not, for `/readyz`.
     fn ready(&self) -> Result<(), String>;
-
-    /// The node's name, for the landing page.
-    fn node_name(&self) -> &str;
 }
 
 /// What clients may take: time, connections, memory.
@@ -61,7 +58,7 @@ impl Default for Limits {
             // Longer than the usual scrape intervals, so that Prometheus need not connect anew for each scrape.
             idle: Duration::from_secs(75),
             answer: Duration::from_secs(30),
-            connections: 128,
+            connections: 256,
             // Two texts of a very large node.
             bytes: 24 << 20,
         }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::gzip::gzip;
 use super::{Application, api};
+use crate::web;
 
 /// A request, as far as the answer depends on it.
 pub(super) struct Ask<'a> {
@@ -45,23 +46,27 @@ impl Reply {
     }
 }
 
+fn not_found() -> Reply {
+    Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/ and /")
+}
+
 /// Answers a request.
 pub(super) fn answer(app: &dyn Application, ask: &Ask<'_>) -> Reply {
-    let page: fn(&dyn Application, &Ask<'_>) -> Reply = match path(ask) {
+    let answer: fn(&dyn Application, &Ask<'_>) -> Reply = match path(ask) {
         "/metrics" => metrics,
         "/healthz" => |_, _| Reply::text(200, "ok"),
         "/readyz" => |app, _| match app.ready() {
             Ok(()) => Reply::text(200, "ok"),
             Err(reason) => Reply::text(503, &reason.replace(['\n', '\r'], " ")),
         },
-        "/" => landing,
         api if api.starts_with(api::PREFIX) => self::api,
-        _ => return Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/ and /"),
+        page if web::file(page).is_some() => self::page,
+        _ => return not_found(),
     };
     if !["GET", "HEAD"].contains(&ask.method) {
         return Reply::text(405, "only GET and HEAD are allowed").with("Allow", "GET, HEAD");
     }
-    page(app, ask)
+    answer(app, ask)
 }
 
 fn metrics(app: &dyn Application, ask: &Ask<'_>) -> Reply {
@@ -106,44 +111,13 @@ fn coding(text: &str) -> (&str, f32) {
     (name, weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
 }
 
-fn landing(app: &dyn Application, _: &Ask<'_>) -> Reply {
-    let (version, node) = (env!("CARGO_PKG_VERSION"), escape_html(app.node_name()));
-    let page = format!(
-        r#"<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><title>calico-accountant</title></head>
-<body>
-<h1>calico-accountant</h1>
-<p>Which Calico policy accepts or drops each workload's packets on this node, and how many.</p>
-<p>Version {version}, node {node}</p>
-<ul>
-<li><a href="/metrics">/metrics</a></li>
-<li><a href="/healthz">/healthz</a></li>
-<li><a href="/readyz">/readyz</a></li>
-</ul>
-</body>
-</html>
-"#
-    );
-    // Nothing may run, load or be framed, should some text ever escape its quotes.
-    Reply::new(200, "text/html; charset=utf-8", Arc::new(page.into_bytes()))
-        .with("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+/// A file of the page, with what a browser may do with it.
+fn page(_: &dyn Application, ask: &Ask<'_>) -> Reply {
+    let Some(file) = web::file(path(ask)) else { return not_found() };
+    packed(ask, 200, file.content_type, Arc::new(file.content.to_vec()))
+        .with("Content-Security-Policy", web::POLICY)
         .with("Referrer-Policy", "no-referrer")
-}
-
-fn escape_html(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
+        .with("Cross-Origin-Resource-Policy", "same-origin")
 }
 
 #[cfg(test)]
@@ -168,10 +142,6 @@ mod tests {
 
         fn ready(&self) -> Result<(), String> {
             self.0.clone()
-        }
-
-        fn node_name(&self) -> &str {
-            "<b>\"&'"
         }
     }
 
@@ -270,9 +240,6 @@ mod tests {
             fn ready(&self) -> Result<(), String> {
                 Ok(())
             }
-            fn node_name(&self) -> &str {
-                "slow"
-            }
         }
         let app = Slow(AtomicUsize::new(0));
         std::thread::scope(|scope| {
@@ -284,10 +251,15 @@ mod tests {
     }
 
     #[test]
-    fn the_landing_page_escapes_the_node_name_and_forbids_scripts() {
-        let reply = ask("GET", "/", &[]);
-        let page = String::from_utf8_lossy(&reply.body);
-        assert!(page.contains("node &lt;b&gt;&quot;&amp;&#39;</p>"), "{page}");
-        assert!(header(&reply, "Content-Security-Policy").is_some_and(|policy| policy.starts_with("default-src 'none'")));
+    fn the_page_may_use_its_own_files_and_nothing_else() {
+        for (target, content_type) in
+            [("/", "text/html; charset=utf-8"), ("/?x", "text/html; charset=utf-8"), ("/page/app.js", "text/javascript; charset=utf-8")]
+        {
+            let reply = ask("GET", target, &[]);
+            assert_eq!((reply.status, header(&reply, "Content-Type")), (200, Some(content_type)));
+            let policy = header(&reply, "Content-Security-Policy").unwrap();
+            assert!(policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+        }
+        assert_eq!(ask("GET", "/page/nothing.js", &[]).status, 404);
     }
 }

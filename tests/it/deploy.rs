@@ -1,5 +1,6 @@
 //! What is deployed with the program: unit, alerts, dashboards, chart. Each is tried with the program that will read it.
 
+mod chart;
 mod dashboards;
 mod promql;
 mod rules;

@@ -17,6 +17,7 @@ mod kubernetes;
 mod kubernetes_access;
 mod live;
 mod names;
+mod page;
 mod privileges;
 mod program;
 mod secrets;

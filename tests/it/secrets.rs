@@ -178,7 +178,7 @@ fn broken_kubeconfigs() {
         format!("users: [{{name: u, user: {{token: {TOKEN}}}"),
         format!("users: [{{name: u, user: {{token: [{TOKEN}]}}}}]"),
         format!("users: [{{name: u, user: {{username: reader, password: {{a: '{PASSWORD}'}}}}}}]"),
-        format!("{TOKEN}"),
+        TOKEN.to_owned(),
     ] {
         let mut bad: Command = command();
         bad.env("DATASTORE_TYPE", "kubernetes").env("KUBECONFIG", fakes.file("kubeconfig", &text));

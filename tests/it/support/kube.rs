@@ -237,11 +237,7 @@ pub fn built() -> bool {
 
 /// Where `scripts/kubernetes` puts a program.
 pub fn program(name: &str) -> PathBuf {
-    let module = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kubernetes/go.mod")).unwrap();
-    let version = module.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes ")).unwrap().to_owned();
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
-    cache.join("calico-accountant").join(format!("{name}-{version}"))
+    super::built::program("kubernetes", "k8s.io/kubernetes", name)
 }
 
 impl Drop for Kube {

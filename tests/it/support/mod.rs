@@ -1,11 +1,14 @@
 //! What several test modules need.
 
+pub mod browser;
+pub mod built;
 pub mod certificates;
 pub mod container;
 pub mod demo;
 pub mod etcd;
 pub mod fakes;
 pub mod fixture;
+pub mod helm;
 pub mod kube;
 pub mod kubectl;
 pub mod netns;

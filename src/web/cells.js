@@ -1,0 +1,74 @@
+// Cells that several tables have.
+
+import { el, setAttribute, setText, show } from './dom.js';
+import { count, name, rate, wholeName } from './format.js';
+import { addresses, workloadName } from './words.js';
+
+/** An element's text, for a name that comes from outside. */
+export function setName(element, text) {
+  setText(element, name(text));
+  setAttribute(element, 'title', wholeName(text));
+}
+
+/** A rate over the total that it comes from. `of(row)` gives `{ rate, total, exact }`; null where there is no such count. */
+export function rateCell(of, className = '') {
+  return (cell) => {
+    const now = el('span', { class: 'rate' });
+    const total = el('span', { class: 'total' });
+    cell.append(now, total);
+    return (row) => {
+      const numbers = of(row);
+      setText(now, numbers === null ? '–' : rate(numbers.rate));
+      setText(total, numbers === null ? '' : `${numbers.exact === false ? '≥ ' : ''}${count(numbers.total)}`);
+      const state = numbers === null || numbers.total === 0 ? 'zero' : numbers.rate > 0 ? 'active' : 'still';
+      setAttribute(now, 'class', `rate ${className} ${state}`);
+    };
+  };
+}
+
+/** A total alone. */
+export function countCell(of) {
+  return (cell) => {
+    const total = el('span');
+    cell.append(total);
+    return (row) => {
+      const packets = of(row);
+      setText(total, packets === null ? '–' : count(packets));
+      setAttribute(total, 'class', packets ? null : 'zero');
+    };
+  };
+}
+
+/** Words. */
+export function textCell(of) {
+  return (cell) => {
+    const text = el('bdi');
+    cell.append(text);
+    return (row) => setName(text, of(row));
+  };
+}
+
+/** A link with a second line below it: `href(row)`, `text(row)`, `below(row)`. */
+export function linkCell({ href, text, below = () => '' }) {
+  return (cell) => {
+    const link = el('a', { href: '#' }, el('bdi'));
+    const second = el('span', { class: 'below' }, el('bdi'));
+    cell.append(link, second);
+    return (row) => {
+      setAttribute(link, 'href', href(row));
+      setName(link.firstChild, text(row));
+      setName(second.firstChild, below(row));
+      show(second, below(row) !== '');
+    };
+  };
+}
+
+/** `shop/web-1` above what else is known of it. `workload(row)` gives it, `href(row)` where it leads. */
+export function workloadCell(workload, href) {
+  const below = (row) => {
+    const { pod, interface: device, app, known } = workload(row);
+    const parts = [pod ? device : '', addresses(workload(row)).join(' '), app ? `app ${app}` : '', known === false ? 'unknown to the datastore' : ''];
+    return parts.filter((part) => part !== '').join(' · ');
+  };
+  return linkCell({ href, text: (row) => workloadName(workload(row)), below });
+}

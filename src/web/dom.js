@@ -1,0 +1,78 @@
+// Elements: made once, changed in place. Text is only ever inserted as text.
+
+const SVG = 'http://www.w3.org/2000/svg';
+
+/** A new element with attributes and children; a string becomes a text node. */
+export function el(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+/** The same for SVG. */
+export function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    setAttribute(element, name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/** Sets an attribute if it is another one than before; null removes it. */
+export function setAttribute(element, name, value) {
+  if (value === null || value === undefined || value === false) {
+    element.removeAttribute(name);
+  } else if (element.getAttribute(name) !== String(value)) {
+    element.setAttribute(name, value);
+  }
+}
+
+/** Sets the text of an element that holds nothing else. */
+export function setText(element, text) {
+  const node = element.firstChild;
+  if (node === null) {
+    element.append(document.createTextNode(text));
+  } else if (node.data !== text) {
+    node.data = text;
+  }
+}
+
+/** Shows or hides. */
+export function show(element, visible) {
+  if (element.hidden === visible) {
+    element.hidden = !visible;
+  }
+}
+
+const known = new WeakMap();
+
+/**
+ * Makes the children of an element those of the items, in their order: what is there already is kept and updated, so that focus,
+ * selection and scroll position stay. `create(item)` makes `{ node, update(item, index) }`.
+ */
+export function reconcile(parent, items, keyOf, create) {
+  const before = known.get(parent) ?? new Map();
+  const after = new Map();
+  items.forEach((item, index) => {
+    const key = keyOf(item);
+    const child = before.get(key) ?? create(item);
+    before.delete(key);
+    after.set(key, child);
+    child.update(item, index);
+  });
+  for (const child of before.values()) {
+    child.node.remove();
+  }
+  let place = parent.firstChild;
+  for (const child of after.values()) {
+    if (child.node === place) {
+      place = place.nextSibling;
+    } else {
+      parent.insertBefore(child.node, place);
+    }
+  }
+  known.set(parent, after);
+  return after;
+}

@@ -1,0 +1,56 @@
+// Numbers, times and names as people read them. Pure.
+
+const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
+const two = new Intl.NumberFormat('en', { maximumSignificantDigits: 2 });
+const compact = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 4 });
+
+/** Packets: exact up to ten million. */
+export function count(packets) {
+  return Math.abs(packets) < 1e7 ? whole.format(packets) : compact.format(packets);
+}
+
+/** Packets per second, with the unit; an ellipsis while there is nothing to compare with. */
+export function rate(perSecond) {
+  if (perSecond === null) return '…';
+  if (perSecond === 0) return '0';
+  if (perSecond < 0.01) return '<0.01/s';
+  if (perSecond < 9.95) return `${two.format(perSecond)}/s`;
+  return `${perSecond < 1e5 ? whole.format(perSecond) : compact.format(perSecond)}/s`;
+}
+
+/** `1 packet`, `2 packets`. */
+export function some(number, one, many = `${one}s`) {
+  return `${count(number)} ${number === 1 ? one : many}`;
+}
+
+/** How long ago, or how long. */
+export function duration(seconds) {
+  const s = Math.max(0, Math.round(seconds));
+  if (s < 100) return `${s} s`;
+  if (s < 100 * 60) return `${Math.round(s / 60)} min`;
+  if (s < 48 * 3600) return `${Math.round(s / 3600)} h`;
+  return `${Math.round(s / 86400)} days`;
+}
+
+/** A point in time: the clock, and the date where it is another day. */
+export function clock(seconds) {
+  const date = new Date(seconds * 1000);
+  const time = date.toLocaleTimeString('en-GB');
+  const today = date.toDateString() === new Date().toDateString();
+  return today ? time : `${date.toLocaleDateString('en-CA')} ${time}`;
+}
+
+/** Characters that are not seen, or change how others are seen: controls, separators of lines, directions, joiners. */
+const unseen = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/gu;
+const LONGEST = 120;
+
+/** A name as it can be shown anywhere: what is not seen is spelled out, and what is too long is cut. */
+export function name(text) {
+  const cut = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
+  return cut.replace(unseen, (c) => ({ '\n': '\\n', '\r': '\\r', '\t': '\\t' })[c] ?? `\\u{${c.codePointAt(0).toString(16)}}`);
+}
+
+/** The whole of a name that was cut, for a tooltip; else null. */
+export function wholeName(text) {
+  return text.length > LONGEST ? text.slice(0, 2000) : null;
+}

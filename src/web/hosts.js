@@ -1,0 +1,49 @@
+// Host endpoints: the node's own interfaces, stage by stage.
+
+import { setName } from './cells.js';
+import { el, reconcile, setText, show } from './dom.js';
+import { Pipeline } from './pipeline.js';
+import { OVER, Toolbar, windowOf } from './toolbar.js';
+
+const STAGES = {
+  normal: 'to and from the node itself',
+  forward: 'forwarded by the node',
+  untracked: 'untracked, before connection tracking',
+  pre_dnat: 'before destination NAT',
+};
+
+export class Hosts {
+  constructor({ change, href }) {
+    this.href = href;
+    this.toolbar = new Toolbar({ title: 'Host endpoints', choices: [OVER], change });
+    this.list = el('div');
+    this.none = el('p', { class: 'card none' }, 'No host endpoint has rules on this node.');
+    this.node = el('section', {}, this.toolbar.node, this.none, this.list);
+  }
+
+  update(model, { query }) {
+    this.query = query;
+    this.toolbar.update(query);
+    show(this.none, model.hosts.length === 0);
+    reconcile(this.list, model.hosts, hostKey, () => this.#endpoint(model));
+  }
+
+  #endpoint(model) {
+    const [title, stage, pipelines] = [el('bdi'), el('span', { class: 'quiet' }), el('div', { class: 'pipelines' })];
+    const node = el('section', {}, el('h2', { class: 'endpoint' }, title, ' ', stage), pipelines);
+    const update = (host) => {
+      setName(title, host.interface === '*' ? 'All interfaces' : host.interface);
+      setText(stage, STAGES[host.stage] ?? host.stage);
+      reconcile(pipelines, host.directions, (direction) => direction.direction, () => {
+        const pipeline = new Pipeline(this.href);
+        return { node: pipeline.node, update: (direction) => pipeline.update(direction, (key) => model.hostCounts.rate(`${hostKey(host)} ${key}`, windowOf(this.query))) };
+      });
+    };
+    return { node, update };
+  }
+}
+
+/** What tells host endpoints apart. */
+export function hostKey(host) {
+  return `${host.interface} ${host.stage}`;
+}

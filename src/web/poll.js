@@ -1,0 +1,65 @@
+// Asks the API again and again: not while the page is hidden or paused, and never so often that the node would feel it.
+
+/** The shortest pause between two rounds, and after a failure, in milliseconds. */
+const PAUSE = 2000;
+/** A round may take this part of the time: a node with a huge table is asked less often. */
+const SHARE = 10;
+const LONGEST = 30_000;
+/** How long to wait for an answer. */
+const PATIENCE = 15_000;
+
+export class Poller {
+  /** `questions()` gives `[path, take(answer)]` for each question of a round; `took` is called after one, with its failure or null. */
+  constructor({ questions, took }) {
+    Object.assign(this, { questions, took, paused: false, timer: null, round: null });
+    document.addEventListener('visibilitychange', () => this.now());
+  }
+
+  /** Begins a round at once, as after a click that asks for something else. */
+  now() {
+    clearTimeout(this.timer);
+    this.round?.abort();
+    if (!this.paused && document.visibilityState === 'visible') this.#run();
+  }
+
+  /** Pauses or goes on. */
+  pause(paused) {
+    this.paused = paused;
+    this.now();
+  }
+
+  async #run() {
+    const round = new AbortController();
+    this.round = round;
+    const begun = performance.now();
+    let failure = null;
+    await Promise.all(this.questions().map(async ([path, take]) => {
+      try {
+        take(await ask(path, round.signal));
+      } catch (error) {
+        failure ??= error;
+      }
+    }));
+    if (round.signal.aborted) return;
+    this.took(failure);
+    const pause = Math.min(Math.max(PAUSE, SHARE * (performance.now() - begun)), LONGEST);
+    this.timer = setTimeout(() => this.now(), pause);
+  }
+}
+
+/** The answer to a question; null if there is no such thing. */
+async function ask(path, signal) {
+  let response;
+  try {
+    response = await fetch(path, { signal: AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]) });
+  } catch (error) {
+    throw new Error(error.name === 'TimeoutError' ? `no answer within ${PATIENCE / 1000} s` : 'it cannot be reached', { cause: error });
+  }
+  if (response.status === 404) return null;
+  if (!response.ok) throw new Error(`it answers ${response.status}`);
+  try {
+    return await response.json();
+  } catch (error) {
+    throw new Error('its answer was broken off', { cause: error });
+  }
+}

@@ -1,0 +1,107 @@
+// A pipeline of the API as the rows that people read, in the order of evaluation. Pure.
+
+import { kindLabel, policyName, reasonLabel, reasonWhy } from './words.js';
+
+const VERDICTS = ['accept', 'deny', 'pass', 'deny_or_pass'];
+
+/** What a row's verdict holds where there is no number. */
+export const IMPOSSIBLE = 'impossible';
+export const UNKNOWN = 'unknown';
+
+/**
+ * The rows of one direction: `{ key, kind, title, note, hint, place, policy, accept, deny, pass, deny_or_pass }`. A verdict is a number,
+ * IMPOSSIBLE or UNKNOWN; `deny_or_pass` is a number or null.
+ */
+export function rowsOf(direction) {
+  const rows = [];
+  if (direction.before.length > 0) {
+    rows.push({ key: 'before', kind: 'head', title: 'Before any policy', note: '' });
+    for (const { reason, packets } of direction.before) {
+      rows.push({ key: `before ${reason}`, kind: 'check', title: reasonLabel(reason), note: '', hint: reasonWhy(reason), ...only('deny', packets) });
+    }
+  }
+  for (const tier of direction.tiers) rows.push(...rowsOfTier(tier));
+  if (direction.profiles.length > 0 || direction.no_profile !== null) {
+    const asked = direction.tiers.length === 0 ? 'No policy applies in this direction' : 'Asked where no tier has decided';
+    rows.push({ key: 'profiles', kind: 'head', title: 'Profiles', note: asked });
+    for (const { profile, accept } of direction.profiles) {
+      rows.push({ key: `profile ${profile}`, kind: 'profile', title: profile, note: '', ...only('accept', accept) });
+    }
+    if (direction.no_profile !== null) {
+      rows.push({ key: 'no profile', kind: 'end', title: 'No profile matched', note: '', ...only('deny', direction.no_profile) });
+    }
+  }
+  return rows;
+}
+
+function rowsOfTier(tier) {
+  const key = `tier ${tier.tier}`;
+  const rows = [{ key, kind: 'head', title: `Tier ${tier.tier}`, note: '' }];
+  let place = 0;
+  const policyRow = (policy, kind, isExact) => {
+    place += 1;
+    const note = kindLabel(policy);
+    return { key: `${key} policy ${place} ${policy.policy}`, kind, title: policyName(policy), note, place, policy: policy.policy, isExact, ...verdicts(policy) };
+  };
+  for (const target of tier.targets) {
+    if (target.type === 'group') {
+      const undivided = VERDICTS.some((verdict) => target.undivided[verdict] > 0);
+      const group = `${key} ${target.group}`;
+      rows.push({ key: group, kind: 'group', title: `Group of ${target.policies.length} policies`, note: '· one chain, shared by workloads' });
+      rows.push(...target.policies.map((policy) => policyRow(policy, 'member', !undivided)));
+      const any = { ...target.undivided, can: [...new Set(target.policies.flatMap((policy) => policy.can))] };
+      if (undivided) rows.push({ key: `${group} undivided`, kind: 'undivided', title: 'One of the group', note: 'which one, the counters do not tell', ...verdicts(any) });
+    } else {
+      rows.push(policyRow(target, 'policy', true));
+    }
+  }
+  const passes = tier.default_action === 'pass';
+  const end = passes ? 'the tier passes them on' : 'the tier drops them';
+  rows.push({ key: `${key} end`, kind: 'end', title: 'No policy matched', note: end, ...(passes ? none() : only('deny', tier.no_policy)) });
+  return rows;
+}
+
+/** A row that can do one thing. */
+function only(verdict, packets) {
+  return { ...none(), [verdict]: packets ?? UNKNOWN };
+}
+
+function none() {
+  return { accept: IMPOSSIBLE, deny: IMPOSSIBLE, pass: IMPOSSIBLE, deny_or_pass: null };
+}
+
+function verdicts(policy) {
+  const of = (verdict) => policy[verdict] ?? (policy.can.includes(verdict) ? UNKNOWN : IMPOSSIBLE);
+  const merged = policy.deny_or_pass > 0 || (policy.deny_or_pass !== null && of('deny') === UNKNOWN && of('pass') === UNKNOWN);
+  return { accept: of('accept'), deny: of('deny'), pass: of('pass'), deny_or_pass: merged ? policy.deny_or_pass : null };
+}
+
+/** The counters of an endpoint's pipelines, as entries for a History. */
+export function countersOf(directions) {
+  return directions.flatMap((direction) => {
+    const rows = rowsOf(direction).flatMap((row) => VERDICTS.map((verdict) => [`${direction.direction} ${row.key} ${verdict}`, row[verdict]]));
+    return rows.filter(([, value]) => typeof value === 'number');
+  });
+}
+
+/** Where packets ended, of one direction: `{ id, label, state, packets }`, without what nothing ended at. */
+export function endsOf(direction) {
+  const sums = new Map();
+  const add = (id, label, state, packets) => {
+    if (!(packets > 0)) return;
+    const end = sums.get(id) ?? { id, label, state, packets: 0 };
+    end.packets += packets;
+    sums.set(id, end);
+  };
+  for (const row of rowsOf(direction)) {
+    if (row.kind === 'check') add(`check ${row.key}`, row.title.toLowerCase(), 'deny', row.deny);
+    else if (row.kind === 'profile') add('profile', 'accepted by a profile', 'accept', row.accept);
+    else if (row.kind === 'end') add(row.key === 'no profile' ? row.key : 'no policy', row.title.toLowerCase(), 'end', row.deny);
+    else {
+      add('accept', 'accepted by policy', 'accept', row.accept);
+      add('deny', 'denied by policy', 'deny', row.deny);
+      add('unknown', 'denied or passed on', 'unknown', row.deny_or_pass);
+    }
+  }
+  return [...sums.values()];
+}

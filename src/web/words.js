@@ -1,0 +1,56 @@
+// What the exporter's terms mean, in words for people. Pure.
+
+/** Why packets are dropped: `reason` of the API. */
+const reasons = {
+  policy: ['Denied by policy', 'A rule of a policy denies them.'],
+  no_policy: ['No policy matched', 'Policies of the tier apply to the workload, and none of them has a rule for these packets.'],
+  no_profile: ['No profile matched', 'No policy decided, and no profile allows them.'],
+  invalid: ['Invalid', 'Connection tracking cannot place them: they belong to no connection and open none.'],
+  encapsulation: ['Encapsulated', 'VXLAN or IP-in-IP that a workload sends itself.'],
+  rate_limit: ['Packet rate limit', 'More packets per second than the workload may have.'],
+  connection_limit: ['Connection limit', 'More connections than the workload may have.'],
+  admin_down: ['Workload is down', 'Calico has set the endpoint down; all of its packets are dropped.'],
+};
+
+/** The short name of a reason. */
+export function reasonLabel(reason) {
+  return reasons[reason]?.[0] ?? reason;
+}
+
+/** What a reason means. */
+export function reasonWhy(reason) {
+  return reasons[reason]?.[1] ?? '';
+}
+
+/** `to` and `from` the workload, in the terms of policies. */
+export function directionLabel(direction) {
+  return { ingress: 'Ingress', egress: 'Egress' }[direction] ?? direction;
+}
+
+/** A workload as people write it: `shop/web-1`; its interface where nobody knows more. */
+export function workloadName(workload) {
+  return workload.pod ? `${workload.namespace}/${workload.pod}` : workload.interface;
+}
+
+/** A workload's addresses, without the length of networks of one address. */
+export function addresses(workload) {
+  return (workload.ip ?? []).map((address) => address.replace(/\/(32|128)$/, ''));
+}
+
+/** A policy as people write it: its own name; the id where there is nothing else. */
+export function policyName(policy) {
+  if (!policy.name) return policy.policy;
+  return policy.namespace ? `${policy.namespace}/${policy.name}` : policy.name;
+}
+
+const kinds = {
+  NetworkPolicy: 'Calico NetworkPolicy',
+  GlobalNetworkPolicy: 'Calico GlobalNetworkPolicy',
+  KubernetesNetworkPolicy: 'Kubernetes NetworkPolicy',
+  StagedNetworkPolicy: 'Staged NetworkPolicy',
+};
+
+/** What kind of policy it is. */
+export function kindLabel(policy) {
+  return kinds[policy.kind] ?? policy.kind ?? '';
+}

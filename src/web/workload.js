@@ -1,0 +1,52 @@
+// One workload: who it is, and the pipelines that its packets take.
+
+import { setName } from './cells.js';
+import { el, reconcile, setText, show } from './dom.js';
+import { Pipeline } from './pipeline.js';
+import { OVER, Toolbar, windowOf } from './toolbar.js';
+import { name } from './format.js';
+import { addresses, workloadName } from './words.js';
+
+export class Workload {
+  constructor({ change, href }) {
+    this.href = href;
+    this.toolbar = new Toolbar({ title: '…', choices: [OVER], change });
+    this.back = el('a', { class: 'back', href: href('workloads') }, 'Workloads');
+    this.facts = el('dl', { class: 'facts' });
+    this.pipelines = el('div', { class: 'pipelines' });
+    this.missing = el('p', { class: 'card none' });
+    this.node = el('section', {}, this.back, this.toolbar.node, this.facts, this.missing, this.pipelines);
+  }
+
+  update(model, { item, query }) {
+    const { answer, history } = model.detail;
+    const workload = answer?.workload ?? model.workload(item) ?? { interface: item };
+    setName(this.toolbar.title, workloadName(workload));
+    this.title = name(workloadName(workload));
+    this.toolbar.update(query);
+    this.back.href = this.href('workloads');
+    reconcile(this.facts, factsOf(workload), ([term]) => term, () => {
+      const [term, text] = [el('dt'), el('dd', {}, el('bdi'))];
+      return { node: el('div', {}, term, text), update: ([label, value]) => (setText(term, label), setName(text.firstChild, value)) };
+    });
+    show(this.missing, model.detail.missing);
+    setText(this.missing, 'There is no workload on this interface now. It may have ended; its counts end with it.');
+    this.rateOf = (key) => history.rate(key, windowOf(query));
+    reconcile(this.pipelines, answer?.directions ?? [], (direction) => direction.direction, () => {
+      const pipeline = new Pipeline(this.href);
+      return { node: pipeline.node, update: (direction) => pipeline.update(direction, this.rateOf) };
+    });
+  }
+}
+
+function factsOf(workload) {
+  const facts = [
+    ['Interface', workload.interface],
+    ['Address', addresses(workload).join(', ')],
+    ['App', workload.app],
+    ['Service account', workload.service_account],
+    ['Orchestrator', workload.orchestrator],
+    ['Name', workload.known === false ? 'unknown: neither the datastore nor the node’s files know this interface' : ''],
+  ];
+  return facts.filter(([, value]) => value);
+}

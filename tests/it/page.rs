@@ -1,0 +1,35 @@
+//! The page at `/`, in a real Chromium: on the demo with its live traffic, with hostile names, when something is away, and on a node
+//! with 250 workloads.
+//!
+//! `UPDATE_SCREENSHOTS=1` writes the pictures of `docs/` anew. They look best where the font Inter is installed (`fonts-inter`).
+
+mod demo;
+mod faults;
+mod hostile;
+mod large;
+
+use std::path::Path;
+
+use crate::support::browser::Browser;
+
+/// Saves a picture of the page for the documents, if that was asked for.
+fn picture(browser: &Browser, name: &str) {
+    if std::env::var_os("UPDATE_SCREENSHOTS").is_some() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/page");
+        std::fs::create_dir_all(&folder).unwrap();
+        browser.screenshot(&folder.join(format!("{name}.png")));
+    }
+}
+
+/// The texts of all cells of a column, from the top.
+fn column(browser: &Browser, id: &str) -> Vec<String> {
+    let texts = browser.run(&format!("return [...document.querySelectorAll('main tbody .c-{id}')].map((cell) => cell.innerText)"));
+    texts.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+/// Whether every text begins with the one that is expected there.
+#[track_caller]
+fn begin_with(found: &[String], expected: &[&str]) {
+    let same = found.len() == expected.len() && found.iter().zip(expected).all(|(found, expected)| found.starts_with(expected));
+    assert!(same, "{found:?} is not {expected:?}");
+}

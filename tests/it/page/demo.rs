@@ -1,0 +1,201 @@
+//! The page on the demo: Calico's own rules, etcd, and traffic that goes on.
+
+use std::time::Duration;
+
+use super::{begin_with, column, picture};
+use crate::program::await_some;
+use crate::support::browser::{Browser, key};
+use crate::support::demo::Demo;
+
+#[test]
+fn the_demo_with_live_traffic() {
+    let test = "the page on the demo";
+    let Some(browser) = Browser::start(test) else { return };
+    let Some(demo) = Demo::start(test) else { return };
+    let url = &format!("http://{}", demo.address);
+    browser.prefer_dark(false);
+    browser.open(&format!("{url}/"));
+
+    drops(&browser);
+    keyboard(&browser);
+    pipeline(&browser);
+    workloads(&browser, url);
+    policies(&browser);
+    colours(&browser);
+    browser.check_quiet(&format!("{url}/"));
+    pause(&browser);
+    logic(&browser);
+    pictures(&browser, url);
+    browser.check_quiet(&format!("{url}/"));
+}
+
+/// What is dropped is there with its policy, the counts move, and the rows stay the elements that they are.
+fn drops(browser: &Browser) {
+    browser.until("document.querySelector('.figure').innerText.endsWith('/s')");
+    browser.until("document.querySelectorAll('main tbody tr.dropping').length === 6");
+    let row = "[...document.querySelectorAll('main tbody tr')].find((row) => row.innerText.includes('shop/web-deny'))";
+    let text = browser.run(&format!("return {row}.innerText")).as_str().unwrap().to_owned();
+    assert!(text.contains("shop/web-1") && text.contains("Denied by policy") && text.contains("Ingress"), "{text}");
+    browser.run(&format!("window.kept = {row}"));
+    let total = || browser.run("return Number(window.kept.querySelector('.total').innerText.replace(',', ''))").as_f64().unwrap();
+    let before = total();
+    assert!(before > 0.0 && before % 6.0 == 0.0, "{before}: the demo sends six at a time");
+    await_some(|| (total() >= before + 12.0).then_some(()), || format!("more than {before}"));
+    assert_eq!(browser.run("return window.kept.isConnected"), true, "rows are changed in place");
+    assert!(browser.run("return document.title").as_str().unwrap().contains("dropped) Dropped now · node1"));
+}
+
+/// `/` leads to the search, arrows through the rows, Enter to a workload's pipeline, and back leads back.
+fn keyboard(browser: &Browser) {
+    browser.press("/db-0");
+    browser.until("location.hash.includes('q=db-0')");
+    begin_with(&column(browser, "workload"), &["shop/db-0", "shop/db-0", "shop/db-0"]);
+    browser.press(key::ESCAPE);
+    browser.until("document.querySelectorAll('main tbody tr').length === 6");
+    browser.press("/");
+    browser.press(key::DOWN);
+    let focused = || browser.run("return document.activeElement.closest('tr')?.rowIndex").as_i64();
+    assert_eq!(focused(), Some(1));
+    browser.press(key::DOWN);
+    assert_eq!(focused(), Some(2));
+    assert_eq!(browser.run("return document.querySelectorAll('main tbody th a[tabindex=\"0\"]').length"), 1, "one tab stop");
+    browser.press(key::ENTER);
+    browser.until("location.hash.startsWith('#/workload/cali')");
+    browser.until("document.activeElement.tagName === 'H1'");
+    browser.run("history.back()");
+    browser.until("location.hash.startsWith('#/drops') || location.hash === ''");
+    browser.run("document.activeElement.blur(); scrollTo(0, 0)");
+    browser.press(key::TAB);
+    browser.press(key::ENTER);
+    browser.run("return document.activeElement.id");
+}
+
+/// The pipeline shows the policies in their order, and the one that denies.
+fn pipeline(browser: &Browser) {
+    browser.run("location.hash = '#/workload/cali751425ce827'");
+    browser.until("document.querySelector('.direction tr[data-dropping]') !== null");
+    assert_eq!(browser.text("h1"), "shop/web-1");
+    let rows = browser
+        .run("return [...document.querySelectorAll('.direction:first-child tbody tr')].map((row) => row.innerText.replace(/\\s+/g, ' '))");
+    let rows: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row.as_str().unwrap()).collect();
+    let expected = [
+        "Before any policy",
+        "Invalid",
+        "Tier default",
+        "Group of 2 policies",
+        "1 shop/web-allow",
+        "2 shop/web-deny",
+        "Group of 2 policies",
+        "3 shop/allow-client",
+        "4 shop/allow-metrics",
+        "5 cluster-baseline",
+        "No policy matched",
+        "Profiles",
+        "kns.shop",
+        "ksa.shop.default",
+        "No profile matched",
+    ];
+    begin_with(&rows.iter().map(|row| row.trim().to_owned()).collect::<Vec<_>>(), &expected);
+    let denied = "[...document.querySelectorAll('.direction:first-child tr')].find((row) => row.innerText.includes('shop/web-deny'))";
+    browser.until(&format!("{denied}.hasAttribute('data-dropping') && {denied}.querySelector('.deny .total').innerText.endsWith('/s')"));
+    let cells = browser.run(&format!("return [...{denied}.querySelectorAll('td')].map((cell) => cell.className)"));
+    assert_eq!(cells, serde_json::json!(["numeric accept zero", "numeric deny counted", "numeric pass impossible"]));
+    let ends = browser.text(".direction:first-child .legend");
+    for end in ["accepted by policy", "denied by policy", "no policy matched"] {
+        assert!(ends.contains(end), "{ends}");
+    }
+}
+
+/// A URL says what is searched and how it is sorted; headers sort, and say so.
+fn workloads(browser: &Browser, url: &str) {
+    browser.open(&format!("{url}/?again#/workloads?q=shop&sort=-workload"));
+    browser.until("document.querySelectorAll('main tbody tr').length === 2");
+    begin_with(&column(browser, "workload"), &["shop/web-1", "shop/db-0"]);
+    assert_eq!(browser.run("return document.getElementById('search').value"), "shop");
+    browser.run("location.hash = '#/workloads'");
+    browser.until("document.querySelectorAll('main tbody tr').length === 3");
+    browser.click("th.c-ingress-dropped button");
+    let sorted = || browser.run("return document.querySelector('[aria-sort]').className + document.querySelector('[aria-sort]').ariaSort");
+    assert_eq!(sorted(), "c-ingress-dropped numericdescending");
+    browser.until(
+        "document.querySelectorAll('tr.dropping').length === 2 && document.querySelector('main tbody tr').innerText.includes('web-1')",
+    );
+    begin_with(&column(browser, "workload"), &["shop/web-1", "shop/db-0", "infra/client-0"]);
+    browser.click("th.c-ingress-dropped button");
+    assert_eq!(sorted(), "c-ingress-dropped numericascending");
+    assert_eq!(browser.run("return location.hash"), "#/workloads?sort=ingress-dropped");
+    browser.until("document.querySelector('tr.dropping .spark .down').getAttribute('d').length > 20");
+}
+
+/// Policies: who uses them, and which was never hit.
+fn policies(browser: &Browser) {
+    browser.run("location.hash = '#/policies?show=unhit'");
+    browser.until("document.querySelectorAll('main tbody tr').length === 1");
+    begin_with(&column(browser, "policy"), &["shop/allow-metrics"]);
+    begin_with(&column(browser, "users"), &["1 workload"]);
+    browser.click("main tbody a");
+    browser.until("document.querySelectorAll('.halves tbody tr').length > 2");
+    begin_with(&column(browser, "workload"), &["shop/web-1"]);
+    assert!(column(browser, "packets").iter().all(|packets| packets == "0"));
+}
+
+/// The colours are the system's until others are chosen, and then stay so.
+fn colours(browser: &Browser) {
+    let theme = || browser.run("return document.documentElement.dataset.theme").as_str().unwrap().to_owned();
+    assert_eq!(theme(), "light");
+    browser.prefer_dark(true);
+    browser.until("document.documentElement.dataset.theme === 'dark'");
+    browser.click("#theme");
+    assert_eq!(theme(), "light");
+    browser.run("location.reload()");
+    browser.until("document.documentElement.dataset.choice === 'light' && document.querySelector('main section') !== null");
+    browser.click("#theme");
+    browser.click("#theme");
+    assert_eq!(theme(), "dark", "as the system again");
+    browser.prefer_dark(false);
+}
+
+/// A paused page asks nothing.
+fn pause(browser: &Browser) {
+    browser.click("#live");
+    assert_eq!(browser.text("#live"), "Paused");
+    std::thread::sleep(Duration::from_millis(300));
+    browser.requests();
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(browser.requests(), Vec::<String>::new());
+    browser.click("#live");
+    browser.until("document.getElementById('live').innerText === 'Live'");
+}
+
+/// The page's arithmetic, in the browser it is for.
+fn logic(browser: &Browser) {
+    assert_eq!(browser.run_async(include_str!("logic.js")), serde_json::json!([]));
+}
+
+fn pictures(browser: &Browser, url: &str) {
+    if std::env::var_os("UPDATE_SCREENSHOTS").is_none() {
+        return;
+    }
+    // Three minutes make a history.
+    browser.open(&format!("{url}/?pictures#/drops"));
+    std::thread::sleep(Duration::from_secs(100));
+    browser.resize(1280, 800, false);
+    picture(browser, "dropped-light");
+    browser.prefer_dark(true);
+    browser.run("location.hash = '#/workloads'");
+    browser.until("document.querySelector('tr.dropping') !== null");
+    picture(browser, "workloads-dark");
+    browser.run("location.hash = '#/workload/cali751425ce827'");
+    browser.until("document.querySelector('tr[data-dropping]') !== null");
+    browser.resize(1280, 1000, false);
+    std::thread::sleep(Duration::from_secs(12));
+    picture(browser, "pipeline-dark");
+    browser.prefer_dark(false);
+    picture(browser, "pipeline-light");
+    browser.resize(390, 844, true);
+    picture(browser, "pipeline-phone");
+    browser.run("location.hash = '#/drops'");
+    browser.until("document.querySelector('tr.dropping') !== null");
+    picture(browser, "dropped-phone");
+    browser.resize(1280, 900, false);
+}

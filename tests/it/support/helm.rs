@@ -1,0 +1,72 @@
+//! Helm, as users run it on the chart: alone, and against a real API server as its administrator.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use super::etcd::Scratch;
+use super::kube::{ADMIN, Kube};
+use super::{built, can_run};
+
+/// The built Helm, with a home of its own.
+pub struct Helm(Scratch);
+
+/// The chart.
+pub fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/helm/calico-accountant")
+}
+
+impl Helm {
+    /// `None`, said aloud, where `scripts/helm` has not been run.
+    pub fn built(test: &str) -> Option<Self> {
+        can_run(test, program().exists(), "scripts/helm to have been run").then(|| Helm(Scratch::new()))
+    }
+
+    /// Its own folder, for a test's files too.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Runs it, whatever becomes of it.
+    pub fn try_run(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(program());
+        command.env_clear().env("HOME", self.0.path()).env("KUBECONFIG", "/dev/null").stdin(Stdio::null());
+        command.args(args).output().unwrap()
+    }
+
+    /// Runs it; what it prints. An error or a warning is a failure of the test.
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> String {
+        let output = self.try_run(args);
+        let complaints = complaints(&output);
+        assert!(output.status.success() && complaints.is_empty(), "helm {args:?}: {complaints}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The same against an API server.
+    #[track_caller]
+    pub fn on(&self, kube: &Kube, args: &[&str]) -> String {
+        let (url, ca) = (kube.url(), kube.certificates.ca());
+        let to = ["--kube-apiserver", &url, "--kube-token", ADMIN, "--kube-ca-file", ca.to_str().unwrap(), "--namespace", "kube-system"];
+        self.run(&[args, &to].concat())
+    }
+
+    /// The objects that a chart makes with further arguments.
+    #[track_caller]
+    pub fn template(&self, chart: &Path, args: &[&str]) -> Vec<Value> {
+        let text = self.run(&[&["template", "calico-accountant", chart.to_str().unwrap(), "--namespace", "kube-system"], args].concat());
+        let documents = text.split("\n---\n").filter(|document| document.lines().any(|line| !line.starts_with(['#', '-'])));
+        documents.map(|document| yaml_serde::from_str(document).unwrap_or_else(|error| panic!("{error}: {document}"))).collect()
+    }
+}
+
+/// What it says on standard error, but for where the chart's links lead to.
+pub fn complaints(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    said.lines().filter(|line| !line.contains("found symbolic link in path")).collect::<Vec<_>>().join("\n")
+}
+
+fn program() -> PathBuf {
+    built::program("helm", "helm.sh/helm/v3", "helm")
+}
