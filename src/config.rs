@@ -95,6 +95,8 @@ fn resolve(values: &Values<'_>, verbosity: Option<i32>, world: &World<'_>, remar
         source: values.choice("SOURCE", SOURCES)?.unwrap_or(SourceChoice::Auto),
         lock_path: values.path("XTABLES_LOCKFILE")?.unwrap_or_else(|| PathBuf::from("/run/xtables.lock")),
         lock_wait: values.duration("XTABLES_LOCK_WAIT")?.unwrap_or(Duration::from_secs(2)),
+        bpffs: values.path("BPFFS_DIR")?.unwrap_or_else(|| PathBuf::from("/sys/fs/bpf")),
+        calico_run: values.path("CALICO_RUN_DIR")?.unwrap_or_else(|| PathBuf::from("/var/run/calico")),
         sample_interval: values.interval("SAMPLE_INTERVAL")?.filter(|interval| !interval.is_zero()),
         metric_names: values.choice("METRIC_NAMES", METRIC_NAMES)?.unwrap_or(MetricNames::All),
         log_level: log_level.unwrap_or(log::LevelFilter::Info),
@@ -105,8 +107,13 @@ fn resolve(values: &Values<'_>, verbosity: Option<i32>, world: &World<'_>, remar
     })
 }
 
-const BACKENDS: &[(&str, BackendChoice)] =
-    &[("auto", BackendChoice::Auto), ("legacy", BackendChoice::Legacy), ("nft", BackendChoice::Nft), ("nftables", BackendChoice::Native)];
+const BACKENDS: &[(&str, BackendChoice)] = &[
+    ("auto", BackendChoice::Auto),
+    ("legacy", BackendChoice::Legacy),
+    ("nft", BackendChoice::Nft),
+    ("nftables", BackendChoice::Native),
+    ("ebpf", BackendChoice::Ebpf),
+];
 const SOURCES: &[(&str, SourceChoice)] = &[("auto", SourceChoice::Auto), ("save", SourceChoice::Save), ("kernel", SourceChoice::Kernel)];
 const METRIC_NAMES: &[(&str, MetricNames)] =
     &[("all", MetricNames::All), ("legacy", MetricNames::Legacy), ("standard", MetricNames::Standard)];
@@ -134,7 +141,7 @@ pub struct Config {
     pub datastore: Datastore,
     /// Where the kubelet keeps the pods' logs: a folder for each pod of the node.
     pub pod_logs: PathBuf,
-    /// Which iptables back end holds Calico's rules.
+    /// Which dataplane holds Calico's rules.
     pub backend: BackendChoice,
     /// How to read it.
     pub source: SourceChoice,
@@ -142,6 +149,10 @@ pub struct Config {
     pub lock_path: PathBuf,
     /// How long to wait for the xtables lock.
     pub lock_wait: Duration,
+    /// Where bpffs is mounted.
+    pub bpffs: PathBuf,
+    /// Calico's own folder, where Felix shows its eBPF programs.
+    pub calico_run: PathBuf,
     /// How often to read the kernel between scrapes, if at all.
     pub sample_interval: Option<Duration>,
     /// Which metric names to write.
@@ -190,7 +201,7 @@ impl std::fmt::Debug for EtcdConfig {
     }
 }
 
-/// Which iptables back end to read.
+/// Which dataplane to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendChoice {
     /// Where Calico's chains are.
@@ -201,6 +212,8 @@ pub enum BackendChoice {
     Nft,
     /// Calico's own nftables tables.
     Native,
+    /// Calico's eBPF programs.
+    Ebpf,
 }
 
 /// How to read it.
