@@ -11,13 +11,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-use crate::config::{ApiGroup, Authentication, Config, Datastore, Remark};
+use crate::config::{ApiGroup, Authentication, BackendChoice, Config, Datastore, KubernetesConfig, Remark};
 use crate::dataplane::{self, Dataplane, Reader};
+use crate::ebpf;
 use crate::etcd;
 use crate::inventory::Inventory;
 use crate::kubernetes::{self, CalicoApi, Configured};
 use crate::logging;
-use crate::privileges;
+use crate::privileges::{self, Kept};
 use crate::scraper::{self, Scraper};
 use crate::server::{Limits, Listener};
 
@@ -63,7 +64,7 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     let listener =
         Listener::bind(address, port, Limits::default()).map_err(Failure::new(format!("listening on {address}, port {port},")))?;
     // Before any other thread: each has its own rights, and begins with those of the thread that starts it.
-    privileges::for_good(runs_plugin(&config));
+    privileges::for_good(kept(&config));
 
     exit_on_signals().map_err(Failure::new("installing signal handlers"))?;
     if let Ok(address) = listener.address() {
@@ -79,9 +80,16 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
 }
 
-/// Whether a credential plugin may be run: many keep their tokens in files.
-fn runs_plugin(config: &Config) -> bool {
-    matches!(&config.datastore, Datastore::Kubernetes(kubernetes) if matches!(kubernetes.authentication, Authentication::Exec(_)))
+/// A credential plugin may have to write: many keep their tokens in files.
+fn kept(config: &Config) -> Kept {
+    let plugin = |kubernetes: &KubernetesConfig| matches!(kubernetes.authentication, Authentication::Exec(_));
+    let files = matches!(&config.datastore, Datastore::Kubernetes(kubernetes) if plugin(kubernetes));
+    let maps = match config.backend {
+        BackendChoice::Ebpf => true,
+        BackendChoice::Auto => ebpf::reader::is_present(&config.bpffs),
+        BackendChoice::Legacy | BackendChoice::Nft | BackendChoice::Native => false,
+    };
+    Kept { files, maps }
 }
 
 /// Starts to fill the inventory.

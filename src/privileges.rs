@@ -10,15 +10,23 @@ mod files;
 
 use std::error::Error;
 
-/// Gives up the capabilities that only starting does not take either: from here on, files are read as they will be read in operation,
-/// so that one that cannot be read is noticed now, and not when it is renewed.
+/// What is kept beyond the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Writing files: programs of the administrator's choice may have to.
+    pub files: bool,
+    /// The capability to read eBPF maps, if the process has it.
+    pub maps: bool,
+}
+
+/// Gives up the capabilities that only starting does not take either: from here on, files are read as they will be read in operation.
 pub fn at_start() {
     // What is impossible now is impossible later too, and said then.
     _ = capabilities::keep(&capabilities::START);
 }
 
-/// Gives up everything else. `may_write`: whether files may be written, by programs of the administrator's choice.
-pub fn for_good(may_write: bool) {
+/// Gives up everything else.
+pub fn for_good(kept: Kept) {
     let mut failed = Vec::new();
     let mut step = |what: &str, result: Result<(), Box<dyn Error>>| {
         if let Err(error) = result {
@@ -27,10 +35,11 @@ pub fn for_good(may_write: bool) {
     };
     // The next ones are for processes that cannot become more than they are.
     step("never to gain privileges", rustix::thread::set_no_new_privs(true).map_err(Into::into));
-    if !may_write {
+    if !kept.files {
         step("to leave files alone", files::protect());
     }
-    step("to have NET_ADMIN and NET_RAW at most", capabilities::keep(&capabilities::OPERATION).map_err(Into::into));
+    let capabilities = if kept.maps { &capabilities::WITH_MAPS[..] } else { &capabilities::OPERATION };
+    step("to give up capabilities", capabilities::keep(capabilities).map_err(Into::into));
     step("to do without system calls that reading does not take", calls::deny());
     if !failed.is_empty() {
         log::warn!("this process could not be made {}", failed.join(", nor "));

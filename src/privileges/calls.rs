@@ -12,7 +12,7 @@ use seccompiler::{
 };
 
 /// Refused, whatever their arguments.
-const REFUSED: [c_long; 43] = [
+const REFUSED: [c_long; 42] = [
     // Mounts and roots.
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -45,7 +45,6 @@ const REFUSED: [c_long; 43] = [
     libc::SYS_kexec_load,
     libc::SYS_reboot,
     libc::SYS_syslog,
-    libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
     libc::SYS_io_uring_setup,
@@ -78,6 +77,10 @@ const NAMESPACES: [libc::c_int; 7] = [
 /// numbers alike. (What netlink messages say, and so nftables, is nothing a filter can see.)
 const TABLE_OPTIONS: [u64; 2] = [64, 65];
 
+/// bpf(2) with these reads a pinned map: `BPF_MAP_LOOKUP_ELEM`, `BPF_MAP_GET_NEXT_KEY`, `BPF_OBJ_GET`, `BPF_OBJ_GET_INFO_BY_FD` and
+/// `BPF_MAP_LOOKUP_BATCH`. All others are refused.
+const MAP_READS: [u64; 5] = [1, 4, 7, 15, 24];
+
 /// Refuses them from now on.
 pub fn deny() -> Result<(), Box<dyn Error>> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
@@ -90,6 +93,9 @@ pub fn deny() -> Result<(), Box<dyn Error>> {
     };
     let options = levels.iter().flat_map(|level| TABLE_OPTIONS.map(|number| option(*level, number)));
     rules.insert(libc::SYS_setsockopt, options.collect::<Result<_, _>>()?);
+    let other = |read| Condition::new(0, Length::Dword, Op::Ne, read);
+    let others = MAP_READS.into_iter().map(other).collect::<Result<_, _>>()?;
+    rules.insert(libc::SYS_bpf, vec![SeccompRule::new(others)?]);
     refuse(rules, libc::EPERM)?;
     // Its flags lie in memory, where no filter looks. As if the kernel did not know it: C libraries use clone(2) then.
     refuse([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)

@@ -8,9 +8,11 @@ use rustix::thread::{
 
 /// What reading the rules takes, for programs that this process starts too.
 pub const OPERATION: [CapabilitySet; 2] = [CapabilitySet::NET_ADMIN, CapabilitySet::NET_RAW];
+/// The same, and what reading eBPF maps takes.
+pub const WITH_MAPS: [CapabilitySet; 3] = [CapabilitySet::NET_ADMIN, CapabilitySet::NET_RAW, CapabilitySet::BPF];
 /// The same; what listening on a port below 1024 takes; and the right to drop more.
-pub const START: [CapabilitySet; 4] =
-    [CapabilitySet::NET_ADMIN, CapabilitySet::NET_RAW, CapabilitySet::NET_BIND_SERVICE, CapabilitySet::SETPCAP];
+pub const START: [CapabilitySet; 5] =
+    [CapabilitySet::NET_ADMIN, CapabilitySet::NET_RAW, CapabilitySet::BPF, CapabilitySet::NET_BIND_SERVICE, CapabilitySet::SETPCAP];
 
 /// Drops all others. None is gained.
 pub fn keep(kept: &[CapabilitySet]) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::program::{Program, command};
 use crate::support::can_run;
+use crate::support::certificates::Certificates;
 use crate::support::etcd::Scratch;
 use crate::support::fakes::Fakes;
 use crate::support::netns::{Namespace, sh};
@@ -52,6 +53,21 @@ fn two_capabilities_are_left_in_every_thread() {
         assert!(u64::from_str_radix(field(status, "CapInh"), 16).unwrap() & !0x3000 == 0);
     }
     assert!(!program.log().iter().any(|line| line.contains("could not be made")), "{:#?}", program.log());
+}
+
+/// And a third one, where eBPF maps are to be read.
+#[test]
+fn maps_take_one_more() {
+    if !can_run("maps_take_one_more", is_root(), "root") {
+        return;
+    }
+    let mut command = command();
+    command.env("BACKEND", "ebpf");
+    let program = Program::start(command);
+    scrape(program.port());
+    for status in threads(&program) {
+        assert_eq!((field(&status, "CapEff"), field(&status, "CapBnd")), ("0000008000003000", "0000008000003000"));
+    }
 }
 
 /// Started with less than it could use: nothing is gained, and nothing is complained about.
@@ -175,7 +191,7 @@ fn a_file_that_could_not_be_read_again_stops_the_start() {
     }
     let folder = Scratch::new();
     let path = folder.path().join("ca.pem");
-    fs::write(&path, "").unwrap();
+    fs::copy(Certificates::new(None).ca(), &path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     chown(&path, Some(65534), None).unwrap();
     let mut command = command();
