@@ -5,6 +5,7 @@
 
 mod attacks;
 mod captures;
+mod commands;
 mod config;
 mod deploy;
 mod direct;
@@ -22,6 +23,7 @@ mod names;
 mod page;
 mod privileges;
 mod program;
+mod report;
 mod reread;
 mod secrets;
 mod server;
