@@ -20,9 +20,11 @@
 pub mod app;
 pub mod attribution;
 pub mod child;
+pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod dns;
+pub mod ebpf;
 pub mod etcd;
 pub mod felix;
 pub mod follow;
@@ -42,5 +44,6 @@ pub mod saved;
 pub mod scraper;
 pub mod server;
 pub mod singleflight;
+mod sys;
 mod tls;
 pub mod web;

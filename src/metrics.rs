@@ -66,9 +66,9 @@ pub fn largest_counter(totals: &Totals) -> u64 {
     legacy::counters(totals).max().unwrap_or(0)
 }
 
-/// Writes the text into `memory`, which may have held another.
+/// Writes the text into `memory`, whatever it holds.
 pub fn render(view: &View, memory: Vec<u8>) -> Vec<u8> {
-    let mut text = Text::reusing(memory);
+    let mut text = Text::within(memory);
     about::render_common(view.about, &mut text);
     if view.counters && view.names != MetricNames::Standard {
         legacy::render(view, view.endpoints(), &mut text);

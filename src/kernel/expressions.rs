@@ -44,11 +44,20 @@ fn value(data: &[u8]) -> Option<u32> {
     }
 }
 
-/// What the counter in a list of expressions has counted, in packets.
-pub fn counter(list: &[u8]) -> Option<u64> {
+/// The counter in a list of expressions.
+#[derive(Debug, Clone, Copy)]
+pub struct Counter<'a> {
+    /// All that changes while it counts.
+    pub values: &'a [u8],
+    /// What it has counted.
+    pub packets: u64,
+}
+
+/// Finds the first counter in a list of expressions.
+pub fn counter(list: &[u8]) -> Option<Counter<'_>> {
     let is_counter = |element: &Attributes| element.get(1).is_some_and(|name| string(name) == b"counter");
-    let counter = Attributes(list).map(|(_, element)| Attributes(element)).find(is_counter)?;
-    be64(Attributes(counter.get(2)?).get(2)?)
+    let values = Attributes(list).map(|(_, element)| Attributes(element)).find(is_counter)?.get(2)?;
+    Some(Counter { values, packets: be64(Attributes(values).get(2)?)? })
 }
 
 impl<'a> Rule<'a> {

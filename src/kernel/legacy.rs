@@ -14,9 +14,9 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
-use super::sys::getsockopt;
 use super::xt::{self, string, u16_at, u32_at, u64_at};
 use crate::ruleset::{Backend, Builder, ChainId, Family, RuleParts, Ruleset, Snapshot, Verdict};
+use crate::sys::{self, getsockopt};
 
 /// Length of a table's name.
 const NAME: usize = 32;
@@ -139,7 +139,7 @@ fn fetch(family: Family, table: &str) -> io::Result<Vec<u8>> {
         name(&mut info);
         getsockopt(socket.as_fd(), level, GET_INFO, &mut info)?;
         let size = u32_at(&info, INFO - 4).unwrap_or(0);
-        let mut entries = vec![0; ENTRIES + size as usize];
+        let mut entries = sys::large(ENTRIES + size as usize);
         name(&mut entries);
         entries[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
         match getsockopt(socket.as_fd(), level, GET_ENTRIES, &mut entries) {

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt};
 
-use super::sys;
 use super::xt::{u16_at, u32_at};
+use crate::sys;
 
 const REQUEST: u16 = 1;
 const DUMP: u16 = 0x300;
@@ -193,6 +193,15 @@ fn message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     let header = Header { kind: u16_at(bytes, 4)?, flags: u16_at(bytes, 6)?, sequence: u32_at(bytes, 8)? };
     let body = bytes.get(16..length)?;
     Some((header, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+/// The attributes of all messages of a piece.
+pub fn messages(mut piece: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (_, body, rest) = message(piece)?;
+        piece = rest;
+        Some(body.get(4..).unwrap_or_default())
+    })
 }
 
 /// Netlink attributes: type and payload, one after the other.

@@ -1,23 +1,25 @@
 //! nf_tables straight from the kernel: iptables-nft's tables and Calico's own → a [`Snapshot`] a table. Rules come chain by chain, for a
 //! dump of a whole table takes time that grows with its square.
 //!
-//! The kernel never changes a rule, it only puts another in its place, with a handle that it never gives again. So a chain whose
-//! rules have the handles that they had at the last read has the same rules, and all that is new about it is its counters. This
-//! holds whatever else was written meanwhile, by kube-proxy for example; and if it holds for all chains, then the table was as it
-//! is now from the last read on, so that there is no instant at which it could have been seen half changed.
+//! A chain whose rules are the same in every byte but their counters as at the last read is not taken apart again. (Their handles do
+//! not tell: a rule that replaces another takes over its handle.) If this holds for all chains, then the rules are what they were,
+//! whatever else was written meanwhile, by kube-proxy for example. Only where chains of Calico's have changed, the read must not have
+//! been overtaken by any write, else what it found may never have been there at one instant; then it is repeated.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use foldhash::quality::{FoldHasher, RandomState};
+
 use super::expressions::{Rule, counter};
-use super::netlink::{Attributes, Dump, DumpError, Socket, put_string};
-use super::xt::{be64, string};
+use super::netlink::{self, Attributes, Dump, DumpError, Socket, put_string};
+use super::xt::string;
 use crate::ruleset::{Backend, Builder, ChainId, Family, Ruleset, Snapshot};
 
 /// Messages of nf_tables.
-const GET_TABLE: u16 = 1;
 const GET_CHAIN: u16 = 4;
 const GET_RULE: u16 = 7;
 const GET_GENERATION: u16 = 16;
@@ -65,47 +67,40 @@ pub struct Reader {
     family: Family,
     tables: Tables,
     known: Known,
+    hasher: RandomState,
 }
 
 /// What the last read found.
 #[derive(Debug, Default)]
 struct Known {
-    /// The handle of the nf_tables table: another one holds other chains and rules under the same handles.
-    table: Option<u64>,
     /// In the order in which the kernel lists them.
     chains: Vec<Chain>,
     rulesets: Vec<Arc<Ruleset>>,
 }
 
-/// A chain as the kernel lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Listed {
-    name: String,
-    handle: Option<u64>,
-}
-
 /// A chain that was read.
 #[derive(Debug)]
 struct Chain {
-    listed: Listed,
-    /// The handles of its rules; `None` if it holds one that could not be taken apart.
-    rules: Option<Vec<u64>>,
+    name: String,
+    /// Of its rules without their counters; `None` if one of them could not be taken apart.
+    fingerprint: Option<u64>,
     /// Which of the rulesets it is in, and where.
     place: (usize, ChainId),
 }
 
-impl Known {
-    /// The same chain at the last read, if its rules can be known again.
-    fn chain(&self, place: Option<usize>, listed: &Listed) -> Option<(&Chain, &[u64])> {
-        let chain = self.chains.get(place?).filter(|chain| chain.listed == *listed && listed.handle.is_some())?;
-        Some((chain, chain.rules.as_deref()?))
-    }
+/// A chain as the kernel lists it now.
+struct Listed {
+    name: String,
+    /// Where it was at the last read.
+    before: Option<usize>,
+    /// What its rules have counted, if they are those of the last read.
+    packets: Option<Vec<u64>>,
 }
 
 impl Reader {
     /// A reader of these tables.
     pub fn new(family: Family, tables: Tables) -> Self {
-        Reader { family, tables, known: Known::default() }
+        Reader { family, tables, known: Known::default(), hasher: RandomState::default() }
     }
 
     /// Reads the tables: empty if there is none.
@@ -128,34 +123,23 @@ impl Reader {
 
     /// Reads once; `None` if what was read may never have been there at one instant.
     fn attempt(&mut self, socket: &mut Socket) -> Result<Option<Vec<Snapshot>>, DumpError> {
-        let before = generation(socket)?;
-        let table = match self.table(socket) {
-            Err(DumpError::Gone) => {
-                self.known = Known::default();
-                return Ok(Some(Vec::new()));
+        let generation_before = generation(socket)?;
+        let mut listed = self.chains(socket)?;
+        let places: HashMap<&str, usize> = self.known.chains.iter().enumerate().map(|(i, chain)| (&*chain.name, i)).collect();
+        for chain in &mut listed {
+            chain.before = places.get(&*chain.name).copied();
+            let fingerprint = chain.before.and_then(|place| self.known.chains[place].fingerprint);
+            if let Some(fingerprint) = fingerprint {
+                chain.packets = self.count(socket, &chain.name, fingerprint)?;
             }
-            table => table?,
-        };
-        if table.is_none() || table != self.known.table {
-            self.known = Known { table, ..Known::default() };
         }
-        let listed = self.chains(socket)?;
-        let places: HashMap<&str, usize> = self.known.chains.iter().enumerate().map(|(i, chain)| (&*chain.listed.name, i)).collect();
-        let places: Vec<Option<usize>> = listed.iter().map(|chain| places.get(&*chain.name).copied()).collect();
-        let mut counts = Vec::with_capacity(listed.len());
-        for (listed, place) in listed.iter().zip(&places) {
-            counts.push(match self.known.chain(*place, listed) {
-                Some((_, rules)) => self.count(socket, &listed.name, rules)?,
-                None => None,
-            });
-        }
-        let same_chains = listed.len() == self.known.chains.len() && places.iter().enumerate().all(|(i, place)| *place == Some(i));
-        if let Some(counts) = counts.iter().map(Option::as_ref).collect::<Option<Vec<_>>>().filter(|_| same_chains) {
+        let same_chains = listed.len() == self.known.chains.len() && listed.iter().enumerate().all(|(i, chain)| chain.before == Some(i));
+        let counts: Option<Vec<&Vec<u64>>> = listed.iter().map(|chain| chain.packets.as_ref()).collect();
+        if let Some(counts) = counts.filter(|_| same_chains) {
             return Ok(Some(self.same_rules(&counts)));
         }
-        let counts: Vec<_> = places.into_iter().zip(counts).collect();
-        let snapshots = self.other_rules(socket, listed, &counts)?;
-        Ok((generation(socket)? == before).then_some(snapshots))
+        let snapshots = self.other_rules(socket, listed)?;
+        Ok((generation(socket)? == generation_before).then_some(snapshots))
     }
 
     /// All rules are those of the last read.
@@ -170,38 +154,33 @@ impl Reader {
     }
 
     /// Reads the chains that have other rules than at the last read, and takes over the others.
-    fn other_rules(
-        &mut self,
-        socket: &mut Socket,
-        listed: Vec<Listed>,
-        counts: &[(Option<usize>, Option<Vec<u64>>)],
-    ) -> Result<Vec<Snapshot>, DumpError> {
-        let tables: BTreeMap<&str, usize> = listed.iter().filter_map(|chain| Some((self.tables.place(&chain.name)?.0, 0))).collect();
-        let mut builders: Vec<(&str, Builder)> =
-            tables.keys().map(|&table| (table, Builder::new(self.family, self.tables.backend(), table))).collect();
-        let mut places = Vec::with_capacity(listed.len());
+    fn other_rules(&mut self, socket: &mut Socket, listed: Vec<Listed>) -> Result<Vec<Snapshot>, DumpError> {
+        let mut builders = BTreeMap::<&str, Builder>::new();
         for chain in &listed {
-            let Some((table, name)) = self.tables.place(&chain.name) else { continue };
-            let Some(place) = builders.iter().position(|(of, _)| *of == table) else { continue };
-            places.push((place, builders[place].1.chain(name)));
+            if let Some((table, name)) = self.tables.place(&chain.name) {
+                builders.entry(table).or_insert_with(|| Builder::new(self.family, self.tables.backend(), table)).chain(name);
+            }
         }
+        let mut builders: Vec<(&str, Builder)> = builders.into_iter().collect();
         let mut chains = Vec::with_capacity(listed.len());
-        for ((listed, place), (before, counts)) in listed.into_iter().zip(places).zip(counts) {
-            let builder = &mut builders[place.0].1;
-            let known = self.known.chain(*before, &listed).zip(counts.as_ref());
-            let rules = match known {
-                Some(((chain, rules), counts)) => {
-                    let from = &self.known.rulesets[chain.place.0];
-                    builder.adopt(place.1, from, from.chain(chain.place.1), counts);
-                    Some(rules.to_vec())
+        for Listed { name, before, packets } in listed {
+            let Some((table, short)) = self.tables.place(&name) else { continue };
+            let Some(place) = builders.iter().position(|(of, _)| *of == table) else { continue };
+            let builder = &mut builders[place].1;
+            let id = builder.chain(short);
+            let fingerprint = match before.zip(packets) {
+                Some((before, packets)) => {
+                    let Chain { place: (table, chain), fingerprint, .. } = self.known.chains[before];
+                    let from = &self.known.rulesets[table];
+                    builder.adopt(id, from, from.chain(chain), &packets);
+                    fingerprint
                 }
-                None => self.rules(socket, &listed.name, (builder, place.1))?,
+                None => self.rules(socket, &name, (builder, id))?,
             };
-            chains.push(Chain { listed, rules, place });
+            chains.push(Chain { name, fingerprint, place: (place, id) });
         }
         let snapshots: Vec<Snapshot> = builders.into_iter().map(|(_, builder)| builder.finish()).collect();
-        self.known.rulesets = snapshots.iter().map(|snapshot| Arc::clone(&snapshot.ruleset)).collect();
-        self.known.chains = chains;
+        self.known = Known { chains, rulesets: snapshots.iter().map(|snapshot| Arc::clone(&snapshot.ruleset)).collect() };
         Ok(snapshots)
     }
 
@@ -210,14 +189,6 @@ impl Reader {
             Family::V4 => libc::NFPROTO_IPV4 as u8,
             Family::V6 => libc::NFPROTO_IPV6 as u8,
         }
-    }
-
-    /// The table's handle; `None` inside where the kernel does not tell it (before 4.16).
-    fn table(&self, socket: &mut Socket) -> Result<Option<u64>, DumpError> {
-        let (mut wanted, mut handle) = (Vec::new(), None);
-        put_string(&mut wanted, 1, self.tables.name());
-        socket.get(GET_TABLE, self.protocol(), &wanted, &mut |attributes| handle = Attributes(attributes).get(4).and_then(be64))?;
-        Ok(handle)
     }
 
     /// The table's chains that matter. The kernel lists those of all tables.
@@ -230,7 +201,7 @@ impl Reader {
                 return;
             }
             let name = std::str::from_utf8(string(name)).ok().filter(|name| self.tables.place(name).is_some());
-            chains.extend(name.map(|name| Listed { name: name.to_owned(), handle: attributes.get(2).and_then(be64) }));
+            chains.extend(name.map(|name| Listed { name: name.to_owned(), before: None, packets: None }));
         })?;
         match dump {
             Dump::Whole => Ok(chains),
@@ -245,45 +216,71 @@ impl Reader {
         socket.dump(GET_RULE, self.protocol(), &wanted, take)
     }
 
-    /// What a chain's rules have counted, if they are still those with these handles.
-    fn count(&self, socket: &mut Socket, chain: &str, rules: &[u64]) -> Result<Option<Vec<u64>>, DumpError> {
-        let (mut packets, mut same) = (Vec::with_capacity(rules.len()), true);
-        // Nothing can be missing or twice where all handles are as expected, whatever was changed meanwhile.
-        self.dump_rules(socket, chain, &mut |attributes| {
-            let attributes = Attributes(attributes);
-            same &= handle(attributes) == rules.get(packets.len()).copied();
-            packets.push(attributes.get(4).and_then(counter).unwrap_or(0));
-        })?;
-        Ok((same && packets.len() == rules.len()).then_some(packets))
+    /// What a chain's rules have counted, if they are those with this fingerprint.
+    fn count(&self, socket: &mut Socket, chain: &str, fingerprint: u64) -> Result<Option<Vec<u64>>, DumpError> {
+        let (mut packets, mut hasher) = (Vec::new(), self.hasher.build_hasher());
+        // Nothing can be missing or twice where all is as it was, whatever was changed meanwhile.
+        self.dump_rules(socket, chain, &mut |attributes| packets.push(add_to_fingerprint(attributes, &mut hasher)))?;
+        Ok((hasher.finish() == fingerprint).then_some(packets))
     }
 
-    /// Takes a chain's rules apart; their handles.
-    fn rules(&self, socket: &mut Socket, name: &str, (builder, id): (&mut Builder, ChainId)) -> Result<Option<Vec<u64>>, DumpError> {
-        let find = |builder: &mut Builder, chain: &str| self.tables.place(chain).map(|(_, name)| builder.chain(name));
+    /// Takes a chain's rules apart; their fingerprint, if all are understood.
+    fn rules(&self, socket: &mut Socket, name: &str, (builder, id): (&mut Builder, ChainId)) -> Result<Option<u64>, DumpError> {
         loop {
-            let (before, mut handles, mut unreadable) = (builder.rule_count(), Some(Vec::new()), 0);
+            let (before, mut hasher, mut unreadable) = (builder.rule_count(), self.hasher.build_hasher(), 0);
             let dump = self.dump_rules(socket, name, &mut |attributes| {
-                let attributes = Attributes(attributes);
-                handles = handles.take().zip(handle(attributes)).map(|(mut handles, handle)| {
-                    handles.push(handle);
-                    handles
-                });
-                let mut rule = Rule::new(builder, &find);
-                rule.user_data(attributes.get(7).unwrap_or_default());
-                let well_formed = attributes.get(4).is_none_or(|list| rule.expressions(list).is_some());
-                let (parts, verdict) = (rule.parts, rule.verdict);
-                match well_formed {
-                    true => builder.push(id, &parts, verdict),
-                    false => unreadable += 1,
-                }
+                add_to_fingerprint(attributes, &mut hasher);
+                unreadable += u64::from(push_rule(Attributes(attributes), self.tables, builder, id).is_none());
             })?;
             if dump == Dump::Whole {
                 (0..unreadable).for_each(|_| builder.unreadable());
-                return Ok(handles.filter(|_| unreadable == 0));
+                return Ok((unreadable == 0).then(|| hasher.finish()));
             }
             builder.truncate(before);
         }
     }
+}
+
+/// Takes a rule apart and appends it to a chain; `None` if it is not well formed.
+fn push_rule(attributes: Attributes, tables: Tables, builder: &mut Builder, chain: ChainId) -> Option<()> {
+    let find = |builder: &mut Builder, chain: &str| tables.place(chain).map(|(_, name)| builder.chain(name));
+    let mut rule = Rule::new(builder, &find);
+    rule.user_data(attributes.get(7).unwrap_or_default());
+    if let Some(expressions) = attributes.get(4) {
+        rule.expressions(expressions)?;
+    }
+    let (parts, verdict) = (rule.parts, rule.verdict);
+    builder.push(chain, &parts, verdict);
+    Some(())
+}
+
+/// Takes a dump of a table's rules apart, as a socket gives it: what [`Reader`] does chain by chain, without asking anybody.
+pub fn decode(family: Family, tables: Tables, dump: &[u8]) -> Vec<Snapshot> {
+    let mut builders = BTreeMap::<&str, Builder>::new();
+    for attributes in netlink::messages(dump).map(Attributes) {
+        let chain = attributes.get(2).and_then(|name| std::str::from_utf8(string(name)).ok());
+        let Some((table, chain)) = chain.and_then(|chain| tables.place(chain)) else { continue };
+        let builder = builders.entry(table).or_insert_with(|| Builder::new(family, tables.backend(), table));
+        let chain = builder.chain(chain);
+        if push_rule(attributes, tables, builder, chain).is_none() {
+            builder.unreadable();
+        }
+    }
+    builders.into_values().map(Builder::finish).collect()
+}
+
+/// Adds everything about a rule but its counter; returns what that has counted, in packets.
+fn add_to_fingerprint(rule: &[u8], hasher: &mut FoldHasher) -> u64 {
+    let counter = counter(Attributes(rule).get(4).unwrap_or_default());
+    // Where in the rule the counter is.
+    let place = counter.map_or(rule.len()..rule.len(), |counter| {
+        let begin = counter.values.as_ptr().addr() - rule.as_ptr().addr();
+        begin..begin + counter.values.len()
+    });
+    hasher.write_usize(rule.len());
+    hasher.write(&rule[..place.start]);
+    hasher.write(&rule[place.end..]);
+    counter.map_or(0, |counter| counter.packets)
 }
 
 /// Changes with every change of any table.
@@ -291,8 +288,4 @@ fn generation(socket: &mut Socket) -> Result<Vec<u8>, DumpError> {
     let mut generation = Vec::new();
     socket.get(GET_GENERATION, 0, &[], &mut |attributes| generation.extend(Attributes(attributes).get(1).unwrap_or_default()))?;
     Ok(generation)
-}
-
-fn handle(attributes: Attributes) -> Option<u64> {
-    be64(attributes.get(3)?)
 }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::attribution::{Item, Total, Verdict};
 use crate::felix::Direction;
 
@@ -33,7 +35,7 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     let help = "Packets opening a connection (conntrack state NEW) that a policy decided for a workload. \
                 Several policies joined by commas: one of them did, which one the kernel does not tell.";
     let mut metric = text.metric("calico_accountant_policy_packets_total", "counter", help);
-    let mut suffixes = Suffixes::new();
+    let mut suffixes = Suffixes::default();
     each(&mut |base, total| {
         if let Item::Policy { tier, policy, verdict } = &total.item {
             let key = (Arc::as_ptr(tier), Arc::as_ptr(policy), *verdict);
@@ -58,10 +60,28 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
         }
     });
     workload_info(endpoints, text);
+    if view.attribution.programs().is_some() {
+        workload_policies(view, endpoints, &bases, text);
+    }
+}
+
+/// Where counts alone cannot say which policies a workload has.
+fn workload_policies(view: &View, endpoints: &[Endpoint], bases: &[Base], text: &mut Text) {
+    let help = "A policy that applies to a workload, and its place in the order of evaluation (eBPF dataplane). Value 1.";
+    let mut metric = text.metric("calico_accountant_workload_policy_info", "gauge", help);
+    let Some(programs) = view.attribution.programs() else { return };
+    for (endpoint, base) in endpoints.iter().zip(bases) {
+        for direction in Direction::ALL {
+            for (position, policy) in programs.applied(endpoint.interface, direction).iter().enumerate() {
+                let labels = Labels::default().with("policy", &policy.label).with("position", &position.to_string());
+                metric.parts(&[&base[direction as usize], ",", labels.with("tier", &policy.tier).as_str()], true);
+            }
+        }
+    }
 }
 
 /// A policy's labels, which all its endpoints share. By the place of its names, which stay where they are from read to read.
-type Suffixes = HashMap<(*const str, *const str, Verdict), String>;
+type Suffixes = HashMap<(*const str, *const str, Verdict), String, RandomState>;
 
 fn policy_labels(tier: &str, policy: &str, verdict: Verdict) -> String {
     let labels = Labels::default().with("policy", policy).with("tier", tier).with("verdict", verdict_name(verdict));

@@ -10,8 +10,8 @@ pub struct Text {
 }
 
 impl Text {
-    /// An empty text in memory that was used before: at 12 MB, fresh memory from the kernel would cost as much as the writing.
-    pub fn reusing(mut memory: Vec<u8>) -> Self {
+    /// An empty text in this memory.
+    pub fn within(mut memory: Vec<u8>) -> Self {
         memory.clear();
         Text { out: String::from_utf8(memory).unwrap_or_default(), series: 0 }
     }

@@ -14,10 +14,10 @@ use crate::support::fixture;
 use crate::support::netns::{Namespace, feed, sh};
 
 /// A rule, its chains and comments by name.
-type Rule = (String, u64, String, Vec<String>);
+pub type Rule = (String, u64, String, Vec<String>);
 
 /// A table without the order in which a reader met its chains.
-fn canonical(table: &Snapshot) -> BTreeMap<String, Vec<Rule>> {
+pub fn canonical(table: &Snapshot) -> BTreeMap<String, Vec<Rule>> {
     let ruleset = &table.ruleset;
     let name = |chain| ruleset.chain(chain).name.to_string();
     let comment = |id: &calico_accountant::ruleset::CommentId| ruleset.comments()[id.0 as usize].to_string();

@@ -9,7 +9,8 @@ mod cluster;
 mod conserved;
 mod kernel;
 mod observer;
-mod random;
+pub mod random;
+mod shared;
 mod world;
 
 use std::sync::Arc;

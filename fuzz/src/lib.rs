@@ -1,0 +1,100 @@
+//! What is fuzzed: each function takes any bytes, and fails if a decoder does, or if two of them disagree. `make test` calls them with
+//! the kept corpora (`tests/it/fuzzed.rs`); `cargo +nightly fuzz run <name>` looks for more.
+
+mod table;
+
+use std::sync::Arc;
+
+use calico_accountant::felix::Structures;
+use calico_accountant::iptables::text::{Parser, TextError};
+use calico_accountant::kernel::{legacy, nft};
+use calico_accountant::ruleset::{Backend, CommentId, Family, RuleId, Ruleset, Snapshot, Verdict};
+
+use table::Table;
+
+/// Works out what the rules mean, which no rules may make fail.
+fn understand(tables: &[Snapshot]) {
+    Structures::default().update(tables.iter().map(|table| &table.ruleset));
+}
+
+/// The entries of a legacy table. The first two bytes say where the second read differs from the first.
+pub fn legacy(data: &[u8]) {
+    let Some((&[family, place], entries)) = data.split_first_chunk() else { return };
+    let family = Family::ALL[usize::from(family % 2)];
+    let mut lasting = legacy::Reader::new(family, "filter");
+    let mut again = entries.to_vec();
+    if let Some(byte) = again.iter_mut().rev().nth(usize::from(place) * 3) {
+        *byte ^= 1 << (place % 8);
+    }
+    for entries in [entries, entries, &again] {
+        let read = lasting.take(entries);
+        assert_eq!(read, legacy::decode(family, "filter", entries).count(entries));
+        understand(&[read]);
+    }
+}
+
+/// Messages of an nf_tables dump.
+pub fn netlink(data: &[u8]) {
+    for tables in [nft::Tables::Iptables("filter"), nft::Tables::Calico] {
+        understand(&nft::decode(Family::V4, tables, data));
+    }
+}
+
+/// The text of `iptables-save`. It is the same in whatever pieces it comes; the first byte says how long these are.
+pub fn text(data: &[u8]) {
+    let Some((&length, text)) = data.split_first() else { return };
+    let parse = |length: usize| -> Result<Snapshot, TextError> {
+        let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+        text.chunks(length).for_each(|piece| parser.push(piece));
+        parser.finish()
+    };
+    let whole = parse(text.len().max(1));
+    assert_eq!(whole, parse(usize::from(length) + 1));
+    whole.iter().for_each(|table| understand(std::slice::from_ref(table)));
+}
+
+/// One table, as iptables-save writes it, and as the kernel gives it by each of its ways: all readers must say the same.
+pub fn agree(data: &[u8]) {
+    let table = Table::from(data);
+    let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+    parser.push(table.text().as_bytes());
+    let text = parser.finish().expect("a whole table");
+    for family in Family::ALL {
+        let entries = table.entries(family);
+        compare(&text, &legacy::decode(family, "filter", &entries).count(&entries), &table);
+    }
+    for native in [false, true] {
+        let read = nft::decode(Family::V4, nft::Tables::Iptables("filter"), &table.messages(native));
+        assert!(read.len() <= 1);
+        read.iter().for_each(|read| compare(&text, read, &table));
+        understand(&read);
+    }
+    understand(&[text]);
+}
+
+/// Compares all that both tables say; empty chains are not in a dump of rules.
+fn compare(text: &Snapshot, read: &Snapshot, table: &Table) {
+    assert_eq!((text.ruleset.unreadable, read.ruleset.unreadable), (0, 0), "{}", table.text());
+    for chain in text.ruleset.chains().iter().filter(|chain| !chain.rules.is_empty()) {
+        let other = read.ruleset.chains().iter().find(|other| other.name == chain.name).expect("the same chains");
+        assert_eq!(text.packets_of(chain), read.packets_of(other), "{}", table.text());
+        assert_eq!(chain.rules.len(), other.rules.len(), "{}", table.text());
+        for (one, two) in chain.rule_ids().zip(other.rule_ids()) {
+            assert_eq!(contents(&text.ruleset, one), contents(&read.ruleset, two), "{}", table.text());
+        }
+    }
+}
+
+/// A rule without the numbers under which its reader keeps names and comments.
+fn contents(ruleset: &Ruleset, id: RuleId) -> (String, Vec<Arc<str>>) {
+    let rule = ruleset.rule(id);
+    let comment = |id: &CommentId| Arc::clone(&ruleset.comments()[id.0 as usize]);
+    let verdict = match rule.verdict {
+        Verdict::Jump(to) => format!("jump {}", ruleset.chain(to).name),
+        Verdict::Goto(to) => format!("goto {}", ruleset.chain(to).name),
+        Verdict::Nflog(prefix) => format!("nflog {:?}", prefix.as_ref().map(comment)),
+        other => format!("{other:?}"),
+    };
+    let text = format!("{:?} {:?} {:?} {} {verdict}", rule.hash, rule.mark, rule.ctstate, rule.other_matches);
+    (text, ruleset.comments_of(id).iter().map(comment).collect())
+}

@@ -1,0 +1,28 @@
+//! The decoders on the corpora that fuzzing has kept: whatever bytes come, they do not fail, and they agree.
+
+use std::path::Path;
+
+#[path = "../../fuzz/src/lib.rs"]
+mod targets;
+
+#[test]
+fn the_kept_corpora() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for (name, target) in
+        [("legacy", targets::legacy as fn(&[u8])), ("netlink", targets::netlink), ("text", targets::text), ("agree", targets::agree)]
+    {
+        let files: Vec<_> = std::fs::read_dir(corpus.join(name)).unwrap().map(|file| file.unwrap().path()).collect();
+        assert!(files.len() > 20, "{name}");
+        files.iter().for_each(|file| target(&std::fs::read(file).unwrap()));
+    }
+}
+
+/// Tables out of pseudo-random bytes, in case the corpora are small.
+#[test]
+fn readers_agree_on_random_tables() {
+    let mut random = crate::simulation::random::Random::new(1);
+    for length in 0..400 {
+        let bytes: Vec<u8> = (0..length).map(|_| random.below(256) as u8).collect();
+        targets::agree(&bytes);
+    }
+}
