@@ -71,6 +71,14 @@ pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>
     })
 }
 
+/// Takes a recorded stream of a watch over workload endpoints, after a list of cluster 1 at revision 1, as [`follow()`] takes one.
+pub fn replay(stream: impl io::Read, node: &str, inventory: Arc<Inventory>) -> Ended {
+    let config = EtcdConfig { endpoints: Vec::new(), discovery: None, credentials: None, ca_file: None, client_cert: None };
+    let kind = Workloads::new(node.to_owned(), inventory);
+    let mut range = Range { gateway: Gateway::new(config, Limits::default()), kind };
+    range.take_all(stream, &mut Position { cluster: 1, revision: 1 }, &mut |_| {})
+}
+
 /// Finds the endpoints by DNS, then follows. As in etcd's own client, they are found once.
 fn follow_discovered(mut config: EtcdConfig, domain: &str, node: String, inventory: Arc<Inventory>, limits: Limits) {
     const NAME: &str = "ETCD_DISCOVERY_SRV";
@@ -146,20 +154,7 @@ impl<K: Kind> Source for Range<K> {
             Err(Error::Revision { why }) => return Ended::Relist(why),
             Err(error) => return Ended::Failed(error.into()),
         };
-        let mut frames = Frames::new(stream, LARGEST_FRAME);
-        let mut silent = true;
-        loop {
-            let ended = match frames.next_frame() {
-                Ok(Some(frame)) => self.take(frame, position),
-                Ok(None) => Err(self.over("it closed the watch".into())),
-                Err(error) => Err(self.interrupted(error, silent)),
-            };
-            match ended {
-                Ok(()) => signs(Sign::Message),
-                Err(ended) => return ended,
-            }
-            silent = false;
-        }
+        self.take_all(stream, position, signs)
     }
 }
 
@@ -182,6 +177,23 @@ impl<K: Kind> Range<K> {
         let response: RangeResponse = serde_json::from_slice(&answer).map_err(|error| self.gateway.garbled(error))?;
         let value = response.kvs.first().and_then(|kv| kv.value());
         value.ok_or_else(|| self.gateway.garbled(format!("no value for {key} at revision {revision}, where it was listed")))
+    }
+
+    fn take_all(&mut self, stream: impl io::Read, position: &mut Position, signs: &mut dyn FnMut(Sign)) -> Ended {
+        let mut frames = Frames::new(stream, LARGEST_FRAME);
+        let mut silent = true;
+        loop {
+            let ended = match frames.next_frame() {
+                Ok(Some(frame)) => self.take(frame, position),
+                Ok(None) => Err(self.over("it closed the watch".into())),
+                Err(error) => Err(self.interrupted(error, silent)),
+            };
+            match ended {
+                Ok(()) => signs(Sign::Message),
+                Err(ended) => return ended,
+            }
+            silent = false;
+        }
     }
 
     fn take(&mut self, frame: &[u8], position: &mut Position) -> Result<(), Ended> {

@@ -74,6 +74,16 @@ pub fn follow_within(
     })
 }
 
+/// Takes recorded answers to a list of pods and to the watch after it as [`follow()`] takes them.
+///
+/// # Errors
+/// When the list is none.
+pub fn replay(list: impl io::Read, watch: impl io::Read, node: &str, inventory: Arc<Inventory>) -> Result<follow::Ended, Error> {
+    let client = Client::new(Arc::new(Fixed(Credentials::default())), Limits::default());
+    let pods = Pods::new(node.to_owned(), Arc::clone(&inventory));
+    Range::new(client, pods, inventory).replay(list, watch)
+}
+
 fn spawn<K>(kind: K, access: &Arc<dyn Access>, limits: Limits, inventory: &Arc<Inventory>) -> io::Result<()>
 where
     K: Kind + Send + 'static,

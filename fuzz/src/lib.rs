@@ -1,6 +1,7 @@
 //! What is fuzzed: each function takes any bytes, and fails if a decoder does, or if two of them disagree. `make test` calls them with
 //! the kept corpora (`tests/it/fuzzed.rs`); `cargo +nightly fuzz run <name>` looks for more.
 
+mod outside;
 mod table;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use calico_accountant::iptables::text::{Parser, TextError};
 use calico_accountant::kernel::{legacy, nft};
 use calico_accountant::ruleset::{Backend, CommentId, Family, RuleId, Ruleset, Snapshot, Verdict};
 
+pub use outside::{bpf_dump, etcd, http, kubeconfig, kubernetes, nft_json};
 use table::Table;
 
 /// Works out what the rules mean, which no rules may make fail.

@@ -77,11 +77,30 @@ impl<K: Kind> Source for Range<K> {
             return self.list_again(position, signs);
         };
         let began = Instant::now();
-        let mut frames = match self.open(version, position.patience(&self.client.limits())) {
-            Ok(stream) => Frames::new(stream, LARGEST_OBJECT),
+        let stream = match self.open(version, position.patience(&self.client.limits())) {
+            Ok(stream) => stream,
             Err(error) => return self.not_accepted(error, position),
         };
         signs(Sign::Accepted);
+        self.take_all(stream, began, position, signs)
+    }
+}
+
+impl<K: Kind> Range<K> {
+    pub fn new(client: Client, kind: K, inventory: Arc<Inventory>) -> Self {
+        Range { client, kind, inventory, path: String::new(), reported: HashSet::new(), looks: 0 }
+    }
+
+    /// What a list and then a watch give, of which these are the answers.
+    pub fn replay(&mut self, list: impl io::Read, watch: impl io::Read) -> Result<Ended, Error> {
+        let mut objects = Vec::new();
+        let meta = self.take_page(list, &mut objects)?;
+        self.kind.replace(objects);
+        Ok(self.take_all(watch, Instant::now(), &mut Position::new(Some(meta.resource_version)), &mut |_| {}))
+    }
+
+    fn take_all(&mut self, stream: impl io::Read, began: Instant, position: &mut Position, signs: &mut dyn FnMut(Sign)) -> Ended {
+        let mut frames = Frames::new(stream, LARGEST_OBJECT);
         loop {
             let ended = match frames.next_frame() {
                 Ok(Some(frame)) => self.take(frame, position),
@@ -96,12 +115,6 @@ impl<K: Kind> Source for Range<K> {
             position.hear();
             signs(Sign::Message);
         }
-    }
-}
-
-impl<K: Kind> Range<K> {
-    pub fn new(client: Client, kind: K, inventory: Arc<Inventory>) -> Self {
-        Range { client, kind, inventory, path: String::new(), reported: HashSet::new(), looks: 0 }
     }
 
     /// All objects, page by page if the server makes pages, and the version they are as of.
@@ -127,6 +140,10 @@ impl<K: Kind> Range<K> {
         let accept = if K::METADATA_ONLY { METADATA_LIST } else { WHOLE };
         let question = Question { path, accept, verb: "list", resource: self.kind.name(), stream: false };
         let stream = self.client.get(&question)?;
+        self.take_page(stream, objects)
+    }
+
+    fn take_page(&mut self, stream: impl io::Read, objects: &mut Objects<K>) -> Result<ListMeta, Error> {
         let listed = read_list(stream, |object| {
             let parsed = serde_json::from_str::<Envelope>(object.get());
             match parsed.and_then(|envelope| Ok((envelope.key(), self.kind.parse(&envelope, object.get())?))) {

@@ -1,5 +1,6 @@
 //! The etcd follower against real etcds, and against a fake where a real one cannot be made to misbehave.
 
+mod cluster;
 mod discovery;
 mod errors;
 mod fake;

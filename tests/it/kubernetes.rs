@@ -3,6 +3,7 @@
 
 mod counts;
 mod fake;
+mod faults;
 mod following;
 mod manifests;
 mod outages;

@@ -28,4 +28,5 @@ mod reread;
 mod secrets;
 mod server;
 mod simulation;
+mod soak;
 mod support;

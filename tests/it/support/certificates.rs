@@ -16,15 +16,20 @@ impl Certificates {
     /// Makes them; the client certificate has no common name, unless one is given.
     pub fn new(common_name: Option<&str>) -> Self {
         let certificates = Certificates { scratch: Arc::new(Scratch::new()) };
+        certificates.renew(common_name);
+        certificates
+    }
+
+    /// Replaces all of them, the CA too, in the same files.
+    pub fn renew(&self, common_name: Option<&str>) {
         let ca = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
         let files = ["-subj", "/CN=test CA", "-keyout", "ca.key", "-out", "ca.pem"];
         let extensions = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
-        certificates.openssl(&[&ca[..], &files, &extensions].concat());
+        self.openssl(&[&ca[..], &files, &extensions].concat());
         // etcd's gateway dials etcd itself with the server certificate as client certificate.
-        certificates.issue("server", "/CN=etcd", "serverAuth,clientAuth");
+        self.issue("server", "/CN=etcd", "serverAuth,clientAuth");
         let subject = common_name.map_or("/O=calico".to_owned(), |name| format!("/CN={name}"));
-        certificates.issue("client", &subject, "clientAuth");
-        certificates
+        self.issue("client", &subject, "clientAuth");
     }
 
     fn issue(&self, name: &str, subject: &str, usage: &str) {

@@ -1,7 +1,10 @@
 //! A real etcd in a temporary directory, on ports of its own; killed when dropped.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -56,6 +59,8 @@ pub struct Options {
     pub args: Vec<String>,
     /// Serve TLS and demand client certificates.
     pub tls: Option<Certificates>,
+    /// Run as this user, so that a packet filter can tell its packets.
+    pub uid: Option<u32>,
 }
 
 /// A running etcd.
@@ -66,6 +71,8 @@ pub struct Etcd {
     pub port: u16,
     peer_port: u16,
     options: Options,
+    /// All members of its cluster.
+    cluster: String,
 }
 
 impl Etcd {
@@ -78,15 +85,23 @@ impl Etcd {
 
     /// Starts a cluster of two, which has no leader when one is killed.
     pub fn pair() -> Option<(Self, Self)> {
-        let (mut one, mut two) = (Self::prepare(Options::default())?, Self::prepare(Options::default())?);
-        let cluster = format!("{},{}", one.member(), two.member());
-        for etcd in [&mut one, &mut two] {
-            etcd.set_args(&["--initial-cluster", &cluster]);
-            etcd.launch();
-        }
-        one.wait_until_healthy();
-        two.wait_until_healthy();
-        Some((one, two))
+        let mut pair = Self::cluster([Options::default(), Options::default()])?.into_iter();
+        pair.next().zip(pair.next())
+    }
+
+    /// Starts a cluster with a member for each of `options`.
+    pub fn cluster<const N: usize>(options: [Options; N]) -> Option<Vec<Self>> {
+        let mut members = options.into_iter().map(Self::prepare).collect::<Option<Vec<_>>>()?;
+        let cluster = members.iter().map(Self::member).collect::<Vec<_>>().join(",");
+        members.iter_mut().for_each(|member| member.cluster.clone_from(&cluster));
+        Self::start_all(&mut members);
+        Some(members)
+    }
+
+    /// Starts members that have no leader one by one.
+    pub fn start_all(members: &mut [Self]) {
+        members.iter_mut().for_each(Self::launch);
+        members.iter().for_each(Self::wait_until_healthy);
     }
 
     fn prepare(options: Options) -> Option<Self> {
@@ -95,8 +110,13 @@ impl Etcd {
             return None;
         }
         let scratch = Scratch::new();
+        if options.uid.is_some() {
+            chown(scratch.path(), options.uid, None).unwrap();
+        }
         let data = scratch.path().join("data");
-        Some(Etcd { child: None, scratch, data, port: free_port(), peer_port: free_port(), options })
+        let mut etcd = Etcd { child: None, scratch, data, port: free_port(), peer_port: free_port(), options, cluster: String::new() };
+        etcd.cluster = etcd.member();
+        Some(etcd)
     }
 
     fn member(&self) -> String {
@@ -110,7 +130,7 @@ impl Etcd {
 
     /// With other arguments.
     pub fn with(args: &[&str]) -> Option<Self> {
-        Self::start(Options { args: args.iter().map(|&arg| arg.to_owned()).collect(), tls: None })
+        Self::start(Options { args: args.iter().map(|&arg| arg.to_owned()).collect(), ..Options::default() })
     }
 
     fn scheme(&self) -> &'static str {
@@ -134,7 +154,9 @@ impl Etcd {
     }
 
     fn wait_until_healthy(&self) {
-        within(Duration::from_secs(20), "etcd is healthy", || self.try_etcdctl(&["endpoint", "health"]).is_ok());
+        // With users, only they can tell.
+        let healthy = |user: &[&str]| self.try_etcdctl(&[user, &["endpoint", "health"]].concat()).is_ok();
+        within(Duration::from_secs(20), "etcd is healthy", || healthy(&[]) || healthy(&["--user", "root:root"]));
     }
 
     fn launch(&mut self) {
@@ -145,10 +167,13 @@ impl Etcd {
             .args(["--name", &format!("member-{}", self.peer_port), "--logger", "zap", "--log-level", "warn", "--data-dir"])
             .arg(&self.data);
         command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url, "--listen-peer-urls", &peer]);
-        command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &self.member()]);
+        command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &self.cluster]);
         if let Some(tls) = &self.options.tls {
             command.arg("--cert-file").arg(tls.server_cert()).arg("--key-file").arg(tls.server_key());
             command.arg("--trusted-ca-file").arg(tls.ca()).arg("--client-cert-auth");
+        }
+        if let Some(uid) = self.options.uid {
+            command.uid(uid);
         }
         let command = command.args(&self.options.args).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
@@ -156,8 +181,17 @@ impl Etcd {
 
     /// Stops it without ending it, as a disk that does not answer does.
     pub fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets it go on after [`Etcd::freeze`].
+    pub fn thaw(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let child = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
-        rustix::process::kill_process(child, rustix::process::Signal::STOP).unwrap();
+        rustix::process::kill_process(child, signal).unwrap();
     }
 
     /// Kills it, as a power cut would.
@@ -179,19 +213,50 @@ impl Etcd {
         self.options.args = args.iter().map(|&arg| arg.to_owned()).collect();
     }
 
+    /// Replaces its data by those of a snapshot; it must not be running.
+    pub fn restore(&mut self, snapshot: &Path) {
+        self.lose_data();
+        // Moved to a program of its own in etcd 3.6.
+        let program = if Command::new("etcdutl").arg("version").output().is_ok() { "etcdutl" } else { "etcdctl" };
+        let mut command = Command::new(program);
+        command.env("ETCDCTL_API", "3").args(["snapshot", "restore"]).arg(snapshot).arg("--data-dir").arg(&self.data);
+        command.args(["--name", &format!("member-{}", self.peer_port), "--initial-cluster", &self.cluster]);
+        command.args(["--initial-advertise-peer-urls", &format!("http://127.0.0.1:{}", self.peer_port)]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The port for the other members.
+    pub fn peer_port(&self) -> u16 {
+        self.peer_port
+    }
+
     /// Runs etcdctl; its output.
     #[track_caller]
     pub fn etcdctl(&self, args: &[&str]) -> String {
-        self.try_etcdctl(args).unwrap_or_else(|error| panic!("etcdctl {args:?}: {error}"))
+        self.etcdctl_given(args, b"")
+    }
+
+    /// Runs etcdctl with an input; its output.
+    #[track_caller]
+    pub fn etcdctl_given(&self, args: &[&str], input: &[u8]) -> String {
+        self.run_etcdctl(args, input).unwrap_or_else(|error| panic!("etcdctl {args:?}: {error}"))
     }
 
     fn try_etcdctl(&self, args: &[&str]) -> Result<String, String> {
+        self.run_etcdctl(args, b"")
+    }
+
+    fn run_etcdctl(&self, args: &[&str], input: &[u8]) -> Result<String, String> {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").arg("--command-timeout=5s").args(["--endpoints", &self.url()]);
         if let Some(tls) = &self.options.tls {
             command.arg("--cacert").arg(tls.ca()).arg("--cert").arg(tls.client_cert()).arg("--key").arg(tls.client_key());
         }
-        let output = command.args(args).output().unwrap();
+        let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // A program that does not read its input ends before all is written.
+        _ = child.stdin.take().unwrap().write_all(input);
+        let output = child.wait_with_output().unwrap();
         match output.status.success() {
             true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
             false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),

@@ -94,6 +94,12 @@ impl Kube {
         }
     }
 
+    /// Stops it without ending it, or lets it go on.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let child = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
+        rustix::process::kill_process(child, signal).unwrap();
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)

@@ -10,12 +10,15 @@ pub mod dump;
 pub mod etcd;
 pub mod fakes;
 pub mod fixture;
+pub mod follower;
 pub mod helm;
 pub mod kube;
 pub mod kubectl;
+pub mod measured;
 pub mod netns;
 pub mod prometheus;
 pub mod proxy;
+pub mod relay;
 pub mod scrape;
 
 use std::io::Write;

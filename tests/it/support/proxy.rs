@@ -18,6 +18,7 @@ struct State {
     target: u16,
     cut: AtomicBool,
     received: AtomicU64,
+    asked: AtomicU64,
     open: AtomicUsize,
     connections: Mutex<Vec<Connection>>,
 }
@@ -37,6 +38,7 @@ impl Proxy {
             target,
             cut: AtomicBool::new(false),
             received: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             connections: Mutex::default(),
         };
@@ -58,6 +60,11 @@ impl Proxy {
     /// Bytes from the server to clients so far.
     pub fn received(&self) -> u64 {
         self.state.received.load(Ordering::Relaxed)
+    }
+
+    /// Connections that clients have opened, or tried to, and requests on them, where they are not encrypted.
+    pub fn asked(&self) -> u64 {
+        self.state.asked.load(Ordering::Relaxed)
     }
 
     /// How many connections are open.
@@ -89,6 +96,7 @@ impl Proxy {
 
 impl State {
     fn connect(self: &Arc<Self>, client: TcpStream) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         if self.cut.load(Ordering::SeqCst) {
             return;
         }
@@ -109,6 +117,9 @@ impl State {
         thread::spawn(move || {
             let mut buffer = vec![0; 64 << 10];
             while let Ok(n @ 1..) = from.read(&mut buffer) {
+                if !count && [&b"POST "[..], b"GET "].iter().any(|method| buffer[..n].starts_with(method)) {
+                    state.asked.fetch_add(1, Ordering::Relaxed);
+                }
                 if frozen.load(Ordering::SeqCst) {
                     continue;
                 }
