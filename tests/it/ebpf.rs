@@ -307,6 +307,8 @@ fn files_about_programs_in_both_cases_missing_truncated_and_stale() {
         let samples = scrape(port);
         assert_eq!((unrecognised(&samples), rule(&samples, "default.all", "0")), (1.0, 3.0));
         assert_eq!(of_workload(&samples, "cali2", "default.all"), None);
+        let applies = [("interface", "cali2"), ("policy", "default.all"), ("tier", "default")];
+        assert_eq!(one(&samples, "calico_accountant_workload_policy_info", &applies), 1.0, "what it said");
         // Whole, and unchanged since the last read: now it is.
         fs::write(&path, &whole).unwrap();
         scrape(port);

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod captures;
+mod commands;
 mod config;
 mod deploy;
 mod direct;
@@ -21,6 +22,7 @@ mod live;
 mod names;
 mod page;
 mod program;
+mod report;
 mod reread;
 mod server;
 mod simulation;

@@ -200,6 +200,9 @@ fn whatever_happens_shows_soon() {
     pods(&node, &program);
     rights_and_tokens(&node, &program);
     the_server(&mut node, &program);
+    // Lists as of any time come from the server's memory, which does not need etcd.
+    node.kube.etcd.freeze();
+    follows("with a frozen etcd", &node.with(&cluster, &json!({"tokenFile": "token"})));
     assert_eq!(known(&program), 9.0);
 }
 
