@@ -38,6 +38,7 @@ pub mod logging;
 pub mod metrics;
 pub mod nftables;
 pub mod podlogs;
+pub mod privileges;
 pub mod process;
 pub mod report;
 pub mod ruleset;
