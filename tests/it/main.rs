@@ -24,3 +24,4 @@ mod reread;
 mod server;
 mod simulation;
 mod support;
+mod torn;

@@ -26,6 +26,13 @@ pub fn command_after(setup: &str) -> Command {
     with_environment(command)
 }
 
+/// The same, started by another program.
+pub fn command_under(program: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).arg(binary());
+    with_environment(command)
+}
+
 fn with_environment(mut command: Command) -> Command {
     command.env_clear().stdin(Stdio::null());
     command.env("NODENAME", "node-1").env("ETCD_ENDPOINTS", "http://127.0.0.1:1");
