@@ -146,6 +146,8 @@ pub fn dataplane(config: &Config) -> Dataplane {
         source: config.source,
         lock_path: config.lock_path.clone(),
         lock_wait: config.lock_wait,
+        bpffs: config.bpffs.clone(),
+        calico_run: config.calico_run.clone(),
         ..dataplane::Options::default()
     })
 }

@@ -7,6 +7,7 @@ mod direct;
 mod group;
 mod groups;
 mod node;
+mod programs;
 mod table;
 mod tier;
 mod totals;
@@ -17,8 +18,10 @@ use std::sync::Arc;
 use lazy_static::lazy_static;
 
 pub use node::{NodeTotals, RuleKey};
+pub use programs::{Datastore, Programs};
 pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
 
+use crate::ebpf;
 use crate::felix::{DropReason, DropRule, Label, Labels, Pipeline, Pipelines, Structure, Target, Tier};
 use crate::ledger::Deltas;
 use crate::ruleset::{ChainId, Ruleset, TableId};
@@ -63,11 +66,14 @@ pub struct Attribution {
     groups: Groups,
     /// Labels that stood in for a policy's name at the last read, by table and chain.
     provisional: HashMap<(TableId, Arc<str>), Arc<str>>,
+    /// Of the eBPF dataplane, while that is what is read.
+    programs: Option<Programs>,
 }
 
 impl Attribution {
     /// Takes in one read: all tables of it, both families.
     pub fn advance(&mut self, tables: &[Table]) {
+        self.programs = None;
         self.rename(tables);
         self.totals.begin_read();
         let mut leftovers = std::mem::take(&mut self.leftovers);
@@ -86,6 +92,15 @@ impl Attribution {
         self.node.advance(tables);
         self.groups.end_read();
         self.waiting.end_read();
+    }
+
+    /// Takes in one read of the eBPF dataplane. If it is the first one that is not the process's first, Calico has moved there:
+    /// its counts may be old, and are where counting begins.
+    pub fn advance_programs(&mut self, read: &ebpf::Snapshot, datastore: Datastore) {
+        let counts_before = self.node.is_new();
+        self.totals.begin_read();
+        let programs = self.programs.get_or_insert_default();
+        programs.advance(read, datastore, counts_before, &mut self.totals, &mut self.node);
     }
 
     /// Totals that went by a chain's name go by the policy's once the datastore has told it.
@@ -125,6 +140,11 @@ impl Attribution {
     /// What has been counted so far.
     pub fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// The eBPF dataplane's programs, while that is what is read.
+    pub fn programs(&self) -> Option<&Programs> {
+        self.programs.as_ref()
     }
 
     /// What has been counted so far for the node as a whole.

@@ -3,12 +3,14 @@
 //! Two steps: [`flags`](self) turn arguments into "what was typed", then flags and variables together become a checked
 //! [`Config`]. Both see the world only through [`World`], so that tests need neither a process environment nor files.
 
+mod commands;
 mod datastore;
 mod flags;
 mod help;
 mod kubernetes;
 mod node_name;
 mod settings;
+mod tool;
 mod values;
 
 use std::ffi::OsString;
@@ -19,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use kubernetes::{ApiGroup, Authentication, ExecPlugin, KubernetesConfig, Pem, Secret};
+pub use tool::{Input, Task, Tool};
 use values::Values;
 
 /// What the configuration may look at.
@@ -39,6 +42,8 @@ pub enum Command {
     Version(String),
     /// Run; with remarks to log once the logger is there.
     Run(Box<Config>, Vec<Remark>),
+    /// Do something else, and end.
+    Tool(Box<Tool>),
 }
 
 /// Something the user should find in the log: no error, but not self-evident either.
@@ -69,12 +74,18 @@ impl std::error::Error for ConfigError {}
 /// An unknown flag, a value that is not allowed, settings that contradict each other, files that cannot be read.
 pub fn parse(args: impl IntoIterator<Item = OsString>, world: &World<'_>) -> Result<Command, ConfigError> {
     let typed = match flags::parse(args)? {
-        flags::Asked::Help => return Ok(Command::Help(help::text())),
+        flags::Asked::Help(None) => return Ok(Command::Help(help::text())),
+        flags::Asked::Help(Some(command)) => return Ok(Command::Help(help::command(command))),
         flags::Asked::Version => return Ok(Command::Version(version_line())),
         flags::Asked::Run(typed) => typed,
     };
-    let mut remarks = Vec::new();
-    let config = resolve(&Values::new(&typed, world), typed.verbosity, world, &mut remarks)?;
+    if let Some(command) = typed.command.filter(|command| command.name != "serve") {
+        return tool::resolve(command.name, &typed, world).map(|tool| Command::Tool(Box::new(tool)));
+    }
+    let (values, mut remarks) = (Values::new(&typed, world), Vec::new());
+    let datastore = datastore::resolve(&values, world, &mut remarks)?;
+    let node_name = node_name::resolve(&values, world, &mut remarks)?;
+    let config = resolve(&values, typed.verbosity, datastore, node_name)?;
     Ok(Command::Run(Box::new(config), remarks))
 }
 
@@ -83,8 +94,8 @@ fn version_line() -> String {
     format!("calico-accountant {}", env!("CARGO_PKG_VERSION"))
 }
 
-/// The second step: every setting checked.
-fn resolve(values: &Values<'_>, verbosity: Option<i32>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Config, ConfigError> {
+/// The second step: every other setting checked.
+fn resolve(values: &Values<'_>, verbosity: Option<i32>, datastore: Datastore, node_name: String) -> Result<Config, ConfigError> {
     values.check_calicos_types()?;
     let log_level = values.choice("LOG_LEVEL", LOG_LEVELS)?.or(verbosity.map(flags::level_of_verbosity));
     Ok(Config {
@@ -95,18 +106,25 @@ fn resolve(values: &Values<'_>, verbosity: Option<i32>, world: &World<'_>, remar
         source: values.choice("SOURCE", SOURCES)?.unwrap_or(SourceChoice::Auto),
         lock_path: values.path("XTABLES_LOCKFILE")?.unwrap_or_else(|| PathBuf::from("/run/xtables.lock")),
         lock_wait: values.duration("XTABLES_LOCK_WAIT")?.unwrap_or(Duration::from_secs(2)),
+        bpffs: values.path("BPFFS_DIR")?.unwrap_or_else(|| PathBuf::from("/sys/fs/bpf")),
+        calico_run: values.path("CALICO_RUN_DIR")?.unwrap_or_else(|| PathBuf::from("/var/run/calico")),
         sample_interval: values.interval("SAMPLE_INTERVAL")?.filter(|interval| !interval.is_zero()),
         metric_names: values.choice("METRIC_NAMES", METRIC_NAMES)?.unwrap_or(MetricNames::All),
         log_level: log_level.unwrap_or(log::LevelFilter::Info),
         log_format: values.choice("LOG_FORMAT", LOG_FORMATS)?.unwrap_or(LogFormat::Logfmt),
         pod_logs: values.path("POD_LOGS_DIR")?.unwrap_or_else(|| PathBuf::from("/var/log/pods")),
-        datastore: datastore::resolve(values, world, remarks)?,
-        node_name: node_name::resolve(values, world, remarks)?,
+        datastore,
+        node_name,
     })
 }
 
-const BACKENDS: &[(&str, BackendChoice)] =
-    &[("auto", BackendChoice::Auto), ("legacy", BackendChoice::Legacy), ("nft", BackendChoice::Nft), ("nftables", BackendChoice::Native)];
+const BACKENDS: &[(&str, BackendChoice)] = &[
+    ("auto", BackendChoice::Auto),
+    ("legacy", BackendChoice::Legacy),
+    ("nft", BackendChoice::Nft),
+    ("nftables", BackendChoice::Native),
+    ("ebpf", BackendChoice::Ebpf),
+];
 const SOURCES: &[(&str, SourceChoice)] = &[("auto", SourceChoice::Auto), ("save", SourceChoice::Save), ("kernel", SourceChoice::Kernel)];
 const METRIC_NAMES: &[(&str, MetricNames)] =
     &[("all", MetricNames::All), ("legacy", MetricNames::Legacy), ("standard", MetricNames::Standard)];
@@ -134,7 +152,7 @@ pub struct Config {
     pub datastore: Datastore,
     /// Where the kubelet keeps the pods' logs: a folder for each pod of the node.
     pub pod_logs: PathBuf,
-    /// Which iptables back end holds Calico's rules.
+    /// Which dataplane holds Calico's rules.
     pub backend: BackendChoice,
     /// How to read it.
     pub source: SourceChoice,
@@ -142,6 +160,10 @@ pub struct Config {
     pub lock_path: PathBuf,
     /// How long to wait for the xtables lock.
     pub lock_wait: Duration,
+    /// Where bpffs is mounted.
+    pub bpffs: PathBuf,
+    /// Calico's own folder, where Felix shows its eBPF programs.
+    pub calico_run: PathBuf,
     /// How often to read the kernel between scrapes, if at all.
     pub sample_interval: Option<Duration>,
     /// Which metric names to write.
@@ -190,7 +212,7 @@ impl std::fmt::Debug for EtcdConfig {
     }
 }
 
-/// Which iptables back end to read.
+/// Which dataplane to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendChoice {
     /// Where Calico's chains are.
@@ -201,6 +223,8 @@ pub enum BackendChoice {
     Nft,
     /// Calico's own nftables tables.
     Native,
+    /// Calico's eBPF programs.
+    Ebpf,
 }
 
 /// How to read it.

@@ -1,5 +1,6 @@
 //! Where Calico's rules are, and how they are read: finds the dataplane that holds them, reads it by `iptables-save` or straight from
-//! the kernel (legacy tables under the xtables lock) → one [`Snapshot`] a table. Touches the lock file, `/proc` and `/sys/class/net`.
+//! the kernel (legacy tables under the xtables lock) → one [`Snapshot`] a table; where no table has any, the eBPF programs.
+//! Touches the lock file, `/proc` and `/sys/class/net`.
 
 mod family;
 mod lock;
@@ -13,11 +14,12 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use crate::config::{BackendChoice, SourceChoice};
+use crate::ebpf;
 use crate::iptables::{Programs, SaveError};
 use crate::ruleset::{Backend, Family, Snapshot};
 use family::{FamilyReader, kernel_has};
 use lock::{Lock, LockError};
-use selection::{Finding, Selection};
+use selection::{Finding, LOOK_AROUND, Selection};
 
 /// Where to look for what; [`Options::default`] is the running system.
 #[derive(Debug, Clone)]
@@ -36,6 +38,10 @@ pub struct Options {
     pub proc: PathBuf,
     /// Defaults to `/sys`.
     pub sys: PathBuf,
+    /// Where bpffs is mounted. Defaults to `/sys/fs/bpf`.
+    pub bpffs: PathBuf,
+    /// Calico's own folder. Defaults to `/var/run/calico`.
+    pub calico_run: PathBuf,
 }
 
 impl Default for Options {
@@ -48,6 +54,8 @@ impl Default for Options {
             programs: Programs::on_search_path(),
             proc: "/proc".into(),
             sys: "/sys".into(),
+            bpffs: "/sys/fs/bpf".into(),
+            calico_run: "/var/run/calico".into(),
         }
     }
 }
@@ -76,6 +84,8 @@ impl Source {
 pub struct Reading {
     /// The tables, one family after the other.
     pub tables: Vec<Snapshot>,
+    /// Calico's eBPF programs, which have no tables.
+    pub programs: Option<ebpf::Snapshot>,
     /// How they were read, as metrics name it; empty if no dataplane has any of Calico's chains.
     pub source: &'static str,
     /// How long the xtables lock was waited for.
@@ -96,6 +106,8 @@ pub enum ReadError {
     Save(SaveError),
     /// The kernel did not let itself be read.
     Kernel(Backend, Family, io::Error),
+    /// The eBPF dataplane did not.
+    Ebpf(ebpf::Error),
 }
 
 impl fmt::Display for ReadError {
@@ -106,6 +118,7 @@ impl fmt::Display for ReadError {
             }
             ReadError::Lock(error) => error.fmt(f),
             ReadError::Save(error) => error.fmt(f),
+            ReadError::Ebpf(error) => error.fmt(f),
             ReadError::Kernel(backend, family, error) => {
                 write!(f, "reading the kernel's {} tables ({}) failed: {error}", backend.as_str(), family.as_str())?;
                 match error.kind() {
@@ -143,11 +156,67 @@ pub struct Dataplane {
     deadline: Instant,
     lock_missing: bool,
     lock_timeouts: u64,
+    ebpf: ebpf::Reader,
+    /// When it was last certain that no table holds Calico's chains, while the eBPF dataplane is what is read.
+    only_ebpf: Option<Instant>,
 }
 
 impl Reader for Dataplane {
     fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError> {
         self.deadline = deadline;
+        if self.options.backend == BackendChoice::Ebpf || self.only_ebpf_lately() {
+            return self.read_ebpf();
+        }
+        let reading = self.read_tables()?;
+        match self.is_ebpf(&reading) {
+            true => self.read_ebpf(),
+            false => Ok(reading),
+        }
+    }
+
+    fn lock_timeouts(&self) -> u64 {
+        self.lock_timeouts
+    }
+}
+
+impl Dataplane {
+    /// A reader; nothing is looked for yet.
+    pub fn new(options: Options) -> Self {
+        Dataplane {
+            options,
+            selection: Selection::default(),
+            families: Family::ALL.map(FamilyReader::new),
+            ebpf: ebpf::Reader::default(),
+            only_ebpf: None,
+            deadline: Instant::now(),
+            lock_missing: false,
+            lock_timeouts: 0,
+        }
+    }
+
+    /// Whether the eBPF programs count, and it is not long since no table held any of Calico's chains.
+    fn only_ebpf_lately(&self) -> bool {
+        self.only_ebpf.is_some_and(|since| since.elapsed() < LOOK_AROUND) && ebpf::reader::is_present(&self.options.bpffs)
+    }
+
+    /// Whether no table holds any of Calico's chains, and the eBPF programs count.
+    fn is_ebpf(&mut self, tables: &Reading) -> bool {
+        let is_ebpf =
+            tables.source.is_empty() && self.options.backend == BackendChoice::Auto && ebpf::reader::is_present(&self.options.bpffs);
+        let before = std::mem::replace(&mut self.only_ebpf, is_ebpf.then(Instant::now));
+        if is_ebpf && before.is_none() {
+            info!("Calico's rules are in the {} dataplane", ebpf::BACKEND);
+        }
+        is_ebpf
+    }
+
+    fn read_ebpf(&mut self) -> Result<Reading, ReadError> {
+        let Options { bpffs, sys, calico_run, .. } = &self.options;
+        let programs = self.ebpf.read(bpffs, sys, calico_run).map_err(ReadError::Ebpf)?;
+        Ok(Reading { programs: Some(programs), source: Source::Kernel.as_str(), locked: true, ..Reading::default() })
+    }
+
+    fn read_tables(&mut self) -> Result<Reading, ReadError> {
         let candidates = self.candidates()?;
         if let Some(chosen) = self.selection.chosen().filter(|chosen| candidates.contains(chosen)) {
             let reading = self.read_backend(chosen)?;
@@ -160,18 +229,6 @@ impl Reader for Dataplane {
         self.look_around(&candidates, None)
     }
 
-    fn lock_timeouts(&self) -> u64 {
-        self.lock_timeouts
-    }
-}
-
-impl Dataplane {
-    /// A reader; nothing is looked for yet.
-    pub fn new(options: Options) -> Self {
-        let families = Family::ALL.map(FamilyReader::new);
-        Dataplane { options, selection: Selection::default(), families, deadline: Instant::now(), lock_missing: false, lock_timeouts: 0 }
-    }
-
     /// The dataplanes that were asked for and that the kernel has, as far as they can be read.
     fn candidates(&mut self) -> Result<Vec<Backend>, ReadError> {
         if self.options.source == SourceChoice::Save && self.options.backend != BackendChoice::Native && !self.options.programs.any() {
@@ -182,6 +239,7 @@ impl Dataplane {
             BackendChoice::Legacy => backend == Backend::Legacy,
             BackendChoice::Nft => backend == Backend::Nft,
             BackendChoice::Native => backend == Backend::Native,
+            BackendChoice::Ebpf => false,
         };
         let all = [Backend::Native, Backend::Nft, Backend::Legacy].into_iter();
         Ok(all
@@ -238,7 +296,8 @@ impl Dataplane {
         });
         let locked = lock.is_some() || backend != Backend::Legacy;
         drop(lock);
-        Ok(Reading { tables: results?.into_iter().flatten().collect(), source: source.as_str(), lock_waited, locked })
+        let tables = results?.into_iter().flatten().collect();
+        Ok(Reading { tables, source: source.as_str(), lock_waited, locked, ..Reading::default() })
     }
 
     /// How a dataplane is read: nothing but the kernel shows Calico's own nftables tables.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub use catalog::{Catalog, GroupPlace, PolicyInfo};
 pub use endpoint::{DropReason, DropRule, Pipeline, Target, Tier};
 pub use labels::{Label, Labels, Names};
-pub use names::{ChainNames, PolicyName};
+pub use names::{ChainNames, HashedName, PolicyName, hashed_names, limited_id};
 pub use policy::{Decision, GroupChain, PolicyChain, PolicyRule};
 pub use structures::{Structure, Structures};
 

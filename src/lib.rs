@@ -20,9 +20,11 @@
 pub mod app;
 pub mod attribution;
 pub mod child;
+pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod dns;
+pub mod ebpf;
 pub mod etcd;
 pub mod felix;
 pub mod follow;

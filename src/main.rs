@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use calico_accountant::app;
+use calico_accountant::cli;
 use calico_accountant::config::{self, Command, World};
 
 /// Wrong flag or variable; 1 is a failure while running.
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
             log::error!("{failure}");
             ExitCode::FAILURE
         }
+        Ok(Command::Tool(tool)) => cli::run(*tool),
         Err(error) => print(io::stderr(), &format!("calico-accountant: {error}"), ExitCode::from(USAGE)),
     }
 }

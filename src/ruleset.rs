@@ -27,6 +27,11 @@ impl Family {
             Family::V6 => "ipv6",
         }
     }
+
+    /// The same, where both may be counted together.
+    pub fn name(family: Option<Family>) -> &'static str {
+        family.map_or("any", Family::as_str)
+    }
 }
 
 /// The kernel interface that holds the rules.

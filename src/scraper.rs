@@ -11,17 +11,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::{error, info, warn};
 
-use crate::attribution::{Attribution, Table};
+use crate::attribution::{Attribution, Datastore, Table};
 use crate::config::MetricNames;
 use crate::dataplane::{ReadError, Reader, Reading};
-use crate::felix::{ChainNames, Structure, Structures};
+use crate::ebpf;
+use crate::felix::{Catalog, ChainNames, HashedName, Structure, Structures, hashed_names};
 use crate::inventory::{Inventory, Workload};
 use crate::ledger::Ledger;
 use crate::metrics::{self, About, View};
 use crate::podlogs::PodLogs;
 use crate::process::Process;
 use crate::report::{DatastoreStatus, Report, Shape, Sources, Status, TableStatus, WorkloadStates};
-use crate::ruleset::{Backend, Family};
+use crate::ruleset::{Family, Snapshot};
 use crate::server::Application;
 use crate::singleflight::SingleFlight;
 use crate::sys;
@@ -65,6 +66,9 @@ struct State {
     attribution: Attribution,
     /// What the last read's rules mean.
     structures: Structures,
+    /// The policies of the eBPF dataplane, and their names for rules that no file shows.
+    program_policies: Catalog,
+    hashed_names: Vec<HashedName>,
     policies_version: u64,
     dropped_scrapes: u64,
     /// When the kernel was last read.
@@ -110,6 +114,14 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 const UNLOCKED_RETRIES: usize = 3;
 
 impl State {
+    /// The policies and groups of the dataplane that was read last.
+    fn catalog(&self) -> &Catalog {
+        match self.attribution.programs() {
+            Some(_) => &self.program_policies,
+            None => self.structures.catalog(),
+        }
+    }
+
     /// Reads the kernel. Without the xtables lock, zeroed counters may only be a commit's moment: then another look is taken.
     fn read(&mut self) -> Result<Reading, ReadError> {
         let deadline = Instant::now() + READ_LIMIT;
@@ -133,6 +145,8 @@ impl Scraper {
             ledger: Ledger::new(),
             attribution: Attribution::default(),
             structures: Structures::default(),
+            program_policies: Catalog::default(),
+            hashed_names: Vec::new(),
             policies_version: 0,
             dropped_scrapes: 0,
             read_at: None,
@@ -189,7 +203,7 @@ impl Scraper {
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
         let report = match (about.up, state.report.take()) {
             (true, _) => {
-                let (attribution, catalog) = (&state.attribution, state.structures.catalog());
+                let (attribution, catalog) = (&state.attribution, state.catalog());
                 let shape = Shape::new(state.structures.tables());
                 Report::new(
                     Sources { shape: &shape, attribution, catalog, workload: &workload, one_moment: self.options.one_moment },
@@ -206,9 +220,9 @@ impl Scraper {
     }
 
     fn status(&self, state: &State, about: &About) -> Status {
-        let table = |(family, backend, rules): &(Family, Backend, usize)| TableStatus {
-            family: family.as_str().into(),
-            backend: backend.as_str().into(),
+        let table = |(family, backend, rules): &(Option<Family>, &'static str, usize)| TableStatus {
+            family: Family::name(*family).into(),
+            backend: (*backend).into(),
             source: about.source.into(),
             rules: *rules as u64,
         };
@@ -259,13 +273,7 @@ impl Scraper {
         self.about_datastore(&mut about);
         about.process = Process::read(&self.options.proc);
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
-        let view = View::new(
-            (&state.attribution, state.structures.catalog()),
-            &workload,
-            &about,
-            about.up && !too_small,
-            self.options.metric_names,
-        );
+        let view = View::new((&state.attribution, state.catalog()), &workload, &about, about.up && !too_small, self.options.metric_names);
         // Counters that get a digit more hardly ever make it longer than this.
         let text = metrics::render(&view, sys::large(state.text_length + state.text_length / 64));
         state.text_length = text.len();
@@ -323,9 +331,37 @@ impl Scraper {
     }
 
     fn take_in(&self, state: &mut State, reading: &Reading, about: &mut About) {
-        let deltas = state.ledger.advance(&reading.tables);
+        about.source = reading.source;
+        about.lock_waited = reading.lock_waited;
+        about.locked = reading.locked;
         self.refresh_names(state);
-        state.structures.update(reading.tables.iter().map(|table| &table.ruleset));
+        match &reading.programs {
+            Some(programs) => self.take_in_programs(state, programs, about),
+            None => self.take_in_tables(state, &reading.tables, about),
+        }
+    }
+
+    fn take_in_programs(&self, state: &mut State, read: &ebpf::Snapshot, about: &mut About) {
+        // So that tables, should Calico go back to them, are not compared with what they held before.
+        state.ledger.advance(&[]);
+        state.structures.update(std::iter::empty());
+        let datastore = Datastore { names: &state.hashed_names, version: state.policies_version };
+        state.attribution.advance_programs(read, datastore);
+        let Some(programs) = state.attribution.programs() else { return };
+        state.program_policies = Catalog::default();
+        programs.policies().for_each(|policy| state.program_policies.add_policy(&policy.name, &policy.label, &policy.tier));
+        about.tables = vec![(None, ebpf::BACKEND, programs.rules())];
+        let in_programs: usize = read.programs.iter().filter(|shown| shown.is_live).map(|shown| shown.program.unrecognised).sum();
+        about.unrecognised = (programs.unknown() + read.unreadable + in_programs) as u64;
+        if programs.unknown() > 0 && read.programs.is_empty() {
+            // Then only names can tell what the ids stand for.
+            self.inventory.want_policies();
+        }
+    }
+
+    fn take_in_tables(&self, state: &mut State, tables: &[Snapshot], about: &mut About) {
+        let deltas = state.ledger.advance(tables);
+        state.structures.update(tables.iter().map(|table| &table.ruleset));
         if state.structures.unnamed() > 0 {
             if self.options.datastore.is_none() && !self.inventory.policies_wanted() {
                 warn!(
@@ -342,15 +378,14 @@ impl Scraper {
         }
         about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, structures)).collect();
         about.unrecognised = state.structures.unrecognised();
-        about.source = reading.source;
-        about.lock_waited = reading.lock_waited;
-        about.locked = reading.locked;
     }
 
     fn refresh_names(&self, state: &mut State) {
         let version = self.inventory.policies_version();
         if state.policies_version != version {
-            state.structures.rename(ChainNames::new(&self.inventory.policies()));
+            let policies = self.inventory.policies();
+            state.structures.rename(ChainNames::new(&policies));
+            state.hashed_names = policies.iter().flat_map(hashed_names).collect();
             state.policies_version = version;
         }
     }
@@ -362,9 +397,9 @@ fn seconds(time: SystemTime) -> f64 {
 }
 
 /// Where a family's rules are, and how many, in all its tables.
-fn table_of(family: Family, tables: &[Structure]) -> Option<(Family, Backend, usize)> {
+fn table_of(family: Family, tables: &[Structure]) -> Option<(Option<Family>, &'static str, usize)> {
     let of_family = || tables.iter().map(|table| &table.ruleset).filter(|ruleset| ruleset.family == family);
-    Some((family, of_family().next()?.backend, of_family().map(|ruleset| ruleset.rule_count()).sum()))
+    Some((Some(family), of_family().next()?.backend.as_str(), of_family().map(|ruleset| ruleset.rule_count()).sum()))
 }
 
 impl Application for Scraper {

@@ -1,6 +1,8 @@
 //! The only unsafe code: system calls for which no safe wrapper exists.
 #![allow(unsafe_code)]
 
+pub mod bpf;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 

@@ -19,7 +19,7 @@ pub enum Verdict {
 }
 
 /// What a total counts for a workload in one direction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Item {
     /// Packets of connections that are known.
     Established,
@@ -181,6 +181,13 @@ impl Recorder<'_> {
     /// Shows a total again if there is one: a series must not end only because nothing can be added to it any more.
     pub fn keep(&mut self, item: &Item) {
         if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item) {
+            total.seen = self.read;
+        }
+    }
+
+    /// The same, but not of a total that is zero.
+    pub fn keep_if_counted(&mut self, item: &Item) {
+        if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item && total.packets > 0) {
             total.seen = self.read;
         }
     }

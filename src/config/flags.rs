@@ -6,14 +6,15 @@ use std::ffi::{OsStr, OsString};
 use lexopt::Arg;
 
 use super::ConfigError;
+use super::commands::{self, SUBCOMMANDS, Subcommand};
 use super::settings::{SETTINGS, Setting};
 use super::values::go_int;
 
 /// Which of the three things the command line asks for.
 #[derive(Debug)]
 pub(super) enum Asked {
-    /// `--help` or `-h`.
-    Help,
+    /// `--help` or `-h`, of a command if one was named.
+    Help(Option<&'static Subcommand>),
     /// `--version` or `-V`.
     Version,
     /// Run with these.
@@ -27,6 +28,12 @@ pub(super) struct Typed {
     pub values: HashMap<&'static str, OsString>,
     /// glog's `-v`.
     pub verbosity: Option<i32>,
+    /// The command.
+    pub command: Option<&'static Subcommand>,
+    /// The command's argument.
+    pub operand: Option<String>,
+    /// The command's own flags in the order in which they came, with their values.
+    pub options: Vec<(&'static str, OsString)>,
 }
 
 /// glog's flags; the value says whether one stands for a truth value and so takes its own only after `=`.
@@ -59,16 +66,54 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, C
         }
         let Some(arg) = parser.next().map_err(usage)? else { break };
         match arg {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Help),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Help(typed.command)),
             Arg::Short('V') | Arg::Long("version") => return Ok(Asked::Version),
+            Arg::Long(name) if commands::option(name).is_some() => {
+                let option = commands::option(name).map_or("", |option| option.name);
+                let takes_value = commands::option(option).is_some_and(|option| option.value.is_some());
+                let value = if takes_value { parser.value().map_err(usage)? } else { OsString::new() };
+                typed.options.push((option, value));
+            }
             Arg::Long(name) => {
                 let setting = setting_of_flag(name)?;
                 typed.values.insert(setting.name, parser.value().map_err(usage)?);
             }
+            Arg::Value(word) => typed.word(word)?,
             other => return Err(usage(other.unexpected())),
         }
     }
+    typed.check_options()?;
     Ok(Asked::Run(typed))
+}
+
+impl Typed {
+    /// The first word is the command, the second one its argument.
+    fn word(&mut self, word: OsString) -> Result<(), ConfigError> {
+        let text = word.to_string_lossy();
+        match self.command {
+            None => {
+                let names: Vec<&str> = SUBCOMMANDS.iter().map(|command| command.name).collect();
+                let unknown = || ConfigError(format!("{text:?}: there is no such command: {} (see --help)", names.join(", ")));
+                self.command = Some(commands::subcommand(&text).ok_or_else(unknown)?);
+            }
+            Some(command) if command.operand.is_some() && self.operand.is_none() => self.operand = Some(text.into_owned()),
+            Some(command) => return Err(ConfigError(format!("{text:?}: one argument too many (see {} --help)", command.name))),
+        }
+        Ok(())
+    }
+
+    /// Each flag must be one of the command's.
+    fn check_options(&self) -> Result<(), ConfigError> {
+        let allowed = self.command.map_or(&[][..], |command| command.options);
+        match self.options.iter().find(|(name, _)| !allowed.contains(name)) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let of: Vec<&str> =
+                    SUBCOMMANDS.iter().filter(|command| command.options.contains(name)).map(|command| command.name).collect();
+                Err(ConfigError(format!("--{name}: a flag of {} (see --help)", of.join(", "))))
+            }
+        }
+    }
 }
 
 /// The setting of a long flag.
@@ -90,7 +135,6 @@ fn usage(error: lexopt::Error) -> ConfigError {
     let what = match error {
         lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: a value is missing"),
         lexopt::Error::UnexpectedOption(option) => format!("{option:?}: there is no such flag"),
-        lexopt::Error::UnexpectedArgument(argument) => format!("{:?}: takes no arguments but flags", argument.to_string_lossy()),
         // The value stays out: it may be a secret in the wrong place.
         lexopt::Error::UnexpectedValue { option, .. } => format!("{option}: takes no value"),
         other => format!("{:?}", other.to_string()),
@@ -164,6 +208,16 @@ mod tests {
     }
 
     #[test]
+    fn commands_take_flags_before_and_behind_them() {
+        let typed = typed(&["--nodename", "n", "-logtostderr", "explain", "--ruleset=a", "shop/web", "--ruleset", "-", "--json"]);
+        assert_eq!(typed.command.map(|command| command.name), Some("explain"));
+        assert_eq!((typed.operand.as_deref(), &typed.values["NODENAME"]), (Some("shop/web"), &OsString::from("n")));
+        let options: Vec<_> = typed.options.iter().map(|(name, value)| (*name, value.to_str().unwrap())).collect();
+        assert_eq!(options, [("ruleset", "a"), ("ruleset", "-"), ("json", "")]);
+        assert!(matches!(parse(["top", "-h"].map(OsString::from)), Ok(Asked::Help(Some(command))) if command.name == "top"));
+    }
+
+    #[test]
     fn the_demos_verbosity_stays_at_info() {
         use log::LevelFilter::{Debug, Info, Trace};
         for (verbosity, level) in [(-1, Info), (0, Info), (2, Info), (4, Debug), (5, Debug), (6, Trace), (10, Trace)] {
@@ -177,9 +231,15 @@ mod tests {
             (&["--nope"][..], "\"--nope\": there is no such flag (see --help)"),
             (&["-x"], "\"-x\": there is no such flag (see --help)"),
             (&["-logtostder=true"], "\"-l\": there is no such flag (see --help)"),
-            (&["serve"], "\"serve\": takes no arguments but flags (see --help)"),
+            (&["server"], "\"server\": there is no such command: serve, metrics, top, explain, check (see --help)"),
+            (&["serve", "x"], "\"x\": one argument too many (see serve --help)"),
+            (&["explain", "a/b", "c/d"], "\"c/d\": one argument too many (see explain --help)"),
+            (&["--json"], "--json: a flag of top, explain (see --help)"),
+            (&["check", "--output=x"], "--output: a flag of metrics (see --help)"),
+            (&["top", "--json=1"], "--json: takes no value (see --help)"),
+            (&["top", "--ruleset"], "--ruleset: a value is missing (see --help)"),
             (&["--log-level"], "--log-level: a value is missing (see --help)"),
-            (&["--", "x"], "\"x\": takes no arguments but flags (see --help)"),
+            (&["--", "x"], "\"x\": there is no such command: serve, metrics, top, explain, check (see --help)"),
         ] {
             assert_eq!(error(args), expected, "{args:?}");
         }

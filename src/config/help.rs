@@ -1,12 +1,15 @@
 //! The text of `--help`, written from the table of settings.
 
+use super::commands::{OPTIONS, SUBCOMMANDS, Subcommand};
 use super::settings::{Group, SETTINGS, Setting, Spelling};
 
 const HEAD: &str = "\
 Prometheus exporter: which Calico policy accepts or drops each workload's packets, and how many.
 
-Usage: calico-accountant [flags]
+Usage: calico-accountant [command] [flags]
+";
 
+const SETTINGS_HEAD: &str = "
 Every setting is an environment variable; the flag of the same name wins over it.
 ";
 
@@ -18,12 +21,17 @@ Other flags
       glog flags of the Go exporter, accepted. -v 4 and more is LOG_LEVEL=debug, 6 and more trace,
       unless LOG_LEVEL is set.
 
-Exit codes: 0 ended by SIGTERM or SIGINT, 1 failed while running, 2 wrong flag or variable.
+Exit codes: 0 done, or ended by SIGTERM or SIGINT; 1 failed; 2 wrong command, flag or variable.
 ";
 
 /// The whole text, at most 100 columns wide.
 pub(super) fn text() -> String {
     let mut text = HEAD.to_owned();
+    text.push_str("\nCommands (COMMAND --help says more)\n");
+    for command in SUBCOMMANDS {
+        text.push_str(&format!("  {:<24}{}\n", usage(command), command.about));
+    }
+    text.push_str(SETTINGS_HEAD);
     group(&mut text, "Exporter", Group::Exporter);
     group(&mut text, "Reading the kernel", Group::Kernel);
     text.push_str("\nCalico's datastore\n");
@@ -35,6 +43,44 @@ pub(super) fn text() -> String {
     }
     text.push_str(TAIL);
     text
+}
+
+fn usage(command: &Subcommand) -> String {
+    command.operand.map_or_else(|| command.name.to_owned(), |operand| format!("{} {operand}", command.name))
+}
+
+/// The text of a command's own `--help`.
+pub(super) fn command(command: &Subcommand) -> String {
+    let mut text = format!("{}\n\nUsage: calico-accountant {} [flags]\n", command.about, usage(command));
+    if !command.more.is_empty() {
+        text.push_str(&format!("\n{}\n", wrapped(command.more, 100).join("\n")));
+    }
+    if !command.options.is_empty() {
+        text.push_str("\nFlags\n");
+    }
+    for option in OPTIONS.iter().filter(|option| command.options.contains(&option.name)) {
+        let value = option.value.map(|value| format!(" <{value}>")).unwrap_or_default();
+        text.push_str(&format!("  --{}{value}\n", option.name));
+        for line in wrapped(option.help, 94) {
+            text.push_str(&format!("      {line}\n"));
+        }
+    }
+    text.push_str("\nAll settings of the exporter hold here too: calico-accountant --help lists them.\n");
+    text
+}
+
+/// The text in lines of at most so many columns.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.last().map_or(0, String::len);
+        match lines.last_mut() {
+            Some(line) if last == 0 => line.push_str(word),
+            Some(line) if last + 1 + word.len() <= width => line.push_str(&format!(" {word}")),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 fn group(text: &mut String, heading: &str, group: Group) {
@@ -75,6 +121,14 @@ mod tests {
         for setting in SETTINGS {
             assert!(text.contains(setting.name), "{}", setting.name);
             assert_eq!(text.contains(&format!("--{} <", setting.flag())), !setting.is_secret(), "{}", setting.name);
+        }
+        for command in SUBCOMMANDS {
+            assert!(text.contains(&format!("\n  {}", usage(command))), "{}", command.name);
+            let own = super::command(command);
+            for name in command.options {
+                assert!(own.contains(&format!("\n  --{name}")), "{} --{name}", command.name);
+            }
+            assert!(own.lines().all(|line| line.chars().count() <= 100), "{own}");
         }
         for line in text.lines() {
             assert!(line.chars().count() <= 100, "{} columns: {line}", line.chars().count());

@@ -108,9 +108,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     own("LOG_FORMAT", "logfmt|json", Group::Exporter, "logfmt", "Form of the log lines on standard error."),
     own(
         "BACKEND",
-        "auto|legacy|nft|nftables",
+        "auto|legacy|nft|nftables|ebpf",
         Group::Kernel,
-        "auto, where Calico's chains are",
+        "auto, where Calico's chains are, else its eBPF programs",
         "Which dataplane to read; nftables: Calico's own.",
     ),
     own(
@@ -122,6 +122,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     own("XTABLES_LOCKFILE", "path", Group::Kernel, "/run/xtables.lock", "The lock that iptables and Calico share."),
     own("XTABLES_LOCK_WAIT", "time", Group::Kernel, "2s", "How long to wait for that lock: 2s, 500ms, 2 (seconds)."),
+    own("BPFFS_DIR", "path", Group::Kernel, "/sys/fs/bpf", "Where the host's bpffs is mounted, for the eBPF dataplane."),
+    own("CALICO_RUN_DIR", "path", Group::Kernel, "/var/run/calico", "Where Felix shows its eBPF programs (bpf/policy)."),
     own(
         "SAMPLE_INTERVAL",
         "time",

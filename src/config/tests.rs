@@ -66,6 +66,8 @@ fn defaults() {
         source: SourceChoice::Auto,
         lock_path: "/run/xtables.lock".into(),
         lock_wait: Duration::from_secs(2),
+        bpffs: "/sys/fs/bpf".into(),
+        calico_run: "/var/run/calico".into(),
         sample_interval: None,
         metric_names: MetricNames::All,
         log_level: log::LevelFilter::Info,
@@ -127,7 +129,7 @@ fn wrong_own_values_name_the_variable_or_flag() {
         &[],
         "LISTEN_ADDRESS: \"localhost\" is not allowed: an IPv4 or IPv6 address without a port",
     );
-    refused(&[("BACKEND", "pf")], &[], "BACKEND: \"pf\" is not allowed: one of auto, legacy, nft, nftables");
+    refused(&[("BACKEND", "pf")], &[], "BACKEND: \"pf\" is not allowed: one of auto, legacy, nft, nftables, ebpf");
     refused(&[("SOURCE", "proc")], &[], "SOURCE: \"proc\" is not allowed: one of auto, save, kernel");
     refused(&[("METRIC_NAMES", "none")], &[], "METRIC_NAMES: \"none\" is not allowed: one of all, legacy, standard");
     refused(&[("LOG_LEVEL", "loud")], &[], "LOG_LEVEL: \"loud\" is not allowed: one of error, warn, info, debug, trace");

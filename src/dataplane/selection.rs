@@ -22,7 +22,7 @@ pub struct Finding {
 }
 
 /// After how long without a packet the other back ends are looked at: Calico may have moved and left its old rules behind.
-const LOOK_AROUND: Duration = Duration::from_secs(60);
+pub const LOOK_AROUND: Duration = Duration::from_secs(60);
 
 /// Which back end is read, over time.
 #[derive(Debug, Default)]

@@ -46,6 +46,12 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// Adds a policy by its name, its label and its tier.
+    pub fn add_policy(&mut self, name: &PolicyName, policy: &Arc<str>, tier: &Arc<str>) {
+        let (kind, namespace, name) = as_written(name, tier);
+        self.policies.insert(PolicyInfo { policy: Arc::clone(policy), kind, namespace, name, tier: Arc::clone(tier) });
+    }
+
     /// Adds a table's.
     pub fn add(&mut self, ruleset: &Ruleset, pipelines: &Pipelines, labels: &Labels) {
         for policy in pipelines.policies() {

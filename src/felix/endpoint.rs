@@ -64,6 +64,8 @@ pub enum DropReason {
     ConnectionLimit,
     /// The endpoint is administratively down.
     AdminDown,
+    /// A policy refused it, or none decided: the eBPF dataplane does not tell which.
+    PolicyOrNone,
 }
 
 impl DropReason {
@@ -77,6 +79,7 @@ impl DropReason {
             DropReason::RateLimit => "rate_limit",
             DropReason::ConnectionLimit => "connection_limit",
             DropReason::AdminDown => "admin_down",
+            DropReason::PolicyOrNone => "policy_or_none",
         }
     }
 }

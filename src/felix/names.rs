@@ -99,15 +99,21 @@ impl PolicyName {
     }
 }
 
-/// The name of a chain: `prefix + id` where that is short enough, else `prefix`, `_` and a hash of `id`.
-/// Upstream: `GetLengthLimitedID` in `libcalico-go/lib/hash/unique_id.go`, unchanged since 3.0.
+/// The name of a chain.
 pub fn chain_name(prefix: &str, id: &str) -> String {
+    limited_id(prefix, id, MAX_CHAIN_NAME)
+}
+
+/// `prefix + id` where that is no longer than `most`, else `prefix`, `_` and a hash of `id`.
+/// Upstream: `GetLengthLimitedID` in `libcalico-go/lib/hash/unique_id.go`, unchanged since 3.0.
+pub fn limited_id(prefix: &str, id: &str, most: usize) -> String {
     let length = prefix.len() + id.len();
-    if length < MAX_CHAIN_NAME || (length == MAX_CHAIN_NAME && !id.starts_with('_')) {
+    if length < most || (length == most && !id.starts_with('_')) {
         return format!("{prefix}{id}");
     }
     let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, id.as_bytes()));
-    format!("{prefix}_{}", &hash[..MAX_CHAIN_NAME - 1 - prefix.len()])
+    let end = most.saturating_sub(1 + prefix.len()).min(hash.len());
+    format!("{prefix}_{}", &hash[..end])
 }
 
 /// The three ways in which releases made a chain's name out of a policy's.
@@ -178,6 +184,29 @@ fn tier_from_name(name: &str) -> &str {
         Some(("kbanp", _)) => "baselineadminnetworkpolicy",
         Some((tier, _)) => tier,
     }
+}
+
+/// A policy under the name that releases of an era hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HashedName {
+    /// The policy, as those releases name it.
+    pub policy: PolicyName,
+    /// Its tier.
+    pub tier: Arc<str>,
+    /// What they hash.
+    pub hashed: String,
+}
+
+/// The names of a policy in all eras, as far as they say its tier: since 3.32, those of Calico's own policies need not.
+pub fn hashed_names(policy: &StoredPolicy) -> impl Iterator<Item = HashedName> + '_ {
+    Era::ALL.into_iter().filter_map(|era| {
+        let tier = match era {
+            Era::Name | Era::TierAndName => tier_from_name(&legacy_name(policy)).into(),
+            Era::KindAndName if policy.kind == PolicyKind::KubernetesNetworkPolicy => "default".into(),
+            Era::KindAndName => return None,
+        };
+        Some(HashedName { policy: PolicyName::from_store(policy, era), tier, hashed: era.id(policy)? })
+    })
 }
 
 /// Names for chains that do not tell theirs, from the datastore's policies.

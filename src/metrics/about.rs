@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::process::Process;
-use crate::ruleset::{Backend, Family};
+use crate::ruleset::Family;
 
 use super::View;
 use super::text::{Labels, Text};
@@ -15,8 +15,8 @@ pub struct About {
     pub up: bool,
     /// How long each stage took.
     pub stages: Vec<(&'static str, Duration)>,
-    /// Where the rules were read, and how many there are of each family.
-    pub tables: Vec<(Family, Backend, usize)>,
+    /// Where the rules were read, and how many there are of each family, or of both together.
+    pub tables: Vec<(Option<Family>, &'static str, usize)>,
     /// How the rules were read.
     pub source: &'static str,
     /// Rules in Calico's chains that are not understood.
@@ -61,7 +61,7 @@ pub fn render(view: &View, text: &mut Text) {
     }
     let help = "Reads given up because the xtables lock was held for too long.";
     text.single("calico_accountant_lock_timeouts_total", "counter", help, about.lock_timeouts);
-    let help = "Rules in Calico's chains that are not understood, and lines that are no rule; what depends on them is left out.";
+    let help = "Rules that are not understood or that nothing names, and lines that are no rule; what depends on them is left out.";
     text.single("calico_accountant_unrecognised_rules", "gauge", help, about.unrecognised);
     datastore(about, text);
     workloads(view, text);
@@ -79,12 +79,12 @@ pub fn render(view: &View, text: &mut Text) {
 fn tables(about: &About, text: &mut Text) {
     let mut metric = text.metric("calico_accountant_backend_info", "gauge", "Where Calico's rules are, and how they are read. Value 1.");
     for (family, backend, _) in &about.tables {
-        let labels = Labels::default().with("backend", backend.as_str()).with("family", family.as_str());
+        let labels = Labels::default().with("backend", backend).with("family", Family::name(*family));
         metric.sample(labels.with("source", about.source).as_str(), true);
     }
-    let mut metric = text.metric("calico_accountant_rules", "gauge", "Rules in Calico's chains.");
+    let mut metric = text.metric("calico_accountant_rules", "gauge", "Rules in Calico's chains or programs.");
     for (family, _, rules) in &about.tables {
-        metric.sample(Labels::default().with("family", family.as_str()).as_str(), *rules as u64);
+        metric.sample(Labels::default().with("family", Family::name(*family)).as_str(), *rules as u64);
     }
 }
 

@@ -2,10 +2,11 @@
 
 use crate::attribution::{Item, Total};
 use crate::felix::{Decision, Direction, EndpointKind};
+use crate::ruleset::Family;
 
 use super::View;
 use super::standard::{drop_reason, verdict_name};
-use super::text::{Labels, Text};
+use super::text::{Labels, Metric, Text};
 
 /// Writes them.
 pub fn render(view: &View, text: &mut Text) {
@@ -16,8 +17,11 @@ pub fn render(view: &View, text: &mut Text) {
     let mut metric = text.metric("calico_accountant_policy_rule_packets_total", "counter", help);
     for (rule, packets) in view.attribution.node().rules() {
         let labels = Labels::default().with("action", action_name(rule.decision)).with("direction", rule.direction.as_str());
-        let labels = labels.with("family", rule.family.as_str()).with("policy", &rule.policy);
+        let labels = labels.with("family", Family::name(rule.family)).with("policy", &rule.policy);
         metric.sample(labels.with("rule", &rule.index.to_string()).as_str(), packets);
+    }
+    if view.attribution.programs().is_some() {
+        decided(view, text);
     }
     let help = "Packets refused because their interface has no endpoint (yet).";
     let mut metric = text.metric("calico_accountant_unknown_interface_drop_packets_total", "counter", help);
@@ -25,6 +29,35 @@ pub fn render(view: &View, text: &mut Text) {
         let labels = Labels::default().with("direction", direction.as_str());
         metric.sample(labels.as_str(), view.attribution.node().unknown_interface(direction));
     }
+}
+
+/// What the eBPF dataplane counts for the node only.
+fn decided(view: &View, text: &mut Text) {
+    let node = view.attribution.node();
+    let mut policies = Vec::new();
+    let mut drops = Vec::new();
+    for (direction, item, packets) in node.decided() {
+        let labels = Labels::default().with("direction", direction.as_str());
+        match item {
+            Item::Policy { tier, policy, verdict } => {
+                let labels = labels.with("policy", policy).with("tier", tier);
+                policies.push((labels.with("verdict", verdict_name(*verdict)), packets));
+            }
+            item => drops.extend(drop_reason(item).map(|(reason, tier)| (labels.with("reason", reason).with("tier", tier), packets))),
+        }
+    }
+    let help = "Packets opening a connection that a policy decided, on the whole node (eBPF dataplane).";
+    sorted(text.metric("calico_accountant_node_policy_packets_total", "counter", help), policies);
+    let help =
+        "Packets refused because no policy of a tier, or no profile, decided, on the whole node (eBPF dataplane, Calico 3.30 and later).";
+    sorted(text.metric("calico_accountant_node_drop_packets_total", "counter", help), drops);
+    let help = "Packets that matched rules which nothing named when they were counted (eBPF dataplane).";
+    text.single("calico_accountant_unknown_rule_packets_total", "counter", help, node.unknown_rules());
+}
+
+fn sorted(mut metric: Metric, mut samples: Vec<(Labels, u64)>) {
+    samples.sort_unstable();
+    samples.iter().for_each(|(labels, packets)| metric.sample(labels.as_str(), *packets));
 }
 
 fn action_name(decision: Decision) -> &'static str {

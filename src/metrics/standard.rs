@@ -60,6 +60,24 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
         }
     });
     workload_info(endpoints, text);
+    if view.attribution.programs().is_some() {
+        workload_policies(view, endpoints, &bases, text);
+    }
+}
+
+/// Where counts alone cannot say which policies a workload has.
+fn workload_policies(view: &View, endpoints: &[Endpoint], bases: &[Base], text: &mut Text) {
+    let help = "A policy that applies to a workload, and its place in the order of evaluation (eBPF dataplane). Value 1.";
+    let mut metric = text.metric("calico_accountant_workload_policy_info", "gauge", help);
+    let Some(programs) = view.attribution.programs() else { return };
+    for (endpoint, base) in endpoints.iter().zip(bases) {
+        for direction in Direction::ALL {
+            for (position, policy) in programs.applied(endpoint.interface, direction).iter().enumerate() {
+                let labels = Labels::default().with("policy", &policy.label).with("position", &position.to_string());
+                metric.parts(&[&base[direction as usize], ",", labels.with("tier", &policy.tier).as_str()], true);
+            }
+        }
+    }
 }
 
 /// A policy's labels, which all its endpoints share. By the place of its names, which stay where they are from read to read.

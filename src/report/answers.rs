@@ -103,6 +103,36 @@ impl Report {
     }
 }
 
+impl WorkloadsAnswer<'_> {
+    /// With everything that it borrows.
+    pub fn into_owned(self) -> WorkloadsAnswer<'static> {
+        WorkloadsAnswer {
+            status: Cow::Owned(self.status.into_owned()),
+            workloads: self.workloads.into_iter().map(|workload| Cow::Owned(workload.into_owned())).collect(),
+            drops: self.drops,
+            unknown_interfaces: self.unknown_interfaces,
+        }
+    }
+}
+
+impl WorkloadAnswer<'_> {
+    /// With everything that it borrows.
+    pub fn into_owned(self) -> WorkloadAnswer<'static> {
+        WorkloadAnswer {
+            status: Cow::Owned(self.status.into_owned()),
+            workload: Cow::Owned(self.workload.into_owned()),
+            directions: Cow::Owned(self.directions.into_owned()),
+        }
+    }
+}
+
+impl HostEndpointsAnswer<'_> {
+    /// With everything that it borrows.
+    pub fn into_owned(self) -> HostEndpointsAnswer<'static> {
+        HostEndpointsAnswer { status: Cow::Owned(self.status.into_owned()), host_endpoints: Cow::Owned(self.host_endpoints.into_owned()) }
+    }
+}
+
 impl WorkloadEndpoint {
     /// What was refused, in the order of evaluation.
     fn drops(&self) -> Vec<Drop> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Can, Counts, Pipeline, Policy, PolicyCounts, Report, Rule, User};
 use crate::attribution::NodeTotals;
 use crate::felix::{Catalog, Decision, Direction};
+use crate::ruleset::Family;
 
 /// What is known of each policy, by its label and tier.
 pub struct Infos(BTreeMap<(Arc<str>, Arc<str>), Info>);
@@ -77,7 +78,7 @@ fn sum_of(packets: impl Iterator<Item = u64>) -> Option<u64> {
 fn rules(node: &NodeTotals) -> HashMap<Arc<str>, Vec<Rule>> {
     let mut rules = HashMap::<Arc<str>, Vec<Rule>>::new();
     for (key, packets) in node.rules() {
-        let (family, action) = (key.family.as_str().into(), action(key.decision).into());
+        let (family, action) = (Family::name(key.family).into(), action(key.decision).into());
         let rule = Rule { direction: key.direction, family, rule: key.index, action, packets };
         rules.entry(Arc::clone(&key.policy)).or_default().push(rule);
     }

@@ -70,7 +70,12 @@ fn every_mistake_is_one_line_that_names_it_and_exit_code_2() {
     for (args, named) in [
         (&["--nope"][..], "--nope"),
         (&["-x"], "-x"),
-        (&["serve"], "serve"),
+        (&["server"], "server"),
+        (&["check", "--json"], "--json"),
+        (&["explain"], "explain"),
+        (&["top", "--before=x"], "--before"),
+        (&["top", "--url=ftp://x"], "--url"),
+        (&["metrics", "--etcd-endpoints", "ftp://x"], "--etcd-endpoints"),
         (&["--metrics-server-port"], "--metrics-server-port"),
         (&["--metrics-server-port=x"], "--metrics-server-port"),
         (&["--etcd-endpoints", "ftp://x"], "--etcd-endpoints"),

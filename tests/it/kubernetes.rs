@@ -1,6 +1,7 @@
 //! The follower of the Kubernetes datastore against real API servers, and against a fake where a real one cannot be made to
 //! misbehave.
 
+mod counts;
 mod fake;
 mod following;
 mod manifests;
@@ -8,6 +9,7 @@ mod outages;
 mod policies;
 mod rights;
 mod scale;
+mod wired;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -8,6 +8,7 @@ mod captures;
 mod config;
 mod deploy;
 mod direct;
+mod ebpf;
 mod etcd;
 mod exposition;
 mod failures;

@@ -186,6 +186,20 @@ fn a_refused_token_is_held_back() {
     assert!((2..=5).contains(&log.targets("").len()), "{}", log.targets("").len());
 }
 
+/// Just after its start a server may refuse to name its API groups, to which everybody has a right: then Calico's own is taken.
+#[test]
+fn without_the_names_of_the_groups_calicos_own_is_asked() {
+    let (credentials, log) = server(|target, _, _, stream| match target {
+        "/apis" => captured("403-pods-nobody", stream),
+        _ if target.contains("watch=true") => silence(stream),
+        _ => captured("pods-list-node1-rv0", stream),
+    });
+    let inventory = start(Fixed(credentials), Limits::default());
+    inventory.want_policies();
+    within(Duration::from_secs(5), "Calico's policies", || log.targets("/apis/crd.projectcalico.org/v1/").len() >= 2);
+    assert!(log.targets("sendInitialEvents").is_empty(), "streaming lists are not everywhere");
+}
+
 #[test]
 fn a_missing_right_is_explained() {
     let (credentials, _) = server(|_, _, _, stream| captured("403-pods-nobody", stream));

@@ -47,6 +47,12 @@ impl Certificates {
         Path::new(self.scratch.path()).join(name)
     }
 
+    /// A client certificate for another name, and its key; `file` is what the files are called.
+    pub fn client_named(&self, file: &str, common_name: &str) -> (PathBuf, PathBuf) {
+        self.issue(file, &format!("/CN={common_name}"), "clientAuth");
+        (self.file(&format!("{file}.pem")), self.file(&format!("{file}.key")))
+    }
+
     /// The CA's certificate.
     pub fn ca(&self) -> PathBuf {
         self.file("ca.pem")

@@ -149,6 +149,12 @@ impl Etcd {
         self.child = Some(command.spawn().unwrap());
     }
 
+    /// Stops it without ending it, as a disk that does not answer does.
+    pub fn freeze(&self) {
+        let child = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
+        rustix::process::kill_process(child, rustix::process::Signal::STOP).unwrap();
+    }
+
     /// Kills it, as a power cut would.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

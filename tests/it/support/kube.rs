@@ -129,7 +129,9 @@ impl Kube {
         self.service_account(name, "default");
     }
 
-    fn service_account(&self, namespace: &str, name: &str) {
+    /// Makes a service account.
+    #[track_caller]
+    pub fn service_account(&self, namespace: &str, name: &str) {
         let body = json!({"metadata": {"name": name}});
         self.call("POST", &format!("/api/v1/namespaces/{namespace}/serviceaccounts"), &body);
     }
@@ -182,10 +184,10 @@ impl Kube {
         self.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", &review)["status"]["allowed"] == true
     }
 
-    /// A new token of the account.
+    /// A new token of the account, good for 10 minutes: the shortest that there are.
     #[track_caller]
     pub fn token(&self) -> String {
-        let body = json!({"spec": {"expirationSeconds": 3600}});
+        let body = json!({"spec": {"expirationSeconds": 600}});
         let answer = self.call("POST", &format!("/api/v1/namespaces/kube-system/serviceaccounts/{ACCOUNT}/token"), &body);
         answer["status"]["token"].as_str().unwrap().to_owned()
     }

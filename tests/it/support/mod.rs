@@ -1,10 +1,12 @@
 //! What several test modules need.
 
+pub mod bpf;
 pub mod browser;
 pub mod built;
 pub mod certificates;
 pub mod container;
 pub mod demo;
+pub mod dump;
 pub mod etcd;
 pub mod fakes;
 pub mod fixture;

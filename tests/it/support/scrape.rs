@@ -57,3 +57,9 @@ pub fn one(samples: &Samples, name: &str, labels: &[(&str, &str)]) -> f64 {
     assert_eq!(found.len(), 1, "{name} {labels:?}: {found:?}");
     found[0].1
 }
+
+/// The labels of a series. No value in the tests holds a quotation mark.
+pub fn labels(series: &str) -> BTreeMap<&str, &str> {
+    let body = series.split_once('{').map_or("", |(_, labels)| labels.trim_end_matches("\"}"));
+    body.split("\",").filter_map(|label| label.split_once("=\"")).collect()
+}

@@ -1,0 +1,188 @@
+//! Programs → what their rules are, and the grids in which they count: built again only when a program changes. Pure.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::super::totals::{Item, Verdict};
+use crate::ebpf::{Known, Owner, Policy, Program, Rule, RuleId, Shown, UNNUMBERED};
+use crate::felix::{Decision, Direction, DropReason};
+
+/// What becomes of a packet, as far as interfaces are counted by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It is accepted.
+    Accepted,
+    /// It is refused.
+    Refused,
+    /// A policy passes it on: no interface counts that.
+    Passed,
+}
+
+/// Everything that is derived from programs.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// What ids stand for; `None` where programs contradict each other.
+    pub known: HashMap<RuleId, Option<Known>>,
+    /// The workloads' programs.
+    pub grids: Vec<Grid>,
+    /// All policies of programs.
+    pub policies: Vec<Arc<Policy>>,
+    /// By interface: the policies that apply to a workload, for each direction in the order of evaluation.
+    pub applied: HashMap<Arc<str>, [Vec<Arc<Policy>>; 2]>,
+    /// Whether all workloads' programs are understood.
+    pub is_understood: bool,
+}
+
+/// All workloads of a direction, and all that can decide about their packets in one way.
+#[derive(Debug)]
+pub struct Grid {
+    /// The direction.
+    pub direction: Direction,
+    /// The way.
+    pub class: Class,
+    /// The workloads' interfaces.
+    pub rows: Vec<Arc<str>>,
+    /// What can decide.
+    pub columns: Vec<Column>,
+    /// The columns that each row has.
+    pub cells: Vec<Vec<usize>>,
+}
+
+/// A policy, or what else decides. All its rules that decide in the same way count together.
+#[derive(Debug, Default)]
+pub struct Column {
+    /// What it is shown as; `None` for what is no workload's: host endpoints' policies.
+    pub item: Option<Item>,
+    /// Its rules.
+    pub ids: HashSet<RuleId>,
+    /// Whether its rules also count elsewhere: for host endpoints, or together with others.
+    pub elsewhere: bool,
+}
+
+impl Plan {
+    /// Works out everything.
+    pub fn new(programs: &[Shown]) -> Self {
+        let known = known(programs);
+        let workloads: Vec<&Program> = programs.iter().filter(|shown| is_workloads(shown)).map(|shown| &*shown.program).collect();
+        let is_understood = workloads.iter().all(|program| is_understood(program));
+        let hosts = hosts_ids(programs);
+        let mut grids = Vec::new();
+        for direction in Direction::ALL {
+            let programs: Vec<&Program> = workloads.iter().copied().filter(|program| program.direction == direction).collect();
+            let grid =
+                |class| Grid::new(&programs, (direction, class), |id| hosts.contains(&id) || !matches!(known.get(&id), Some(Some(_))));
+            grids.extend([Class::Accepted, Class::Refused, Class::Passed].map(grid));
+        }
+        let live = programs.iter().filter(|shown| shown.is_live).flat_map(|shown| &shown.program.policies);
+        let policies: HashSet<Arc<Policy>> = live.map(|(policy, _)| Arc::clone(policy)).collect();
+        Plan { known, grids, policies: policies.into_iter().collect(), applied: applied(&workloads), is_understood }
+    }
+}
+
+fn applied(workloads: &[&Program]) -> HashMap<Arc<str>, [Vec<Arc<Policy>>; 2]> {
+    let mut applied: HashMap<Arc<str>, [Vec<Arc<Policy>>; 2]> = HashMap::new();
+    for program in workloads {
+        let policies = &mut applied.entry(Arc::clone(&program.interface)).or_default()[program.direction as usize];
+        for (policy, _) in program.policies.iter().filter(|(_, is_workloads)| *is_workloads) {
+            // The program of the other address family has the same ones.
+            if !policies.contains(policy) {
+                policies.push(Arc::clone(policy));
+            }
+        }
+    }
+    applied
+}
+
+fn is_workloads(shown: &Shown) -> bool {
+    shown.is_live && shown.program.is_workload
+}
+
+/// A workload's program counts at least what none of its rules decided.
+fn is_understood(program: &Program) -> bool {
+    program.unrecognised == 0 && program.rules.iter().any(|rule| rule.counts)
+}
+
+/// The same policy has the same ids in all programs. If not, one of the files is old: Felix numbers rules anew when it restarts with
+/// flow logs.
+fn known(programs: &[Shown]) -> HashMap<RuleId, Option<Known>> {
+    let mut known: HashMap<RuleId, Option<Known>> = HashMap::new();
+    for rule in programs.iter().flat_map(|shown| &shown.program.rules).filter(|rule| rule.id != UNNUMBERED) {
+        let before = known.entry(rule.id).or_insert_with(|| Some(rule.known.clone()));
+        if before.as_ref().is_some_and(|before| *before != rule.known) {
+            *before = None;
+        }
+    }
+    known
+}
+
+/// Rules that do not only count for workloads.
+fn hosts_ids(programs: &[Shown]) -> HashSet<RuleId> {
+    let rules = programs.iter().flat_map(|shown| &shown.program.rules);
+    rules.filter(|rule| rule.counts && !rule.is_workloads).map(|rule| rule.id).collect()
+}
+
+impl Grid {
+    fn new(programs: &[&Program], (direction, class): (Direction, Class), elsewhere: impl Fn(RuleId) -> bool) -> Self {
+        let mut grid = Grid { direction, class, rows: Vec::new(), columns: Vec::new(), cells: Vec::new() };
+        let (mut rows, mut columns) = (BTreeMap::new(), HashMap::new());
+        // The programs of both address families of an interface count together.
+        for program in programs {
+            let row = *rows.entry(&program.interface).or_insert_with(|| {
+                grid.rows.push(Arc::clone(&program.interface));
+                grid.cells.push(Vec::new());
+                grid.rows.len() - 1
+            });
+            for rule in program.rules.iter().filter(|rule| decides(rule, class)) {
+                let item = item(rule);
+                let key = (item.clone(), item.is_none().then_some(rule.id));
+                let column = *columns.entry(key).or_insert_with(|| {
+                    grid.columns.push(Column { item, ..Column::default() });
+                    grid.columns.len() - 1
+                });
+                let shared = elsewhere(rule.id);
+                let (ids, cells) = (&mut grid.columns[column], &mut grid.cells[row]);
+                ids.ids.insert(rule.id);
+                ids.elsewhere |= shared;
+                if !cells.contains(&column) {
+                    cells.push(column);
+                }
+            }
+        }
+        grid
+    }
+}
+
+/// Whether a rule's hits are hits of this class. What a host endpoint's policy accepts or passes on is not decided yet.
+fn decides(rule: &Rule, class: Class) -> bool {
+    let of_class = match class {
+        Class::Accepted => rule.known.decision == Decision::Accept && rule.is_workloads,
+        Class::Refused => rule.known.decision == Decision::Deny,
+        Class::Passed => rule.known.decision == Decision::Pass && rule.is_workloads && matches!(rule.known.owner, Owner::Policy(..)),
+    };
+    rule.counts && of_class
+}
+
+/// What a workload's rule is shown as.
+fn item(rule: &Rule) -> Option<Item> {
+    let verdict = verdict(rule.known.decision).filter(|_| rule.is_workloads)?;
+    match &rule.known.owner {
+        Owner::Policy(policy, _) => {
+            let Policy { tier, label, .. } = &**policy;
+            Some(Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict })
+        }
+        Owner::Profile(name) if verdict == Verdict::Accept => Some(Item::Profile(name.clone().unwrap_or_default())),
+        Owner::EndOfTier(tier) => Some(Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(tier) }),
+        Owner::NoProfile => Some(Item::Drop { reason: DropReason::NoProfile, tier: "".into() }),
+        Owner::Profile(_) => None,
+    }
+}
+
+/// How a decision is shown; nothing for what decides nothing.
+pub fn verdict(decision: Decision) -> Option<Verdict> {
+    match decision {
+        Decision::Accept => Some(Verdict::Accept),
+        Decision::Deny => Some(Verdict::Deny),
+        Decision::Pass => Some(Verdict::Pass),
+        Decision::Log => None,
+    }
+}

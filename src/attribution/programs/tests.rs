@@ -1,0 +1,335 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::ebpf::{Program, Rule, Shown};
+use crate::felix::PolicyName;
+use crate::ruleset::Family;
+
+fn policy(name: &str) -> Arc<Policy> {
+    let name = PolicyName::from_comment(&format!("Policy {name} ingress")).unwrap();
+    Arc::new(Policy::new(name, &"default".into()))
+}
+
+fn rule(id: RuleId, owner: Owner, decision: Decision) -> Rule {
+    Rule { id, known: Known { owner, decision, direction: Direction::Ingress }, is_workloads: true, counts: true }
+}
+
+/// Ids of rules: what hundreds say is the policy, odd ones accept and even ones deny.
+fn of_policy(id: RuleId) -> Rule {
+    let owner = Owner::Policy(policy(&format!("shop/default.p{}", id / 100)), (id % 100 - 1) as u32);
+    rule(id, owner, if id % 2 == 1 { Decision::Accept } else { Decision::Deny })
+}
+
+/// A workload's program with these rules, and the end of its tier, which counts under `end`.
+fn program(interface: &str, ids: &[RuleId], end: RuleId) -> Shown {
+    let mut rules: Vec<Rule> = ids.iter().map(|id| of_policy(*id)).collect();
+    rules.push(rule(end, Owner::EndOfTier("default".into()), Decision::Deny));
+    shown(interface, rules)
+}
+
+fn shown(interface: &str, rules: Vec<Rule>) -> Shown {
+    let (interface, direction, family) = (interface.into(), Direction::Ingress, Family::V4);
+    let program = Program { interface, direction, family, is_workload: true, policies: Vec::new(), rules, unrecognised: 0 };
+    Shown { program: Arc::new(program), is_live: true, unchanged: true }
+}
+
+/// What one read finds.
+#[derive(Default)]
+struct Node {
+    programs: Programs,
+    totals: Totals,
+    node: NodeTotals,
+    read: Snapshot,
+}
+
+impl Node {
+    fn new(programs: Vec<Shown>) -> Self {
+        let read = Snapshot { programs, complete: true, ..Snapshot::default() };
+        Node { read, ..Node::default() }
+    }
+
+    /// Sets counters: rules by id, interfaces' accepted and refused packets.
+    fn counts(&mut self, rules: &[(RuleId, u64)], interfaces: &[(&str, u64, u64)]) -> &mut Self {
+        self.read.rules = rules.iter().copied().collect();
+        let verdicts = |(interface, accepted, refused): &(&str, u64, u64)| {
+            (((*interface).into(), Direction::Ingress), Verdicts { accepted: (*accepted, *accepted), refused: (*refused, *refused) })
+        };
+        self.read.interfaces = interfaces.iter().map(verdicts).collect();
+        self
+    }
+
+    fn advance(&mut self) -> &mut Self {
+        let first = self.node.is_new();
+        self.totals.begin_read();
+        self.programs.advance(&self.read, Datastore::default(), first, &mut self.totals, &mut self.node);
+        self.read.unchanged = true;
+        self
+    }
+
+    /// What is shown of the workloads: `interface what` → packets.
+    fn shown(&self) -> BTreeMap<String, u64> {
+        let mut shown = BTreeMap::new();
+        for (interface, endpoint) in self.totals.workloads() {
+            for total in self.totals.shown(endpoint, Direction::Ingress) {
+                let what = match &total.item {
+                    Item::Policy { policy, verdict, .. } => format!("{} {verdict:?}", policy.replace("shop/default.", "")),
+                    Item::Profile(profile) => format!("profile {profile}"),
+                    Item::Drop { reason, .. } => reason.as_str().into(),
+                    other => format!("{other:?}"),
+                };
+                assert!(shown.insert(format!("{interface} {what}"), total.packets).is_none());
+            }
+        }
+        shown
+    }
+
+    fn rules(&self) -> Vec<(String, u64)> {
+        let name = |key: &RuleKey| format!("{}#{} {:?}", key.policy.replace("shop/default.", ""), key.index, key.decision);
+        self.node.rules().map(|(key, packets)| (name(key), packets)).collect()
+    }
+}
+
+fn map(expected: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    expected.iter().map(|(what, packets)| ((*what).to_owned(), *packets)).collect()
+}
+
+#[test]
+fn the_node_counts_from_what_the_kernel_knows_workloads_from_zero() {
+    let mut node = Node::new(vec![program("cali1", &[101, 102], 9)]);
+    node.counts(&[(101, 5), (9, 2)], &[("cali1", 5, 2)]).advance();
+    assert_eq!(node.rules(), [("p1#0 Accept".into(), 5), ("p1#1 Deny".into(), 0)]);
+    assert_eq!(node.shown(), map(&[("cali1 p1 Accept", 0), ("cali1 p1 Deny", 0), ("cali1 no_policy", 0)]));
+    node.counts(&[(101, 8), (102, 1), (9, 4)], &[("cali1", 8, 5)]).advance();
+    assert_eq!(node.rules(), [("p1#0 Accept".into(), 8), ("p1#1 Deny".into(), 1)]);
+    let expected = [("cali1 p1 Accept", 3), ("cali1 p1 Deny", 1), ("cali1 no_policy", 2), ("cali1 policy_or_none", 0)];
+    assert_eq!(node.shown(), map(&expected));
+    let decided: Vec<u64> = node.node.decided().map(|(_, _, packets)| packets).collect();
+    assert_eq!((decided.len(), decided.iter().sum::<u64>()), (3, 13));
+}
+
+#[test]
+fn the_only_holder_of_a_rule_gets_its_count_others_share() {
+    let mut node = Node::new(vec![program("cali1", &[101, 301], 9), program("cali2", &[201, 301], 9)]);
+    node.counts(&[], &[]).advance();
+    // No interface is counted: what both hold is nobody's.
+    node.counts(&[(101, 3), (301, 7)], &[]).advance();
+    assert_eq!(node.shown(), map(&[("cali1 p1 Accept", 3), ("cali2 p2 Accept", 0), ("cali1 no_policy", 0), ("cali2 no_policy", 0)]));
+}
+
+#[test]
+fn rows_decide_what_columns_leave_open_and_the_rest_goes_to_all_together() {
+    let mut node = Node::new(vec![program("cali1", &[101, 301], 9), program("cali2", &[201, 301], 9)]);
+    node.counts(&[], &[("cali1", 0, 0), ("cali2", 0, 0)]).advance();
+    // cali2 is quiet: all is cali1's.
+    node.counts(&[(101, 3), (301, 7), (9, 1)], &[("cali1", 10, 1), ("cali2", 0, 0)]).advance();
+    let certain = map(&[
+        ("cali1 p1 Accept", 3),
+        ("cali1 p3 Accept", 7),
+        ("cali1 no_policy", 1),
+        ("cali2 p2 Accept", 0),
+        ("cali2 p3 Accept", 0),
+        ("cali2 no_policy", 0),
+    ]);
+    assert_eq!(node.shown(), certain);
+    // Both accept: p1 and p2 have one holder each, so the rest is p3's.
+    node.counts(&[(101, 4), (201, 2), (301, 12), (9, 1)], &[("cali1", 14, 1), ("cali2", 4, 0)]).advance();
+    assert_eq!((node.shown()["cali1 p3 Accept"], node.shown()["cali2 p3 Accept"]), (10, 2));
+    assert!(!node.shown().contains_key("cali1 p1,p3 Accept"));
+}
+
+#[test]
+fn what_is_not_certain_is_said_to_be_one_of_several() {
+    let both = |interface| program(interface, &[101, 201], 9);
+    let mut node = Node::new(vec![both("cali1"), both("cali2")]);
+    node.counts(&[], &[("cali1", 0, 0), ("cali2", 0, 0)]).advance();
+    node.counts(&[(101, 9), (201, 4)], &[("cali1", 10, 0), ("cali2", 3, 0)]).advance();
+    // The lower bounds of the example in `group`; zeros that are not certain are not shown.
+    let expected = [
+        ("cali1 p1 Accept", 6),
+        ("cali1 p2 Accept", 1),
+        ("cali1 p1,p2 Accept", 3),
+        ("cali2 p1,p2 Accept", 3),
+        ("cali1 no_policy", 0),
+        ("cali2 no_policy", 0),
+    ];
+    assert_eq!(node.shown(), map(&expected));
+    // Later certainty does not make up for it.
+    node.counts(&[(101, 10), (201, 4)], &[("cali1", 10, 0), ("cali2", 4, 0)]).advance();
+    assert_eq!((node.shown()["cali2 p1 Accept"], node.shown()["cali2 p1,p2 Accept"]), (1, 3));
+    assert!(!node.shown().contains_key("cali2 p2 Accept"));
+}
+
+/// Up to 3.29 the end of every tier counts under one id.
+#[test]
+fn a_single_column_is_its_row_even_if_its_id_is_shared() {
+    let mut node = Node::new(vec![program("cali1", &[101], UNNUMBERED), program("cali2", &[101, 102], UNNUMBERED)]);
+    node.counts(&[(0, 50)], &[("cali1", 0, 0), ("cali2", 0, 0)]).advance();
+    node.counts(&[(0, 58), (101, 9), (102, 2)], &[("cali1", 4, 3), ("cali2", 5, 7)]).advance();
+    let shown = node.shown();
+    assert_eq!((shown["cali1 p1 Accept"], shown["cali2 p1 Accept"], shown["cali1 no_policy"]), (4, 5, 3));
+    // cali2 alone can deny: what it refused beyond that, no policy decided.
+    assert_eq!((shown["cali2 p1 Deny"], shown["cali2 no_policy"], shown["cali2 policy_or_none"]), (2, 5, 0));
+    assert_eq!((node.programs.unknown(), node.node.unknown_rules()), (0, 0));
+}
+
+#[test]
+fn entries_vanish_and_return_without_a_jump() {
+    let mut node = Node::new(vec![program("cali1", &[101], 9)]);
+    let mut last = 0;
+    for (entry, expected) in
+        [(Some(10), 10), (Some(12), 12), (None, 12), (Some(3), 15), (Some(1), 16), (Some(1), 16), (None, 16), (None, 16)]
+    {
+        let rules: Vec<_> = entry.map(|packets| (101, packets)).into_iter().collect();
+        node.counts(&rules, &[]).advance();
+        let now = node.rules()[0].1;
+        assert!(now == expected && now >= last, "{entry:?}: {now}");
+        last = now;
+    }
+}
+
+#[test]
+fn unknown_ids_are_counted_once_and_named_from_then_on() {
+    let mut node = Node::new(vec![program("cali1", &[101], 9)]);
+    node.counts(&[(101, 1), (777, 10)], &[]).advance();
+    assert_eq!((node.programs.unknown(), node.node.unknown_rules()), (1, 10));
+    node.read.programs = vec![program("cali1", &[101, 777], 9)];
+    node.read.unchanged = false;
+    node.counts(&[(101, 1), (777, 13)], &[]).advance();
+    assert_eq!((node.programs.unknown(), node.node.unknown_rules()), (0, 10));
+    assert!(node.rules().contains(&("p7#76 Accept".into(), 3)));
+    // The file goes, the entry stays: it is what it was.
+    node.read.programs = vec![program("cali1", &[101], 9)];
+    node.read.unchanged = false;
+    node.counts(&[(101, 1), (777, 20)], &[]).advance();
+    assert!(node.rules().contains(&("p7#76 Accept".into(), 10)));
+    // Its entry goes too: forgotten, and unknown when it comes again.
+    node.counts(&[(101, 1)], &[]).advance();
+    node.counts(&[(101, 1), (777, 2)], &[]).advance();
+    assert_eq!((node.programs.unknown(), node.node.unknown_rules()), (1, 12));
+}
+
+#[test]
+fn programs_that_contradict_each_other_name_nothing() {
+    let other = |id| Rule { known: of_policy(id + 100).known, ..of_policy(id) };
+    let mut node = Node::new(vec![program("cali1", &[101], 9), shown("cali2", vec![other(101)])]);
+    node.counts(&[(101, 4)], &[]).advance();
+    assert_eq!((node.programs.unknown(), node.node.unknown_rules()), (1, 4));
+    // One is written anew: what was counted meanwhile is still doubtful, what follows is not.
+    node.read.programs = vec![shown("cali1", vec![other(101)]), shown("cali2", vec![other(101)])];
+    node.read.unchanged = false;
+    node.counts(&[(101, 6)], &[]).advance();
+    assert_eq!((node.rules(), node.node.unknown_rules()), (vec![("p2#0 Accept".into(), 2)], 4));
+}
+
+#[test]
+fn a_number_that_changes_its_meaning_counts_for_neither_meanwhile() {
+    let mut node = Node::new(vec![program("cali1", &[101], 9)]);
+    node.counts(&[(101, 4)], &[]).advance();
+    node.read.programs = vec![shown("cali1", vec![Rule { known: of_policy(201).known, ..of_policy(101) }])];
+    node.read.unchanged = false;
+    node.counts(&[(101, 6)], &[]).advance();
+    assert_eq!(node.node.unknown_rules(), 2);
+    node.counts(&[(101, 9)], &[]).advance();
+    assert_eq!((node.rules(), node.node.unknown_rules()), (vec![("p2#0 Accept".into(), 3)], 2));
+}
+
+#[test]
+fn nothing_is_attributed_while_something_changes() {
+    let mut changed = vec![program("cali1", &[101, 103], 9), program("cali2", &[201], 9)];
+    changed[0].unchanged = false;
+    let mut node = Node::new(vec![program("cali1", &[101, 103], 9), program("cali2", &[201], 9)]);
+    node.counts(&[], &[("cali1", 0, 0), ("cali2", 0, 0)]).advance();
+    node.read.programs = changed;
+    node.read.unchanged = false;
+    node.counts(&[(101, 3), (201, 4)], &[("cali1", 3, 2), ("cali2", 4, 0)]).advance();
+    // cali2 has not changed, and has but one policy that accepts. That cali1 has refused two stays certain.
+    assert_eq!(node.shown(), map(&[("cali2 p2 Accept", 4), ("cali2 no_policy", 0), ("cali1 policy_or_none", 2)]));
+    node.read.programs = vec![program("cali1", &[101, 103], 9), program("cali2", &[201], 9)];
+    node.counts(&[(101, 5), (201, 4)], &[("cali1", 5, 2), ("cali2", 4, 0)]).advance();
+    assert_eq!(node.shown()["cali1 p1 Accept"], 2);
+}
+
+#[test]
+fn what_is_missing_or_not_understood_proves_nothing_about_columns() {
+    type Spoil = fn(&mut Snapshot);
+    let spoils: [Spoil; 4] = [
+        |read| read.complete = false,
+        |read| read.unreadable = 1,
+        |read| read.unchanged = false,
+        |read| {
+            let mut strange = program("cali2", &[201, 203], 9);
+            Arc::get_mut(&mut strange.program).unwrap().unrecognised = 1;
+            read.programs[1] = strange;
+        },
+    ];
+    for (index, spoil) in spoils.iter().enumerate() {
+        let mut node = Node::new(vec![program("cali1", &[101, 201], 9), program("cali2", &[203], 9)]);
+        if index == 3 {
+            spoil(&mut node.read);
+        }
+        node.counts(&[], &[]).advance();
+        spoil(&mut node.read);
+        node.counts(&[(101, 3)], &[]).advance();
+        assert!(!node.shown().contains_key("cali1 p1 Accept"), "{index}: {:?}", node.shown());
+    }
+}
+
+#[test]
+fn rules_of_host_endpoints_are_nobodys() {
+    let mut host = program("eth0", &[101], 19);
+    let program_of_host = Arc::get_mut(&mut host.program).unwrap();
+    program_of_host.is_workload = false;
+    program_of_host.rules.iter_mut().for_each(|rule| rule.is_workloads = false);
+    let mut node = Node::new(vec![program("cali1", &[101, 201], 9), host]);
+    node.counts(&[], &[]).advance();
+    node.counts(&[(101, 3), (201, 2)], &[]).advance();
+    let shown = node.shown();
+    assert_eq!((shown.get("cali1 p1 Accept"), shown["cali1 p2 Accept"]), (None, 2));
+    assert!(!shown.keys().any(|key| key.starts_with("eth0")));
+}
+
+#[test]
+fn both_families_of_an_interface_are_one_workload() {
+    let mut six = program("cali1", &[101, 103], 9);
+    Arc::get_mut(&mut six.program).unwrap().family = Family::V6;
+    let mut node = Node::new(vec![program("cali1", &[101], 9), six]);
+    node.counts(&[], &[("cali1", 0, 0)]).advance();
+    node.counts(&[(101, 3), (103, 4)], &[("cali1", 7, 0)]).advance();
+    assert_eq!(node.shown(), map(&[("cali1 p1 Accept", 7), ("cali1 no_policy", 0)]));
+}
+
+#[test]
+fn a_row_that_is_read_a_moment_before_its_columns_is_never_exceeded() {
+    let mut node = Node::new(vec![program("cali1", &[101, 301], 9), program("cali2", &[301], 9)]);
+    node.counts(&[], &[("cali1", 0, 0), ("cali2", 0, 0)]).advance();
+    node.counts(&[(101, 5)], &[("cali1", 4, 0), ("cali2", 0, 0)]);
+    // A fifth packet came between.
+    let key = (Arc::<str>::from("cali1"), Direction::Ingress);
+    node.read.interfaces.get_mut(&key).unwrap().accepted.1 = 5;
+    node.advance();
+    assert_eq!(node.shown()["cali1 p1 Accept"], 4);
+    node.counts(&[(101, 5)], &[("cali1", 5, 0), ("cali2", 0, 0)]).advance();
+    let shown = node.shown();
+    assert_eq!(shown["cali1 p1 Accept"] + shown["cali1 p1,p3 Accept"], 5);
+}
+
+#[test]
+fn a_workload_that_comes_has_its_refusals_from_the_start() {
+    let mut node = Node::new(vec![program("cali1", &[101], 9)]);
+    node.counts(&[], &[("cali1", 0, 0)]).advance();
+    let mut new = program("cali2", &[101], 9);
+    new.unchanged = false;
+    node.read.programs.push(new);
+    node.read.unchanged = false;
+    node.counts(&[], &[("cali1", 0, 0), ("cali2", 0, 6)]).advance();
+    assert_eq!(node.shown()["cali2 policy_or_none"], 6);
+}
+
+#[test]
+fn after_a_move_to_this_dataplane_counting_begins_there() {
+    let mut node = Node::new(vec![program("cali1", &[101], 9)]);
+    node.node.begin_read();
+    node.counts(&[(101, 100)], &[]).advance();
+    node.counts(&[(101, 103)], &[]).advance();
+    assert_eq!(node.rules(), [("p1#0 Accept".into(), 3)]);
+}

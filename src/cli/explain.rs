@@ -1,0 +1,75 @@
+//! `explain`: finds the endpoint that is meant, and shows its pipelines.
+
+mod text;
+
+use std::process::ExitCode;
+
+use super::source::Source;
+use super::terminal::{LONGEST, safe};
+use super::{json, print};
+use crate::config::{Task, Tool};
+use crate::report::{HostEndpoint, Status, Workload, WorkloadsAnswer};
+
+/// Explains the endpoint that the command line names.
+pub fn run(tool: Tool) -> Result<ExitCode, String> {
+    let Task::Explain { endpoint, json: as_json } = &tool.task else { return Ok(ExitCode::FAILURE) };
+    let source = Source::find(&tool, true)?;
+    let all = source.workloads()?;
+    let output = match find(&all, endpoint)? {
+        Some(workload) => {
+            let answer = source.workload(&workload.interface)?;
+            let about = source.about(&answer.status);
+            if *as_json { json(&answer)? } else { text::workload(&answer, &about) }
+        }
+        None => {
+            let mut answer = source.host_endpoints()?;
+            answer.host_endpoints.to_mut().retain(|host| *host.interface == **endpoint);
+            if answer.host_endpoints.is_empty() {
+                return Err(unknown(&all, &source.host_endpoints()?.host_endpoints, endpoint));
+            }
+            let about = source.about(&answer.status);
+            if *as_json { json(&answer)? } else { text::host_endpoints(&answer.host_endpoints, &answer.status, &about) }
+        }
+    };
+    print(&output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The workload on this interface, or of this name; a pod's name alone is enough if there is one such pod.
+fn find<'a>(all: &'a WorkloadsAnswer, endpoint: &str) -> Result<Option<&'a Workload>, String> {
+    let workloads = || all.workloads.iter().map(|workload| &**workload);
+    if let Some(found) = workloads().find(|workload| *workload.interface == *endpoint) {
+        return Ok(Some(found));
+    }
+    let is_meant = |workload: &&Workload| match endpoint.split_once('/') {
+        Some((namespace, pod)) => *workload.namespace == *namespace && *workload.pod == *pod,
+        None => *workload.pod == *endpoint && workload.known,
+    };
+    let found: Vec<&Workload> = workloads().filter(is_meant).collect();
+    match found[..] {
+        [] => Ok(None),
+        [found] => Ok(Some(found)),
+        _ => {
+            let interfaces: Vec<String> =
+                found.iter().map(|w| format!("{} ({})", safe(&w.interface, LONGEST), text::name(w, LONGEST))).collect();
+            Err(format!("{:?} is not one workload but several; name the interface: {}", endpoint, interfaces.join(", ")))
+        }
+    }
+}
+
+/// What there is instead.
+fn unknown(all: &WorkloadsAnswer, hosts: &[HostEndpoint], endpoint: &str) -> String {
+    const MOST: usize = 12;
+    let workloads = all.workloads.iter().map(|workload| text::name(workload, LONGEST));
+    let mut names: Vec<String> = workloads.chain(hosts.iter().map(|host| safe(&host.interface, LONGEST))).collect();
+    names.dedup();
+    let more = names.len().saturating_sub(MOST);
+    names.truncate(MOST);
+    let list = if names.is_empty() { "no endpoint at all".to_owned() } else { names.join(", ") };
+    let more = if more > 0 { format!(" and {more} more (see top)") } else { String::new() };
+    format!("no endpoint {endpoint:?} has rules {}; there is {list}{more}", here(&all.status))
+}
+
+fn here(status: &Status) -> String {
+    if status.node.is_empty() { "here".to_owned() } else { format!("on node {}", safe(&status.node, LONGEST)) }
+}

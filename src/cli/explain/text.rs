@@ -1,0 +1,169 @@
+//! Pipelines as a text for the terminal. Pure.
+
+use crate::cli::terminal::{Align, LONGEST, columns, safe};
+use crate::felix::Direction;
+use crate::report::{
+    Can, Counts, DefaultAction, Group, HostEndpoint, Pipeline, PolicyCounts, Status, Target, Tier, Workload, WorkloadAnswer,
+};
+
+/// What a workload is called: its namespace and pod, else its interface.
+pub fn name(workload: &Workload, width: usize) -> String {
+    match (&*workload.namespace, &*workload.pod) {
+        ("", "") => safe(&workload.interface, width),
+        (namespace, "") => safe(&format!("{namespace}/{}", workload.interface), width),
+        (namespace, pod) => safe(&format!("{namespace}/{pod}"), width),
+    }
+}
+
+/// A workload's pipelines. `about`: what the numbers are.
+pub fn workload(answer: &WorkloadAnswer, about: &str) -> String {
+    let workload = &answer.workload;
+    let mut title = vec![name(workload, LONGEST)];
+    if workload.known {
+        title.push(format!("interface {}", safe(&workload.interface, LONGEST)));
+    }
+    title.extend(workload.ip.iter().map(|ip| safe(ip, LONGEST)));
+    if !workload.app.is_empty() {
+        title.push(format!("app {}", safe(&workload.app, LONGEST)));
+    }
+    text(&title.join("  "), about, &answer.status, answer.directions.iter())
+}
+
+/// A host endpoint's pipelines, stage by stage.
+pub fn host_endpoints(hosts: &[HostEndpoint], status: &Status, about: &str) -> String {
+    let texts = hosts.iter().map(|host| {
+        let title = format!("Host endpoint {}  stage {}", safe(&host.interface, LONGEST), safe(&host.stage, LONGEST));
+        text(&title, about, status, host.directions.iter())
+    });
+    texts.collect::<Vec<_>>().join("\n")
+}
+
+fn text<'a>(title: &str, about: &str, status: &Status, pipelines: impl Iterator<Item = &'a Pipeline>) -> String {
+    let mut text = format!("{title}\n{}\n", safe(about, 400));
+    if let Some(problem) = status.problem.as_deref().filter(|_| !status.up) {
+        text += &format!("The kernel cannot be read at present: {}\n", safe(problem, 400));
+    }
+    if status.unrecognised_rules > 0 {
+        text += &format!("{} rules are not understood: what depends on them is left out.\n", status.unrecognised_rules);
+    }
+    for pipeline in pipelines {
+        text += "\n";
+        for line in columns(&rows(pipeline), &[Align::Left, Align::Right, Align::Right, Align::Right]) {
+            text += &line;
+            text += "\n";
+        }
+    }
+    text
+}
+
+/// A line with three numbers: accepted, denied, passed on.
+fn row(text: impl Into<String>, numbers: [String; 3]) -> Vec<String> {
+    let mut row = vec![text.into()];
+    row.extend(numbers);
+    row
+}
+
+fn none() -> String {
+    String::new()
+}
+
+fn known(count: Option<u64>) -> String {
+    count.map_or_else(|| "?".to_owned(), |count| count.to_string())
+}
+
+fn rows(pipeline: &Pipeline) -> Vec<Vec<String>> {
+    let title = match pipeline.direction {
+        Direction::Ingress => "INGRESS, to the endpoint",
+        Direction::Egress => "EGRESS, from the endpoint",
+    };
+    let mut rows = vec![row(title, ["accepted".into(), "denied".into(), "passed on".into()])];
+    if let Some(established) = pipeline.established {
+        rows.push(row("connections that are open already", [established.to_string(), none(), none()]));
+    }
+    for refused in &pipeline.before {
+        rows.push(row(reason(&refused.reason), [none(), known(refused.packets), none()]));
+    }
+    for tier in &pipeline.tiers {
+        rows.extend(tier_rows(tier));
+    }
+    for profile in &pipeline.profiles {
+        rows.push(row(format!("profile {}", safe(&profile.profile, LONGEST)), [known(profile.accept), none(), none()]));
+    }
+    if let Some(packets) = pipeline.no_profile {
+        rows.push(row("no profile accepted", [none(), packets.to_string(), none()]));
+    }
+    rows.push(sum(pipeline));
+    rows
+}
+
+/// Everything that opened a connection, or tried to.
+fn sum(pipeline: &Pipeline) -> Vec<String> {
+    let sums = pipeline.sums();
+    let dropped = if sums.exact { sums.dropped.to_string() } else { format!(">={}", sums.dropped) };
+    row("sum, without open connections", [sums.accepted.to_string(), dropped, none()])
+}
+
+/// Why packets are refused before policies are asked.
+fn reason(reason: &str) -> String {
+    match reason {
+        "invalid" => "invalid to connection tracking".to_owned(),
+        "encapsulation" => "VXLAN or IP-in-IP from a workload".to_owned(),
+        "rate_limit" => "over the packet rate limit".to_owned(),
+        "connection_limit" => "over the connection limit".to_owned(),
+        "admin_down" => "the endpoint is administratively down".to_owned(),
+        other => safe(other, LONGEST),
+    }
+}
+
+fn tier_rows(tier: &Tier) -> Vec<Vec<String>> {
+    let mut rows = vec![row(format!("tier {}", safe(&tier.tier, LONGEST)), [none(), none(), none()])];
+    for (number, target) in tier.targets.iter().enumerate() {
+        match target {
+            Target::Policy(policy) => rows.extend(policy_rows(&format!("  {}. ", number + 1), policy)),
+            Target::Group(group) => rows.extend(group_rows(number + 1, group)),
+        }
+    }
+    match (tier.default_action, tier.no_policy) {
+        (DefaultAction::Deny, packets) => rows.push(row("  no policy decided", [none(), known(packets), none()])),
+        (DefaultAction::Pass, _) => rows.push(row("  no policy decided: goes on", [none(), none(), none()])),
+    }
+    rows
+}
+
+fn policy_rows(lead: &str, policy: &PolicyCounts) -> Vec<Vec<String>> {
+    let kind = if policy.kind.is_empty() { String::new() } else { format!("{} ", policy.kind) };
+    let namespace = policy.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+    let name = format!("{lead}{}", safe(&format!("{kind}{namespace}{}", policy.name), LONGEST));
+    let most = policy.at_most.unwrap_or_default();
+    let number = |can: Can, of: fn(&Counts) -> Option<u64>| match (of(&policy.counts), of(&most)) {
+        (Some(packets), _) => packets.to_string(),
+        (None, Some(most)) => format!("<={most}"),
+        (None, None) if policy.can.contains(&can) => "?".to_owned(),
+        (None, None) => "-".to_owned(),
+    };
+    let numbers = [number(Can::Accept, |c| c.accept), number(Can::Deny, |c| c.deny), number(Can::Pass, |c| c.pass)];
+    let mut rows = vec![row(name, numbers)];
+    rows.extend(policy.counts.deny_or_pass.map(|packets| denied_or_passed(lead.len(), packets)));
+    rows
+}
+
+fn denied_or_passed(indent: usize, packets: u64) -> Vec<String> {
+    row(format!("{:indent$}denied or passed on, not told apart: {packets}", ""), [none(), none(), none()])
+}
+
+fn group_rows(number: usize, group: &Group) -> Vec<Vec<String>> {
+    let rest = &group.undivided;
+    let cell = |can: Can, count: Option<u64>| match count {
+        Some(packets) => packets.to_string(),
+        None if group.policies.iter().any(|policy| policy.can.contains(&can)) => "?".to_owned(),
+        None => "-".to_owned(),
+    };
+    let numbers = [cell(Can::Accept, rest.accept), cell(Can::Deny, rest.deny), cell(Can::Pass, rest.pass)];
+    let title = format!("  {number}. one of these {}, the kernel does not tell which", group.policies.len());
+    let mut rows = vec![row(title, numbers)];
+    rows.extend(rest.deny_or_pass.filter(|packets| *packets > 0).map(|packets| denied_or_passed(5, packets)));
+    for (place, policy) in group.policies.iter().enumerate() {
+        rows.extend(policy_rows(&format!("     {number}.{} ", place + 1), policy));
+    }
+    rows
+}

@@ -1,0 +1,86 @@
+//! The API of a running exporter, asked over HTTP.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use ureq::Agent;
+
+use crate::config::Config;
+use crate::report::{HostEndpointsAnswer, Status, WorkloadAnswer, WorkloadsAnswer};
+
+/// More than this is no answer of the API: 250 workloads with 50 policies each make some megabytes.
+const LARGEST: u64 = 256 << 20;
+
+/// An exporter that answered.
+pub struct Exporter {
+    agent: Agent,
+    url: String,
+}
+
+impl Exporter {
+    /// Where the exporter of these settings listens.
+    pub fn url_of(config: &Config) -> String {
+        match config.listen_address {
+            address if address.is_unspecified() => format!("http://127.0.0.1:{}", config.port),
+            IpAddr::V4(address) => format!("http://{address}:{}", config.port),
+            IpAddr::V6(address) => format!("http://[{address}]:{}", config.port),
+        }
+    }
+
+    /// The exporter at this address, if one answers.
+    ///
+    /// # Errors
+    /// None does, or it has no such API.
+    pub fn find(url: &str) -> Result<Self, String> {
+        let agent = Agent::config_builder()
+            .timeout_connect(Some(Duration::from_secs(2)))
+            .timeout_global(Some(Duration::from_secs(20)))
+            .http_status_as_error(false)
+            // It is on this host, as a rule.
+            .proxy(None)
+            .build()
+            .into();
+        let exporter = Exporter { agent, url: url.to_owned() };
+        exporter.ask::<Status>("status")?;
+        Ok(exporter)
+    }
+
+    /// Its address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// `GET /api/v1/workloads`
+    pub fn workloads(&self) -> Result<WorkloadsAnswer<'static>, String> {
+        self.ask("workloads")
+    }
+
+    /// `GET /api/v1/workloads/{interface}`
+    pub fn workload(&self, interface: &str) -> Result<WorkloadAnswer<'static>, String> {
+        let encoded: String = interface.bytes().map(encoded).collect();
+        self.ask(&format!("workloads/{encoded}"))
+    }
+
+    /// `GET /api/v1/host-endpoints`
+    pub fn host_endpoints(&self) -> Result<HostEndpointsAnswer<'static>, String> {
+        self.ask("host-endpoints")
+    }
+
+    fn ask<T: DeserializeOwned>(&self, what: &str) -> Result<T, String> {
+        let url = format!("{}/api/v1/{what}", self.url);
+        let mut response = self.agent.get(&url).call().map_err(|error| format!("asking {url} failed: {error}"))?;
+        if response.status() != 200 {
+            return Err(format!("{url} answers {}: is there an exporter of version 1 or newer?", response.status()));
+        }
+        let reader = response.body_mut().with_config().limit(LARGEST).reader();
+        serde_json::from_reader(std::io::BufReader::new(reader)).map_err(|error| format!("{url} gives no answer of this API: {error}"))
+    }
+}
+
+fn encoded(byte: u8) -> String {
+    match byte {
+        byte if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    }
+}

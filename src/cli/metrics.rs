@@ -1,0 +1,44 @@
+//! `metrics`: one read, the text of `/metrics`. To a file beside its place first, so that node_exporter never reads half of it.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::{own, print};
+use crate::config::{Input, Task, Tool};
+
+/// Reads and writes. The exit code is 1 if the kernel could not be read: the metrics say so too.
+pub fn run(tool: Tool) -> Result<ExitCode, String> {
+    let scraper = match &tool.input {
+        Input::Files { before, now } => own::of_files(tool.config, before, now)?,
+        Input::Here | Input::Exporter(_) => own::of_kernel(tool.config, true)?,
+    };
+    let text = scraper.scrape();
+    match &tool.task {
+        Task::Metrics { output: Some(file) } => {
+            write(file, &text).map_err(|error| format!("writing {} failed: {error}", file.display()))?;
+        }
+        _ => print(&String::from_utf8_lossy(&text))?,
+    }
+    let up = text.windows(UP.len()).any(|window| window == UP);
+    Ok(if up { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the text says where the kernel could be read.
+const UP: &[u8] = b"\ncalico_accountant_up 1\n";
+
+fn write(file: &Path, text: &[u8]) -> std::io::Result<()> {
+    let name = file.file_name().ok_or(std::io::ErrorKind::InvalidInput)?;
+    // node_exporter reads what ends in .prom.
+    let beside = file.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+    let written = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&beside).and_then(|mut opened| {
+        opened.write_all(text)?;
+        fs::rename(&beside, file)
+    });
+    if written.is_err() {
+        _ = fs::remove_file(&beside);
+    }
+    written
+}

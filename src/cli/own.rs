@@ -1,0 +1,106 @@
+//! A scraper of our own, for where no exporter runs: over the kernel, with names from the datastore; or over saved tables. Touches those.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::app;
+use crate::config::Config;
+use crate::dataplane::{ReadError, Reader, Reading};
+use crate::inventory::Inventory;
+use crate::ruleset::Snapshot;
+use crate::saved;
+use crate::scraper::{self, Scraper};
+
+/// How long the datastore may take to tell its names.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A scraper over the kernel.
+///
+/// # Errors
+/// Threads cannot be started.
+pub fn of_kernel(config: Config, one_moment: bool) -> Result<Scraper, String> {
+    let inventory = Arc::new(Inventory::new());
+    app::follow(&config, &inventory).map_err(|error| format!("starting the datastore's follower failed: {error}"))?;
+    if !wait_until(PATIENCE, || inventory.synced()) {
+        let why = inventory.troubles().join("; ");
+        log::warn!("the datastore's names are missing: {}", if why.is_empty() { "it does not answer in time" } else { &why });
+    }
+    let reader = Box::new(app::dataplane(&config));
+    let scraper = app::scraper(config, reader, Arc::clone(&inventory), one_moment);
+    scraper.sample();
+    // Only the datastore knows what these rules are called (Calico ≤ 3.21).
+    if inventory.policies_wanted() && !wait_until(PATIENCE, || inventory.policies_version() > 0 && inventory.complete()) {
+        log::warn!("the policies' names are missing: the datastore does not tell them in time");
+    }
+    Ok(scraper)
+}
+
+/// Whether something holds in time.
+pub fn wait_until(limit: Duration, holds: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !holds() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+/// A scraper over saved tables; with tables of an earlier moment, what it counts are the differences.
+///
+/// # Errors
+/// A file cannot be read, or is not what it should be.
+pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<Scraper, String> {
+    let mut moments = VecDeque::new();
+    for files in [before, now].into_iter().filter(|files| !files.is_empty()) {
+        let files = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
+        moments.push_back(saved::moment(&files).map_err(|error| error.to_string())?);
+    }
+    let one_moment = moments.len() == 1;
+    let options = scraper::Options {
+        node_name: config.node_name,
+        minimum_counter: config.minimum_counter,
+        metric_names: config.metric_names,
+        proc: "/proc".into(),
+        // The pods of this machine have nothing to do with the files.
+        pod_logs: PathBuf::new(),
+        datastore: Some("none"),
+        one_moment,
+    };
+    let scraper = Scraper::new(options, Box::new(Saved(moments)), Arc::new(Inventory::new()));
+    if !one_moment {
+        scraper.begin_counting();
+    }
+    Ok(scraper)
+}
+
+/// A file's name and content; `-` is standard input.
+fn read(file: &Path) -> Result<(String, Vec<u8>), String> {
+    let (name, opened): (String, io::Result<Box<dyn Read>>) = match file == Path::new("-") {
+        true => ("standard input".to_owned(), Ok(Box::new(io::stdin().lock()))),
+        false => (file.display().to_string(), File::open(file).map(|file| Box::new(file) as Box<dyn Read>)),
+    };
+    let mut content = Vec::new();
+    let size = opened.and_then(|opened| opened.take(saved::LARGEST + 1).read_to_end(&mut content));
+    match size {
+        Err(error) => Err(format!("{name}: cannot be read: {error}")),
+        Ok(size) if size as u64 > saved::LARGEST => Err(format!("{name}: it is larger than {} MiB", saved::LARGEST >> 20)),
+        Ok(_) => Ok((name, content)),
+    }
+}
+
+/// Moments one after the other; the last one stays.
+struct Saved(VecDeque<Vec<Snapshot>>);
+
+impl Reader for Saved {
+    fn read(&mut self, _: Instant) -> Result<Reading, ReadError> {
+        let tables = if self.0.len() > 1 { self.0.pop_front() } else { self.0.front().cloned() };
+        Ok(Reading { tables: tables.unwrap_or_default(), source: "file", locked: true, ..Reading::default() })
+    }
+}

@@ -1,0 +1,150 @@
+//! Drops and workloads as tables. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::terminal::{Align, LONGEST, columns, safe};
+use crate::felix::Direction;
+use crate::report::{Drop, Status, Sums, Workload, WorkloadsAnswer};
+
+/// What tells one row of drops from another.
+type Key = (Arc<str>, Direction, String, Option<Arc<str>>, Option<Arc<str>>);
+
+fn key(drop: &Drop) -> Key {
+    (Arc::clone(&drop.interface), drop.direction, drop.reason.to_string(), drop.tier.clone(), drop.policy.clone())
+}
+
+/// Packets a second since the answer before.
+pub struct Rates {
+    drops: HashMap<Key, f64>,
+}
+
+impl Rates {
+    /// Between two answers. A count that went back began again: what it shows now came since.
+    pub fn new(before: &WorkloadsAnswer, now: &WorkloadsAnswer, between: Duration) -> Self {
+        let last: HashMap<Key, u64> = before.drops.iter().map(|drop| (key(drop), drop.packets)).collect();
+        let seconds = between.as_secs_f64().max(0.001);
+        let rate = |drop: &Drop| {
+            let key = key(drop);
+            let before = last.get(&key).copied().unwrap_or(0);
+            let packets = drop.packets.checked_sub(before).unwrap_or(drop.packets);
+            (key, packets as f64 / seconds)
+        };
+        Rates { drops: now.drops.iter().map(rate).collect() }
+    }
+
+    fn of(&self, drop: &Drop) -> f64 {
+        self.drops.get(&key(drop)).copied().unwrap_or(0.0)
+    }
+}
+
+/// Everything; `size`: columns and rows of the terminal, where there is one.
+pub fn page(answer: &WorkloadsAnswer, rates: Option<&Rates>, about: &str, size: Option<(usize, usize)>) -> Vec<String> {
+    let mut lines = head(&answer.status);
+    lines.push(safe(about, LONGEST * 2));
+    lines.push(String::new());
+    let drops = drops(answer, rates);
+    // In a terminal drops may take what the workloads leave, but at least half.
+    let room = size.map(|(_, rows)| rows.saturating_sub(lines.len() + 3).max(6));
+    let most = room.map_or(usize::MAX, |room| (room / 2).max(room.saturating_sub(answer.workloads.len() + 2)));
+    lines.extend(shortened(drops, most));
+    lines.push(String::new());
+    let left = size.map_or(usize::MAX, |(_, rows)| rows.saturating_sub(lines.len()));
+    lines.extend(shortened(workloads(answer), left));
+    lines
+}
+
+/// At most so many lines; the last one says how many more there are.
+fn shortened(mut lines: Vec<String>, most: usize) -> Vec<String> {
+    if lines.len() > most {
+        let more = lines.len() - most.saturating_sub(1);
+        lines.truncate(most.saturating_sub(1));
+        lines.push(format!("… {more} more"));
+    }
+    lines
+}
+
+fn head(status: &Status) -> Vec<String> {
+    let node = if status.node.is_empty() { String::new() } else { format!("  node {}", safe(&status.node, LONGEST)) };
+    let mut lines = vec![format!("calico-accountant {}{node}", safe(&status.version, LONGEST))];
+    if let Some(problem) = status.problem.as_deref().filter(|_| !status.up) {
+        lines.push(format!("The kernel cannot be read at present: {}", safe(problem, LONGEST * 2)));
+    }
+    if let Some(problem) = &status.datastore.problem {
+        lines.push(format!("Names may be missing: {}", safe(problem, LONGEST * 2)));
+    }
+    if status.unrecognised_rules > 0 {
+        lines.push(format!("{} rules are not understood: what depends on them is left out.", status.unrecognised_rules));
+    }
+    lines
+}
+
+fn drops(answer: &WorkloadsAnswer, rates: Option<&Rates>) -> Vec<String> {
+    let names: HashMap<&str, &Workload> = answer.workloads.iter().map(|workload| (&*workload.interface, &**workload)).collect();
+    let mut drops: Vec<(f64, &Drop)> = answer.drops.iter().map(|drop| (rates.map_or(0.0, |rates| rates.of(drop)), drop)).collect();
+    drops.sort_by(|(a_now, a), (b_now, b)| b_now.total_cmp(a_now).then(b.packets.cmp(&a.packets)));
+    let mut rows = vec![["DROPS/s", "TOTAL", "WORKLOAD", "", "REASON", "BY"].map(str::to_owned).to_vec()];
+    for (now, drop) in &drops {
+        let workload = names.get(&*drop.interface).map_or_else(|| safe(&drop.interface, LONGEST), |workload| name(workload));
+        let by = drop.policy.as_deref().or(drop.tier.as_deref()).unwrap_or_default();
+        let by = if drop.policy.is_none() && drop.tier.is_some() { format!("tier {by}") } else { by.to_owned() };
+        rows.push(vec![
+            format!("{now:.1}"),
+            drop.packets.to_string(),
+            workload,
+            arrow(drop.direction).to_owned(),
+            safe(&drop.reason, LONGEST),
+            safe(&by, LONGEST),
+        ]);
+    }
+    let mut aligns = vec![Align::Right, Align::Right, Align::Left, Align::Left, Align::Left, Align::Left];
+    if rates.is_none() {
+        rows.iter_mut().for_each(|row| _ = row.remove(0));
+        aligns.remove(0);
+        rows[0][0] = "DROPS".to_owned();
+    }
+    if drops.is_empty() {
+        return vec!["Nothing was dropped.".to_owned()];
+    }
+    columns(&rows, &aligns)
+}
+
+fn name(workload: &Workload) -> String {
+    match (&*workload.namespace, &*workload.pod) {
+        ("", "") => safe(&workload.interface, LONGEST),
+        (namespace, pod) => safe(&format!("{namespace}/{pod}"), LONGEST),
+    }
+}
+
+/// To the workload, or from it.
+fn arrow(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "in",
+        Direction::Egress => "out",
+    }
+}
+
+fn workloads(answer: &WorkloadsAnswer) -> Vec<String> {
+    let mut workloads: Vec<&Workload> = answer.workloads.iter().map(|workload| &**workload).collect();
+    let dropped = |workload: &Workload| [workload.ingress, workload.egress].iter().flatten().map(|sums| sums.dropped).sum::<u64>();
+    workloads.sort_by_key(|workload| std::cmp::Reverse(dropped(workload)));
+    let mut rows =
+        vec![["WORKLOAD", "INTERFACE", "IN: OPEN", "ACCEPTED", "DROPPED", "OUT: OPEN", "ACCEPTED", "DROPPED"].map(str::to_owned).to_vec()];
+    for workload in workloads {
+        let interface = if workload.known { safe(&workload.interface, LONGEST) } else { "-".to_owned() };
+        let mut row = vec![name(workload), interface];
+        row.extend(sums(workload.ingress));
+        row.extend(sums(workload.egress));
+        rows.push(row);
+    }
+    let mut aligns = vec![Align::Left; 2];
+    aligns.extend([Align::Right; 6]);
+    columns(&rows, &aligns)
+}
+
+fn sums(sums: Option<Sums>) -> [String; 3] {
+    let Some(sums) = sums else { return [(); 3].map(|()| "-".to_owned()) };
+    let dropped = if sums.exact { sums.dropped.to_string() } else { format!(">={}", sums.dropped) };
+    [sums.established.to_string(), sums.accepted.to_string(), dropped]
+}

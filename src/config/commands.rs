@@ -1,0 +1,98 @@
+//! The table of commands, and of the flags that are theirs and no settings: what the command line takes, and `--help` says.
+
+/// One command.
+#[derive(Debug)]
+pub(super) struct Subcommand {
+    /// As it is typed.
+    pub name: &'static str,
+    /// What stands for its argument, if it takes one.
+    pub operand: Option<&'static str>,
+    /// One line for `--help`.
+    pub about: &'static str,
+    /// More for its own `--help`.
+    pub more: &'static str,
+    /// Its flags, by name.
+    pub options: &'static [&'static str],
+}
+
+/// A flag of some commands.
+#[derive(Debug, PartialEq)]
+pub(super) struct CommandOption {
+    /// Without its dashes.
+    pub name: &'static str,
+    /// What stands for its value, if it takes one.
+    pub value: Option<&'static str>,
+    /// One sentence for `--help`.
+    pub help: &'static str,
+}
+
+/// All commands, in the order of `--help`.
+pub(super) const SUBCOMMANDS: &[Subcommand] = &[
+    Subcommand {
+        name: "serve",
+        operand: None,
+        about: "Serve metrics, page and API until stopped; the same without a command.",
+        more: "",
+        options: &[],
+    },
+    Subcommand {
+        name: "metrics",
+        operand: None,
+        about: "Read once, and print the metrics.",
+        more: "For node_exporter's textfile collector, and for saved tables. What takes two moments to tell (what policies \
+               denied and passed on) is left out, unless --before gives an earlier one.",
+        options: &["output", "ruleset", "before"],
+    },
+    Subcommand {
+        name: "top",
+        operand: None,
+        about: "What is being dropped now, and by which policy.",
+        more: "A live table in a terminal (q ends it), plain lines elsewhere. Asks the exporter that runs on this node, for it \
+               has counted longer; without one, reads the kernel itself.",
+        options: &["json", "once", "url", "ruleset", "before"],
+    },
+    Subcommand {
+        name: "explain",
+        operand: Some("NAMESPACE/POD"),
+        about: "A workload's way through tiers and policies, with counts.",
+        more: "Instead of a pod, an interface: of a workload, or of a host endpoint. Asks the exporter that runs on this node, \
+               for it has counted longer; without one, reads the kernel itself. ?: cannot be told. <=7: at most 7. \
+               -: no rule does it.",
+        options: &["json", "url", "ruleset", "before"],
+    },
+    Subcommand {
+        name: "check",
+        operand: None,
+        about: "Whether the exporter finds here what it needs, and what to do if not.",
+        more: "Exit code 0 if all is well, 1 if not.",
+        options: &[],
+    },
+];
+
+/// The flags of commands.
+pub(super) const OPTIONS: &[CommandOption] = &[
+    CommandOption { name: "json", value: None, help: "Print what the API answers; see docs/api.md." },
+    CommandOption { name: "once", value: None, help: "Print once, also in a terminal." },
+    CommandOption { name: "output", value: Some("file"), help: "Write there instead, beside it first and then renamed." },
+    CommandOption { name: "url", value: Some("url"), help: "The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT." },
+    CommandOption {
+        name: "ruleset",
+        value: Some("file"),
+        help: "Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.",
+    },
+    CommandOption {
+        name: "before",
+        value: Some("file"),
+        help: "The same of an earlier moment: then differences are shown, and exact. Repeatable.",
+    },
+];
+
+/// The command of this name.
+pub(super) fn subcommand(name: &str) -> Option<&'static Subcommand> {
+    SUBCOMMANDS.iter().find(|subcommand| subcommand.name == name)
+}
+
+/// The flag of this name.
+pub(super) fn option(name: &str) -> Option<&'static CommandOption> {
+    OPTIONS.iter().find(|option| option.name == name)
+}

@@ -1,0 +1,139 @@
+//! Calico's eBPF dataplane: what its programs count, and what they hold → [`Snapshot`].
+//!
+//! There are no chains here. Felix compiles the policies of every interface, for each direction, into a program. All programs count in
+//! one map of the node, by the rule's id: how often a rule decided, not for whom ([`reader`]). Which program holds which rules, Felix
+//! writes into files meant for people ([`dump`]); what an id stands for can also be computed where the policies' names are known
+//! ([`ids`]). Another map counts for each interface what its policies accepted and refused in all.
+
+pub mod dump;
+pub mod ids;
+pub mod reader;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::felix::{Decision, Direction, PolicyName};
+use crate::ruleset::Family;
+
+pub use reader::{Error, Reader};
+
+/// As metrics and messages name this dataplane.
+pub const BACKEND: &str = "ebpf";
+
+/// The number of a rule, by which all programs count it.
+pub type RuleId = u64;
+
+/// The id that Calico up to 3.29 gives to everything that is no rule of a policy or profile: the ends of all tiers, whatever they do.
+pub const UNNUMBERED: RuleId = 0;
+
+/// One read of the dataplane.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Packets that every rule has decided since its entry was made. Rules that never did have none.
+    pub rules: HashMap<RuleId, u64>,
+    /// What the programs of every interface accepted and refused. Empty where the release's map of these counts is not known.
+    pub interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
+    /// What Felix says the programs are.
+    pub programs: Vec<Shown>,
+    /// Whether no program has come, gone or changed since the last read, as far as Felix says. What the rules counted since can then
+    /// only have happened in these programs.
+    pub unchanged: bool,
+    /// Whether all interfaces that are named like workloads' have their programs shown.
+    pub complete: bool,
+    /// Files about programs of interfaces that are there, which could not be read or understood.
+    pub unreadable: usize,
+}
+
+/// A program, and what is known of its file.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// What the file says; or said, while it cannot be read.
+    pub program: Arc<Program>,
+    /// Whether the interface exists. Calico 3.25 leaves the files of those that have gone.
+    pub is_live: bool,
+    /// Whether it is the same as at the last read.
+    pub unchanged: bool,
+}
+
+/// What an interface's program decided, before and after the rules' counters were read: they are not read at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Verdicts {
+    /// Packets it accepted.
+    pub accepted: (u64, u64),
+    /// Packets it refused.
+    pub refused: (u64, u64),
+}
+
+/// The policies of one interface in one direction and address family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The interface.
+    pub interface: Arc<str>,
+    /// Seen from the workload; for a host's own interface, from the host.
+    pub direction: Direction,
+    /// The address family.
+    pub family: Family,
+    /// Whether it is a workload's interface, or one of the host's.
+    pub is_workload: bool,
+    /// Its policies, in the order of evaluation, also those without rules; and whether they are the workload's own.
+    pub policies: Vec<(Arc<Policy>, bool)>,
+    /// Its rules, in the order of evaluation.
+    pub rules: Vec<Rule>,
+    /// What could not be understood.
+    pub unrecognised: usize,
+}
+
+/// A rule in a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// What its hits are counted under.
+    pub id: RuleId,
+    /// What it is. The direction is the policy's: for a host endpoint's rules in a workload's program, the other one.
+    pub known: Known,
+    /// Whether it belongs to the workload itself, and not to the host endpoint of all interfaces.
+    pub is_workloads: bool,
+    /// Whether this program counts its hits: not those of a rule that logs, is for the other address family, or is never reached.
+    pub counts: bool,
+}
+
+/// What a rule is, apart from its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Where it comes from.
+    pub owner: Owner,
+    /// What it does.
+    pub decision: Decision,
+    /// The direction of the policy.
+    pub direction: Direction,
+}
+
+/// A policy in a tier.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Policy {
+    /// As Felix names it.
+    pub name: PolicyName,
+    /// Its tier.
+    pub tier: Arc<str>,
+    /// As metrics name it.
+    pub label: Arc<str>,
+}
+
+impl Policy {
+    /// A policy of this name in this tier.
+    pub fn new(name: PolicyName, tier: &Arc<str>) -> Self {
+        Policy { label: name.label(tier).into(), name, tier: Arc::clone(tier) }
+    }
+}
+
+/// Where a rule comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// A policy, and the rule's place in it, from 0.
+    Policy(Arc<Policy>, u32),
+    /// A profile; up to 3.31, Felix does not say which.
+    Profile(Option<Arc<str>>),
+    /// The end of a tier: none of its policies decided.
+    EndOfTier(Arc<str>),
+    /// No profile decided either.
+    NoProfile,
+}

@@ -1,0 +1,106 @@
+//! A pinned BPF map of counters → its entries, the values of all CPUs added up. Reads by bpf(2), in batches where the kernel has them.
+
+use std::io;
+use std::path::Path;
+
+pub use crate::sys::bpf::OpenError;
+use crate::sys::bpf::{Map, Position};
+
+/// A batch takes about this much memory, in bytes.
+const BATCH: usize = 1 << 20;
+/// An entry that goes away while keys are walked one by one makes the walk begin again: so often at most.
+const ROUNDS: usize = 4;
+
+/// A map of counters: keys of 8 bytes, and one or several counters of 64 bits under each.
+#[derive(Debug)]
+pub struct Counters {
+    map: Map,
+    /// How many counters there are under a key.
+    pub counters: usize,
+}
+
+impl Counters {
+    /// Opens the map that is pinned at `path`.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let map = Map::open(path)?;
+        if map.key != 8 || !map.value.is_multiple_of(8) {
+            return Err(OpenError::Other(crate::sys::bpf::PER_CPU_HASH, map.key as u32, map.value as u32));
+        }
+        let counters = map.value / 8;
+        Ok(Counters { map, counters })
+    }
+
+    /// Gives every entry once or more: its key, and its counters summed over all CPUs. An entry that comes or goes meanwhile may be left
+    /// out.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn read(&self, each: &mut dyn FnMut(u64, &[u64])) -> io::Result<()> {
+        let mut sums = vec![0u64; self.counters];
+        let mut entry = |key: &[u8], values: &[u8]| {
+            sums.fill(0);
+            for cpu in values.chunks_exact(self.map.value) {
+                for (sum, value) in sums.iter_mut().zip(cpu.chunks_exact(8)) {
+                    *sum = sum.wrapping_add(number(value));
+                }
+            }
+            each(number(key), &sums);
+        };
+        match self.by_batches(&mut entry) {
+            // Linux before 5.6 does not know the command, or not for this map.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP | libc::EOPNOTSUPP)) => self.one_by_one(&mut entry),
+            result => result,
+        }
+    }
+
+    fn by_batches(&self, each: &mut dyn FnMut(&[u8], &[u8])) -> io::Result<()> {
+        let mut room = (BATCH / self.map.all_values).clamp(16, self.map.most_entries.max(16));
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let (mut from, mut to) = (None, Position::default());
+        loop {
+            keys.resize(room * self.map.key, 0);
+            values.resize(room * self.map.all_values, 0);
+            let (count, is_last) = match self.map.lookup_batch(from, &mut to, &mut keys, &mut values) {
+                // A bucket of the hash holds more than that.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && room < self.map.most_entries => {
+                    room = (room * 2).min(self.map.most_entries);
+                    continue;
+                }
+                result => result?,
+            };
+            let entries = keys.chunks_exact(self.map.key).zip(values.chunks_exact(self.map.all_values));
+            entries.take(count).for_each(|(key, values)| each(key, values));
+            if is_last {
+                return Ok(());
+            }
+            from = Some(to);
+        }
+    }
+
+    fn one_by_one(&self, each: &mut dyn FnMut(&[u8], &[u8])) -> io::Result<()> {
+        let (mut key, mut next) = (vec![0; self.map.key], vec![0; self.map.key]);
+        let mut values = vec![0; self.map.all_values];
+        let mut more = self.map.next_key(None, &mut next)?;
+        for _ in 0..self.map.most_entries * ROUNDS {
+            if !more {
+                return Ok(());
+            }
+            std::mem::swap(&mut key, &mut next);
+            if self.map.lookup(&key, &mut values)? {
+                each(&key, &values);
+            }
+            more = self.map.next_key(Some(&key), &mut next)?;
+        }
+        Err(io::Error::other("its entries come and go too fast"))
+    }
+}
+
+/// The kernel's own code for what it does not support, which is none of user space's.
+const ENOTSUPP: i32 = 524;
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.try_into().map(u64::from_ne_bytes).unwrap_or(0)
+}

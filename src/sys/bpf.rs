@@ -1,0 +1,209 @@
+//! bpf(2), as far as reading a pinned map of counters takes it: a hash with one value per CPU. Opened read-only.
+//!
+//! Layouts: `union bpf_attr` and `struct bpf_map_info` of `include/uapi/linux/bpf.h`. The kernel copies whole keys and values of the
+//! map, whatever the caller has room for; so the sizes are asked for once, and every buffer is checked against them.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const MAP_LOOKUP_ELEM: u32 = 1;
+const MAP_GET_NEXT_KEY: u32 = 4;
+const OBJ_GET: u32 = 7;
+const OBJ_GET_INFO_BY_FD: u32 = 15;
+const MAP_LOOKUP_BATCH: u32 = 24;
+/// `BPF_F_RDONLY`
+const READ_ONLY: u64 = 1 << 3;
+/// `BPF_MAP_TYPE_PERCPU_HASH`
+pub const PER_CPU_HASH: u32 = 5;
+/// More CPUs than this no kernel is built for (`CONFIG_NR_CPUS`).
+const MOST_CPUS: usize = 8192;
+/// Beyond this, a key or value is no counter of Calico's, in bytes.
+const MOST_BYTES: u32 = 4096;
+/// A bucket of the map, where a batch begins and ends.
+pub type Position = [u8; 8];
+
+/// An open map.
+#[derive(Debug)]
+pub struct Map {
+    fd: OwnedFd,
+    /// Length of a key, in bytes.
+    pub key: usize,
+    /// Length of one CPU's value, in bytes.
+    pub value: usize,
+    /// Length of the values of all CPUs, one after the other, each in whole eights of bytes.
+    pub all_values: usize,
+    /// How many entries it can have.
+    pub most_entries: usize,
+}
+
+/// Why a map was not opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// What the kernel answers.
+    Io(io::Error),
+    /// It is no hash with values per CPU, or its keys or values are no counters: its type and their lengths.
+    Other(u32, u32, u32),
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        OpenError::Io(error)
+    }
+}
+
+impl Map {
+    /// Opens the map that is pinned at `path`.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let name = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)?;
+        // pathname; bpf_fd (unused), file_flags
+        let mut get = [name.as_ptr() as u64, READ_ONLY << 32];
+        // SAFETY: the path is a C string that lives until the call returns; nothing else is pointed to, and nothing is written.
+        let fd = unsafe { bpf(OBJ_GET, &mut get) }?;
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let [kind, _, key, value, most_entries] = info(&fd)?;
+        if kind != PER_CPU_HASH || !(1..=MOST_BYTES).contains(&key) || !(1..=MOST_BYTES).contains(&value) {
+            return Err(OpenError::Other(kind, key, value));
+        }
+        let all_values = (value as usize).next_multiple_of(8) * possible_cpus()?;
+        Ok(Map { fd, key: key as usize, value: value as usize, all_values, most_entries: most_entries as usize })
+    }
+
+    /// The key after `key`, or the first one; `false` behind the last.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
+        fits(next.len(), self.key)?;
+        key.map_or(Ok(()), |key| fits(key.len(), self.key))?;
+        // map_fd; key; next_key
+        let mut attributes = [self.fd.as_raw_fd() as u64, address(key), next.as_mut_ptr() as u64];
+        // SAFETY: the kernel reads one key from the first buffer and writes one into the second, and both are as long as its keys.
+        found(unsafe { bpf(MAP_GET_NEXT_KEY, &mut attributes) })
+    }
+
+    /// The values of all CPUs under `key`; `false` if there is no such entry (any more).
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn lookup(&self, key: &[u8], values: &mut [u8]) -> io::Result<bool> {
+        fits(key.len(), self.key)?;
+        fits(values.len(), self.all_values)?;
+        // map_fd; key; value; flags
+        let mut attributes = [self.fd.as_raw_fd() as u64, key.as_ptr() as u64, values.as_mut_ptr() as u64, 0];
+        // SAFETY: the kernel reads one key and writes one value for each possible CPU; both buffers are as long as that.
+        found(unsafe { bpf(MAP_LOOKUP_ELEM, &mut attributes) })
+    }
+
+    /// Many entries at once (Linux ≥ 5.6), from a position on; says how many there were, and whether these were the last ones.
+    ///
+    /// # Errors
+    /// What the kernel answers: `ENOSPC` where a bucket holds more than there is room for, `EINVAL` before 5.6.
+    pub fn lookup_batch(&self, from: Option<Position>, to: &mut Position, keys: &mut [u8], values: &mut [u8]) -> io::Result<(usize, bool)> {
+        let room = u32::try_from(keys.len() / self.key).map_err(|_| io::ErrorKind::InvalidInput)?;
+        fits(values.len(), room as usize * self.all_values)?;
+        let from = from.as_ref().map(Position::as_slice);
+        // in_batch; out_batch; keys; values; count, map_fd; elem_flags; flags
+        let counts = u64::from_ne_bytes(halves(room, self.fd.as_raw_fd() as u32));
+        let (keys, values) = (keys.as_mut_ptr() as u64, values.as_mut_ptr() as u64);
+        let mut attributes = [address(from), to.as_mut_ptr() as u64, keys, values, counts, 0, 0];
+        // SAFETY: the kernel writes at most `room` keys and values of all CPUs, for which there is room, and four bytes of position.
+        let is_last = match unsafe { bpf(MAP_LOOKUP_BATCH, &mut attributes) } {
+            Ok(_) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) => return Err(error),
+        };
+        let [a, b, c, d, ..] = attributes[4].to_ne_bytes();
+        Ok((u32::from_ne_bytes([a, b, c, d]).min(room) as usize, is_last))
+    }
+}
+
+/// Two numbers of 32 bits, one after the other in memory.
+fn halves(first: u32, second: u32) -> [u8; 8] {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    [a, b, c, d, e, f, g, h]
+}
+
+/// type, id, key_size, value_size, max_entries
+fn info(fd: &OwnedFd) -> io::Result<[u32; 5]> {
+    let mut info = [0u32; 5];
+    let length = size_of_val(&info) as u32;
+    // bpf_fd, info_len; info
+    let mut attributes = [u64::from_ne_bytes(halves(fd.as_raw_fd() as u32, length)), info.as_mut_ptr() as u64];
+    // SAFETY: the kernel is told how long `info` is, and writes no more; numbers have no invalid values.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    Ok(info)
+}
+
+/// How many CPUs this kernel could have, whether or not they are there: so many values each entry has.
+fn possible_cpus() -> io::Result<usize> {
+    const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
+    let list = fs::read_to_string(POSSIBLE).map_err(|error| io::Error::new(error.kind(), format!("{POSSIBLE}: {error}")))?;
+    count(list.trim_end()).filter(|cpus| (1..=MOST_CPUS).contains(cpus)).ok_or_else(|| {
+        let message = format!("{POSSIBLE}: {:?} is no list of CPUs", list.trim_end());
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })
+}
+
+/// `0-3,8,10-11` → 7
+fn count(list: &str) -> Option<usize> {
+    list.split(',').try_fold(0usize, |sum, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        sum.checked_add(last.checked_sub(first)?.checked_add(1)?)
+    })
+}
+
+fn fits(length: usize, needed: usize) -> io::Result<()> {
+    match length >= needed {
+        true => Ok(()),
+        false => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+fn address(bytes: Option<&[u8]>) -> u64 {
+    bytes.map_or(0, |bytes| bytes.as_ptr() as u64)
+}
+
+fn found(result: io::Result<i32>) -> io::Result<bool> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Calls bpf(2).
+///
+/// # Safety
+/// What the attributes point to must be as long as the command reads or writes.
+unsafe fn bpf(command: u32, attributes: &mut [u64]) -> io::Result<i32> {
+    // SAFETY: the attributes themselves are valid for their length; what they point to, the caller answers for.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
+    match result {
+        0.. => i32::try_from(result).map_err(io::Error::other),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn possible_cpus_are_counted() {
+        for (list, cpus) in
+            [("0", Some(1)), ("0-1", Some(2)), ("0-3,8,10-11", Some(7)), ("", None), ("3-0", None), ("0-", None), ("x", None)]
+        {
+            assert_eq!(count(list), cpus, "{list:?}");
+        }
+        assert!(possible_cpus().unwrap() >= 1);
+    }
+}
