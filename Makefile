@@ -4,12 +4,13 @@
 #   make test              formatting, lints, tests, the demo as an end-to-end test
 #   make bench             what a scrape costs, of the static binary: the one that is shipped
 #   make image             dist/calico-accountant (static, musl) and an OCI image of nothing else
+#   make release           all of a release into dist/, with checksums; ARGS=--check builds it twice and compares
 #   make build lint clean
 
 CARGO := scripts/cargo
 ARGS ?=
 
-.PHONY: build demo test lint bench image clean
+.PHONY: build demo test lint bench image release clean
 
 build:
 	@scripts/setup build
@@ -37,6 +38,9 @@ image:
 	@scripts/setup image
 	scripts/build-static
 	scripts/build-image
+
+release:
+	scripts/release $(ARGS)
 
 clean:
 	$(CARGO) clean

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::program::command;
 use crate::support::can_run;
 use crate::support::helm::{Helm, chart, complaints};
 use crate::support::kube;
@@ -187,7 +188,7 @@ fn every_value_has_its_effect() {
 fn bad_values_are_refused_by_name() {
     let Some(helm) = Helm::built("the chart's schema") else { return };
     for (set, complaint) in [
-        ("datastore.type=etcd", "at '/datastore/type': value must be one of 'kubernetes', 'etcdv3', 'none'"),
+        ("datastore.type=etcd", "at '/datastore/type': value must be one of 'etcdv3', 'kubernetes', 'none'"),
         ("datastore.etcd.endpoints=10.0.0.1:2379", "at '/datastore/etcd/endpoints'"),
         ("datastor.type=none", "additional properties 'datastor' not allowed"),
         ("settings.logLevl=info", "at '/settings': additional properties 'logLevl' not allowed"),
@@ -205,6 +206,26 @@ fn bad_values_are_refused_by_name() {
         let output = helm.try_run(&["template", "x", chart().to_str().unwrap(), "--set", set]);
         let said = complaints(&output);
         assert!(!output.status.success() && said.contains(complaint), "{set}: {said}");
+    }
+}
+
+/// What the schema lets through, the program takes: each choice is the program's own.
+#[test]
+fn the_schemas_choices_are_the_programs() {
+    let schema: Value = serde_json::from_str(&text("deploy/helm/calico-accountant/values.schema.json")).unwrap();
+    let settings = &schema["properties"]["settings"]["properties"];
+    for (variable, choice) in [
+        ("METRIC_NAMES", &settings["metricNames"]),
+        ("BACKEND", &settings["backend"]),
+        ("SOURCE", &settings["source"]),
+        ("LOG_LEVEL", &settings["logLevel"]),
+        ("LOG_FORMAT", &settings["logFormat"]),
+        ("DATASTORE_TYPE", &schema["properties"]["datastore"]["properties"]["type"]),
+    ] {
+        let output = command().env(variable, "nonsense").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let ours = choice["enum"].as_array().unwrap().iter().filter_map(Value::as_str).filter(|choice| !choice.is_empty());
+        assert_eq!(said.rsplit_once("one of ").map(|(_, theirs)| theirs), Some(ours.collect::<Vec<_>>().join(", ").as_str()), "{said}");
     }
 }
 
