@@ -193,7 +193,7 @@ fn without_iptables_save_the_kernel_is_read_and_calicos_own_tables_are_followed_
     namespace.run(|| {
         feed("nft -f -", &fixture::text("captures/v3.32.1-native/t2/nft-ip.txt.gz"));
         let mut command = program::command();
-        command.env("PATH", scratch.path()).env("XTABLES_LOCKFILE", &lock);
+        command.env("PATH", scratch.path()).env("XTABLES_LOCKFILE", &lock).env("SOURCE", "auto");
         let program = Program::start(command);
         let before = scrape(program.port());
         assert_eq!(one(&before, "calico_accountant_up", &[]), 1.0, "{:#?}", program.log());
