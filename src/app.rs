@@ -11,12 +11,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-use crate::config::{ApiGroup, Config, Datastore, Remark};
+use crate::config::{ApiGroup, Authentication, BackendChoice, Config, Datastore, KubernetesConfig, Remark};
 use crate::dataplane::{self, Dataplane, Reader};
+use crate::ebpf;
 use crate::etcd;
 use crate::inventory::Inventory;
 use crate::kubernetes::{self, CalicoApi, Configured};
 use crate::logging;
+use crate::privileges::{self, Kept};
 use crate::scraper::{self, Scraper};
 use crate::server::{Limits, Listener};
 
@@ -54,26 +56,40 @@ pub fn run(config: Config, remarks: &[Remark]) -> Failure {
 fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     logging::start(config.log_level, config.log_format);
     logging::report_panics();
-    exit_on_signals().map_err(Failure::new("installing signal handlers"))?;
     log::info!("calico-accountant {}", env!("CARGO_PKG_VERSION"));
     for remark in remarks {
         log::log!(remark.level, "{}", remark.text);
     }
-
-    let inventory = Arc::new(Inventory::new());
-    follow(&config, &inventory).map_err(Failure::new("starting the datastore's follower"))?;
-
     let (address, port) = (config.listen_address, config.port);
     let listener =
         Listener::bind(address, port, Limits::default()).map_err(Failure::new(format!("listening on {address}, port {port},")))?;
+    // Before any other thread: each has its own rights, and begins with those of the thread that starts it.
+    privileges::for_good(kept(&config));
+
+    exit_on_signals().map_err(Failure::new("installing signal handlers"))?;
     if let Ok(address) = listener.address() {
         log::info!("listening on {address}");
     }
+    let inventory = Arc::new(Inventory::new());
+    follow(&config, &inventory).map_err(Failure::new("starting the datastore's follower"))?;
+
     let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config)));
     let scraper = Arc::new(scraper(config, reader, inventory, false));
     read_early(Arc::clone(&scraper), sample_interval).map_err(Failure::new("starting a thread"))?;
     tell_service_manager(NotifyState::Ready);
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
+}
+
+/// A credential plugin may have to write: many keep their tokens in files.
+fn kept(config: &Config) -> Kept {
+    let plugin = |kubernetes: &KubernetesConfig| matches!(kubernetes.authentication, Authentication::Exec(_));
+    let files = matches!(&config.datastore, Datastore::Kubernetes(kubernetes) if plugin(kubernetes));
+    let maps = match config.backend {
+        BackendChoice::Ebpf => true,
+        BackendChoice::Auto => ebpf::reader::is_present(&config.bpffs),
+        BackendChoice::Legacy | BackendChoice::Nft | BackendChoice::Native => false,
+    };
+    Kept { files, maps }
 }
 
 /// Starts to fill the inventory.

@@ -259,4 +259,6 @@ pub enum LogFormat {
 }
 
 #[cfg(test)]
+mod generated;
+#[cfg(test)]
 mod tests;

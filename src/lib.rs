@@ -3,8 +3,8 @@
 //! The modules in the order in which data flows; nothing reaches around a neighbour:
 //!
 //! ```text
-//!  kernel ───► Ruleset ──► Pipelines ──► Ledger ──► Totals ──► text
-//!  (dataplane, (ruleset)   (felix)      (ledger)  (attribution) (metrics, server)
+//!  kernel ───► Ruleset ──► Pipelines ──► Ledger ──► Totals ──► text, report
+//!  (dataplane, (ruleset)   (felix)      (ledger)  (attribution) (metrics, report; server, cli)
 //!   iptables,                                         ▲
 //!   kernel)                                           │
 //!  datastore ──► Inventory (RwLock) ──────────────────┘
@@ -12,7 +12,8 @@
 //!   kubernetes)
 //! ```
 //!
-//! What the datastore does not know, [`podlogs`] names from the node's own files.
+//! Saved tables can take the kernel's place ([`saved`], [`nftables`]). What the datastore does not know, [`podlogs`] names from the node's
+//! own files.
 //!
 //! Reading (child process, sockets, files) stays at the edges; everything between is pure, so that each stage is
 //! tested on captured input without root.
@@ -37,6 +38,7 @@ pub mod logging;
 pub mod metrics;
 pub mod nftables;
 pub mod podlogs;
+pub mod privileges;
 pub mod process;
 pub mod report;
 pub mod ruleset;

@@ -5,16 +5,22 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use calico_accountant::app;
-use calico_accountant::cli;
 use calico_accountant::config::{self, Command, World};
+use calico_accountant::{app, cli, privileges};
 
 /// Wrong flag or variable; 1 is a failure while running.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let world = World { variable: &|name| std::env::var_os(name), read_file: &read_file };
-    match config::parse(std::env::args_os().skip(1), &world) {
+    let parse = || config::parse(std::env::args_os().skip(1), &world);
+    let mut command = parse();
+    if matches!(command, Ok(Command::Run(..))) {
+        privileges::at_start();
+        // A file that cannot be read any more is to be noticed now, and not when it is renewed.
+        command = parse();
+    }
+    match command {
         Ok(Command::Help(text)) => print(io::stdout(), text.trim_end(), ExitCode::SUCCESS),
         Ok(Command::Version(line)) => print(io::stdout(), &line, ExitCode::SUCCESS),
         Ok(Command::Run(config, remarks)) => {

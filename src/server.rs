@@ -58,7 +58,7 @@ impl Default for Limits {
             // Longer than the usual scrape intervals, so that Prometheus need not connect anew for each scrape.
             idle: Duration::from_secs(75),
             answer: Duration::from_secs(30),
-            connections: 128,
+            connections: 256,
             // Two texts of a very large node.
             bytes: 24 << 20,
         }

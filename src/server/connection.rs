@@ -36,6 +36,8 @@ pub(super) fn serve(seat: &Seat, app: &dyn Application, limits: Limits) -> io::R
     loop {
         seat.asks();
         let Some((asked, exchange)) = ask(seat, &mut received, patience, limits.head)? else { return Ok(()) };
+        // Asked and gone: not worth a read of the kernel.
+        seat.socket.take_error()?.map_or(Ok(()), Err)?;
         seat.waits();
         let reply = match asked {
             Asked::For(request) => answer(app, &request),

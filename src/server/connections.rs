@@ -1,7 +1,8 @@
 //! Who is connected, what each connection is doing, and who gives way when there are too many, or too much is on its way to them.
 //!
 //! Whoever holds most connections gives way first, and with the one on which nothing has changed for longest. So a newcomer, which is
-//! what the next scrape is, always gets in, and hoarders, slow senders and slow readers displace each other.
+//! what the next scrape is, always gets in, and hoarders, slow senders and slow readers displace each other. Whoever has asked is
+//! answered: only who has not yet, or does not take the answer, gives way.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
@@ -10,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::Limits;
 
-/// Being displaced ends a connection at once, unless its answer is being computed: then others are tried after so long.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// A connection has so much time to get its request across before it may be displaced: in a flood, a newcomer could not ask otherwise.
+const GRACE: Duration = Duration::from_millis(50);
+/// How often to look whether one may be displaced, while none may.
+const LOOK: Duration = Duration::from_millis(10);
 /// How often it is said that connections are displaced.
 const SAID: Duration = Duration::from_secs(60);
 
@@ -66,8 +69,8 @@ impl Connections {
     pub fn admit(self: &Arc<Self>, socket: TcpStream, client: IpAddr) -> Seat {
         let mut all = self.lock();
         while all.seats.len() >= self.limits.connections.max(1) {
-            all.displace(|_| true);
-            all = self.left.wait_timeout(all, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
+            all.displace(GRACE, |_| true);
+            all = self.left.wait_timeout(all, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
         all.last += 1;
         let (number, socket) = (all.last, Arc::new(socket));
@@ -85,7 +88,7 @@ impl Connections {
 
     /// Ends a connection, for what it holds is short: descriptors, threads.
     pub fn make_room(&self) {
-        self.lock().displace(|_| true);
+        self.lock().displace(GRACE, |_| true);
     }
 
     /// Nothing in there can be left half done.
@@ -95,8 +98,8 @@ impl Connections {
 }
 
 impl All {
-    /// Ends the connection that should give way first, of those that may; whether there was one.
-    fn displace(&mut self, may: impl Fn(&Entry) -> bool) -> bool {
+    /// Ends the connection that should give way first, of those that may, unless it is so young; whether it did.
+    fn displace(&mut self, grace: Duration, may: impl Fn(&Entry) -> bool) -> bool {
         let mut held: HashMap<IpAddr, usize> = HashMap::new();
         for seat in self.seats.iter().filter(|seat| !seat.displaced) {
             *held.entry(seat.client).or_default() += 1;
@@ -104,6 +107,9 @@ impl All {
         let candidates = self.seats.iter_mut().filter(|seat| !seat.displaced && !matches!(seat.doing, Doing::Waiting) && may(seat));
         let holds = |seat: &Entry| held.get(&seat.client).copied().unwrap_or_default();
         let Some(seat) = candidates.min_by_key(|seat| (std::cmp::Reverse(holds(seat)), seat.since)) else { return false };
+        if seat.since.elapsed() < grace {
+            return false;
+        }
         seat.displaced = true;
         // Its thread finds the end of the connection and goes.
         _ = seat.socket.shutdown(Shutdown::Both);
@@ -140,7 +146,7 @@ impl Seat {
         let mut all = self.of.lock();
         self.does(&mut all, Doing::Taking(Arc::as_ptr(text).addr(), text.len()));
         while all.bytes() > self.of.limits.bytes
-            && all.displace(|seat| seat.number != self.number && matches!(seat.doing, Doing::Taking(..)))
+            && all.displace(Duration::ZERO, |seat| seat.number != self.number && matches!(seat.doing, Doing::Taking(..)))
         {}
     }
 

@@ -42,7 +42,7 @@ function bannersOf(status, failure, since) {
 }
 
 function sentence(text) {
-  return text ? `${name(text).replace(/[.\s]*$/, '')}. ` : '';
+  return text ? `${name(text, 500).replace(/[.\s]*$/, '')}. ` : '';
 }
 
 /** One line on what was read, how and when. */

@@ -84,6 +84,8 @@ export function countersOf(directions) {
   });
 }
 
+const STATES = ['accept', 'unknown', 'deny', 'end'];
+
 /** Where packets ended, of one direction: `{ id, label, state, packets }`, without what nothing ended at. */
 export function endsOf(direction) {
   const sums = new Map();
@@ -103,5 +105,5 @@ export function endsOf(direction) {
       add('unknown', 'denied or passed on', 'unknown', row.deny_or_pass);
     }
   }
-  return [...sums.values()];
+  return [...sums.values()].sort((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state));
 }

@@ -4,6 +4,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,9 @@ const GET: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n";
 const MANY: usize = 1000;
 /// The program may take so much memory, in kB.
 const MEMORY: usize = 64 << 10;
+/// Answers to probes may take so long. Where all connections wait for one read of the kernel, they take as long as that, and this
+/// machine may be busy.
+const PROBE: Duration = Duration::from_secs(5);
 
 /// An attack goes on against a port until its time is over.
 type Attack = fn(u16, Instant);
@@ -45,7 +50,7 @@ fn a_prometheus_beside_attackers_keeps_its_rhythm() {
     if !can_run(name, prometheus::is_installed(), "prometheus") || !can_run(name, may_open(2 * MANY), "more file descriptors") {
         return;
     }
-    let (interval, attack_time) = if is_long() { (15, 60) } else { (1, 2) };
+    let (interval, attack_time) = if is_long() { (15, 60) } else { (3, 3) };
     let fakes = Fakes::tables(&fixture::text("captures/v3.28.5-legacy/t1/iptables-save.txt.gz"), "");
     let mut program = Program::start({
         let mut command = program::command();
@@ -53,9 +58,10 @@ fn a_prometheus_beside_attackers_keeps_its_rhythm() {
         command
     });
     let port = program.port();
-    let timeout = if is_long() { 10 } else { 1 };
+    let timeout = if is_long() { 10 } else { 3 };
     let prometheus = Prometheus::scraping(port, Duration::from_secs(interval), Duration::from_secs(timeout));
     let calm = status(program.pid(), "Threads");
+    let probe = Probe::start(port);
 
     for (what, attack) in ATTACKS {
         let begun = Instant::now();
@@ -64,7 +70,7 @@ fn a_prometheus_beside_attackers_keeps_its_rhythm() {
         attackers.into_iter().for_each(|attacker| attacker.join().unwrap());
         assert!(program.is_running(), "{what}: {:#?}", program.log());
         // The last scrape may be under way.
-        thread::sleep(Duration::from_secs(timeout) / 2);
+        thread::sleep(Duration::from_secs(1));
         let seconds = begun.elapsed().as_secs();
         let missed = prometheus.value(&format!("count_over_time(up[{seconds}s])-sum_over_time(up[{seconds}s])"));
         let scrapes = prometheus.value(&format!("sum_over_time(up[{seconds}s])")).unwrap_or_default();
@@ -74,13 +80,60 @@ fn a_prometheus_beside_attackers_keeps_its_rhythm() {
         assert_eq!(missed, Some(0.0), "{what}: scrapes failed");
         assert!(scrapes >= (seconds / interval) as f64 - 1.0, "{what}: {scrapes} scrapes in {seconds} s");
         assert!(memory < MEMORY, "{what}: {memory} kB");
+        probe.check(what);
     }
+    drop(probe);
     await_some(
         || (status(program.pid(), "Threads") <= calm + 1).then_some(()),
         || format!("{calm} threads again, not {}", status(program.pid(), "Threads")),
     );
     assert!(program.log().iter().all(|line| line.starts_with("time=")), "{:#?}", program.log());
     assert!(program.log().len() < 100, "attackers fill the log: {:#?}", program.log());
+}
+
+/// Asks for `/healthz` four times a second on a connection of its own, and waits for the answer as long as a probe may.
+struct Probe {
+    running: Arc<AtomicBool>,
+    /// How often it asked, and what failed.
+    seen: Arc<Mutex<(usize, Vec<String>)>>,
+}
+
+impl Probe {
+    fn start(port: u16) -> Self {
+        let probe = Self { running: Arc::new(AtomicBool::new(true)), seen: Arc::default() };
+        let (running, seen) = (Arc::clone(&probe.running), Arc::clone(&probe.seen));
+        thread::spawn(move || {
+            while running.load(Ordering::Relaxed) {
+                let begun = Instant::now();
+                let answer = http::connect(port).and_then(|mut stream| {
+                    stream.set_read_timeout(Some(PROBE))?;
+                    http::request_on(&mut stream, "GET", "/healthz", "Connection: close\r\n")
+                });
+                let mut seen = seen.lock().unwrap();
+                seen.0 += 1;
+                match answer {
+                    Ok(answer) if answer.status == 200 && begun.elapsed() < PROBE => {}
+                    Ok(answer) => seen.1.push(format!("{} after {:?}", answer.status, begun.elapsed())),
+                    Err(error) => seen.1.push(format!("{error} after {:?}", begun.elapsed())),
+                }
+                drop(seen);
+                thread::sleep(Duration::from_millis(250));
+            }
+        });
+        probe
+    }
+
+    /// All answers since the last check came in time.
+    fn check(&self, what: &str) {
+        let (asked, failed) = std::mem::take(&mut *self.seen.lock().unwrap());
+        assert!(asked > 1 && failed.is_empty(), "{what}: of {asked} probes, these failed: {failed:?}");
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.running.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Raises the limit of this process, if there is need and right.

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod captures;
+mod commands;
 mod config;
 mod deploy;
 mod direct;
@@ -20,8 +21,11 @@ mod kubernetes_access;
 mod live;
 mod names;
 mod page;
+mod privileges;
 mod program;
+mod report;
 mod reread;
+mod secrets;
 mod server;
 mod simulation;
 mod support;

@@ -75,7 +75,7 @@ impl Program {
     /// The port it listens on, once it does.
     pub fn port(&self) -> u16 {
         let line = self.await_log("listening on ");
-        let port = line.trim_end_matches('"').rsplit(':').next().unwrap();
+        let port = line.trim_end_matches(['"', '}']).rsplit(':').next().unwrap();
         port.parse().unwrap_or_else(|_| panic!("{line}"))
     }
 

@@ -123,6 +123,7 @@ fn nonsense_is_refused_at_once() {
         (b"GET /metrics HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "413"),
         (b"GET /metrics HTTP/1.1\r\nContent-Length: 9000000000000000000\r\n\r\n", "413"),
         (b"GET /metrics HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n", "413"),
+        (b"HEAD / HTTP/1.1\r\nContent-Length: 24\r\n\r\nGET /inner HTTP/1.1\r\n\r\n", "413"),
         (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nGET /", "405"),
         (b"POST / HTTP/1.1\r\nHost: test\r\n\r\n", "405"),
         (b"CONNECT test:80 HTTP/1.1\r\nHost: test\r\n\r\n", "404"),
@@ -184,7 +185,9 @@ fn running_out_of_descriptors_is_survived() {
     let hoard: Vec<_> = (0..20).map(|_| connect(port).unwrap()).collect();
     await_some(|| (threads(&program) > 20).then_some(()), || "threads".into());
     limit_files(&program, 12);
+    let begun = Instant::now();
     assert_eq!(get(port, "/healthz").unwrap().status, 200, "one of the others gave way");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}: only when the others had been silent for long enough", begun.elapsed());
     program.await_log("accepting connections failed");
     drop(hoard);
     assert_eq!(get(port, "/healthz").unwrap().status, 200);
@@ -209,10 +212,10 @@ fn connections_are_bounded_and_a_newcomer_is_served() {
     let program = Program::start(command_after("ulimit -n 4096"));
     let port = program.port();
     let before = threads(&program);
-    let hoard: Vec<_> = (0..350).map(|_| connect(port).unwrap()).collect();
+    let hoard: Vec<_> = (0..600).map(|_| connect(port).unwrap()).collect();
     assert_eq!(get(port, "/healthz").unwrap().status, 200);
     program.await_log("too many HTTP connections");
-    assert!((100..=128 + before).contains(&threads(&program)), "{}", threads(&program));
+    assert!((200..=256 + before).contains(&threads(&program)), "{}", threads(&program));
     drop(hoard);
     await_some(|| (threads(&program) <= before).then_some(()), || "the threads' end".into());
 }
@@ -370,7 +373,7 @@ fn answers_on_their_way_are_bounded_in_memory() {
     thread::spawn(move || listener.serve(serving));
     let _slow: Vec<_> = (0..20).map(|_| asked(port)).collect();
     await_some(|| (app.0.lock().unwrap().len() == 20).then_some(()), || "twenty texts".into());
-    assert_eq!(get(port, "/metrics").unwrap().body.len(), 8 << 20, "a quick reader gets its own");
     let held = || app.0.lock().unwrap().iter().filter(|text| text.strong_count() > 0).count();
     await_some(|| (held() <= 3).then_some(()), || format!("{} texts are held", held()));
+    assert_eq!(get(port, "/metrics").unwrap().body.len(), 8 << 20, "a quick reader gets its own");
 }

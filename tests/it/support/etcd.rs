@@ -117,6 +117,11 @@ impl Etcd {
         if self.options.tls.is_some() { "https" } else { "http" }
     }
 
+    /// Its certificates and its clients', where it serves TLS.
+    pub fn certificates(&self) -> &Certificates {
+        self.options.tls.as_ref().unwrap()
+    }
+
     /// The endpoint's URL.
     pub fn url(&self) -> String {
         format!("{}://127.0.0.1:{}", self.scheme(), self.port)

@@ -1,0 +1,368 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_calico_accountant_global_optspecs
+    string join \n nodename= calico-nodename-file= metrics-server-port= listen-address= minimum-counter= metric-names= pod-logs-dir= log-level= log-format= backend= source= xtables-lockfile= xtables-lock-wait= bpffs-dir= calico-run-dir= sample-interval= datastore-type= etcd-endpoints= etcd-discovery-srv= etcd-ca-cert-file= etcd-cert-file= etcd-key-file= etcd-username= kubeconfig= k8s-current-context= k8s-api-endpoint= k8s-ca-file= k8s-cert-file= k8s-key-file= k8s-insecure-skip-tls-verify= calico-api-group= k8s-disable-node-poll= use-pod-cidr= k8s-client-qps= k8s-client-burst= h/help V/version
+end
+
+function __fish_calico_accountant_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_calico_accountant_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_calico_accountant_using_subcommand
+    set -l cmd (__fish_calico_accountant_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+legacy\t''
+standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+json\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+legacy\t''
+nft\t''
+nftables\t''
+ebpf\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, iptables-save if there is one.' -r -f -a "auto\t''
+save\t''
+kernel\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. Variable: SAMPLE_INTERVAL. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+kubernetes\t''
+none\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -s h -l help -d 'Print help'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -s V -l version -d 'Print version'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "serve" -d 'Serve metrics, page and API until stopped; the same without a command.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "metrics" -d 'Read once, and print the metrics.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "top" -d 'What is being dropped now, and by which policy.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "explain" -d 'A workload\'s way through tiers and policies, with counts.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "check" -d 'Whether the exporter finds here what it needs, and what to do if not.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+legacy\t''
+standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+json\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+legacy\t''
+nft\t''
+nftables\t''
+ebpf\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, iptables-save if there is one.' -r -f -a "auto\t''
+save\t''
+kernel\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. Variable: SAMPLE_INTERVAL. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+kubernetes\t''
+none\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l output -d 'Write there instead, beside it first and then renamed.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+legacy\t''
+standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+json\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+legacy\t''
+nft\t''
+nftables\t''
+ebpf\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, iptables-save if there is one.' -r -f -a "auto\t''
+save\t''
+kernel\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. Variable: SAMPLE_INTERVAL. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+kubernetes\t''
+none\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+legacy\t''
+standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+json\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+legacy\t''
+nft\t''
+nftables\t''
+ebpf\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, iptables-save if there is one.' -r -f -a "auto\t''
+save\t''
+kernel\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. Variable: SAMPLE_INTERVAL. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+kubernetes\t''
+none\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l json -d 'Print what the API answers; see docs/api.md.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l once -d 'Print once, also in a terminal.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+legacy\t''
+standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+json\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+legacy\t''
+nft\t''
+nftables\t''
+ebpf\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, iptables-save if there is one.' -r -f -a "auto\t''
+save\t''
+kernel\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. Variable: SAMPLE_INTERVAL. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+kubernetes\t''
+none\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l json -d 'Print what the API answers; see docs/api.md.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+legacy\t''
+standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+json\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+legacy\t''
+nft\t''
+nftables\t''
+ebpf\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, iptables-save if there is one.' -r -f -a "auto\t''
+save\t''
+kernel\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. Variable: SAMPLE_INTERVAL. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+kubernetes\t''
+none\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -1,0 +1,102 @@
+//! The tables of settings and commands → shell completions and man pages, under `deploy/`; the test fails if they are not up to date.
+//! `GOLDEN=write cargo test generated` writes them anew.
+
+use std::path::{Path, PathBuf};
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, Command, ValueHint};
+use clap_complete::Shell;
+
+use super::commands::{CommandOption, OPTIONS, SUBCOMMANDS, Subcommand};
+use super::settings::{Group, SETTINGS, Setting};
+
+/// The whole command line, as clap describes one.
+fn command_line() -> Command {
+    let secrets: Vec<&str> = SETTINGS.iter().filter(|setting| setting.is_secret()).map(|setting| setting.name).collect();
+    Command::new("calico-accountant")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Which Calico policy accepts or drops each workload's packets, and how many: a Prometheus exporter")
+        .after_help(format!(
+            "Every setting is an environment variable, too; the flag of the same name wins over it. Of the datastore's variables \
+             CALICO_<NAME> comes first. Only variables, for every process can read command lines: {}.",
+            secrets.join(", ")
+        ))
+        .disable_help_subcommand(true)
+        .args(SETTINGS.iter().filter(|setting| !setting.is_secret()).map(setting))
+        .subcommands(SUBCOMMANDS.iter().map(subcommand))
+}
+
+fn setting(setting: &Setting) -> Arg {
+    let mut help = format!("{} Variable: {}.", setting.help, setting.name);
+    if setting.group == Group::Unused {
+        help = format!("Read and checked as Calico does, otherwise without effect. Variable: {}.", setting.name);
+    }
+    if !setting.default.is_empty() {
+        help += &format!(" Default: {}.", setting.default);
+    }
+    value(Arg::new(setting.name).long(setting.flag()).help(help.trim().to_owned()).global(true), setting.value)
+}
+
+fn subcommand(subcommand: &Subcommand) -> Command {
+    let options = OPTIONS.iter().filter(|option| subcommand.options.contains(&option.name)).map(option);
+    let operand = subcommand.operand.map(|operand| Arg::new(operand).value_name(operand).required(true).help("Whose pipelines to show."));
+    let about = format!("{}\n\n{}", subcommand.about, subcommand.more);
+    Command::new(subcommand.name).about(subcommand.about).long_about(about.trim().to_owned()).args(options).args(operand)
+}
+
+fn option(option: &CommandOption) -> Arg {
+    let arg = Arg::new(option.name).long(option.name).help(option.help);
+    match option.value {
+        Some(name) if ["ruleset", "before"].contains(&option.name) => value(arg, name).action(ArgAction::Append),
+        Some(name) => value(arg, name),
+        None => arg.action(ArgAction::SetTrue),
+    }
+}
+
+/// What a value is: one of a few words, a file, or anything.
+fn value(arg: Arg, name: &'static str) -> Arg {
+    match name {
+        "file" | "path" | "paths" => arg.value_name(name).value_hint(ValueHint::AnyPath),
+        "bool" => arg.value_name(name).value_parser(PossibleValuesParser::new(["true", "false"])),
+        words if words.contains('|') => arg.value_name("word").value_parser(PossibleValuesParser::new(words.split('|'))),
+        name => arg.value_name(name).value_hint(ValueHint::Other),
+    }
+}
+
+/// Every file, by its path under `deploy/`.
+fn files() -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for (shell, name) in
+        [(Shell::Bash, "calico-accountant.bash"), (Shell::Zsh, "_calico-accountant"), (Shell::Fish, "calico-accountant.fish")]
+    {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut command_line(), "calico-accountant", &mut text);
+        files.push((Path::new("completions").join(name), text));
+    }
+    // Of the commands' own pages, what all have in common is on the first.
+    let mut pages = vec![("calico-accountant.1".to_owned(), command_line())];
+    for command in SUBCOMMANDS {
+        let name = format!("calico-accountant-{}", command.name);
+        pages.push((format!("{name}.1"), subcommand(command).name(name).version(env!("CARGO_PKG_VERSION"))));
+    }
+    for (name, command) in pages {
+        let mut text = Vec::new();
+        clap_mangen::Man::new(command).render(&mut text).unwrap();
+        files.push((Path::new("man").join(name), text));
+    }
+    files
+}
+
+#[test]
+fn completions_and_man_pages_are_up_to_date() {
+    command_line().debug_assert();
+    for (file, text) in files() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(&file);
+        if std::env::var("GOLDEN").is_ok_and(|value| value == "write") {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &text).unwrap();
+        }
+        let found = std::fs::read(&path).unwrap_or_default();
+        assert!(found == text, "deploy/{} is not up to date: GOLDEN=write cargo test generated", file.display());
+    }
+}

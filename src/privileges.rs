@@ -1,0 +1,47 @@
+//! Least privilege: what this process, and every program that it starts, gives up for good before it serves anyone. Touches: this
+//! thread's own rights, so it comes before other threads, which inherit them.
+//!
+//! Whoever takes over the process has what is left: two capabilities, no file to write, fewer system calls. Nothing here fails because
+//! there is little to give up: the process may be unprivileged already, or the kernel may not know one of the means.
+
+mod calls;
+mod capabilities;
+mod files;
+
+use std::error::Error;
+
+/// What is kept beyond the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Writing files: programs of the administrator's choice may have to.
+    pub files: bool,
+    /// The capability to read eBPF maps, if the process has it.
+    pub maps: bool,
+}
+
+/// Gives up the capabilities that only starting does not take either: from here on, files are read as they will be read in operation.
+pub fn at_start() {
+    // What is impossible now is impossible later too, and said then.
+    _ = capabilities::keep(&capabilities::START);
+}
+
+/// Gives up everything else.
+pub fn for_good(kept: Kept) {
+    let mut failed = Vec::new();
+    let mut step = |what: &str, result: Result<(), Box<dyn Error>>| {
+        if let Err(error) = result {
+            failed.push(format!("{what} ({error})"));
+        }
+    };
+    // The next ones are for processes that cannot become more than they are.
+    step("never to gain privileges", rustix::thread::set_no_new_privs(true).map_err(Into::into));
+    if !kept.files {
+        step("to leave files alone", files::protect());
+    }
+    let capabilities = if kept.maps { &capabilities::WITH_MAPS[..] } else { &capabilities::OPERATION };
+    step("to give up capabilities", capabilities::keep(capabilities).map_err(Into::into));
+    step("to do without system calls that reading does not take", calls::deny());
+    if !failed.is_empty() {
+        log::warn!("this process could not be made {}", failed.join(", nor "));
+    }
+}

@@ -1,0 +1,221 @@
+//! Least privilege: what the running program, and a program that it runs, can still do. Tried out, not only read off.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::Command;
+
+use crate::program::{Program, command};
+use crate::support::can_run;
+use crate::support::certificates::Certificates;
+use crate::support::etcd::Scratch;
+use crate::support::fakes::Fakes;
+use crate::support::netns::{Namespace, sh};
+use crate::support::scrape::scrape;
+
+/// NET_ADMIN and NET_RAW, as `/proc/PID/status` writes them.
+const NET_ADMIN_AND_NET_RAW: &str = "0000000000003000";
+const NONE: &str = "0000000000000000";
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The status files of all threads.
+fn threads(program: &Program) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", program.pid().as_raw_nonzero())).unwrap();
+    tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect()
+}
+
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap().trim()
+}
+
+#[test]
+fn two_capabilities_are_left_in_every_thread() {
+    if !can_run("two_capabilities_are_left_in_every_thread", is_root(), "root") {
+        return;
+    }
+    let program = Program::start(command());
+    scrape(program.port());
+    let threads = threads(&program);
+    assert!(threads.len() > 3, "{}", threads.len());
+    for status in &threads {
+        for (set, expected) in [
+            ("CapPrm", NET_ADMIN_AND_NET_RAW),
+            ("CapEff", NET_ADMIN_AND_NET_RAW),
+            ("CapBnd", NET_ADMIN_AND_NET_RAW),
+            ("CapAmb", NONE),
+            ("NoNewPrivs", "1"),
+            ("Seccomp", "2"),
+        ] {
+            assert_eq!(field(status, set), expected, "{set} of {}", field(status, "Name"));
+        }
+        assert!(u64::from_str_radix(field(status, "CapInh"), 16).unwrap() & !0x3000 == 0);
+    }
+    assert!(!program.log().iter().any(|line| line.contains("could not be made")), "{:#?}", program.log());
+}
+
+/// And a third one, where eBPF maps are to be read.
+#[test]
+fn maps_take_one_more() {
+    if !can_run("maps_take_one_more", is_root(), "root") {
+        return;
+    }
+    let mut command = command();
+    command.env("BACKEND", "ebpf");
+    let program = Program::start(command);
+    scrape(program.port());
+    for status in threads(&program) {
+        assert_eq!((field(&status, "CapEff"), field(&status, "CapBnd")), ("0000008000003000", "0000008000003000"));
+    }
+}
+
+/// Started with less than it could use: nothing is gained, and nothing is complained about.
+#[test]
+fn who_has_little_gives_up_the_rest() {
+    let setpriv = |options: &[&str]| {
+        let mut started = Command::new("setpriv");
+        started.args(options).arg(env!("CARGO_BIN_EXE_calico-accountant")).env_clear().env("NODENAME", "n");
+        started.env("ETCD_ENDPOINTS", "http://127.0.0.1:1").env("METRICS_SERVER_PORT", "0").env("LISTEN_ADDRESS", "127.0.0.1");
+        started
+    };
+    if !can_run("who_has_little_gives_up_the_rest", is_root() && Command::new("setpriv").arg("true").status().is_ok(), "root and setpriv") {
+        return;
+    }
+    let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    let container = ["--bounding-set", "-all,+net_admin", "--inh-caps", "-all"];
+    let ambient = [&nobody[..], &["--inh-caps", "-all,+net_admin", "--ambient-caps", "-all,+net_admin"]].concat();
+    for (options, effective, ambient) in
+        [(&nobody[..], NONE, NONE), (&container, "0000000000001000", NONE), (&ambient, "0000000000001000", "0000000000001000")]
+    {
+        let program = Program::start(setpriv(options));
+        scrape(program.port());
+        for status in threads(&program) {
+            assert_eq!((field(&status, "CapEff"), field(&status, "CapAmb")), (effective, ambient), "{options:?}");
+            assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("1", "2"));
+        }
+        assert!(!program.log().iter().any(|line| line.contains("could not be made")), "{:#?}", program.log());
+    }
+}
+
+/// What a program that the exporter runs says about attempts: one word for each, in the order of their names.
+const ATTEMPTS: &str = r#"
+PATH=/usr/sbin:/sbin:/usr/bin:/bin
+try() { name=$1; shift; if sh -c "$*" >/dev/null 2>&1; then echo "$name:done" >&2; else echo "$name:refused" >&2; fi; }
+try null 'echo x >/dev/null'
+try make ': >"$FOLDER/new"'
+try append 'echo x >>"$FOLDER/old"'
+try truncate 'truncate -s 0 "$FOLDER/old"'
+try remove 'rm "$FOLDER/old"'
+try rename 'mv "$FOLDER/old" "$FOLDER/other"'
+try folder 'mkdir "$FOLDER/folder"'
+try link 'ln -s x "$FOLDER/link"'
+try device 'mknod "$FOLDER/device" c 1 3'
+try own 'cat "$FOLDER/old"'
+try foreign 'cat "$FOLDER/foreign"'
+try chown 'chown 65534 "$FOLDER/old"'
+try memory 'cat /proc/1/environ'
+try nsenter 'nsenter --net=/proc/1/ns/net true'
+try netns 'unshare --net true'
+try userns 'unshare --user true'
+try mount 'mount -t tmpfs none /mnt'
+try chroot 'chroot / true'
+try nice 'nice -n -5 true | grep -q . || [ "$(nice -n -5 nice)" = -5 ]'
+try legacy 'iptables-legacy -A OUTPUT -m comment --comment intruder'
+try legacy-read 'iptables-legacy -S OUTPUT'
+try nft 'nft add table ip intruder'
+exit 4
+"#;
+
+#[test]
+fn what_a_program_that_it_runs_may_still_do() {
+    let name = "what_a_program_that_it_runs_may_still_do";
+    if !can_run(name, is_root(), "root") {
+        return;
+    }
+    let Some(namespace) = Namespace::new(name) else { return };
+    namespace.run(|| {
+        // So that the kernel has both.
+        sh("iptables-legacy -S OUTPUT; nft add table ip other");
+        let folder = Scratch::new();
+        for (file, owner) in [("old", 0), ("foreign", 65534)] {
+            let path = folder.path().join(file);
+            fs::write(&path, "x\n").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            chown(&path, Some(owner), None).unwrap();
+        }
+        let fakes = Fakes::nft(&ATTEMPTS.replace("$FOLDER", &folder.path().display().to_string()));
+        let mut command = command();
+        command.env("PATH", fakes.path()).env("BACKEND", "nft").env("SOURCE", "save");
+        let program = Program::start(command);
+        let line = program.await_log("ended with exit code 4");
+        let said = line.split("exit code 4: ").nth(1).unwrap().trim_end_matches(['"', '\n']);
+        for (attempt, expected) in [
+            ("null", "done"),
+            ("make", "refused"),
+            ("append", "refused"),
+            ("truncate", "refused"),
+            ("remove", "refused"),
+            ("rename", "refused"),
+            ("folder", "refused"),
+            ("link", "refused"),
+            ("device", "refused"),
+            ("own", "done"),
+            ("foreign", "refused"),
+            ("chown", "refused"),
+            ("memory", "refused"),
+            ("nsenter", "refused"),
+            ("netns", "refused"),
+            ("userns", "refused"),
+            ("mount", "refused"),
+            ("chroot", "refused"),
+            ("nice", "refused"),
+            ("legacy", "refused"),
+            ("legacy-read", "done"),
+            // NET_ADMIN allows it, and no filter can tell it from reading: SECURITY.md says so.
+            ("nft", "done"),
+        ] {
+            assert!(said.split("; ").any(|said| said == format!("{attempt}:{expected}")), "{attempt} should be {expected}: {said}");
+        }
+        assert_eq!(fs::read_to_string(folder.path().join("old")).unwrap(), "x\n");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert!(!sh("iptables-legacy -S OUTPUT").contains("intruder"));
+    });
+}
+
+/// Read with the rights that the program starts with, a key could be read once and not when it is renewed.
+#[test]
+fn a_file_that_could_not_be_read_again_stops_the_start() {
+    if !can_run("a_file_that_could_not_be_read_again_stops_the_start", is_root(), "root") {
+        return;
+    }
+    let folder = Scratch::new();
+    let path = folder.path().join("ca.pem");
+    fs::copy(Certificates::new(None).ca(), &path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    chown(&path, Some(65534), None).unwrap();
+    let mut command = command();
+    command.env("ETCD_ENDPOINTS", "https://127.0.0.1:1").env("ETCD_CA_CERT_FILE", &path);
+    let mut program = Program::start(command);
+    assert_eq!(program.exit_code(), Some(2));
+    let line = program.await_log("ETCD_CA_CERT_FILE");
+    assert!(line.contains("ca.pem") && line.contains("Permission denied"), "{line}");
+}
+
+/// A port below 1024 takes one more capability, which is gone once it listens.
+#[test]
+fn a_port_below_1024_can_be_listened_on() {
+    let name = "a_port_below_1024_can_be_listened_on";
+    if !can_run(name, is_root(), "root") {
+        return;
+    }
+    let Some(namespace) = Namespace::new(name) else { return };
+    namespace.run(|| {
+        sh("echo 1024 >/proc/sys/net/ipv4/ip_unprivileged_port_start");
+        let mut command = command();
+        command.env("METRICS_SERVER_PORT", "80");
+        let program = Program::start(command);
+        assert_eq!(program.port(), 80);
+        assert!(threads(&program).iter().all(|status| field(status, "CapEff") == NET_ADMIN_AND_NET_RAW));
+    });
+}
