@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calico_accountant::attribution::{Attribution, Table};
+use calico_accountant::attribution::{Attribution, Motion, Table};
 use calico_accountant::config::MetricNames;
 use calico_accountant::felix::Structures;
 use calico_accountant::inventory::{Interface, Workload};
@@ -61,6 +61,9 @@ fn main() {
                 results.push(namespace.run(|| whole(size, backend)));
             }
         }
+    }
+    if let Some(namespace) = Namespace::new("bench") {
+        namespace.run(ebpf::run);
     }
     if let Some(file) = args.iter().position(|arg| arg == PLOT).and_then(|place| args.get(place + 1)) {
         std::fs::write(file, plot::svg(&series(&results))).unwrap();
@@ -116,7 +119,7 @@ fn stages(size: Size) {
         let parsed = Instant::now();
         let deltas = ledger.advance(&rulesets);
         structures.update(rulesets.iter().map(|table| &table.ruleset));
-        attribution.advance(&[Table::new(&structures.tables()[0], &deltas[0])]);
+        attribution.advance(&[Table::new(&structures.tables()[0], &deltas[0], &Motion::still())]);
         let attributed = Instant::now();
         let view = View::new((&attribution, structures.catalog()), &workload, &about, true, MetricNames::All);
         memory = metrics::render(&view, memory);
