@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
 
 mod bare;
+mod ebpf;
 #[path = "../tests/it/http.rs"]
 mod http;
 mod plot;
