@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
 
+mod ebpf;
 #[path = "../tests/it/http.rs"]
 mod http;
 #[path = "../tests/it/program.rs"]
@@ -15,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calico_accountant::attribution::{Attribution, Table};
+use calico_accountant::attribution::{Attribution, Motion, Table};
 use calico_accountant::config::MetricNames;
 use calico_accountant::felix::Structures;
 use calico_accountant::inventory::{Interface, Workload};
@@ -52,6 +53,9 @@ fn main() {
             }
         }
     }
+    if let Some(namespace) = Namespace::new("bench") {
+        namespace.run(ebpf::run);
+    }
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -79,7 +83,7 @@ fn stages(size: Size) {
         let parsed = Instant::now();
         let deltas = ledger.advance(&rulesets);
         structures.update(rulesets.iter().map(|table| &table.ruleset));
-        attribution.advance(&[Table::new(&structures.tables()[0], &deltas[0])]);
+        attribution.advance(&[Table::new(&structures.tables()[0], &deltas[0], &Motion::still())]);
         let attributed = Instant::now();
         let view = View::new((&attribution, structures.catalog()), &workload, &about, true, MetricNames::All);
         memory = metrics::render(&view, memory);

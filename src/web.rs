@@ -35,7 +35,7 @@ const FILES: &[File] = files! {
     "/" "index.html" HTML
     "/page/style.css" "style.css" STYLE
     "/page/icon.svg" "icon.svg" IMAGE
-    "/page/theme.js" "theme.js" SCRIPT
+    "/page/early.js" "early.js" SCRIPT
     "/page/app.js" "app.js" SCRIPT
     "/page/cells.js" "cells.js" SCRIPT
     "/page/dom.js" "dom.js" SCRIPT

@@ -67,7 +67,7 @@ export function linkCell({ href, text, below = () => '' }) {
 export function workloadCell(workload, href) {
   const below = (row) => {
     const { pod, interface: device, app, known } = workload(row);
-    const parts = [pod ? device : '', addresses(workload(row)).join(' '), app ? `app ${app}` : '', known === false ? 'unknown to the datastore' : ''];
+    const parts = [pod ? device : '', addresses(workload(row)).join(' '), app ? `app ${app}` : '', known === false ? 'name unknown' : ''];
     return parts.filter((part) => part !== '').join(' · ');
   };
   return linkCell({ href, text: (row) => workloadName(workload(row)), below });

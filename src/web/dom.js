@@ -46,6 +46,27 @@ export function show(element, visible) {
   }
 }
 
+const pending = new WeakMap();
+const observer = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => pending.get(target)?.(isIntersecting)), {
+  rootMargin: '300px',
+});
+
+/** A function that calls `update` at once the first time, and then only while the element is on the screen, or when it comes there. */
+export function whenSeen(element, update) {
+  let [seen, waiting] = [true, null];
+  pending.set(element, (now) => {
+    seen = now;
+    if (!seen || waiting === null) return;
+    update(...waiting);
+    waiting = null;
+  });
+  observer.observe(element);
+  return (...args) => {
+    if (seen) update(...args);
+    else waiting = args;
+  };
+}
+
 const known = new WeakMap();
 
 /**

@@ -74,7 +74,8 @@ export class Drops {
       const span = this.window === Infinity ? 'since this page was opened' : `in the last ${duration(this.window)}`;
       parts.push(`No packet that opens a connection was dropped ${span} at ${workloads.length === 1 ? 'the one workload' : `any of the ${some(workloads.length, 'workload')}`} with rules.`);
     }
-    parts.push(`${packets === 0 ? 'None was' : `${some(packets, 'was', 'were')}`} dropped since ${clock(status.started)}, when the exporter began to count.`);
+    // What the kernel counts by itself is older than the exporter; what is derived from two reads is not.
+    if (packets > 0) parts.push(`In all ${count(packets)} so far: by policies since the exporter started (${clock(status.started)}), for other reasons since the kernel counts.`);
     if (status.unrecognised_rules > 0) parts.push(`${some(status.unrecognised_rules, 'rule')} of Calico could not be understood: what they drop is not in these numbers.`);
     const unknown = this.model.unknownInterfaces;
     if (unknown.ingress + unknown.egress > 0) parts.push(`${some(unknown.ingress + unknown.egress, 'packet')} more to or from interfaces that Calico has no workload for (yet).`);

@@ -45,8 +45,8 @@ const unseen = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u20
 const LONGEST = 120;
 
 /** A name as it can be shown anywhere: what is not seen is spelled out, and what is too long is cut. */
-export function name(text) {
-  const cut = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
+export function name(text, longest = LONGEST) {
+  const cut = text.length > longest ? `${text.slice(0, longest)}…` : text;
   return cut.replace(unseen, (c) => ({ '\n': '\\n', '\r': '\\r', '\t': '\\t' })[c] ?? `\\u{${c.codePointAt(0).toString(16)}}`);
 }
 

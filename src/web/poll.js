@@ -2,9 +2,9 @@
 
 /** The shortest pause between two rounds, and after a failure, in milliseconds. */
 const PAUSE = 2000;
-/** A round may take this part of the time: a node with a huge table is asked less often. */
-const SHARE = 10;
-const LONGEST = 30_000;
+/** After a round, a pause of so many times as long: a node with a huge table is asked less often. */
+const SHARE = 4;
+const LONGEST = 10_000;
 /** How long to wait for an answer. */
 const PATIENCE = 15_000;
 

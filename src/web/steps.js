@@ -47,7 +47,7 @@ function rowsOfTier(tier) {
     if (target.type === 'group') {
       const undivided = VERDICTS.some((verdict) => target.undivided[verdict] > 0);
       const group = `${key} ${target.group}`;
-      rows.push({ key: group, kind: 'group', title: `Group of ${target.policies.length} policies`, note: '· one chain, shared by workloads' });
+      rows.push({ key: group, kind: 'group', title: `Group of ${target.policies.length} policies`, note: target.group === 'ebpf' ? '· eBPF does not count each of them for each workload' : '· one chain, shared by workloads' });
       rows.push(...target.policies.map((policy) => policyRow(policy, 'member', !undivided)));
       const any = { ...target.undivided, can: [...new Set(target.policies.flatMap((policy) => policy.can))] };
       if (undivided) rows.push({ key: `${group} undivided`, kind: 'undivided', title: 'One of the group', note: 'which one, the counters do not tell', ...verdicts(any) });
@@ -84,6 +84,8 @@ export function countersOf(directions) {
   });
 }
 
+const STATES = ['accept', 'unknown', 'deny', 'end'];
+
 /** Where packets ended, of one direction: `{ id, label, state, packets }`, without what nothing ended at. */
 export function endsOf(direction) {
   const sums = new Map();
@@ -103,5 +105,5 @@ export function endsOf(direction) {
       add('unknown', 'denied or passed on', 'unknown', row.deny_or_pass);
     }
   }
-  return [...sums.values()];
+  return [...sums.values()].sort((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state));
 }

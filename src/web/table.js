@@ -1,6 +1,6 @@
 // A table that is searched, sorted by its columns and walked through by keys; rows are updated in place.
 
-import { el, reconcile, setAttribute, setText, show } from './dom.js';
+import { el, reconcile, setAttribute, setText, show, whenSeen } from './dom.js';
 import { some } from './format.js';
 
 /** So many rows are drawn at first, and so many more on request: what nobody scrolls to costs nothing. */
@@ -123,9 +123,12 @@ export class Table {
       node.append(cell);
       return column.cell(cell);
     });
+    // Only one of the table is a tab stop, see below.
+    node.querySelector('a')?.setAttribute('tabindex', '-1');
+    const change = whenSeen(node, (row) => cells.forEach((cell) => cell(row)));
     const update = (row) => {
       setAttribute(node, 'class', this.classOf(row) || null);
-      for (const change of cells) change(row);
+      change(row);
     };
     return { node, update };
   }
@@ -134,10 +137,6 @@ export class Table {
   #keepStop() {
     if (this.stop === undefined || !this.body.contains(this.stop)) {
       this.#stop(this.body.querySelector('a'));
-    }
-    for (const row of this.body.rows) {
-      const link = row.querySelector('a');
-      if (link !== null) setAttribute(link, 'tabindex', link === this.stop ? '0' : '-1');
     }
   }
 

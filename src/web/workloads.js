@@ -60,8 +60,7 @@ export class Workloads {
     cell.append(line.node);
     return (row) => {
       const keys = (verdict) => ['ingress', 'egress'].map((direction) => `${row.interface} ${direction} ${verdict}`);
-      // Only what is seen is drawn.
-      if (isSeen(cell)) line.update(this.model.counts.line(keys('accepted')), this.model.counts.line(keys('dropped')));
+      line.update(this.model.counts.line(keys('accepted')), this.model.counts.line(keys('dropped')));
     };
   }
 }
@@ -72,16 +71,4 @@ function sortable(numbers) {
 
 function searched(row) {
   return [row.namespace, row.pod, row.interface, row.app, ...(row.ip ?? [])].join(' ');
-}
-
-const seen = new WeakMap();
-const observer = new IntersectionObserver((entries) => entries.forEach((entry) => seen.set(entry.target, entry.isIntersecting)), { rootMargin: '400px' });
-
-/** Whether an element is on the screen, or nearly; one that was just made is taken to be. */
-function isSeen(element) {
-  if (!seen.has(element)) {
-    seen.set(element, true);
-    observer.observe(element);
-  }
-  return seen.get(element);
 }

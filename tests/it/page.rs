@@ -1,14 +1,17 @@
-//! The page at `/`, in a real Chromium: on the demo with its live traffic, with hostile names, when something is away, and on a node
+//! The page at `/`, in a real Chromium: on the demo with its live traffic, on other releases' tables, with hostile names, when something is
+//! away, and on a node
 //! with 250 workloads.
 //!
 //! `UPDATE_SCREENSHOTS=1` writes the pictures of `docs/` anew. They look best where the font Inter is installed (`fonts-inter`).
 
+mod captures;
 mod demo;
 mod faults;
 mod hostile;
 mod large;
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::browser::Browser;
 
@@ -17,7 +20,10 @@ fn picture(browser: &Browser, name: &str) {
     if std::env::var_os("UPDATE_SCREENSHOTS").is_some() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/page");
         std::fs::create_dir_all(&folder).unwrap();
-        browser.screenshot(&folder.join(format!("{name}.png")));
+        let file = folder.join(format!("{name}.png"));
+        browser.screenshot(&file);
+        // A palette makes them a third as large.
+        _ = Command::new("pngquant").args(["--force", "--ext", ".png", "96"]).arg(file).status();
     }
 }
 

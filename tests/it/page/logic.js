@@ -58,7 +58,7 @@ same('rows', short, [
   'head', 'check - 2 -', 'head', 'policy 3 ? ? 4', 'group', 'member 1 ? -', 'member 1 ? -', 'undivided 2 0 0', 'end - 5 -',
   'head', 'end - - -', 'head', 'profile 6 - -', 'end - 0 -',
 ]);
-same('ends', endsOf(direction).map((end) => [end.id, end.packets]), [['check before invalid', 2], ['accept', 7], ['unknown', 4], ['no policy', 5], ['profile', 6]]);
+same('ends', endsOf(direction).map((end) => [end.id, end.packets]), [['accept', 7], ['profile', 6], ['unknown', 4], ['check before invalid', 2], ['no policy', 5]]);
 
 // Texts.
 same('rates', [null, 0, 0.001, 0.25, 9.94, 12.3, 12345, 234567].map(text.rate), ['…', '0', '<0.01/s', '0.25/s', '9.9/s', '12/s', '12,345/s', '234.6K/s']);

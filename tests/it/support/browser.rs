@@ -136,8 +136,9 @@ impl Browser {
             if !matches!(value, Value::Null | Value::Bool(false)) {
                 return value;
             }
-            let text = || self.run("return document.body.innerText");
-            assert!(begun.elapsed() < PATIENCE, "waited in vain for {expression}; the page says {}", text());
+            let text = || self.run("return document.body.innerText.slice(0, 2000)");
+            let said = || format!("the page says {}, the console {:#?}", text(), self.console());
+            assert!(begun.elapsed() < PATIENCE, "waited in vain for {expression}; {}", said());
             std::thread::sleep(Duration::from_millis(50));
         }
     }

@@ -1,5 +1,7 @@
-// The colours: as the system has them, or as was chosen here. Sets `data-theme` to `light` or `dark` before the first paint.
+// What comes before the modules: the colours, and a word when a module does not arrive.
 'use strict';
+
+// As the system has them, or as was chosen here: sets `data-theme` to `light` or `dark` before the first paint.
 (() => {
   const system = matchMedia('(prefers-color-scheme: dark)');
   const root = document.documentElement;
@@ -44,3 +46,15 @@
     show();
   });
 })();
+
+// A file that was lost on the way leaves the page empty; it is there again with the next try, or the one after that.
+addEventListener(
+  'error',
+  (event) => {
+    if (event.target instanceof HTMLScriptElement) {
+      document.querySelector('main').textContent = 'The page could not be loaded whole. Trying again…';
+      setTimeout(() => location.reload(), 2000);
+    }
+  },
+  true,
+);
