@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calico_accountant::attribution::{Attribution, Table};
+use calico_accountant::attribution::{Attribution, Motion, Table};
 use calico_accountant::config::MetricNames;
 use calico_accountant::felix::Structures;
 use calico_accountant::inventory::{Interface, Workload};
@@ -79,7 +79,7 @@ fn stages(size: Size) {
         let parsed = Instant::now();
         let deltas = ledger.advance(&rulesets);
         structures.update(rulesets.iter().map(|table| &table.ruleset));
-        attribution.advance(&[Table::new(&structures.tables()[0], &deltas[0])]);
+        attribution.advance(&[Table::new(&structures.tables()[0], &deltas[0], &Motion::still())]);
         let attributed = Instant::now();
         let view = View::new((&attribution, structures.catalog()), &workload, &about, true, MetricNames::All);
         memory = metrics::render(&view, memory);

@@ -6,6 +6,7 @@
 mod direct;
 mod group;
 mod groups;
+mod motion;
 mod node;
 mod programs;
 mod table;
@@ -17,14 +18,15 @@ use std::sync::Arc;
 
 use lazy_static::lazy_static;
 
+pub use motion::Motion;
 pub use node::{NodeTotals, RuleKey};
 pub use programs::{Datastore, Programs};
 pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
 
 use crate::ebpf;
-use crate::felix::{DropReason, DropRule, Label, Labels, Pipeline, Pipelines, Structure, Target, Tier};
+use crate::felix::{Decision, DropReason, DropRule, Label, Labels, Pipeline, Pipelines, Structure, Target, Tier};
 use crate::ledger::Deltas;
-use crate::ruleset::{ChainId, Ruleset, TableId};
+use crate::ruleset::{ChainId, RuleId, Ruleset, TableId};
 use direct::{Claim, Claims, Source, Waiting};
 use groups::{Groups, Member};
 use table::{Leftovers, TableView, Users};
@@ -46,12 +48,30 @@ pub struct Table<'a> {
     pub deltas: &'a Deltas,
     /// What their policies are called.
     pub labels: &'a Labels,
+    /// What they counted while they were read.
+    pub motion: &'a Motion,
 }
 
 impl<'a> Table<'a> {
     /// A table of which nothing changes from read to read but what it has counted.
-    pub fn new(structure: &'a Structure, deltas: &'a Deltas) -> Self {
-        Table { ruleset: &structure.ruleset, pipelines: &structure.pipelines, deltas, labels: &structure.labels }
+    pub fn new(structure: &'a Structure, deltas: &'a Deltas, motion: &'a Motion) -> Self {
+        Table { ruleset: &structure.ruleset, pipelines: &structure.pipelines, deltas, labels: &structure.labels, motion }
+    }
+
+    /// Whether packets were decided since the last read in a way that no rule counts by itself. Then it matters whether any were on
+    /// their way while the table was read.
+    pub fn has_to_be_derived(&self) -> bool {
+        let moved = |rule: RuleId| self.deltas.packets(rule) > 0;
+        let tiers = self.pipelines.endpoints.iter().flat_map(|endpoint| &endpoint.tiers);
+        tiers.flat_map(|tier| &tier.targets).any(|target| {
+            let moved = moved(target.jump) || target.accepted.is_some_and(moved);
+            moved && (self.pipelines.group(target.chain).is_some() || self.decides_unseen(target.chain))
+        })
+    }
+
+    /// Whether a policy decides in a way that the endpoint's rules do not count.
+    fn decides_unseen(&self, policy: ChainId) -> bool {
+        self.pipelines.policy(policy).is_some_and(|policy| policy.can(Decision::Deny) || policy.can(Decision::Pass))
     }
 }
 
@@ -187,12 +207,13 @@ impl Walk<'_, '_> {
         let decided = tier::decided(tier, &can, &splits, deltas, |target| self.view.own(target.chain));
         let refusals_are_known = refusals_are_known(&splits, &can);
         for ((index, target), (split, decided)) in tier.targets.iter().enumerate().zip(splits.iter().zip(&decided)) {
+            let doubt = tier::doubt(tier, index, *split, self.view.table.motion);
             match self.view.table.pipelines.group(target.chain) {
                 Some(_) => {
                     let member = member(pipeline, tier, index, (can[index], *split, *decided));
-                    self.groups.add(target.chain, Member { refusals_are_known, ..member });
+                    self.groups.add(target.chain, Member { doubt, refusals_are_known, ..member });
                 }
-                None => self.policy(pipeline, target, (*split, decided, refusals_are_known), recorder),
+                None => self.policy(pipeline, target, (*split, decided, doubt, refusals_are_known), recorder),
             }
         }
         if let Some(end) = tier.end {
@@ -208,7 +229,7 @@ impl Walk<'_, '_> {
         &mut self,
         pipeline: &Pipeline,
         target: &Target,
-        (split, decided, refusals_are_known): (Split, &Decided, bool),
+        (split, decided, doubt, refusals_are_known): (Split, &Decided, u64, bool),
         recorder: &mut Recorder,
     ) {
         let Some(Label { label, tier, .. }) = self.view.table.labels.get(target.chain) else { return };
@@ -224,7 +245,7 @@ impl Walk<'_, '_> {
             let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
             let in_sum = refusals_are_known && verdict == Verdict::Deny;
             let sum = in_sum.then(|| Item::PolicyDrop { tier: Arc::clone(tier) });
-            self.claims.add(target.chain, Claim { source, endpoint, item: item.clone(), sum, packets });
+            self.claims.add(target.chain, Claim { source, endpoint, item: item.clone(), sum, packets, doubt });
         }
     }
 
@@ -258,6 +279,7 @@ fn member(pipeline: &Pipeline, tier: &Tier, index: usize, (can, split, decided):
         can,
         split,
         decided,
+        doubt: 0,
         refusals_are_known: false,
     }
 }

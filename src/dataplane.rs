@@ -140,6 +140,16 @@ pub trait Reader: Send {
     /// See [`ReadError`].
     fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError>;
 
+    /// Reads the same tables once more, straight from the kernel: what has moved since the read before. Empty if the rules are not in
+    /// the kernel; then nothing moves.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    fn look_again(&mut self, read: &[Snapshot], deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
+        _ = (read, deadline);
+        Ok(vec![])
+    }
+
     /// How often the lock was waited for in vain.
     fn lock_timeouts(&self) -> u64 {
         0
@@ -172,6 +182,12 @@ impl Reader for Dataplane {
             true => self.read_ebpf(),
             false => Ok(reading),
         }
+    }
+
+    fn look_again(&mut self, read: &[Snapshot], deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
+        self.deadline = deadline;
+        let Some(backend) = read.first().map(|table| table.ruleset.backend) else { return Ok(vec![]) };
+        self.read_backend(backend, Source::Kernel).map(|reading| reading.tables)
     }
 
     fn lock_timeouts(&self) -> u64 {
@@ -219,7 +235,7 @@ impl Dataplane {
     fn read_tables(&mut self) -> Result<Reading, ReadError> {
         let candidates = self.candidates()?;
         if let Some(chosen) = self.selection.chosen().filter(|chosen| candidates.contains(chosen)) {
-            let reading = self.read_backend(chosen)?;
+            let reading = self.read_backend(chosen, self.source(chosen))?;
             let (chains, packets) = workload_chains(&reading);
             if self.selection.stays(chosen, chains, packets, Instant::now()) {
                 return Ok(reading);
@@ -255,7 +271,7 @@ impl Dataplane {
         let mut failure = None;
         let already = read.as_ref().map(|(backend, _)| *backend);
         for &backend in candidates.iter().filter(|backend| already != Some(**backend)) {
-            match self.read_backend(backend) {
+            match self.read_backend(backend, self.source(backend)) {
                 Ok(reading) => readings.push((backend, reading)),
                 Err(error) => failure = Some(error),
             }
@@ -285,9 +301,8 @@ impl Dataplane {
     }
 
     /// Reads one dataplane, both families at the same time.
-    fn read_backend(&mut self, backend: Backend) -> Result<Reading, ReadError> {
+    fn read_backend(&mut self, backend: Backend, source: Source) -> Result<Reading, ReadError> {
         let (lock, lock_waited) = self.lock(backend)?;
-        let source = self.source(backend);
         let (options, deadline) = (&self.options, self.deadline);
         let families = self.families.iter_mut().filter(|reader| kernel_has(options, backend, reader.family(), "filter"));
         let results = std::thread::scope(|scope| {

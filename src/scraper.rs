@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 
-use crate::attribution::{Attribution, Datastore, Table};
+use crate::attribution::{Attribution, Datastore, Motion, Table};
 use crate::config::MetricNames;
 use crate::dataplane::{ReadError, Reader, Reading};
 use crate::ebpf;
 use crate::felix::{Catalog, ChainNames, HashedName, Structure, Structures, hashed_names};
 use crate::inventory::{Inventory, Workload};
-use crate::ledger::Ledger;
+use crate::ledger::{Deltas, Ledger};
 use crate::metrics::{self, About, View};
 use crate::podlogs::PodLogs;
 use crate::process::Process;
@@ -104,6 +104,9 @@ impl Complaint {
 /// How long reading the kernel may take in all: Prometheus waits for 10 s.
 const READ_LIMIT: Duration = Duration::from_secs(8);
 
+/// How long the second look may take, after that.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+
 /// A report that is younger is good enough for whoever asks.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -134,6 +137,30 @@ impl State {
             reading = self.reader.read(deadline)?;
         }
         Ok(reading)
+    }
+
+    /// What has moved while the tables were read, where that matters: by a second look at them.
+    fn motions(&mut self, read: &[Snapshot], deltas: &[Deltas]) -> Vec<Motion> {
+        let still = Motion::still();
+        let tables = self.structures.tables().iter().zip(deltas);
+        if !tables.map(|(structure, deltas)| Table::new(structure, deltas, &still)).any(|table| table.has_to_be_derived()) {
+            return vec![still; read.len()];
+        }
+        let again = match self.reader.look_again(read, Instant::now() + LOOK_LIMIT) {
+            Ok(again) => again,
+            Err(error) => {
+                debug!("a second look at the kernel's counters failed, so what must be derived waits: {error}");
+                return vec![Motion::unknown(); read.len()];
+            }
+        };
+        // Nothing moves in rules that are not this kernel's.
+        let is_there = again.iter().any(|table| !table.ruleset.chains().is_empty());
+        let otherwise = if is_there { Motion::unknown() } else { still };
+        let motion = |first: &Snapshot| {
+            let second = again.iter().find(|second| second.ruleset.id() == first.ruleset.id());
+            second.filter(|_| is_there).map_or_else(|| otherwise.clone(), |second| Motion::between(first, second))
+        };
+        read.iter().map(motion).collect()
     }
 }
 
@@ -370,8 +397,9 @@ impl Scraper {
             }
             self.inventory.want_policies();
         }
+        let motions = state.motions(tables, &deltas);
         let structures = state.structures.tables();
-        let tables = structures.iter().zip(&deltas).map(|(structure, deltas)| Table::new(structure, deltas));
+        let tables = structures.iter().zip(&deltas).zip(&motions).map(|((s, deltas), motion)| Table::new(s, deltas, motion));
         state.attribution.advance(&tables.collect::<Vec<_>>());
         if self.options.one_moment {
             state.attribution.forget_derived();

@@ -27,6 +27,8 @@ pub struct Claim {
     pub sum: Option<Item>,
     /// Packets; below zero: to be made up for.
     pub packets: i64,
+    /// So many of them may have been on their way, and become something else.
+    pub doubt: u64,
 }
 
 /// The claims of one table, by policy and verdict.
@@ -42,11 +44,14 @@ impl Claims {
     /// Credits what is certain; the rest waits.
     pub fn settle(self, view: &mut TableView, waiting: &mut Waiting, totals: &mut Totals) {
         for ((policy, verdict), claims) in self.0 {
-            let budget = view.budget(policy).of(verdict);
-            let excess = claims.iter().map(|claim| claim.packets.max(0)).sum::<i64>() - *budget;
+            let claimed: i64 = claims.iter().map(|claim| claim.packets.max(0)).sum();
+            // What the policy counted for packets that are not claimed yet must not stand for others that are claimed wrongly.
+            let unclaimed = i64::try_from(view.arriving(policy)).unwrap_or(i64::MAX);
+            let excess = (claimed - view.budget(policy, verdict).saturating_sub(unclaimed)).max(0);
             for claim in claims {
-                let credited = (claim.packets - excess.max(0)).max(0);
-                *budget -= credited;
+                let doubt = excess.max(i64::try_from(claim.doubt).unwrap_or(i64::MAX));
+                let credited = claim.packets.saturating_sub(doubt).max(0);
+                view.spend(policy, verdict, credited, claim.packets - credited);
                 waiting.keep(claim.source, claim.packets - credited);
                 let (kind, interface, direction) = claim.endpoint;
                 let mut recorder = totals.endpoint(kind, &interface, direction);

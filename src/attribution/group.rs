@@ -15,8 +15,9 @@
 //! and at least 4 − 3 = 1 of Q's. Of B's nothing is certain (3 − 9 < 0, 3 − 4 < 0). So A gets 6 for P, 1 for Q and 3 for the group,
 //! B gets 3 for the group. Every sum is right, no cell is too high.
 //!
-//! Counters are not read at one instant: a packet may be in its row already and not yet in its column, or the other way round. How
-//! far rows and columns are apart in all is known (their sums must agree), so bounds give way by that much, and what may be ahead is
+//! Counters are not read at one instant: a packet may be in its row already and not yet in its column, or the other way round. A second
+//! look shows how much moved meanwhile ([`motion`](super::motion)), and bounds give way by that: by nothing, as a rule. Where a packet
+//! stood still, rows and columns are apart in all (their sums must agree), so bounds give way by that much too, and what may be ahead is
 //! kept back until the next read.
 
 /// A row or column: packets since the last read.
@@ -51,6 +52,10 @@ pub struct Margins {
     pub in_step: bool,
     /// Whether other counters show that nothing went through the group.
     pub quiet: bool,
+    /// So many packets were on their way at this read, so that as many that rows are ahead may be hidden by columns that are ahead.
+    pub hidden: u64,
+    /// Whether rows are differences, which a packet on its way makes too high. Else they are counted, and certain.
+    pub derived: bool,
 }
 
 /// Rows and columns that were not in step at the last read.
@@ -58,6 +63,8 @@ pub struct Margins {
 pub struct Carry {
     /// How far all rows together are ahead of all columns; negative where they are behind.
     ahead: i64,
+    /// What may have been hidden from that; see [`Margins::hidden`].
+    hidden: u64,
     /// Per workload: packets of its row that were kept back because their column may not have come yet.
     rows: Vec<u64>,
     /// Per policy: packets of its column whose row may not have come yet.
@@ -101,6 +108,7 @@ pub fn credit(margins: &Margins, carry: &mut Carry) -> Credits {
         None => vec![vec![0; margins.columns.len()]; margins.rows.len()],
     };
     let group = settle(margins, &cells, ahead.unwrap_or(0), carry);
+    carry.hidden = margins.hidden;
     Credits { cells, group }
 }
 
@@ -115,6 +123,7 @@ fn signed(packets: u64) -> i64 {
 struct Bounds {
     rows: Side,
     columns: Side,
+    slack: i64,
 }
 
 /// One side of the table.
@@ -133,7 +142,8 @@ impl Bounds {
     fn new(margins: &Margins, carry: &Carry, ahead: i64) -> Self {
         let rows = Side::new(&margins.rows, &carry.rows, carry.ahead, ahead);
         let columns = Side::new(&margins.columns, &carry.columns, -carry.ahead, -ahead);
-        Bounds { rows, columns }
+        let slack = signed(carry.hidden.saturating_add(margins.hidden));
+        Bounds { rows, columns, slack }
     }
 
     /// The lower Fréchet bound of every cell.
@@ -141,7 +151,7 @@ impl Bounds {
         let cell = |row: usize, column: usize| {
             let ((row_least, row_most), (column_least, column_most)) = (self.rows.margins[row], self.columns.margins[column]);
             let bound = (column_least - self.rows.others(row)).max(row_least - self.columns.others(column));
-            u64::try_from(bound.min(row_most).min(column_most)).unwrap_or(0)
+            u64::try_from((bound - self.slack).min(row_most).min(column_most)).unwrap_or(0)
         };
         (0..self.rows.margins.len()).map(|row| (0..self.columns.margins.len()).map(|column| cell(row, column)).collect()).collect()
     }
@@ -173,7 +183,8 @@ impl Side {
 
 /// Gives the rest of each row to the group, but for what may be ahead of its column, and keeps that.
 fn settle(margins: &Margins, cells: &[Vec<u64>], ahead: i64, carry: &mut Carry) -> Vec<u64> {
-    let (rows_ahead, columns_ahead) = (u64::try_from(ahead).unwrap_or(0), u64::try_from(-ahead).unwrap_or(0));
+    let hidden = if margins.derived { signed(margins.hidden) } else { 0 };
+    let (rows_ahead, columns_ahead) = (u64::try_from(ahead + hidden).unwrap_or(0), u64::try_from(hidden - ahead).unwrap_or(0));
     let mut group = Vec::with_capacity(cells.len());
     for ((row, cells), kept) in margins.rows.iter().zip(cells).zip(&mut carry.rows) {
         let rest = (row.least + *kept).saturating_sub(cells.iter().sum());
@@ -193,7 +204,14 @@ mod tests {
 
     fn margins(rows: &[u64], columns: &[u64]) -> Margins {
         let exact = |packets: &[u64]| packets.iter().map(|&p| Margin::exact(p)).collect();
-        Margins { rows: exact(rows), columns: exact(columns), in_step: false, quiet: rows.iter().all(|&row| row == 0) }
+        Margins {
+            rows: exact(rows),
+            columns: exact(columns),
+            in_step: false,
+            quiet: rows.iter().all(|&row| row == 0),
+            hidden: 0,
+            derived: true,
+        }
     }
 
     fn once(rows: &[u64], columns: &[u64]) -> (Vec<Vec<u64>>, Vec<u64>) {

@@ -34,6 +34,8 @@ pub struct Member {
     pub split: Split,
     /// What it refused and passed on.
     pub decided: Decided,
+    /// By how many packets that may be too high.
+    pub doubt: u64,
     /// Whether all that the tier's policies refused is known, so that it can be shown as a sum.
     pub refusals_are_known: bool,
 }
@@ -44,8 +46,8 @@ struct GroupState {
     /// The workloads that the carried numbers belong to.
     members: Vec<(EndpointKind, Arc<str>, Direction)>,
     carries: [Carry; 4],
-    /// Per verdict and member: a difference below zero, to be made up for.
-    behind: [Vec<i64>; 4],
+    /// Per verdict and member: a difference below zero, to be made up for; or what was in doubt, and is not credited yet.
+    waiting: [Vec<i64>; 4],
     /// How far the jumps of all members together are ahead of the group's first rule.
     entries_ahead: i64,
     seen: bool,
@@ -104,7 +106,7 @@ impl GroupRead<'_> {
         for verdict in [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
             if self.members.iter().any(|member| counts(member, verdict)) {
                 let carry = &mut state.carries[verdict as usize];
-                let margins = self.margins(verdict, in_step, &mut state.behind[verdict as usize], carry);
+                let margins = self.margins(verdict, in_step, &mut state.waiting[verdict as usize], carry);
                 let credits = credit(&margins, carry);
                 self.record(verdict, &credits, totals);
             }
@@ -125,23 +127,45 @@ impl GroupRead<'_> {
         before == 0 && state.entries_ahead == 0
     }
 
-    fn margins(&self, verdict: Verdict, in_step: bool, behind: &mut Vec<i64>, carry: &mut Carry) -> Margins {
-        behind.resize(self.members.len(), 0);
-        let rows = self.members.iter().zip(behind.iter_mut()).map(|(member, behind)| self.row(member, verdict, behind)).collect();
-        for (row, behind) in behind.iter_mut().enumerate() {
-            let withdrawn = carry.withdraw(row, behind.unsigned_abs());
-            *behind += i64::try_from(withdrawn).unwrap_or(0);
+    fn margins(&self, verdict: Verdict, in_step: bool, waiting: &mut Vec<i64>, carry: &mut Carry) -> Margins {
+        waiting.resize(self.members.len(), 0);
+        let rows = self.members.iter().zip(waiting.iter_mut()).map(|(member, waiting)| self.row(member, verdict, waiting)).collect();
+        for (row, waiting) in waiting.iter_mut().enumerate().filter(|(_, waiting)| **waiting < 0) {
+            let withdrawn = carry.withdraw(row, waiting.unsigned_abs());
+            *waiting += i64::try_from(withdrawn).unwrap_or(0);
         }
         let columns = (0..self.group.policies.len()).map(|index| self.column(index, verdict)).collect();
         // Accepts are counted as they are; a difference of zero can be a packet on its way at the last read and another one now.
-        Margins { rows, columns, in_step, quiet: verdict == Verdict::Accept || self.nothing_entered() }
+        let derived = verdict != Verdict::Accept;
+        Margins { rows, columns, in_step, quiet: !derived || self.nothing_entered(), hidden: self.on_their_way(verdict), derived }
+    }
+
+    /// How many packets may be counted in a row and not in its column at this read; or as many the other way round. The first have moved in
+    /// columns, the second in rows. One that stood still in between, and moved nowhere, makes rows and columns differ in all, unless it
+    /// is hidden by others of the second kind.
+    fn on_their_way(&self, verdict: Verdict) -> u64 {
+        let motion = self.view.table.motion;
+        let row = |member: &Member| {
+            let ways = [Some(member.jump), member.undecided].into_iter().flatten().filter(|_| verdict != Verdict::Accept);
+            motion.sum(member.accepted.into_iter().chain(ways))
+        };
+        let column = |index: usize| {
+            let policy = self.group.policies[index].1;
+            let decisions = self.view.table.pipelines.policy(policy).into_iter().flat_map(|policy| decisions(policy, verdict));
+            let jumps = (index..index + 2).filter_map(|index| Some(self.group.policies.get(index)?.0));
+            // What is used elsewhere too is counted by the jumps around it.
+            let jumps = jumps.filter(|_| self.view.references(policy) > 1);
+            motion.sum(decisions.chain(jumps))
+        };
+        let sum = |packets: &mut dyn Iterator<Item = u64>| packets.fold(0, u64::saturating_add);
+        sum(&mut self.members.iter().map(row)).max(sum(&mut (0..self.group.policies.len()).map(column)))
     }
 
     fn nothing_entered(&self) -> bool {
         self.members.iter().all(|member| self.view.table.deltas.since_last_read(member.jump) == Some(0))
     }
 
-    fn row(&self, member: &Member, verdict: Verdict, behind: &mut i64) -> Margin {
+    fn row(&self, member: &Member, verdict: Verdict, waiting: &mut i64) -> Margin {
         let deltas = self.view.table.deltas;
         if verdict == Verdict::Accept {
             let Some(accepted) = member.accepted else { return Margin::default() };
@@ -152,12 +176,13 @@ impl GroupRead<'_> {
             return Margin::exact(0);
         }
         let Some(difference) = member.decided.of(verdict) else {
-            *behind = 0;
+            *waiting = 0;
             return Margin::default();
         };
-        let wanted = *behind + difference;
-        *behind = wanted.min(0);
-        Margin::exact(u64::try_from(wanted).unwrap_or(0))
+        let wanted = *waiting + difference;
+        let certain = wanted.saturating_sub(i64::try_from(member.doubt).unwrap_or(i64::MAX)).max(0);
+        *waiting = wanted - certain;
+        Margin::exact(u64::try_from(certain).unwrap_or(0))
     }
 
     /// What the policy at `index` decided in this group. Its own rules count for everything that refers to it; if that is more than
@@ -244,6 +269,17 @@ fn record_refusals(recorder: &mut Recorder, member: &Member, verdict: Verdict, p
     if verdict == Verdict::Deny && counts(member, verdict) && member.refusals_are_known {
         recorder.add(&Item::PolicyDrop { tier: Arc::clone(&member.tier) }, packets);
     }
+}
+
+/// The policy's rules that decide so.
+fn decisions(policy: &PolicyChain, verdict: Verdict) -> impl Iterator<Item = RuleId> {
+    let decisions: &[Decision] = match verdict {
+        Verdict::Accept => &[Decision::Accept],
+        Verdict::Deny => &[Decision::Deny],
+        Verdict::Pass => &[Decision::Pass],
+        Verdict::DenyOrPass => &[Decision::Deny, Decision::Pass],
+    };
+    decisions.iter().flat_map(|decision| policy.rules_that(*decision))
 }
 
 /// Whether the member's counters give this verdict by itself.

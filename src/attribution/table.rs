@@ -27,6 +27,8 @@ struct References {
     users: u64,
     /// Whether it was the same at the last read.
     steady: bool,
+    /// Packets that went this way while the table was read.
+    arriving: u64,
 }
 
 /// How many refusals and passes of a policy's own rules have not been credited to an endpoint yet.
@@ -74,6 +76,8 @@ pub struct TableView<'a> {
     pub table: Table<'a>,
     can: Vec<Can>,
     budgets: Vec<Budget>,
+    /// What endpoints claim of each policy and wait for.
+    claimed: Vec<Budget>,
     references: Vec<References>,
 }
 
@@ -85,6 +89,7 @@ impl<'a> TableView<'a> {
             table,
             can: vec![Can::default(); chains],
             budgets: vec![Budget::default(); chains],
+            claimed: vec![Budget::default(); chains],
             references: vec![References::default(); chains],
         };
         view.count_references();
@@ -127,6 +132,7 @@ impl<'a> TableView<'a> {
                     let references = &mut self.references[to.0 as usize];
                     references.count += 1;
                     references.users = references.users.wrapping_add(user);
+                    references.arriving = references.arriving.saturating_add(self.table.motion.of(rule));
                 }
             }
         }
@@ -177,8 +183,19 @@ impl<'a> TableView<'a> {
     }
 
     /// What may still be credited to the policy.
-    pub fn budget(&mut self, policy: ChainId) -> &mut Budget {
-        &mut self.budgets[policy.0 as usize]
+    pub fn budget(&mut self, policy: ChainId, verdict: Verdict) -> i64 {
+        *self.budgets[policy.0 as usize].of(verdict)
+    }
+
+    /// Packets that went to the chain while the table was read: as many of its own counts may be of packets that no endpoint shows yet.
+    pub fn arriving(&self, chain: ChainId) -> u64 {
+        self.references[chain.0 as usize].arriving
+    }
+
+    /// Takes from the policy's budget what an endpoint is credited with, and notes what it waits for.
+    pub fn spend(&mut self, policy: ChainId, verdict: Verdict, credited: i64, waiting: i64) {
+        *self.budgets[policy.0 as usize].of(verdict) -= credited;
+        *self.claimed[policy.0 as usize].of(verdict) += waiting.max(0);
     }
 
     /// How many jumps lead to the chain.
@@ -198,9 +215,9 @@ impl<'a> TableView<'a> {
         users.extend(used.map(|(references, chain)| ((self.table.ruleset.id(), Arc::clone(&chain.name)), references.users)));
         for policy in self.table.pipelines.policies() {
             let left = self.budgets[policy.chain.0 as usize];
-            // Only of this interval: what is older never had to do with a workload (host endpoints use policies too).
+            // Only of this interval, or claimed: what is older never had to do with a workload (host endpoints use policies too).
             let left = Budget { deny: left.deny.max(0), pass: left.pass.max(0), deny_or_pass: left.deny_or_pass.max(0) };
-            let counted = self.counted(policy);
+            let counted = self.counted(policy).plus(self.claimed[policy.chain.0 as usize]);
             let left = Budget {
                 deny: left.deny.min(counted.deny),
                 pass: left.pass.min(counted.pass),

@@ -17,6 +17,7 @@
 use crate::felix::{Target, Tier};
 use crate::ledger::Deltas;
 
+use super::motion::Motion;
 use super::totals::Verdict;
 
 /// Which decisions a policy, or any policy of a group, has rules for.
@@ -165,6 +166,20 @@ pub fn decided(tier: &Tier, can: &[Can], splits: &[Split], deltas: &Deltas, own:
         Split::DenyOnly => Decided { deny: refused_by_last(tier, passed_by_others(), deltas), ..Decided::default() },
     };
     splits.iter().enumerate().map(decide).collect()
+}
+
+/// By how many packets a target's differences may be too high: packets that were on their way while the counters were read, of which the
+/// jump is counted already, but not yet the rule that ends their stay. What has not moved is beyond doubt.
+pub fn doubt(tier: &Tier, index: usize, split: Split, motion: &Motion) -> u64 {
+    let way_out = |index: usize| tier.targets[index].accepted.into_iter().chain(tier.undecided_after(index));
+    match split {
+        Split::Nothing | Split::Unknown | Split::Own => 0,
+        Split::Deny | Split::Pass | Split::Sum => motion.sum(way_out(index)),
+        Split::ByTotal | Split::DenyOnly => {
+            let all = (0..tier.targets.len()).flat_map(|index| way_out(index).chain([tier.targets[index].jump]));
+            motion.sum(all.chain(tier.end).chain(tier.after))
+        }
+    }
 }
 
 fn difference(a: Option<i64>, b: Option<i64>) -> Option<i64> {

@@ -197,15 +197,31 @@ fn rules(config: &Config, reading: &Reading, inventory: &Inventory, findings: &m
     if structures.unnamed() > 0 && config.datastore == Datastore::None {
         findings.note("policies: these rules do not name them (Calico before 3.22)", "only the datastore can; chain names are shown");
     }
-    workloads(reading, inventory, findings);
+    let interfaces = interfaces(reading);
+    match config.datastore {
+        Datastore::None => workloads_of_node(config, &interfaces, findings),
+        _ => workloads(&interfaces, inventory, findings),
+    }
 }
 
-/// Whether the datastore knows the workloads that have rules.
-fn workloads(reading: &Reading, inventory: &Inventory, findings: &mut Findings) {
+/// Of all workloads that have rules.
+fn interfaces(reading: &Reading) -> Vec<&str> {
     let chains = reading.tables.iter().flat_map(|table| table.ruleset.chains());
     let mut interfaces: Vec<&str> = chains.filter_map(|chain| chain.name.strip_prefix("cali-tw-")).collect();
     interfaces.sort_unstable();
     interfaces.dedup();
+    interfaces
+}
+
+/// Whether the node itself knows the workloads that have rules.
+fn workloads_of_node(config: &Config, interfaces: &[&str], findings: &mut Findings) {
+    let pod_logs = PodLogs::new(config.pod_logs.clone(), "/proc".into(), config.node_name.clone());
+    let Ok(known) = pod_logs.workloads(interfaces) else { return };
+    findings.note(&format!("workloads: {} have rules, {} are named by the node's own files", interfaces.len(), known.len()), "");
+}
+
+/// Whether the datastore knows the workloads that have rules.
+fn workloads(interfaces: &[&str], inventory: &Inventory, findings: &mut Findings) {
     let known = interfaces.iter().filter(|interface| inventory.workload(interface).is_some()).count();
     let is_mounted = Path::new("/var/log/pods").is_dir();
     match (interfaces.len(), known) {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use calico_accountant::attribution::{Attribution, Item, Table, Verdict};
+use calico_accountant::attribution::{Attribution, Item, Motion, Table, Verdict};
 use calico_accountant::felix::{ChainNames, Direction, DropReason, EndpointKind, Pipelines, PolicyName, Structures};
 use calico_accountant::inventory::StoredPolicy;
 use calico_accountant::iptables::text::Parser;
@@ -47,12 +47,19 @@ impl Pipeline {
         self.structures.rename(chain_names);
     }
 
-    /// Takes in the tables of one read.
+    /// Takes in the tables of one read, as if they were read at one instant.
     pub fn read(&mut self, tables: &[Snapshot]) {
+        self.read_twice(tables, tables);
+    }
+
+    /// Takes in the tables of one read and of a second look right after it.
+    pub fn read_twice(&mut self, tables: &[Snapshot], again: &[Snapshot]) {
         let deltas = self.ledger.advance(tables);
         self.structures.update(tables.iter().map(|table| &table.ruleset));
         self.unrecognised = self.structures.tables().iter().map(|table| table.pipelines.unrecognised.len()).sum();
-        let tables = self.structures.tables().iter().zip(&deltas).map(|(structure, deltas)| Table::new(structure, deltas));
+        let motions: Vec<Motion> = tables.iter().zip(again).map(|(first, second)| Motion::between(first, second)).collect();
+        let structures = self.structures.tables().iter().zip(&deltas).zip(&motions);
+        let tables = structures.map(|((structure, deltas), motion)| Table::new(structure, deltas, motion));
         self.attribution.advance(&tables.collect::<Vec<_>>());
     }
 

@@ -211,3 +211,19 @@ fn the_exporter_that_runs_here_is_asked_and_without_it_the_kernel() {
         assert!(code == Some(1) && checked.contains("WRONG rules: none of Calico's chains is here"), "{checked}");
     });
 }
+
+#[test]
+fn top_lives_in_a_terminal_and_gives_it_back() {
+    let url = format!("--url=http://127.0.0.1:{}", serve_hostile());
+    let scratch = Scratch::new();
+    let seen = scratch.path().join("seen");
+    let top = format!("stty cols 60 rows 12; exec {} top {url}", env!("CARGO_BIN_EXE_calico-accountant"));
+    sh(&format!("(sleep 3; printf q) | script -qec '{top}' {} >/dev/null", seen.display()));
+    let seen = String::from_utf8_lossy(&std::fs::read(seen).unwrap()).into_owned();
+    let (_, screen) = seen.split_once("\x1b[?1049h\x1b[?25l").expect("a screen of its own");
+    let (screen, _) = screen.split_once("\x1b[?25h\x1b[?1049l").expect("the old screen back");
+    assert!(screen.contains("DROPS/s"), "{screen}");
+    let harmless = screen.replace("\x1b[H", "").replace("\x1b[K", "").replace("\x1b[J", "");
+    assert!(!harmless.contains('\x1b'), "{harmless}");
+    assert!(harmless.lines().all(|line| line.trim_end().chars().count() <= 60), "{harmless}");
+}

@@ -43,12 +43,15 @@ pub fn files(capture: &str, at: &str) -> [String; 2] {
     names.map(|name| fixture::path(&format!("captures/{capture}/{at}/{name}")).display().to_string())
 }
 
-/// Moments, one after the other.
+/// Moments, one after the other; at an empty one reading fails.
 struct Moments(VecDeque<Vec<Snapshot>>);
 
 impl Reader for Moments {
     fn read(&mut self, _: Instant) -> Result<Reading, ReadError> {
         let tables = if self.0.len() > 1 { self.0.pop_front() } else { self.0.front().cloned() };
+        if tables.as_ref().is_none_or(Vec::is_empty) {
+            return Err(ReadError::NoProgram("/nowhere".into()));
+        }
         Ok(Reading { tables: tables.unwrap(), source: "file", locked: true, ..Reading::default() })
     }
 }
@@ -138,6 +141,19 @@ fn the_api_answers_what_was_sent() {
             sums_agree(&report);
         }
     }
+}
+
+#[test]
+fn while_the_kernel_is_away_the_last_counts_stay_and_the_reason_is_said() {
+    let scraper = scraper(vec![moment("v3.32.1-legacy", "t2"), vec![]], Inventory::new());
+    let good = scraper.report();
+    assert!(good.status.up && good.status.problem.is_none() && good.status.time.is_some());
+    // A second has to pass before the kernel is read again for another question.
+    assert!(Arc::ptr_eq(&good, &scraper.report()));
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let bad = scraper.report();
+    assert!(!bad.status.up && bad.status.problem.as_ref().unwrap().contains("/nowhere"), "{:?}", bad.status);
+    assert_eq!((&bad.workloads, bad.status.time, bad.status.workloads), (&good.workloads, good.status.time, good.status.workloads));
 }
 
 /// The lists say the same as the pipelines.

@@ -49,20 +49,17 @@ fn setting(random: &mut Random, torn: usize, rewrites: bool) -> Setting {
     Setting { era: *random.pick(&Era::ALL), backend, order, families, torn, rewrites }
 }
 
-/// An exporter's life of so many reads, restarted now and then, with the checks after each of them. Returns how many reads were
-/// ahead of the truth, by no more than is allowed.
-fn simulate(setting: &Setting, random: Random, reads: usize) -> Result<usize, String> {
+/// An exporter's life of so many reads, restarted now and then, with the checks after each of them.
+fn simulate(setting: &Setting, random: Random, reads: usize) -> Result<(), String> {
     let mut world = World::new(setting, random);
     world.burst();
     let mut start = world.least();
     let mut observer = Observer::new(&world);
-    observer.checker.allow(setting.torn as u64);
     observer.read_calmly(&mut world)?;
     for _ in 0..reads {
         if world.random.percent(5) {
             start = world.least();
             observer = Observer::new(&world);
-            observer.checker.allow(setting.torn as u64);
             observer.read_calmly(&mut world)?;
         }
         let rewritten = setting.rewrites && world.random.percent(30);
@@ -80,29 +77,25 @@ fn simulate(setting: &Setting, random: Random, reads: usize) -> Result<usize, St
     if !setting.rewrites {
         conserved::check(&world, &start, &observer.shown, setting.torn as u64)?;
     }
-    Ok(observer.checker.ahead)
+    Ok(())
 }
 
-/// Lives of exporters whose reads are overtaken by one packet each; prints how many ever were ahead of the truth.
+/// Lives of exporters whose reads are overtaken by up to three packets each.
 fn simulate_overtaken(rewrites: bool) {
-    let (mut lives, mut ahead) = (0, 0);
-    for_all_seeds(150, |mut random| {
-        lives += 1;
-        ahead += usize::from(simulate(&setting(&mut random, 1, rewrites), random, 8)? > 0);
-        Ok(())
+    for_all_seeds(200, |mut random| {
+        let torn = random.between(1, 3);
+        simulate(&setting(&mut random, torn, rewrites), random, 8)
     });
-    println!("rewrites {rewrites}: of {lives} lives with overtaken reads, {ahead} were ahead of the truth by a packet");
-    assert!(ahead * 20 <= lives, "{ahead} of {lives}");
 }
 
 #[test]
 fn whole_reads_of_unchanged_rules_credit_everything() {
-    for_all_seeds(120, |mut random| simulate(&setting(&mut random, 0, false), random, 6).map(|_| ()));
+    for_all_seeds(120, |mut random| simulate(&setting(&mut random, 0, false), random, 6));
 }
 
 #[test]
 fn whole_reads_with_rewrites_credit_nothing_that_did_not_happen() {
-    for_all_seeds(150, |mut random| simulate(&setting(&mut random, 0, true), random, 8).map(|_| ()));
+    for_all_seeds(150, |mut random| simulate(&setting(&mut random, 0, true), random, 8));
 }
 
 #[test]
@@ -175,6 +168,27 @@ fn the_share_of_mixed_load_that_is_resolved() {
     });
     println!("mixed load: of {} packets that groups accepted, {single} are credited to single policies", single + joined);
     assert!(single > 0 && joined > 0);
+}
+
+/// The second look is needed: who believes every read credits packets that never were.
+#[test]
+fn without_a_second_look_some_packets_never_were() {
+    let mut wrong = 0;
+    for_all_seeds(200, |mut random| {
+        let mut world = World::new(&setting(&mut random, 3, false), random);
+        let mut observer = Observer::new(&world);
+        observer.credulous = true;
+        observer.read_calmly(&mut world)?;
+        let reads = (0..8).try_for_each(|_| {
+            (0..world.random.below(4)).for_each(|_| world.burst());
+            let read = observer.read(&mut world, true);
+            world.land();
+            read
+        });
+        wrong += usize::from(reads.is_err());
+        Ok(())
+    });
+    assert!(wrong > 0);
 }
 
 /// Runs a bound of the test's own through the checker; how many of the runs it rejects.

@@ -148,3 +148,56 @@ fn sums(sums: Option<Sums>) -> [String; 3] {
     let dropped = if sums.exact { sums.dropped.to_string() } else { format!(">={}", sums.dropped) };
     [sums.established.to_string(), sums.accepted.to_string(), dropped]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::report::UnknownInterfaces;
+
+    fn answer(drops: &[(&str, u64)]) -> WorkloadsAnswer<'static> {
+        let drop = |(policy, packets): &(&str, u64)| Drop {
+            interface: "cali1".into(),
+            namespace: "shop".into(),
+            pod: "web".into(),
+            direction: Direction::Ingress,
+            reason: "policy".into(),
+            tier: Some("default".into()),
+            policy: Some((*policy).into()),
+            packets: *packets,
+        };
+        let drops = drops.iter().map(drop).collect();
+        let unknown_interfaces = UnknownInterfaces::default();
+        WorkloadsAnswer { status: Cow::Owned(Status::default()), workloads: vec![], drops, unknown_interfaces }
+    }
+
+    fn table(before: &[(&str, u64)], now: &[(&str, u64)]) -> Vec<String> {
+        let rates = Rates::new(&answer(before), &answer(now), Duration::from_secs(2));
+        drops(&answer(now), Some(&rates))
+    }
+
+    #[test]
+    fn what_is_dropped_now_comes_first() {
+        let before = [("quiet", 900), ("busy", 10), ("restarted", 500)];
+        let now = [("quiet", 900), ("busy", 14), ("restarted", 3), ("new", 1)];
+        let rows: Vec<(String, String)> = table(&before, &now)[1..]
+            .iter()
+            .map(|line| (line.split_whitespace().next().unwrap().to_owned(), line.split_whitespace().last().unwrap().to_owned()))
+            .collect();
+        let expected = [("2.0", "busy"), ("1.5", "restarted"), ("0.5", "new"), ("0.0", "quiet")];
+        assert_eq!(rows, expected.map(|(rate, policy)| (rate.to_owned(), policy.to_owned())));
+    }
+
+    #[test]
+    fn a_terminal_gets_as_many_lines_as_it_has() {
+        let many: Vec<(String, u64)> = (1..100).map(|i| (format!("policy-{i}"), i)).collect();
+        let many: Vec<(&str, u64)> = many.iter().map(|(name, packets)| (name.as_str(), *packets)).collect();
+        for rows in [1, 5, 10, 24, 60, 500] {
+            let lines = page(&answer(&many), None, "about", Some((80, rows)));
+            assert!(lines.len() <= rows.max(12), "{} lines for {rows}", lines.len());
+        }
+        assert!(page(&answer(&many), None, "about", Some((80, 24))).iter().any(|line| line.starts_with("… ")));
+        assert_eq!(page(&answer(&[]), None, "about", None)[3], "Nothing was dropped.");
+    }
+}

@@ -16,10 +16,6 @@ pub type Shown = BTreeMap<Key, u64>;
 pub struct Checker {
     /// What had become of packets when the first read began.
     start: Truth,
-    /// By how many packets a total may be ahead of the truth; see [`Checker::allow`].
-    allowed: u64,
-    /// How many reads were ahead of it.
-    pub ahead: usize,
     /// The highest value of every series.
     highest: Shown,
     last: Shown,
@@ -43,12 +39,6 @@ impl Checker {
         Checker { start, ..Checker::default() }
     }
 
-    /// Lets totals be ahead of the truth by so many packets. Two reads that are overtaken, each by a packet, can together look
-    /// exactly like two reads that were not, between which other packets went by; no calculation can tell.
-    pub fn allow(&mut self, packets: u64) {
-        self.allowed = packets;
-    }
-
     /// Notes a policy.
     pub fn policy(&mut self, name: &str, tier: &str) {
         self.tiers.insert(name.into(), tier.into());
@@ -62,10 +52,7 @@ impl Checker {
     /// Checks a read. `same_rules`: nothing was rewritten since the last one.
     pub fn check(&mut self, shown: &Shown, truth: &Truth, same_rules: bool) -> Result<(), String> {
         self.check_monotone(shown, same_rules)?;
-        if let Err(error) = self.check_bounds(shown, truth) {
-            self.ahead += 1;
-            self.check_bounds_within(shown, truth, self.allowed).map_err(|_| error)?;
-        }
+        self.check_bounds(shown, truth)?;
         for (key, value) in shown {
             self.highest.insert(key.clone(), *value);
         }
@@ -86,15 +73,11 @@ impl Checker {
 
     /// Nothing is credited that did not happen.
     pub fn check_bounds(&self, shown: &Shown, truth: &Truth) -> Result<(), String> {
-        self.check_bounds_within(shown, truth, 0)
-    }
-
-    fn check_bounds_within(&self, shown: &Shown, truth: &Truth, allowed: u64) -> Result<(), String> {
         let endpoints: BTreeSet<(&Arc<str>, Direction)> = shown.keys().map(|(interface, direction, _)| (interface, *direction)).collect();
         for (interface, direction) in endpoints {
             let here: Vec<(&str, u64)> =
                 shown.iter().filter(|(k, _)| k.0 == *interface && k.1 == direction).map(|(k, n)| (&*k.2, *n)).collect();
-            let endpoint = Endpoint { checker: self, allowed, interface, direction, truth, shown: here };
+            let endpoint = Endpoint { checker: self, interface, direction, truth, shown: here };
             endpoint.check_policies()?;
             endpoint.check_others()?;
         }
@@ -104,7 +87,6 @@ impl Checker {
 
 struct Endpoint<'a> {
     checker: &'a Checker,
-    allowed: u64,
     interface: &'a Arc<str>,
     direction: Direction,
     truth: &'a Truth,
@@ -142,7 +124,7 @@ impl Endpoint<'_> {
             for set in sets {
                 let credited: u64 = items.iter().filter(|(other, _)| other.is_subset(set)).map(|(_, n)| n).sum();
                 let decided: u64 = set.iter().map(|policy| self.decided(verdicts, policy, set.len() == 1)).sum();
-                if credited > decided + self.allowed {
+                if credited > decided {
                     let (interface, direction) = (self.interface, self.direction);
                     return Err(format!("{interface} {direction:?} {credited_as:?} {set:?}: {credited} credited, {decided} decided"));
                 }
@@ -164,7 +146,7 @@ impl Endpoint<'_> {
                 "refused" => self.refused_in(&item["refused ".len()..]),
                 _ => self.ever(item),
             };
-            if *shown > most + self.allowed {
+            if *shown > most {
                 return Err(format!("{} {:?} {item}: {shown} shown, {most} happened", self.interface, self.direction));
             }
         }

@@ -10,6 +10,8 @@ use super::world::World;
 /// The exporter without its edges.
 pub struct Observer {
     exporter: Pipeline,
+    /// Whether it believes its reads, and takes no second look.
+    pub credulous: bool,
     pub checker: Checker,
     /// What the last read showed.
     pub shown: Shown,
@@ -18,24 +20,24 @@ pub struct Observer {
 impl Observer {
     /// An exporter that starts now.
     pub fn new(world: &World) -> Self {
-        Observer { exporter: Pipeline::default(), checker: Checker::new(world.least()), shown: Shown::new() }
+        Observer { exporter: Pipeline::default(), credulous: false, checker: Checker::new(world.least()), shown: Shown::new() }
     }
 
     /// Reads the node as its setting says. `same_rules`: nothing was rewritten since the last read.
     pub fn read(&mut self, world: &mut World, same_rules: bool) -> Result<(), String> {
-        let rulesets = world.read();
-        self.take(world, &rulesets, same_rules)
+        let (rulesets, again) = world.read().into_iter().unzip::<_, _, Vec<_>, Vec<_>>();
+        self.take(world, (&rulesets, &again), same_rules)
     }
 
     /// Reads the node while nothing moves.
     pub fn read_calmly(&mut self, world: &mut World) -> Result<(), String> {
         let rulesets = world.read_calmly();
-        self.take(world, &rulesets, true)
+        self.take(world, (&rulesets, &rulesets), true)
     }
 
-    fn take(&mut self, world: &World, rulesets: &[Snapshot], same_rules: bool) -> Result<(), String> {
+    fn take(&mut self, world: &World, (rulesets, again): (&[Snapshot], &[Snapshot]), same_rules: bool) -> Result<(), String> {
         note_policies(world, &mut self.checker);
-        self.exporter.read(rulesets);
+        self.exporter.read_twice(rulesets, if self.credulous { rulesets } else { again });
         if self.exporter.unrecognised > 0 {
             return Err("a rule is not understood".into());
         }

@@ -125,10 +125,17 @@ impl World {
         truth
     }
 
-    /// Reads all tables; packets overtake the read if the setting says so.
-    pub fn read(&mut self) -> Vec<Snapshot> {
-        let torn = self.torn;
-        (0..self.tables.len()).map(|place| if torn > 0 { self.read_torn(place) } else { self.tables[place].read(|_| {}) }).collect()
+    /// Reads all tables, each with a second look after it; packets overtake both if the setting says so. Of the packets that are on their
+    /// way when the first is done, one at the most is still there when the second begins.
+    pub fn read(&mut self) -> Vec<(Snapshot, Snapshot)> {
+        let look = |world: &mut World, place: usize| {
+            let first = world.read_torn(place);
+            let held_up = if world.random.percent(50) { world.in_flight[place].pop() } else { None };
+            world.land();
+            world.in_flight[place].extend(held_up);
+            (first, world.read_torn(place))
+        };
+        (0..self.tables.len()).map(|place| look(self, place)).collect()
     }
 
     /// Reads all tables while nothing moves.

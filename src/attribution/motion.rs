@@ -1,0 +1,87 @@
+//! What went on while a table was read. Pure.
+//!
+//! Counters are read one after the other, and packets go by meanwhile: one may be counted already by a rule that is read late and not
+//! yet by a rule that was read early. A read alone cannot show such halves, for two of them can look like a whole packet that never
+//! was. A second look right after the first one can: the other half of every packet is what has moved between the two.
+
+use std::collections::HashMap;
+
+use crate::ruleset::{Chain, RuleId, Snapshot};
+
+/// What every rule of a table has counted between a read and the look after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Motion {
+    packets: Vec<u64>,
+    /// Of rules that are not in `packets`.
+    otherwise: u64,
+}
+
+/// More than any rule counts between two looks: what is said of one that was written meanwhile.
+const UNKNOWN: u64 = 1 << 40;
+
+impl Motion {
+    /// Of a table in which nothing has moved, or that was taken at one instant, as a saved one is.
+    pub fn still() -> Self {
+        Motion { packets: vec![], otherwise: 0 }
+    }
+
+    /// Of a table that could not be looked at again.
+    pub fn unknown() -> Self {
+        Motion { packets: vec![], otherwise: UNKNOWN }
+    }
+
+    /// Between a read and a second look at the same table.
+    pub fn between(first: &Snapshot, second: &Snapshot) -> Self {
+        let mut packets = vec![UNKNOWN; first.ruleset.rule_count()];
+        let chains: HashMap<&str, &Chain> = match first.shares_rules_with(second) {
+            true => HashMap::new(),
+            false => second.ruleset.chains().iter().map(|chain| (&*chain.name, chain)).collect(),
+        };
+        for chain in first.ruleset.chains() {
+            let again = if chains.is_empty() { Some(&chain) } else { chains.get(&*chain.name) };
+            let Some(again) = again.filter(|again| again.rules.len() == chain.rules.len()) else { continue };
+            for (now, then) in chain.rule_ids().zip(again.rule_ids()) {
+                if first.ruleset.rule(now).hash == second.ruleset.rule(then).hash {
+                    packets[now.0 as usize] = second.packets(then).checked_sub(first.packets(now)).unwrap_or(UNKNOWN);
+                }
+            }
+        }
+        Motion { packets, otherwise: UNKNOWN }
+    }
+
+    /// Packets that the rule counted between the two.
+    pub fn of(&self, rule: RuleId) -> u64 {
+        self.packets.get(rule.0 as usize).copied().unwrap_or(self.otherwise)
+    }
+
+    /// The same for several rules together.
+    pub fn sum(&self, rules: impl IntoIterator<Item = RuleId>) -> u64 {
+        rules.into_iter().map(|rule| self.of(rule)).fold(0, u64::saturating_add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::{Backend, Builder, Family, RuleHash, RuleParts, Verdict};
+
+    fn table(rules: &[(&str, u64)]) -> Snapshot {
+        let mut builder = Builder::new(Family::V4, Backend::Legacy, "filter");
+        let chain = builder.chain("c");
+        for (hash, packets) in rules {
+            let parts = RuleParts { hash: RuleHash::new(hash.as_bytes()), packets: *packets, ..RuleParts::default() };
+            builder.push(chain, &parts, Verdict::Return);
+        }
+        builder.finish()
+    }
+
+    #[test]
+    fn what_moved_is_the_difference_and_what_was_written_is_not_known() {
+        let first = table(&[("a", 3), ("b", 5), ("c", 7)]);
+        let motion = Motion::between(&first, &table(&[("a", 4), ("b", 5), ("x", 9)]));
+        assert_eq!([0, 1, 2].map(|rule| motion.of(RuleId(rule))), [1, 0, UNKNOWN]);
+        let motion = Motion::between(&first, &table(&[("a", 4), ("b", 0)]));
+        assert_eq!(motion.of(RuleId(0)), UNKNOWN);
+        assert_eq!(Motion::still().sum([RuleId(0), RuleId(7)]), 0);
+    }
+}
