@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
 
+mod ebpf;
 #[path = "../tests/it/http.rs"]
 mod http;
 #[path = "../tests/it/program.rs"]
@@ -51,6 +52,9 @@ fn main() {
                 namespace.run(|| whole(size, backend));
             }
         }
+    }
+    if let Some(namespace) = Namespace::new("bench") {
+        namespace.run(ebpf::run);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use crate::http;
 use crate::program::{self, PATIENCE, Program};
 use crate::support::bpf::{Map, PER_CPU_HASH, own_mounts};
 use crate::support::dump::Writer;
@@ -169,6 +170,11 @@ fn workloads_get_what_is_certainly_theirs() {
         assert_eq!(refused(&samples, "cali2", "no_policy"), 5.0);
         let node = [("reason", "no_policy"), ("direction", "ingress"), ("tier", "default")];
         assert_eq!(one(&samples, "calico_accountant_node_drop_packets_total", &node), 6.0);
+        let report = http::get(port, "/api/v1/workloads").unwrap();
+        let report: serde_json::Value = serde_json::from_str(report.text()).unwrap();
+        assert_eq!(report["workloads"].as_array().unwrap().len(), 2, "{report}");
+        assert_eq!(report["workloads"][0]["ingress"]["accepted"], 12, "{report}");
+        assert_eq!(report["workloads"][0]["ingress"]["dropped"], 3, "{report}");
         // A policy joins: what happened meanwhile is nobody's, what follows counts again.
         dump("cali2", "ingress", &[WEB, ALL]);
         map.set(ACCEPT_WEB, &[14], &[3]);
@@ -301,6 +307,8 @@ fn files_about_programs_in_both_cases_missing_truncated_and_stale() {
         let samples = scrape(port);
         assert_eq!((unrecognised(&samples), rule(&samples, "default.all", "0")), (1.0, 3.0));
         assert_eq!(of_workload(&samples, "cali2", "default.all"), None);
+        let applies = [("interface", "cali2"), ("policy", "default.all"), ("tier", "default")];
+        assert_eq!(one(&samples, "calico_accountant_workload_policy_info", &applies), 1.0, "what it said");
         // Whole, and unchanged since the last read: now it is.
         fs::write(&path, &whole).unwrap();
         scrape(port);
