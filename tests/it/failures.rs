@@ -61,6 +61,24 @@ fn a_program_that_hangs() {
 }
 
 #[test]
+fn a_program_that_floods() {
+    fails_with("yes", "was killed: it");
+    fails_with("echo '*filter'; echo ':cali-tw-cali1 - [0:0]'; yes '[1:1] -A cali-tw-cali1 -j ACCEPT'", "was killed: it");
+    fails_with("echo '*filter'; echo ':cali-tw-cali1 - [0:0]'; yes >&2", "was killed: it had not ended after 6.0 s");
+}
+
+/// Whatever was read, it holds no chain of Calico's: nothing is counted.
+#[test]
+fn a_program_that_prints_garbage() {
+    let fakes = Fakes::nft("head -c 200000 /dev/urandom");
+    let program = start(&fakes);
+    let samples = scrape(program.port());
+    assert!(!has_counters(&samples));
+    fakes.prints("iptables-nft-save", &table());
+    assert!(has_counters(&scrape(program.port())));
+}
+
+#[test]
 fn a_table_that_is_cut_off() {
     fails_with("echo '*filter'; echo ':cali-tw-cali1 - [0:0]'", "the output ends within table filter");
 }

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod captures;
+mod churn;
 mod commands;
 mod config;
 mod deploy;
