@@ -5,6 +5,7 @@
 
 mod attacks;
 mod captures;
+mod churn;
 mod commands;
 mod config;
 mod deploy;
@@ -29,3 +30,4 @@ mod secrets;
 mod server;
 mod simulation;
 mod support;
+mod torn;
