@@ -2,6 +2,7 @@
 #
 #   make demo              one machine, no Kubernetes: real rules, real packets; ARGS=--once ends by itself
 #   make test              formatting, lints, tests, the demo as an end-to-end test
+#   make withstand         the same tests of attacks and faults as in `make test`, but for minutes each: docs/reliability.md
 #   make bench             what a scrape costs, of the static binary: the one that is shipped
 #   make image             dist/calico-accountant (static, musl) and an OCI image of nothing else
 #   make release           all of a release into dist/, with checksums; ARGS=--check builds it twice and compares
@@ -10,7 +11,7 @@
 CARGO := scripts/cargo
 ARGS ?=
 
-.PHONY: build demo test lint bench image release clean
+.PHONY: build demo test withstand lint bench image release clean
 
 build:
 	@scripts/setup build
@@ -24,6 +25,10 @@ demo:
 test:
 	@scripts/setup test
 	scripts/test
+
+withstand:
+	@scripts/setup test
+	scripts/withstand
 
 lint:
 	@scripts/setup test

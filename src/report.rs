@@ -6,6 +6,7 @@
 mod answers;
 mod build;
 mod policies;
+mod programs;
 mod shape;
 mod status;
 
@@ -216,7 +217,7 @@ pub struct Counts {
 /// Policies that share a chain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Group {
-    /// The chain.
+    /// The chain; `ebpf` where there are none.
     pub group: Arc<str>,
     /// Its policies in the order of evaluation, with what is certainly theirs.
     pub policies: Vec<PolicyCounts>,
@@ -280,7 +281,7 @@ pub struct User {
 pub struct Rule {
     /// The direction it is for.
     pub direction: Direction,
-    /// `ipv4` or `ipv6`.
+    /// `ipv4`, `ipv6`, or `any` where both count together.
     pub family: Cow<'static, str>,
     /// Its place in the policy, from 0.
     pub rule: u32,

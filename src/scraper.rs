@@ -231,7 +231,10 @@ impl Scraper {
         let report = match (about.up, state.report.take()) {
             (true, _) => {
                 let (attribution, catalog) = (&state.attribution, state.catalog());
-                let shape = Shape::new(state.structures.tables());
+                let shape = match attribution.programs() {
+                    Some(programs) => Shape::of_programs(programs),
+                    None => Shape::new(state.structures.tables()),
+                };
                 Report::new(
                     Sources { shape: &shape, attribution, catalog, workload: &workload, one_moment: self.options.one_moment },
                     status,

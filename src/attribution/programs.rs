@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::group::Margin;
 use super::node::{NodeTotals, RuleKey};
 use super::totals::{Item, Recorder, Totals, Verdict};
-use crate::ebpf::{Known, Owner, Policy, RuleId, Snapshot, UNNUMBERED, Verdicts, ids};
+use crate::ebpf::{Known, Owner, Policy, Program, RuleId, Snapshot, UNNUMBERED, Verdicts, ids};
 use crate::felix::{Decision, Direction, DropReason, EndpointKind, HashedName};
 use plan::{Class, Grid, Plan, verdict};
 
@@ -75,6 +75,11 @@ impl Programs {
             _ => None,
         });
         self.plan.policies.iter().chain(counted)
+    }
+
+    /// The workloads' programs, of both families.
+    pub fn workloads(&self) -> &[Arc<Program>] {
+        &self.plan.workloads
     }
 
     /// The policies that apply to the workload on an interface, in the order of evaluation.
@@ -164,7 +169,7 @@ impl Programs {
                 let mut recorder = totals.endpoint(EndpointKind::Workload, interface, grid.direction);
                 match self.started {
                     true => credit.record(&bounds[index], is_steady, &mut recorder),
-                    false => items.iter().flatten().for_each(|item| recorder.add(item, 0)),
+                    false => credit.begin(read.interfaces.contains_key(&(Arc::clone(interface), grid.direction)), &mut recorder),
                 }
             }
         }
@@ -239,6 +244,10 @@ fn column_margin(column: &plan::Column, deltas: &HashMap<RuleId, Margin>, is_exa
     sum
 }
 
+fn policy_or_none() -> Item {
+    Item::Drop { reason: DropReason::PolicyOrNone, tier: "".into() }
+}
+
 /// What an interface has counted since the last read.
 struct RowRead {
     /// Up to the moment at which the rules were read.
@@ -256,6 +265,14 @@ struct Credit<'a> {
 }
 
 impl Credit<'_> {
+    /// Counting begins with this read.
+    fn begin(&self, is_row_known: bool, recorder: &mut Recorder) {
+        self.items.iter().flatten().for_each(|item| recorder.add(item, 0));
+        if is_row_known && self.class == Class::Refused {
+            recorder.add(&policy_or_none(), 0);
+        }
+    }
+
     fn record(&mut self, bounds: &[Margin], is_steady: bool, recorder: &mut Recorder) {
         // The row was read a moment before the columns: what is certain of packets after it comes to count with them.
         let mut rest = self.row.packets;
@@ -277,20 +294,17 @@ impl Credit<'_> {
             }
             rest = rest.map(|rest| rest - least);
         }
-        self.record_rest(rest.filter(|_| self.items.len() != 1 || !is_steady), is_steady, recorder);
+        self.record_rest(rest, is_steady, recorder);
     }
 
     /// What one of the row's columns decided, but which one is not certain.
     fn record_rest(&self, rest: Option<u64>, is_steady: bool, recorder: &mut Recorder) {
         match self.class {
             // Whatever changed meanwhile, it was refused.
-            Class::Refused => {
-                let item = Item::Drop { reason: DropReason::PolicyOrNone, tier: "".into() };
-                match rest {
-                    Some(rest) => recorder.add(&item, rest),
-                    None => recorder.keep_if_counted(&item),
-                }
-            }
+            Class::Refused => match rest {
+                Some(rest) => recorder.add(&policy_or_none(), rest),
+                None => recorder.keep_if_counted(&policy_or_none()),
+            },
             Class::Accepted => {
                 let Some(item) = self.together() else { return };
                 match rest.filter(|rest| *rest > 0 && is_steady) {

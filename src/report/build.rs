@@ -8,6 +8,7 @@ use super::shape::Shape;
 use super::{Can, Counts, Group, HostEndpoint, Pipeline, PolicyCounts, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint};
 use super::{UnknownInterfaces, WorkloadStates};
 use crate::attribution::{Attribution, EndpointTotals, Item, Totals, Verdict};
+use crate::ebpf;
 use crate::felix::{Catalog, Direction, EndpointKind};
 use crate::inventory;
 
@@ -173,7 +174,9 @@ impl Filler<'_> {
     }
 
     fn group(&self, group: &mut Group, tier: &Arc<str>, direction: Direction, counted: &Counted) {
-        let label = group.policies.iter().map(|policy| &*policy.policy).collect::<Vec<_>>().join(",");
+        // Without chains, only those that could have accepted a packet stand together.
+        let is_one = |policy: &&PolicyCounts| *group.group != *ebpf::BACKEND || policy.can.contains(&Can::Accept);
+        let label = group.policies.iter().filter(is_one).map(|policy| &*policy.policy).collect::<Vec<_>>().join(",");
         // A group of one goes by its policy's name.
         let joined = if group.policies.len() > 1 { counted.decided(tier, &label) } else { Counts::default() };
         for policy in &mut group.policies {

@@ -26,15 +26,19 @@ impl Shape {
                 merge(pipelines, [View { table }.pipeline(pipeline)], same, join_pipelines);
             }
         }
-        for pipelines in shape.endpoints.values_mut() {
+        shape.sort();
+        shape
+    }
+
+    pub(super) fn sort(&mut self) {
+        for pipelines in self.endpoints.values_mut() {
             pipelines.sort_by_key(|pipeline| pipeline.direction);
         }
-        shape
     }
 }
 
 /// Merges `from` into `into`: what both have is joined, the rest comes where it stands among its neighbours.
-fn merge<T>(into: &mut Vec<T>, from: impl IntoIterator<Item = T>, same: impl Fn(&T, &T) -> bool, join: impl Fn(&mut T, T)) {
+pub(super) fn merge<T>(into: &mut Vec<T>, from: impl IntoIterator<Item = T>, same: impl Fn(&T, &T) -> bool, join: impl Fn(&mut T, T)) {
     let mut place = 0;
     for item in from {
         match into.iter().position(|known| same(known, &item)) {
@@ -50,7 +54,7 @@ fn merge<T>(into: &mut Vec<T>, from: impl IntoIterator<Item = T>, same: impl Fn(
     }
 }
 
-fn join_pipelines(into: &mut Pipeline, from: Pipeline) {
+pub(super) fn join_pipelines(into: &mut Pipeline, from: Pipeline) {
     merge(&mut into.before, from.before, |a, b| a.reason == b.reason, |_, _| {});
     merge(&mut into.tiers, from.tiers, |a, b| a.tier == b.tier, join_tiers);
     merge(&mut into.profiles, from.profiles, |a, b| a.profile == b.profile, |_, _| {});

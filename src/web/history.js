@@ -47,11 +47,6 @@ export class History {
     this.series.clear();
   }
 
-  /** The newest value. */
-  last(key) {
-    return this.series.get(key)?.values.at(-1) ?? 0;
-  }
-
   /** Packets per second over the last so many seconds, `Infinity` for all that were seen; null while that cannot be told. */
   rate(key, seconds) {
     const line = this.series.get(key);

@@ -58,7 +58,7 @@ function rulesTable() {
     columns: [
       { id: 'rule', label: 'Rule', hint: 'Its place in the policy, from 0', value: order, cell: textCell((rule) => `${directionLabel(rule.direction)} ${rule.rule}`) },
       { id: 'action', label: 'Action', cell: textCell((rule) => rule.action) },
-      { id: 'family', label: 'Family', cell: textCell((rule) => ({ ipv4: 'IPv4', ipv6: 'IPv6' })[rule.family] ?? rule.family) },
+      { id: 'family', label: 'Family', cell: textCell((rule) => ({ ipv4: 'IPv4', ipv6: 'IPv6', any: 'both' })[rule.family] ?? rule.family) },
       { id: 'packets', label: 'Packets', numeric: true, cell: countCell((rule) => rule.packets) },
     ],
     keyOf: (rule) => `${rule.direction} ${rule.family} ${rule.rule} ${rule.action}`,

@@ -52,7 +52,7 @@ export function showReading(place, status, now) {
     return;
   }
   const filled = status.tables.filter((table) => table.rules > 0);
-  const tables = (filled.length > 0 ? filled : status.tables).map((table) => `${{ ipv4: 'IPv4', ipv6: 'IPv6' }[table.family] ?? table.family} ${some(table.rules, 'rule')} (${backends[table.backend] ?? table.backend}, ${sources[table.source] ?? table.source})`);
+  const tables = (filled.length > 0 ? filled : status.tables).map((table) => `${{ ipv4: 'IPv4', ipv6: 'IPv6', any: 'IPv4 and IPv6' }[table.family] ?? table.family} ${some(table.rules, 'rule')} (${backends[table.backend] ?? table.backend}, ${sources[table.source] ?? table.source})`);
   const { known, unknown, without_rules: without } = status.workloads;
   const parts = [
     `calico-accountant ${status.version}`,
@@ -64,5 +64,5 @@ export function showReading(place, status, now) {
   setText(place, parts.join(' · '));
 }
 
-const backends = { legacy: 'iptables-legacy', nft: 'iptables-nft', nftables: 'nftables' };
+const backends = { legacy: 'iptables-legacy', nft: 'iptables-nft', nftables: 'nftables', ebpf: 'eBPF' };
 const sources = { save: 'by iptables-save', kernel: 'from the kernel', file: 'from a file' };

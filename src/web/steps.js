@@ -47,7 +47,7 @@ function rowsOfTier(tier) {
     if (target.type === 'group') {
       const undivided = VERDICTS.some((verdict) => target.undivided[verdict] > 0);
       const group = `${key} ${target.group}`;
-      rows.push({ key: group, kind: 'group', title: `Group of ${target.policies.length} policies`, note: '· one chain, shared by workloads' });
+      rows.push({ key: group, kind: 'group', title: `Group of ${target.policies.length} policies`, note: target.group === 'ebpf' ? '· eBPF does not count each of them for each workload' : '· one chain, shared by workloads' });
       rows.push(...target.policies.map((policy) => policyRow(policy, 'member', !undivided)));
       const any = { ...target.undivided, can: [...new Set(target.policies.flatMap((policy) => policy.can))] };
       if (undivided) rows.push({ key: `${group} undivided`, kind: 'undivided', title: 'One of the group', note: 'which one, the counters do not tell', ...verdicts(any) });

@@ -3,10 +3,11 @@
 use std::fs;
 use std::process::Command;
 
+use crate::http;
 use crate::program::{self, PATIENCE, Program};
 use crate::support::bpf::{Map, PER_CPU_HASH, own_mounts};
 use crate::support::dump::Writer;
-use crate::support::netns::{Namespace, sh};
+use crate::support::netns::{Namespace, feed, sh};
 use crate::support::scrape::{Samples, one, scrape, with};
 use crate::support::within;
 
@@ -169,6 +170,11 @@ fn workloads_get_what_is_certainly_theirs() {
         assert_eq!(refused(&samples, "cali2", "no_policy"), 5.0);
         let node = [("reason", "no_policy"), ("direction", "ingress"), ("tier", "default")];
         assert_eq!(one(&samples, "calico_accountant_node_drop_packets_total", &node), 6.0);
+        let report = http::get(port, "/api/v1/workloads").unwrap();
+        let report: serde_json::Value = serde_json::from_str(report.text()).unwrap();
+        assert_eq!(report["workloads"].as_array().unwrap().len(), 2, "{report}");
+        assert_eq!(report["workloads"][0]["ingress"]["accepted"], 12, "{report}");
+        assert_eq!(report["workloads"][0]["ingress"]["dropped"], 3, "{report}");
         // A policy joins: what happened meanwhile is nobody's, what follows counts again.
         dump("cali2", "ingress", &[WEB, ALL]);
         map.set(ACCEPT_WEB, &[14], &[3]);
@@ -301,6 +307,8 @@ fn files_about_programs_in_both_cases_missing_truncated_and_stale() {
         let samples = scrape(port);
         assert_eq!((unrecognised(&samples), rule(&samples, "default.all", "0")), (1.0, 3.0));
         assert_eq!(of_workload(&samples, "cali2", "default.all"), None);
+        let applies = [("interface", "cali2"), ("policy", "default.all"), ("tier", "default")];
+        assert_eq!(one(&samples, "calico_accountant_workload_policy_info", &applies), 1.0, "what it said");
         // Whole, and unchanged since the last read: now it is.
         fs::write(&path, &whole).unwrap();
         scrape(port);
@@ -316,5 +324,30 @@ fn files_about_programs_in_both_cases_missing_truncated_and_stale() {
         map.set(99, &[2], &[]);
         let samples = scrape(port);
         assert_eq!((unrecognised(&samples), unknown(&samples)), (1.0, 15.0));
+    });
+}
+
+/// Chains of workloads win, for the maps stay when Calico leaves this dataplane; when the chains go, the programs are read.
+#[test]
+fn tables_with_chains_go_first_and_counting_begins_where_calico_moves() {
+    on_a_node("tables_with_chains_go_first_and_counting_begins_where_calico_moves", || {
+        let map = rules();
+        workload("cali1", &[WEB]);
+        map.set(ACCEPT_WEB, &[100], &[]);
+        let chain = "*filter\n:cali-tw-cali1 - [0:0]\n-A cali-tw-cali1 -j DROP\nCOMMIT\n";
+        feed("iptables-nft-restore", chain);
+        let mut command = command();
+        command.env("SOURCE", "kernel");
+        let program = Program::start(command);
+        let port = program.port();
+        let backend = |samples: &Samples, name| with(samples, "calico_accountant_backend_info", &[("backend", name)]).count();
+        let samples = scrape(port);
+        assert_eq!((backend(&samples, "nft"), backend(&samples, "ebpf")), (1, 0), "{:?}", program.log());
+        sh("iptables-nft -F cali-tw-cali1 && iptables-nft -X cali-tw-cali1");
+        let samples = scrape(port);
+        assert_eq!((backend(&samples, "nft"), backend(&samples, "ebpf")), (0, 1), "{:?}", program.log());
+        assert_eq!(rule(&samples, "shop/knp.default.web", "0"), 0.0, "what was counted before is not the exporter's");
+        map.set(ACCEPT_WEB, &[103], &[]);
+        assert_eq!(rule(&scrape(port), "shop/knp.default.web", "0"), 3.0);
     });
 }

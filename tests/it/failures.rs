@@ -61,6 +61,24 @@ fn a_program_that_hangs() {
 }
 
 #[test]
+fn a_program_that_floods() {
+    fails_with("yes", "was killed: it");
+    fails_with("echo '*filter'; echo ':cali-tw-cali1 - [0:0]'; yes '[1:1] -A cali-tw-cali1 -j ACCEPT'", "was killed: it");
+    fails_with("echo '*filter'; echo ':cali-tw-cali1 - [0:0]'; yes >&2", "was killed: it had not ended after 6.0 s");
+}
+
+/// Whatever was read, it holds no chain of Calico's: nothing is counted.
+#[test]
+fn a_program_that_prints_garbage() {
+    let fakes = Fakes::nft("head -c 200000 /dev/urandom");
+    let program = start(&fakes);
+    let samples = scrape(program.port());
+    assert!(!has_counters(&samples));
+    fakes.prints("iptables-nft-save", &table());
+    assert!(has_counters(&scrape(program.port())));
+}
+
+#[test]
 fn a_table_that_is_cut_off() {
     fails_with("echo '*filter'; echo ':cali-tw-cali1 - [0:0]'", "the output ends within table filter");
 }
@@ -110,7 +128,7 @@ fn without_the_right_to_read() {
         let caps = ["--bounding-set", "-net_admin,-net_raw", "--inh-caps", "-net_admin,-net_raw"];
         command.args(caps).arg(env!("CARGO_BIN_EXE_calico-accountant")).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("NODENAME", "n").env("ETCD_ENDPOINTS", "http://127.0.0.1:1").env("METRICS_SERVER_PORT", "0");
-        command.env("LISTEN_ADDRESS", "127.0.0.1").env("BACKEND", "nft");
+        command.env("LISTEN_ADDRESS", "127.0.0.1").env("BACKEND", "nft").env("SOURCE", "save");
         let program = Program::start(command);
         assert_eq!(one(&scrape(program.port()), "calico_accountant_up", &[]), 0.0);
         program.await_log("Permission denied");

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod captures;
+mod churn;
 mod commands;
 mod config;
 mod deploy;
@@ -30,3 +31,4 @@ mod server;
 mod simulation;
 mod soak;
 mod support;
+mod torn;

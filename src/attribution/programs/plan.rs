@@ -25,6 +25,8 @@ pub struct Plan {
     pub known: HashMap<RuleId, Option<Known>>,
     /// The workloads' programs.
     pub grids: Vec<Grid>,
+    /// The programs of workloads that are there.
+    pub workloads: Vec<Arc<Program>>,
     /// All policies of programs.
     pub policies: Vec<Arc<Policy>>,
     /// By interface: the policies that apply to a workload, for each direction in the order of evaluation.
@@ -63,23 +65,26 @@ impl Plan {
     /// Works out everything.
     pub fn new(programs: &[Shown]) -> Self {
         let known = known(programs);
-        let workloads: Vec<&Program> = programs.iter().filter(|shown| is_workloads(shown)).map(|shown| &*shown.program).collect();
+        let workloads: Vec<Arc<Program>> =
+            programs.iter().filter(|shown| is_workloads(shown)).map(|shown| Arc::clone(&shown.program)).collect();
         let is_understood = workloads.iter().all(|program| is_understood(program));
         let hosts = hosts_ids(programs);
         let mut grids = Vec::new();
         for direction in Direction::ALL {
-            let programs: Vec<&Program> = workloads.iter().copied().filter(|program| program.direction == direction).collect();
+            let programs: Vec<&Program> =
+                workloads.iter().map(|program| &**program).filter(|program| program.direction == direction).collect();
             let grid =
                 |class| Grid::new(&programs, (direction, class), |id| hosts.contains(&id) || !matches!(known.get(&id), Some(Some(_))));
             grids.extend([Class::Accepted, Class::Refused, Class::Passed].map(grid));
         }
         let live = programs.iter().filter(|shown| shown.is_live).flat_map(|shown| &shown.program.policies);
         let policies: HashSet<Arc<Policy>> = live.map(|(policy, _)| Arc::clone(policy)).collect();
-        Plan { known, grids, policies: policies.into_iter().collect(), applied: applied(&workloads), is_understood }
+        let applied = applied(&workloads);
+        Plan { known, grids, workloads, policies: policies.into_iter().collect(), applied, is_understood }
     }
 }
 
-fn applied(workloads: &[&Program]) -> HashMap<Arc<str>, [Vec<Arc<Policy>>; 2]> {
+fn applied(workloads: &[Arc<Program>]) -> HashMap<Arc<str>, [Vec<Arc<Policy>>; 2]> {
     let mut applied: HashMap<Arc<str>, [Vec<Arc<Policy>>; 2]> = HashMap::new();
     for program in workloads {
         let policies = &mut applied.entry(Arc::clone(&program.interface)).or_default()[program.direction as usize];

@@ -15,7 +15,7 @@ same('two reads', history.rate('a', 10), 2);
 same('began at 0', history.rate('b', 10), 3.5);
 same('began unknown', history.rate('c', 10), null);
 history.add(102, [['a', 99]]);
-same('the same read again', history.last('a'), 14);
+same('the same read again', history.series.get('a').values, [10, 14]);
 for (let time = 104; time <= 130; time += 2) history.add(time, [['a', 14], ['b', time]]);
 same('quiet for a window', history.rate('a', 10), 0);
 same('since the first', history.rate('a', Infinity), 4 / 30);

@@ -96,6 +96,19 @@ fn every_variant_has_the_least_rights() {
     }
 }
 
+/// Only where it is asked for.
+#[test]
+fn the_ebpf_dataplane_takes_a_capability_and_two_folders() {
+    let Some(helm) = Helm::built("the chart for eBPF") else { return };
+    let objects = helm.template(&chart(), &["--set", "ebpf.enabled=true"]);
+    let container = &of_kind(&objects, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["NET_ADMIN", "NET_RAW", "BPF"]));
+    for (name, path) in [("bpffs", "/sys/fs/bpf"), ("calico-run", "/var/run/calico")] {
+        let mount = json!({"name": name, "mountPath": path, "readOnly": true});
+        assert!(container["volumeMounts"].as_array().unwrap().contains(&mount), "{name}");
+    }
+}
+
 #[test]
 fn alerts_and_dashboards_are_the_files() {
     let Some(helm) = Helm::built("the chart's alerts and dashboards") else { return };

@@ -1,0 +1,70 @@
+//! The eBPF dataplane: what a scrape costs with a full map of rules, on maps in the kernel.
+
+use std::time::{Duration, Instant};
+
+use crate::support::bpf::{Map, PER_CPU_HASH, own_mounts};
+use crate::support::dump::Writer;
+use crate::support::netns::sh;
+use crate::{ROUNDS, cpu_seconds, http, median, ms, peak_rss, program};
+
+/// As many entries as Felix's map can have.
+const RULES: u64 = 10_000;
+const RULES_OF_A_POLICY: u64 = 5;
+const WORKLOADS: u64 = 100;
+const POLICIES_OF_A_WORKLOAD: u64 = 20;
+
+/// Prints one line.
+pub fn run() {
+    own_mounts();
+    let rules = Map::pin("/sys/fs/bpf/tc/globals/cali_rule_ctrs2", PER_CPU_HASH, 1);
+    let interfaces = Map::pin("/sys/fs/bpf/tc/globals/cali_counters6", PER_CPU_HASH, 27);
+    let mut numbers = Vec::new();
+    for workload in 0..WORKLOADS {
+        let name = format!("cali{workload:011x}");
+        sh(&format!("ip link add {name} type veth peer name p{workload}"));
+        let number = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).unwrap();
+        numbers.push(number.trim().parse::<u64>().unwrap());
+        ["ingress", "egress"].iter().for_each(|direction| dump(&name, workload, direction));
+    }
+    let mut command = program::command();
+    command.env("DATASTORE_TYPE", "none").env_remove("ETCD_ENDPOINTS");
+    let program = program::Program::start(command);
+    let port = program.port();
+    http::get(port, "/metrics").unwrap();
+    let (mut times, mut length) = (Vec::new(), 0);
+    let cpu = cpu_seconds(&program);
+    for round in 1..=ROUNDS as u64 {
+        (1..=RULES).for_each(|id| rules.set(id, &[round * id], &[round]));
+        for (key, round) in numbers.iter().flat_map(|number| [(*number, round), (*number | 1 << 32, round)]) {
+            interfaces.set(key, &[0, 0, round * 1000, 0, round], &[]);
+        }
+        let begun = Instant::now();
+        length = http::get(port, "/metrics").unwrap().body.len();
+        times.push(begun.elapsed());
+    }
+    let cpu = Duration::from_secs_f64((cpu_seconds(&program) - cpu) / ROUNDS as f64);
+    println!(
+        "\neBPF, {WORKLOADS} workloads × {POLICIES_OF_A_WORKLOAD} policies, {RULES} rules: scrape {}, CPU {}, peak RSS {:.1} MB, text {:.1} MB",
+        ms(median(times)),
+        ms(cpu),
+        peak_rss(&program),
+        length as f64 / 1e6
+    );
+}
+
+/// Each workload has its share of the policies, which it has in common with others.
+fn dump(interface: &str, workload: u64, direction: &str) {
+    let policies = RULES / RULES_OF_A_POLICY;
+    let half = if direction == "ingress" { 0 } else { policies / 2 };
+    let mut writer = Writer::default().label("allowed_by_host_policy").comment("Start of tier default");
+    for place in 0..POLICIES_OF_A_WORKLOAD {
+        let policy = half + (workload * (policies / 2) / WORKLOADS + place) % (policies / 2);
+        writer = writer.comment(&format!("Start of policy shop/knp.default.p{policy}"));
+        for rule in 0..RULES_OF_A_POLICY {
+            writer = writer.rule(r#"action:"allow" protocol:{number:6}"#, policy * RULES_OF_A_POLICY + rule + 1);
+        }
+        writer = writer.comment(&format!("End of policy shop/knp.default.p{policy}"));
+    }
+    let file = writer.comment("End of tier default: deny").record(RULES + half + 1).file(interface);
+    std::fs::write(format!("/run/calico/bpf/policy/{interface}_{direction}_v4.json"), file).unwrap();
+}

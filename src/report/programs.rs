@@ -1,0 +1,84 @@
+//! The eBPF dataplane's programs → one pipeline for each workload and direction, without counts. Pure. Interfaces and policies are counted
+//! there, but not each policy for each interface: the policies of a tier stand together like a group.
+
+use std::sync::Arc;
+
+use super::shape::{Shape, join_pipelines, merge};
+use super::{Can, Counts, DefaultAction, Group, Pipeline, PolicyCounts, Profile, Refused, Target, Tier};
+use crate::attribution::Programs;
+use crate::ebpf::{self, Owner, Policy, Program, Rule};
+use crate::felix::{Decision, DropReason, EndpointKind};
+
+impl Shape {
+    /// The pipelines of all workloads.
+    pub fn of_programs(programs: &Programs) -> Self {
+        let mut shape = Shape::default();
+        for program in programs.workloads() {
+            let pipelines = shape.endpoints.entry((EndpointKind::Workload, Arc::clone(&program.interface))).or_default();
+            merge(pipelines, [pipeline(program)], |a, b| a.direction == b.direction, join_pipelines);
+        }
+        shape.sort();
+        shape
+    }
+}
+
+fn pipeline(program: &Program) -> Pipeline {
+    let rules = || program.rules.iter().filter(|rule| rule.is_workloads);
+    let mut tiers: Vec<Tier> = Vec::new();
+    for (policy, _) in program.policies.iter().filter(|(_, is_workloads)| *is_workloads) {
+        if tiers.last().is_none_or(|tier| tier.tier != policy.tier) {
+            let default_action = default_action(rules(), &policy.tier);
+            tiers.push(Tier { tier: Arc::clone(&policy.tier), default_action, targets: Vec::new(), no_policy: None });
+        }
+        let target = Target::Policy(self::policy(policy, rules()));
+        tiers.iter_mut().last().into_iter().for_each(|tier| tier.targets.push(target.clone()));
+    }
+    tiers.iter_mut().for_each(put_together);
+    let mut profiles: Vec<Profile> = Vec::new();
+    for rule in rules().filter(|rule| rule.counts && rule.known.decision == Decision::Accept) {
+        if let Owner::Profile(name) = &rule.known.owner {
+            profiles.push(Profile { profile: name.clone().unwrap_or_default(), accept: None });
+        }
+    }
+    profiles.dedup_by(|a, b| a.profile == b.profile);
+    let before = vec![Refused { reason: DropReason::PolicyOrNone.as_str().into(), packets: None, is_derived: false }];
+    Pipeline { direction: program.direction, established: None, before, tiers, profiles, no_profile: None }
+}
+
+fn default_action<'a>(mut rules: impl Iterator<Item = &'a Rule>, tier: &str) -> DefaultAction {
+    let passes =
+        rules.any(|rule| matches!(&rule.known.owner, Owner::EndOfTier(of) if **of == *tier) && rule.known.decision == Decision::Pass);
+    if passes { DefaultAction::Pass } else { DefaultAction::Deny }
+}
+
+fn policy<'a>(policy: &Arc<Policy>, rules: impl Iterator<Item = &'a Rule>) -> PolicyCounts {
+    let can = |rule: &Rule| match rule.known.decision {
+        Decision::Accept => Some(Can::Accept),
+        Decision::Deny => Some(Can::Deny),
+        Decision::Pass => Some(Can::Pass),
+        Decision::Log => None,
+    };
+    let own = rules.filter(|rule| matches!(&rule.known.owner, Owner::Policy(of, _) if of == policy));
+    let mut can: Vec<Can> = own.filter_map(can).collect();
+    can.sort();
+    can.dedup();
+    let label = Arc::clone(&policy.label);
+    PolicyCounts {
+        name: Arc::clone(&label),
+        policy: label,
+        kind: "".into(),
+        namespace: None,
+        can,
+        counts: Counts::default(),
+        at_most: None,
+    }
+}
+
+/// Where several policies can accept, what is not certain of one of them is counted for all together.
+fn put_together(tier: &mut Tier) {
+    let accept = tier.targets.iter().flat_map(Target::policies).filter(|policy| policy.can.contains(&Can::Accept)).count();
+    if accept > 1 {
+        let policies = tier.targets.iter().flat_map(Target::policies).cloned().collect();
+        tier.targets = vec![Target::Group(Group { group: ebpf::BACKEND.into(), policies, undivided: Counts::default() })];
+    }
+}
