@@ -8,9 +8,19 @@ mod targets;
 #[test]
 fn the_kept_corpora() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    for (name, target) in
-        [("legacy", targets::legacy as fn(&[u8])), ("netlink", targets::netlink), ("text", targets::text), ("agree", targets::agree)]
-    {
+    let targets: [(&str, fn(&[u8])); 10] = [
+        ("legacy", targets::legacy),
+        ("netlink", targets::netlink),
+        ("text", targets::text),
+        ("agree", targets::agree),
+        ("etcd", targets::etcd),
+        ("kubernetes", targets::kubernetes),
+        ("kubeconfig", targets::kubeconfig),
+        ("nft_json", targets::nft_json),
+        ("bpf_dump", targets::bpf_dump),
+        ("http", targets::http),
+    ];
+    for (name, target) in targets {
         let files: Vec<_> = std::fs::read_dir(corpus.join(name)).unwrap().map(|file| file.unwrap().path()).collect();
         assert!(files.len() > 20, "{name}");
         files.iter().for_each(|file| target(&std::fs::read(file).unwrap()));
