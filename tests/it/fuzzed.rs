@@ -5,10 +5,13 @@ use std::path::Path;
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
+/// A target of `fuzz/` and the folder of its corpus.
+type Target = (&'static str, fn(&[u8]));
+
 #[test]
 fn the_kept_corpora() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    let targets: [(&str, fn(&[u8])); 10] = [
+    let targets: [Target; 10] = [
         ("legacy", targets::legacy),
         ("netlink", targets::netlink),
         ("text", targets::text),

@@ -91,11 +91,18 @@ impl Cluster {
         self.measured = Some(measured);
     }
 
-    /// Runs etcdctl at the member that writes.
+    /// Runs etcdctl at the member that writes, again while it has no leader.
     #[track_caller]
     fn run(&self, args: &[&str], input: &[u8]) -> String {
         let user: &[&str] = if self.auth { &["--user", "root:root"] } else { &[] };
-        self.members[self.writer].etcdctl_given(&[user, args].concat(), input)
+        let args = [user, args].concat();
+        let mut result = Err(String::new());
+        let patience = Duration::from_secs(30);
+        within(patience, "etcdctl", || {
+            result = self.members[self.writer].run_etcdctl(&args, input);
+            result.as_ref().inspect_err(|error| println!("{error}")).is_ok()
+        });
+        result.unwrap()
     }
 
     #[track_caller]

@@ -92,11 +92,9 @@ impl Cluster {
         self.measured.was_cheap(what, &before, began, WORK, (asked, RATE));
     }
 
-    /// Waits for trouble that says this.
     #[track_caller]
-    fn is_troubled(&mut self, words: &str) {
-        let follower = &mut self.measured.follower;
-        within(Duration::from_secs(20), words, || follower.state().troubles.iter().any(|trouble| trouble.contains(words)));
+    fn is_down(&mut self) {
+        within(Duration::from_secs(20), "the fault shows", || !self.measured.follower.state().up);
     }
 
     /// The relay answers in the server's stead for a while, and pods are made meanwhile.
@@ -106,7 +104,7 @@ impl Cluster {
             cluster.proxy.cut();
             cluster.proxy.restore();
             cluster.put(&format!("during-{}", &status[..3]));
-            cluster.is_troubled("");
+            cluster.is_down();
             sleep(LASTING);
             cluster.relay.pass();
         });
@@ -118,7 +116,7 @@ fn killed_and_frozen() {
     let Some(mut cluster) = Cluster::start() else { return };
     cluster.survives("the server is killed", |cluster| {
         cluster.kube.kill();
-        cluster.is_troubled("");
+        cluster.is_down();
         sleep(LASTING);
         cluster.kube.start_again();
         cluster.put("restarted");
@@ -126,7 +124,7 @@ fn killed_and_frozen() {
     cluster.survives("the server is frozen", |cluster| {
         cluster.put("before");
         cluster.kube.signal(Signal::STOP);
-        cluster.is_troubled("");
+        cluster.is_down();
         sleep(LASTING);
         cluster.kube.signal(Signal::CONT);
         cluster.kube.wait_until_ready();

@@ -234,20 +234,15 @@ impl Etcd {
     /// Runs etcdctl; its output.
     #[track_caller]
     pub fn etcdctl(&self, args: &[&str]) -> String {
-        self.etcdctl_given(args, b"")
-    }
-
-    /// Runs etcdctl with an input; its output.
-    #[track_caller]
-    pub fn etcdctl_given(&self, args: &[&str], input: &[u8]) -> String {
-        self.run_etcdctl(args, input).unwrap_or_else(|error| panic!("etcdctl {args:?}: {error}"))
+        self.try_etcdctl(args).unwrap_or_else(|error| panic!("etcdctl {args:?}: {error}"))
     }
 
     fn try_etcdctl(&self, args: &[&str]) -> Result<String, String> {
         self.run_etcdctl(args, b"")
     }
 
-    fn run_etcdctl(&self, args: &[&str], input: &[u8]) -> Result<String, String> {
+    /// Runs etcdctl with an input; its output, or what it says against it.
+    pub fn run_etcdctl(&self, args: &[&str], input: &[u8]) -> Result<String, String> {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").arg("--command-timeout=5s").args(["--endpoints", &self.url()]);
         if let Some(tls) = &self.options.tls {
