@@ -77,7 +77,7 @@ impl Cluster {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let of = |pod: &Value| (format!("prod/{}", text(&pod["metadata"]["name"])), text(&pod["metadata"]["labels"]["app"]));
         let workloads = pods["items"].as_array().unwrap().iter().map(of).collect();
-        self.measured.is_level(what, &State { up: true, troubles: Vec::new(), workloads });
+        self.measured.is_level(what, &State { up: true, workloads, ..State::default() });
     }
 
     /// Something goes wrong and is put right; what is written then and afterwards is not lost, and it was cheap.

@@ -23,10 +23,12 @@ pub struct Follower {
 }
 
 /// What is in a follower's inventory.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub up: bool,
     pub troubles: Vec<String>,
+    /// How often it listed again.
+    pub resyncs: u64,
     /// The label `app` of each workload, by its key in the datastore.
     pub workloads: BTreeMap<String, String>,
 }
@@ -65,8 +67,8 @@ pub fn job() -> Option<Value> {
 pub fn answer(inventory: &Inventory) {
     for _ in std::io::stdin().lines() {
         let workloads: BTreeMap<_, _> = inventory.workloads().into_iter().map(|(key, workload)| (key, workload.app.clone())).collect();
-        let (up, troubles) = (inventory.up() && inventory.synced(), inventory.troubles());
-        println!("\n{MARK}{}", json!({"up": up, "troubles": troubles, "workloads": workloads}));
+        let (up, troubles, resyncs) = (inventory.up() && inventory.synced(), inventory.troubles(), inventory.resyncs());
+        println!("\n{MARK}{}", json!({"up": up, "troubles": troubles, "resyncs": resyncs, "workloads": workloads}));
     }
 }
 
@@ -94,6 +96,7 @@ impl Follower {
             return State {
                 up: state["up"] == true,
                 troubles: texts(&state["troubles"]),
+                resyncs: state["resyncs"].as_u64().unwrap(),
                 workloads: workloads.map(|(key, app)| (key.clone(), app.as_str().unwrap().to_owned())).collect(),
             };
         }
