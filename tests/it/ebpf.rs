@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use crate::exposition::{complaints, has_promtool};
 use crate::http;
 use crate::program::{self, PATIENCE, Program};
 use crate::support::bpf::{Map, PER_CPU_HASH, own_mounts};
@@ -186,6 +187,9 @@ fn workloads_get_what_is_certainly_theirs() {
         let samples = scrape(port);
         assert_eq!(of_workload(&samples, "cali2", "shop/knp.default.web"), Some(1.0));
         assert_eq!(rule(&samples, "shop/knp.default.web", "0"), 18.0);
+        if has_promtool() {
+            assert_eq!(complaints(http::get(port, "/metrics").unwrap().text()), Vec::<String>::new());
+        }
     });
 }
 
