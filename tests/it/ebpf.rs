@@ -70,7 +70,7 @@ fn workload(interface: &str, policies: &[(&str, &[(&str, u64)])]) {
 
 fn command() -> Command {
     let mut command = program::command();
-    command.env("PATH", "/nowhere").env("DATASTORE_TYPE", "none").env_remove("ETCD_ENDPOINTS").env("POD_LOGS_DIR", "/run/pods");
+    command.env("SOURCE", "auto").env("DATASTORE_TYPE", "none").env_remove("ETCD_ENDPOINTS").env("POD_LOGS_DIR", "/run/pods");
     command
 }
 
@@ -336,9 +336,7 @@ fn tables_with_chains_go_first_and_counting_begins_where_calico_moves() {
         map.set(ACCEPT_WEB, &[100], &[]);
         let chain = "*filter\n:cali-tw-cali1 - [0:0]\n-A cali-tw-cali1 -j DROP\nCOMMIT\n";
         feed("iptables-nft-restore", chain);
-        let mut command = command();
-        command.env("SOURCE", "kernel");
-        let program = Program::start(command);
+        let program = Program::start(command());
         let port = program.port();
         let backend = |samples: &Samples, name| with(samples, "calico_accountant_backend_info", &[("backend", name)]).count();
         let samples = scrape(port);
