@@ -11,7 +11,7 @@ use crate::{ROUNDS, cpu_seconds, http, median, ms, peak_rss, program};
 const RULES: u64 = 10_000;
 const RULES_OF_A_POLICY: u64 = 5;
 const WORKLOADS: u64 = 100;
-const POLICIES_OF_A_WORKLOAD: u64 = 50;
+const POLICIES_OF_A_WORKLOAD: u64 = 20;
 
 /// Prints one line.
 pub fn run() {
@@ -27,7 +27,7 @@ pub fn run() {
         ["ingress", "egress"].iter().for_each(|direction| dump(&name, workload, direction));
     }
     let mut command = program::command();
-    command.env("DATASTORE_TYPE", "none").env_remove("ETCD_ENDPOINTS");
+    command.env("SOURCE", "auto").env("DATASTORE_TYPE", "none").env_remove("ETCD_ENDPOINTS");
     let program = program::Program::start(command);
     let port = program.port();
     http::get(port, "/metrics").unwrap();
@@ -58,7 +58,7 @@ fn dump(interface: &str, workload: u64, direction: &str) {
     let half = if direction == "ingress" { 0 } else { policies / 2 };
     let mut writer = Writer::default().label("allowed_by_host_policy").comment("Start of tier default");
     for place in 0..POLICIES_OF_A_WORKLOAD {
-        let policy = half + (workload * POLICIES_OF_A_WORKLOAD / 4 + place) % (policies / 2);
+        let policy = half + (workload * (policies / 2) / WORKLOADS + place) % (policies / 2);
         writer = writer.comment(&format!("Start of policy shop/knp.default.p{policy}"));
         for rule in 0..RULES_OF_A_POLICY {
             writer = writer.rule(r#"action:"allow" protocol:{number:6}"#, policy * RULES_OF_A_POLICY + rule + 1);

@@ -1,11 +1,14 @@
-//! What a scrape costs, beside what `iptables-save` alone costs on the same table in the same run, on both back ends.
+//! What a scrape costs, beside the least that reading the table takes, and what the program that prints it takes, on the same table in
+//! the same run, on all three dataplanes.
 //! Needs root (network namespaces), iptables and etcd. `cargo bench --bench scrape`, or `make bench`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
 
+mod bare;
 mod ebpf;
 #[path = "../tests/it/http.rs"]
 mod http;
+mod plot;
 #[path = "../tests/it/program.rs"]
 mod program;
 #[path = "../tests/it/support/mod.rs"]
@@ -35,27 +38,61 @@ const fn size(workloads: usize, policies: usize, group: usize) -> Size {
     Size { workloads, policies, group }
 }
 
-const SIZES: [Size; 4] = [size(10, 5, 1), size(50, 50, 1), size(250, 50, 1), size(250, 50, 10)];
+const SIZES: [Size; 7] =
+    [size(10, 5, 1), size(30, 5, 1), size(10, 50, 1), size(50, 5, 1), size(50, 50, 1), size(250, 5, 1), size(250, 50, 1)];
+/// `--plot FILE` draws what was measured.
+const PLOT: &str = "--plot";
 
 fn main() {
     // `cargo test` runs benches too, with another argument.
-    if !std::env::args().any(|arg| arg == "--bench") {
+    let args: Vec<String> = std::env::args().collect();
+    if !args.iter().any(|arg| arg == "--bench") {
         return;
     }
-    stages(SIZES[2]);
-    stages(SIZES[3]);
-    println!("\n| workloads × policies | rules | back end | iptables-save | scrape | ratio | CPU a scrape | peak RSS | text |");
-    println!("|---|---|---|---|---|---|---|---|---|");
+    stages(size(250, 50, 1));
+    stages(size(250, 50, 10));
+    println!(
+        "\n| workloads × policies | rules | dataplane | bare read | its program | scrape | × bare | read | attribute | render, send | by `iptables-save` | CPU a scrape | peak RSS | text |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    let mut results = Vec::new();
     for size in SIZES {
-        for backend in ["legacy", "nft"] {
+        for backend in [Backend::Legacy, Backend::Nft, Backend::Native] {
             if let Some(namespace) = Namespace::new("bench") {
-                namespace.run(|| whole(size, backend));
+                results.push(namespace.run(|| whole(size, backend)));
             }
         }
     }
     if let Some(namespace) = Namespace::new("bench") {
         namespace.run(ebpf::run);
     }
+    if let Some(file) = args.iter().position(|arg| arg == PLOT).and_then(|place| args.get(place + 1)) {
+        std::fs::write(file, plot::svg(&series(&results))).unwrap();
+    }
+}
+
+/// What one size on one dataplane costs, in milliseconds.
+struct Cost {
+    backend: Backend,
+    rules: f64,
+    bare: f64,
+    program: f64,
+    scrape: f64,
+}
+
+fn series(results: &[Cost]) -> Vec<plot::Series> {
+    let mut all = Vec::new();
+    for (backend, colour) in [(Backend::Legacy, "#1b6ca8"), (Backend::Nft, "#c8553d"), (Backend::Native, "#3c8d40")] {
+        let program = if backend == Backend::Native { "nft -j list" } else { "iptables-save" };
+        let mut add = |what: &str, dashed, cost: fn(&Cost) -> f64| {
+            let mut points: Vec<_> = results.iter().filter(|c| c.backend == backend).map(|c| (c.rules, cost(c))).collect();
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            all.push(plot::Series { name: format!("{}: {what}", backend.as_str()), colour, dashed, points });
+        };
+        add("scrape", false, |cost| cost.scrape);
+        add(program, true, |cost| cost.program);
+    }
+    all
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -105,50 +142,107 @@ fn workload(interface: &str) -> Option<Arc<Workload>> {
     Some(Arc::new(Workload { interface, namespace: "bench".into(), pod, app: "app".into(), ip: "10.0.0.1".into(), ..Workload::default() }))
 }
 
-/// A whole scrape over HTTP and the bare program, by turns.
-fn whole(size: Size, backend: &str) {
+/// Starts the exporter on a table that is there.
+fn exporter(etcd: &Etcd, lock: &std::path::Path, backend: Backend, source: &str) -> Program {
+    let mut command = program::command();
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XTABLES_LOCKFILE", lock).env("ETCD_ENDPOINTS", etcd.url());
+    command.env("SOURCE", source).env("BACKEND", backend.as_str());
+    let program = Program::start(command);
+    let port = program.port();
+    program::await_some(|| http::get(port, "/readyz").ok().filter(|a| a.status == 200), || "readiness".into());
+    program
+}
+
+/// How long something takes.
+fn time(doing: impl FnOnce()) -> Duration {
+    let begun = Instant::now();
+    doing();
+    begun.elapsed()
+}
+
+/// Runs a program that prints much.
+fn print(command: &str) {
+    let mut child = Command::new("sh").args(["-c", &format!("exec /usr/sbin/{command}")]).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::copy(&mut child.stdout.take().unwrap(), &mut std::io::sink()).unwrap();
+    child.wait().unwrap();
+}
+
+/// A stage's time, as the exporter tells it.
+fn stage(text: &str, stage: &str) -> Duration {
+    let series = format!("calico_accountant_scrape_duration_seconds{{stage=\"{stage}\"}} ");
+    Duration::from_secs_f64(text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap())
+}
+
+/// By turns: the bare read, the program that prints the table, a scrape of the kernel, a scrape by iptables-save.
+fn whole(size: Size, backend: Backend) -> Cost {
     let text = table::table(size);
     let rules = text.lines().filter(|line| line.starts_with('[')).count();
-    feed(&format!("XTABLES_LOCKFILE=/dev/null iptables-{backend}-restore -c"), &text);
+    let (load, printer, mut bare): (String, String, Box<dyn FnMut()>) = match backend {
+        Backend::Native => {
+            let mut bare = bare::Bare::nft();
+            ("nft -f -".into(), "nft -j list table ip calico".into(), Box::new(move || bare.read_nft("calico")))
+        }
+        _ => {
+            let name = backend.as_str();
+            let bare: Box<dyn FnMut()> = if backend == Backend::Legacy {
+                let mut bare = bare::Bare::legacy();
+                Box::new(move || bare.read_legacy())
+            } else {
+                let mut bare = bare::Bare::nft();
+                Box::new(move || bare.read_nft("filter"))
+            };
+            (format!("XTABLES_LOCKFILE=/dev/null iptables-{name}-restore -c"), format!("iptables-{name}-save -t filter -c"), bare)
+        }
+    };
+    feed(&load, &if backend == Backend::Native { table::native(size) } else { text });
     let etcd = Etcd::plain().expect("etcd");
     (0..size.workloads).for_each(|workload| etcd.put(&table::workload(workload)));
     let scratch = Scratch::new();
     let lock = scratch.path().join("lock");
     std::fs::write(&lock, "").unwrap();
-    let mut command = program::command();
-    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XTABLES_LOCKFILE", &lock).env("ETCD_ENDPOINTS", etcd.url());
-    let program = Program::start(command);
-    let port = program.port();
-    program::await_some(|| http::get(port, "/readyz").ok().filter(|a| a.status == 200), || "readiness".into());
+    let kernel = exporter(&etcd, &lock, backend, "kernel");
+    let save = (backend != Backend::Native).then(|| exporter(&etcd, &lock, backend, "save"));
 
-    let (mut bare, mut scrape, mut ratios, mut length) = (vec![], vec![], vec![], 0);
-    let cpu = cpu_seconds(&program);
+    let mut times: [Vec<Duration>; 7] = Default::default();
+    let (mut ratios, mut length, mut cpu) = (vec![], 0, 0.0);
+    bare();
     for _ in 0..ROUNDS {
-        let begun = Instant::now();
-        let save = Command::new(format!("/usr/sbin/iptables-{backend}-save")).args(["-t", "filter", "-c"]).stdout(Stdio::piped()).spawn();
-        let mut save = save.unwrap();
-        std::io::copy(&mut save.stdout.take().unwrap(), &mut std::io::sink()).unwrap();
-        save.wait().unwrap();
-        bare.push(begun.elapsed());
-        let begun = Instant::now();
-        length = http::get(port, "/metrics").unwrap().body.len();
-        scrape.push(begun.elapsed());
-        ratios.push(scrape[scrape.len() - 1].div_duration_f64(bare[bare.len() - 1]));
+        let took = time(&mut bare);
+        let printing = time(|| print(&printer));
+        let (before, begun) = (cpu_seconds(&kernel), Instant::now());
+        let body = http::get(kernel.port(), "/metrics").unwrap().body;
+        let scrape = begun.elapsed();
+        cpu += cpu_seconds(&kernel) - before;
+        let by_save = save.as_ref().map_or(Duration::ZERO, |save| time(|| _ = http::get(save.port(), "/metrics").unwrap()));
+        let text = String::from_utf8_lossy(&body);
+        let (read, attribute) = (stage(&text, "read"), stage(&text, "attribute"));
+        length = body.len();
+        ratios.push(scrape.div_duration_f64(took));
+        let all = [took, printing, scrape, read, attribute, scrape.saturating_sub(read + attribute), by_save];
+        times.iter_mut().zip(all).for_each(|(times, took)| times.push(took));
     }
     ratios.sort_unstable_by(f64::total_cmp);
-    let cpu = Duration::from_secs_f64((cpu_seconds(&program) - cpu) / ROUNDS as f64);
+    let cpu = Duration::from_secs_f64(cpu / ROUNDS as f64);
+    let [bare, program, scrape, read, attribute, rest, by_save] = times.map(median);
     println!(
-        "| {} × {}, groups of {} | {rules} | {backend} | {} | {} | {:.2} | {} | {:.1} MB | {:.1} MB |",
+        "| {} × {} | {rules} | {} | {} | {} | {} | {:.2} | {} | {} | {} | {} | {} | {:.1} MB | {:.1} MB |",
         size.workloads,
         size.policies,
-        size.group,
-        ms(median(bare)),
-        ms(median(scrape)),
+        backend.as_str(),
+        ms(bare),
+        ms(program),
+        ms(scrape),
         ratios[ratios.len() / 2],
+        ms(read),
+        ms(attribute),
+        ms(rest),
+        save.map_or("".into(), |_| ms(by_save)),
         ms(cpu),
-        peak_rss(&program),
+        peak_rss(&kernel),
         length as f64 / 1e6
     );
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    Cost { backend, rules: rules as f64, bare: ms(bare), program: ms(program), scrape: ms(scrape) }
 }
 
 /// Our own CPU time, without the children's.

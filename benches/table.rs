@@ -111,6 +111,46 @@ fn workload_rules(rules: &mut Rules, chain: &str, direction: &str, size: Size) {
     rules.add(chain, "", "Drop if no profiles matched", "-j DROP");
 }
 
+/// The same as Calico's own nftables table: what `nft -f` takes.
+pub fn native(size: Size) -> String {
+    let text = table(size);
+    let mut out = String::from("table ip calico {\n");
+    for chain in text.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next()) {
+        _ = writeln!(out, "chain filter-{chain} {{");
+        let prefix = format!(" -A {chain} ");
+        let rules = text.lines().filter_map(|line| line.split_once(&prefix));
+        rules.for_each(|(counters, rule)| _ = writeln!(out, "{}", native_rule(counters, rule)));
+        out.push_str("}\n");
+    }
+    out + "}\n"
+}
+
+/// `[7:420]` and the rest of a rule behind its chain, in nft's language.
+fn native_rule(counters: &str, rule: &str) -> String {
+    let (packets, bytes) = counters.trim_matches(['[', ']']).split_once(':').expect("counters");
+    let after = |option: &str| rule.split_once(option).map(|(_, rest)| rest.split(' ').next().unwrap_or_default());
+    let mark = |text: &str| text.split_once('/').map(|(value, mask)| (value.to_owned(), mask.to_owned())).expect("a mask");
+    let comments: Vec<&str> = rule.split("--comment \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let mut matches = after("-s ").map(|source| format!("ip saddr {source} ")).unwrap_or_default();
+    if let Some(states) = after("--ctstate ") {
+        matches += &format!("ct state {} ", states.to_lowercase());
+    }
+    if let Some((value, mask)) = after("--mark ").map(mark) {
+        matches += &format!("meta mark & {mask} == {value} ");
+    }
+    let target = match (after("-j ").expect("a target"), after("--set-xmark ").map(mark)) {
+        (_, Some((value, mask))) if value == "0x0" => {
+            let mask = u32::from_str_radix(&mask[2..], 16).expect("a mask");
+            format!("meta mark set meta mark & {:#x}", !mask)
+        }
+        (_, Some((value, _))) => format!("meta mark set meta mark | {value}"),
+        (chain, None) if chain.starts_with("cali-") => format!("jump filter-{chain}"),
+        (verdict, None) => verdict.to_lowercase(),
+    };
+    let comment = comments[1..].join(" ");
+    format!("{matches}counter packets {packets} bytes {bytes} {target} comment \"{}; {comment}\"", comments[0])
+}
+
 /// The datastore's key and value of a workload on node-1.
 pub fn workload(workload: usize) -> (String, String) {
     let (interface, pod) = (interface(workload), format!("app-{workload}-7d9c5bb7f6-x{workload:04}"));

@@ -315,14 +315,12 @@ impl Dataplane {
         Ok(Reading { tables, source: source.as_str(), lock_waited, locked, ..Reading::default() })
     }
 
-    /// How a dataplane is read: nothing but the kernel shows Calico's own nftables tables.
+    /// How a dataplane is read. From the kernel it costs half of what `iptables-save` takes and no child, shows rules that an older
+    /// iptables cannot, and nothing else shows Calico's own nftables tables. The program is run where it is asked for.
     fn source(&self, backend: Backend) -> Source {
-        match self.options.source {
-            _ if backend == Backend::Native => Source::Kernel,
-            SourceChoice::Kernel => Source::Kernel,
-            SourceChoice::Save => Source::Save,
-            SourceChoice::Auto if self.options.programs.find(backend, Family::V4).is_some() => Source::Save,
-            SourceChoice::Auto => Source::Kernel,
+        match (self.options.source, backend) {
+            (SourceChoice::Save, Backend::Legacy | Backend::Nft) => Source::Save,
+            _ => Source::Kernel,
         }
     }
 

@@ -221,8 +221,7 @@ fn no_series_ends_between_two_reads_of_the_same_rules() {
 #[test]
 fn real_changes_are_survived_exactly() {
     for (capture, backend) in [("v3.32.1-legacy", Backend::Legacy), ("v3.32.1-nft", Backend::Nft)] {
-        for change in std::fs::read_dir(fixture::path(&format!("captures/{capture}/changes"))).unwrap() {
-            let change = format!("changes/{}", change.unwrap().file_name().to_str().unwrap());
+        for change in changes(capture) {
             let mut exporter = Pipeline::default();
             let mut seen: Vec<BTreeMap<Key, u64>> = Vec::new();
             for at in ["before", "after", "after-traffic"] {
@@ -230,21 +229,31 @@ fn real_changes_are_survived_exactly() {
                 assert_eq!(exporter.unrecognised, 0, "{capture} {change}");
                 seen.push(exporter.totals());
             }
-            for pair in seen.windows(2) {
-                pair[0].iter().for_each(|(key, n)| assert!(pair[1].get(key).is_none_or(|now| now >= n), "{capture} {change}: {key:?}"));
-            }
-            // Nothing was sent while the rules changed, 5 packets that web-allow accepts and 2 that nobody decides after it.
-            let context = format!("{capture} {change}");
-            assert_eq!(moved(&seen[0], &seen[1]), [], "{context}");
-            let web_1 = |item: &str, packets| (("cali751425ce827".to_owned(), "ingress", item.to_owned()), packets);
-            let moved = moved(&seen[1], &seen[2]);
-            let by_web_allow: u64 =
-                moved.iter().filter(|((_, _, item), _)| item.starts_with("Accept") && item.contains("web-allow")).map(|m| m.1).sum();
-            assert_eq!(by_web_allow, 5, "{context}: {moved:?}");
-            assert!(moved.contains(&web_1("no policy default", 2)), "{context}: {moved:?}");
-            assert!(moved.len() <= 3, "{context}: {moved:?}");
+            survived_exactly(&format!("{capture} {change}"), &seen);
         }
     }
+}
+
+/// Totals before a change, after it and after some packets: nothing was sent while the rules changed, then 5 packets that web-allow
+/// accepts and 2 that nobody decides after it.
+pub fn survived_exactly(context: &str, seen: &[BTreeMap<Key, u64>]) {
+    for pair in seen.windows(2) {
+        pair[0].iter().for_each(|(key, n)| assert!(pair[1].get(key).is_none_or(|now| now >= n), "{context}: {key:?}"));
+    }
+    assert_eq!(moved(&seen[0], &seen[1]), [], "{context}");
+    let web_1 = |item: &str, packets| (("cali751425ce827".to_owned(), "ingress", item.to_owned()), packets);
+    let moved = moved(&seen[1], &seen[2]);
+    let by_web_allow: u64 =
+        moved.iter().filter(|((_, _, item), _)| item.starts_with("Accept") && item.contains("web-allow")).map(|m| m.1).sum();
+    assert_eq!(by_web_allow, 5, "{context}: {moved:?}");
+    assert!(moved.contains(&web_1("no policy default", 2)), "{context}: {moved:?}");
+    assert!(moved.len() <= 3, "{context}: {moved:?}");
+}
+
+/// The changes of a capture.
+pub fn changes(capture: &str) -> Vec<String> {
+    let folder = fixture::path(&format!("captures/{capture}/changes"));
+    std::fs::read_dir(folder).unwrap().map(|change| format!("changes/{}", change.unwrap().file_name().to_str().unwrap())).collect()
 }
 
 /// What has increased, of totals that both reads show; a new series may hold what was counted before it was attributed.

@@ -100,6 +100,33 @@ fn calicos_own_tables_give_what_was_sent() {
     }
 }
 
+/// As `captures::real_changes_are_survived_exactly`, by readers that remember.
+#[test]
+fn real_changes_of_calicos_own_tables_are_survived_exactly() {
+    for capture in ["v3.29.7-native", "v3.32.1-native"] {
+        let Some(namespace) = Namespace::new("changes of Calico's own tables") else { return };
+        let mut readers = Family::ALL.map(|family| nft::Reader::new(family, nft::Tables::Calico));
+        namespace.run(|| {
+            let changes = captures::changes(capture);
+            assert_eq!(changes.len(), 11, "{capture}");
+            for change in changes {
+                let mut exporter = Pipeline::default();
+                exporter.rename(ChainNames::new(&captures::stored_policies(capture)));
+                let mut seen = Vec::new();
+                for at in ["before", "after", "after-traffic"] {
+                    let file = |name| fixture::text(&format!("captures/{capture}/{change}/{at}/nft-{name}.txt.gz"));
+                    feed("nft -f -", &format!("flush ruleset\n{}{}", file("ip"), file("ip6")));
+                    let tables: Vec<_> = readers.iter_mut().flat_map(|reader| reader.read(deadline()).unwrap()).collect();
+                    exporter.read(&tables);
+                    assert_eq!(exporter.unrecognised, 0, "{capture} {change}");
+                    seen.push(exporter.totals());
+                }
+                captures::survived_exactly(&format!("{capture} {change}"), &seen);
+            }
+        });
+    }
+}
+
 #[test]
 fn the_kernel_and_nft_say_the_same() {
     for capture in ["v3.29.7-native", "v3.31.7-native", "v3.32.1-native", "v3.32.1-native-reject"] {

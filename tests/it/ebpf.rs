@@ -3,11 +3,12 @@
 use std::fs;
 use std::process::Command;
 
+use crate::exposition::{complaints, has_promtool};
 use crate::http;
 use crate::program::{self, PATIENCE, Program};
 use crate::support::bpf::{Map, PER_CPU_HASH, own_mounts};
 use crate::support::dump::Writer;
-use crate::support::netns::{Namespace, sh};
+use crate::support::netns::{Namespace, feed, sh};
 use crate::support::scrape::{Samples, one, scrape, with};
 use crate::support::within;
 
@@ -70,7 +71,7 @@ fn workload(interface: &str, policies: &[(&str, &[(&str, u64)])]) {
 
 fn command() -> Command {
     let mut command = program::command();
-    command.env("PATH", "/nowhere").env("DATASTORE_TYPE", "none").env_remove("ETCD_ENDPOINTS").env("POD_LOGS_DIR", "/run/pods");
+    command.env("SOURCE", "auto").env("DATASTORE_TYPE", "none").env_remove("ETCD_ENDPOINTS").env("POD_LOGS_DIR", "/run/pods");
     command
 }
 
@@ -186,6 +187,9 @@ fn workloads_get_what_is_certainly_theirs() {
         let samples = scrape(port);
         assert_eq!(of_workload(&samples, "cali2", "shop/knp.default.web"), Some(1.0));
         assert_eq!(rule(&samples, "shop/knp.default.web", "0"), 18.0);
+        if has_promtool() {
+            assert_eq!(complaints(http::get(port, "/metrics").unwrap().text()), Vec::<String>::new());
+        }
     });
 }
 
@@ -324,5 +328,28 @@ fn files_about_programs_in_both_cases_missing_truncated_and_stale() {
         map.set(99, &[2], &[]);
         let samples = scrape(port);
         assert_eq!((unrecognised(&samples), unknown(&samples)), (1.0, 15.0));
+    });
+}
+
+/// Chains of workloads win, for the maps stay when Calico leaves this dataplane; when the chains go, the programs are read.
+#[test]
+fn tables_with_chains_go_first_and_counting_begins_where_calico_moves() {
+    on_a_node("tables_with_chains_go_first_and_counting_begins_where_calico_moves", || {
+        let map = rules();
+        workload("cali1", &[WEB]);
+        map.set(ACCEPT_WEB, &[100], &[]);
+        let chain = "*filter\n:cali-tw-cali1 - [0:0]\n-A cali-tw-cali1 -j DROP\nCOMMIT\n";
+        feed("iptables-nft-restore", chain);
+        let program = Program::start(command());
+        let port = program.port();
+        let backend = |samples: &Samples, name| with(samples, "calico_accountant_backend_info", &[("backend", name)]).count();
+        let samples = scrape(port);
+        assert_eq!((backend(&samples, "nft"), backend(&samples, "ebpf")), (1, 0), "{:?}", program.log());
+        sh("iptables-nft -F cali-tw-cali1 && iptables-nft -X cali-tw-cali1");
+        let samples = scrape(port);
+        assert_eq!((backend(&samples, "nft"), backend(&samples, "ebpf")), (0, 1), "{:?}", program.log());
+        assert_eq!(rule(&samples, "shop/knp.default.web", "0"), 0.0, "what was counted before is not the exporter's");
+        map.set(ACCEPT_WEB, &[103], &[]);
+        assert_eq!(rule(&scrape(port), "shop/knp.default.web", "0"), 3.0);
     });
 }

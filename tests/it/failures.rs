@@ -128,7 +128,7 @@ fn without_the_right_to_read() {
         let caps = ["--bounding-set", "-net_admin,-net_raw", "--inh-caps", "-net_admin,-net_raw"];
         command.args(caps).arg(env!("CARGO_BIN_EXE_calico-accountant")).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("NODENAME", "n").env("ETCD_ENDPOINTS", "http://127.0.0.1:1").env("METRICS_SERVER_PORT", "0");
-        command.env("LISTEN_ADDRESS", "127.0.0.1").env("BACKEND", "nft");
+        command.env("LISTEN_ADDRESS", "127.0.0.1").env("BACKEND", "nft").env("SOURCE", "save");
         let program = Program::start(command);
         assert_eq!(one(&scrape(program.port()), "calico_accountant_up", &[]), 0.0);
         program.await_log("Permission denied");

@@ -136,13 +136,27 @@ fn a_lock_that_is_held_too_long_gives_no_numbers() {
 fn looking_changes_nothing() {
     let Some(namespace) = Namespace::new("looking changes nothing") else { return };
     namespace.run(|| {
-        let tables = || (sh("nft list tables"), sh("cat /proc/net/ip_tables_names /proc/net/ip6_tables_names"));
-        assert_eq!(tables(), (String::new(), String::new()));
-        let program = start("/run/xtables.lock".as_ref());
-        let samples = scrape(program.port());
-        assert_eq!(one(&samples, "calico_accountant_up", &[]), 1.0);
-        assert_eq!(backends(&samples), Vec::<String>::new());
-        assert_eq!(tables(), (String::new(), String::new()));
+        let tables = || sh("nft list ruleset; cat /proc/net/ip_tables_names /proc/net/ip6_tables_names");
+        let modules = || {
+            std::fs::read_to_string("/proc/modules")
+                .unwrap_or_default()
+                .lines()
+                .map(|m| m.split(' ').next().unwrap_or_default().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(tables(), "");
+        let before = modules();
+        for source in ["auto", "save", "kernel"] {
+            for backend in ["auto", "legacy", "nft", "nftables"] {
+                let mut command = program::command();
+                command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("SOURCE", source).env("BACKEND", backend);
+                let program = Program::start(command);
+                let samples = scrape(program.port());
+                assert_eq!(one(&samples, "calico_accountant_up", &[]), 1.0, "{source} {backend}");
+                assert_eq!(backends(&samples), Vec::<String>::new(), "{source} {backend}");
+                assert_eq!((tables(), modules()), (String::new(), before.clone()), "{source} {backend}");
+            }
+        }
     });
 }
 
@@ -179,7 +193,7 @@ fn without_iptables_save_the_kernel_is_read_and_calicos_own_tables_are_followed_
     namespace.run(|| {
         feed("nft -f -", &fixture::text("captures/v3.32.1-native/t2/nft-ip.txt.gz"));
         let mut command = program::command();
-        command.env("PATH", scratch.path()).env("XTABLES_LOCKFILE", &lock);
+        command.env("PATH", scratch.path()).env("XTABLES_LOCKFILE", &lock).env("SOURCE", "auto");
         let program = Program::start(command);
         let before = scrape(program.port());
         assert_eq!(one(&before, "calico_accountant_up", &[]), 1.0, "{:#?}", program.log());
@@ -196,4 +210,77 @@ fn without_iptables_save_the_kernel_is_read_and_calicos_own_tables_are_followed_
             assert!(after.get(series).is_none_or(|now| now >= count), "{series}: {count} → {:?}", after.get(series));
         }
     });
+}
+
+/// Loads a table of this dataplane in place of all others.
+fn move_to(backend: &str) {
+    match backend {
+        "nftables" => feed("nft -f -", &format!("flush ruleset\n{}", fixture::text("captures/v3.32.1-native/t2/nft-ip.txt.gz"))),
+        "nft" => {
+            sh("nft flush ruleset");
+            load("nft", &filter_table("v3.32.1-nft"));
+        }
+        _ => load("legacy", &filter_table("v3.32.1-legacy")),
+    }
+    if backend != "legacy" {
+        sh("if grep -q filter /proc/net/ip_tables_names; then iptables-legacy -F && iptables-legacy -X; fi");
+    }
+}
+
+#[test]
+fn calico_is_followed_to_its_own_tables_and_back() {
+    let Some(namespace) = Namespace::new("there and back") else { return };
+    let scratch = Scratch::new();
+    let lock = scratch.path().join("lock");
+    std::fs::write(&lock, "").unwrap();
+    namespace.run(|| {
+        move_to("nft");
+        let mut command = program::command();
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XTABLES_LOCKFILE", &lock).env("SOURCE", "kernel");
+        let program = Program::start(command);
+        let mut before = scrape(program.port());
+        for backend in ["nftables", "nft", "nftables", "legacy"] {
+            move_to(backend);
+            if backend == "legacy" {
+                sh("nft flush ruleset");
+            }
+            let after = scrape(program.port());
+            let info = format!(r#"calico_accountant_backend_info{{backend="{backend}",family="ipv4",source="kernel"}}"#);
+            assert!(after.contains_key(&info), "{:?}", backends(&after));
+            let (was, is) = (counters(&before), counters(&after));
+            assert!(was.len() > 100);
+            for (series, count) in &was {
+                assert!(is.get(series).is_none_or(|now| now >= count), "{backend}: {series}: {count} → {:?}", is.get(series));
+            }
+            before = after;
+        }
+    });
+}
+
+#[test]
+fn two_capabilities_are_enough_and_without_them_one_line_says_so() {
+    let Some(namespace) = Namespace::new("capabilities") else { return };
+    let scratch = Scratch::new();
+    let lock = scratch.path().join("lock");
+    std::fs::write(&lock, "").unwrap();
+    for backend in ["legacy", "nft", "nftables"] {
+        namespace.run(|| {
+            move_to(backend);
+            let run = |capabilities: &str| {
+                let mut command = program::command_under("setpriv", &[&format!("--bounding-set=-all{capabilities}")]);
+                command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XTABLES_LOCKFILE", &lock);
+                command.env("SOURCE", "kernel").env("BACKEND", backend);
+                let program = Program::start(command);
+                let samples = scrape(program.port());
+                (samples, program)
+            };
+            let (samples, program) = run(",+net_admin,+net_raw");
+            assert_eq!(one(&samples, "calico_accountant_up", &[]), 1.0, "{backend}: {:#?}", program.log());
+            assert!(counters(&samples).len() > 100, "{backend}");
+            let (samples, program) = run("");
+            assert_eq!((one(&samples, "calico_accountant_up", &[]), counters(&samples).len()), (0.0, 0), "{backend}");
+            let errors: Vec<_> = program.log().into_iter().filter(|line| line.contains("NET_ADMIN and NET_RAW")).collect();
+            assert_eq!(errors.len(), 1, "{backend}: {:#?}", program.log());
+        });
+    }
 }

@@ -30,3 +30,4 @@ mod secrets;
 mod server;
 mod simulation;
 mod support;
+mod torn;

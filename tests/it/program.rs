@@ -26,10 +26,19 @@ pub fn command_after(setup: &str) -> Command {
     with_environment(command)
 }
 
+/// The same, started by another program.
+pub fn command_under(program: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).arg(binary());
+    with_environment(command)
+}
+
 fn with_environment(mut command: Command) -> Command {
     command.env_clear().stdin(Stdio::null());
     command.env("NODENAME", "node-1").env("ETCD_ENDPOINTS", "http://127.0.0.1:1");
     command.env("METRICS_SERVER_PORT", "0").env("LISTEN_ADDRESS", "127.0.0.1");
+    // Most tests fake the kernel by fake programs; the others say so.
+    command.env("SOURCE", "save");
     command
 }
 

@@ -1,0 +1,135 @@
+//! A thousand reads straight from the kernel beside a writer that never rests, on each dataplane: each read shows the table as it was at
+//! one instant, and none fails.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use calico_accountant::config::{BackendChoice, SourceChoice};
+use calico_accountant::dataplane::{Dataplane, Options, Reader as _};
+use calico_accountant::ruleset::{Backend, Snapshot};
+
+use crate::kernel::{filter_table, load};
+use crate::support::etcd::Scratch;
+use crate::support::fixture;
+use crate::support::netns::{Namespace, feed};
+
+const READS: usize = 1000;
+
+/// Two chains of the writer's, far apart in the table. One of them holds a rule, the other one none; every commit moves it.
+const CHAINS: [&str; 2] = ["cali-a-torn", "cali-z-torn"];
+
+/// A rule in a third chain that every commit writes again, with its count.
+const COUNT: u64 = 77;
+
+/// What the writer commits in one go.
+fn commit(backend: Backend, to: usize) -> String {
+    let (full, empty) = (CHAINS[to], CHAINS[1 - to]);
+    match backend {
+        Backend::Native => format!(
+            "flush chain ip calico filter-{empty}\nflush chain ip calico filter-{full}\nflush chain ip calico filter-cali-m-torn\n\
+             add rule ip calico filter-{full} counter packets 1 bytes 1 drop\n\
+             add rule ip calico filter-cali-m-torn counter packets {COUNT} bytes 1 drop comment \"cali:aaaaaaaaaaaaaaaa;\"\n"
+        ),
+        _ => format!(
+            "*filter\n:{full} - [0:0]\n:{empty} - [0:0]\n:cali-m-torn - [0:0]\n[1:1] -A {full} -j DROP\n\
+             [{COUNT}:1] -A cali-m-torn -m comment --comment cali:aaaaaaaaaaaaaaaa -j DROP\nCOMMIT\n"
+        ),
+    }
+}
+
+fn write(backend: Backend, lock: &std::path::Path, to: usize) {
+    match backend {
+        Backend::Native => feed("nft -f -", &commit(backend, to)),
+        _ => feed(
+            &format!("XTABLES_LOCKFILE={} iptables-{}-restore -c --noflush --wait 20", lock.display(), backend.as_str()),
+            &commit(backend, to),
+        ),
+    }
+}
+
+fn prepare(backend: Backend) {
+    match backend {
+        Backend::Native => {
+            feed("nft -f -", &fixture::text("captures/v3.32.1-native/t2/nft-ip.txt.gz"));
+            for chain in ["cali-a-torn", "cali-m-torn", "cali-z-torn"] {
+                feed("nft -f -", &format!("add chain ip calico filter-{chain}"));
+            }
+        }
+        _ => load(backend.as_str(), &filter_table(if backend == Backend::Legacy { "v3.32.1-legacy" } else { "v3.32.1-nft" })),
+    }
+}
+
+/// What every read must show: all chains and counters but those of the writer's two chains.
+fn lasting(table: &Snapshot) -> Vec<(String, Vec<u64>)> {
+    let chains = table.ruleset.chains().iter().filter(|chain| !CHAINS.contains(&&*chain.name));
+    let mut all: Vec<_> = chains.map(|chain| (chain.name.to_string(), table.packets_of(chain).to_vec())).collect();
+    all.sort();
+    all
+}
+
+/// How many rules the writer's two chains have.
+fn moving(table: &Snapshot) -> usize {
+    table.ruleset.chains().iter().filter(|chain| CHAINS.contains(&&*chain.name)).map(|chain| chain.rules.len()).sum()
+}
+
+fn reads_beside_a_writer(backend: Backend, choice: BackendChoice) {
+    let Some(namespace) = Namespace::new("reads beside a writer") else { return };
+    let scratch = Scratch::new();
+    let lock = scratch.path().join("lock");
+    std::fs::write(&lock, "").unwrap();
+    namespace.run(|| {
+        prepare(backend);
+        write(backend, &lock, 0);
+        let options = Options {
+            backend: choice,
+            source: SourceChoice::Kernel,
+            lock_path: lock.clone(),
+            lock_wait: Duration::from_secs(20),
+            proc: "/proc/thread-self".into(),
+            ..Options::default()
+        };
+        let mut dataplane = Dataplane::new(options);
+        let mut read = || dataplane.read(Instant::now() + Duration::from_secs(20)).unwrap().tables.remove(0);
+        let first = lasting(&read());
+        assert!(first.len() > 20 && first.iter().any(|(_, counts)| counts.contains(&COUNT)));
+        let (done, commits, here) = (AtomicBool::new(false), AtomicUsize::new(0), Namespace::here());
+        let complaints = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                here.enter();
+                while !done.load(Ordering::Relaxed) {
+                    write(backend, &lock, commits.fetch_add(1, Ordering::Relaxed) % 2);
+                }
+            });
+            let mut complaints = String::new();
+            let mut count = 0;
+            while count < READS || commits.load(Ordering::Relaxed) < 50 {
+                count += 1;
+                let table = read();
+                let read = lasting(&table);
+                if read != first || moving(&table) != 1 {
+                    let differ = read.iter().zip(&first).find(|(now, before)| now != before);
+                    _ = writeln!(complaints, "read {count}: {} moving rules, {differ:?}", moving(&table));
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+            complaints
+        });
+        assert!(complaints.is_empty(), "{backend:?}, {} commits:\n{complaints}", commits.load(Ordering::Relaxed));
+    });
+}
+
+#[test]
+fn a_thousand_reads_of_legacy_tables() {
+    reads_beside_a_writer(Backend::Legacy, BackendChoice::Legacy);
+}
+
+#[test]
+fn a_thousand_reads_of_iptables_nft() {
+    reads_beside_a_writer(Backend::Nft, BackendChoice::Nft);
+}
+
+#[test]
+fn a_thousand_reads_of_calicos_own_tables() {
+    reads_beside_a_writer(Backend::Native, BackendChoice::Native);
+}
