@@ -27,7 +27,7 @@ pub fn run() {
         ["ingress", "egress"].iter().for_each(|direction| dump(&name, workload, direction));
     }
     let mut command = program::command();
-    command.env("DATASTORE_TYPE", "none").env_remove("ETCD_ENDPOINTS");
+    command.env("SOURCE", "auto").env("DATASTORE_TYPE", "none").env_remove("ETCD_ENDPOINTS");
     let program = program::Program::start(command);
     let port = program.port();
     http::get(port, "/metrics").unwrap();

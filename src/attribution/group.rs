@@ -140,9 +140,14 @@ struct Side {
 
 impl Bounds {
     fn new(margins: &Margins, carry: &Carry, ahead: i64) -> Self {
-        let rows = Side::new(&margins.rows, &carry.rows, carry.ahead, ahead);
-        let columns = Side::new(&margins.columns, &carry.columns, -carry.ahead, -ahead);
-        let slack = signed(carry.hidden.saturating_add(margins.hidden));
+        let hidden = signed(carry.hidden.saturating_add(margins.hidden));
+        // Counted rows go to the group at once. Then nothing is kept that could be told apart later: bounds give way instead.
+        let (before, now, slack) = match margins.derived {
+            true => (carry.ahead, ahead, hidden),
+            false => (0, 0, hidden + carry.ahead.abs() + ahead.abs()),
+        };
+        let rows = Side::new(&margins.rows, &carry.rows, before, now);
+        let columns = Side::new(&margins.columns, &carry.columns, -before, -now);
         Bounds { rows, columns, slack }
     }
 
@@ -181,10 +186,11 @@ impl Side {
     }
 }
 
-/// Gives the rest of each row to the group, but for what may be ahead of its column, and keeps that.
+/// Gives the rest of each row to the group; of derived rows all but what may be ahead of its column, and keeps that.
 fn settle(margins: &Margins, cells: &[Vec<u64>], ahead: i64, carry: &mut Carry) -> Vec<u64> {
-    let hidden = if margins.derived { signed(margins.hidden) } else { 0 };
-    let (rows_ahead, columns_ahead) = (u64::try_from(ahead + hidden).unwrap_or(0), u64::try_from(hidden - ahead).unwrap_or(0));
+    let hidden = signed(margins.hidden);
+    let keep = |ahead: i64| if margins.derived { u64::try_from(ahead + hidden).unwrap_or(0) } else { 0 };
+    let (rows_ahead, columns_ahead) = (keep(ahead), keep(-ahead));
     let mut group = Vec::with_capacity(cells.len());
     for ((row, cells), kept) in margins.rows.iter().zip(cells).zip(&mut carry.rows) {
         let rest = (row.least + *kept).saturating_sub(cells.iter().sum());
@@ -246,6 +252,17 @@ mod tests {
         // A's packet met Q, whose counter was read before; B's met P. Without care, A's would be credited to P.
         let credits = credit(&margins(&[1, 1], &[1, 0]), &mut Carry::default());
         assert_eq!((credits.cells, credits.group), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
+    }
+
+    #[test]
+    fn what_was_counted_goes_to_the_group_at_once_and_to_a_policy_only_in_step() {
+        let counted = |rows: &[u64], columns: &[u64]| Margins { derived: false, ..margins(rows, columns) };
+        let mut carry = Carry::default();
+        let first = credit(&counted(&[5, 0], &[4, 0]), &mut carry);
+        assert_eq!((first.cells, first.group), (vec![vec![4, 0], vec![0, 0]], vec![1, 0]));
+        // The late packet of P must not be taken for B's, who met Q.
+        let second = credit(&counted(&[0, 1], &[1, 1]), &mut carry);
+        assert_eq!((second.cells, second.group), (vec![vec![0, 0], vec![0, 0]], vec![0, 1]));
     }
 
     #[test]

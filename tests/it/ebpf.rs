@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use crate::exposition::{complaints, has_promtool};
 use crate::http;
 use crate::program::{self, PATIENCE, Program};
 use crate::support::bpf::{Map, PER_CPU_HASH, own_mounts};
@@ -70,7 +71,7 @@ fn workload(interface: &str, policies: &[(&str, &[(&str, u64)])]) {
 
 fn command() -> Command {
     let mut command = program::command();
-    command.env("PATH", "/nowhere").env("DATASTORE_TYPE", "none").env_remove("ETCD_ENDPOINTS").env("POD_LOGS_DIR", "/run/pods");
+    command.env("SOURCE", "auto").env("DATASTORE_TYPE", "none").env_remove("ETCD_ENDPOINTS").env("POD_LOGS_DIR", "/run/pods");
     command
 }
 
@@ -186,6 +187,9 @@ fn workloads_get_what_is_certainly_theirs() {
         let samples = scrape(port);
         assert_eq!(of_workload(&samples, "cali2", "shop/knp.default.web"), Some(1.0));
         assert_eq!(rule(&samples, "shop/knp.default.web", "0"), 18.0);
+        if has_promtool() {
+            assert_eq!(complaints(http::get(port, "/metrics").unwrap().text()), Vec::<String>::new());
+        }
     });
 }
 
@@ -336,9 +340,7 @@ fn tables_with_chains_go_first_and_counting_begins_where_calico_moves() {
         map.set(ACCEPT_WEB, &[100], &[]);
         let chain = "*filter\n:cali-tw-cali1 - [0:0]\n-A cali-tw-cali1 -j DROP\nCOMMIT\n";
         feed("iptables-nft-restore", chain);
-        let mut command = command();
-        command.env("SOURCE", "kernel");
-        let program = Program::start(command);
+        let program = Program::start(command());
         let port = program.port();
         let backend = |samples: &Samples, name| with(samples, "calico_accountant_backend_info", &[("backend", name)]).count();
         let samples = scrape(port);

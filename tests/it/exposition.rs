@@ -68,8 +68,7 @@ fn not_ready_before_all_policies_are_known() {
 
 #[test]
 fn every_captured_table_gives_a_text_that_promtool_accepts() {
-    let promtool = Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !can_run("promtool check metrics", promtool.is_ok(), "promtool") {
+    if !has_promtool() {
         return;
     }
     let fakes = Fakes::nft("");
@@ -82,10 +81,20 @@ fn every_captured_table_gives_a_text_that_promtool_accepts() {
         }
         let text = http::get(program.port(), "/metrics").unwrap();
         assert!(parse(text.text()).len() > 200, "{capture}");
-        let complaints = check(text.text());
-        let ours = complaints.lines().filter(|line| !INHERITED.iter().any(|name| line.starts_with(name)));
-        assert_eq!(ours.collect::<Vec<_>>(), Vec::<&str>::new(), "{capture}");
+        assert_eq!(complaints(text.text()), Vec::<String>::new(), "{capture}");
     }
+}
+
+/// Whether promtool is there; if not, says so.
+pub fn has_promtool() -> bool {
+    let promtool = Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    can_run("promtool check metrics", promtool.is_ok(), "promtool")
+}
+
+/// What promtool has to say, but of the inherited names.
+pub fn complaints(text: &str) -> Vec<String> {
+    let all = check(text);
+    all.lines().filter(|line| !INHERITED.iter().any(|name| line.starts_with(name))).map(str::to_owned).collect()
 }
 
 /// What promtool has to say.
