@@ -96,7 +96,9 @@ impl<K: Kind> Range<K> {
         let mut objects = Vec::new();
         let meta = self.take_page(list, &mut objects)?;
         self.kind.replace(objects);
-        Ok(self.take_all(watch, Instant::now(), &mut Position::new(Some(meta.resource_version)), &mut |_| {}))
+        // As if it had not ended at once.
+        let began = Instant::now().checked_sub(SHORT).unwrap_or_else(Instant::now);
+        Ok(self.take_all(watch, began, &mut Position::new(Some(meta.resource_version)), &mut |_| {}))
     }
 
     fn take_all(&mut self, stream: impl io::Read, began: Instant, position: &mut Position, signs: &mut dyn FnMut(Sign)) -> Ended {
