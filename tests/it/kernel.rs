@@ -41,7 +41,7 @@ pub fn load(backend: &str, table: &str) {
 
 fn start(lock: &std::path::Path) -> Program {
     let mut command = program::command();
-    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XTABLES_LOCKFILE", lock);
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XTABLES_LOCKFILE", lock).env("SOURCE", "save");
     Program::start(command)
 }
 
