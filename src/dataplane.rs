@@ -161,6 +161,8 @@ pub trait Reader: Send {
 pub struct Dataplane {
     options: Options,
     selection: Selection,
+    /// Where `iptables-save` shows Calico's chains, while the kernel itself does not.
+    saved_selection: Selection,
     families: [FamilyReader; 2],
     /// Of the read that is going on.
     deadline: Instant,
@@ -201,6 +203,7 @@ impl Dataplane {
         Dataplane {
             options,
             selection: Selection::default(),
+            saved_selection: Selection::default(),
             families: Family::ALL.map(FamilyReader::new),
             ebpf: ebpf::Reader::default(),
             only_ebpf: None,
@@ -232,17 +235,32 @@ impl Dataplane {
         Ok(Reading { programs: Some(programs), source: Source::Kernel.as_str(), locked: true, ..Reading::default() })
     }
 
+    /// By itself, straight from the kernel: it costs half of what `iptables-save` takes and no child, shows rules that an older iptables
+    /// cannot, and nothing else shows Calico's own nftables tables. The program is run where it is asked for, or where it shows
+    /// Calico's chains and the kernel does not: one that is put in front may look elsewhere.
     fn read_tables(&mut self) -> Result<Reading, ReadError> {
+        let source = if self.options.source == SourceChoice::Save { Source::Save } else { Source::Kernel };
+        let reading = self.read_tables_by(source)?;
+        if !reading.source.is_empty() || self.options.source != SourceChoice::Auto || !self.options.programs.any() {
+            return Ok(reading);
+        }
+        std::mem::swap(&mut self.selection, &mut self.saved_selection);
+        let saved = self.read_tables_by(Source::Save);
+        std::mem::swap(&mut self.selection, &mut self.saved_selection);
+        saved
+    }
+
+    fn read_tables_by(&mut self, source: Source) -> Result<Reading, ReadError> {
         let candidates = self.candidates()?;
         if let Some(chosen) = self.selection.chosen().filter(|chosen| candidates.contains(chosen)) {
-            let reading = self.read_backend(chosen, self.source(chosen))?;
+            let reading = self.read_backend(chosen, source)?;
             let (chains, packets) = workload_chains(&reading);
             if self.selection.stays(chosen, chains, packets, Instant::now()) {
                 return Ok(reading);
             }
-            return self.look_around(&candidates, Some((chosen, reading)));
+            return self.look_around(&candidates, source, Some((chosen, reading)));
         }
-        self.look_around(&candidates, None)
+        self.look_around(&candidates, source, None)
     }
 
     /// The dataplanes that were asked for and that the kernel has, as far as they can be read.
@@ -266,12 +284,12 @@ impl Dataplane {
     }
 
     /// Reads all dataplanes (but the one that was read already) and chooses.
-    fn look_around(&mut self, candidates: &[Backend], read: Option<(Backend, Reading)>) -> Result<Reading, ReadError> {
+    fn look_around(&mut self, candidates: &[Backend], source: Source, read: Option<(Backend, Reading)>) -> Result<Reading, ReadError> {
         let mut readings: Vec<(Backend, Reading)> = Vec::new();
         let mut failure = None;
         let already = read.as_ref().map(|(backend, _)| *backend);
         for &backend in candidates.iter().filter(|backend| already != Some(**backend)) {
-            match self.read_backend(backend, self.source(backend)) {
+            match self.read_backend(backend, source) {
                 Ok(reading) => readings.push((backend, reading)),
                 Err(error) => failure = Some(error),
             }
@@ -300,8 +318,9 @@ impl Dataplane {
         Finding { backend, chains, live, packets }
     }
 
-    /// Reads one dataplane, both families at the same time.
+    /// Reads one dataplane, both families at the same time. Calico's own tables are only in the kernel.
     fn read_backend(&mut self, backend: Backend, source: Source) -> Result<Reading, ReadError> {
+        let source = if backend == Backend::Native { Source::Kernel } else { source };
         let (lock, lock_waited) = self.lock(backend)?;
         let (options, deadline) = (&self.options, self.deadline);
         let families = self.families.iter_mut().filter(|reader| kernel_has(options, backend, reader.family(), "filter"));
@@ -313,15 +332,6 @@ impl Dataplane {
         drop(lock);
         let tables = results?.into_iter().flatten().collect();
         Ok(Reading { tables, source: source.as_str(), lock_waited, locked, ..Reading::default() })
-    }
-
-    /// How a dataplane is read. From the kernel it costs half of what `iptables-save` takes and no child, shows rules that an older
-    /// iptables cannot, and nothing else shows Calico's own nftables tables. The program is run where it is asked for.
-    fn source(&self, backend: Backend) -> Source {
-        match (self.options.source, backend) {
-            (SourceChoice::Save, Backend::Legacy | Backend::Nft) => Source::Save,
-            _ => Source::Kernel,
-        }
     }
 
     /// Without the lock a legacy table may be read while all its counters are zero. A file that is not there is said once.

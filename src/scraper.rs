@@ -1,23 +1,23 @@
 //! One scrape from kernel to text, or to a report: reads the tables, takes them through pipelines, ledger and attribution, renders the
 //! result.
-//! Holds all state that lasts from scrape to scrape; touches the world only through its reader and the inventory.
+//! Touches the world only through its reader and the inventory.
+
+mod state;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{debug, error, info, warn};
+use log::warn;
 
-use crate::attribution::{Attribution, Datastore, Motion, Table};
+use crate::attribution::{Datastore, Table};
 use crate::config::MetricNames;
-use crate::dataplane::{ReadError, Reader, Reading};
+use crate::dataplane::{Reader, Reading};
 use crate::ebpf;
-use crate::felix::{Catalog, ChainNames, HashedName, Structure, Structures, hashed_names};
+use crate::felix::{Catalog, ChainNames, Structure, hashed_names};
 use crate::inventory::{Inventory, Workload};
-use crate::ledger::{Deltas, Ledger};
 use crate::metrics::{self, About, View};
 use crate::podlogs::PodLogs;
 use crate::process::Process;
@@ -26,6 +26,7 @@ use crate::ruleset::{Family, Snapshot};
 use crate::server::Application;
 use crate::singleflight::SingleFlight;
 use crate::sys;
+use state::State;
 
 /// What a scraper is told.
 #[derive(Debug, Clone)]
@@ -59,129 +60,16 @@ pub struct Scraper {
     read: AtomicBool,
 }
 
-/// What lasts from scrape to scrape.
-struct State {
-    reader: Box<dyn Reader>,
-    ledger: Ledger,
-    attribution: Attribution,
-    /// What the last read's rules mean.
-    structures: Structures,
-    /// The policies of the eBPF dataplane, and their names for rules that no file shows.
-    program_policies: Catalog,
-    hashed_names: Vec<HashedName>,
-    policies_version: u64,
-    dropped_scrapes: u64,
-    /// When the kernel was last read.
-    read_at: Option<SystemTime>,
-    /// The last report, for as long as somebody looks.
-    report: Option<(Instant, Arc<Report>)>,
-    /// Of the last text, in bytes. The text itself is its readers': the next read needs the memory.
-    text_length: usize,
-    complaint: Complaint,
-    complaint_of_names: Complaint,
-}
-
-/// Says a failure once, and that it is over.
-#[derive(Debug, Default)]
-struct Complaint(Option<String>);
-
-impl Complaint {
-    fn failed(&mut self, doing: &str, error: &dyn fmt::Display) {
-        let text = error.to_string();
-        if self.0.as_ref() != Some(&text) {
-            error!("{doing} failed: {text}");
-            self.0 = Some(text);
-        }
-    }
-
-    fn went_well(&mut self, again: &str) {
-        if self.0.take().is_some() {
-            info!("{again} again");
-        }
-    }
-}
-
-/// How long reading the kernel may take in all: Prometheus waits for 10 s.
-const READ_LIMIT: Duration = Duration::from_secs(8);
-
-/// How long the second look may take, after that.
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
-
 /// A report that is younger is good enough for whoever asks.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// A report that nobody has renewed for so long is given up.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
-/// How often a table that was read without its lock is read again before counters that went back are believed.
-const UNLOCKED_RETRIES: usize = 3;
-
-impl State {
-    /// The policies and groups of the dataplane that was read last.
-    fn catalog(&self) -> &Catalog {
-        match self.attribution.programs() {
-            Some(_) => &self.program_policies,
-            None => self.structures.catalog(),
-        }
-    }
-
-    /// Reads the kernel. Without the xtables lock, zeroed counters may only be a commit's moment: then another look is taken.
-    fn read(&mut self) -> Result<Reading, ReadError> {
-        let deadline = Instant::now() + READ_LIMIT;
-        let mut reading = self.reader.read(deadline)?;
-        for _ in 0..UNLOCKED_RETRIES {
-            if reading.locked || !self.ledger.went_back(&reading.tables) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-            reading = self.reader.read(deadline)?;
-        }
-        Ok(reading)
-    }
-
-    /// What has moved while the tables were read, where that matters: by a second look at them.
-    fn motions(&mut self, read: &[Snapshot], deltas: &[Deltas]) -> Vec<Motion> {
-        let still = Motion::still();
-        let tables = self.structures.tables().iter().zip(deltas);
-        if !tables.map(|(structure, deltas)| Table::new(structure, deltas, &still)).any(|table| table.has_to_be_derived()) {
-            return vec![still; read.len()];
-        }
-        let again = match self.reader.look_again(read, Instant::now() + LOOK_LIMIT) {
-            Ok(again) => again,
-            Err(error) => {
-                debug!("a second look at the kernel's counters failed, so what must be derived waits: {error}");
-                return vec![Motion::unknown(); read.len()];
-            }
-        };
-        // Nothing moves in rules that are not this kernel's.
-        let is_there = again.iter().any(|table| !table.ruleset.chains().is_empty());
-        let otherwise = if is_there { Motion::unknown() } else { still };
-        let motion = |first: &Snapshot| {
-            let second = again.iter().find(|second| second.ruleset.id() == first.ruleset.id());
-            second.filter(|_| is_there).map_or_else(|| otherwise.clone(), |second| Motion::between(first, second))
-        };
-        read.iter().map(motion).collect()
-    }
-}
-
 impl Scraper {
     /// A scraper that has not read anything yet.
     pub fn new(options: Options, reader: Box<dyn Reader>, inventory: Arc<Inventory>) -> Self {
-        let state = State {
-            reader,
-            ledger: Ledger::new(),
-            attribution: Attribution::default(),
-            structures: Structures::default(),
-            program_policies: Catalog::default(),
-            hashed_names: Vec::new(),
-            policies_version: 0,
-            dropped_scrapes: 0,
-            read_at: None,
-            report: None,
-            text_length: 0,
-            complaint: Complaint::default(),
-            complaint_of_names: Complaint::default(),
-        };
+        let state = State::new(reader);
         let pod_logs = PodLogs::new(options.pod_logs.clone(), options.proc.clone(), options.node_name.clone());
         Scraper {
             options,
@@ -263,7 +151,7 @@ impl Scraper {
             time: state.read_at.map(seconds),
             started: seconds(self.started),
             up: about.up,
-            problem: state.complaint.0.clone().filter(|_| !about.up),
+            problem: state.complaint.last().filter(|_| !about.up),
             tables: about.tables.iter().map(table).collect(),
             unrecognised_rules: about.unrecognised,
             lock_held: about.locked,

@@ -45,7 +45,7 @@ legacy\t''
 nft\t''
 nftables\t''
 ebpf\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, iptables-save if there is one.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
 save\t''
 kernel\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
@@ -105,7 +105,7 @@ legacy\t''
 nft\t''
 nftables\t''
 ebpf\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, iptables-save if there is one.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
 save\t''
 kernel\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
@@ -162,7 +162,7 @@ legacy\t''
 nft\t''
 nftables\t''
 ebpf\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, iptables-save if there is one.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
 save\t''
 kernel\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
@@ -219,7 +219,7 @@ legacy\t''
 nft\t''
 nftables\t''
 ebpf\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, iptables-save if there is one.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
 save\t''
 kernel\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
@@ -278,7 +278,7 @@ legacy\t''
 nft\t''
 nftables\t''
 ebpf\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, iptables-save if there is one.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
 save\t''
 kernel\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
@@ -333,7 +333,7 @@ legacy\t''
 nft\t''
 nftables\t''
 ebpf\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, iptables-save if there is one.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
 save\t''
 kernel\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F

@@ -41,7 +41,7 @@ pub fn load(backend: &str, table: &str) {
 
 fn start(lock: &std::path::Path) -> Program {
     let mut command = program::command();
-    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XTABLES_LOCKFILE", lock);
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XTABLES_LOCKFILE", lock).env("SOURCE", "save");
     Program::start(command)
 }
 
@@ -279,6 +279,7 @@ fn two_capabilities_are_enough_and_without_them_one_line_says_so() {
             assert!(counters(&samples).len() > 100, "{backend}");
             let (samples, program) = run("");
             assert_eq!((one(&samples, "calico_accountant_up", &[]), counters(&samples).len()), (0.0, 0), "{backend}");
+            program.await_log("NET_ADMIN and NET_RAW");
             let errors: Vec<_> = program.log().into_iter().filter(|line| line.contains("NET_ADMIN and NET_RAW")).collect();
             assert_eq!(errors.len(), 1, "{backend}: {:#?}", program.log());
         });

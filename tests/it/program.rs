@@ -37,8 +37,6 @@ fn with_environment(mut command: Command) -> Command {
     command.env_clear().stdin(Stdio::null());
     command.env("NODENAME", "node-1").env("ETCD_ENDPOINTS", "http://127.0.0.1:1");
     command.env("METRICS_SERVER_PORT", "0").env("LISTEN_ADDRESS", "127.0.0.1");
-    // Most tests fake the kernel by fake programs; the others say so.
-    command.env("SOURCE", "save");
     command
 }
 
