@@ -208,12 +208,13 @@ impl Walk<'_, '_> {
         let refusals_are_known = refusals_are_known(&splits, &can);
         for ((index, target), (split, decided)) in tier.targets.iter().enumerate().zip(splits.iter().zip(&decided)) {
             let doubt = tier::doubt(tier, index, *split, self.view.table.motion);
+            let entering = tier::entering(tier, index, *split, self.view.table.motion);
             match self.view.table.pipelines.group(target.chain) {
                 Some(_) => {
                     let member = member(pipeline, tier, index, (can[index], *split, *decided));
-                    self.groups.add(target.chain, Member { doubt, refusals_are_known, ..member });
+                    self.groups.add(target.chain, Member { doubt, entering, refusals_are_known, ..member });
                 }
-                None => self.policy(pipeline, target, (*split, decided, doubt, refusals_are_known), recorder),
+                None => self.policy(pipeline, target, (*split, decided, [doubt, entering], refusals_are_known), recorder),
             }
         }
         if let Some(end) = tier.end {
@@ -229,7 +230,7 @@ impl Walk<'_, '_> {
         &mut self,
         pipeline: &Pipeline,
         target: &Target,
-        (split, decided, doubt, refusals_are_known): (Split, &Decided, u64, bool),
+        (split, decided, [doubt, entering], refusals_are_known): (Split, &Decided, [u64; 2], bool),
         recorder: &mut Recorder,
     ) {
         let Some(Label { label, tier, .. }) = self.view.table.labels.get(target.chain) else { return };
@@ -240,7 +241,7 @@ impl Walk<'_, '_> {
         for verdict in split.verdicts(self.view.can(target.chain)) {
             item.decided(verdict);
             recorder.add(&item, 0);
-            let claim = self.waiting.claim(|| self.source(pipeline.chain, target.chain, verdict), decided.of(verdict));
+            let claim = self.waiting.claim(|| self.source(pipeline.chain, target.chain, verdict), decided.of(verdict), entering);
             let Some((source, packets)) = claim else { continue };
             let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
             let in_sum = refusals_are_known && verdict == Verdict::Deny;
@@ -280,6 +281,7 @@ fn member(pipeline: &Pipeline, tier: &Tier, index: usize, (can, split, decided):
         split,
         decided,
         doubt: 0,
+        entering: 0,
         refusals_are_known: false,
     }
 }

@@ -85,13 +85,17 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// What a source claims: its difference, and what has waited. A source whose difference is unknown starts again.
-    pub fn claim(&self, source: impl FnOnce() -> Source, difference: Option<i64>) -> Option<(Source, i64)> {
-        if self.before.is_empty() && matches!(difference, None | Some(0)) {
+    /// What a source claims: its difference, and what has waited. A source whose difference is unknown starts again, without what was
+    /// `entering` then.
+    pub fn claim(&self, source: impl FnOnce() -> Source, difference: Option<i64>, entering: u64) -> Option<(Source, i64)> {
+        if (self.before.is_empty() && difference == Some(0)) || (difference.is_none() && entering == 0) {
             return None;
         }
         let source = source();
-        let claim = self.before.get(&source).unwrap_or(&0) + difference?;
+        let claim = match difference {
+            Some(difference) => self.before.get(&source).unwrap_or(&0) + difference,
+            None => -i64::try_from(entering).unwrap_or(0),
+        };
         (claim != 0).then_some((source, claim))
     }
 
@@ -119,13 +123,13 @@ mod tests {
     #[test]
     fn what_was_not_credited_is_claimed_again_by_the_next_read_only() {
         let mut waiting = Waiting::default();
-        assert_eq!(waiting.claim(source, Some(0)), None);
+        assert_eq!(waiting.claim(source, Some(0), 0), None);
         waiting.keep(source(), -2);
         waiting.end_read();
-        assert_eq!(waiting.claim(source, Some(5)), Some((source(), 3)));
-        assert_eq!(waiting.claim(source, Some(2)), None);
+        assert_eq!(waiting.claim(source, Some(5), 0), Some((source(), 3)));
+        assert_eq!(waiting.claim(source, Some(2), 0), None);
         waiting.end_read();
-        assert_eq!(waiting.claim(source, Some(5)), Some((source(), 5)));
+        assert_eq!(waiting.claim(source, Some(5), 0), Some((source(), 5)));
     }
 
     #[test]
@@ -133,7 +137,7 @@ mod tests {
         let mut waiting = Waiting::default();
         waiting.keep(source(), 4);
         waiting.end_read();
-        assert_eq!(waiting.claim(source, None), None);
+        assert_eq!(waiting.claim(source, None, 0), None);
         waiting.end_read();
         assert!(waiting.before.is_empty());
     }

@@ -36,6 +36,8 @@ pub struct Member {
     pub decided: Decided,
     /// By how many packets that may be too high.
     pub doubt: u64,
+    /// How many packets the next difference may have too many, if it begins at this read.
+    pub entering: u64,
     /// Whether all that the tier's policies refused is known, so that it can be shown as a sum.
     pub refusals_are_known: bool,
 }
@@ -176,7 +178,7 @@ impl GroupRead<'_> {
             return Margin::exact(0);
         }
         let Some(difference) = member.decided.of(verdict) else {
-            *waiting = 0;
+            *waiting = -i64::try_from(member.entering).unwrap_or(0);
             return Margin::default();
         };
         let wanted = *waiting + difference;

@@ -49,6 +49,11 @@ impl Motion {
         Motion { packets, otherwise: UNKNOWN }
     }
 
+    /// Whether a number of packets, or a sum of such, was read and not assumed.
+    pub fn is_known(packets: u64) -> bool {
+        packets < UNKNOWN
+    }
+
     /// Packets that the rule counted between the two.
     pub fn of(&self, rule: RuleId) -> u64 {
         self.packets.get(rule.0 as usize).copied().unwrap_or(self.otherwise)

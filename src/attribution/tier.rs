@@ -16,6 +16,7 @@
 
 use crate::felix::{Target, Tier};
 use crate::ledger::Deltas;
+use crate::ruleset::RuleId;
 
 use super::motion::Motion;
 use super::totals::Verdict;
@@ -171,15 +172,31 @@ pub fn decided(tier: &Tier, can: &[Can], splits: &[Split], deltas: &Deltas, own:
 /// By how many packets a target's differences may be too high: packets that were on their way while the counters were read, of which the
 /// jump is counted already, but not yet the rule that ends their stay. What has not moved is beyond doubt.
 pub fn doubt(tier: &Tier, index: usize, split: Split, motion: &Motion) -> u64 {
-    let way_out = |index: usize| tier.targets[index].accepted.into_iter().chain(tier.undecided_after(index));
     match split {
         Split::Nothing | Split::Unknown | Split::Own => 0,
-        Split::Deny | Split::Pass | Split::Sum => motion.sum(way_out(index)),
-        Split::ByTotal | Split::DenyOnly => {
-            let all = (0..tier.targets.len()).flat_map(|index| way_out(index).chain([tier.targets[index].jump]));
-            motion.sum(all.chain(tier.end).chain(tier.after))
-        }
+        Split::Deny | Split::Pass | Split::Sum => motion.sum(ways_out(tier, index)),
+        Split::ByTotal | Split::DenyOnly => motion.sum(all_rules(tier)),
     }
+}
+
+/// How many packets were on their way when a difference begins, of which the rule that ends their stay is counted already, but not yet the
+/// jump: as many too many will it show. None where that is not known, for such a chain was written just now and begins anew.
+pub fn entering(tier: &Tier, index: usize, split: Split, motion: &Motion) -> u64 {
+    let packets = match split {
+        Split::Nothing | Split::Unknown | Split::Own => 0,
+        Split::Deny | Split::Pass | Split::Sum => motion.of(tier.targets[index].jump),
+        Split::ByTotal | Split::DenyOnly => motion.sum(all_rules(tier)),
+    };
+    if Motion::is_known(packets) { packets } else { 0 }
+}
+
+fn ways_out(tier: &Tier, index: usize) -> impl Iterator<Item = RuleId> {
+    tier.targets[index].accepted.into_iter().chain(tier.undecided_after(index))
+}
+
+fn all_rules(tier: &Tier) -> impl Iterator<Item = RuleId> {
+    let targets = (0..tier.targets.len()).flat_map(|index| ways_out(tier, index).chain([tier.targets[index].jump]));
+    targets.chain(tier.end).chain(tier.after)
 }
 
 fn difference(a: Option<i64>, b: Option<i64>) -> Option<i64> {
@@ -216,7 +233,7 @@ fn refused_by_last(tier: &Tier, passed_by_others: Option<i64>, deltas: &Deltas) 
 mod tests {
     use super::*;
     use crate::ledger::Ledger;
-    use crate::ruleset::{Backend, Builder, ChainId, Family, RuleHash, RuleId, RuleParts, Verdict as Target_};
+    use crate::ruleset::{Backend, Builder, ChainId, Family, RuleHash, RuleParts, Verdict as Target_};
 
     const DENY: Can = Can { accept: true, deny: true, pass: false, alone: false, changed: false };
     const PASS: Can = Can { accept: true, deny: false, pass: true, alone: false, changed: false };
