@@ -25,6 +25,19 @@ pub const CAPTURES: [(&str, Backend); 10] = [
     ("v3.32.1-nft", Backend::Nft),
 ];
 
+/// The pods of every capture in `tests/fixtures/captures`, on one node.
+pub const CAPTURED_PODS: [(&str, &str); 9] = [
+    ("infra", "client-0"),
+    ("infra", "many-0"),
+    ("infra", "many-1"),
+    ("infra", "noprof-0"),
+    ("infra", "tiered-0"),
+    ("shop", "db-0"),
+    ("shop", "rich-0"),
+    ("shop", "web-1"),
+    ("shop", "web-2"),
+];
+
 pub fn parse(text: &str, family: Family, backend: Backend, table: &'static str) -> Snapshot {
     let mut parser = Parser::new(family, backend, table);
     parser.push(text.as_bytes());

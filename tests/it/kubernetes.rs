@@ -20,6 +20,7 @@ use calico_accountant::inventory::{Inventory, Workload};
 use calico_accountant::kubernetes::{Access, Authorization, CalicoApi, Credentials, CredentialsError, Limits, follow_within};
 use serde_json::{Value, json};
 
+use crate::captures::CAPTURED_PODS;
 use crate::http;
 use crate::program::{Program, await_some};
 use crate::support::kube::Kube;
@@ -112,19 +113,6 @@ fn troubled(inventory: &Inventory, words: &[&str]) {
     }
     assert!(!inventory.up());
 }
-
-/// The pods of every capture in `tests/fixtures/captures`, on one node.
-const CAPTURED_PODS: [(&str, &str); 9] = [
-    ("infra", "client-0"),
-    ("infra", "many-0"),
-    ("infra", "many-1"),
-    ("infra", "noprof-0"),
-    ("infra", "tiered-0"),
-    ("shop", "db-0"),
-    ("shop", "rich-0"),
-    ("shop", "web-1"),
-    ("shop", "web-2"),
-];
 
 /// Makes them.
 fn captured_pods(kube: &Kube) {

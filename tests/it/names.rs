@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::captures::CAPTURED_PODS;
 use crate::http;
 use crate::program::{self, Program};
 use crate::support::etcd::Scratch;
@@ -12,19 +13,8 @@ use crate::support::fixture;
 use crate::support::netns::{Namespace, sh};
 use crate::support::scrape::{Samples, one, scrape, with};
 
-/// A capture's tables, and the pods they are of.
+/// A capture's tables.
 const CAPTURE: &str = "captures/v3.28.5-legacy/t2";
-const PODS: [(&str, &str); 9] = [
-    ("infra", "client-0"),
-    ("infra", "many-0"),
-    ("infra", "many-1"),
-    ("infra", "noprof-0"),
-    ("infra", "tiered-0"),
-    ("shop", "db-0"),
-    ("shop", "rich-0"),
-    ("shop", "web-1"),
-    ("shop", "web-2"),
-];
 
 /// Fake programs that print the capture, and a folder for the pods' folders.
 struct Node {
@@ -71,13 +61,13 @@ fn named(samples: &Samples) -> Vec<String> {
 #[test]
 fn without_a_datastore_every_pod_has_its_name() {
     let node = Node::new();
-    node.add(&PODS);
+    node.add(&CAPTURED_PODS);
     let program = Program::start(node.alone());
     let samples = scrape(program.port());
     assert_eq!(one(&samples, "calico_accountant_workloads", &[("state", "unknown")]), 0.0);
     assert_eq!(one(&samples, "calico_accountant_workloads", &[("state", "known")]), 9.0);
     assert_eq!(one(&samples, "calico_accountant_datastore_up", &[]), 1.0);
-    for (namespace, pod) in PODS {
+    for (namespace, pod) in CAPTURED_PODS {
         let labels = [("namespace", namespace), ("pod", pod), ("orchestrator", "k8s"), ("node", "node-1"), ("app", "")];
         assert_eq!(with(&samples, "calico_accountant_workload_info", &labels).count(), 1, "{namespace}/{pod}: {:#?}", named(&samples));
     }
@@ -92,7 +82,7 @@ fn without_a_datastore_every_pod_has_its_name() {
 fn addresses_come_from_the_routes_to_the_interfaces() {
     let Some(namespace) = Namespace::new("addresses from routes") else { return };
     let node = Node::new();
-    node.add(&PODS);
+    node.add(&CAPTURED_PODS);
     namespace.run(|| {
         sh("ip link add cali751425ce827 type veth peer name pod0 && ip link set cali751425ce827 up && ip link set pod0 up");
         sh("ip route add 10.65.0.11/32 dev cali751425ce827 && ip route add 10.65.0.0/24 dev cali751425ce827");
@@ -118,12 +108,12 @@ fn a_missing_folder_is_said_once_and_looked_for_again() {
     }
     let complaints = program.log().into_iter().filter(|line| line.contains("naming pods failed")).collect::<Vec<_>>();
     assert!(complaints.len() == 1 && complaints[0].contains("POD_LOGS_DIR"), "{complaints:?}");
-    node.add(&PODS[..1]);
+    node.add(&CAPTURED_PODS[..1]);
     let samples = scrape(program.port());
     assert_eq!(one(&samples, "calico_accountant_datastore_up", &[]), 1.0);
     assert_eq!(one(&samples, "calico_accountant_workloads", &[("state", "known")]), 1.0);
     // A pod that comes later has its name at the next scrape.
-    node.add(&PODS);
+    node.add(&CAPTURED_PODS);
     assert_eq!(one(&scrape(program.port()), "calico_accountant_workloads", &[("state", "known")]), 9.0);
     program.await_log("pods can be named again");
 }
@@ -131,7 +121,7 @@ fn a_missing_folder_is_said_once_and_looked_for_again() {
 #[test]
 fn until_the_datastore_answers_the_folders_name_the_pods() {
     let node = Node::new();
-    node.add(&PODS);
+    node.add(&CAPTURED_PODS);
     let program = Program::start(node.command());
     let samples = scrape(program.port());
     assert_eq!(one(&samples, "calico_accountant_workloads", &[("state", "known")]), 9.0);
