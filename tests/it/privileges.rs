@@ -20,10 +20,10 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The status files of all threads.
+/// The status files of all threads. A thread that served a connection may end meanwhile.
 fn threads(program: &Program) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", program.pid().as_raw_nonzero())).unwrap();
-    tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect()
+    tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("status")).ok()).collect()
 }
 
 fn field<'a>(status: &'a str, name: &str) -> &'a str {

@@ -6,12 +6,19 @@ use crate::program::{self, Program};
 use crate::support::browser::Browser;
 use crate::support::fakes::Fakes;
 use crate::support::fixture;
+use crate::support::netns::Namespace;
 
 const CAPTURES: [&str; 4] = ["v3.25.2-nft/t2", "v3.28.5-legacy/t2", "v3.29.7-legacy/t2", "v3.32.1-legacy/t2"];
 
 #[test]
 fn every_view_draws_on_other_releases() {
-    let Some(browser) = Browser::start("the page on other releases") else { return };
+    let test = "the page on other releases";
+    let Some(net) = Namespace::new(test) else { return };
+    net.run(|| every_view_draws(test));
+}
+
+fn every_view_draws(test: &str) {
+    let Some(browser) = Browser::start(test) else { return };
     for capture in CAPTURES {
         let table = |family: &str| fixture::text(&format!("captures/{capture}/{family}-save.txt.gz"));
         let fakes = Fakes::tables(&table("iptables"), &table("ip6tables"));

@@ -6,12 +6,18 @@ use super::{begin_with, column, picture};
 use crate::program::await_some;
 use crate::support::browser::{Browser, key};
 use crate::support::demo::Demo;
+use crate::support::netns::Namespace;
 
 #[test]
 fn the_demo_with_live_traffic() {
     let test = "the page on the demo";
-    let Some(browser) = Browser::start(test) else { return };
+    let Some(net) = Namespace::new(test) else { return };
+    net.run(|| live_traffic(test));
+}
+
+fn live_traffic(test: &str) {
     let Some(demo) = Demo::start(test) else { return };
+    let Some(browser) = Browser::start(test) else { return };
     let url = &format!("http://{}", demo.address);
     browser.prefer_dark(false);
     browser.open(&format!("{url}/"));

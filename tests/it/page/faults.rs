@@ -4,6 +4,7 @@ use crate::program::{self, Program};
 use crate::support::browser::Browser;
 use crate::support::etcd::Etcd;
 use crate::support::fakes::Fakes;
+use crate::support::netns::Namespace;
 
 const RULES: &str = include_str!("../../../demo/fixtures/filter.rules");
 const OBJECTS: &str = include_str!("../../../demo/fixtures/etcd.tsv");
@@ -11,6 +12,11 @@ const OBJECTS: &str = include_str!("../../../demo/fixtures/etcd.tsv");
 #[test]
 fn banners_come_and_go() {
     let test = "the page's banners";
+    let Some(net) = Namespace::new(test) else { return };
+    net.run(|| come_and_go(test));
+}
+
+fn come_and_go(test: &str) {
     let Some(browser) = Browser::start(test) else { return };
     let Some(mut etcd) = Etcd::plain() else { return };
     for line in OBJECTS.lines() {

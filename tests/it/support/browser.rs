@@ -33,7 +33,12 @@ pub mod key {
 
 impl Browser {
     /// Starts one, in the calling thread's network namespace; `None`, said aloud, where there is none (an error under CI).
+    ///
+    /// It must be one of the test's own, with all its interfaces up: whenever one comes or goes, by whichever test, Chromium breaks off
+    /// its requests (`ERR_NETWORK_CHANGED`).
     pub fn start(test: &str) -> Option<Self> {
+        let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).unwrap();
+        assert_ne!(namespace("thread-self"), namespace("self"), "{test}: a browser needs a network namespace of its own");
         let able = ["chromium", "chromedriver"].iter().all(|program| {
             Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
         });
