@@ -18,10 +18,15 @@ use crate::ruleset::{Backend, Family, Snapshot};
 
 /// How long one child may take.
 const CHILD_LIMIT: Duration = Duration::from_secs(6);
-/// More rules than this are refused; the largest nodes have some 100,000.
-const MOST_RULES: usize = 2_000_000;
-/// More text than this is refused, in bytes.
-const MOST_TEXT: usize = 1 << 30;
+/// What one child may print. The largest nodes have some 100,000 rules.
+const MOST: Most = Most { rules: 2_000_000, bytes: 1 << 30 };
+
+/// More than this is refused.
+#[derive(Debug, Clone, Copy)]
+struct Most {
+    rules: usize,
+    bytes: usize,
+}
 
 /// Why a program did not give a table. One line for the user.
 #[derive(Debug)]
@@ -99,7 +104,7 @@ impl Programs {
         };
         let limit = CHILD_LIMIT.min(deadline.saturating_duration_since(Instant::now()));
         let parser = text::Parser::new(family, backend, table);
-        save(&program, parser, table, limit).map(|ruleset| vec![ruleset])
+        save(&program, parser, table, (limit, MOST)).map(|ruleset| vec![ruleset])
     }
 }
 
@@ -117,13 +122,13 @@ fn backend_of(program: &Path) -> Backend {
 }
 
 /// Runs one program and takes its text apart while it writes.
-fn save(program: &Path, mut parser: text::Parser, table: &str, limit: Duration) -> Result<Snapshot, SaveError> {
+fn save(program: &Path, mut parser: text::Parser, table: &str, (limit, most): (Duration, Most)) -> Result<Snapshot, SaveError> {
     let mut bytes = 0;
     let result = child::run(program, &["-t", table, "-c"], limit, &mut |piece| {
         bytes += piece.len();
         parser.push(piece);
-        match bytes > MOST_TEXT || parser.rule_count() > MOST_RULES {
-            true => Err(format!("it printed more than {MOST_RULES} rules or {MOST_TEXT} bytes")),
+        match bytes > most.bytes || parser.rule_count() > most.rules {
+            true => Err(format!("it printed more than {} rules or {} bytes", most.rules, most.bytes)),
             false => Ok(()),
         }
     });
@@ -133,4 +138,32 @@ fn save(program: &Path, mut parser: text::Parser, table: &str, limit: Duration) 
         logging::once(Level::Warn, &format!("unreadable {}", program.display()), message);
     }
     parser.finish().map_err(|error| SaveError::Text(program.to_owned(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// Both limits by themselves, and below both.
+    #[test]
+    fn a_flood_is_refused_long_before_the_deadline() {
+        let program = std::env::temp_dir().join(format!("accountant-flood-{}", std::process::id()));
+        let begin = "echo '*filter'; echo ':cali-pi-x - [0:0]'";
+        let save_from = |script: &str, most| {
+            std::fs::write(&program, format!("#!/bin/sh\n{begin}; {script}\n")).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let parser = text::Parser::new(Family::V4, Backend::Nft, "filter");
+            save(&program, parser, "filter", (Duration::from_secs(60), most)).map(|table| table.ruleset.rule_count())
+        };
+        let most = Most { rules: 1000, bytes: 4 << 20 };
+        for flood in ["yes '[1:1] -A cali-pi-x -j ACCEPT'", "yes '[1:1] -A other -j ACCEPT'"] {
+            let (begun, error) = (Instant::now(), save_from(flood, most).unwrap_err().to_string());
+            assert!(error.ends_with("was killed: it printed more than 1000 rules or 4194304 bytes"), "{error}");
+            assert!(begun.elapsed() < Duration::from_secs(30));
+        }
+        assert_eq!(save_from("yes '[1:1] -A cali-pi-x -j ACCEPT' | head -n 1000; echo COMMIT", most).unwrap(), 1000);
+        std::fs::remove_file(program).unwrap();
+    }
 }

@@ -6,7 +6,7 @@
 pub mod bpf;
 mod expressions;
 pub mod legacy;
-mod netlink;
+pub mod netlink;
 pub mod nft;
 mod xt;
 

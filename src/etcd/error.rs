@@ -260,6 +260,7 @@ mod tests {
         assert_eq!(answered(400, body), Error::CommonName { endpoint: AT.into() });
         let body = r#"{"error":"etcdserver: authentication failed, invalid user ID or password","code":3}"#;
         assert!(matches!(answered(400, body), Error::WrongPassword { .. }));
+        assert_eq!(Failure::from(answered(400, body)).patience, Patience::Repair, "each attempt costs etcd a hash");
         assert!(matches!(answered(503, r#"{"error":"etcdserver: no leader","code":14}"#), Error::Unavailable { .. }));
         let body = r#"{"error":"etcdserver: user name is empty","code":3}"#;
         assert!(matches!(answered(400, body), Error::Token { .. }));

@@ -17,6 +17,8 @@ pub enum TextError {
         /// The table.
         table: &'static str,
     },
+    /// There is text, and no table in it.
+    NoTable,
     /// iptables-nft met rules that it cannot show: it is older than the one that wrote them.
     Incompatible {
         /// The line it printed instead of the table.
@@ -28,6 +30,7 @@ impl fmt::Display for TextError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TextError::CutOff { table } => write!(f, "the output ends within table {table}, before its COMMIT"),
+            TextError::NoTable => f.write_str("what it prints is not what iptables-save prints: there is no table in it"),
             TextError::Incompatible { line } => {
                 write!(f, "it says \"{line}\": this iptables is older than the one that wrote Calico's rules; use one at least as new")
             }
@@ -87,7 +90,7 @@ impl Parser {
     pub fn push(&mut self, mut text: &[u8]) {
         while let Some(end) = text.iter().position(|&b| b == b'\n') {
             let (line, rest) = (&text[..end], &text[end + 1..]);
-            if self.partial.is_empty() && !self.skipping {
+            if self.partial.is_empty() && line.len() <= LONGEST_LINE {
                 self.line(line);
             } else {
                 self.keep_partial(line);
@@ -99,11 +102,9 @@ impl Parser {
     }
 
     fn keep_partial(&mut self, piece: &[u8]) {
-        if self.skipping || self.partial.len() + piece.len() > LONGEST_LINE {
-            self.skipping = true;
-        } else {
-            self.partial.extend_from_slice(piece);
-        }
+        let kept = piece.len().min(LONGEST_LINE - self.partial.len());
+        self.partial.extend_from_slice(&piece[..kept]);
+        self.skipping |= kept < piece.len();
     }
 
     fn end_partial(&mut self) {
@@ -117,6 +118,9 @@ impl Parser {
     }
 
     /// The finished table, empty if the text had no such table.
+    ///
+    /// # Errors
+    /// See [`TextError`].
     pub fn finish(mut self) -> Result<Snapshot, TextError> {
         if !self.partial.is_empty() || self.skipping {
             self.end_partial();
@@ -126,6 +130,7 @@ impl Parser {
         }
         match self.section {
             Section::Wanted => Err(TextError::CutOff { table: self.table }),
+            Section::Before if self.first_unreadable.is_some() => Err(TextError::NoTable),
             _ => Ok(self.builder.finish()),
         }
     }
@@ -145,7 +150,9 @@ impl Parser {
         match (line.first(), self.section) {
             (None, _) => {}
             (Some(b'#'), _) => self.remark(line),
-            (Some(b'*'), _) => self.section = if &line[1..] == self.table.as_bytes() { Section::Wanted } else { Section::Other },
+            (Some(b'*'), _) if is_name(&line[1..]) => {
+                self.section = if &line[1..] == self.table.as_bytes() { Section::Wanted } else { Section::Other };
+            }
             (_, Section::Wanted) => self.table_line(line),
             // Another table's business; but garbage before any table is worth a word.
             (_, Section::Before) => self.unreadable(line),
@@ -282,6 +289,11 @@ impl Parser {
             _ => Verdict::Other,
         })
     }
+}
+
+/// Whether this can be a table's name: `filter`, `nat`.
+fn is_name(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
 /// `[packets:bytes] ` in front of a rule → packets and the rest. A text saved without counters counts nothing.

@@ -3,7 +3,7 @@
 //! Layouts: `include/uapi/linux/netlink.h`, `linux/netfilter/nfnetlink.h`.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -72,6 +72,12 @@ pub struct Socket {
     buffer: Vec<u8>,
     sequence: u32,
     deadline: Instant,
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Socket {

@@ -108,8 +108,16 @@ impl Reader {
     /// # Errors
     /// No rights, no answer in time, or changes without end.
     pub fn read(&mut self, deadline: Instant) -> io::Result<Vec<Snapshot>> {
+        self.read_by(deadline, &mut || Socket::open(deadline))
+    }
+
+    /// The same, by sockets that are opened for it.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn read_by(&mut self, deadline: Instant, open: &mut dyn FnMut() -> io::Result<Socket>) -> io::Result<Vec<Snapshot>> {
         loop {
-            let mut socket = Socket::open(deadline)?;
+            let mut socket = open()?;
             match self.attempt(&mut socket) {
                 Ok(Some(snapshots)) => return Ok(snapshots),
                 Err(DumpError::Io(error)) => return Err(error),

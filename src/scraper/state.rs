@@ -139,3 +139,42 @@ impl State {
         read.iter().map(motion).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iptables::text::Parser;
+    use crate::ruleset::{Backend, Family};
+
+    /// Gives tables in which one rule has counted this, each with or without the lock.
+    struct Scripted(std::vec::IntoIter<u64>, bool);
+
+    impl Reader for Scripted {
+        fn read(&mut self, _: Instant) -> Result<Reading, ReadError> {
+            let packets = self.0.next().unwrap_or_default();
+            let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+            let rule = "-A cali-pi-x -m comment --comment \"cali:aaaaaaaaaaaaaaaa\" -j DROP";
+            parser.push(format!("*filter\n:cali-pi-x - [0:0]\n[{packets}:1] {rule}\nCOMMIT\n").as_bytes());
+            Ok(Reading { tables: vec![parser.finish().unwrap()], locked: self.1, ..Reading::default() })
+        }
+    }
+
+    /// What the second read says, after one in which 100 packets were counted.
+    fn second(packets: &[u64], locked: bool) -> u64 {
+        let script = [&[100], packets].concat();
+        let mut state = State::new(Box::new(Scripted(script.into_iter(), locked)));
+        let first = state.read().unwrap();
+        state.ledger.advance(&first.tables);
+        let tables = state.read().unwrap().tables;
+        tables[0].packets_of(&tables[0].ruleset.chains()[0])[0]
+    }
+
+    #[test]
+    fn without_the_lock_counts_that_went_back_are_looked_at_again() {
+        assert_eq!(second(&[101], false), 101);
+        assert_eq!(second(&[0, 101], false), 101, "a commit's moment");
+        assert_eq!(second(&[0, 0, 0, 102], false), 102);
+        assert_eq!(second(&[1, 2, 3, 4, 5], false), 4, "they are others now");
+        assert_eq!(second(&[0, 101], true), 0, "with it there is no doubt");
+    }
+}

@@ -2,9 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::Command;
 
+use calico_accountant::kernel::bpf::Counters;
+use calico_accountant::privileges::{self, Kept};
+
 use crate::program::{Program, command};
+use crate::support::bpf::{Map, PER_CPU_HASH, own_mounts};
 use crate::support::can_run;
 use crate::support::certificates::Certificates;
 use crate::support::etcd::Scratch;
@@ -67,6 +73,37 @@ fn maps_take_one_more() {
     scrape(program.port());
     for status in threads(&program) {
         assert_eq!((field(&status, "CapEff"), field(&status, "CapBnd")), ("0000008000003000", "0000008000003000"));
+    }
+}
+
+/// And what that is for is all that is left of bpf(2): neither can a counter be set, nor a map be made or pinned.
+#[test]
+fn maps_can_be_read_and_nothing_else() {
+    let name = "maps_can_be_read_and_nothing_else";
+    if !can_run(name, is_root(), "root") {
+        return;
+    }
+    let Some(namespace) = Namespace::new(name) else { return };
+    // Rights are a thread's own, as are the namespace and the mounts.
+    let attempts = namespace.run(|| {
+        own_mounts();
+        let path = "/sys/fs/bpf/tc/globals/counters";
+        let map = Map::pin(path, PER_CPU_HASH, 1);
+        map.set(7, &[2], &[3]);
+        privileges::at_start();
+        privileges::for_good(Kept { files: false, maps: true });
+        let mut read = Vec::new();
+        Counters::open(Path::new(path)).unwrap().read(&mut |key, counts| read.push((key, counts[0]))).unwrap();
+        assert_eq!(read, [(7, 5)]);
+        let attempts: [&dyn Fn(); 3] =
+            [&|| map.set(7, &[0], &[0]), &|| map.remove(7), &|| _ = Map::pin("/sys/fs/bpf/more", PER_CPU_HASH, 1)];
+        attempts.map(|attempt| {
+            let panic = catch_unwind(AssertUnwindSafe(attempt)).err();
+            panic.map(|panic| panic.downcast_ref::<String>().unwrap().clone()).unwrap_or_default()
+        })
+    });
+    for (attempt, command) in attempts.iter().zip([2, 3, 0]) {
+        assert!(attempt.starts_with(&format!("bpf({command}): Operation not permitted")), "{attempt:?}");
     }
 }
 

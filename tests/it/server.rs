@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -100,6 +101,34 @@ fn connections_reset_before_they_are_accepted_do_no_harm() {
     assert_eq!(get(port, "/metrics").unwrap().status, 200);
     assert!(program.is_running());
     assert!(program.log().iter().all(|line| line.starts_with("time=")), "{:#?}", program.log());
+}
+
+/// Nobody waits for what was asked on them: the kernel is not read for it.
+#[test]
+fn nothing_is_read_for_connections_reset_before_they_are_accepted() {
+    struct Counting(AtomicUsize);
+    impl Application for Counting {
+        fn metrics(&self) -> Arc<Vec<u8>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Arc::default()
+        }
+        fn report(&self) -> Arc<calico_accountant::report::Report> {
+            Arc::default()
+        }
+        fn ready(&self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+    let listener = Listener::bind("127.0.0.1".parse().unwrap(), 0, limits()).unwrap();
+    let port = listener.address().unwrap().port();
+    (0..200).for_each(|_| reset(asked(port)));
+    let app = Arc::new(Counting(AtomicUsize::new(0)));
+    let serving = Arc::clone(&app);
+    thread::spawn(move || listener.serve(serving));
+    assert_eq!(get(port, "/metrics").unwrap().status, 200);
+    // This test's, the server's, and one for each connection.
+    await_some(|| (Arc::strong_count(&app) == 2).then_some(()), || "the end of all connections".into());
+    assert_eq!(app.0.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use calico_accountant::config::{BackendChoice, SourceChoice};
 use calico_accountant::dataplane::{Dataplane, Options, Reader as _};
-use calico_accountant::ruleset::{Backend, Snapshot};
+use calico_accountant::kernel::netlink::Socket;
+use calico_accountant::kernel::nft;
+use calico_accountant::ruleset::{Backend, Family, Snapshot};
 
 use crate::kernel::{filter_table, load};
 use crate::support::etcd::Scratch;
@@ -132,4 +134,44 @@ fn a_thousand_reads_of_iptables_nft() {
 #[test]
 fn a_thousand_reads_of_calicos_own_tables() {
     reads_beside_a_writer(Backend::Native, BackendChoice::Native);
+}
+
+/// The kernel answers one request, and drops the answers to all others, as nobody takes them and there is no room: ENOBUFS comes next.
+fn overrun(socket: Socket) -> Socket {
+    /// `NFT_MSG_GETGEN` of `NFNL_SUBSYS_NFTABLES`
+    const GET_GENERATION: u16 = 10 << 8 | 16;
+    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 0).unwrap();
+    // struct nlmsghdr: length, type, flags (a request), sequence, port; struct nfgenmsg.
+    let mut request = 20u32.to_ne_bytes().to_vec();
+    request.extend([GET_GENERATION.to_ne_bytes(), 1u16.to_ne_bytes()].concat());
+    request.extend([0; 12]);
+    let send = || rustix::net::send(&socket, &request, rustix::net::SendFlags::empty());
+    for _ in 0..100 {
+        _ = send();
+    }
+    socket
+}
+
+#[test]
+fn a_socket_that_was_overrun_is_left_for_another() {
+    let Some(namespace) = Namespace::new("netlink overruns") else { return };
+    namespace.run(|| {
+        prepare(Backend::Native);
+        let mut reader = nft::Reader::new(Family::V4, nft::Tables::Calico);
+        let deadline = || Instant::now() + Duration::from_secs(20);
+        let first = reader.read(deadline()).unwrap();
+        assert!(first[0].ruleset.rule_count() > 20);
+        let (mut opened, until) = (0, deadline());
+        let again = reader.read_by(until, &mut || {
+            opened += 1;
+            let socket = Socket::open(until)?;
+            Ok(if opened <= 3 { overrun(socket) } else { socket })
+        });
+        assert_eq!((again.unwrap(), opened), (first, 4));
+        // Time is over in the end.
+        let until = Instant::now() + Duration::from_millis(200);
+        let error = reader.read_by(until, &mut || Socket::open(until).map(overrun)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error}");
+        assert!(Instant::now() < until + Duration::from_secs(5));
+    });
 }

@@ -99,6 +99,32 @@ fn garbage_is_counted_and_the_rest_works() {
 }
 
 #[test]
+fn text_without_any_table_is_an_error_and_no_text_is_none() {
+    let html = "<html>\n<h1>503</h1>\n</html>\n";
+    for text in [html, "no rights", "*\n", "*\u{1}\u{2}\nx\n", "# a remark\nand more\n", "COMMIT\n"] {
+        assert_eq!(parse(text), Err(TextError::NoTable), "{text:?}");
+    }
+    for text in ["", "\n", "# a remark\n", "*nat\nCOMMIT\n", "a warning\n*filter\nCOMMIT\n"] {
+        assert_eq!(parse(text).unwrap().ruleset.rule_count(), 0, "{text:?}");
+    }
+}
+
+#[test]
+fn a_long_line_is_the_same_in_any_pieces() {
+    let text = |length: usize| format!("*filter\n[1:2] -A cali-pi-x {} -j DROP\n[3:4] -A cali-pi-x -j DROP\nCOMMIT\n", "x".repeat(length));
+    for (length, rules) in [(100, 2), (LONGEST_LINE, 1), (3 * LONGEST_LINE, 1)] {
+        let (text, whole) = (text(length), parse(&text(length)).unwrap());
+        assert_eq!(whole.ruleset.rule_count(), rules);
+        for size in [1000, LONGEST_LINE, LONGEST_LINE + 1] {
+            let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+            text.as_bytes().chunks(size).for_each(|piece| parser.push(piece));
+            assert_eq!(parser.first_unreadable().is_some(), rules == 1);
+            assert_eq!(parser.finish().unwrap(), whole);
+        }
+    }
+}
+
+#[test]
 fn a_line_without_end_is_not_kept() {
     let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
     parser.push(b"*filter\n[1:2] -A cali-pi-x ");

@@ -218,6 +218,7 @@ fn members_fail() {
             sleep(LASTING);
             cluster.proxies.iter().for_each(Proxy::restore);
         });
+        assert_eq!(cluster.measured().follower.state().resyncs, 0, "watches resume, nothing is listed again");
     });
 }
 
@@ -280,6 +281,7 @@ fn large_objects() {
         }
         cluster.is_level("with large objects");
         assert!(cluster.stored().workloads.len() == 5);
+        assert_eq!(cluster.measured().follower.state().resyncs, 0, "the watch brought them");
     });
     // 50 MB as they are sent: more than is kept of one frame.
     for what in ["a history of large objects", "the same again"] {

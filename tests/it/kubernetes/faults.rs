@@ -121,6 +121,7 @@ fn killed_and_frozen() {
         cluster.kube.start_again();
         cluster.put("restarted");
     });
+    assert_eq!(cluster.measured.follower.state().resyncs, 0, "the watch resumes");
     cluster.survives("the server is frozen", |cluster| {
         cluster.put("before");
         cluster.kube.signal(Signal::STOP);
