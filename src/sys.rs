@@ -2,9 +2,14 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+#[cfg(miri)]
+mod kernel;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+#[cfg(not(miri))]
+use libc as kernel;
 
 /// Calls getsockopt(2) with `buffer` as the option's value, both ways; returns the length that the kernel gives it.
 ///
@@ -14,7 +19,7 @@ pub fn getsockopt(socket: BorrowedFd, level: i32, option: i32, buffer: &mut [u8]
     let mut length = libc::socklen_t::try_from(buffer.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: `buffer` is valid for reads and writes of `length` bytes, which is what the kernel is told; it writes no more than
     // that. Bytes have no invalid values. The descriptor is open for as long as it is borrowed.
-    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, buffer.as_mut_ptr().cast(), &raw mut length) };
+    let result = unsafe { kernel::getsockopt(socket.as_raw_fd(), level, option, buffer.as_mut_ptr().cast(), &raw mut length) };
     match result {
         0 => Ok(length as usize),
         _ => Err(io::Error::last_os_error()),
@@ -29,7 +34,7 @@ pub fn setsockopt(socket: BorrowedFd, level: i32, option: i32, value: i32) -> io
     let length = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes from `value`, which lives until the call returns. The descriptor is open for as long as
     // it is borrowed.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
+    let result = unsafe { kernel::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
     match result {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -45,10 +50,35 @@ pub fn large(length: usize) -> Vec<u8> {
     if length >= HUGE_PAGE && begin < length {
         // SAFETY: the range is inside `memory` and begins with a page; the advice changes nothing in what it holds, and pages at its
         // end that it shares with others neither.
-        _ = unsafe { libc::madvise(memory.as_ptr().add(begin).cast_mut().cast(), length - begin, libc::MADV_HUGEPAGE) };
+        _ = unsafe { kernel::madvise(memory.as_ptr().add(begin).cast_mut().cast(), length - begin, kernel::MADV_HUGEPAGE) };
     }
     memory
 }
 
 /// What x86 and most others call huge, in bytes.
 const HUGE_PAGE: usize = 2 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever its length is, and wherever its first page begins.
+    #[test]
+    fn large_memory_is_zero_and_as_long_as_was_asked() {
+        for length in [0, 1, HUGE_PAGE - 1, HUGE_PAGE, HUGE_PAGE + 4097] {
+            let mut memory = large(length);
+            assert!(memory.len() == length && memory.iter().step_by(1000).all(|byte| *byte == 0));
+            memory.fill(1);
+        }
+    }
+
+    #[test]
+    fn an_option_is_set_and_read_back() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::os::fd::AsFd::as_fd(&socket);
+        setsockopt(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).unwrap();
+        let mut value = [0; 8];
+        assert_eq!(getsockopt(socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &mut value).unwrap(), 4);
+        assert!(value[0] != 0);
+    }
+}

@@ -10,6 +10,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+#[cfg(miri)]
+use super::kernel;
+#[cfg(not(miri))]
+use libc as kernel;
+
 const MAP_LOOKUP_ELEM: u32 = 1;
 const MAP_GET_NEXT_KEY: u32 = 4;
 const OBJ_GET: u32 = 7;
@@ -143,7 +148,7 @@ fn info(fd: &OwnedFd) -> io::Result<[u32; 5]> {
 }
 
 /// How many CPUs this kernel could have, whether or not they are there: so many values each entry has.
-fn possible_cpus() -> io::Result<usize> {
+pub(super) fn possible_cpus() -> io::Result<usize> {
     const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
     let list = fs::read_to_string(POSSIBLE).map_err(|error| io::Error::new(error.kind(), format!("{POSSIBLE}: {error}")))?;
     count(list.trim_end()).filter(|cpus| (1..=MOST_CPUS).contains(cpus)).ok_or_else(|| {
@@ -186,7 +191,7 @@ fn found(result: io::Result<i32>) -> io::Result<bool> {
 /// What the attributes point to must be as long as the command reads or writes.
 unsafe fn bpf(command: u32, attributes: &mut [u64]) -> io::Result<i32> {
     // SAFETY: the attributes themselves are valid for their length; what they point to, the caller answers for.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
+    let result = unsafe { kernel::syscall(kernel::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
     match result {
         0.. => i32::try_from(result).map_err(io::Error::other),
         _ => Err(io::Error::last_os_error()),
@@ -205,5 +210,25 @@ mod tests {
             assert_eq!(count(list), cpus, "{list:?}");
         }
         assert!(possible_cpus().unwrap() >= 1);
+    }
+
+    /// With Miri's map: buffers that are just as long as it takes are, and shorter ones are refused.
+    #[cfg(miri)]
+    #[test]
+    fn buffers_are_as_long_as_what_is_read_and_written() {
+        let map = Map::open(Path::new("/sys/fs/bpf/map")).unwrap();
+        assert_eq!((map.key, map.value, map.most_entries), (kernel::KEY, kernel::VALUE, 100));
+        let (mut key, mut next, mut values) = (vec![0; map.key], vec![0; map.key], vec![0; map.all_values]);
+        assert!(map.next_key(None, &mut key).unwrap() && map.next_key(Some(&key), &mut next).unwrap());
+        assert!(map.lookup(&next, &mut values).unwrap());
+        assert_eq!((next, &values), (vec![1; map.key], &vec![1; map.all_values]));
+        let (mut to, mut keys, mut all) = (Position::default(), vec![0; 3 * map.key], vec![0; 3 * map.all_values]);
+        assert_eq!(map.lookup_batch(None, &mut to, &mut keys, &mut all).unwrap(), (3, false));
+        assert_eq!(map.lookup_batch(Some(to), &mut to, &mut keys, &mut all).unwrap(), (3, false));
+        assert!(keys.iter().chain(&all).all(|byte| *byte == 1));
+        let short = map.key - 1;
+        assert!(map.next_key(None, &mut key[..short]).is_err() && map.next_key(Some(&key[..short]), &mut keys).is_err());
+        assert!(map.lookup(&key[..short], &mut values).is_err() && map.lookup(&key, &mut values[1..]).is_err());
+        assert!(map.lookup_batch(None, &mut to, &mut keys, &mut all[1..]).is_err());
     }
 }

@@ -110,6 +110,7 @@ fn text_without_any_table_is_an_error_and_no_text_is_none() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "megabytes, byte by byte: too slow there")]
 fn a_long_line_is_the_same_in_any_pieces() {
     let text = |length: usize| format!("*filter\n[1:2] -A cali-pi-x {} -j DROP\n[3:4] -A cali-pi-x -j DROP\nCOMMIT\n", "x".repeat(length));
     for (length, rules) in [(100, 2), (LONGEST_LINE, 1), (3 * LONGEST_LINE, 1)] {
@@ -125,6 +126,7 @@ fn a_long_line_is_the_same_in_any_pieces() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "megabytes, byte by byte: too slow there")]
 fn a_line_without_end_is_not_kept() {
     let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
     parser.push(b"*filter\n[1:2] -A cali-pi-x ");
