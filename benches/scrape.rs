@@ -40,6 +40,8 @@ const fn size(workloads: usize, policies: usize, group: usize) -> Size {
 
 const SIZES: [Size; 7] =
     [size(10, 5, 1), size(30, 5, 1), size(10, 50, 1), size(50, 5, 1), size(50, 50, 1), size(250, 5, 1), size(250, 50, 1)];
+/// Only the eBPF dataplane.
+const EBPF: &str = "--ebpf";
 /// `--plot FILE` draws what was measured.
 const PLOT: &str = "--plot";
 
@@ -48,6 +50,9 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     if !args.iter().any(|arg| arg == "--bench") {
         return;
+    }
+    if args.iter().any(|arg| arg == EBPF) {
+        return Namespace::new("bench").into_iter().for_each(|namespace| namespace.run(ebpf::run));
     }
     stages(size(250, 50, 1));
     stages(size(250, 50, 10));

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 
+use super::super::node::RuleKey;
 use super::*;
-use crate::ebpf::{Program, Rule, Shown};
-use crate::felix::PolicyName;
+use crate::ebpf::{Known, Owner, Program, Rule, Shown};
+use crate::felix::{Decision, PolicyName};
 use crate::ruleset::Family;
 
 fn policy(name: &str) -> Arc<Policy> {
@@ -50,7 +51,7 @@ impl Node {
 
     /// Sets counters: rules by id, interfaces' accepted and refused packets.
     fn counts(&mut self, rules: &[(RuleId, u64)], interfaces: &[(&str, u64, u64)]) -> &mut Self {
-        self.read.rules = rules.iter().copied().collect();
+        self.read.rules = Arc::new(rules.iter().copied().collect());
         let verdicts = |(interface, accepted, refused): &(&str, u64, u64)| {
             (((*interface).into(), Direction::Ingress), Verdicts { accepted: (*accepted, *accepted), refused: (*refused, *refused) })
         };
