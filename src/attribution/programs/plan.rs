@@ -191,6 +191,9 @@ impl Grid {
     }
 }
 
+/// Stands for a profile whose name Felix does not say. No policy can be called that.
+const NAMELESS_PROFILE: &str = "(profile)";
+
 /// All that may have accepted a packet, their names joined by commas.
 fn together<'a>(class: Class, columns: impl Iterator<Item = &'a Column>) -> Option<Item> {
     let (mut names, mut tiers, mut count) = (Vec::new(), Vec::<&str>::new(), 0);
@@ -203,7 +206,8 @@ fn together<'a>(class: Class, columns: impl Iterator<Item = &'a Column>) -> Opti
                     tiers.push(tier);
                 }
             }
-            Some(Item::Profile(profile)) if !profile.is_empty() => names.push(profile),
+            Some(Item::Profile(profile)) if profile.is_empty() => names.push(NAMELESS_PROFILE),
+            Some(Item::Profile(profile)) => names.push(profile),
             _ => {}
         }
     }

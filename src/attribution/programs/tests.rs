@@ -165,6 +165,20 @@ fn what_is_not_certain_is_said_to_be_one_of_several() {
     assert!(!node.shown().contains_key("cali2 p2 Accept"));
 }
 
+/// Up to 3.31 Felix does not say which profile a rule is of.
+#[test]
+fn a_profile_without_a_name_may_have_accepted_it_too() {
+    let both = |interface: &str| {
+        let profile = rule(501, Owner::Profile(None), Decision::Accept);
+        shown(interface, vec![of_policy(101), profile, rule(9, Owner::NoProfile, Decision::Deny)])
+    };
+    let mut node = Node::new(vec![both("cali1"), both("cali2")]);
+    node.counts(&[], &[("cali1", 0, 0), ("cali2", 0, 0)]).advance();
+    node.counts(&[(101, 5), (501, 5)], &[("cali1", 5, 0), ("cali2", 5, 0)]).advance();
+    let shown = node.shown();
+    assert_eq!((shown.get("cali1 p1 Accept"), shown["cali1 p1,(profile) Accept"]), (None, 5));
+}
+
 /// Up to 3.29 the end of every tier counts under one id.
 #[test]
 fn a_single_column_is_its_row_even_if_its_id_is_shared() {
