@@ -60,7 +60,11 @@ impl fmt::Display for Error {
             Error::Io(path, error) => {
                 write!(f, "reading the map {} failed: {error}", path.display())?;
                 match error.kind() {
-                    io::ErrorKind::PermissionDenied => write!(f, "; it takes the capability BPF, and Linux 5.8 or later"),
+                    io::ErrorKind::PermissionDenied => write!(
+                        f,
+                        "; it takes the capability BPF (SYS_ADMIN before Linux 5.8), which is kept only with BACKEND=ebpf, or where the \
+                         map is there at the start"
+                    ),
                     _ => Ok(()),
                 }
             }

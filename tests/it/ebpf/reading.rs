@@ -1,20 +1,7 @@
 //! Kernels and nodes on which maps are read in another way than usual.
 
-use std::fs;
-
-use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
-
 use super::*;
-
-/// From now on, for this thread and what it starts, a system call with these first arguments ends in EINVAL: as on a kernel that does not
-/// know it.
-pub fn unknown_to_the_kernel(call: i64, arguments: &[u64]) {
-    let is = |(place, value): (usize, &u64)| SeccompCondition::new(place as u8, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, *value).unwrap();
-    let rule = SeccompRule::new(arguments.iter().enumerate().map(is).collect()).unwrap();
-    let (refusal, arch) = (SeccompAction::Errno(libc::EINVAL as u32), std::env::consts::ARCH.try_into().unwrap());
-    let filter = SeccompFilter::new([(call, vec![rule])].into(), SeccompAction::Allow, refusal, arch).unwrap();
-    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
-}
+use crate::support::kernel::knows_not;
 
 /// `BPF_MAP_LOOKUP_BATCH`
 const LOOKUP_BATCH: u64 = 24;
@@ -35,7 +22,7 @@ fn before_linux_5_6_maps_are_read_entry_by_entry() {
         workload("cali2", &[ALL]);
         let in_batches = Program::start(command());
         scrape(in_batches.port());
-        unknown_to_the_kernel(libc::SYS_bpf, &[LOOKUP_BATCH]);
+        knows_not(libc::SYS_bpf, &[LOOKUP_BATCH]);
         let one_by_one = Program::start(command());
         scrape(one_by_one.port());
         for round in 1..=3 {
