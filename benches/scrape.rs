@@ -15,6 +15,7 @@ mod program;
 mod support;
 mod table;
 
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,8 +41,12 @@ const fn size(workloads: usize, policies: usize, group: usize) -> Size {
 
 const SIZES: [Size; 7] =
     [size(10, 5, 1), size(30, 5, 1), size(10, 50, 1), size(50, 5, 1), size(50, 50, 1), size(250, 5, 1), size(250, 50, 1)];
+/// Only the eBPF dataplane.
+const EBPF: &str = "--ebpf";
 /// `--plot FILE` draws what was measured.
 const PLOT: &str = "--plot";
+/// `--size 250x50` measures that size alone.
+const ONLY: &str = "--size";
 
 fn main() {
     // `cargo test` runs benches too, with another argument.
@@ -49,6 +54,10 @@ fn main() {
     if !args.iter().any(|arg| arg == "--bench") {
         return;
     }
+    if args.iter().any(|arg| arg == EBPF) {
+        return Namespace::new("bench").into_iter().for_each(|namespace| namespace.run(ebpf::run));
+    }
+    let value = |option: &str| args.iter().position(|arg| arg == option).and_then(|place| args.get(place + 1));
     stages(size(250, 50, 1));
     stages(size(250, 50, 10));
     println!(
@@ -57,6 +66,9 @@ fn main() {
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     let mut results = Vec::new();
     for size in SIZES {
+        if value(ONLY).is_some_and(|only| *only != format!("{}x{}", size.workloads, size.policies)) {
+            continue;
+        }
         for backend in [Backend::Legacy, Backend::Nft, Backend::Native] {
             if let Some(namespace) = Namespace::new("bench") {
                 results.push(namespace.run(|| whole(size, backend)));
@@ -66,7 +78,7 @@ fn main() {
     if let Some(namespace) = Namespace::new("bench") {
         namespace.run(ebpf::run);
     }
-    if let Some(file) = args.iter().position(|arg| arg == PLOT).and_then(|place| args.get(place + 1)) {
+    if let Some(file) = value(PLOT) {
         std::fs::write(file, plot::svg(&series(&results))).unwrap();
     }
 }
@@ -160,6 +172,15 @@ fn time(doing: impl FnOnce()) -> Duration {
     begun.elapsed()
 }
 
+/// A whole answer, its head too, into memory that is kept: what a client's own pages cost is not the exporter's.
+fn scrape(program: &Program, answer: &mut Vec<u8>) {
+    answer.clear();
+    let mut connection = http::connect(program.port()).unwrap();
+    connection.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").unwrap();
+    connection.read_to_end(answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 ") && answer.ends_with(b"\n"));
+}
+
 /// Runs a program that prints much.
 fn print(command: &str) {
     let mut child = Command::new("sh").args(["-c", &format!("exec /usr/sbin/{command}")]).stdout(Stdio::piped()).spawn().unwrap();
@@ -204,25 +225,25 @@ fn whole(size: Size, backend: Backend) -> Cost {
     let save = (backend != Backend::Native).then(|| exporter(&etcd, &lock, backend, "save"));
 
     let mut times: [Vec<Duration>; 7] = Default::default();
-    let (mut ratios, mut length, mut cpu) = (vec![], 0, 0.0);
+    let (mut ratios, mut answer, mut other) = (vec![], vec![], vec![]);
     bare();
     for _ in 0..ROUNDS {
         let took = time(&mut bare);
         let printing = time(|| print(&printer));
-        let (before, begun) = (cpu_seconds(&kernel), Instant::now());
-        let body = http::get(kernel.port(), "/metrics").unwrap().body;
-        let scrape = begun.elapsed();
-        cpu += cpu_seconds(&kernel) - before;
-        let by_save = save.as_ref().map_or(Duration::ZERO, |save| time(|| _ = http::get(save.port(), "/metrics").unwrap()));
-        let text = String::from_utf8_lossy(&body);
+        let whole = time(|| scrape(&kernel, &mut answer));
+        let by_save = save.as_ref().map_or(Duration::ZERO, |save| time(|| scrape(save, &mut other)));
+        let text = String::from_utf8_lossy(&answer);
         let (read, attribute) = (stage(&text, "read"), stage(&text, "attribute"));
-        length = body.len();
-        ratios.push(scrape.div_duration_f64(took));
-        let all = [took, printing, scrape, read, attribute, scrape.saturating_sub(read + attribute), by_save];
+        ratios.push(whole.div_duration_f64(took));
+        let all = [took, printing, whole, read, attribute, whole.saturating_sub(read + attribute), by_save];
         times.iter_mut().zip(all).for_each(|(times, took)| times.push(took));
     }
     ratios.sort_unstable_by(f64::total_cmp);
-    let cpu = Duration::from_secs_f64(cpu / ROUNDS as f64);
+    // In ticks of 10 ms: many scrapes, that they average out.
+    let many = if rules > 10_000 { ROUNDS } else { 10 * ROUNDS };
+    let before = cpu_seconds(&kernel);
+    (0..many).for_each(|_| scrape(&kernel, &mut answer));
+    let cpu = Duration::from_secs_f64((cpu_seconds(&kernel) - before) / many as f64);
     let [bare, program, scrape, read, attribute, rest, by_save] = times.map(median);
     println!(
         "| {} × {} | {rules} | {} | {} | {} | {} | {:.2} | {} | {} | {} | {} | {} | {:.1} MB | {:.1} MB |",
@@ -239,7 +260,7 @@ fn whole(size: Size, backend: Backend) -> Cost {
         save.map_or("".into(), |_| ms(by_save)),
         ms(cpu),
         peak_rss(&kernel),
-        length as f64 / 1e6
+        answer.len() as f64 / 1e6
     );
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     Cost { backend, rules: rules as f64, bare: ms(bare), program: ms(program), scrape: ms(scrape) }
@@ -255,5 +276,5 @@ fn cpu_seconds(program: &Program) -> f64 {
 fn peak_rss(program: &Program) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid().as_raw_nonzero())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1e3
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0 / 1e6
 }

@@ -179,7 +179,10 @@ impl Reader for Dataplane {
         if self.options.backend == BackendChoice::Ebpf || self.only_ebpf_lately() {
             return self.read_ebpf();
         }
-        let reading = self.read_tables()?;
+        let reading = match self.read_tables() {
+            Err(ReadError::NoProgram(path)) => self.without_program(path)?,
+            reading => reading?,
+        };
         match self.is_ebpf(&reading) {
             true => self.read_ebpf(),
             false => Ok(reading),
@@ -229,6 +232,19 @@ impl Dataplane {
         is_ebpf
     }
 
+    /// `iptables-save` was asked for, and there is none. On the eBPF dataplane it is not missed: the kernel itself says that no table
+    /// holds any of Calico's chains.
+    fn without_program(&mut self, path: String) -> Result<Reading, ReadError> {
+        let missing = ReadError::NoProgram(path);
+        if self.options.backend != BackendChoice::Auto || !ebpf::reader::is_present(&self.options.bpffs) {
+            return Err(missing);
+        }
+        match self.read_tables_by(Source::Kernel) {
+            Ok(reading) if reading.source.is_empty() => Ok(reading),
+            _ => Err(missing),
+        }
+    }
+
     fn read_ebpf(&mut self) -> Result<Reading, ReadError> {
         let Options { bpffs, sys, calico_run, .. } = &self.options;
         let programs = self.ebpf.read(bpffs, sys, calico_run).map_err(ReadError::Ebpf)?;
@@ -251,7 +267,7 @@ impl Dataplane {
     }
 
     fn read_tables_by(&mut self, source: Source) -> Result<Reading, ReadError> {
-        let candidates = self.candidates()?;
+        let candidates = self.candidates(source)?;
         if let Some(chosen) = self.selection.chosen().filter(|chosen| candidates.contains(chosen)) {
             let reading = self.read_backend(chosen, source)?;
             let (chains, packets) = workload_chains(&reading);
@@ -264,8 +280,8 @@ impl Dataplane {
     }
 
     /// The dataplanes that were asked for and that the kernel has, as far as they can be read.
-    fn candidates(&mut self) -> Result<Vec<Backend>, ReadError> {
-        if self.options.source == SourceChoice::Save && self.options.backend != BackendChoice::Native && !self.options.programs.any() {
+    fn candidates(&mut self, source: Source) -> Result<Vec<Backend>, ReadError> {
+        if source == Source::Save && self.options.backend != BackendChoice::Native && !self.options.programs.any() {
             return Err(ReadError::NoProgram(self.options.programs.search_path()));
         }
         let wanted = |backend| match self.options.backend {

@@ -2,10 +2,11 @@
 //!
 //! There are no chains here. Felix compiles the policies of every interface, for each direction, into a program. All programs count in
 //! one map of the node, by the rule's id: how often a rule decided, not for whom ([`reader`]). Which program holds which rules, Felix
-//! writes into files meant for people ([`dump`]); what an id stands for can also be computed where the policies' names are known
+//! writes into files meant for people ([`folder`], [`dump`]); what an id stands for can also be computed where the policies' names are known
 //! ([`ids`]). Another map counts for each interface what its policies accepted and refused in all.
 
 pub mod dump;
+mod folder;
 pub mod ids;
 pub mod reader;
 
@@ -23,6 +24,9 @@ pub const BACKEND: &str = "ebpf";
 /// The number of a rule, by which all programs count it.
 pub type RuleId = u64;
 
+/// Something by the rules' ids.
+pub type IdMap<T> = HashMap<RuleId, T, foldhash::fast::RandomState>;
+
 /// The id that Calico up to 3.29 gives to everything that is no rule of a policy or profile: the ends of all tiers, whatever they do.
 pub const UNNUMBERED: RuleId = 0;
 
@@ -30,7 +34,7 @@ pub const UNNUMBERED: RuleId = 0;
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Packets that every rule has decided since its entry was made. Rules that never did have none.
-    pub rules: HashMap<RuleId, u64>,
+    pub rules: Arc<IdMap<u64>>,
     /// What the programs of every interface accepted and refused. Empty where the release's map of these counts is not known.
     pub interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
     /// What Felix says the programs are.

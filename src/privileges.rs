@@ -22,7 +22,7 @@ pub struct Kept {
 /// Gives up the capabilities that only starting does not take either: from here on, files are read as they will be read in operation.
 pub fn at_start() {
     // What is impossible now is impossible later too, and said then.
-    _ = capabilities::keep(&capabilities::START);
+    _ = capabilities::keep(capabilities::at_start());
 }
 
 /// Gives up everything else.
@@ -38,8 +38,7 @@ pub fn for_good(kept: Kept) {
     if !kept.files {
         step("to leave files alone", files::protect());
     }
-    let capabilities = if kept.maps { &capabilities::WITH_MAPS[..] } else { &capabilities::OPERATION };
-    step("to give up capabilities", capabilities::keep(capabilities).map_err(Into::into));
+    step("to give up capabilities", capabilities::keep(capabilities::in_operation(kept.maps)).map_err(Into::into));
     step("to do without system calls that reading does not take", calls::deny());
     if !failed.is_empty() {
         log::warn!("this process could not be made {}", failed.join(", nor "));

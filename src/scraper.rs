@@ -16,7 +16,7 @@ use crate::attribution::{Datastore, Table};
 use crate::config::MetricNames;
 use crate::dataplane::{Reader, Reading};
 use crate::ebpf;
-use crate::felix::{Catalog, ChainNames, Structure, hashed_names};
+use crate::felix::{ChainNames, Structure, hashed_names};
 use crate::inventory::{Inventory, Workload};
 use crate::metrics::{self, About, View};
 use crate::podlogs::PodLogs;
@@ -266,8 +266,6 @@ impl Scraper {
         let datastore = Datastore { names: &state.hashed_names, version: state.policies_version };
         state.attribution.advance_programs(read, datastore);
         let Some(programs) = state.attribution.programs() else { return };
-        state.program_policies = Catalog::default();
-        programs.policies().for_each(|policy| state.program_policies.add_policy(&policy.name, &policy.label, &policy.tier));
         about.tables = vec![(None, ebpf::BACKEND, programs.rules())];
         let in_programs: usize = read.programs.iter().filter(|shown| shown.is_live).map(|shown| shown.program.unrecognised).sum();
         about.unrecognised = (programs.unknown() + read.unreadable + in_programs) as u64;

@@ -1,6 +1,6 @@
 //! What is counted for the node as a whole: every rule of every policy, and packets of interfaces that have no endpoint.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::felix::{Decision, Direction};
@@ -37,12 +37,59 @@ impl Total {
     }
 }
 
+/// Totals by key. A read meets the keys in the same order as the one before, as a rule: a total is expected where the last one was, or
+/// behind it.
+#[derive(Debug)]
+struct Ordered<K> {
+    totals: Vec<(K, Total)>,
+    places: BTreeMap<K, usize>,
+    last: usize,
+}
+
+impl<K> Default for Ordered<K> {
+    fn default() -> Self {
+        Ordered { totals: Vec::new(), places: BTreeMap::new(), last: 0 }
+    }
+}
+
+impl<K: Ord + Clone> Ordered<K> {
+    fn begin_read(&mut self, oldest: u64) {
+        self.last = 0;
+        if self.totals.iter().any(|(_, total)| total.seen < oldest) {
+            self.totals.retain(|(_, total)| total.seen >= oldest);
+            self.places = self.totals.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
+        }
+    }
+
+    fn add(&mut self, key: &K, packets: u64, read: u64) {
+        let is_at = |place: &usize| self.totals.get(*place).is_some_and(|(at, _)| at == key);
+        let place = [self.last, self.last + 1].into_iter().find(is_at);
+        let place = place.or_else(|| self.places.get(key).copied()).unwrap_or_else(|| {
+            self.places.insert(key.clone(), self.totals.len());
+            self.totals.push((key.clone(), Total::default()));
+            self.totals.len() - 1
+        });
+        self.totals[place].1.add(packets, read);
+        self.last = place;
+    }
+
+    /// Those of this read, in the order of the keys.
+    fn of_read(&self, read: u64) -> impl Iterator<Item = (&K, u64)> {
+        let all = self.places.iter().map(|(key, place)| (key, &self.totals[*place].1));
+        all.filter(move |(_, total)| total.seen == read).map(|(key, total)| (key, total.packets))
+    }
+
+    fn restart(&mut self) {
+        self.totals.iter_mut().for_each(|(_, total)| total.packets = 0);
+    }
+}
+
 /// Totals of the node.
 #[derive(Debug, Default)]
 pub struct NodeTotals {
-    rules: BTreeMap<RuleKey, Total>,
+    rules: Ordered<RuleKey>,
     /// What policies, and ends of tiers, decided on the whole node: only where rules are not counted per workload.
-    decided: HashMap<(Direction, Item), Total>,
+    decided: Ordered<(Direction, Item)>,
     unknown_rules: u64,
     unknown_interfaces: [u64; 2],
     read: u64,
@@ -64,8 +111,8 @@ impl NodeTotals {
     pub(super) fn begin_read(&mut self) {
         self.read += 1;
         let oldest = self.read.saturating_sub(REMEMBERED_READS);
-        self.rules.retain(|_, total| total.seen >= oldest);
-        self.decided.retain(|_, total| total.seen >= oldest);
+        self.rules.begin_read(oldest);
+        self.decided.begin_read(oldest);
     }
 
     /// Whether nothing was read yet.
@@ -74,13 +121,13 @@ impl NodeTotals {
     }
 
     /// Adds packets that a rule matched.
-    pub(super) fn rule(&mut self, key: RuleKey, packets: u64) {
-        self.rules.entry(key).or_default().add(packets, self.read);
+    pub(super) fn rule(&mut self, key: &RuleKey, packets: u64) {
+        self.rules.add(key, packets, self.read);
     }
 
     /// Adds packets that a policy, or the end of a tier, decided.
-    pub(super) fn decide(&mut self, direction: Direction, item: Item, packets: u64) {
-        self.decided.entry((direction, item)).or_default().add(packets, self.read);
+    pub(super) fn decide(&mut self, decided: &(Direction, Item), packets: u64) {
+        self.decided.add(decided, packets, self.read);
     }
 
     /// Adds packets of rules that nothing names.
@@ -90,8 +137,9 @@ impl NodeTotals {
 
     /// Sets all totals to 0.
     pub fn restart(&mut self) {
-        self.rules.values_mut().for_each(|total| total.packets = 0);
-        self.unknown_interfaces = [0; 2];
+        self.rules.restart();
+        self.decided.restart();
+        (self.unknown_rules, self.unknown_interfaces) = (0, [0; 2]);
     }
 
     fn policies(&mut self, table: &Table) {
@@ -102,20 +150,19 @@ impl NodeTotals {
             for rule in &policy.rules {
                 let (policy, family) = (Arc::clone(&label.label), table.ruleset.family);
                 let key = RuleKey { policy, direction, family: Some(family), index: rule.index, decision: rule.decision };
-                self.rule(key, table.deltas.packets(rule.rule));
+                self.rule(&key, table.deltas.packets(rule.rule));
             }
         }
     }
 
     /// Every rule that the last read met.
     pub fn rules(&self) -> impl Iterator<Item = (&RuleKey, u64)> {
-        self.rules.iter().filter(|(_, total)| total.seen == self.read).map(|(key, total)| (key, total.packets))
+        self.rules.of_read(self.read)
     }
 
     /// What policies, and ends of tiers, decided on the whole node, as far as the last read met them.
     pub fn decided(&self) -> impl Iterator<Item = (Direction, &Item, u64)> {
-        let shown = self.decided.iter().filter(|(_, total)| total.seen == self.read);
-        shown.map(|((direction, item), total)| (*direction, item, total.packets))
+        self.decided.of_read(self.read).map(|((direction, item), packets)| (*direction, item, packets))
     }
 
     /// Packets of rules that nothing named when they were counted.

@@ -8,31 +8,33 @@
 mod bounds;
 mod plan;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::group::Margin;
-use super::node::{NodeTotals, RuleKey};
-use super::totals::{Item, Recorder, Totals, Verdict};
-use crate::ebpf::{Known, Owner, Policy, Program, RuleId, Snapshot, UNNUMBERED, Verdicts, ids};
-use crate::felix::{Decision, Direction, DropReason, EndpointKind, HashedName};
-use plan::{Class, Grid, Plan, verdict};
+use super::node::NodeTotals;
+use super::totals::{Item, Recorder, Totals};
+use crate::ebpf::{IdMap, Policy, Program, RuleId, Snapshot, UNNUMBERED, Verdicts, ids};
+use crate::felix::{Catalog, Direction, DropReason, EndpointKind, HashedName};
+use plan::{Class, Grid, Named, Plan};
 
 /// What is carried from read to read.
 #[derive(Debug, Default)]
 pub struct Programs {
     plan: Plan,
     /// What every rule had counted.
-    counts: HashMap<RuleId, u64>,
-    /// What ids were known as. An id stays what it was while it counts, even when no file shows it any more.
-    known: HashMap<RuleId, Known>,
+    counts: Arc<IdMap<u64>>,
+    /// What ids were known as that no program holds. An id stays what it was while it counts.
+    remembered: IdMap<Named>,
+    /// Ids whose meaning is another one than at the last read.
+    redefined: HashSet<RuleId>,
     /// Ids that nothing names, and the names that were tried on them.
-    unknown: HashSet<RuleId>,
+    unknown: usize,
     tried: (u64, HashSet<RuleId>),
     /// What every interface had counted.
-    interfaces: HashMap<(Arc<str>, Direction), Verdicts>,
-    /// What may have counted more for a workload than is shown.
-    uncertain: HashMap<(Arc<str>, Direction), HashSet<Item>>,
+    interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
+    /// All policies that programs hold, or whose rules have counted.
+    catalog: Catalog,
     started: bool,
 }
 
@@ -48,33 +50,39 @@ pub struct Datastore<'a> {
 impl Programs {
     /// Takes in one read. `counts_before`: whether what the kernel counted before the first one is shown too.
     pub fn advance(&mut self, read: &Snapshot, datastore: Datastore, counts_before: bool, totals: &mut Totals, node: &mut NodeTotals) {
-        if !read.unchanged || !self.started {
-            self.plan = Plan::new(&read.programs);
+        let mut is_new = !read.unchanged || !self.started;
+        self.redefined.clear();
+        if is_new {
+            self.take_over_programs(read);
         }
-        self.find_names(read, datastore);
-        let deltas = self.deltas(read, counts_before);
-        self.count_for_the_node(&deltas, node);
-        self.attribute(read, &deltas, totals);
-        self.take_over(read);
+        let strangers: Vec<RuleId> = read.rules.keys().copied().filter(|id| *id != UNNUMBERED && self.plan.rule(*id).is_none()).collect();
+        is_new |= self.find_names(read, &strangers, datastore) | self.forget(read);
+        if is_new {
+            self.list_policies();
+        }
+        let is_ignored = !self.started && !counts_before;
+        let counted = Counted { now: &read.rules, last: &self.counts, is_ignored };
+        node.begin_read();
+        self.unknown = self.count_for_the_node(&strangers, &counted, node);
+        self.attribute(read, &counted, totals);
+        self.started = true;
+        self.counts = Arc::clone(&read.rules);
+        self.interfaces.clone_from(&read.interfaces);
     }
 
     /// Ids of the last read that nothing names.
     pub fn unknown(&self) -> usize {
-        self.unknown.len()
+        self.unknown
     }
 
     /// How many rules there are.
     pub fn rules(&self) -> usize {
-        self.known.len()
+        self.plan.rules.len() + self.remembered.len()
     }
 
-    /// The policies that programs hold, or whose rules have counted.
-    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
-        let counted = self.known.values().filter_map(|known| match &known.owner {
-            Owner::Policy(policy, _) => Some(policy),
-            _ => None,
-        });
-        self.plan.policies.iter().chain(counted)
+    /// All policies that programs hold, or whose rules have counted.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     /// The workloads' programs, of both families.
@@ -87,68 +95,70 @@ impl Programs {
         self.plan.applied.get(interface).map_or(&[], |directions| &directions[direction as usize])
     }
 
-    /// Computes the ids of the datastore's policies where some are not known otherwise.
-    fn find_names(&mut self, read: &Snapshot, Datastore { names, version }: Datastore) {
+    fn take_over_programs(&mut self, read: &Snapshot) {
+        let before = std::mem::replace(&mut self.plan, Plan::new(&read.programs));
+        self.remembered.extend(before.rules.into_iter().map(|rule| (rule.id, rule)));
+        let is_other = |rule: &&Named| self.remembered.get(&rule.id).is_some_and(|before| before.known != rule.known);
+        self.redefined = self.plan.rules.iter().filter(is_other).map(|rule| rule.id).collect();
+        self.remembered.retain(|id, _| !self.plan.places.contains_key(id));
+    }
+
+    /// Computes the ids of the datastore's policies where some are not known otherwise; whether any was found.
+    fn find_names(&mut self, read: &Snapshot, strangers: &[RuleId], Datastore { names, version }: Datastore) -> bool {
         if self.tried.0 != version {
             self.tried = (version, HashSet::new());
         }
-        let is_new = |id: &RuleId| {
-            *id != UNNUMBERED && !self.plan.known.contains_key(id) && !self.known.contains_key(id) && !self.tried.1.contains(id)
-        };
-        let unknown: HashSet<RuleId> = read.rules.keys().copied().filter(is_new).collect();
-        if !unknown.is_empty() {
-            self.known.extend(ids::resolve(&unknown, names));
-            self.tried.1.extend(unknown);
-            self.tried.1.retain(|id| read.rules.contains_key(id));
+        let is_new = |id: &RuleId| !self.plan.places.contains_key(id) && !self.remembered.contains_key(id) && !self.tried.1.contains(id);
+        let unknown: HashSet<RuleId> = strangers.iter().copied().filter(is_new).collect();
+        if unknown.is_empty() {
+            return false;
         }
+        let found = ids::resolve(&unknown, names);
+        self.tried.1.extend(unknown);
+        self.tried.1.retain(|id| read.rules.contains_key(id));
+        let any = !found.is_empty();
+        self.remembered.extend(found.into_iter().map(|(id, known)| (id, Named::new(id, known))));
+        any
     }
 
-    /// What every rule has counted since the last read. Felix deletes the entries of rules that change, and a rule that comes back
-    /// begins at zero.
-    fn deltas(&self, read: &Snapshot, counts_before: bool) -> HashMap<RuleId, Margin> {
-        let delta = |(id, now): (&RuleId, &u64)| {
-            let delta = match self.counts.get(id) {
-                _ if !self.started && !counts_before => Margin::default(),
-                Some(last) if now < last => Margin { least: *now, most: None },
-                Some(last) => Margin::exact(now - last),
-                None => Margin::exact(*now),
-            };
-            (*id, delta)
-        };
-        read.rules.iter().map(delta).collect()
+    /// What no program holds is forgotten when its entry goes; whether there was any.
+    fn forget(&mut self, read: &Snapshot) -> bool {
+        let before = self.remembered.len();
+        self.remembered.retain(|id, _| read.rules.contains_key(id));
+        self.remembered.len() < before
     }
 
-    fn count_for_the_node(&mut self, deltas: &HashMap<RuleId, Margin>, node: &mut NodeTotals) {
-        node.begin_read();
-        self.unknown.clear();
-        let mut known = HashMap::with_capacity(self.plan.known.len());
-        for (id, now) in &self.plan.known {
-            let Some(now) = now else { continue };
-            // What was counted while the number changed its meaning may be the one's or the other's.
-            let changed = self.known.get(id).is_some_and(|before| before != now);
-            match deltas.get(id) {
-                Some(delta) if changed => node.count_unknown_rules(delta.least),
-                delta => count(now, delta.map_or(0, |delta| delta.least), node),
+    fn list_policies(&mut self) {
+        self.catalog = Catalog::default();
+        let policies = self.plan.policies.iter().chain(self.remembered.values().filter_map(Named::policy));
+        policies.for_each(|policy| self.catalog.add_policy(&policy.name, &policy.label, &policy.tier));
+    }
+
+    /// Returns how many ids nothing names.
+    fn count_for_the_node(&self, strangers: &[RuleId], counted: &Counted, node: &mut NodeTotals) -> usize {
+        for rule in &self.plan.rules {
+            let mut delta = counted.of(rule.id).map_or(0, |delta| delta.least);
+            if !self.redefined.is_empty() && self.redefined.contains(&rule.id) {
+                // What was counted while the number changed its meaning may be the one's or the other's.
+                node.count_unknown_rules(std::mem::take(&mut delta));
             }
-            known.insert(*id, now.clone());
+            count(rule, delta, node);
         }
-        for (id, delta) in deltas.iter().filter(|(id, _)| **id != UNNUMBERED && !known_as(&self.plan, **id)) {
-            let before = self.known.get(id).filter(|_| !self.plan.known.contains_key(id));
-            match before {
-                Some(before) => {
-                    count(before, delta.least, node);
-                    known.insert(*id, before.clone());
-                }
+        let mut unknown = 0;
+        for id in strangers {
+            let delta = counted.of(*id).map_or(0, |delta| delta.least);
+            match self.remembered.get(id) {
+                Some(rule) => count(rule, delta, node),
                 None => {
-                    node.count_unknown_rules(delta.least);
-                    self.unknown.insert(*id);
+                    node.count_unknown_rules(delta);
+                    unknown += 1;
                 }
             }
         }
-        self.known = known;
+        unknown
     }
 
-    fn attribute(&mut self, read: &Snapshot, deltas: &HashMap<RuleId, Margin>, totals: &mut Totals) {
+    fn attribute(&self, read: &Snapshot, counted: &Counted, totals: &mut Totals) {
         let changed: HashSet<(&Arc<str>, Direction)> = read
             .programs
             .iter()
@@ -158,17 +168,15 @@ impl Programs {
         let is_exact = self.started && read.unchanged && read.complete && read.unreadable == 0 && self.plan.is_understood;
         for grid in &self.plan.grids {
             let rows: Vec<RowRead> = grid.rows.iter().map(|interface| self.row(read, grid, interface)).collect();
-            let columns: Vec<Margin> = grid.columns.iter().map(|column| column_margin(column, deltas, is_exact)).collect();
+            let columns: Vec<Margin> = grid.columns.iter().map(|column| column_margin(column, counted, is_exact)).collect();
             let margins: Vec<Margin> = rows.iter().map(|row| row.margin).collect();
             let bounds = bounds::bounds(&margins, &columns, &grid.cells);
             for (index, (interface, row)) in grid.rows.iter().zip(&rows).enumerate() {
-                let items: Vec<Option<&Item>> = grid.cells[index].iter().map(|&column| grid.columns[column].item.as_ref()).collect();
                 let is_steady = !changed.contains(&(interface, grid.direction));
-                let uncertain = self.uncertain.entry((Arc::clone(interface), grid.direction)).or_default();
-                let mut credit = Credit { class: grid.class, items: &items, row, uncertain };
+                let credit = Credit { grid, index, row, is_steady };
                 let mut recorder = totals.endpoint(EndpointKind::Workload, interface, grid.direction);
                 match self.started {
-                    true => credit.record(&bounds[index], is_steady, &mut recorder),
+                    true => credit.record(&bounds[index], &mut recorder),
                     false => credit.begin(read.interfaces.contains_key(&(Arc::clone(interface), grid.direction)), &mut recorder),
                 }
             }
@@ -191,50 +199,43 @@ impl Programs {
         let margin = Margin { least: now.0.saturating_sub(last.1), most: Some(now.1.saturating_sub(last.0)) };
         RowRead { margin, packets: Some(now.0 - last.0) }
     }
-
-    fn take_over(&mut self, read: &Snapshot) {
-        self.started = true;
-        self.counts.clear();
-        self.counts.extend(read.rules.iter().map(|(id, packets)| (*id, *packets)));
-        self.interfaces.clear();
-        self.interfaces.extend(read.interfaces.iter().map(|(key, verdicts)| (key.clone(), *verdicts)));
-        let rows: HashSet<(&Arc<str>, Direction)> =
-            self.plan.grids.iter().flat_map(|grid| grid.rows.iter().map(|row| (row, grid.direction))).collect();
-        self.uncertain.retain(|(interface, direction), _| rows.contains(&(interface, *direction)));
-    }
 }
 
-fn known_as(plan: &Plan, id: RuleId) -> bool {
-    plan.known.get(&id).is_some_and(Option::is_some)
+/// What rules have counted since the last read.
+struct Counted<'a> {
+    now: &'a IdMap<u64>,
+    last: &'a IdMap<u64>,
+    /// Whether nothing of it counts: counting begins with this read.
+    is_ignored: bool,
+}
+
+impl Counted<'_> {
+    /// Felix deletes the entries of rules that change, and a rule that comes back begins at zero. `None` without an entry.
+    fn of(&self, id: RuleId) -> Option<Margin> {
+        let now = *self.now.get(&id)?;
+        Some(match self.last.get(&id) {
+            _ if self.is_ignored => Margin::default(),
+            Some(last) if now < *last => Margin { least: now, most: None },
+            Some(last) => Margin::exact(now - last),
+            None => Margin::exact(now),
+        })
+    }
 }
 
 /// Counts a rule's packets for the node.
-fn count(known: &Known, packets: u64, node: &mut NodeTotals) {
-    let Known { owner, decision, direction } = known;
-    match owner {
-        Owner::Policy(policy, index) => {
-            let Some(verdict) = verdict(*decision) else { return };
-            let (label, tier, direction) = (Arc::clone(&policy.label), Arc::clone(&policy.tier), *direction);
-            let key = RuleKey { policy: Arc::clone(&label), direction, family: None, index: *index, decision: *decision };
-            node.rule(key, packets);
-            node.decide(direction, Item::Policy { tier, policy: label, verdict }, packets);
-        }
-        Owner::EndOfTier(tier) if *decision == Decision::Deny => {
-            node.decide(*direction, Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(tier) }, packets);
-        }
-        Owner::NoProfile => node.decide(*direction, Item::Drop { reason: DropReason::NoProfile, tier: "".into() }, packets),
-        Owner::EndOfTier(_) | Owner::Profile(_) => {}
-    }
+fn count(rule: &Named, packets: u64, node: &mut NodeTotals) {
+    rule.rule.iter().for_each(|key| node.rule(key, packets));
+    rule.decided.iter().for_each(|decided| node.decide(decided, packets));
 }
 
 /// What a column has counted since the last read. Where it may have counted for others too, only the most is known.
-fn column_margin(column: &plan::Column, deltas: &HashMap<RuleId, Margin>, is_exact: bool) -> Margin {
-    if column.ids.contains(&UNNUMBERED) || column.item.is_none() {
+fn column_margin(column: &plan::Column, counted: &Counted, is_exact: bool) -> Margin {
+    if column.ids.first() == Some(&UNNUMBERED) || column.item.is_none() {
         return Margin { least: 0, most: None };
     }
     let none = Margin::exact(0);
     let mut sum = column.ids.iter().fold(none, |sum, id| {
-        let delta = deltas.get(id).copied().unwrap_or(none);
+        let delta = counted.of(*id).unwrap_or(none);
         let most = sum.most.zip(delta.most).map(|(a, b)| a.saturating_add(b));
         Margin { least: sum.least.saturating_add(delta.least), most }
     });
@@ -258,81 +259,61 @@ struct RowRead {
 
 /// Credits one row.
 struct Credit<'a> {
-    class: Class,
-    items: &'a [Option<&'a Item>],
+    grid: &'a Grid,
+    index: usize,
     row: &'a RowRead,
-    uncertain: &'a mut HashSet<Item>,
+    /// Whether the program has not changed since the last read.
+    is_steady: bool,
 }
 
 impl Credit<'_> {
+    fn items(&self) -> impl Iterator<Item = Option<&Item>> {
+        self.grid.cells[self.index].iter().map(|column| self.grid.columns[*column].item.as_ref())
+    }
+
     /// Counting begins with this read.
     fn begin(&self, is_row_known: bool, recorder: &mut Recorder) {
-        self.items.iter().flatten().for_each(|item| recorder.add(item, 0));
-        if is_row_known && self.class == Class::Refused {
+        self.items().flatten().for_each(|item| recorder.add(item, 0));
+        if is_row_known && self.grid.class == Class::Refused {
             recorder.add(&policy_or_none(), 0);
         }
     }
 
-    fn record(&mut self, bounds: &[Margin], is_steady: bool, recorder: &mut Recorder) {
+    fn record(&self, bounds: &[Margin], recorder: &mut Recorder) {
         // The row was read a moment before the columns: what is certain of packets after it comes to count with them.
         let mut rest = self.row.packets;
-        for (item, bound) in self.items.iter().zip(bounds) {
+        for (item, bound) in self.items().zip(bounds) {
             let Some(item) = item else { continue };
-            let (least, most) = match (rest, is_steady) {
+            let (least, most) = match (rest, self.is_steady) {
                 // Nothing else can have decided.
-                (Some(packets), true) if self.items.len() == 1 => (packets, Some(packets)),
+                (Some(packets), true) if bounds.len() == 1 => (packets, Some(packets)),
                 (_, true) => (bound.least.min(rest.unwrap_or(u64::MAX)), bound.most),
                 // What the program was meanwhile is not known.
                 (_, false) => (0, self.row.margin.most),
             };
-            if most != Some(least) {
-                self.uncertain.insert((*item).clone());
-            }
-            match least > 0 || !self.uncertain.contains(*item) {
+            match most == Some(least) {
                 true => recorder.add(item, least),
-                false => recorder.keep_if_counted(item),
+                false => recorder.add_at_least(item, least),
             }
             rest = rest.map(|rest| rest - least);
         }
-        self.record_rest(rest, is_steady, recorder);
+        self.record_rest(rest, recorder);
     }
 
     /// What one of the row's columns decided, but which one is not certain.
-    fn record_rest(&self, rest: Option<u64>, is_steady: bool, recorder: &mut Recorder) {
-        match self.class {
+    fn record_rest(&self, rest: Option<u64>, recorder: &mut Recorder) {
+        match self.grid.class {
             // Whatever changed meanwhile, it was refused.
             Class::Refused => match rest {
                 Some(rest) => recorder.add(&policy_or_none(), rest),
                 None => recorder.keep_if_counted(&policy_or_none()),
             },
             Class::Accepted => {
-                let Some(item) = self.together() else { return };
-                match rest.filter(|rest| *rest > 0 && is_steady) {
-                    Some(rest) => recorder.add(&item, rest),
-                    None => recorder.keep_if_counted(&item),
-                }
+                let Some(item) = &self.grid.together[self.index] else { return };
+                recorder.add_at_least(item, rest.filter(|_| self.is_steady).unwrap_or(0));
             }
             Class::Passed => {}
         }
-    }
-
-    /// All that may have accepted a packet, their names joined by commas.
-    fn together(&self) -> Option<Item> {
-        let names = self.items.iter().flatten().filter_map(|item| match item {
-            Item::Policy { policy, .. } => Some(&**policy),
-            Item::Profile(profile) if !profile.is_empty() => Some(&**profile),
-            _ => None,
-        });
-        let mut tiers: Vec<&str> = Vec::new();
-        for item in self.items.iter().flatten() {
-            if let Item::Policy { tier, .. } = item
-                && !tiers.contains(&&**tier)
-            {
-                tiers.push(tier);
-            }
-        }
-        let policy = names.collect::<Vec<_>>().join(",").into();
-        (self.items.len() > 1).then(|| Item::Policy { tier: tiers.join(",").into(), policy, verdict: Verdict::Accept })
     }
 }
 

@@ -19,7 +19,7 @@ pub enum Verdict {
 }
 
 /// What a total counts for a workload in one direction.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
     /// Packets of connections that are known.
     Established,
@@ -65,6 +65,15 @@ pub struct Total {
     /// Packets.
     pub packets: u64,
     seen: u64,
+    /// Whether there may have been more.
+    doubtful: bool,
+}
+
+impl Total {
+    /// A zero is shown where it is certain.
+    fn is_shown(&self, read: u64) -> bool {
+        self.seen == read && (self.packets > 0 || !self.doubtful)
+    }
 }
 
 /// What was counted on one interface, per direction, in the order of evaluation.
@@ -109,7 +118,7 @@ impl Totals {
 
     /// Sets all totals to 0.
     pub fn restart(&mut self) {
-        self.all().for_each(|total| total.packets = 0);
+        self.all().for_each(|total| (total.packets, total.doubtful) = (0, false));
     }
 
     /// Shows some items no more, until a read meets them again.
@@ -148,7 +157,7 @@ impl Totals {
     /// The totals of one direction that the last read met, in the order of evaluation.
     pub fn shown<'a>(&self, endpoint: &'a EndpointTotals, direction: Direction) -> impl Iterator<Item = &'a Total> + use<'a> {
         let read = self.read;
-        endpoint.directions[direction as usize].iter().filter(move |total| total.seen == read)
+        endpoint.directions[direction as usize].iter().filter(move |total| total.is_shown(read))
     }
 
     /// How many interfaces and totals are remembered, shown or not.
@@ -167,15 +176,25 @@ pub struct Recorder<'a> {
 impl Recorder<'_> {
     /// Adds packets to a total, made if it is new. Adding none makes it visible.
     pub fn add(&mut self, item: &Item, packets: u64) {
+        self.total(item, packets);
+    }
+
+    /// The same, where there may have been more: from now on, the total is visible only if it is not zero.
+    pub fn add_at_least(&mut self, item: &Item, packets: u64) {
+        self.total(item, packets).doubtful = true;
+    }
+
+    fn total(&mut self, item: &Item, packets: u64) -> &mut Total {
         let expected = *self.expected;
         let place = match self.totals.get(expected) {
             Some(total) if total.item == *item => expected,
             _ => self.find(item),
         };
+        *self.expected = place + 1;
         let total = &mut self.totals[place];
         total.packets = total.packets.saturating_add(packets);
         total.seen = self.read;
-        *self.expected = place + 1;
+        total
     }
 
     /// Shows a total again if there is one: a series must not end only because nothing can be added to it any more.
@@ -194,7 +213,7 @@ impl Recorder<'_> {
 
     fn find(&mut self, item: &Item) -> usize {
         self.totals.iter().position(|total| total.item == *item).unwrap_or_else(|| {
-            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read });
+            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, doubtful: false });
             self.totals.len() - 1
         })
     }
@@ -234,6 +253,21 @@ mod tests {
         totals.begin_read();
         totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("default.foo"), 2);
         assert_eq!(shown(&totals), [("cali1".into(), 7)]);
+    }
+
+    #[test]
+    fn a_zero_that_is_not_certain_is_not_shown() {
+        let mut totals = Totals::default();
+        for (packets, expected) in [(0, vec![]), (2, vec![("cali1".into(), 2)]), (0, vec![("cali1".into(), 2)])] {
+            totals.begin_read();
+            totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add_at_least(&Item::Established, packets);
+            assert_eq!(shown(&totals), expected);
+        }
+        // Certain from now on, it is not certain what was before.
+        totals.begin_read();
+        totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add_at_least(&Item::Established, 0);
+        totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add(&Item::Established, 0);
+        assert_eq!(shown(&totals), []);
     }
 
     #[test]

@@ -1,20 +1,19 @@
 //! Reads the dataplane: the pinned maps, Felix's files about the programs, the interfaces' numbers → [`Snapshot`].
-//! Touches `/sys/fs/bpf`, `/var/run/calico` and `/sys/class/net`; takes the right to call bpf(2).
+//! Touches `/sys/fs/bpf` and `/sys/class/net`; takes the right to call bpf(2).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use log::Level;
 
-use super::dump;
-use super::{Program, Shown, Snapshot, Verdicts};
+use super::folder::Folder;
+use super::{IdMap, Shown, Snapshot, Verdicts};
 use crate::felix::Direction;
-use crate::inventory::Interface;
 use crate::kernel::bpf::{Counters, OpenError};
 use crate::logging;
 
@@ -27,11 +26,6 @@ const INTERFACES_VERSIONS: std::ops::RangeInclusive<u32> = 2..=6;
 /// `CALI_REASON_ACCEPTED_BY_POLICY` and `CALI_REASON_DROPPED_BY_POLICY` in `felix/bpf-gpl/reasons.h`.
 const ACCEPTED: usize = 2;
 const REFUSED: usize = 4;
-/// A program of the most instructions that the kernel takes is some 100 MB; Felix splits far earlier. In bytes.
-const MOST_BYTES: u64 = 32 << 20;
-/// More files than this are not looked at: a node has some hundreds of interfaces.
-const MOST_FILES: usize = 20_000;
-
 /// Why the dataplane could not be read. One line for the user.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -66,7 +60,11 @@ impl fmt::Display for Error {
             Error::Io(path, error) => {
                 write!(f, "reading the map {} failed: {error}", path.display())?;
                 match error.kind() {
-                    io::ErrorKind::PermissionDenied => write!(f, "; it takes the capability BPF, and Linux 5.8 or later"),
+                    io::ErrorKind::PermissionDenied => write!(
+                        f,
+                        "; it takes the capability BPF (SYS_ADMIN before Linux 5.8), which is kept only with BACKEND=ebpf, or where the \
+                         map is there at the start"
+                    ),
                     _ => Ok(()),
                 }
             }
@@ -79,42 +77,10 @@ impl std::error::Error for Error {}
 /// Reads the dataplane again and again.
 #[derive(Debug, Default)]
 pub struct Reader {
-    /// The folder of files about programs at the last read.
+    /// The files about programs.
     folder: Folder,
-}
-
-/// What a folder looked like, and what its files said.
-#[derive(Debug, Default)]
-struct Folder {
-    stamp: Option<Stamp>,
-    files: BTreeMap<String, Dumped>,
-}
-
-/// By this a file, or a folder, is known to be the same as before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Stamp { inode: metadata.ino(), length: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
-    }
-}
-
-/// A file about a program.
-#[derive(Debug)]
-struct Dumped {
-    stamp: Stamp,
-    /// What it says; or said, while it cannot be read.
-    program: Option<Arc<Program>>,
-    is_readable: bool,
-    /// Whether its interface is there.
-    is_live: bool,
-    /// Whether all this was so at the last read.
-    unchanged: bool,
+    /// How many entries the map of rules had then.
+    rules: usize,
 }
 
 /// Where things are pinned, under the mount of bpffs.
@@ -147,100 +113,24 @@ impl Reader {
         let globals = globals(bpffs);
         let rules = open_rules(&globals)?;
         let interfaces = open_interfaces(&globals);
-        let mut snapshot = Snapshot::default();
-        let numbers = interface_numbers(sys);
         let verdicts = |when: &str| interfaces.as_ref().map(|(path, counters)| read_interfaces(counters, path, when)).unwrap_or_default();
         let before = verdicts("before");
-        let path = globals.join(format!("{RULES}{RULES_VERSION}"));
-        rules.read(&mut |id, packets| _ = snapshot.rules.insert(id, packets[0])).map_err(|error| Error::Io(path, error))?;
+        let counts = self.read_rules(&rules).map_err(|error| Error::Io(globals.join(format!("{RULES}{RULES_VERSION}")), error))?;
         let after = verdicts("after");
-        for ((number, direction), (accepted, refused)) in before {
-            if let (Some(name), Some((accepted_after, refused_after))) = (numbers.get(&number), after.get(&(number, direction))) {
-                let verdicts = Verdicts { accepted: (accepted, *accepted_after), refused: (refused, *refused_after) };
-                snapshot.interfaces.insert((Arc::clone(name), direction), verdicts);
-            }
-        }
+        let mut snapshot = Snapshot { rules: Arc::new(counts), ..Snapshot::default() };
         // Last: Felix loads a program first and writes its file then, so whatever has counted has its file by now.
-        self.programs(&run.join("bpf/policy"), sys, &mut snapshot);
+        let net = sys.join("class/net");
+        self.folder.read(&run.join("bpf/policy"), &net, &mut snapshot);
+        snapshot.interfaces = of_workloads(&snapshot.programs, &net, &before, &after);
         Ok(snapshot)
     }
 
-    fn programs(&mut self, path: &Path, sys: &Path, snapshot: &mut Snapshot) {
-        let stamp = fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
-        let mut last = std::mem::replace(&mut self.folder, Folder { stamp, files: BTreeMap::new() });
-        let names = file_names(path).unwrap_or_else(|error| {
-            let message = format_args!("{}: {error}; without these files nothing says which rules are whose", path.display());
-            logging::once(Level::Warn, "policy programs", message);
-            Vec::new()
-        });
-        let net = sys.join("class/net");
-        for name in names {
-            let Some((interface, ..)) = dump::parse_name(&name) else { continue };
-            let is_live = net.join(interface).exists();
-            let file = look_at(&path.join(&name), &name, is_live, last.files.remove(&name));
-            self.folder.files.extend(file.map(|file| (name, file)));
-        }
-        let files = self.folder.files.values();
-        snapshot.unchanged = stamp.is_some() && last.stamp == stamp && last.files.is_empty() && files.clone().all(|file| file.unchanged);
-        snapshot.unreadable = files.clone().filter(|file| file.is_live && !file.is_readable).count();
-        let shown = |file: &Dumped| {
-            let program = Arc::clone(file.program.as_ref()?);
-            Some(Shown { program, is_live: file.is_live, unchanged: file.unchanged })
-        };
-        snapshot.programs = files.filter_map(shown).collect();
-        snapshot.complete = is_complete(&net, &snapshot.programs);
+    fn read_rules(&mut self, rules: &Counters) -> io::Result<IdMap<u64>> {
+        let mut counts = IdMap::with_capacity_and_hasher(self.rules, RandomState::default());
+        rules.read(&mut |id, packets| _ = counts.insert(id, packets[0]))?;
+        self.rules = counts.len();
+        Ok(counts)
     }
-}
-
-fn file_names(folder: &Path) -> io::Result<Vec<String>> {
-    let entries = fs::read_dir(folder)?.take(MOST_FILES);
-    Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
-}
-
-/// Whether every interface that is named like a workload's has files for both directions. One that has none may hold any rule.
-fn is_complete(net: &Path, programs: &[Shown]) -> bool {
-    let workloads = || programs.iter().map(|shown| &*shown.program).filter(|program| program.is_workload);
-    let prefixes: BTreeSet<&str> = workloads().map(|program| prefix(&program.interface)).collect();
-    let shown: BTreeSet<(&str, Direction)> = workloads().map(|program| (&*program.interface, program.direction)).collect();
-    let Ok(interfaces) = file_names(net) else { return false };
-    let is_workloads = |name: &&String| prefixes.contains(prefix(name));
-    interfaces.iter().filter(is_workloads).all(|name| Direction::ALL.into_iter().all(|direction| shown.contains(&(name, direction))))
-}
-
-/// What precedes the hash in the name of a workload's interface.
-fn prefix(interface: &str) -> &str {
-    let hash = interface.len().checked_sub(Interface::SUFFIX).filter(|start| *start > 0 && interface.is_char_boundary(*start));
-    hash.map_or(interface.trim_end_matches(|c: char| c.is_ascii_digit()), |start| &interface[..start])
-}
-
-/// Looks at a file again; reads it only if it has changed. While Felix writes it, it is cut short: then what it said before is what is
-/// known of its rules, but no longer that the program is the same.
-fn look_at(path: &Path, name: &str, is_live: bool, last: Option<Dumped>) -> Option<Dumped> {
-    let stamp = Stamp::of(&fs::metadata(path).ok()?);
-    let last = match last {
-        Some(last) if last.stamp == stamp && last.is_readable => {
-            return Some(Dumped { unchanged: last.is_live == is_live, is_live, ..last });
-        }
-        last => last,
-    };
-    let read = read_program(path, name).map_err(|error| {
-        let message = format_args!("{}: {error}; rules of this program may not be known", path.display());
-        logging::once(Level::Warn, "policy program", message);
-    });
-    let is_readable = read.is_ok();
-    let program = read.ok().map(Arc::new).or_else(|| last?.program);
-    Some(Dumped { stamp, program, is_readable, is_live, unchanged: false })
-}
-
-fn read_program(path: &Path, name: &str) -> Result<Program, String> {
-    let (interface, direction, family) = dump::parse_name(name).ok_or("its name says no interface")?;
-    let mut content = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let length = file.take(MOST_BYTES + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
-    if length as u64 > MOST_BYTES {
-        return Err(format!("it is longer than {MOST_BYTES} bytes"));
-    }
-    dump::parse(&content, interface, direction, family)
 }
 
 fn open_rules(globals: &Path) -> Result<Counters, Error> {
@@ -277,10 +167,10 @@ fn open_interfaces(globals: &Path) -> Option<(PathBuf, Counters)> {
 }
 
 /// Accepted and refused packets by the interface's number and direction.
-type Totals = BTreeMap<(u32, Direction), (u64, u64)>;
+type Totals = HashMap<(u32, Direction), (u64, u64), RandomState>;
 
 fn read_interfaces(counters: &Counters, path: &Path, when: &str) -> Totals {
-    let mut totals = Totals::new();
+    let mut totals = Totals::default();
     let result = counters.read(&mut |key, packets| {
         // struct counters_key { ifindex, hook }: numbers of 32 bits, one after the other.
         let [a, b, c, d, hook @ ..] = key.to_ne_bytes();
@@ -300,13 +190,29 @@ fn read_interfaces(counters: &Counters, path: &Path, when: &str) -> Totals {
     totals
 }
 
-/// The interfaces by their numbers.
-fn interface_numbers(sys: &Path) -> BTreeMap<u32, Arc<str>> {
-    let Ok(entries) = fs::read_dir(sys.join("class/net")) else { return BTreeMap::new() };
-    let number = |entry: io::Result<fs::DirEntry>| {
-        let entry = entry.ok()?;
-        let number = fs::read_to_string(entry.path().join("ifindex")).ok()?.trim_end().parse().ok()?;
-        Some((number, entry.file_name().to_str()?.into()))
-    };
-    entries.filter_map(number).collect()
+/// What workloads' interfaces counted, by their names.
+fn of_workloads(programs: &[Shown], net: &Path, before: &Totals, after: &Totals) -> BTreeMap<(Arc<str>, Direction), Verdicts> {
+    let mut interfaces = BTreeMap::new();
+    let (mut path, mut last) = (PathBuf::new(), ("", None));
+    for program in programs.iter().filter(|shown| shown.is_live && shown.program.is_workload).map(|shown| &*shown.program) {
+        if *program.interface != *last.0 {
+            path.clear();
+            path.extend([net, Path::new(&*program.interface), Path::new("ifindex")]);
+            last = (&program.interface, if before.is_empty() { None } else { number(&path) });
+        }
+        let key = |number| (number, program.direction);
+        let counted = last.1.and_then(|number| before.get(&key(number)).zip(after.get(&key(number))));
+        if let Some((before, after)) = counted {
+            let verdicts = Verdicts { accepted: (before.0, after.0), refused: (before.1, after.1) };
+            interfaces.insert((Arc::clone(&program.interface), program.direction), verdicts);
+        }
+    }
+    interfaces
+}
+
+/// What is in a file of one number.
+fn number(path: &Path) -> Option<u32> {
+    let mut text = [0; 16];
+    let length = File::open(path).ok()?.read(&mut text).ok()?;
+    std::str::from_utf8(&text[..length]).ok()?.trim_end().parse().ok()
 }

@@ -58,15 +58,16 @@ impl Counters {
 
     fn by_batches(&self, each: &mut dyn FnMut(&[u8], &[u8])) -> io::Result<()> {
         let mut room = (BATCH / self.map.all_values).clamp(16, self.map.most_entries.max(16));
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        // Of memory that is asked for as zeros, only what the kernel fills is ever touched.
+        let buffers = |room: usize| (vec![0; room * self.map.key], vec![0; room * self.map.all_values]);
+        let (mut keys, mut values) = buffers(room);
         let (mut from, mut to) = (None, Position::default());
         loop {
-            keys.resize(room * self.map.key, 0);
-            values.resize(room * self.map.all_values, 0);
             let (count, is_last) = match self.map.lookup_batch(from, &mut to, &mut keys, &mut values) {
                 // A bucket of the hash holds more than that.
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && room < self.map.most_entries => {
                     room = (room * 2).min(self.map.most_entries);
+                    (keys, values) = buffers(room);
                     continue;
                 }
                 result => result?,

@@ -1,11 +1,14 @@
 //! The names of the Go exporter (v0.1.6): same metrics, same labels in the same order, same help.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use crate::attribution::{EndpointTotals, Item, Totals, Verdict};
 use crate::felix::{Direction, DropReason};
 
-use super::text::{Labels, Metric, Text, escape};
+use super::text::{Labels, Metric, Text};
 use super::{Endpoint, View};
 
 /// The `type` label.
@@ -31,24 +34,28 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     let totals = view.attribution.totals();
     let help = "Number of packets dropped to/from a workload because no policies matched them";
     let mut metric = text.metric("no_policy_drop_counter", "counter", help);
-    each(&groups, |labels, endpoints, direction| no_policy_drops(&mut metric, totals, labels, endpoints, direction));
+    each(&groups, |group| no_policy_drops(&mut metric, totals, group));
+    let mut suffixes = Suffixes::default();
     let help = "Number of packets accepted by a policy on a workload";
     let mut metric = text.metric("policy_accept_counter", "counter", help);
-    each(&groups, |labels, endpoints, direction| policies(&mut metric, totals, labels, endpoints, direction, Verdict::Accept));
+    each(&groups, |group| policies(&mut metric, totals, group, Verdict::Accept, &mut suffixes));
     let help = "Number of packets denied by a policy on a workload";
     let mut metric = text.metric("policy_accept_drop_counter", "counter", help);
-    each(&groups, |labels, endpoints, direction| policies(&mut metric, totals, labels, endpoints, direction, Verdict::Deny));
+    each(&groups, |group| policies(&mut metric, totals, group, Verdict::Deny, &mut suffixes));
 }
 
-fn each(groups: &Groups, mut write: impl FnMut(&Labels, &[&EndpointTotals], Direction)) {
+/// One of them, in one direction.
+type Group<'a> = (&'a Labels, &'a [&'a EndpointTotals], Direction);
+
+fn each(groups: &Groups, mut write: impl FnMut(Group)) {
     for (labels, totals) in groups {
         for direction in [Direction::Egress, Direction::Ingress] {
-            write(labels, totals, direction);
+            write((labels, totals, direction));
         }
     }
 }
 
-fn no_policy_drops(metric: &mut Metric, all: &Totals, labels: &Labels, endpoints: &[&EndpointTotals], direction: Direction) {
+fn no_policy_drops(metric: &mut Metric, all: &Totals, (labels, endpoints, direction): Group) {
     let shown = endpoints.iter().flat_map(|endpoint| all.shown(endpoint, direction));
     let drops = shown.filter(|total| matches!(total.item, Item::Drop { reason: DropReason::NoPolicy, .. })).map(|total| total.packets);
     if let Some(packets) = drops.reduce(u64::saturating_add) {
@@ -56,25 +63,35 @@ fn no_policy_drops(metric: &mut Metric, all: &Totals, labels: &Labels, endpoints
     }
 }
 
-fn policies(metric: &mut Metric, all: &Totals, labels: &Labels, endpoints: &[&EndpointTotals], direction: Direction, wanted: Verdict) {
+/// The labels of a policy and a direction, which many workloads share. By the place of the name, which stays where it is.
+type Suffixes = HashMap<(*const str, Direction), String, RandomState>;
+
+fn policies(metric: &mut Metric, all: &Totals, (labels, endpoints, direction): Group, wanted: Verdict, suffixes: &mut Suffixes) {
     let shown = endpoints.iter().flat_map(|endpoint| all.shown(endpoint, direction));
-    let mut policies: Vec<(&str, &str, u64)> = shown
+    let mut policies: Vec<(&Arc<str>, &Arc<str>, u64)> = shown
         .filter_map(|total| match &total.item {
-            Item::Policy { policy, tier, verdict } if *verdict == wanted => Some((&**policy, &**tier, total.packets)),
+            Item::Policy { policy, tier, verdict } if *verdict == wanted => Some((policy, tier, total.packets)),
             _ => None,
         })
         .collect();
     // Within one tier of one endpoint every policy has one total.
     if endpoints.len() > 1 || policies.iter().any(|policy| policy.1 != policies[0].1) {
         policies.sort_unstable();
+        policies.dedup_by(|next, first| next.0 == first.0 && add(first, next.2));
     }
-    let mut escaped = String::new();
-    for same in policies.chunk_by(|a, b| a.0 == b.0) {
-        escaped.clear();
-        escape(same[0].0, &mut escaped);
-        let packets = same.iter().fold(0u64, |sum, (_, _, packets)| sum.saturating_add(*packets));
-        metric.parts(&[labels.as_str(), ",policy=\"", &escaped, "\",type=\"", chain_type(direction), "\""], packets);
+    for (policy, _, packets) in policies {
+        let suffix = suffixes.entry((Arc::as_ptr(policy), direction)).or_insert_with(|| suffix(policy, direction));
+        metric.parts(&[labels.as_str(), suffix], packets);
     }
+}
+
+fn add(policy: &mut (&Arc<str>, &Arc<str>, u64), packets: u64) -> bool {
+    policy.2 = policy.2.saturating_add(packets);
+    true
+}
+
+fn suffix(policy: &str, direction: Direction) -> String {
+    format!(",{}", Labels::default().with("policy", policy).with("type", chain_type(direction)).as_str())
 }
 
 /// Every counter that the Go exporter compares with its minimum.

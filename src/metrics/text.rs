@@ -1,11 +1,11 @@
 //! The Prometheus text format 0.0.4. Pure: names, labels and values in, bytes out.
 
-use std::fmt::Write;
+use std::io::Write;
 
 /// A text under construction.
 #[derive(Debug, Default)]
 pub struct Text {
-    out: String,
+    out: Vec<u8>,
     series: u64,
 }
 
@@ -13,13 +13,13 @@ impl Text {
     /// An empty text in this memory.
     pub fn within(mut memory: Vec<u8>) -> Self {
         memory.clear();
-        Text { out: String::from_utf8(memory).unwrap_or_default(), series: 0 }
+        Text { out: memory, series: 0 }
     }
 
     /// Begins a metric; its samples must follow at once.
     pub fn metric<'a>(&'a mut self, name: &'a str, kind: &str, help: &str) -> Metric<'a> {
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
-        // Writing to a String cannot fail.
+        // Writing to memory cannot fail.
         _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
         Metric { text: self, name }
     }
@@ -36,7 +36,7 @@ impl Text {
 
     /// The finished text.
     pub fn finish(self) -> Vec<u8> {
-        self.out.into_bytes()
+        self.out
     }
 }
 
@@ -56,49 +56,58 @@ impl Metric<'_> {
     /// A sample whose labels come in several pieces.
     pub fn parts(&mut self, labels: &[&str], value: impl Value) {
         let out = &mut self.text.out;
-        out.push_str(self.name);
+        append(out, self.name);
         if labels.iter().any(|part| !part.is_empty()) {
-            out.push('{');
-            labels.iter().for_each(|part| out.push_str(part));
-            out.push('}');
+            out.push(b'{');
+            labels.iter().for_each(|part| append(out, part));
+            out.push(b'}');
         }
-        out.push(' ');
+        out.push(b' ');
         value.write(out);
-        out.push('\n');
+        out.push(b'\n');
         self.text.series += 1;
     }
+}
+
+/// Appends a short text in steps of a fixed size, which compile to single moves. A scrape of a large node copies a third of a million
+/// such texts, and musl's memcpy takes longer to begin than each of them takes to copy.
+fn append(out: &mut Vec<u8>, text: &str) {
+    let (steps, rest) = text.as_bytes().as_chunks::<16>();
+    steps.iter().for_each(|step| out.extend_from_slice(step));
+    let (steps, rest) = rest.as_chunks::<4>();
+    steps.iter().for_each(|step| out.extend_from_slice(step));
+    rest.iter().for_each(|byte| out.push(*byte));
 }
 
 /// The value of a sample.
 pub trait Value {
     /// Appends the value as Prometheus reads it.
-    fn write(&self, out: &mut String);
+    fn write(&self, out: &mut Vec<u8>);
 }
 
 impl Value for u64 {
-    fn write(&self, out: &mut String) {
-        // Straight from the digits: formatting machinery would show at 50,000 samples.
-        let (mut digits, mut start, mut rest) = ([0u8; 20], 20, *self);
-        loop {
-            start -= 1;
-            digits[start] = b'0' + (rest % 10) as u8;
+    fn write(&self, out: &mut Vec<u8>) {
+        // Straight from the digits: formatting machinery would show at 50,000 samples, and so would copies of any length.
+        const LONGEST: usize = 20;
+        let (mut digits, mut rest) = ([0; LONGEST], *self);
+        let length = self.checked_ilog10().map_or(1, |power| power as usize + 1);
+        for digit in digits[..length].iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
             rest /= 10;
-            if rest == 0 {
-                break;
-            }
         }
-        out.push_str(std::str::from_utf8(&digits[start..]).unwrap_or_default());
+        out.extend_from_slice(&digits);
+        out.truncate(out.len() - (LONGEST - length));
     }
 }
 
 impl Value for bool {
-    fn write(&self, out: &mut String) {
-        out.push(if *self { '1' } else { '0' });
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(if *self { b'1' } else { b'0' });
     }
 }
 
 impl Value for f64 {
-    fn write(&self, out: &mut String) {
+    fn write(&self, out: &mut Vec<u8>) {
         _ = write!(out, "{self}");
     }
 }
@@ -132,7 +141,7 @@ impl Labels {
 }
 
 /// Appends a label's value: `\`, `"` and line feed are escaped.
-pub fn escape(value: &str, out: &mut String) {
+fn escape(value: &str, out: &mut String) {
     let mut rest = value;
     // All three are single bytes, which never occur inside another character.
     while let Some(place) = rest.bytes().position(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {

@@ -22,8 +22,7 @@ pub struct State {
     pub attribution: Attribution,
     /// What the last read's rules mean.
     pub structures: Structures,
-    /// The policies of the eBPF dataplane, and their names for rules that no file shows.
-    pub program_policies: Catalog,
+    /// The policies' names, for rules of the eBPF dataplane that no file shows.
     pub hashed_names: Vec<HashedName>,
     pub policies_version: u64,
     pub dropped_scrapes: u64,
@@ -81,7 +80,6 @@ impl State {
             ledger: Ledger::new(),
             attribution: Attribution::default(),
             structures: Structures::default(),
-            program_policies: Catalog::default(),
             hashed_names: Vec::new(),
             policies_version: 0,
             dropped_scrapes: 0,
@@ -96,7 +94,7 @@ impl State {
     /// The policies and groups of the dataplane that was read last.
     pub fn catalog(&self) -> &Catalog {
         match self.attribution.programs() {
-            Some(_) => &self.program_policies,
+            Some(programs) => programs.catalog(),
             None => self.structures.catalog(),
         }
     }

@@ -1,5 +1,7 @@
 //! The eBPF dataplane: real maps in a bpffs, filled on several CPUs, and the files that Felix writes about its programs.
 
+mod reading;
+
 use std::fs;
 use std::process::Command;
 

@@ -15,6 +15,7 @@ use crate::support::can_run;
 use crate::support::certificates::Certificates;
 use crate::support::etcd::Scratch;
 use crate::support::fakes::Fakes;
+use crate::support::kernel::knows_not;
 use crate::support::netns::{Namespace, sh};
 use crate::support::scrape::scrape;
 
@@ -105,6 +106,31 @@ fn maps_can_be_read_and_nothing_else() {
     for (attempt, command) in attempts.iter().zip([2, 3, 0]) {
         assert!(attempt.starts_with(&format!("bpf({command}): Operation not permitted")), "{attempt:?}");
     }
+}
+
+/// Before Linux 5.8 there is no capability for maps but SYS_ADMIN. It is kept for this dataplane alone.
+#[test]
+fn before_linux_5_8_maps_take_sys_admin() {
+    const CAPBSET_READ: u64 = 23;
+    const BPF: u64 = 39;
+    if !can_run("before_linux_5_8_maps_take_sys_admin", is_root(), "root") {
+        return;
+    }
+    let test = || {
+        knows_not(libc::SYS_prctl, &[CAPBSET_READ, BPF]);
+        for (backend, expected) in [("ebpf", "0000000000203000"), ("nft", NET_ADMIN_AND_NET_RAW)] {
+            let mut command = command();
+            command.env("BACKEND", backend);
+            let program = Program::start(command);
+            scrape(program.port());
+            for status in threads(&program) {
+                assert_eq!((field(&status, "CapEff"), field(&status, "CapPrm")), (expected, expected), "{backend}");
+            }
+            assert!(!program.log().iter().any(|line| line.contains("could not be made")), "{:#?}", program.log());
+        }
+    };
+    // What a thread's kernel does not know, it does not know for good.
+    std::thread::spawn(test).join().unwrap();
 }
 
 /// Started with less than it could use: nothing is gained, and nothing is complained about.

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::super::node::RuleKey;
 use super::super::totals::{Item, Verdict};
-use crate::ebpf::{Known, Owner, Policy, Program, Rule, RuleId, Shown, UNNUMBERED};
+use crate::ebpf::{IdMap, Known, Owner, Policy, Program, Rule, RuleId, Shown, UNNUMBERED};
 use crate::felix::{Decision, Direction, DropReason};
 
 /// What becomes of a packet, as far as interfaces are counted by it.
@@ -18,17 +19,32 @@ pub enum Class {
     Passed,
 }
 
+/// A rule whose meaning is known, and what the node counts it as.
+#[derive(Debug)]
+pub struct Named {
+    /// Its id.
+    pub id: RuleId,
+    /// What it is.
+    pub known: Known,
+    /// As a rule of a policy.
+    pub rule: Option<RuleKey>,
+    /// As what decided.
+    pub decided: Option<(Direction, Item)>,
+}
+
 /// Everything that is derived from programs.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// What ids stand for; `None` where programs contradict each other.
-    pub known: HashMap<RuleId, Option<Known>>,
+    /// What ids stand for, each policy's one after the other.
+    pub rules: Vec<Named>,
+    /// The places of all ids in `rules`; `None` where programs contradict each other.
+    pub places: IdMap<Option<usize>>,
     /// The workloads' programs.
     pub grids: Vec<Grid>,
     /// The programs of workloads that are there.
     pub workloads: Vec<Arc<Program>>,
     /// All policies of programs.
-    pub policies: Vec<Arc<Policy>>,
+    pub policies: HashSet<Arc<Policy>>,
     /// By interface: the policies that apply to a workload, for each direction in the order of evaluation.
     pub applied: HashMap<Arc<str>, [Vec<Arc<Policy>>; 2]>,
     /// Whether all workloads' programs are understood.
@@ -48,6 +64,8 @@ pub struct Grid {
     pub columns: Vec<Column>,
     /// The columns that each row has.
     pub cells: Vec<Vec<usize>>,
+    /// What packets of each row count as that one of several accepted, but which one is not certain.
+    pub together: Vec<Option<Item>>,
 }
 
 /// A policy, or what else decides. All its rules that decide in the same way count together.
@@ -56,7 +74,7 @@ pub struct Column {
     /// What it is shown as; `None` for what is no workload's: host endpoints' policies.
     pub item: Option<Item>,
     /// Its rules.
-    pub ids: HashSet<RuleId>,
+    pub ids: Vec<RuleId>,
     /// Whether its rules also count elsewhere: for host endpoints, or together with others.
     pub elsewhere: bool,
 }
@@ -78,9 +96,22 @@ impl Plan {
             grids.extend([Class::Accepted, Class::Refused, Class::Passed].map(grid));
         }
         let live = programs.iter().filter(|shown| shown.is_live).flat_map(|shown| &shown.program.policies);
-        let policies: HashSet<Arc<Policy>> = live.map(|(policy, _)| Arc::clone(policy)).collect();
+        let mut policies: HashSet<Arc<Policy>> = live.map(|(policy, _)| Arc::clone(policy)).collect();
+        let (mut rules, mut places) = (Vec::with_capacity(known.len()), IdMap::default());
+        for (id, known) in known {
+            places.insert(id, None);
+            rules.extend(known.map(|known| Named::new(id, known.clone())));
+        }
+        rules.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
+        places.extend(rules.iter().enumerate().map(|(place, rule)| (rule.id, Some(place))));
+        policies.extend(rules.iter().filter_map(Named::policy).cloned());
         let applied = applied(&workloads);
-        Plan { known, grids, workloads, policies: policies.into_iter().collect(), applied, is_understood }
+        Plan { rules, places, grids, workloads, policies, applied, is_understood }
+    }
+
+    /// What an id stands for, if the programs agree on it.
+    pub fn rule(&self, id: RuleId) -> Option<&Named> {
+        self.places.get(&id).copied().flatten().map(|place| &self.rules[place])
     }
 }
 
@@ -109,11 +140,11 @@ fn is_understood(program: &Program) -> bool {
 
 /// The same policy has the same ids in all programs. If not, one of the files is old: Felix numbers rules anew when it restarts with
 /// flow logs.
-fn known(programs: &[Shown]) -> HashMap<RuleId, Option<Known>> {
-    let mut known: HashMap<RuleId, Option<Known>> = HashMap::new();
+fn known(programs: &[Shown]) -> IdMap<Option<&Known>> {
+    let mut known: IdMap<Option<&Known>> = IdMap::default();
     for rule in programs.iter().flat_map(|shown| &shown.program.rules).filter(|rule| rule.id != UNNUMBERED) {
-        let before = known.entry(rule.id).or_insert_with(|| Some(rule.known.clone()));
-        if before.as_ref().is_some_and(|before| *before != rule.known) {
+        let before = known.entry(rule.id).or_insert(Some(&rule.known));
+        if before.is_some_and(|before| *before != rule.known) {
             *before = None;
         }
     }
@@ -128,7 +159,7 @@ fn hosts_ids(programs: &[Shown]) -> HashSet<RuleId> {
 
 impl Grid {
     fn new(programs: &[&Program], (direction, class): (Direction, Class), elsewhere: impl Fn(RuleId) -> bool) -> Self {
-        let mut grid = Grid { direction, class, rows: Vec::new(), columns: Vec::new(), cells: Vec::new() };
+        let mut grid = Grid { direction, class, rows: Vec::new(), columns: Vec::new(), cells: Vec::new(), together: Vec::new() };
         let (mut rows, mut columns) = (BTreeMap::new(), HashMap::new());
         // The programs of both address families of an interface count together.
         for program in programs {
@@ -144,17 +175,44 @@ impl Grid {
                     grid.columns.push(Column { item, ..Column::default() });
                     grid.columns.len() - 1
                 });
-                let shared = elsewhere(rule.id);
-                let (ids, cells) = (&mut grid.columns[column], &mut grid.cells[row]);
-                ids.ids.insert(rule.id);
-                ids.elsewhere |= shared;
-                if !cells.contains(&column) {
-                    cells.push(column);
+                grid.columns[column].ids.push(rule.id);
+                grid.columns[column].elsewhere |= elsewhere(rule.id);
+                if !grid.cells[row].contains(&column) {
+                    grid.cells[row].push(column);
                 }
             }
         }
+        for column in &mut grid.columns {
+            column.ids.sort_unstable();
+            column.ids.dedup();
+        }
+        grid.together = grid.cells.iter().map(|cells| together(class, cells.iter().map(|column| &grid.columns[*column]))).collect();
         grid
     }
+}
+
+/// Stands for a profile whose name Felix does not say. No policy can be called that.
+const NAMELESS_PROFILE: &str = "(profile)";
+
+/// All that may have accepted a packet, their names joined by commas.
+fn together<'a>(class: Class, columns: impl Iterator<Item = &'a Column>) -> Option<Item> {
+    let (mut names, mut tiers, mut count) = (Vec::new(), Vec::<&str>::new(), 0);
+    for column in columns {
+        count += 1;
+        match &column.item {
+            Some(Item::Policy { tier, policy, .. }) => {
+                names.push(&**policy);
+                if !tiers.contains(&&**tier) {
+                    tiers.push(tier);
+                }
+            }
+            Some(Item::Profile(profile)) if profile.is_empty() => names.push(NAMELESS_PROFILE),
+            Some(Item::Profile(profile)) => names.push(profile),
+            _ => {}
+        }
+    }
+    let item = || Item::Policy { tier: tiers.join(",").into(), policy: names.join(",").into(), verdict: Verdict::Accept };
+    (class == Class::Accepted && count > 1).then(item)
 }
 
 /// Whether a rule's hits are hits of this class. What a host endpoint's policy accepts or passes on is not decided yet.
@@ -179,6 +237,49 @@ fn item(rule: &Rule) -> Option<Item> {
         Owner::EndOfTier(tier) => Some(Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(tier) }),
         Owner::NoProfile => Some(Item::Drop { reason: DropReason::NoProfile, tier: "".into() }),
         Owner::Profile(_) => None,
+    }
+}
+
+impl Named {
+    /// A rule with this meaning.
+    pub fn new(id: RuleId, known: Known) -> Self {
+        let Known { owner, decision, direction } = &known;
+        let (mut rule, mut item) = (None, None);
+        match owner {
+            Owner::Policy(policy, index) => {
+                if let Some(verdict) = verdict(*decision) {
+                    let (label, tier) = (Arc::clone(&policy.label), Arc::clone(&policy.tier));
+                    rule = Some(RuleKey {
+                        policy: Arc::clone(&label),
+                        direction: *direction,
+                        family: None,
+                        index: *index,
+                        decision: *decision,
+                    });
+                    item = Some(Item::Policy { tier, policy: label, verdict });
+                }
+            }
+            Owner::EndOfTier(tier) if *decision == Decision::Deny => {
+                item = Some(Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(tier) });
+            }
+            Owner::NoProfile => item = Some(Item::Drop { reason: DropReason::NoProfile, tier: "".into() }),
+            Owner::EndOfTier(_) | Owner::Profile(_) => {}
+        }
+        let decided = item.map(|item| (*direction, item));
+        Named { id, known, rule, decided }
+    }
+
+    /// The policy that it is of.
+    pub fn policy(&self) -> Option<&Arc<Policy>> {
+        match &self.known.owner {
+            Owner::Policy(policy, _) => Some(policy),
+            _ => None,
+        }
+    }
+
+    /// Each policy's rules that decide in one way come one after the other.
+    fn order(&self) -> (&Option<(Direction, Item)>, &Option<RuleKey>, RuleId) {
+        (&self.decided, &self.rule, self.id)
     }
 }
 

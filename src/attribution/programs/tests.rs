@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 
+use super::super::node::RuleKey;
 use super::*;
-use crate::ebpf::{Program, Rule, Shown};
-use crate::felix::PolicyName;
+use crate::ebpf::{Known, Owner, Program, Rule, Shown};
+use crate::felix::{Decision, PolicyName};
 use crate::ruleset::Family;
 
 fn policy(name: &str) -> Arc<Policy> {
@@ -50,7 +51,7 @@ impl Node {
 
     /// Sets counters: rules by id, interfaces' accepted and refused packets.
     fn counts(&mut self, rules: &[(RuleId, u64)], interfaces: &[(&str, u64, u64)]) -> &mut Self {
-        self.read.rules = rules.iter().copied().collect();
+        self.read.rules = Arc::new(rules.iter().copied().collect());
         let verdicts = |(interface, accepted, refused): &(&str, u64, u64)| {
             (((*interface).into(), Direction::Ingress), Verdicts { accepted: (*accepted, *accepted), refused: (*refused, *refused) })
         };
@@ -162,6 +163,20 @@ fn what_is_not_certain_is_said_to_be_one_of_several() {
     node.counts(&[(101, 10), (201, 4)], &[("cali1", 10, 0), ("cali2", 4, 0)]).advance();
     assert_eq!((node.shown()["cali2 p1 Accept"], node.shown()["cali2 p1,p2 Accept"]), (1, 3));
     assert!(!node.shown().contains_key("cali2 p2 Accept"));
+}
+
+/// Up to 3.31 Felix does not say which profile a rule is of.
+#[test]
+fn a_profile_without_a_name_may_have_accepted_it_too() {
+    let both = |interface: &str| {
+        let profile = rule(501, Owner::Profile(None), Decision::Accept);
+        shown(interface, vec![of_policy(101), profile, rule(9, Owner::NoProfile, Decision::Deny)])
+    };
+    let mut node = Node::new(vec![both("cali1"), both("cali2")]);
+    node.counts(&[], &[("cali1", 0, 0), ("cali2", 0, 0)]).advance();
+    node.counts(&[(101, 5), (501, 5)], &[("cali1", 5, 0), ("cali2", 5, 0)]).advance();
+    let shown = node.shown();
+    assert_eq!((shown.get("cali1 p1 Accept"), shown["cali1 p1,(profile) Accept"]), (None, 5));
 }
 
 /// Up to 3.29 the end of every tier counts under one id.

@@ -80,7 +80,29 @@ fn all_is_applied_without_a_warning_and_runs() {
             }
             with_the_operator(&kube, name);
         }
+        for_the_ebpf_dataplane(&kube);
     });
+}
+
+/// A capability and two folders more, nothing else: what was there is there.
+fn for_the_ebpf_dataplane(kube: &Kube) {
+    let folder = kube.file("ebpf");
+    kube.kubectl(&["apply", "-k", overlay("none").to_str().unwrap()]);
+    let spec = || pod_template(kube)["spec"].clone();
+    let before = spec();
+    with_components(&folder, "none", &["ebpf"]);
+    kube.kubectl(&["apply", "-k", folder.to_str().unwrap()]);
+    let mut expected = before;
+    let push = |to: &mut Value, value: Value| to.as_array_mut().unwrap().push(value);
+    for (name, path, propagation) in [("bpffs", "/sys/fs/bpf", Some("HostToContainer")), ("calico-run", "/var/run/calico", None)] {
+        let mut mount = json!({"name": name, "mountPath": path, "readOnly": true});
+        propagation.into_iter().for_each(|how| mount["mountPropagation"] = how.into());
+        push(&mut expected["containers"][0]["volumeMounts"], mount);
+        push(&mut expected["volumes"], json!({"name": name, "hostPath": {"path": path, "type": "Directory"}}));
+    }
+    push(&mut expected["containers"][0]["securityContext"]["capabilities"]["add"], "BPF".into());
+    assert_eq!(spec(), expected);
+    kube.kubectl(&["delete", "-k", folder.to_str().unwrap()]);
 }
 
 /// With nothing but what the pod has, the program reads the kernel and knows every pod, of this datastore.

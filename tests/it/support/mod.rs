@@ -12,6 +12,7 @@ pub mod fakes;
 pub mod fixture;
 pub mod follower;
 pub mod helm;
+pub mod kernel;
 pub mod kube;
 pub mod kubectl;
 pub mod measured;

@@ -103,10 +103,15 @@ fn the_ebpf_dataplane_takes_a_capability_and_two_folders() {
     let objects = helm.template(&chart(), &["--set", "ebpf.enabled=true"]);
     let container = &of_kind(&objects, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["NET_ADMIN", "NET_RAW", "BPF"]));
-    for (name, path) in [("bpffs", "/sys/fs/bpf"), ("calico-run", "/var/run/calico")] {
-        let mount = json!({"name": name, "mountPath": path, "readOnly": true});
-        assert!(container["volumeMounts"].as_array().unwrap().contains(&mount), "{name}");
+    for mount in [
+        json!({"name": "bpffs", "mountPath": "/sys/fs/bpf", "mountPropagation": "HostToContainer", "readOnly": true}),
+        json!({"name": "calico-run", "mountPath": "/var/run/calico", "readOnly": true}),
+    ] {
+        assert!(container["volumeMounts"].as_array().unwrap().contains(&mount), "{mount}");
     }
+    let old = helm.template(&chart(), &["--set", "ebpf.enabled=true,ebpf.capability=SYS_ADMIN"]);
+    let container = &of_kind(&old, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["NET_ADMIN", "NET_RAW", "SYS_ADMIN"]));
 }
 
 #[test]

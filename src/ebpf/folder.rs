@@ -1,0 +1,200 @@
+//! The folder of Felix's files about policy programs → the programs, and which of them are the same as at the last read.
+//! Touches `/var/run/calico` and `/sys/class/net`. A file that has not changed is not read again.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use log::Level;
+
+use super::dump;
+use super::{Program, Shown, Snapshot};
+use crate::felix::Direction;
+use crate::inventory::Interface;
+use crate::logging;
+
+/// A program of the most instructions that the kernel takes is some 100 MB; Felix splits far earlier. In bytes.
+const MOST_BYTES: u64 = 32 << 20;
+/// More files than this are not looked at: a node has some hundreds of interfaces.
+const MOST_FILES: usize = 20_000;
+
+/// What the folder looked like at the last read, and what its files said.
+#[derive(Debug, Default)]
+pub struct Folder {
+    stamp: Option<Stamp>,
+    files: BTreeMap<String, Dumped>,
+}
+
+/// By this a file, or a folder, is known to be the same as before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        let (modified, changed) = ((metadata.mtime(), metadata.mtime_nsec()), (metadata.ctime(), metadata.ctime_nsec()));
+        Stamp { inode: metadata.ino(), length: metadata.len(), modified, changed }
+    }
+
+    /// Whether the next change would show. File systems tell times in steps of up to two seconds.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(0));
+        now.saturating_sub(self.changed.0.max(self.modified.0)) > 2
+    }
+}
+
+/// A file about a program.
+#[derive(Debug)]
+struct Dumped {
+    stamp: Stamp,
+    /// Whether a file with this stamp must be this one.
+    is_settled: bool,
+    /// What it says; or said, while it cannot be read.
+    program: Option<Arc<Program>>,
+    is_readable: bool,
+    /// Whether its interface is there.
+    is_live: bool,
+    /// Whether all this was so at the last read.
+    unchanged: bool,
+}
+
+impl Folder {
+    /// Fills in what the files say. `net` is the folder of interfaces.
+    pub fn read(&mut self, path: &Path, net: &Path, snapshot: &mut Snapshot) {
+        let stamp = fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
+        let mut last = std::mem::replace(self, Folder { stamp, files: BTreeMap::new() });
+        let names = file_names(path).unwrap_or_else(|error| {
+            let message = format_args!("{}: {error}; without these files nothing says which rules are whose", path.display());
+            logging::once(Level::Warn, "policy programs", message);
+            Vec::new()
+        });
+        let now = SystemTime::now();
+        let interfaces: Option<HashSet<String>> = file_names(net).map(HashSet::from_iter).ok();
+        for name in names {
+            let Some((interface, ..)) = dump::parse_name(&name) else { continue };
+            let is_live = interfaces.as_ref().is_some_and(|interfaces| interfaces.contains(interface));
+            let file = look_at(&path.join(&name), &name, is_live, last.files.remove(&name), now);
+            self.files.extend(file.map(|file| (name, file)));
+        }
+        let files = self.files.values();
+        snapshot.unchanged = stamp.is_some() && last.stamp == stamp && last.files.is_empty() && files.clone().all(|file| file.unchanged);
+        snapshot.unreadable = files.clone().filter(|file| file.is_live && !file.is_readable).count();
+        let shown = |file: &Dumped| {
+            let program = Arc::clone(file.program.as_ref()?);
+            Some(Shown { program, is_live: file.is_live, unchanged: file.unchanged })
+        };
+        snapshot.programs = files.filter_map(shown).collect();
+        snapshot.complete = interfaces.is_some_and(|interfaces| is_complete(&interfaces, &snapshot.programs));
+    }
+}
+
+fn file_names(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(folder)?.take(MOST_FILES);
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+}
+
+/// Whether every interface that is named like a workload's has files for both directions. One that has none may hold any rule.
+fn is_complete(interfaces: &HashSet<String>, programs: &[Shown]) -> bool {
+    let workloads = || programs.iter().map(|shown| &*shown.program).filter(|program| program.is_workload);
+    let prefixes: BTreeSet<&str> = workloads().map(|program| prefix(&program.interface)).collect();
+    let shown: BTreeSet<(&str, Direction)> = workloads().map(|program| (&*program.interface, program.direction)).collect();
+    let is_workloads = |name: &&String| prefixes.contains(prefix(name));
+    interfaces.iter().filter(is_workloads).all(|name| Direction::ALL.into_iter().all(|direction| shown.contains(&(name, direction))))
+}
+
+/// What precedes the hash in the name of a workload's interface.
+fn prefix(interface: &str) -> &str {
+    let hash = interface.len().checked_sub(Interface::SUFFIX).filter(|start| *start > 0 && interface.is_char_boundary(*start));
+    hash.map_or(interface.trim_end_matches(|c: char| c.is_ascii_digit()), |start| &interface[..start])
+}
+
+/// Looks at a file again; reads it only if it has, or may have, changed. While Felix writes it, it is cut short: then what it said before
+/// is what is known of its rules, but no longer that the program is the same.
+fn look_at(path: &Path, name: &str, is_live: bool, last: Option<Dumped>, now: SystemTime) -> Option<Dumped> {
+    let stamp = Stamp::of(&fs::metadata(path).ok()?);
+    let (last, same) = match last {
+        Some(last) if last.stamp == stamp && last.is_readable && last.is_settled => {
+            return Some(Dumped { unchanged: last.is_live == is_live, is_live, ..last });
+        }
+        Some(last) => (last.program, last.stamp == stamp && last.is_readable && last.is_live == is_live),
+        None => (None, false),
+    };
+    let read = read_program(path, name).map_err(|error| {
+        let message = format_args!("{}: {error}; rules of this program may not be known", path.display());
+        logging::once(Level::Warn, "policy program", message);
+    });
+    let (is_readable, is_settled) = (read.is_ok(), stamp.is_settled(now));
+    match (read, last) {
+        (Ok(read), Some(last)) if *last == read => {
+            Some(Dumped { stamp, is_settled, program: Some(last), is_readable, is_live, unchanged: same })
+        }
+        (read, last) => {
+            let program = read.ok().map(Arc::new).or(last);
+            Some(Dumped { stamp, is_settled, program, is_readable, is_live, unchanged: false })
+        }
+    }
+}
+
+fn read_program(path: &Path, name: &str) -> Result<Program, String> {
+    let (interface, direction, family) = dump::parse_name(name).ok_or("its name says no interface")?;
+    let mut content = Vec::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let length = file.take(MOST_BYTES + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
+    if length as u64 > MOST_BYTES {
+        return Err(format!("it is longer than {MOST_BYTES} bytes"));
+    }
+    dump::parse(&content, interface, direction, family)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "cali1_ingress_v4.json";
+
+    fn file(path: &Path, policy: &str) -> Stamp {
+        let comments = ["Start of tier default", &format!("Start of policy default.{policy}")];
+        let dump = serde_json::json!({ "ifacename": "cali1", "policyInfo": [{ "inst": vec![0; 8], "comments": comments }] });
+        fs::write(path, dump.to_string()).unwrap();
+        Stamp::of(&fs::metadata(path).unwrap())
+    }
+
+    fn says(dumped: &Dumped) -> (String, bool) {
+        (dumped.program.as_ref().unwrap().policies[0].0.label.to_string(), dumped.unchanged)
+    }
+
+    /// The clocks of file systems stand still for some milliseconds, some for seconds: a file may be written again, as long as before,
+    /// and have the same times.
+    #[test]
+    fn a_file_that_is_written_again_within_the_same_moment_is_read_again() {
+        let folder = std::env::temp_dir().join(format!("accountant-dumps-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(NAME);
+        let (now, later) = (SystemTime::now(), SystemTime::now() + std::time::Duration::from_secs(4));
+        file(&path, "a");
+        let first = look_at(&path, NAME, true, None, now).unwrap();
+        assert_eq!(says(&first), ("default.a".into(), false));
+        let stamp = file(&path, "b");
+        let second = look_at(&path, NAME, true, Some(Dumped { stamp, ..first }), now).unwrap();
+        assert_eq!(says(&second), ("default.b".into(), false), "the same stamp, too young to be trusted");
+        // As long as nothing shows another content, the program is the same; and the second time, the file's age tells.
+        let third = look_at(&path, NAME, true, Some(second), later).unwrap();
+        assert_eq!((says(&third), third.is_settled), (("default.b".into(), true), true));
+        let stamp = file(&path, "c");
+        let fourth = look_at(&path, NAME, true, Some(Dumped { stamp, ..third }), later).unwrap();
+        assert_eq!(says(&fourth), ("default.b".into(), true), "it is not even opened");
+        let fifth = look_at(&path, NAME, true, Some(fourth), later).unwrap();
+        assert_eq!(says(&fifth), ("default.b".into(), true));
+        let sixth = look_at(&path, NAME, true, Some(Dumped { stamp: Stamp { inode: 0, ..stamp }, ..fifth }), later).unwrap();
+        assert_eq!(says(&sixth), ("default.c".into(), false));
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
