@@ -24,6 +24,11 @@ fn has_counters(samples: &Samples) -> bool {
 
 /// Scrapes with this program in place of iptables-save: not up, no counters, and one line in the log that says why.
 fn fails_with(script: &str, line: &str) {
+    fails_in_ways(script, line, 1);
+}
+
+/// The same where it may fail in several ways, now in one and now in the other.
+fn fails_in_ways(script: &str, line: &str, ways: usize) {
     let fakes = Fakes::nft(script);
     let program = start(&fakes);
     let port = program.port();
@@ -36,7 +41,7 @@ fn fails_with(script: &str, line: &str) {
     }
     program.await_log(line);
     let lines = program.log().into_iter().filter(|l| l.contains("reading the kernel's counters failed")).count();
-    assert_eq!(lines, 1, "{:#?}", program.log());
+    assert!((1..=ways).contains(&lines), "{:#?}", program.log());
     // All is well once the program is.
     fakes.prints("iptables-nft-save", &table());
     let samples = scrape(port);
@@ -63,7 +68,8 @@ fn a_program_that_hangs() {
 #[test]
 fn a_program_that_floods() {
     fails_with("yes", "was killed: it");
-    fails_with("echo '*filter'; echo ':cali-tw-cali1 - [0:0]'; yes '[1:1] -A cali-tw-cali1 -j ACCEPT'", "was killed: it");
+    // By the number of rules where this machine is quick, else by the time.
+    fails_in_ways("echo '*filter'; echo ':cali-tw-cali1 - [0:0]'; yes '[1:1] -A cali-tw-cali1 -j ACCEPT'", "was killed: it", 2);
     fails_with("echo '*filter'; echo ':cali-tw-cali1 - [0:0]'; yes >&2", "was killed: it had not ended after 6.0 s");
 }
 

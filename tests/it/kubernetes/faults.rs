@@ -121,7 +121,8 @@ fn killed_and_frozen() {
         cluster.kube.start_again();
         cluster.put("restarted");
     });
-    assert_eq!(cluster.measured.follower.state().resyncs, 0, "the watch resumes");
+    // A new server's memory may begin too late for the old watch.
+    assert!(cluster.measured.follower.state().resyncs <= 1, "listed again more than once");
     cluster.survives("the server is frozen", |cluster| {
         cluster.put("before");
         cluster.kube.signal(Signal::STOP);
