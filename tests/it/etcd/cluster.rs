@@ -358,7 +358,7 @@ fn certificates_are_rotated() {
     cluster.survives("the CA's file is missing for a while", |cluster| {
         cluster.proxies.iter().for_each(Proxy::cut);
         cluster.proxies.iter().for_each(Proxy::restore);
-        cluster.is_troubled("ETCD_CA_CERT_FILE");
+        cluster.is_troubled(&format!("ETCD_CA_CERT_FILE: {}: No such file", certificates.ca().display()));
         sleep(LASTING);
         std::fs::rename(&kept, certificates.ca()).unwrap();
     });
