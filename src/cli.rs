@@ -16,6 +16,9 @@ use std::process::ExitCode;
 use crate::config::{Task, Tool};
 use crate::logging;
 
+/// Said above what is shown of a node with that dataplane.
+const EBPF: &str = "The eBPF dataplane counts a policy's packets for the node, not for each workload: numbers are what is certain.";
+
 /// Does what the command line asks for.
 pub fn run(tool: Tool) -> ExitCode {
     logging::start(tool.config.log_level, tool.config.log_format);

@@ -87,8 +87,10 @@ pub struct Workload {
 pub struct Sums {
     /// Packets opening a connection that policies and profiles accepted.
     pub accepted: u64,
-    /// Packets of connections that were open.
-    pub established: u64,
+    /// Whether these are all; else there may have been more, which cannot be told (eBPF dataplane).
+    pub accepted_exact: bool,
+    /// Packets of connections that were open; not counted on the eBPF dataplane.
+    pub established: Option<u64>,
     /// Packets refused.
     pub dropped: u64,
     /// Whether these are all refusals; else policies may have refused more, which cannot be told.
@@ -121,6 +123,9 @@ pub struct Pipeline {
     pub profiles: Vec<Profile>,
     /// Refused because no profile accepted.
     pub no_profile: Option<u64>,
+    /// Accepted by one of several tiers' policies or of the profiles: which one the counters do not tell (eBPF dataplane).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undivided: Option<u64>,
 }
 
 /// Packets refused for another reason than policy.

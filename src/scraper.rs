@@ -265,6 +265,9 @@ impl Scraper {
         state.structures.update(std::iter::empty());
         let datastore = Datastore { names: &state.hashed_names, version: state.policies_version };
         state.attribution.advance_programs(read, datastore);
+        if self.options.one_moment {
+            state.attribution.forget_endpoints();
+        }
         let Some(programs) = state.attribution.programs() else { return };
         about.tables = vec![(None, ebpf::BACKEND, programs.rules())];
         let in_programs: usize = read.programs.iter().filter(|shown| shown.is_live).map(|shown| shown.program.unrecognised).sum();

@@ -4,6 +4,7 @@
 pub mod bpf;
 #[cfg(miri)]
 mod kernel;
+pub mod records;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

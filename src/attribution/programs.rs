@@ -103,6 +103,14 @@ impl Programs {
         self.remembered.retain(|id, _| !self.plan.places.contains_key(id));
     }
 
+    /// What packets count as that one of several accepted, but which one is not certain: policies, also of several tiers, and profiles.
+    /// `None` where only one can have.
+    pub fn together(&self, interface: &str, direction: Direction) -> Option<&Item> {
+        let grid = self.plan.grids.iter().find(|grid| grid.direction == direction && grid.class == Class::Accepted)?;
+        let row = grid.rows.iter().position(|row| **row == *interface)?;
+        grid.together[row].as_ref()
+    }
+
     /// Computes the ids of the datastore's policies where some are not known otherwise; whether any was found.
     fn find_names(&mut self, read: &Snapshot, strangers: &[RuleId], Datastore { names, version }: Datastore) -> bool {
         if self.tried.0 != version {
@@ -282,6 +290,7 @@ impl Credit<'_> {
     fn record(&self, bounds: &[Margin], recorder: &mut Recorder) {
         // The row was read a moment before the columns: what is certain of packets after it comes to count with them.
         let mut rest = self.row.packets;
+        let is_divided = self.is_divided(bounds);
         for (item, bound) in self.items().zip(bounds) {
             let Some(item) = item else { continue };
             let (least, most) = match (rest, self.is_steady) {
@@ -291,13 +300,20 @@ impl Credit<'_> {
                 // What the program was meanwhile is not known.
                 (_, false) => (0, self.row.margin.most),
             };
-            match most == Some(least) {
+            match most == Some(least) || is_divided {
                 true => recorder.add(item, least),
                 false => recorder.add_at_least(item, least),
             }
             rest = rest.map(|rest| rest - least);
         }
         self.record_rest(rest, recorder);
+    }
+
+    /// Whether what is certain is all that there was, so that nothing else was either.
+    fn is_divided(&self, bounds: &[Margin]) -> bool {
+        let all = bounds.iter().fold(0u64, |sum, bound| sum.saturating_add(bound.least));
+        let has_names = self.items().all(|item| item.is_some());
+        self.is_steady && has_names && self.row.margin == Margin::exact(all) && self.row.packets == Some(all)
     }
 
     /// What one of the row's columns decided, but which one is not certain.

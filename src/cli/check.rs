@@ -1,6 +1,8 @@
 //! `check`: what the exporter needs on this node, one line each: whether it is there, and what to do if not. Touches what the exporter
 //! touches, and changes nothing.
 
+mod ebpf;
+
 use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,6 +14,7 @@ use super::{own, print};
 use crate::app;
 use crate::config::{BackendChoice, Config, Datastore, SourceChoice, Tool};
 use crate::dataplane::{Reader, Reading};
+use crate::ebpf::reader;
 use crate::felix::Structures;
 use crate::inventory::Inventory;
 use crate::iptables::Programs;
@@ -58,7 +61,11 @@ pub fn run(tool: Tool) -> Result<ExitCode, String> {
     capabilities(&mut findings);
     let inventory = datastore(&tool, &mut findings);
     if let Some(reading) = kernel(&tool.config, &mut findings) {
-        rules(&tool.config, &reading, &inventory, &mut findings);
+        match &reading.programs {
+            Some(read) => ebpf::programs(&tool.config, read, &mut findings),
+            None => rules(&tool.config, &reading, &mut findings),
+        }
+        names(&tool.config, &interfaces(&reading), &inventory, &mut findings);
     }
     exporter(&tool.config, &mut findings);
     let verdict = match findings.wrong {
@@ -145,10 +152,11 @@ fn kernel(config: &Config, findings: &mut Findings) -> Option<Reading> {
             findings.wrong(&format!("rules: {error}"), "");
             None
         }
-        Ok(reading) if reading.tables.is_empty() => {
+        Ok(reading) if reading.tables.is_empty() && reading.programs.is_none() => {
             findings.wrong(
                 "rules: none of Calico's chains is here",
-                "does the exporter run in the host's network namespace (hostNetwork: true), on a node of Calico's, and not on its eBPF dataplane?",
+                "does the exporter run in the host's network namespace (hostNetwork: true), on a node of Calico's? Of its eBPF dataplane, \
+                 the host's /sys/fs/bpf has to be there, too",
             );
             None
         }
@@ -162,7 +170,10 @@ fn programs(config: &Config, findings: &mut Findings) {
     let found = [Backend::Nft, Backend::Legacy].into_iter().filter_map(|backend| programs.find(backend, Family::V4));
     let found: Vec<String> = found.map(|program| program.display().to_string()).collect();
     match (found.is_empty(), config.source, config.backend) {
-        (true, SourceChoice::Save, backend) if backend != BackendChoice::Native => {
+        (true, SourceChoice::Save, BackendChoice::Auto) if reader::is_present(&config.bpffs) => {
+            findings.note("iptables-save: there is none, but SOURCE is save", "the eBPF dataplane does without");
+        }
+        (true, SourceChoice::Save, backend) if backend != BackendChoice::Native && backend != BackendChoice::Ebpf => {
             findings.wrong("iptables-save: there is none, but SOURCE is save", "install it, or leave SOURCE to auto or kernel");
         }
         (true, ..) => findings.right("iptables-save: there is none, and none is needed: the kernel is read directly"),
@@ -170,7 +181,7 @@ fn programs(config: &Config, findings: &mut Findings) {
     }
 }
 
-fn rules(config: &Config, reading: &Reading, inventory: &Inventory, findings: &mut Findings) {
+fn rules(config: &Config, reading: &Reading, findings: &mut Findings) {
     for family in Family::ALL {
         let tables: Vec<_> = reading.tables.iter().filter(|table| table.ruleset.family == family).collect();
         let Some(first) = tables.first() else { continue };
@@ -197,17 +208,20 @@ fn rules(config: &Config, reading: &Reading, inventory: &Inventory, findings: &m
     if structures.unnamed() > 0 && config.datastore == Datastore::None {
         findings.note("policies: these rules do not name them (Calico before 3.22)", "only the datastore can; chain names are shown");
     }
-    let interfaces = interfaces(reading);
+}
+
+fn names(config: &Config, interfaces: &[&str], inventory: &Inventory, findings: &mut Findings) {
     match config.datastore {
-        Datastore::None => workloads_of_node(config, &interfaces, findings),
-        _ => workloads(&interfaces, inventory, findings),
+        Datastore::None => workloads_of_node(config, interfaces, findings),
+        _ => workloads(interfaces, inventory, findings),
     }
 }
 
 /// Of all workloads that have rules.
 fn interfaces(reading: &Reading) -> Vec<&str> {
     let chains = reading.tables.iter().flat_map(|table| table.ruleset.chains());
-    let mut interfaces: Vec<&str> = chains.filter_map(|chain| chain.name.strip_prefix("cali-tw-")).collect();
+    let programs = reading.programs.iter().flat_map(ebpf::workloads);
+    let mut interfaces: Vec<&str> = chains.filter_map(|chain| chain.name.strip_prefix("cali-tw-")).chain(programs).collect();
     interfaces.sort_unstable();
     interfaces.dedup();
     interfaces

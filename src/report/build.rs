@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use super::policies::{self, Bounds, Infos};
 use super::shape::Shape;
-use super::{Can, Counts, Group, HostEndpoint, Pipeline, PolicyCounts, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint};
+use super::{
+    Can, Counts, Group, HostEndpoint, Pipeline, PolicyCounts, Refused, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint,
+};
 use super::{UnknownInterfaces, WorkloadStates};
-use crate::attribution::{Attribution, EndpointTotals, Item, Totals, Verdict};
+use crate::attribution::{Attribution, EndpointTotals, Item, Programs, Totals, Verdict};
 use crate::ebpf;
-use crate::felix::{Catalog, Direction, EndpointKind};
+use crate::felix::{Catalog, Direction, DropReason, EndpointKind};
 use crate::inventory;
 
 /// What a report is made of.
@@ -34,7 +36,10 @@ impl Report {
             infos: Infos::new(sources.catalog),
             bounds: sources.one_moment.then(|| Bounds::new(sources.attribution.node())),
             totals: sources.attribution.totals(),
+            programs: sources.attribution.programs(),
         };
+        // On the eBPF dataplane one moment tells nothing of a workload.
+        let is_counted = filler.programs.is_none() || !sources.one_moment;
         let totals: HashMap<_, _> =
             filler.totals.endpoints().map(|(kind, interface, totals)| ((kind, Arc::clone(interface)), totals)).collect();
         let node = sources.attribution.node();
@@ -48,9 +53,11 @@ impl Report {
         };
         for (key, shape) in &sources.shape.endpoints {
             let (kind, interface) = key;
-            let directions = shape.iter().map(|pipeline| filler.pipeline(pipeline.clone(), totals.get(key).copied())).collect();
+            let directions = shape.iter().map(|pipeline| filler.pipeline(interface, pipeline.clone(), totals.get(key).copied())).collect();
             match kind {
-                EndpointKind::Workload => report.workloads.push(workload(interface, directions, (sources.workload)(interface))),
+                EndpointKind::Workload => {
+                    report.workloads.push(workload(interface, directions, (sources.workload)(interface), is_counted));
+                }
                 EndpointKind::Host(stage) => {
                     let interface = Arc::clone(interface);
                     report.host_endpoints.push(HostEndpoint { interface, stage: stage.as_str().into(), directions });
@@ -81,8 +88,13 @@ impl Report {
 }
 
 /// A workload with its names; without any, what its interface is called.
-fn workload(interface: &Arc<str>, directions: Vec<Pipeline>, found: Option<Arc<inventory::Workload>>) -> WorkloadEndpoint {
-    let sums = |direction| directions.iter().find(|pipeline| pipeline.direction == direction).map(Pipeline::sums);
+fn workload(
+    interface: &Arc<str>,
+    directions: Vec<Pipeline>,
+    found: Option<Arc<inventory::Workload>>,
+    is_counted: bool,
+) -> WorkloadEndpoint {
+    let sums = |direction| directions.iter().find(|pipeline| is_counted && pipeline.direction == direction).map(Pipeline::sums);
     let (ingress, egress) = (sums(Direction::Ingress), sums(Direction::Egress));
     let known = found.is_some();
     let names = found.unwrap_or_default();
@@ -109,6 +121,8 @@ struct Counted<'a> {
     refused: HashMap<(&'a str, &'a str), u64>,
     profiles: HashMap<&'a str, u64>,
     policies: HashMap<(&'a str, &'a str, Verdict), u64>,
+    /// On the eBPF dataplane: as what those accepts are counted that may be one or the other policy's.
+    together: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> Counted<'a> {
@@ -127,6 +141,11 @@ impl<'a> Counted<'a> {
         counted
     }
 
+    /// Accepts that may be one or the other policy's.
+    fn together(&self) -> Option<u64> {
+        self.together.and_then(|(tier, policies)| self.decided(tier, policies).accept)
+    }
+
     fn refused(&self, reason: &str, tier: &str) -> Option<u64> {
         self.refused.get(&(reason, tier)).copied()
     }
@@ -142,12 +161,16 @@ struct Filler<'a> {
     infos: Infos,
     bounds: Option<Bounds>,
     totals: &'a Totals,
+    programs: Option<&'a Programs>,
 }
 
 impl Filler<'_> {
-    fn pipeline(&self, mut pipeline: Pipeline, totals: Option<&EndpointTotals>) -> Pipeline {
+    fn pipeline(&self, interface: &str, mut pipeline: Pipeline, totals: Option<&EndpointTotals>) -> Pipeline {
         let direction = pipeline.direction;
-        let counted = totals.map(|totals| Counted::new(self.totals, totals, direction)).unwrap_or_default();
+        let mut counted = totals.map(|totals| Counted::new(self.totals, totals, direction)).unwrap_or_default();
+        if let Some(Item::Policy { tier, policy, .. }) = self.programs.and_then(|programs| programs.together(interface, direction)) {
+            counted.together = Some((tier, policy));
+        }
         pipeline.established = counted.established;
         for refused in &mut pipeline.before {
             let known = self.bounds.is_none() || !refused.is_derived;
@@ -160,30 +183,44 @@ impl Filler<'_> {
         for tier in &mut pipeline.tiers {
             self.tier(tier, direction, &counted);
         }
+        let has_group = pipeline.tiers.iter().flat_map(|tier| &tier.targets).any(|target| matches!(target, Target::Group(_)));
+        if counted.together.is_some() && !has_group {
+            let is_divided = pipeline.accepts().any(|accept| accept.is_some());
+            pipeline.undivided = counted.together().or(is_divided.then_some(0));
+        }
         pipeline
+    }
+
+    /// The most that a policy can have accepted, as far as its group tells; on the eBPF dataplane, one moment tells nothing.
+    fn most_accepted(&self, by_group: Option<u64>) -> Option<u64> {
+        if self.programs.is_some() { Some(u64::MAX) } else { by_group }
     }
 
     fn tier(&self, tier: &mut Tier, direction: Direction, counted: &Counted) {
         tier.no_policy = counted.refused("no_policy", &tier.tier);
         for target in &mut tier.targets {
             match target {
-                Target::Policy(policy) => self.policy(policy, &tier.tier, direction, counted, None),
+                Target::Policy(policy) => self.policy(policy, &tier.tier, direction, counted, self.most_accepted(None)),
                 Target::Group(group) => self.group(group, &tier.tier, direction, counted),
             }
         }
     }
 
     fn group(&self, group: &mut Group, tier: &Arc<str>, direction: Direction, counted: &Counted) {
-        // Without chains, only those that could have accepted a packet stand together.
-        let is_one = |policy: &&PolicyCounts| *group.group != *ebpf::BACKEND || policy.can.contains(&Can::Accept);
-        let label = group.policies.iter().filter(is_one).map(|policy| &*policy.policy).collect::<Vec<_>>().join(",");
-        // A group of one goes by its policy's name.
-        let joined = if group.policies.len() > 1 { counted.decided(tier, &label) } else { Counts::default() };
+        let label = || group.policies.iter().map(|policy| &*policy.policy).collect::<Vec<_>>().join(",");
+        let joined = match group.policies.len() {
+            _ if *group.group == *ebpf::BACKEND => Counts { accept: counted.together(), ..Counts::default() },
+            // A group of one goes by its policy's name.
+            0 | 1 => Counts::default(),
+            _ => counted.decided(tier, &label()),
+        };
         for policy in &mut group.policies {
-            self.policy(policy, tier, direction, counted, joined.accept);
+            self.policy(policy, tier, direction, counted, self.most_accepted(joined.accept));
         }
         group.undivided = match self.bounds {
             Some(_) => Counts { accept: joined.accept, ..Counts::default() },
+            // What is not certain of refusals is beside the policies there.
+            None if *group.group == *ebpf::BACKEND => Counts { accept: undivided(&joined, &group.policies).accept, ..Counts::default() },
             None => undivided(&joined, &group.policies),
         };
     }
@@ -227,15 +264,37 @@ impl Pipeline {
         self.tiers.iter().flat_map(|tier| &tier.targets).flat_map(Target::policies)
     }
 
+    /// What each policy, group rest and profile accepted.
+    fn accepts(&self) -> impl Iterator<Item = Option<u64>> {
+        self.decisions().map(|(_, counts)| counts.accept).chain(self.profiles.iter().map(|profile| profile.accept))
+    }
+
+    /// Whether all that its policies and profiles accepted is known, of each or of those together that can have.
+    fn accepts_are_known(&self) -> bool {
+        let is_known = |policy: &PolicyCounts| policy.counts.accept.is_some() || !policy.can.contains(&Can::Accept);
+        let of_target = |target: &Target| match target {
+            Target::Group(group) if group.undivided.accept.is_some() => true,
+            target => target.policies().iter().all(is_known),
+        };
+        let mut targets = self.tiers.iter().flat_map(|tier| &tier.targets);
+        targets.all(of_target) && self.profiles.iter().all(|profile| profile.accept.is_some())
+    }
+
     /// Three numbers for all of it.
     pub fn sums(&self) -> Sums {
-        let accepted = self.decisions().map(|(_, counts)| counts.accept).chain(self.profiles.iter().map(|profile| profile.accept));
+        let accepted = self.accepts().chain([self.undivided]);
         let refused = self.decisions().map(|(_, counts)| counts.deny).chain(self.tiers.iter().map(|tier| tier.no_policy));
         let refused = refused.chain(self.before.iter().map(|refused| refused.packets)).chain([self.no_profile]);
-        let exact = self.policies().all(PolicyCounts::is_exact) && self.before.iter().all(|refused| refused.packets.is_some());
+        let is_exact = |refused: &Refused| refused.packets.is_some();
+        let exact = match self.before.iter().find(|refused| refused.reason == DropReason::PolicyOrNone.as_str()) {
+            // It is what is left of a sum that is counted.
+            Some(rest) => is_exact(rest),
+            None => self.policies().all(PolicyCounts::is_exact) && self.before.iter().all(is_exact),
+        };
         Sums {
             accepted: accepted.flatten().fold(0, u64::saturating_add),
-            established: self.established.unwrap_or(0),
+            accepted_exact: self.undivided.is_some() || self.accepts_are_known(),
+            established: self.established,
             dropped: refused.flatten().fold(0, u64::saturating_add),
             exact,
         }

@@ -17,6 +17,7 @@ impl Shape {
             let pipelines = shape.endpoints.entry((EndpointKind::Workload, Arc::clone(&program.interface))).or_default();
             merge(pipelines, [pipeline(program)], |a, b| a.direction == b.direction, join_pipelines);
         }
+        shape.endpoints.values_mut().flatten().for_each(put_together);
         shape.sort();
         shape
     }
@@ -33,7 +34,6 @@ fn pipeline(program: &Program) -> Pipeline {
         let target = Target::Policy(self::policy(policy, rules()));
         tiers.iter_mut().last().into_iter().for_each(|tier| tier.targets.push(target.clone()));
     }
-    tiers.iter_mut().for_each(put_together);
     let mut profiles: Vec<Profile> = Vec::new();
     for rule in rules().filter(|rule| rule.counts && rule.known.decision == Decision::Accept) {
         if let Owner::Profile(name) = &rule.known.owner {
@@ -42,7 +42,7 @@ fn pipeline(program: &Program) -> Pipeline {
     }
     profiles.dedup_by(|a, b| a.profile == b.profile);
     let before = vec![Refused { reason: DropReason::PolicyOrNone.as_str().into(), packets: None, is_derived: false }];
-    Pipeline { direction: program.direction, established: None, before, tiers, profiles, no_profile: None }
+    Pipeline { direction: program.direction, established: None, before, tiers, profiles, no_profile: None, undivided: None }
 }
 
 fn default_action<'a>(mut rules: impl Iterator<Item = &'a Rule>, tier: &str) -> DefaultAction {
@@ -74,10 +74,12 @@ fn policy<'a>(policy: &Arc<Policy>, rules: impl Iterator<Item = &'a Rule>) -> Po
     }
 }
 
-/// Where several policies can accept, what is not certain of one of them is counted for all together.
-fn put_together(tier: &mut Tier) {
-    let accept = tier.targets.iter().flat_map(Target::policies).filter(|policy| policy.can.contains(&Can::Accept)).count();
-    if accept > 1 {
+/// Where several policies of one tier can accept, and nothing else, what is not certain of one of them is counted for all together. Where
+/// others can accept, too, it is counted for the pipeline.
+fn put_together(pipeline: &mut Pipeline) {
+    let can_accept = |tier: &Tier| tier.targets.iter().flat_map(Target::policies).filter(|p| p.can.contains(&Can::Accept)).count();
+    let accepting = pipeline.tiers.iter().filter(|tier| can_accept(tier) > 0).count() + pipeline.profiles.len();
+    for tier in pipeline.tiers.iter_mut().filter(|tier| accepting == 1 && can_accept(tier) > 1) {
         let policies = tier.targets.iter().flat_map(Target::policies).cloned().collect();
         tier.targets = vec![Target::Group(Group { group: ebpf::BACKEND.into(), policies, undivided: Counts::default() })];
     }

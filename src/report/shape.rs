@@ -111,6 +111,7 @@ impl View<'_> {
             tiers: pipeline.tiers.iter().map(|tier| self.tier(tier)).collect(),
             profiles: pipeline.profiles.iter().filter_map(|profile| self.profile(profile.chain)).collect(),
             no_profile: None,
+            undivided: None,
         }
     }
 

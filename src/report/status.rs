@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ebpf;
+
 /// How the exporter and what it depends on are.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -31,12 +33,19 @@ pub struct Status {
     pub workloads: WorkloadStates,
 }
 
+impl Status {
+    /// Whether Calico's rules are on the eBPF dataplane.
+    pub fn is_ebpf(&self) -> bool {
+        self.tables.iter().any(|table| table.backend == ebpf::BACKEND)
+    }
+}
+
 /// Where a family's rules are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableStatus {
-    /// `ipv4` or `ipv6`.
+    /// `ipv4` or `ipv6`; `any` on the eBPF dataplane.
     pub family: Cow<'static, str>,
-    /// `legacy`, `nft` or `nftables`.
+    /// `legacy`, `nft`, `nftables` or `ebpf`.
     pub backend: Cow<'static, str>,
     /// `save`, `kernel` or `file`.
     pub source: Cow<'static, str>,

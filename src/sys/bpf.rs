@@ -10,10 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-#[cfg(miri)]
 use super::kernel;
-#[cfg(not(miri))]
-use libc as kernel;
 
 const MAP_LOOKUP_ELEM: u32 = 1;
 const MAP_GET_NEXT_KEY: u32 = 4;

@@ -6,7 +6,7 @@ import { clock, count, duration, rate, some } from './format.js';
 import { sparkline } from './sparkline.js';
 import { Table } from './table.js';
 import { OVER, Toolbar, windowOf } from './toolbar.js';
-import { directionLabel, reasonLabel, reasonWhy, workloadName } from './words.js';
+import { directionLabel, isEbpf, reasonLabel, reasonWhy, workloadName } from './words.js';
 
 const BY = {
   name: 'by',
@@ -75,7 +75,10 @@ export class Drops {
       parts.push(`No packet that opens a connection was dropped ${span} at ${workloads.length === 1 ? 'the one workload' : `any of the ${some(workloads.length, 'workload')}`} with rules.`);
     }
     // What the kernel counts by itself is older than the exporter; what is derived from two reads is not.
-    if (packets > 0) parts.push(`In all ${count(packets)} so far: by policies since the exporter started (${clock(status.started)}), for other reasons since the kernel counts.`);
+    const since = `since the exporter started (${clock(status.started)})`;
+    const which = isEbpf(status) ? `, ${since}` : `: by policies ${since}, for other reasons since the kernel counts`;
+    if (packets > 0) parts.push(`In all ${count(packets)} so far${which}.`);
+    if (isEbpf(status)) parts.push('The eBPF dataplane does not tell which policy drops a packet where several workloads share it, and counts no invalid packets.');
     if (status.unrecognised_rules > 0) parts.push(`${some(status.unrecognised_rules, 'rule')} of Calico could not be understood: what they drop is not in these numbers.`);
     const unknown = this.model.unknownInterfaces;
     if (unknown.ingress + unknown.egress > 0) parts.push(`${some(unknown.ingress + unknown.egress, 'packet')} more to or from interfaces that Calico has no workload for (yet).`);

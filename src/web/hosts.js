@@ -4,6 +4,7 @@ import { setName } from './cells.js';
 import { el, reconcile, setText, show } from './dom.js';
 import { Pipeline } from './pipeline.js';
 import { OVER, Toolbar, windowOf } from './toolbar.js';
+import { isEbpf } from './words.js';
 
 const STAGES = {
   normal: 'to and from the node itself',
@@ -17,7 +18,7 @@ export class Hosts {
     this.href = href;
     this.toolbar = new Toolbar({ title: 'Host endpoints', choices: [OVER], change });
     this.list = el('div');
-    this.none = el('p', { class: 'card none' }, 'No host endpoint has rules on this node.');
+    this.none = el('p', { class: 'card none' });
     this.node = el('section', {}, this.toolbar.node, this.none, this.list);
   }
 
@@ -25,6 +26,8 @@ export class Hosts {
     this.query = query;
     this.toolbar.update(query);
     show(this.none, model.hosts.length === 0);
+    const untold = 'The eBPF dataplane does not count host endpoints: whether there are any, and what they do, is not known here.';
+    setText(this.none, isEbpf(model.status) ? untold : 'No host endpoint has rules on this node.');
     reconcile(this.list, model.hosts, hostKey, () => this.#endpoint(model));
   }
 

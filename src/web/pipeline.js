@@ -29,7 +29,7 @@ export class Pipeline {
     this.node = el('section', { class: 'card direction' }, this.title, this.open, this.bar, this.legend, table, this.notes);
   }
 
-  update(direction, rateOf) {
+  update(direction, rateOf, isEbpf = false) {
     const label = directionLabel(direction.direction);
     setText(this.title, label);
     setText(this.caption, `${label}: what each step decided, in the order of evaluation`);
@@ -40,7 +40,7 @@ export class Pipeline {
     this.rateOf = (row, verdict) => rateOf(`${direction.direction} ${row.key} ${verdict}`);
     const rows = rowsOf(direction);
     reconcile(this.body, rows, (row) => `${row.kind} ${row.key}`, (row) => this.#row(row));
-    reconcile(this.notes, notesOf(rows), (note) => note, (note) => ({ node: el('li', {}, note), update() {} }));
+    reconcile(this.notes, notesOf(rows, isEbpf), (note) => note, (note) => ({ node: el('li', {}, note), update() {} }));
   }
 
   #ends(ends) {
@@ -107,11 +107,16 @@ function cell() {
 }
 
 /** Why some numbers are not there: each reason once. */
-function notesOf(rows) {
+function notesOf(rows, isEbpf) {
   const has = (test) => rows.some(test);
   const verdict = (row) => [row.accept, row.deny, row.pass];
+  const shared = has((row) => row.kind === 'undivided');
   return [
-    has((row) => row.kind === 'undivided') &&
+    isEbpf &&
+      'The eBPF dataplane counts a policy’s packets for the whole node, and each workload’s for all of its policies. A number here is what is certain of this workload; what the policy did on the node is on its own page. Packets of open connections are not counted.',
+    isEbpf && shared &&
+      'Where more than one policy may have accepted, its row shows what is certain (≥), and “one of …” the rest.',
+    !isEbpf && shared &&
       'Workloads share the chain of a policy group, and the kernel counts a policy’s packets there for all of them together. Where more than one policy may have decided, its row shows what is certain (≥), and “one of the group” the rest.',
     has((row) => typeof row.deny_or_pass === 'number') &&
       'Dropped or passed on: several policies of the tier can do both, and the kernel counts only that neither a later policy was asked nor the packet accepted.',

@@ -14,27 +14,35 @@ export const UNKNOWN = 'unknown';
  */
 export function rowsOf(direction) {
   const rows = [];
+  // Of one pipeline as a whole: what several tiers' policies, or profiles, share.
+  const shares = direction.undivided > 0;
   if (direction.before.length > 0) {
-    rows.push({ key: 'before', kind: 'head', title: 'Before any policy', note: '' });
+    const beside = direction.before.some(({ reason }) => reason === 'policy_or_none');
+    rows.push({ key: 'before', kind: 'head', title: beside ? 'Not told apart' : 'Before any policy', note: '' });
     for (const { reason, packets } of direction.before) {
       rows.push({ key: `before ${reason}`, kind: 'check', title: reasonLabel(reason), note: '', hint: reasonWhy(reason), ...only('deny', packets) });
     }
   }
-  for (const tier of direction.tiers) rows.push(...rowsOfTier(tier));
+  for (const tier of direction.tiers) rows.push(...rowsOfTier(tier, !shares));
   if (direction.profiles.length > 0 || direction.no_profile !== null) {
     const asked = direction.tiers.length === 0 ? 'No policy applies in this direction' : 'Asked where no tier has decided';
     rows.push({ key: 'profiles', kind: 'head', title: 'Profiles', note: asked });
     for (const { profile, accept } of direction.profiles) {
-      rows.push({ key: `profile ${profile}`, kind: 'profile', title: profile, note: '', ...only('accept', accept) });
+      const title = profile === '' ? 'Profiles' : profile;
+      rows.push({ key: `profile ${profile}`, kind: 'profile', title, note: '', isExact: !shares, ...only('accept', accept) });
     }
     if (direction.no_profile !== null) {
       rows.push({ key: 'no profile', kind: 'end', title: 'No profile matched', note: '', ...only('deny', direction.no_profile) });
     }
   }
+  if (shares) {
+    rows.push({ key: 'shared', kind: 'head', title: 'Of several tiers or profiles', note: '' });
+    rows.push({ key: 'undivided', kind: 'undivided', title: 'One of them', note: 'which one, the counters do not tell', ...only('accept', direction.undivided) });
+  }
   return rows;
 }
 
-function rowsOfTier(tier) {
+function rowsOfTier(tier, areExact) {
   const key = `tier ${tier.tier}`;
   const rows = [{ key, kind: 'head', title: `Tier ${tier.tier}`, note: '' }];
   let place = 0;
@@ -52,7 +60,7 @@ function rowsOfTier(tier) {
       const any = { ...target.undivided, can: [...new Set(target.policies.flatMap((policy) => policy.can))] };
       if (undivided) rows.push({ key: `${group} undivided`, kind: 'undivided', title: 'One of the group', note: 'which one, the counters do not tell', ...verdicts(any) });
     } else {
-      rows.push(policyRow(target, 'policy', true));
+      rows.push(policyRow(target, 'policy', areExact));
     }
   }
   const passes = tier.default_action === 'pass';

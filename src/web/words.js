@@ -23,6 +23,11 @@ export function reasonWhy(reason) {
   return reasons[reason]?.[1] ?? '';
 }
 
+/** Whether the node is on Calico's eBPF dataplane, by its status. */
+export function isEbpf(status) {
+  return status?.tables.some((table) => table.backend === 'ebpf') ?? false;
+}
+
 /** `to` and `from` the workload, in the terms of policies. */
 export function directionLabel(direction) {
   return { ingress: 'Ingress', egress: 'Egress' }[direction] ?? direction;

@@ -5,7 +5,7 @@ import { el, reconcile, setText, show } from './dom.js';
 import { Pipeline } from './pipeline.js';
 import { OVER, Toolbar, windowOf } from './toolbar.js';
 import { name } from './format.js';
-import { addresses, workloadName } from './words.js';
+import { addresses, isEbpf, workloadName } from './words.js';
 
 export class Workload {
   constructor({ change, href }) {
@@ -34,7 +34,7 @@ export class Workload {
     this.rateOf = (key) => history.rate(key, windowOf(query));
     reconcile(this.pipelines, answer?.directions ?? [], (direction) => direction.direction, () => {
       const pipeline = new Pipeline(this.href);
-      return { node: pipeline.node, update: (direction) => pipeline.update(direction, this.rateOf) };
+      return { node: pipeline.node, update: (direction) => pipeline.update(direction, this.rateOf, isEbpf(model.status)) };
     });
   }
 }

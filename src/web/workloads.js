@@ -47,7 +47,7 @@ export class Workloads {
 
   #numbers(row, direction, verdict) {
     if (!row[direction]) return null;
-    const exact = verdict !== 'dropped' || row[direction].exact;
+    const exact = verdict === 'dropped' ? row[direction].exact : row[direction].accepted_exact !== false;
     return { rate: this.model.counts.rate(`${row.interface} ${direction} ${verdict}`, this.window), total: row[direction][verdict], exact };
   }
 

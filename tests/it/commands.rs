@@ -37,9 +37,19 @@ fn saved(capture: &str, moments: &[(&str, &str)]) -> Vec<String> {
     moments.iter().flat_map(|(flag, at)| files(capture, at).map(|file| format!("--{flag}={file}"))).collect()
 }
 
+/// Compares a text with the one that is kept, or keeps it.
+#[track_caller]
+pub fn is_golden(name: &str, found: &str) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.txt"));
+    if std::env::var("GOLDEN").is_ok_and(|value| value == "write") {
+        std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
+        std::fs::write(&golden, found).unwrap();
+    }
+    assert_eq!(found, std::fs::read_to_string(&golden).unwrap_or_default(), "{name}");
+}
+
 #[test]
 fn golden_outputs() {
-    let write = std::env::var("GOLDEN").is_ok_and(|value| value == "write");
     for capture in CAPTURES {
         let (two, one) = (saved(capture, &[("before", "t0"), ("ruleset", "t2")]), saved(capture, &[("ruleset", "t2")]));
         for (name, words, files) in [
@@ -53,13 +63,7 @@ fn golden_outputs() {
             }
             let args: Vec<&str> = words.iter().copied().chain(files.iter().map(String::as_str)).collect();
             let found = stdout(&args).replace(env!("CARGO_PKG_VERSION"), "VERSION");
-            let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{capture}/{name}.txt"));
-            if write {
-                std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
-                std::fs::write(&golden, &found).unwrap();
-            }
-            let expected = std::fs::read_to_string(&golden).unwrap_or_default();
-            assert_eq!(found, expected, "{capture} {name}");
+            is_golden(&format!("{capture}/{name}"), &found);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The eBPF dataplane: real maps in a bpffs, filled on several CPUs, and the files that Felix writes about its programs.
 
+mod page;
 mod reading;
+mod told;
 
 use std::fs;
 use std::process::Command;
@@ -61,7 +63,7 @@ const WEB: (&str, &[(&str, u64)]) = ("shop/knp.default.web", &[("allow", ACCEPT_
 const ALL: (&str, &[(&str, u64)]) = ("default.all", &[("allow", ACCEPT_ALL)]);
 
 fn link(interface: &str) {
-    sh(&format!("ip link add {interface} type veth peer name peer-{interface}"));
+    sh(&format!("ip link add {interface} type veth peer name {}", interface.replace("cali", "p")));
 }
 
 /// Programs of a workload in both directions; policies apply to what comes in.

@@ -165,6 +165,26 @@ fn what_is_not_certain_is_said_to_be_one_of_several() {
     assert!(!node.shown().contains_key("cali2 p2 Accept"));
 }
 
+/// If what is certain is the whole row, what is left is zero, and certain.
+#[test]
+fn a_row_that_is_divided_has_certain_zeros() {
+    let read = || {
+        let mut node = Node::new(vec![program("cali1", &[101, 201], 9), program("cali2", &[201], 9)]);
+        node.counts(&[], &[("cali1", 0, 0), ("cali2", 0, 0)]).advance();
+        node.counts(&[(101, 10), (201, 2)], &[("cali1", 10, 0), ("cali2", 2, 0)]);
+        node
+    };
+    let mut node = read();
+    node.advance();
+    assert_eq!((node.shown()["cali1 p1 Accept"], node.shown()["cali1 p2 Accept"]), (10, 0));
+    // A packet more came while the columns were read: it may be anyone's.
+    let mut node = read();
+    let key = (Arc::<str>::from("cali1"), Direction::Ingress);
+    node.read.interfaces.get_mut(&key).unwrap().accepted.1 = 11;
+    node.advance();
+    assert_eq!((node.shown()["cali1 p1 Accept"], node.shown().get("cali1 p2 Accept")), (10, None));
+}
+
 /// Up to 3.31 Felix does not say which profile a rule is of.
 #[test]
 fn a_profile_without_a_name_may_have_accepted_it_too() {

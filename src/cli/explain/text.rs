@@ -1,5 +1,6 @@
 //! Pipelines as a text for the terminal. Pure.
 
+use crate::cli::EBPF;
 use crate::cli::terminal::{Align, LONGEST, columns, safe};
 use crate::felix::Direction;
 use crate::report::{
@@ -42,6 +43,9 @@ fn text<'a>(title: &str, about: &str, status: &Status, pipelines: impl Iterator<
     let mut text = format!("{title}\n{}\n", safe(about, 400));
     if let Some(problem) = status.problem.as_deref().filter(|_| !status.up) {
         text += &format!("The kernel cannot be read at present: {}\n", safe(problem, 400));
+    }
+    if status.is_ebpf() {
+        text += &format!("{EBPF}\n");
     }
     if status.unrecognised_rules > 0 {
         text += &format!("{} rules are not understood: what depends on them is left out.\n", status.unrecognised_rules);
@@ -87,10 +91,14 @@ fn rows(pipeline: &Pipeline) -> Vec<Vec<String>> {
         rows.extend(tier_rows(tier));
     }
     for profile in &pipeline.profiles {
-        rows.push(row(format!("profile {}", safe(&profile.profile, LONGEST)), [known(profile.accept), none(), none()]));
+        let name = if profile.profile.is_empty() { "profiles".to_owned() } else { format!("profile {}", safe(&profile.profile, LONGEST)) };
+        rows.push(row(name, [known(profile.accept), none(), none()]));
     }
     if let Some(packets) = pipeline.no_profile {
         rows.push(row("no profile accepted", [none(), packets.to_string(), none()]));
+    }
+    if let Some(packets) = pipeline.undivided {
+        rows.push(row("one of these policies and profiles, which one is not told", [packets.to_string(), none(), none()]));
     }
     rows.push(sum(pipeline));
     rows
@@ -99,8 +107,9 @@ fn rows(pipeline: &Pipeline) -> Vec<Vec<String>> {
 /// Everything that opened a connection, or tried to.
 fn sum(pipeline: &Pipeline) -> Vec<String> {
     let sums = pipeline.sums();
-    let dropped = if sums.exact { sums.dropped.to_string() } else { format!(">={}", sums.dropped) };
-    row("sum, without open connections", [sums.accepted.to_string(), dropped, none()])
+    let number = |packets: u64, is_exact| if is_exact { packets.to_string() } else { format!(">={packets}") };
+    let numbers = [number(sums.accepted, sums.accepted_exact), number(sums.dropped, sums.exact), none()];
+    row("sum, without open connections", numbers)
 }
 
 /// Why packets are refused before policies are asked.
@@ -110,6 +119,7 @@ fn reason(reason: &str) -> String {
         "encapsulation" => "VXLAN or IP-in-IP from a workload".to_owned(),
         "rate_limit" => "over the packet rate limit".to_owned(),
         "connection_limit" => "over the connection limit".to_owned(),
+        "policy_or_none" => "a policy, or that none decided: not told which".to_owned(),
         "admin_down" => "the endpoint is administratively down".to_owned(),
         other => safe(other, LONGEST),
     }

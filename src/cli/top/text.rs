@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cli::EBPF;
 use crate::cli::terminal::{Align, LONGEST, columns, safe};
 use crate::felix::Direction;
 use crate::report::{Drop, Status, Sums, Workload, WorkloadsAnswer};
@@ -43,6 +44,9 @@ impl Rates {
 pub fn page(answer: &WorkloadsAnswer, rates: Option<&Rates>, about: &str, size: Option<(usize, usize)>) -> Vec<String> {
     let mut lines = head(&answer.status);
     lines.push(safe(about, LONGEST * 2));
+    if answer.status.is_ebpf() {
+        lines.push(EBPF.to_owned());
+    }
     lines.push(String::new());
     let drops = drops(answer, rates);
     // In a terminal drops may take what the workloads leave, but at least half.
@@ -105,7 +109,10 @@ fn drops(answer: &WorkloadsAnswer, rates: Option<&Rates>) -> Vec<String> {
         rows[0][0] = "DROPS".to_owned();
     }
     if drops.is_empty() {
-        return vec!["Nothing was dropped.".to_owned()];
+        let is_told = answer.workloads.is_empty() || answer.workloads.iter().any(|w| w.ingress.is_some() || w.egress.is_some());
+        let nothing =
+            if is_told { "Nothing was dropped." } else { "One moment does not tell whether anything was dropped: ask a running exporter." };
+        return vec![nothing.to_owned()];
     }
     columns(&rows, &aligns)
 }
@@ -145,8 +152,9 @@ fn workloads(answer: &WorkloadsAnswer) -> Vec<String> {
 
 fn sums(sums: Option<Sums>) -> [String; 3] {
     let Some(sums) = sums else { return [(); 3].map(|()| "-".to_owned()) };
-    let dropped = if sums.exact { sums.dropped.to_string() } else { format!(">={}", sums.dropped) };
-    [sums.established.to_string(), sums.accepted.to_string(), dropped]
+    let number = |packets: u64, is_exact| if is_exact { packets.to_string() } else { format!(">={packets}") };
+    let established = sums.established.map_or_else(|| "-".to_owned(), |packets| packets.to_string());
+    [established, number(sums.accepted, sums.accepted_exact), number(sums.dropped, sums.exact)]
 }
 
 #[cfg(test)]
