@@ -21,7 +21,7 @@ pub fn render(view: &View, text: &mut Text) {
         metric.sample(labels.with("rule", &rule.index.to_string()).as_str(), packets);
     }
     if view.attribution.programs().is_some() {
-        decided(view, text);
+        return decided(view, text);
     }
     let help = "Packets refused because their interface has no endpoint (yet).";
     let mut metric = text.metric("calico_accountant_unknown_interface_drop_packets_total", "counter", help);
