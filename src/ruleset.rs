@@ -424,7 +424,18 @@ impl Builder {
         }
     }
 
-    /// Takes back all rules but the first `count`, because they must be read again.
+    /// Sets where jumps lead that were pushed before that was known; `None`: somewhere else than to one of these chains.
+    pub fn lead_jumps(&mut self, chain: impl Fn(ChainId) -> Option<ChainId>) {
+        for rule in &mut self.ruleset.rules {
+            rule.verdict = match rule.verdict {
+                Verdict::Jump(to) => chain(to).map_or(Verdict::Other, Verdict::Jump),
+                Verdict::Goto(to) => chain(to).map_or(Verdict::Other, Verdict::Goto),
+                other => other,
+            };
+        }
+    }
+
+    /// Takes back all rules but the first `count`.
     pub fn truncate(&mut self, count: usize) {
         self.ruleset.rules.truncate(count);
         self.packets.truncate(count);

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod records;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

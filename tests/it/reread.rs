@@ -7,11 +7,16 @@ use std::time::{Duration, Instant};
 use calico_accountant::kernel::{legacy, nft};
 use calico_accountant::ruleset::{Backend, Family, Snapshot};
 
+use crate::captures;
 use crate::direct::canonical;
 use crate::kernel::sets;
 use crate::simulation::random::Random;
 use crate::support::fixture;
 use crate::support::netns::{Namespace, feed, sh};
+
+#[path = "../../benches/table.rs"]
+#[allow(dead_code)]
+mod table;
 
 /// A reader of one dataplane.
 enum Reader {
@@ -131,5 +136,29 @@ fn readers_that_remember_say_what_new_ones_say() {
     namespace.run(|| {
         feed("nft -f -", &fixture::text("captures/v3.32.1-native/t2/nft-ip.txt.gz"));
         edit_and_compare(Backend::Native, &NATIVE, 60);
+    });
+}
+
+/// Some 11 MB of entries, which are taken while the kernel writes them.
+#[test]
+fn large_legacy_tables_are_read_and_recognised_in_pieces() {
+    let Some(namespace) = Namespace::new("large legacy tables") else { return };
+    let text = table::table(table::Size { workloads: 100, policies: 40, group: 1 });
+    namespace.run(|| {
+        for (family, program, text) in [
+            (Family::V4, "iptables", text.clone()),
+            (Family::V6, "ip6tables", text.replace("-s 10.", "-s fd00::").replace(".0.0/16", "/128")),
+        ] {
+            feed(&format!("XTABLES_LOCKFILE=/dev/null {program}-legacy-restore -c"), &text);
+            let saved = captures::parse(&sh(&format!("{program}-legacy-save -c -t filter")), family, Backend::Legacy, "filter");
+            let mut reader = legacy::Reader::new(family, "filter");
+            let first = reader.read().unwrap();
+            assert!(canonical(&first) == canonical(&saved), "{program}-save says the same");
+            for _ in 0..5 {
+                let again = reader.read().unwrap();
+                assert!(again == first && again.shares_rules_with(&first), "rules that are the same are recognised");
+            }
+        }
+        edit_and_compare(Backend::Legacy, &IPTABLES, 12);
     });
 }

@@ -1,0 +1,149 @@
+//! Entries of a legacy table → rules, one after the other as they come. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::super::xt::{self, string, u16_at, u32_at, u64_at};
+use super::{Entries, Known, Layout};
+use crate::ruleset::{Backend, Builder, ChainId, Family, RuleParts, Snapshot, Verdict};
+
+/// Header of a match or target: size, name, revision.
+const HEADER: usize = 32;
+
+/// Takes a table apart.
+pub struct Decoder {
+    entries: Entries,
+    rules: Rules,
+    /// Whether an entry was met that could not be taken apart. What comes behind it is not looked at.
+    is_stuck: bool,
+}
+
+/// The rules so far.
+struct Rules {
+    layout: &'static Layout,
+    /// Until the end, a jump holds the place that it leads to.
+    builder: Builder,
+    /// Calico's chains by the place of their first rule.
+    starts: HashMap<u32, ChainId>,
+    /// The chain that is being read, if it is Calico's, and how many rules there were before it.
+    chain: Option<(ChainId, usize)>,
+    counters: Vec<u32>,
+}
+
+impl Decoder {
+    /// Begins with a table.
+    pub fn new(family: Family, table: &'static str, entries: Entries) -> Self {
+        let (layout, builder) = (entries.layout, Builder::new(family, Backend::Legacy, table));
+        let rules = Rules { layout, builder, starts: HashMap::new(), chain: None, counters: Vec::new() };
+        Decoder { entries, rules, is_stuck: false }
+    }
+
+    /// Takes the next entries.
+    pub fn take(&mut self, piece: &[u8]) {
+        let Decoder { entries, rules, is_stuck } = self;
+        entries.walk(piece, |at, entry| *is_stuck = *is_stuck || rules.entry(at, entry).is_none());
+    }
+
+    /// The finished table, and what it takes to recognise it.
+    pub fn finish(mut self) -> (Snapshot, Known) {
+        if self.is_stuck || !self.entries.are_whole {
+            self.rules.builder.unreadable();
+        }
+        let (snapshot, counters) = self.rules.finish();
+        let known = Known { ruleset: Arc::clone(&snapshot.ruleset), counters, fingerprint: self.entries.fingerprint() };
+        (snapshot, known)
+    }
+}
+
+/// A match or a target.
+struct Extension<'a> {
+    name: &'a [u8],
+    revision: u32,
+    data: &'a [u8],
+    size: usize,
+}
+
+fn extension(entry: &[u8], at: usize) -> Option<Extension<'_>> {
+    let size = usize::from(u16_at(entry, at)?);
+    let whole = entry.get(at..at + size.max(HEADER))?;
+    Some(Extension { name: string(&whole[2..31]), revision: whole[31].into(), data: &whole[HEADER..], size: size.max(HEADER) })
+}
+
+impl Rules {
+    fn entry(&mut self, at: usize, entry: &[u8]) -> Option<()> {
+        let target = extension(entry, usize::from(u16_at(entry, self.layout.target_offset)?))?;
+        match (target.name, self.chain) {
+            (b"ERROR", _) => self.begin_chain(at + entry.len(), target.data),
+            (_, Some((chain, _))) => self.rule(at, entry, &target, chain),
+            (_, None) => Some(()),
+        }
+    }
+
+    /// A chain begins behind an entry whose target is `ERROR` and carries its name.
+    fn begin_chain(&mut self, start: usize, name: &[u8]) -> Option<()> {
+        self.end_chain();
+        if !name.starts_with(b"cali-") {
+            return Some(());
+        }
+        let name = std::str::from_utf8(string(name)).ok()?;
+        // The order of the rules is that of their counters: no chain comes twice.
+        let is_new = self.builder.known_chain(name).is_none();
+        let chain = is_new.then(|| self.builder.chain(name))?;
+        self.starts.insert(start as u32, chain);
+        self.chain = Some((chain, self.builder.rule_count()));
+        Some(())
+    }
+
+    /// Every chain ends with a return that is not one of its rules.
+    fn end_chain(&mut self) {
+        let Some((_, before)) = self.chain.take() else { return };
+        let count = self.builder.rule_count().saturating_sub(1).max(before);
+        self.builder.truncate(count);
+        self.counters.truncate(count);
+    }
+
+    fn finish(mut self) -> (Snapshot, Vec<u32>) {
+        self.end_chain();
+        self.counters.shrink_to_fit();
+        self.builder.lead_jumps(|place| self.starts.get(&place.0).copied());
+        (self.builder.finish(), self.counters)
+    }
+
+    fn rule(&mut self, place: usize, entry: &[u8], target: &Extension, chain: ChainId) -> Option<()> {
+        let mut parts = RuleParts { packets: u64_at(entry, self.layout.counters)?, ..RuleParts::default() };
+        parts.other_matches = self.matches_addresses(entry);
+        let (mut at, end) = (self.layout.matches, usize::from(u16_at(entry, self.layout.target_offset)?));
+        while at < end {
+            let found = extension(entry, at)?;
+            xt::add_match(found.name, found.revision, found.data, &mut parts, &mut self.builder)?;
+            at += found.size;
+        }
+        let verdict = match target.name {
+            b"" => self.standard(entry, u32_at(target.data, 0)? as i32, place + entry.len())?,
+            name => xt::target(name, target.revision, target.data, &mut self.builder)?,
+        };
+        self.builder.push(chain, &parts, verdict);
+        self.counters.push((place + self.layout.counters) as u32);
+        Some(())
+    }
+
+    /// Whether anything about addresses, interfaces or the protocol is asked for; only flags that say otherwise are left out.
+    fn matches_addresses(&self, entry: &[u8]) -> bool {
+        let matches = &entry[..self.layout.addresses];
+        matches.iter().enumerate().any(|(at, &byte)| if at == self.layout.flags { byte & !self.layout.goto & !1 != 0 } else { byte != 0 })
+    }
+
+    /// The standard target: below zero a verdict, else the place to go on at.
+    fn standard(&self, entry: &[u8], verdict: i32, next: usize) -> Option<Verdict> {
+        Some(match verdict {
+            -1 => Verdict::Drop,
+            -2 => Verdict::Accept,
+            -5 => Verdict::Return,
+            ..0 => Verdict::Other,
+            // A rule without a target goes on with the next one.
+            place if place as usize == next => Verdict::None,
+            place if *entry.get(self.layout.flags)? & self.layout.goto != 0 => Verdict::Goto(ChainId(place as u32)),
+            place => Verdict::Jump(ChainId(place as u32)),
+        })
+    }
+}
