@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{process, thread};
 
 use sd_notify::NotifyState;
@@ -74,8 +74,8 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     follow(&config, &inventory).map_err(Failure::new("starting the datastore's follower"))?;
 
     let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config)));
-    let scraper = Arc::new(scraper(config, reader, inventory, false));
-    read_early(Arc::clone(&scraper), sample_interval).map_err(Failure::new("starting a thread"))?;
+    let scraper = Arc::new(scraper(config, reader, Arc::clone(&inventory), false));
+    read_early(Arc::clone(&scraper), inventory, sample_interval).map_err(Failure::new("starting a thread"))?;
     tell_service_manager(NotifyState::Ready);
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
 }
@@ -142,10 +142,18 @@ fn tell_service_manager(state: NotifyState) {
     }
 }
 
-/// Reads the kernel now: derived counts begin with the first read, and names that only the datastore has are asked for early. A
-/// scrape that comes meanwhile shares this one. Then reads on, if that was asked for.
-fn read_early(scraper: Arc<Scraper>, sample_interval: Option<Duration>) -> std::io::Result<()> {
+/// How long the first read waits for the datastore's list.
+const LIST: Duration = Duration::from_secs(1);
+
+/// Reads the kernel soon: derived counts begin with the first read, and names that only the datastore has are asked for early. Not while
+/// the datastore is listed, if that is quick: both together would take more memory and time than either ever does later. A scrape that
+/// comes meanwhile does not wait, or shares this one. Then reads on, if that was asked for.
+fn read_early(scraper: Arc<Scraper>, inventory: Arc<Inventory>, sample_interval: Option<Duration>) -> std::io::Result<()> {
     let reads = move || {
+        let begun = Instant::now();
+        while !inventory.synced() && begun.elapsed() < LIST {
+            thread::sleep(Duration::from_millis(10));
+        }
         scraper.scrape();
         while let Some(interval) = sample_interval {
             thread::sleep(interval);
