@@ -20,9 +20,14 @@ pub fn render(view: &View, text: &mut Text) {
         let labels = labels.with("family", Family::name(rule.family)).with("policy", &rule.policy);
         metric.sample(labels.with("rule", &rule.index.to_string()).as_str(), packets);
     }
-    if view.attribution.programs().is_some() {
-        decided(view, text);
+    match view.attribution.programs() {
+        Some(_) => decided(view, text),
+        None => unknown_interfaces(view, text),
     }
+}
+
+/// What the eBPF dataplane does not count.
+fn unknown_interfaces(view: &View, text: &mut Text) {
     let help = "Packets refused because their interface has no endpoint (yet).";
     let mut metric = text.metric("calico_accountant_unknown_interface_drop_packets_total", "counter", help);
     for direction in Direction::ALL {

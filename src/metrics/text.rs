@@ -112,6 +112,9 @@ impl Value for f64 {
     }
 }
 
+/// How long labels are, as a rule, in bytes.
+const USUAL: usize = 160;
+
 /// Labels in the order in which they are added, joined by commas.
 #[derive(Debug, Default, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Labels(String);
@@ -125,8 +128,10 @@ impl Labels {
 
     /// Adds a label.
     pub fn push(&mut self, name: &str, value: &str) {
-        if !self.0.is_empty() {
-            self.0.push(',');
+        match self.0.is_empty() {
+            // At once what most need in the end.
+            true => self.0.reserve(USUAL),
+            false => self.0.push(','),
         }
         self.0.push_str(name);
         self.0.push_str("=\"");

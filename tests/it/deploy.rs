@@ -1,16 +1,16 @@
 //! What is deployed with the program: unit, alerts, dashboards, chart. Each is tried with the program that will read it.
 
 mod chart;
-mod dashboards;
+pub mod dashboards;
 mod promql;
-mod rules;
-mod scraped;
+pub mod rules;
+pub mod scraped;
 mod systemd;
 
 use std::path::{Path, PathBuf};
 
 /// A file or folder of the repository.
-fn path(name: &str) -> PathBuf {
+pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 

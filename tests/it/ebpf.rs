@@ -1,5 +1,6 @@
 //! The eBPF dataplane: real maps in a bpffs, filled on several CPUs, and the files that Felix writes about its programs.
 
+mod dashboards;
 mod page;
 mod reading;
 mod told;

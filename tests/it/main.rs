@@ -31,4 +31,8 @@ mod server;
 mod simulation;
 mod soak;
 mod support;
+/// The table of a large node.
+#[path = "../../benches/table.rs"]
+#[allow(dead_code)]
+mod table;
 mod torn;

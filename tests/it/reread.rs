@@ -13,10 +13,7 @@ use crate::kernel::sets;
 use crate::simulation::random::Random;
 use crate::support::fixture;
 use crate::support::netns::{Namespace, feed, sh};
-
-#[path = "../../benches/table.rs"]
-#[allow(dead_code)]
-mod table;
+use crate::table;
 
 /// A reader of one dataplane.
 enum Reader {

@@ -11,10 +11,7 @@ use crate::support::follower::Cost;
 use crate::support::is_long;
 use crate::support::netns::{Namespace, feed};
 use crate::support::scrape::{Samples, one, scrape, with};
-
-#[path = "../../benches/table.rs"]
-#[allow(dead_code)]
-mod table;
+use crate::table;
 
 const SIZE: table::Size = table::Size { workloads: 10, policies: 10, group: 1 };
 /// Scrapes between two changes.

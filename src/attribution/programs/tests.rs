@@ -399,21 +399,33 @@ fn nothing_that_is_attributed_is_ever_too_much() {
         let rows_known = random.below(4) > 0;
         let shared_end = random.below(2) == 0;
         let end = if shared_end { UNNUMBERED } else { 9 };
-        let mut node = Node::new(has.iter().enumerate().map(|(workload, ids)| program(&name(workload), ids, end)).collect());
+        // A profile behind the policies, which all workloads share; most releases do not name it.
+        let profile = match random.below(3) {
+            0 => None,
+            1 => Some(rule(501, Owner::Profile(None), Decision::Accept)),
+            _ => Some(rule(501, Owner::Profile(Some("kns.shop".into())), Decision::Accept)),
+        };
+        let all_rules = |ids: &[RuleId]| {
+            let end = rule(end, Owner::EndOfTier("default".into()), Decision::Deny);
+            ids.iter().map(|id| of_policy(*id)).chain(profile.clone()).chain([end]).collect::<Vec<_>>()
+        };
+        let has: Vec<Vec<Rule>> = has.iter().map(|ids| all_rules(ids)).collect();
+        let mut node = Node::new(has.iter().enumerate().map(|(workload, rules)| shown(&name(workload), rules.clone())).collect());
         let mut truth = BTreeMap::<String, u64>::new();
         let (mut rules, mut rows) = (BTreeMap::<RuleId, u64>::new(), vec![[0u64; 2]; has.len()]);
         let mut before = BTreeMap::new();
         for read in 0..6 {
             for _ in 0..random.below(12) {
                 let workload = random.below(workloads) as usize;
-                let ids = &has[workload];
-                let hit = random.below(ids.len() as u64 + 1) as usize;
-                let (id, what) = match ids.get(hit) {
-                    Some(id) => (*id, format!("p{} {}", id / 100, if id % 2 == 1 { "Accept" } else { "Deny" })),
-                    None => (end, "no_policy".into()),
+                let hit = &has[workload][random.below(has[workload].len() as u64) as usize];
+                let decision = hit.known.decision;
+                let what = match &hit.known.owner {
+                    Owner::Policy(..) => format!("p{} {decision:?}", hit.id / 100),
+                    Owner::Profile(name) => format!("profile {}", name.as_deref().unwrap_or_default()),
+                    _ => "no_policy".into(),
                 };
-                *rules.entry(id).or_default() += 1;
-                rows[workload][usize::from(id == end || id % 2 == 0)] += 1;
+                *rules.entry(hit.id).or_default() += 1;
+                rows[workload][usize::from(decision == Decision::Deny)] += 1;
                 if read > 0 {
                     *truth.entry(format!("cali{workload} {what}")).or_default() += 1;
                 }

@@ -46,7 +46,7 @@ pub struct Panel {
     kind: String,
     pub title: String,
     #[serde(default)]
-    description: String,
+    pub description: String,
     grid_pos: Place,
     #[serde(default)]
     datasource: serde_json::Value,

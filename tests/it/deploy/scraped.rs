@@ -11,15 +11,16 @@ use crate::support::prometheus::{self, Prometheus};
 use crate::support::scrape::scrape;
 use crate::support::{can_run, fixture, within};
 
-use super::dashboards::{Dashboard, dashboards};
+use super::dashboards::{Dashboard, Panel, Target, dashboards};
 use super::promql::selectors;
 use super::rules::{RULES, rules};
 
 /// As a PodMonitor in kube-system names it.
 const JOB: &str = "kube-system/calico-accountant";
 
-/// What is looked at where a dashboard looks at one thing.
-const CHOSEN: [(&str, &str); 4] =
+/// What is looked at where a dashboard looks at one thing: the values of its variables.
+pub type Chosen = [(&'static str, &'static str); 4];
+const CHOSEN: Chosen =
     [("namespace", "shop"), ("pod", "web-1"), ("strict", "shop/default.web-deny"), ("fallback", "shop/default.web-allow")];
 
 #[test]
@@ -83,11 +84,8 @@ fn captured(fakes: &Fakes) -> Program {
 fn missing(prometheus: &Prometheus) -> Vec<String> {
     let mut missing = Vec::new();
     for dashboard in dashboards() {
-        let values = values(prometheus, &dashboard, &mut missing);
-        for (panel, target) in dashboard.panels.iter().flat_map(|panel| panel.targets.iter().map(move |target| (panel, target))) {
-            let complaint = complaint(prometheus, &substitute(&target.expr, &values), &target.legend_format);
-            missing.extend(complaint.map(|complaint| format!("{}, {}: {complaint}", dashboard.title, panel.title)));
-        }
+        let complaints = complaints(prometheus, &dashboard, &CHOSEN, &mut missing);
+        missing.extend(complaints.into_iter().map(|(panel, complaint)| format!("{}, {}: {complaint}", dashboard.title, panel.title)));
     }
     for rule in rules() {
         // The name of a record is an expression too.
@@ -98,15 +96,30 @@ fn missing(prometheus: &Prometheus) -> Vec<String> {
     missing
 }
 
+/// The panels of a dashboard that have no answer, and why. Variables that nothing can be chosen for are `missing`.
+pub fn complaints<'a>(
+    prometheus: &Prometheus,
+    dashboard: &'a Dashboard,
+    chosen: &Chosen,
+    missing: &mut Vec<String>,
+) -> Vec<(&'a Panel, String)> {
+    let values = values(prometheus, dashboard, chosen, missing);
+    let targets = dashboard.panels.iter().flat_map(|panel| panel.targets.iter().map(move |target| (panel, target)));
+    let complaint = |(panel, target): (&'a Panel, &Target)| {
+        Some((panel, complaint(prometheus, &substitute(&target.expr, &values), &target.legend_format)?))
+    };
+    targets.filter_map(complaint).collect()
+}
+
 /// What a dashboard's variables stand for; each must have something to choose from.
-fn values(prometheus: &Prometheus, dashboard: &Dashboard, missing: &mut Vec<String>) -> BTreeMap<String, String> {
+fn values(prometheus: &Prometheus, dashboard: &Dashboard, chosen: &Chosen, missing: &mut Vec<String>) -> BTreeMap<String, String> {
     let mut values = BTreeMap::new();
     for variable in dashboard.queried() {
         let (series, label) = variable.asks();
         let series = substitute(series, &values);
         let choice = prometheus.call(&format!("/api/v1/label/{label}/values"), &[("match[]", &series)]);
         let choice: Vec<_> = choice.as_array().unwrap().iter().map(|value| value.as_str().unwrap().to_owned()).collect();
-        let chosen = CHOSEN.iter().find(|(name, _)| *name == variable.name).map(|(_, value)| (*value).to_owned());
+        let chosen = chosen.iter().find(|(name, _)| *name == variable.name).map(|(_, value)| (*value).to_owned());
         let found = chosen.as_ref().map_or(!choice.is_empty(), |chosen| choice.contains(chosen));
         if !found {
             missing.push(format!("{}: ${} may be {choice:?}", dashboard.title, variable.name));

@@ -16,7 +16,7 @@ pub const WEB_1: &str = "cali751425ce827";
 
 /// Three workloads: one with two tiers and a profile, which shares the policies with the second, and one with a single tier.
 pub struct Node {
-    map: Map,
+    pub map: Map,
     interfaces: Map,
 }
 
