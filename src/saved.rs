@@ -1,5 +1,5 @@
 //! Tables out of files: what `iptables-save -c`, `ip6tables-save -c` or `nft -j list ruleset` printed, compressed or not, one or several in
-//! a file → one [`Ruleset`] a table. Pure: bytes in; what they are is seen from their content.
+//! a file → one [`Ruleset`](crate::ruleset::Ruleset) a table. Pure: bytes in; what they are is seen from their content.
 
 use std::fmt;
 use std::io::Read;

@@ -27,11 +27,11 @@ pub struct RuleKey {
 #[derive(Debug, Default)]
 struct Total {
     packets: u64,
-    seen: u64,
+    seen: u32,
 }
 
 impl Total {
-    fn add(&mut self, packets: u64, read: u64) {
+    fn add(&mut self, packets: u64, read: u32) {
         self.packets = self.packets.saturating_add(packets);
         self.seen = read;
     }
@@ -53,7 +53,7 @@ impl<K> Default for Ordered<K> {
 }
 
 impl<K: Ord + Clone> Ordered<K> {
-    fn begin_read(&mut self, oldest: u64) {
+    fn begin_read(&mut self, oldest: u32) {
         self.last = 0;
         if self.totals.iter().any(|(_, total)| total.seen < oldest) {
             self.totals.retain(|(_, total)| total.seen >= oldest);
@@ -61,7 +61,7 @@ impl<K: Ord + Clone> Ordered<K> {
         }
     }
 
-    fn add(&mut self, key: &K, packets: u64, read: u64) {
+    fn add(&mut self, key: &K, packets: u64, read: u32) {
         let is_at = |place: &usize| self.totals.get(*place).is_some_and(|(at, _)| at == key);
         let place = [self.last, self.last + 1].into_iter().find(is_at);
         let place = place.or_else(|| self.places.get(key).copied()).unwrap_or_else(|| {
@@ -74,7 +74,7 @@ impl<K: Ord + Clone> Ordered<K> {
     }
 
     /// Those of this read, in the order of the keys.
-    fn of_read(&self, read: u64) -> impl Iterator<Item = (&K, u64)> {
+    fn of_read(&self, read: u32) -> impl Iterator<Item = (&K, u64)> {
         let all = self.places.iter().map(|(key, place)| (key, &self.totals[*place].1));
         all.filter(move |(_, total)| total.seen == read).map(|(key, total)| (key, total.packets))
     }
@@ -92,7 +92,7 @@ pub struct NodeTotals {
     decided: Ordered<(Direction, Item)>,
     unknown_rules: u64,
     unknown_interfaces: [u64; 2],
-    read: u64,
+    read: u32,
 }
 
 impl NodeTotals {

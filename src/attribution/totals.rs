@@ -64,14 +64,14 @@ pub struct Total {
     pub item: Item,
     /// Packets.
     pub packets: u64,
-    seen: u64,
+    seen: u32,
     /// Whether there may have been more.
     doubtful: bool,
 }
 
 impl Total {
     /// A zero is shown where it is certain.
-    fn is_shown(&self, read: u64) -> bool {
+    fn is_shown(&self, read: u32) -> bool {
         self.seen == read && (self.packets > 0 || !self.doubtful)
     }
 }
@@ -82,18 +82,18 @@ pub struct EndpointTotals {
     directions: [Vec<Total>; 2],
     /// Where the next total is expected: a read meets the items in the same order as the one before.
     expected: [usize; 2],
-    seen: u64,
+    seen: u32,
 }
 
 /// All totals of endpoints, by interface.
 #[derive(Debug, Default)]
 pub struct Totals {
     endpoints: BTreeMap<(EndpointKind, Arc<str>), EndpointTotals>,
-    read: u64,
+    read: u32,
 }
 
 /// For how many reads a total is remembered after its rules have gone, so that it goes on if they come back.
-pub(super) const REMEMBERED_READS: u64 = 240;
+pub(super) const REMEMBERED_READS: u32 = 240;
 
 impl Totals {
     /// Begins the next read: only what is met from now on is shown.
@@ -102,7 +102,11 @@ impl Totals {
         let oldest = self.read.saturating_sub(REMEMBERED_READS);
         self.endpoints.retain(|_, endpoint| endpoint.seen >= oldest);
         for endpoint in self.endpoints.values_mut() {
-            endpoint.directions.iter_mut().for_each(|totals| totals.retain(|total| total.seen >= oldest));
+            for totals in &mut endpoint.directions {
+                totals.retain(|total| total.seen >= oldest);
+                // A large node has 50,000 of them.
+                totals.shrink_to_fit();
+            }
             endpoint.expected = [0; 2];
         }
     }
@@ -170,7 +174,7 @@ impl Totals {
 pub struct Recorder<'a> {
     totals: &'a mut Vec<Total>,
     expected: &'a mut usize,
-    read: u64,
+    read: u32,
 }
 
 impl Recorder<'_> {
