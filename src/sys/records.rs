@@ -23,6 +23,8 @@ use super::{HUGE_PAGE, kernel};
 const LARGE: usize = 4 << 20;
 /// Between two looks at what has been written. The kernel writes half a megabyte in that time.
 const PAUSE: Duration = Duration::from_millis(1);
+/// How much memory is made ready before the kernel comes to it, in bytes.
+const AHEAD: usize = 2 * HUGE_PAGE;
 /// Records begin at multiples of this, in bytes.
 const ALIGNMENT: usize = 8;
 
@@ -70,7 +72,12 @@ pub fn getsockopt_records(
             _ => Err(io::Error::last_os_error()),
         }
     };
-    take_while(fill, Taker { memory: &memory, layout, at: layout.first, released: 0 }, memory.length >= LARGE && *IS_ORDERED, take)
+    take_while(
+        fill,
+        Taker { memory: &memory, layout, at: layout.first, prepared: 0, released: 0 },
+        memory.length >= LARGE && *IS_ORDERED,
+        take,
+    )
 }
 
 /// Fills the memory, and takes what is complete meanwhile, if that is worth a thread; then the rest.
@@ -84,6 +91,7 @@ fn take_while(
     thread::scope(|scope| {
         let watch = || {
             while !is_filled.load(Ordering::Acquire) {
+                taker.prepare();
                 taker.complete(take);
                 thread::park_timeout(PAUSE);
             }
@@ -140,6 +148,12 @@ impl Memory {
         unsafe { std::slice::from_raw_parts(self.begin.add(range.start), range.len()) }
     }
 
+    /// Gets the pages of this range, which begins with a huge one.
+    fn prepare(&self, range: Range<usize>) {
+        // SAFETY: the range is inside; pages that are there stay what they are. Before Linux 5.14 nothing happens.
+        _ = unsafe { madvise(self.begin.add(range.start).cast(), range.len(), Advice::LinuxPopulateWrite) };
+    }
+
     /// Gives whole huge pages of this range back.
     fn release(&self, range: Range<usize>) {
         // SAFETY: the range is inside, and begins with a page; the taker looks at nothing that it has released.
@@ -160,11 +174,22 @@ struct Taker<'a> {
     layout: Layout,
     /// What is before this has been taken.
     at: usize,
+    /// What is before this has been made ready.
+    prepared: usize,
     /// What is before this has been given back.
     released: usize,
 }
 
 impl Taker<'_> {
+    /// Makes the next pages ready: to clear them takes a twentieth of the time in which the kernel fills them, and is better done here.
+    fn prepare(&mut self) {
+        let next = self.prepared.max(self.released)..(self.at + AHEAD).next_multiple_of(HUGE_PAGE).min(self.memory.length);
+        if !next.is_empty() {
+            self.prepared = next.end;
+            self.memory.prepare(next);
+        }
+    }
+
     /// Takes the records that are complete by now.
     fn complete(&mut self, take: &mut (dyn FnMut(&[u8]) + Send)) {
         let begun = self.reach(self.memory.length);
@@ -245,7 +270,7 @@ mod tests {
     }
 
     fn taken(memory: &Memory, is_watched: bool, fill: impl FnOnce() -> io::Result<()>) -> (io::Result<()>, Vec<Vec<u8>>) {
-        let (mut pieces, taker) = (Vec::new(), Taker { memory, layout: LAYOUT, at: LAYOUT.first, released: 0 });
+        let (mut pieces, taker) = (Vec::new(), Taker { memory, layout: LAYOUT, at: LAYOUT.first, prepared: 0, released: 0 });
         let result = take_while(fill, taker, is_watched, &mut |piece| pieces.push(piece.to_vec()));
         (result, pieces)
     }
@@ -316,7 +341,7 @@ mod tests {
     #[test]
     fn half_a_length_leads_nowhere() {
         let memory = Memory::new(4096).unwrap();
-        let taker = Taker { memory: &memory, layout: LAYOUT, at: LAYOUT.first, released: 0 };
+        let taker = Taker { memory: &memory, layout: LAYOUT, at: LAYOUT.first, prepared: 0, released: 0 };
         // SAFETY: inside.
         let put = |at: usize, length: u16| unsafe { memory.begin.add(at + LAYOUT.length).cast::<u16>().write_unaligned(length) };
         put(40, 64);
