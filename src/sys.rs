@@ -17,11 +17,18 @@ use libc as kernel;
 /// # Errors
 /// What the kernel answers, as errno.
 pub fn getsockopt(socket: BorrowedFd, level: i32, option: i32, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut length = libc::socklen_t::try_from(buffer.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: `buffer` is valid for reads and writes of `length` bytes, which is what the kernel is told; it writes no more than
-    // that. Bytes have no invalid values. The descriptor is open for as long as it is borrowed.
-    let result = unsafe { kernel::getsockopt(socket.as_raw_fd(), level, option, buffer.as_mut_ptr().cast(), &raw mut length) };
-    match result {
+    // SAFETY: the buffer is valid for reads and writes of its length, and bytes have no invalid values.
+    unsafe { getsockopt_at(socket, (level, option), buffer.as_mut_ptr(), buffer.len()) }
+}
+
+/// The same for memory that somebody else may be looking at.
+///
+/// # Safety
+/// `value` is valid for reads and writes of `length` bytes, which the kernel is told: it writes no more than that.
+unsafe fn getsockopt_at(socket: BorrowedFd, (level, option): (i32, i32), value: *mut u8, length: usize) -> io::Result<usize> {
+    let mut length = libc::socklen_t::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: see above. The descriptor is open for as long as it is borrowed.
+    match unsafe { kernel::getsockopt(socket.as_raw_fd(), level, option, value.cast(), &raw mut length) } {
         0 => Ok(length as usize),
         _ => Err(io::Error::last_os_error()),
     }
@@ -43,7 +50,7 @@ pub fn setsockopt(socket: BorrowedFd, level: i32, option: i32, value: i32) -> io
 }
 
 /// Memory of `length` zeros that is going to be written at once. Where it is large and the kernel has huge pages to give, it comes in
-/// those: 34 MB in small ones take 8,400 page faults, a tenth of the time in which the kernel fills them.
+/// those, for each small one is a page fault.
 pub fn large(length: usize) -> Vec<u8> {
     let memory = vec![0; length];
     let page = rustix::param::page_size();

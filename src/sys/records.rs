@@ -8,7 +8,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use lazy_static::lazy_static;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use rustix::thread::{MembarrierCommand, membarrier};
 
-use super::{HUGE_PAGE, kernel};
+use super::{HUGE_PAGE, getsockopt_at};
 
 /// Below this many bytes another thread is not worth it.
 const LARGE: usize = 4 << 20;
@@ -55,7 +55,7 @@ pub struct Layout {
 /// What the kernel answers, as errno. What was taken until then means nothing.
 pub fn getsockopt_records(
     socket: BorrowedFd,
-    (level, option): (i32, i32),
+    option: (i32, i32),
     (head, length): (&[u8], usize),
     layout: Layout,
     take: &mut (dyn FnMut(&[u8]) + Send),
@@ -63,21 +63,10 @@ pub fn getsockopt_records(
     let memory = Memory::new(length.max(head.len()))?;
     // SAFETY: the memory is as long as that, and nobody else knows of it yet.
     unsafe { memory.begin.copy_from_nonoverlapping(head.as_ptr(), head.len()) };
-    let fill = || {
-        let mut length = libc::socklen_t::try_from(memory.length).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: the kernel writes no more than the length that it is told, which the memory has. The descriptor is open for as long as it
-        // is borrowed.
-        match unsafe { kernel::getsockopt(socket.as_raw_fd(), level, option, memory.begin.cast(), &raw mut length) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
-    take_while(
-        fill,
-        Taker { memory: &memory, layout, at: layout.first, prepared: 0, released: 0 },
-        memory.length >= LARGE && *IS_ORDERED,
-        take,
-    )
+    // SAFETY: the memory has that length; until the call returns, `Taker` looks only at what the kernel has completed.
+    let fill = || unsafe { getsockopt_at(socket, option, memory.begin, memory.length) }.map(|_| ());
+    let taker = Taker { memory: &memory, layout, at: layout.first, prepared: 0, released: 0 };
+    take_while(fill, taker, memory.length >= LARGE && *IS_ORDERED, take)
 }
 
 /// Fills the memory, and takes what is complete meanwhile, if that is worth a thread; then the rest.
