@@ -75,7 +75,12 @@ fn live(setting: &Setting, random: Random, reads: usize) -> Result<(), String> {
         let rewritten = setting.rewrites && world.random.percent(30);
         (0..world.random.below(4)).for_each(|_| world.burst());
         if rewritten {
+            let before: Vec<_> = world.tables.iter().map(kernel::Table::look).collect();
             world.unrest();
+            if !world.shows_what_happened(&before) {
+                start = world.least();
+                observer = Observer::new(&world);
+            }
         }
         observer.read(&mut world, !rewritten)?;
         world.land();
