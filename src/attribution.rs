@@ -269,7 +269,8 @@ impl Walk<'_, '_> {
             let sum = in_sum.then(|| Item::PolicyDrop { tier: Arc::clone(tier) });
             if let Some((source, packets, unseen)) = self.claim(pipeline.chain, target, verdict, here) {
                 let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
-                let Here { doubt, entering, .. } = *here;
+                let entering = here.entering;
+                let doubt = here.doubt.max(here.since_last_read.excess(self.waiting.of(&source)));
                 self.claims.add(target.chain, Claim { source, endpoint, item: item.clone(), sum, packets, doubt, entering, unseen });
             }
         }

@@ -207,7 +207,8 @@ impl GroupRead<'_> {
             *waiting = rest;
             return Margin { least, most: None };
         };
-        let (certain, rest) = certain(*waiting + difference, member);
+        let doubt = member.doubt.max(member.decided.excess(*waiting));
+        let (certain, rest) = certain(*waiting + difference, &Member { doubt, ..member.clone() });
         *waiting = rest;
         Margin::exact(certain)
     }

@@ -195,7 +195,7 @@ impl<'a> TableView<'a> {
             let policies = chains.iter().filter_map(|chain| self.table.pipelines.policy(*chain));
             policies.map(|policy| self.margin(policy, decision).most.and_then(|most| i64::try_from(most).ok())).sum::<Option<i64>>()
         };
-        Decided { deny: sum(Decision::Deny), pass: sum(Decision::Pass), deny_or_pass: None }
+        Decided { deny: sum(Decision::Deny), pass: sum(Decision::Pass), ..Decided::default() }
     }
 
     /// What may still be credited to the policy.
