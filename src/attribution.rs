@@ -4,6 +4,7 @@
 //! doubt too little is credited, never too much.
 
 mod direct;
+mod foreign;
 mod group;
 mod groups;
 mod motion;
@@ -28,6 +29,7 @@ use crate::felix::{Decision, DropReason, DropRule, Label, Labels, Pipeline, Pipe
 use crate::ledger::Deltas;
 use crate::ruleset::{ChainId, RuleId, Ruleset, TableId};
 use direct::{Claim, Claims, Source, Waiting};
+use foreign::{Doubts, Passage};
 use groups::{Groups, Member};
 use table::{Leftovers, TableView, Users};
 use tier::{Can, Decided, Split, refusals_are_known};
@@ -62,7 +64,7 @@ impl<'a> Table<'a> {
     /// their way while the table was read.
     pub fn has_to_be_derived(&self) -> bool {
         let moved = |rule: RuleId| self.deltas.packets(rule) > 0;
-        let tiers = self.pipelines.endpoints.iter().flat_map(|endpoint| &endpoint.tiers);
+        let tiers = self.pipelines.endpoints.iter().flat_map(|endpoint| endpoint.tiers.iter().chain([&endpoint.profiles]));
         tiers.flat_map(|tier| &tier.targets).any(|target| {
             let moved = moved(target.jump) || target.accepted.is_some_and(moved);
             moved && (self.pipelines.group(target.chain).is_some() || self.decides_unseen(target.chain))
@@ -151,7 +153,7 @@ impl Attribution {
     /// Hides what takes two reads to tell, because there has been but one.
     pub fn forget_derived(&mut self) {
         self.totals.hide(|item| match item {
-            Item::PolicyDrop { .. } => true,
+            Item::PolicyDrop { .. } | Item::Drop { reason: DropReason::Profile, .. } => true,
             Item::Policy { verdict, .. } => *verdict != Verdict::Accept,
             _ => false,
         });
@@ -192,41 +194,93 @@ impl Walk<'_, '_> {
         if let Some(rule) = pipeline.established {
             recorder.add(&Item::Established, deltas.packets(rule));
         }
-        for drop in &pipeline.drops {
-            recorder.add(&Item::Drop { reason: drop.reason, tier: Arc::clone(&NO_TIER) }, dropped(drop, deltas));
-        }
+        let mut passage = Passage::new(&pipeline.foreign, self.view.table.ruleset, deltas);
         for tier in &pipeline.tiers {
-            self.tier(pipeline, tier, recorder);
+            self.tier(pipeline, tier, &mut passage, recorder);
         }
-        for profile in &pipeline.profiles {
-            if let (Some(label), Some(accepted)) = (self.view.table.labels.get(profile.chain), profile.accepted) {
-                recorder.add(&Item::Profile(Arc::clone(&label.label)), deltas.packets(accepted));
+        self.profiles(pipeline, &mut passage, recorder);
+        for drop in &pipeline.drops {
+            let item = Item::Drop { reason: drop.reason, tier: Arc::clone(&NO_TIER) };
+            let last = drop.let_through.last().filter(|last| passage.is_disturbed_between(drop.rule, Some(**last)));
+            match last.is_some() || (drop.reason == DropReason::NoProfile && passage.is_marked_at(drop.rule)) {
+                true => recorder.unknown(&item),
+                false => recorder.add(&item, dropped(drop, deltas)),
             }
         }
     }
 
-    fn tier(&mut self, pipeline: &Pipeline, tier: &Tier, recorder: &mut Recorder) {
+    fn tier(&mut self, pipeline: &Pipeline, tier: &Tier, passage: &mut Passage, recorder: &mut Recorder) {
         let deltas = self.view.table.deltas;
         let can: Vec<_> = tier.targets.iter().map(|target| self.view.can(target.chain)).collect();
         let splits = tier::splits(tier, &can);
-        let decided = tier::decided(tier, &can, &splits, deltas, |target| self.view.own(target.chain));
+        let mut decided = tier::decided(tier, &can, &splits, deltas, |target| self.view.own(target.chain));
+        let doubts = passage.through(tier, (&can, &splits), |chain| self.view.disturbance(chain));
         let refusals_are_known = refusals_are_known(&splits, &can);
-        for ((index, target), (split, decided)) in tier.targets.iter().enumerate().zip(splits.iter().zip(&decided)) {
-            let doubt = tier::doubt(tier, index, *split, self.view.table.motion);
+        for ((index, target), (split, decided)) in tier.targets.iter().enumerate().zip(splits.iter().zip(&mut decided)) {
+            let doubts = doubts.targets[index];
+            if doubts.decided {
+                *decided = Decided::default();
+            }
+            let doubt = self.doubt(pipeline, tier, index, *split);
             let entering = tier::entering(tier, index, *split, self.view.table.motion);
             match self.view.table.pipelines.group(target.chain) {
                 Some(_) => {
                     let member = member(pipeline, tier, index, (can[index], *split, *decided));
-                    self.groups.add(target.chain, Member { doubt, entering, refusals_are_known, ..member });
+                    self.groups.add(target.chain, Member { doubt, entering, refusals_are_known, doubts, ..member });
                 }
-                None => self.policy(pipeline, target, (*split, decided, [doubt, entering], refusals_are_known), recorder),
+                None => self.policy(pipeline, target, (*split, decided, doubts, [doubt, entering], refusals_are_known), recorder),
             }
         }
         if let Some(end) = tier.end {
-            recorder.add(&Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(&tier.name) }, deltas.packets(end));
+            recorder.add_unless(
+                doubts.end,
+                &Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(&tier.name) },
+                deltas.packets(end),
+            );
         }
         if refusals_are_known {
-            recorder.add(&Item::PolicyDrop { tier: Arc::clone(&tier.name) }, 0);
+            let unknown = doubts.targets.iter().zip(&can).any(|(doubts, can)| doubts.decided && can.deny);
+            recorder.add_unless(unknown, &Item::PolicyDrop { tier: Arc::clone(&tier.name) }, 0);
+        }
+    }
+
+    /// By how many packets a target's differences may be too high, also by some that a foreign rule has taken meanwhile.
+    fn doubt(&self, pipeline: &Pipeline, tier: &Tier, index: usize, split: Split) -> u64 {
+        let motion = self.view.table.motion;
+        let target = &tier.targets[index];
+        let next = tier.undecided_after(index).or(tier.after);
+        let foreign = pipeline.foreign.iter().map(|foreign| foreign.rule);
+        let here = motion.sum(foreign.filter(|rule| target.jump < *rule && next.is_none_or(|next| *rule < next)));
+        let taken = here.saturating_add(self.view.moved_by_foreign_rules(target.chain));
+        tier::doubt(tier, index, split, motion).saturating_add(taken)
+    }
+
+    /// What profiles accepted is counted; what they refused, that is less, is claimed of all together.
+    fn profiles(&mut self, pipeline: &Pipeline, passage: &mut Passage, recorder: &mut Recorder) {
+        let profiles = &pipeline.profiles;
+        // What a profile passes on goes to the next one, undecided.
+        let can: Vec<_> = profiles.targets.iter().map(|profile| Can { pass: false, ..self.view.can(profile.chain) }).collect();
+        let splits = tier::splits(profiles, &can);
+        let decided = tier::decided(profiles, &can, &splits, self.view.table.deltas, |profile| self.view.own(profile.chain));
+        let doubts = passage.through(profiles, (&can, &splits), |chain| self.view.disturbance(chain));
+        for (index, profile) in profiles.targets.iter().enumerate() {
+            if let (Some(label), Some(accepted)) = (self.view.table.labels.get(profile.chain), profile.accepted) {
+                let item = Item::Profile(Arc::clone(&label.label));
+                recorder.add_unless(doubts.targets[index].accepted, &item, self.view.table.deltas.packets(accepted));
+            }
+            if !can[index].deny {
+                continue;
+            }
+            let item = Item::Drop { reason: DropReason::Profile, tier: Arc::clone(&NO_TIER) };
+            recorder.add_unless(doubts.targets[index].decided, &item, 0);
+            let entering = tier::entering(profiles, index, splits[index], self.view.table.motion);
+            let refused = decided[index].deny.filter(|_| !doubts.targets[index].decided);
+            let source = || self.source(pipeline.chain, profile.chain, Verdict::Deny);
+            if let Some((source, packets)) = self.waiting.claim(source, refused, entering) {
+                let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
+                let doubt = self.doubt(pipeline, profiles, index, splits[index]);
+                self.claims.add(profile.chain, Claim { source, endpoint, item, sum: None, packets, doubt });
+            }
         }
     }
 
@@ -235,17 +289,17 @@ impl Walk<'_, '_> {
         &mut self,
         pipeline: &Pipeline,
         target: &Target,
-        (split, decided, [doubt, entering], refusals_are_known): (Split, &Decided, [u64; 2], bool),
+        (split, decided, doubts, [doubt, entering], refusals_are_known): (Split, &Decided, Doubts, [u64; 2], bool),
         recorder: &mut Recorder,
     ) {
         let Some(Label { label, tier, .. }) = self.view.table.labels.get(target.chain) else { return };
         let mut item = Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict: Verdict::Accept };
         if let Some(accepted) = target.accepted {
-            recorder.add(&item, self.view.table.deltas.packets(accepted));
+            recorder.add_unless(doubts.accepted, &item, self.view.table.deltas.packets(accepted));
         }
         for verdict in split.verdicts(self.view.can(target.chain)) {
             item.decided(verdict);
-            recorder.add(&item, 0);
+            recorder.add_unless(doubts.decided, &item, 0);
             let claim = self.waiting.claim(|| self.source(pipeline.chain, target.chain, verdict), decided.of(verdict), entering);
             let Some((source, packets)) = claim else { continue };
             let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
@@ -287,6 +341,7 @@ fn member(pipeline: &Pipeline, tier: &Tier, index: usize, (can, split, decided):
         decided,
         doubt: 0,
         entering: 0,
+        doubts: Doubts::default(),
         refusals_are_known: false,
     }
 }

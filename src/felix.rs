@@ -3,6 +3,7 @@
 
 mod catalog;
 mod endpoint;
+mod foreign;
 mod labels;
 mod names;
 mod phrases;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 pub use catalog::{Catalog, GroupPlace, PolicyInfo};
 pub use endpoint::{DropReason, DropRule, Pipeline, Target, Tier};
+pub use foreign::{Foreign, Way};
 pub use labels::{Label, Labels, Names};
 pub use names::{ChainNames, HashedName, PolicyName, hashed_names, limited_id};
 pub use policy::{Decision, GroupChain, PolicyChain, PolicyRule};
@@ -176,7 +178,7 @@ pub struct Pipelines {
     pub unknown_interfaces: Vec<(Direction, RuleId)>,
     /// Policy, profile and group chains, by their place in the ruleset.
     chains: Vec<Option<SharedChain>>,
-    /// Rules in chains that matter which are not understood.
+    /// Rules in chains that matter which are not understood, whatever they do.
     pub unrecognised: Vec<RuleId>,
 }
 
@@ -212,12 +214,16 @@ impl Pipelines {
             }
             Role::Dispatch(direction) => {
                 let is_end = |rule: &RuleId| ruleset.comments_of(*rule).iter().any(|c| phrases[c.0 as usize] == Phrase::UnknownInterface);
-                let ends = ruleset.chain(id).rule_ids().filter(|rule| ruleset.rule(*rule).verdict.is_deny() && is_end(rule));
+                let is_felixs = |rule: &RuleId| !ruleset.rule(*rule).hash.is_none();
+                // What others wrote here takes packets that no endpoint counts.
+                unrecognised.extend(ruleset.chain(id).rule_ids().filter(|rule| !is_felixs(rule)));
+                let ends = ruleset.chain(id).rule_ids().filter(is_felixs);
+                let ends = ends.filter(|rule| ruleset.rule(*rule).verdict.is_deny() && is_end(rule));
                 self.unknown_interfaces.extend(ends.map(|rule| (direction, rule)));
                 None
             }
             Role::Policy | Role::Profile => Some(SharedChain::Policy(policy::policy_chain(ruleset, id, marks, unrecognised))),
-            Role::Group => Some(SharedChain::Group(policy::group_chain(ruleset, id, phrases, unrecognised))),
+            Role::Group => Some(SharedChain::Group(policy::group_chain(context, id, unrecognised))),
             Role::Failsafe | Role::Other => None,
         };
         self.chains[id.0 as usize] = shared;
@@ -259,22 +265,45 @@ impl Pipelines {
 impl Marks {
     /// Accept: what endpoint chains return on. Pass: what their jumps to policies must not have. Drop: what policies refuse on.
     fn learn(ruleset: &Ruleset, roles: &Roles) -> Self {
-        let mut marks = Marks::default();
+        let (mut accept, mut pass, mut drop) = (Votes::default(), Votes::default(), Votes::default());
         for (id, chain) in ruleset.chain_ids() {
             let role = roles.of(id);
-            for rule in chain.rule_ids().map(|rule| ruleset.rule(rule)) {
+            for rule in chain.rule_ids().map(|rule| ruleset.rule(rule)).filter(|rule| !rule.hash.is_none()) {
                 let Some(mark) = rule.mark else { continue };
                 match (role, rule.verdict, mark.set_bit()) {
-                    (Role::Endpoint(..), Verdict::Return, Some(bit)) => marks.accept = bit,
+                    (Role::Endpoint(..), Verdict::Return, Some(bit)) => accept.add(bit),
                     (Role::Endpoint(..), Verdict::Jump(to), None) if mark.is_clear() && roles.is_policy_or_group(to) => {
-                        marks.pass = mark.mask;
+                        pass.add(mark.mask);
                     }
-                    (Role::Policy, Verdict::Drop | Verdict::Reject, Some(bit)) => marks.drop = Some(bit),
+                    (Role::Policy, Verdict::Drop | Verdict::Reject, Some(bit)) => drop.add(bit),
                     _ => {}
                 }
             }
         }
-        marks
+        Marks { accept: accept.most().unwrap_or(0), pass: pass.most().unwrap_or(0), drop: drop.most() }
+    }
+
+    /// The bits that carry verdicts; `None` if no rule tells.
+    fn verdicts(self) -> Option<u32> {
+        let bits = self.accept | self.pass | self.drop.unwrap_or(0);
+        (self.accept != 0 && self.pass != 0).then_some(bits)
+    }
+}
+
+/// How many rules speak for each value. A rule that pretends to be Felix's is outvoted.
+#[derive(Debug, Default)]
+struct Votes(Vec<(u32, usize)>);
+
+impl Votes {
+    fn add(&mut self, value: u32) {
+        match self.0.iter_mut().find(|(known, _)| *known == value) {
+            Some((_, votes)) => *votes += 1,
+            None => self.0.push((value, 1)),
+        }
+    }
+
+    fn most(&self) -> Option<u32> {
+        self.0.iter().max_by_key(|(_, votes)| *votes).map(|(value, _)| *value)
     }
 }
 

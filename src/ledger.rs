@@ -161,7 +161,7 @@ fn count_all(now: &Snapshot, chain: &Chain, deltas: &mut Deltas) {
 /// Compares a chain with what it was at the last read; whether it is the same and was not flushed.
 fn compare(now: &Snapshot, chain: &Chain, before: Before, deltas: &mut Deltas) -> bool {
     let same_rules = chain.rules.len() == before.packets.len()
-        && chain.rule_ids().zip(before.rules()).all(|(id, (hash, _))| !hash.is_none() && now.ruleset.rule(id).hash == hash);
+        && chain.rule_ids().zip(before.rules()).all(|(id, (hash, _))| now.ruleset.rule(id).hash == hash);
     match same_rules {
         true => compare_unchanged(now, chain, before.packets, deltas),
         false => {
@@ -194,7 +194,7 @@ fn compare_unchanged(table: &Snapshot, chain: &Chain, before: &[u64], deltas: &m
 fn compare_rewritten(table: &Snapshot, chain: &Chain, before: Before, deltas: &mut Deltas) {
     let backend = table.ruleset.backend;
     let hash = |id: RuleId| table.ruleset.rule(id).hash;
-    let last_of: HashMap<RuleHash, u64> = before.rules().filter(|(hash, _)| !hash.is_none()).collect();
+    let last_of: HashMap<RuleHash, u64> = before.rules().collect();
     let last = |id: RuleId| last_of.get(&hash(id)).copied();
     let flushed = chain.rule_ids().any(|id| last(id).is_some_and(|last| table.packets(id) < last));
     let partial = backend == Backend::Legacy && !flushed;
@@ -204,7 +204,6 @@ fn compare_rewritten(table: &Snapshot, chain: &Chain, before: Before, deltas: &m
         // was there before might have kept its own: then all of it must not be counted again.
         deltas.packets[place] = match last(id) {
             Some(last) if !(flushed && backend == Backend::Nft) => now.checked_sub(last).unwrap_or(now),
-            _ if hash(id).is_none() => 0,
             _ => now,
         };
         if partial && last(id).is_some() {
@@ -304,8 +303,9 @@ mod tests {
     }
 
     #[test]
-    fn rules_without_a_hash_never_prove_anything() {
-        assert_eq!(second(Backend::Legacy, &[("a", 7), ("", 5)], &[("a", 9), ("", 6)]), [(2, true), (0, false)]);
+    fn rules_without_a_hash_are_known_by_what_they_do() {
+        assert_eq!(second(Backend::Legacy, &[("a", 7), ("", 5)], &[("a", 9), ("", 6)]), [(2, true), (1, true)]);
+        assert_eq!(second(Backend::Legacy, &[("a", 7)], &[("", 0), ("a", 9)]), [(0, false), (2, true)]);
     }
 
     #[test]

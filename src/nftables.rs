@@ -75,7 +75,7 @@ impl Collector {
         if kind == "rule" {
             match rule::read(object, builder) {
                 Some((parts, verdict)) => builder.push(id, &parts, verdict),
-                None => builder.unreadable(),
+                None => builder.push_unreadable(id, rule::packets(object)),
             }
         }
     }
@@ -198,7 +198,7 @@ mod tests {
         };
         assert_eq!(rule(r#"[{"counter": {"packets": 1, "bytes": 1}}, {"drop": null}]"#), (1, 0));
         for expr in ["null", "7", r#"[7]"#, r#"[{"counter": {"packets": -1}}]"#, r#"[{"jump": {}}]"#, r#"[{"match": {"op": "=="}}]"#] {
-            assert_eq!(rule(expr), (0, 1), "{expr}");
+            assert_eq!(rule(expr), (1, 1), "{expr}");
         }
     }
 }

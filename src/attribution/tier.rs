@@ -126,7 +126,6 @@ pub fn splits(tier: &Tier, can: &[Can]) -> Vec<Split> {
     let last = can.len().saturating_sub(1);
     let split = |(index, can): (usize, &Can)| match (can.deny, can.pass) {
         (false, false) => Split::Nothing,
-        _ if tier.opaque => Split::Unknown,
         (true, true) if can.alone => Split::Own,
         _ if can.alone && index == last && !has_end => Split::Own,
         // Its passes mix with what nobody decided.
@@ -259,7 +258,7 @@ mod tests {
     fn two_targets() -> Tier {
         let target = |n| Target { jump: RuleId(n), chain: ChainId(0), accepted: Some(RuleId(n + 1)) };
         let targets = vec![target(0), target(2)];
-        Tier { name: "t".into(), targets, end: Some(RuleId(4)), end_log: None, after: Some(RuleId(5)), opaque: false }
+        Tier { name: "t".into(), targets, end: Some(RuleId(4)), end_log: None, after: Some(RuleId(5)) }
     }
 
     fn decide(tier: &Tier, can: &[Can], packets: &[u64]) -> Vec<(Option<i64>, Option<i64>, Option<i64>)> {
@@ -319,11 +318,5 @@ mod tests {
         assert_eq!(rows, [(None, None, None), (None, None, None)]);
         let rows = decide(&two_targets(), &[Can { changed: true, ..PASS }, DENY], &[21, 5, 9, 0, 4, 9]);
         assert_eq!(rows[1], (Some(5), None, None));
-    }
-
-    #[test]
-    fn a_rule_that_is_not_understood_makes_its_tier_unknown() {
-        let tier = Tier { opaque: true, ..two_targets() };
-        assert_eq!(decide(&tier, &[DENY, BOTH], &[21, 5, 9, 0, 4, 2]), [(None, None, None), (None, None, None)]);
     }
 }

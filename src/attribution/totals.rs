@@ -65,6 +65,8 @@ pub struct Total {
     /// Packets.
     pub packets: u64,
     seen: u32,
+    /// The last read that did not tell.
+    unknown: u32,
     /// Whether there may have been more.
     doubtful: bool,
 }
@@ -72,7 +74,7 @@ pub struct Total {
 impl Total {
     /// A zero is shown where it is certain.
     fn is_shown(&self, read: u32) -> bool {
-        self.seen == read && (self.packets > 0 || !self.doubtful)
+        self.seen == read && self.unknown != read && (self.packets > 0 || !self.doubtful)
     }
 }
 
@@ -201,6 +203,22 @@ impl Recorder<'_> {
         total
     }
 
+    /// Adds packets, unless nobody knows how many.
+    pub fn add_unless(&mut self, unknown: bool, item: &Item, packets: u64) {
+        match unknown {
+            true => self.unknown(item),
+            false => self.add(item, packets),
+        }
+    }
+
+    /// Nobody knows how many there were since the last read: the total is not shown, whatever else this read adds to it. From the next
+    /// one on it is shown again, unless it is zero.
+    pub fn unknown(&mut self, item: &Item) {
+        let read = self.read;
+        let total = self.total(item, 0);
+        (total.doubtful, total.unknown) = (true, read);
+    }
+
     /// Shows a total again if there is one: a series must not end only because nothing can be added to it any more.
     pub fn keep(&mut self, item: &Item) {
         if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item) {
@@ -217,7 +235,7 @@ impl Recorder<'_> {
 
     fn find(&mut self, item: &Item) -> usize {
         self.totals.iter().position(|total| total.item == *item).unwrap_or_else(|| {
-            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, doubtful: false });
+            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, unknown: 0, doubtful: false });
             self.totals.len() - 1
         })
     }
@@ -272,6 +290,21 @@ mod tests {
         totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add_at_least(&Item::Established, 0);
         totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add(&Item::Established, 0);
         assert_eq!(shown(&totals), []);
+    }
+
+    #[test]
+    fn what_a_read_does_not_tell_is_not_shown_whatever_is_added() {
+        let mut totals = Totals::default();
+        let interface: Arc<str> = "cali1".into();
+        for (unknown, packets, expected) in [(false, 5, Some(5)), (true, 1, None), (false, 1, Some(7))] {
+            totals.begin_read();
+            let mut recorder = totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress);
+            if unknown {
+                recorder.unknown(&Item::Established);
+            }
+            recorder.add(&Item::Established, packets);
+            assert_eq!(shown(&totals), expected.map(|packets| ("cali1".into(), packets)).into_iter().collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Labels {
             labels.set(policy.chain, ruleset, policy.name.clone().or(found), tier, names);
         }
         for pipeline in &pipelines.endpoints {
-            for profile in &pipeline.profiles {
+            for profile in &pipeline.profiles.targets {
                 labels.profile(profile.chain, ruleset, pipelines, names);
             }
         }

@@ -18,12 +18,16 @@ enum Loaded {
     Other,
 }
 
+/// Expressions that load something or match on it. Others may send the packet anywhere: to a queue, to another address.
+const ONLY_MATCH: [&[u8]; 12] =
+    [b"payload", b"exthdr", b"lookup", b"range", b"limit", b"connlimit", b"quota", b"fib", b"socket", b"osf", b"rt", b"hash"];
+
 /// A rule being taken apart.
 pub struct Rule<'a> {
     /// What was found so far.
-    pub parts: RuleParts,
+    parts: RuleParts,
     /// What it does.
-    pub verdict: Verdict,
+    verdict: Verdict,
     builder: &'a mut Builder,
     /// Gives the chain that a jump names.
     chain: &'a dyn Fn(&mut Builder, &str) -> Option<ChainId>,
@@ -87,6 +91,12 @@ impl<'a> Rule<'a> {
         Some(())
     }
 
+    /// What was found.
+    pub fn finish(mut self) -> (RuleParts, Verdict) {
+        self.parts.uncounted = !self.counted;
+        (self.parts, self.verdict)
+    }
+
     fn expression(&mut self, name: &[u8], data: Attributes) -> Option<()> {
         match name {
             b"counter" => {
@@ -108,6 +118,10 @@ impl<'a> Rule<'a> {
                 // It may have loaded something into a register that held the mark.
                 self.registers = [None; 4];
                 self.other();
+                let gives_verdict = name == b"lookup" && data.get(3).and_then(be32) == Some(0);
+                if gives_verdict || !ONLY_MATCH.contains(&name) {
+                    self.verdict = Verdict::Other;
+                }
             }
         }
         Some(())

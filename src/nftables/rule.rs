@@ -16,7 +16,13 @@ pub fn read(rule: &Value, builder: &mut Builder) -> Option<(RuleParts, Verdict)>
         let (kind, what) = statement.as_object()?.iter().next()?;
         reader.statement(kind, what)?;
     }
+    reader.parts.uncounted = !reader.counted;
     Some((reader.parts, reader.verdict))
+}
+
+/// What a rule has counted, as far as that can be read.
+pub fn packets(rule: &Value) -> Option<u64> {
+    rule.get("expr")?.as_array()?.iter().find_map(|statement| statement.get("counter")?.get("packets")?.as_u64())
 }
 
 struct Reader<'a> {
@@ -44,7 +50,12 @@ impl Reader<'_> {
             "jump" => self.verdict = self.chain(what)?.map_or(Verdict::Other, Verdict::Jump),
             "goto" => self.verdict = self.chain(what)?.map_or(Verdict::Other, Verdict::Goto),
             "log" => self.log(what),
-            _ => self.other(),
+            "limit" | "ct count" => self.other(),
+            // It may send the packet anywhere: a map of verdicts, a queue, another address.
+            _ => {
+                self.other();
+                self.verdict = Verdict::Other;
+            }
         }
         Some(())
     }

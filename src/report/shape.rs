@@ -109,7 +109,7 @@ impl View<'_> {
             established: None,
             before,
             tiers: pipeline.tiers.iter().map(|tier| self.tier(tier)).collect(),
-            profiles: pipeline.profiles.iter().filter_map(|profile| self.profile(profile.chain)).collect(),
+            profiles: pipeline.profiles.targets.iter().filter_map(|profile| self.profile(profile.chain)).collect(),
             no_profile: None,
             undivided: None,
         }
