@@ -22,7 +22,7 @@ pub use structures::{Structure, Structures};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ruleset::{ChainId, RuleId, Ruleset, Verdict};
+use crate::ruleset::{ChainId, MarkMatch, RuleId, Ruleset, Verdict};
 use phrases::Phrase;
 
 /// A direction, seen from the endpoint.
@@ -269,18 +269,19 @@ impl Marks {
         for (id, chain) in ruleset.chain_ids() {
             let role = roles.of(id);
             for rule in chain.rule_ids().map(|rule| ruleset.rule(rule)).filter(|rule| !rule.hash.is_none()) {
-                let Some(mark) = rule.mark else { continue };
-                match (role, rule.verdict, mark.set_bit()) {
-                    (Role::Endpoint(..), Verdict::Return, Some(bit)) => accept.add(bit),
-                    (Role::Endpoint(..), Verdict::Jump(to), None) if mark.is_clear() && roles.is_policy_or_group(to) => {
-                        pass.add(mark.mask);
+                let bit = rule.mark.and_then(|mark| mark.set_bit());
+                match (role, rule.verdict) {
+                    (Role::Endpoint(..), Verdict::Return) => bit.into_iter().for_each(|bit| accept.add(bit)),
+                    (Role::Endpoint(..), Verdict::Jump(to)) if roles.is_policy_or_group(to) => {
+                        rule.mark.filter(MarkMatch::is_clear).into_iter().for_each(|mark| pass.add(mark.mask));
                     }
-                    (Role::Policy, Verdict::Drop | Verdict::Reject, Some(bit)) => drop.add(bit),
+                    // Before 3.30 some denies match on a scratch bit, too, but beside others that do not.
+                    (Role::Policy, verdict) if verdict.is_deny() => drop.add(bit.filter(|_| rule.has_only_mark()).unwrap_or(0)),
                     _ => {}
                 }
             }
         }
-        Marks { accept: accept.most().unwrap_or(0), pass: pass.most().unwrap_or(0), drop: drop.most() }
+        Marks { accept: accept.most().unwrap_or(0), pass: pass.most().unwrap_or(0), drop: drop.most().filter(|bit| *bit != 0) }
     }
 
     /// The bits that carry verdicts; `None` if no rule tells.
