@@ -9,6 +9,7 @@ mod group;
 mod groups;
 mod motion;
 mod node;
+mod open;
 mod programs;
 mod table;
 mod tier;
@@ -31,6 +32,7 @@ use crate::ruleset::{ChainId, RuleId, Ruleset, TableId};
 use direct::{Claim, Claims, Source, Waiting};
 use foreign::{Doubts, Passage};
 use groups::{Groups, Member};
+use open::{Open, User};
 use table::{Leftovers, TableView, Users};
 use tier::{Can, Decided, Split, refusals_are_known};
 use totals::Recorder;
@@ -86,6 +88,7 @@ pub struct Attribution {
     leftovers: Leftovers,
     users: Users,
     groups: Groups,
+    open: Open,
     /// Labels that stood in for a policy's name at the last read, by table and chain.
     provisional: HashMap<(TableId, Arc<str>), Arc<str>>,
     /// Of the eBPF dataplane, while that is what is read.
@@ -102,17 +105,19 @@ impl Attribution {
         let users = std::mem::take(&mut self.users);
         for table in tables {
             let view = TableView::new(*table, &mut leftovers, &users);
-            let mut walk = Walk { view, waiting: &self.waiting, claims: Claims::default(), groups: &mut self.groups };
+            let mut walk = Walk { view, waiting: &self.waiting, claims: Claims::default(), groups: &mut self.groups, open: &mut self.open };
             for pipeline in &table.pipelines.endpoints {
                 walk.pipeline(pipeline, &mut self.totals.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction));
             }
             let Walk { mut view, claims, .. } = walk;
             claims.settle(&mut view, &mut self.waiting, &mut self.totals);
             self.groups.credit(&view, &mut self.totals);
+            self.open.settle(&view, &mut self.totals);
             view.leave(&mut self.leftovers, &mut self.users);
         }
         self.node.advance(tables);
         self.groups.end_read();
+        self.open.end_read();
         self.waiting.end_read();
     }
 
@@ -186,6 +191,7 @@ struct Walk<'a, 'b> {
     waiting: &'b Waiting,
     claims: Claims,
     groups: &'b mut Groups,
+    open: &'b mut Open,
 }
 
 impl Walk<'_, '_> {
@@ -221,6 +227,9 @@ impl Walk<'_, '_> {
             if doubts.decided {
                 *decided = Decided::default();
             }
+            if *split == Split::Open {
+                self.open(pipeline, tier, index, refusals_are_known, doubts.decided);
+            }
             let doubt = self.doubt(pipeline, tier, index, *split);
             let entering = tier::entering(tier, index, *split, self.view.table.motion);
             match self.view.table.pipelines.group(target.chain) {
@@ -242,6 +251,24 @@ impl Walk<'_, '_> {
             let unknown = doubts.targets.iter().zip(&can).any(|(doubts, can)| doubts.decided && can.deny);
             recorder.add_unless(unknown, &Item::PolicyDrop { tier: Arc::clone(&tier.name) }, 0);
         }
+    }
+
+    /// A policy, or a group, behind which nothing counts what it left undecided.
+    fn open(&mut self, pipeline: &Pipeline, tier: &Tier, index: usize, refusals_are_known: bool, is_disturbed: bool) {
+        let target = &tier.targets[index];
+        let group = self.view.table.pipelines.group(target.chain).into_iter().flat_map(|group| &group.policies);
+        let mut refusing = group.map(|(_, policy)| *policy).filter(|policy| self.view.can(*policy).deny);
+        let chain = match (refusing.next(), refusing.next()) {
+            (Some(only), None) => only,
+            _ => target.chain,
+        };
+        let Some(Label { label, .. }) = self.view.table.labels.get(chain).filter(|_| self.view.can(chain).deny) else { return };
+        let tier = Arc::clone(&tier.name);
+        let mut items = vec![Item::Policy { tier: Arc::clone(&tier), policy: Arc::clone(label), verdict: Verdict::Deny }];
+        items.extend(refusals_are_known.then_some(Item::PolicyDrop { tier }));
+        let Pipeline { kind, direction, .. } = *pipeline;
+        let interface = Arc::clone(&pipeline.interface);
+        self.open.add(target.chain, User { kind, interface, direction, target: target.clone(), items, is_disturbed });
     }
 
     /// By how many packets a target's differences may be too high, also by some that a foreign rule has taken meanwhile.

@@ -309,7 +309,7 @@ fn may_count(split: Split, verdict: Verdict) -> bool {
         Split::Nothing => false,
         Split::Deny => verdict == Verdict::Deny || verdict == Verdict::DenyOrPass,
         Split::Pass => verdict == Verdict::Pass || verdict == Verdict::DenyOrPass,
-        Split::Own | Split::ByTotal | Split::Sum | Split::DenyOnly | Split::Unknown => true,
+        Split::Own | Split::ByTotal | Split::Sum | Split::DenyOnly | Split::Open => true,
     }
 }
 

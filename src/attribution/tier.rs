@@ -67,15 +67,15 @@ pub enum Split {
     /// It is the last target of a tier that refuses nothing at its end: what it refused never reached the rule after the tier, but
     /// what it passed on is counted together with what nobody decided.
     DenyOnly,
-    /// Nothing can be said.
-    Unknown,
+    /// It is the last target of a tier behind which no rule counts what it left undecided: see [`open`](super::open).
+    Open,
 }
 
 impl Split {
     /// The verdicts, besides acceptance, that can be credited to a target that can do this.
     pub fn verdicts(self, can: Can) -> impl Iterator<Item = Verdict> {
         let verdicts: &[Verdict] = match self {
-            Split::Nothing | Split::Unknown => &[],
+            Split::Nothing | Split::Open => &[],
             Split::Deny | Split::DenyOnly => &[Verdict::Deny],
             Split::Pass => &[Verdict::Pass],
             Split::Own | Split::ByTotal => &[Verdict::Deny, Verdict::Pass],
@@ -91,7 +91,7 @@ impl Split {
 
 /// Whether all that a tier's targets refused can be credited, and there is something to refuse.
 pub fn refusals_are_known(splits: &[Split], can: &[Can]) -> bool {
-    let known = !splits.iter().any(|split| matches!(split, Split::Sum | Split::Unknown));
+    let known = !splits.iter().any(|split| matches!(split, Split::Sum));
     known && can.iter().any(|can| can.deny)
 }
 
@@ -132,7 +132,7 @@ pub fn splits(tier: &Tier, can: &[Can]) -> Vec<Split> {
         (false, true) if index == last && !has_end => Split::Nothing,
         (true, pass) if index == last && !has_end => match tier.after.is_some() && both == usize::from(pass) {
             true => Split::DenyOnly,
-            false => Split::Unknown,
+            false => Split::Open,
         },
         (true, false) => Split::Deny,
         (false, true) => Split::Pass,
@@ -154,7 +154,7 @@ pub fn decided(tier: &Tier, can: &[Can], splits: &[Split], deltas: &Deltas, own:
     let passed_by_others = || splits.iter().enumerate().map(passed).sum::<Option<i64>>();
     let decide = |(index, split): (usize, &Split)| match split {
         _ if can[index].changed => Decided::default(),
-        Split::Nothing | Split::Unknown => Decided::default(),
+        Split::Nothing | Split::Open => Decided::default(),
         Split::Deny => Decided { deny: sums[index], ..Decided::default() },
         Split::Pass => Decided { pass: sums[index], ..Decided::default() },
         Split::Own => own(&tier.targets[index]),
@@ -172,7 +172,7 @@ pub fn decided(tier: &Tier, can: &[Can], splits: &[Split], deltas: &Deltas, own:
 /// jump is counted already, but not yet the rule that ends their stay. What has not moved is beyond doubt.
 pub fn doubt(tier: &Tier, index: usize, split: Split, motion: &Motion) -> u64 {
     match split {
-        Split::Nothing | Split::Unknown | Split::Own => 0,
+        Split::Nothing | Split::Open | Split::Own => 0,
         Split::Deny | Split::Pass | Split::Sum => motion.sum(ways_out(tier, index)),
         Split::ByTotal | Split::DenyOnly => motion.sum(all_rules(tier)),
     }
@@ -182,7 +182,7 @@ pub fn doubt(tier: &Tier, index: usize, split: Split, motion: &Motion) -> u64 {
 /// jump: as many too many will it show. None where that is not known, for such a chain was written just now and begins anew.
 pub fn entering(tier: &Tier, index: usize, split: Split, motion: &Motion) -> u64 {
     let packets = match split {
-        Split::Nothing | Split::Unknown | Split::Own => 0,
+        Split::Nothing | Split::Open | Split::Own => 0,
         Split::Deny | Split::Pass | Split::Sum => motion.of(tier.targets[index].jump),
         Split::ByTotal | Split::DenyOnly => motion.sum(all_rules(tier)),
     };

@@ -14,7 +14,7 @@ use super::support::fixture;
 
 mod truth;
 
-pub use truth::{compare, ground_truth, judge};
+pub use truth::{Judgement, compare, ground_truth, judge};
 
 /// Captures of iptables' tables on one topology, with [`CAPTURED_PODS`].
 pub const CAPTURES: [(&str, Backend); 10] = [
@@ -171,13 +171,43 @@ fn every_capture_gives_what_was_sent() {
                 exporter.read(&rulesets(capture, at, backend, families));
                 assert_eq!(exporter.unrecognised, 0, "{capture}");
                 let context = format!("{capture} {at} {families:?}");
-                let j = judge(&increases(&before, &exporter.totals()), &truth);
-                println!("{context}: wrong {} missing {}\n{:#?}", j.wrong.len(), j.missing.len(), j);
-                let shares = (j.single, j.joined);
-                println!("{context}: of grouped packets {} to single policies, {} to groups", shares.0, shares.1);
+                let (single, joined) = told(capture, &context, &increases(&before, &exporter.totals()), &truth);
+                println!("{context}: of grouped packets {single} to single policies, {joined} to groups");
             }
         }
     }
+}
+
+/// Captures in which two policies of one tier refuse and pass on.
+const TWO_POLICIES: [&str; 6] = [
+    "v3.21.6-legacy",
+    "v3.22.5-nft-dnat-both",
+    "v3.24.6-legacy-nohep",
+    "v3.27.5-legacy-v4only",
+    "v3.31.7-native-return",
+    "v3.32.1-native-families",
+];
+
+/// What of a capture is not told. Each is a loss, and none may be wrong.
+fn may_be_unknown(capture: &str, item: &str) -> bool {
+    match item.split_once(' ') {
+        // Where the last policy of a tier without an end passes packets on, they mix with what nobody decided.
+        Some(("Pass", _)) => capture.contains("clean"),
+        // Two policies of a tier refuse and pass: what both refused is not told yet, not even together.
+        Some(("refused", "default")) => TWO_POLICIES.contains(&capture),
+        // The rules of one family tell what its policies refused, those of the other do not.
+        Some(("refused", _)) => capture == "v3.32.1-native-families",
+        _ => false,
+    }
+}
+
+/// Whether a capture's increases are what was sent, but for what is known not to be told. Returns packets as [`compare`] does.
+pub fn told(capture: &str, context: &str, increases: &BTreeMap<Key, u64>, truth: &BTreeMap<Key, u64>) -> (u64, u64) {
+    let Judgement { wrong, missing, single, joined } = judge(increases, truth);
+    assert!(wrong.is_empty(), "{context}:\n{}", wrong.join("\n"));
+    let missing: Vec<_> = missing.into_iter().filter(|key| !may_be_unknown(capture, &key.2)).collect();
+    assert!(missing.is_empty(), "{context}: sent and not told: {missing:#?}");
+    (single, joined)
 }
 
 /// Whatever a read has shown stays, as long as the rules do.

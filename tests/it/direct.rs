@@ -42,7 +42,7 @@ fn deadline() -> Instant {
 
 #[test]
 fn the_kernel_and_iptables_save_say_the_same() {
-    for (capture, backend) in captures::CAPTURES {
+    for (capture, backend) in captures::CAPTURES.into_iter().chain(captures::OTHER_CAPTURES) {
         let Some(namespace) = Namespace::new("reading the kernel") else { return };
         namespace.run(|| {
             for (family, program) in [(Family::V4, "iptables"), (Family::V6, "ip6tables")] {
@@ -70,7 +70,7 @@ fn the_kernel_and_iptables_save_say_the_same() {
 
 #[test]
 fn calicos_own_tables_give_what_was_sent() {
-    for capture in ["v3.29.7-native", "v3.31.7-native", "v3.32.1-native", "v3.32.1-native-reject"] {
+    for capture in captures::NATIVE_CAPTURES {
         let read = |at: &str, families: &[Family]| -> Option<Vec<Snapshot>> {
             let namespace = Namespace::new("reading Calico's own tables")?;
             Some(namespace.run(|| {
@@ -84,6 +84,10 @@ fn calicos_own_tables_give_what_was_sent() {
         };
         for families in [&[Family::V4][..], &[Family::V6], &Family::ALL] {
             for at in ["t1", "t2"] {
+                let truth = captures::ground_truth(capture, at, families);
+                if truth.is_empty() {
+                    continue;
+                }
                 let Some(first) = read("t0", families) else { return };
                 let mut exporter = Pipeline::default();
                 // 3.29 cuts long names and hashes its chains: only the datastore knows them.
@@ -93,8 +97,7 @@ fn calicos_own_tables_give_what_was_sent() {
                 let before = exporter.totals();
                 exporter.read(&read(at, families).unwrap());
                 let context = format!("{capture} {at} {families:?}");
-                let truth = captures::ground_truth(capture, at, families);
-                captures::compare(&context, &captures::increases(&before, &exporter.totals()), &truth);
+                captures::told(capture, &context, &captures::increases(&before, &exporter.totals()), &truth);
             }
         }
     }
@@ -129,7 +132,7 @@ fn real_changes_of_calicos_own_tables_are_survived_exactly() {
 
 #[test]
 fn the_kernel_and_nft_say_the_same() {
-    for capture in ["v3.29.7-native", "v3.31.7-native", "v3.32.1-native", "v3.32.1-native-reject"] {
+    for capture in captures::NATIVE_CAPTURES {
         let Some(namespace) = Namespace::new("nft's JSON") else { return };
         namespace.run(|| {
             for (family, name) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
