@@ -9,6 +9,7 @@ mod names;
 mod phrases;
 mod policy;
 mod structures;
+mod tiers;
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ pub use structures::{Structure, Structures};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ruleset::{ChainId, MarkMatch, RuleId, Ruleset, Verdict};
+use crate::ruleset::{Backend, ChainId, MarkMatch, RuleId, Ruleset, Verdict};
 use phrases::Phrase;
 
 /// A direction, seen from the endpoint.
@@ -199,6 +200,9 @@ impl Pipelines {
         let mut pipelines = Pipelines { chains: vec![None; ruleset.chains().len()], ..Pipelines::default() };
         for (id, chain) in ruleset.chain_ids() {
             pipelines.chain(&context, id, &chain.name);
+        }
+        if ruleset.backend == Backend::Native {
+            tiers::settle(&mut pipelines);
         }
         pipelines
     }

@@ -258,7 +258,7 @@ mod tests {
     fn two_targets() -> Tier {
         let target = |n| Target { jump: RuleId(n), chain: ChainId(0), accepted: Some(RuleId(n + 1)) };
         let targets = vec![target(0), target(2)];
-        Tier { name: "t".into(), targets, end: Some(RuleId(4)), end_log: None, after: Some(RuleId(5)) }
+        Tier { name: "t".into(), is_named_at_end: true, targets, end: Some(RuleId(4)), end_log: None, after: Some(RuleId(5)) }
     }
 
     fn decide(tier: &Tier, can: &[Can], packets: &[u64]) -> Vec<(Option<i64>, Option<i64>, Option<i64>)> {

@@ -8,7 +8,7 @@ use lazy_static::lazy_static;
 use super::foreign::Foreign;
 use super::phrases::Phrase;
 use super::{Direction, EndpointKind, Marks, Roles};
-use crate::ruleset::{ChainId, CtState, Rule, RuleId, Ruleset, Verdict};
+use crate::ruleset::{ChainId, CommentId, CtState, Rule, RuleId, Ruleset, Verdict};
 
 lazy_static! {
     /// The name of the only tier there was before 3.29.
@@ -97,6 +97,8 @@ impl DropReason {
 pub struct Tier {
     /// Its name; `default` where the release had only one.
     pub name: Arc<str>,
+    /// Whether its last rules name it. The first one may still name another tier: see [`tiers`](super::tiers).
+    pub is_named_at_end: bool,
     /// Policies and groups in the order of evaluation.
     pub targets: Vec<Target>,
     /// Refuses what nobody decided. Absent where the tier's default action is Pass.
@@ -121,7 +123,7 @@ pub struct Target {
 impl Tier {
     /// A tier in which nothing stands yet.
     fn new(name: Arc<str>) -> Self {
-        Tier { name, targets: vec![], end: None, end_log: None, after: None }
+        Tier { name, is_named_at_end: false, targets: vec![], end: None, end_log: None, after: None }
     }
 
     /// The rule that counts the packets which target `index` has left undecided: the next jump, or the end of the tier.
@@ -201,7 +203,7 @@ impl Walk<'_, '_> {
             Some(Phrase::ConnectionLimit) if deny => self.drop(DropReason::ConnectionLimit, id),
             Some(Phrase::Encapsulation) if deny => self.drop(DropReason::Encapsulation, id),
             Some(Phrase::NoProfileMatched) if deny && rule.is_unconditional() => self.no_profile(id),
-            Some(Phrase::NoPolicyMatched) if deny && self.is_undecided(rule) => return self.end_of_tier(id),
+            Some(Phrase::NoPolicyMatched(tier)) if deny && self.is_undecided(rule) => return self.end_of_tier(id, tier.as_ref()),
             Some(Phrase::StartOfPolicies) if marks && rule.is_unconditional() => self.start_of_tier(id, Arc::clone(&DEFAULT_TIER)),
             Some(Phrase::StartOfTier(name)) if marks && rule.is_unconditional() => self.start_of_tier(id, Arc::clone(name)),
             Some(Phrase::PolicyAccepted) if returns && self.is_accepted(rule) => return self.policy_accepted(id),
@@ -221,10 +223,10 @@ impl Walk<'_, '_> {
             (CtState::Invalid, verdict) if verdict.is_deny() => self.drop(DropReason::Invalid, id),
             (CtState::Any, Verdict::Jump(chain)) => return self.jump(id, chain),
             (CtState::Any, Verdict::Return) if accepted => return self.policy_accepted(id) || self.profile_accepted(id),
-            (CtState::Any, Verdict::Nflog(_)) => self.log(id, undecided),
+            (CtState::Any, Verdict::Nflog(prefix)) => self.log(id, undecided, prefix),
             // An untracked policy's accept, in the raw table.
             (CtState::Any, Verdict::Other) if accepted => {}
-            (CtState::Any, verdict) if verdict.is_deny() && undecided => return self.end_of_tier(id),
+            (CtState::Any, verdict) if verdict.is_deny() && undecided => return self.end_of_tier(id, None),
             (CtState::Any, verdict) if verdict.is_deny() && rule.is_unconditional() => self.no_profile(id),
             // Clears the verdict marks before the first tier.
             (CtState::Any, Verdict::SetMark { value: 0, mask }) if rule.is_unconditional() => self.clear_marks(id, mask),
@@ -342,15 +344,22 @@ impl Walk<'_, '_> {
         close(self.pipeline.profiles.targets.last_mut().filter(|_| self.section == Section::Profiles), id)
     }
 
-    fn log(&mut self, id: RuleId, undecided: bool) {
+    /// `DPI|platform`: denied, by a policy or the end of its tier, ingress. Upstream: `felix/rules/nflogprefix.go`.
+    fn log(&mut self, id: RuleId, undecided: bool, prefix: Option<CommentId>) {
+        let comments = self.context.ruleset.comments();
+        let name = prefix.and_then(|prefix| Some(comments[prefix.0 as usize].split_once('|')?.1)).filter(|name| !name.starts_with('_'));
         if let Some(tier) = self.pipeline.tiers.last_mut().filter(|_| undecided && self.section == Section::Tier) {
             tier.end_log = Some(id);
+            tier.is_named_at_end |= name.is_some();
+            name.into_iter().for_each(|name| tier.name = name.into());
         }
     }
 
-    fn end_of_tier(&mut self, id: RuleId) -> bool {
+    fn end_of_tier(&mut self, id: RuleId, name: Option<&Arc<str>>) -> bool {
         let Some(tier) = self.pipeline.tiers.last_mut().filter(|_| self.section == Section::Tier) else { return false };
         tier.end = Some(id);
+        tier.is_named_at_end |= name.is_some();
+        name.into_iter().for_each(|name| tier.name = Arc::clone(name));
         self.section = Section::AfterTier;
         true
     }

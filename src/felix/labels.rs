@@ -127,7 +127,9 @@ impl Labels {
 /// The tier that refers to each policy or group chain. A policy is in one tier only.
 fn tiers(ruleset: &Ruleset, pipelines: &Pipelines, names: &mut Names) -> Vec<Option<Arc<str>>> {
     let mut tiers: Vec<Option<Arc<str>>> = vec![None; ruleset.chains().len()];
-    for tier in pipelines.endpoints.iter().flat_map(|pipeline| &pipeline.tiers) {
+    let all = || pipelines.endpoints.iter().flat_map(|pipeline| &pipeline.tiers);
+    // One that goes by two names has that of a tier whose name is certain.
+    for tier in all().filter(|tier| tier.is_named_at_end).chain(all()) {
         for target in &tier.targets {
             let place = target.chain.0 as usize;
             if tiers[place].is_some() {

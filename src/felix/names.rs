@@ -72,6 +72,15 @@ impl PolicyName {
         Some(PolicyName { kind: kind.into(), namespace, name: name.into() })
     }
 
+    /// The tier, as far as the name tells it: up to 3.31 it always does.
+    pub fn tier(&self) -> Option<&str> {
+        match &*self.kind {
+            "Policy" => Some(tier_from_name(&self.name)),
+            "KubernetesNetworkPolicy" => Some("default"),
+            _ => None,
+        }
+    }
+
     /// As the comments of the era's chains name it.
     fn from_store(policy: &StoredPolicy, era: Era) -> Self {
         let (kind, name) = match era {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use calico_accountant::felix::ChainNames;
+use calico_accountant::felix::{ChainNames, Direction, Pipelines};
 use calico_accountant::kernel::{legacy, nft};
 use calico_accountant::nftables;
 use calico_accountant::ruleset::{Backend, Family, Snapshot, Verdict};
@@ -144,4 +144,25 @@ fn the_kernel_and_nft_say_the_same() {
             }
         });
     }
+}
+
+/// Felix up to 3.32 leaves an old `Start of tier` in front of another tier.
+#[test]
+fn a_tier_goes_by_its_own_name_behind_the_start_of_another() {
+    let Some(namespace) = Namespace::new("tiers") else { return };
+    let text = fixture::text("captures/stale-tier/nft-ip.txt.gz");
+    let tiers = |text: &str| -> Vec<String> {
+        let tables = namespace.run(|| {
+            feed("nft -f -", &format!("flush ruleset\n{text}"));
+            nft::Reader::new(Family::V4, nft::Tables::Calico).read(deadline()).unwrap()
+        });
+        let pipelines = Pipelines::new(&tables.iter().find(|table| table.ruleset.table == "filter").unwrap().ruleset);
+        let to_pod = pipelines.endpoints.iter().find(|p| p.direction == Direction::Ingress && !p.tiers.is_empty()).unwrap();
+        to_pod.tiers.iter().map(|tier| tier.name.to_string()).collect()
+    };
+    assert!(text.contains("Start of tier default") && !text.contains("Start of tier middle"));
+    assert_eq!(tiers(&text), ["first", "middle", "default"]);
+    // Where the tier passes on what nobody decided, nothing else names it.
+    let passing: Vec<&str> = text.lines().filter(|line| !line.contains("End of tier middle")).collect();
+    assert_eq!(tiers(&format!("{}\n", passing.join("\n"))), ["first", "", "default"]);
 }
