@@ -141,6 +141,7 @@ impl Attribution {
                 let key = (table.ruleset.id(), Arc::clone(&table.ruleset.chain(chain).name));
                 if let Some(old) = before.get(&key).filter(|old| **old != label.label) {
                     self.totals.rename_policy(old, &label.label);
+                    self.node.rename_policy(old, &label.label);
                 }
                 if label.provisional {
                     self.provisional.insert(key, Arc::clone(&label.label));
@@ -323,6 +324,9 @@ impl Walk<'_, '_> {
         let mut item = Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict: Verdict::Accept };
         if let Some(accepted) = target.accepted {
             recorder.add_unless(doubts.accepted, &item, self.view.table.deltas.packets(accepted));
+        }
+        if doubts.decided && split != Split::Nothing {
+            recorder.unknown_decisions(&mut item.clone());
         }
         for verdict in split.verdicts(self.view.can(target.chain)) {
             item.decided(verdict);

@@ -254,6 +254,10 @@ impl GroupRead<'_> {
         for ((member, cells), rest) in self.members.iter().zip(&credits.cells).zip(&credits.group) {
             let mut recorder = totals.endpoint(member.kind, &member.interface, member.direction);
             let unknown = if verdict == Verdict::Accept { member.doubts.accepted } else { member.doubts.decided };
+            if unknown && verdict != Verdict::Accept {
+                let names = labels.iter().flatten().map(|(label, _)| label).chain(&group);
+                names.for_each(|name| recorder.unknown_decisions(&mut policy_item(member, name, verdict)));
+            }
             for (label, packets) in labels.iter().zip(cells) {
                 let Some((policy, can)) = label else { continue };
                 if verdict == Verdict::Accept || (counts(member, verdict) && decides(*can, verdict)) {

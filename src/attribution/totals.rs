@@ -57,6 +57,18 @@ impl Item {
     }
 }
 
+impl Item {
+    fn is_of(&self, name: &str) -> bool {
+        matches!(self, Item::Policy { policy, .. } if **policy == *name)
+    }
+
+    fn rename(&mut self, name: &Arc<str>) {
+        if let Item::Policy { policy, .. } = self {
+            *policy = Arc::clone(name);
+        }
+    }
+}
+
 /// One total.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Total {
@@ -136,14 +148,22 @@ impl Totals {
         self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions).flatten()
     }
 
-    /// Gives the totals of a policy to another name.
+    /// Gives the totals of a policy to another name, which may have some already.
     pub fn rename_policy(&mut self, old: &str, new: &Arc<str>) {
         for totals in self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions) {
-            for total in totals.iter_mut() {
-                if let Item::Policy { policy, .. } = &mut total.item
-                    && **policy == *old
-                {
-                    *policy = Arc::clone(new);
+            while let Some(place) = totals.iter().position(|total| total.item.is_of(old)) {
+                let mut renamed = totals[place].item.clone();
+                renamed.rename(new);
+                match totals.iter().position(|total| total.item == renamed) {
+                    Some(known) => {
+                        let Total { packets, seen, unknown, doubtful, .. } = totals[place];
+                        let into = &mut totals[known];
+                        into.packets = into.packets.saturating_add(packets);
+                        (into.seen, into.unknown) = (into.seen.max(seen), into.unknown.max(unknown));
+                        into.doubtful |= doubtful;
+                        totals.remove(place);
+                    }
+                    None => totals[place].item = renamed,
                 }
             }
         }
@@ -219,6 +239,14 @@ impl Recorder<'_> {
         (total.doubtful, total.unknown) = (true, read);
     }
 
+    /// The same of all that a policy refused and passed on: another family may tell one from the other, where this one does not.
+    pub fn unknown_decisions(&mut self, item: &mut Item) {
+        for verdict in [Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
+            item.decided(verdict);
+            self.unknown(item);
+        }
+    }
+
     /// Shows a total again if there is one: a series must not end only because nothing can be added to it any more.
     pub fn keep(&mut self, item: &Item) {
         if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item) {
@@ -275,6 +303,10 @@ mod tests {
         totals.begin_read();
         totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("default.foo"), 2);
         assert_eq!(shown(&totals), [("cali1".into(), 7)]);
+        // It has lost it for a while, and has it again.
+        totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("cali-pi-_x"), 4);
+        totals.rename_policy("cali-pi-_x", &"default.foo".into());
+        assert_eq!(shown(&totals), [("cali1".into(), 11)]);
     }
 
     #[test]

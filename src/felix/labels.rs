@@ -59,7 +59,13 @@ impl Labels {
             .filter(|policy| policy.name.is_none() && used(policy.chain).is_some())
             .map(|policy| policy.chain)
             .collect();
-        let resolved = chain_names.resolve(&nameless.iter().map(|id| &*ruleset.chain(*id).name).collect::<Vec<_>>());
+        let mut resolved = chain_names.resolve(&nameless.iter().map(|id| &*ruleset.chain(*id).name).collect::<Vec<_>>());
+        // Where no chain says a name (≤ 3.21), those that are not hashed are the names.
+        if pipelines.policies().all(|policy| policy.name.is_none()) {
+            for (id, name) in nameless.iter().zip(&mut resolved).filter(|(_, name)| name.is_none()) {
+                *name = PolicyName::from_chain(&ruleset.chain(*id).name);
+            }
+        }
         let mut labels = Labels { chains: vec![None; tiers.len()], unnamed: resolved.iter().filter(|name| name.is_none()).count() };
         for policy in pipelines.policies() {
             let Some(tier) = used(policy.chain) else { continue };
