@@ -4,6 +4,7 @@
 //! doubt too little is credited, never too much.
 
 mod direct;
+mod flow;
 mod foreign;
 mod group;
 mod groups;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 use lazy_static::lazy_static;
 
+pub use flow::{Moved, doubt_what_may_have_restarted, moved};
 pub use motion::Motion;
 pub use node::{NodeTotals, RuleKey};
 pub use programs::{Datastore, Programs};
@@ -27,10 +29,11 @@ pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
 
 use crate::ebpf;
 use crate::felix::{Decision, DropReason, DropRule, Label, Labels, Pipeline, Pipelines, Structure, Target, Tier};
-use crate::ledger::Deltas;
+use crate::ledger::{Deltas, Since};
 use crate::ruleset::{ChainId, RuleId, Ruleset, TableId};
-use direct::{Claim, Claims, Source, Waiting};
-use foreign::{Doubts, Passage};
+use direct::{Claim, Claims, Source, Unseen, Waiting};
+use flow::Flow;
+use foreign::{Doubts, Passage, TierDoubts};
 use groups::{Groups, Member};
 use open::{Open, User};
 use table::{Leftovers, TableView, Users};
@@ -82,6 +85,8 @@ impl<'a> Table<'a> {
 /// Attribution over the life of the process.
 #[derive(Debug, Default)]
 pub struct Attribution {
+    /// Packets that can be inside of a chain at one instant.
+    cpus: u64,
     totals: Totals,
     node: NodeTotals,
     waiting: Waiting,
@@ -89,6 +94,8 @@ pub struct Attribution {
     users: Users,
     groups: Groups,
     open: Open,
+    /// Whether what limits refuse is not counted by their rules, as in Calico's own nftables tables.
+    limits_are_derived: bool,
     /// Labels that stood in for a policy's name at the last read, by table and chain.
     provisional: HashMap<(TableId, Arc<str>), Arc<str>>,
     /// Of the eBPF dataplane, while that is what is read.
@@ -96,16 +103,25 @@ pub struct Attribution {
 }
 
 impl Attribution {
+    /// Nothing was read yet. `cpus`: how many CPUs the node has; each works on one packet at a time.
+    pub fn new(cpus: usize) -> Self {
+        Attribution { cpus: cpus as u64, ..Attribution::default() }
+    }
+
     /// Takes in one read: all tables of it, both families.
     pub fn advance(&mut self, tables: &[Table]) {
         self.programs = None;
         self.rename(tables);
+        let mut drops = tables.iter().flat_map(|table| &table.pipelines.endpoints).flat_map(|pipeline| &pipeline.drops);
+        self.limits_are_derived = drops.any(|drop| !drop.let_through.is_empty());
         self.totals.begin_read();
         let mut leftovers = std::mem::take(&mut self.leftovers);
         let users = std::mem::take(&mut self.users);
         for table in tables {
             let view = TableView::new(*table, &mut leftovers, &users);
-            let mut walk = Walk { view, waiting: &self.waiting, claims: Claims::default(), groups: &mut self.groups, open: &mut self.open };
+            let flow = Flow::new(table.ruleset, table.deltas, table.motion);
+            let (claims, cpus) = (Claims::default(), self.cpus);
+            let mut walk = Walk { view, flow, cpus, waiting: &self.waiting, claims, groups: &mut self.groups, open: &mut self.open };
             for pipeline in &table.pipelines.endpoints {
                 walk.pipeline(pipeline, &mut self.totals.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction));
             }
@@ -158,8 +174,10 @@ impl Attribution {
 
     /// Hides what takes two reads to tell, because there has been but one.
     pub fn forget_derived(&mut self) {
+        let limits_are_derived = self.limits_are_derived;
         self.totals.hide(|item| match item {
             Item::PolicyDrop { .. } | Item::Drop { reason: DropReason::Profile, .. } => true,
+            Item::Drop { reason: DropReason::RateLimit | DropReason::ConnectionLimit, .. } => limits_are_derived,
             Item::Policy { verdict, .. } => *verdict != Verdict::Accept,
             _ => false,
         });
@@ -189,6 +207,8 @@ impl Attribution {
 /// The walk through the pipelines of one table.
 struct Walk<'a, 'b> {
     view: TableView<'a>,
+    flow: Flow<'a>,
+    cpus: u64,
     waiting: &'b Waiting,
     claims: Claims,
     groups: &'b mut Groups,
@@ -220,25 +240,16 @@ impl Walk<'_, '_> {
         let deltas = self.view.table.deltas;
         let can: Vec<_> = tier.targets.iter().map(|target| self.view.can(target.chain)).collect();
         let splits = tier::splits(tier, &can);
-        let mut decided = tier::decided(tier, &can, &splits, deltas, |target| self.view.own(target.chain));
-        let doubts = passage.through(tier, (&can, &splits), |chain| self.view.disturbance(chain));
         let refusals_are_known = refusals_are_known(&splits, &can);
-        for ((index, target), (split, decided)) in tier.targets.iter().enumerate().zip(splits.iter().zip(&mut decided)) {
-            let doubts = doubts.targets[index];
-            if doubts.decided {
-                *decided = Decided::default();
+        let doubts = passage.through(tier, (&can, &splits), |chain| self.view.disturbance(chain));
+        for (index, (target, here)) in tier.targets.iter().zip(self.looks(pipeline, tier, (&can, &splits), &doubts)).enumerate() {
+            let here = Here { refusals_are_known, ..here };
+            if here.split == Split::Open {
+                self.open(pipeline, tier, index, &here);
             }
-            if *split == Split::Open {
-                self.open(pipeline, tier, index, refusals_are_known, doubts.decided);
-            }
-            let doubt = self.doubt(pipeline, tier, index, *split);
-            let entering = tier::entering(tier, index, *split, self.view.table.motion);
             match self.view.table.pipelines.group(target.chain) {
-                Some(_) => {
-                    let member = member(pipeline, tier, index, (can[index], *split, *decided));
-                    self.groups.add(target.chain, Member { doubt, entering, refusals_are_known, doubts, ..member });
-                }
-                None => self.policy(pipeline, target, (*split, decided, doubts, [doubt, entering], refusals_are_known), recorder),
+                Some(_) => self.groups.add(target.chain, member(pipeline, tier, index, can[index], &here)),
+                None => self.policy(pipeline, target, &here, recorder),
             }
         }
         if let Some(end) = tier.end {
@@ -255,7 +266,7 @@ impl Walk<'_, '_> {
     }
 
     /// A policy, or a group, behind which nothing counts what it left undecided.
-    fn open(&mut self, pipeline: &Pipeline, tier: &Tier, index: usize, refusals_are_known: bool, is_disturbed: bool) {
+    fn open(&mut self, pipeline: &Pipeline, tier: &Tier, index: usize, here: &Here) {
         let target = &tier.targets[index];
         let group = self.view.table.pipelines.group(target.chain).into_iter().flat_map(|group| &group.policies);
         let mut refusing = group.map(|(_, policy)| *policy).filter(|policy| self.view.can(*policy).deny);
@@ -266,10 +277,10 @@ impl Walk<'_, '_> {
         let Some(Label { label, .. }) = self.view.table.labels.get(chain).filter(|_| self.view.can(chain).deny) else { return };
         let tier = Arc::clone(&tier.name);
         let mut items = vec![Item::Policy { tier: Arc::clone(&tier), policy: Arc::clone(label), verdict: Verdict::Deny }];
-        items.extend(refusals_are_known.then_some(Item::PolicyDrop { tier }));
+        items.extend(here.refusals_are_known.then_some(Item::PolicyDrop { tier }));
         let Pipeline { kind, direction, .. } = *pipeline;
         let interface = Arc::clone(&pipeline.interface);
-        self.open.add(target.chain, User { kind, interface, direction, target: target.clone(), items, is_disturbed });
+        self.open.add(target.chain, User { kind, interface, direction, target: target.clone(), items, is_disturbed: here.doubts.decided });
     }
 
     /// By how many packets a target's differences may be too high, also by some that a foreign rule has taken meanwhile.
@@ -280,7 +291,7 @@ impl Walk<'_, '_> {
         let foreign = pipeline.foreign.iter().map(|foreign| foreign.rule);
         let here = motion.sum(foreign.filter(|rule| target.jump < *rule && next.is_none_or(|next| *rule < next)));
         let taken = here.saturating_add(self.view.moved_by_foreign_rules(target.chain));
-        tier::doubt(tier, index, split, motion).saturating_add(taken)
+        tier::doubt(tier, index, split, motion, self.cpus).saturating_add(taken)
     }
 
     /// What profiles accepted is counted; what they refused, that is less, is claimed of all together.
@@ -289,54 +300,90 @@ impl Walk<'_, '_> {
         // What a profile passes on goes to the next one, undecided.
         let can: Vec<_> = profiles.targets.iter().map(|profile| Can { pass: false, ..self.view.can(profile.chain) }).collect();
         let splits = tier::splits(profiles, &can);
-        let decided = tier::decided(profiles, &can, &splits, self.view.table.deltas, |profile| self.view.own(profile.chain));
         let doubts = passage.through(profiles, (&can, &splits), |chain| self.view.disturbance(chain));
-        for (index, profile) in profiles.targets.iter().enumerate() {
+        let looks = self.looks(pipeline, profiles, (&can, &splits), &doubts);
+        for (index, (profile, here)) in profiles.targets.iter().zip(looks).enumerate() {
             if let (Some(label), Some(accepted)) = (self.view.table.labels.get(profile.chain), profile.accepted) {
                 let item = Item::Profile(Arc::clone(&label.label));
-                recorder.add_unless(doubts.targets[index].accepted, &item, self.view.table.deltas.packets(accepted));
+                recorder.add_unless(here.doubts.accepted, &item, self.view.table.deltas.packets(accepted));
             }
             if !can[index].deny {
                 continue;
             }
             let item = Item::Drop { reason: DropReason::Profile, tier: Arc::clone(&NO_TIER) };
-            recorder.add_unless(doubts.targets[index].decided, &item, 0);
-            let entering = tier::entering(profiles, index, splits[index], self.view.table.motion);
-            let refused = decided[index].deny.filter(|_| !doubts.targets[index].decided);
-            let source = || self.source(pipeline.chain, profile.chain, Verdict::Deny);
-            if let Some((source, packets)) = self.waiting.claim(source, refused, entering) {
+            recorder.add_unless(here.doubts.decided, &item, 0);
+            if let Some((source, packets, unseen)) = self.claim(pipeline.chain, profile, Verdict::Deny, &here) {
                 let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
-                let doubt = self.doubt(pipeline, profiles, index, splits[index]);
-                self.claims.add(profile.chain, Claim { source, endpoint, item, sum: None, packets, doubt });
+                let Here { doubt, entering, .. } = here;
+                self.claims.add(profile.chain, Claim { source, endpoint, item, sum: None, packets, doubt, entering, unseen });
             }
         }
     }
 
+    /// What is known of each target of a tier.
+    fn looks(&self, pipeline: &Pipeline, tier: &Tier, (can, splits): (&[Can], &[Split]), doubts: &TierDoubts) -> Vec<Here> {
+        let deltas = self.view.table.deltas;
+        let decided = |since| tier::decided(tier, (can, splits), (deltas, since), |target| self.view.own(target.chain));
+        let since_last_read = decided(Since::LastRead);
+        let since_written = if deltas.unchanged(pipeline.chain) { vec![Decided::default(); can.len()] } else { decided(Since::Written) };
+        let look = |index: usize| {
+            let (split, doubts) = (splits[index], doubts.targets[index]);
+            let known = |decided: Decided| if doubts.decided { Decided::default() } else { decided };
+            Here {
+                split,
+                since_last_read: known(since_last_read[index]),
+                since_written: known(since_written[index]),
+                doubts,
+                doubt: self.doubt(pipeline, tier, index, split),
+                entering: tier::entering(tier, index, split, self.view.table.motion),
+                refusals_are_known: false,
+            }
+        };
+        (0..tier.targets.len()).map(look).collect()
+    }
+
     /// A policy with its own jump: what it accepted is counted, what it refused and passed on is claimed.
-    fn policy(
-        &mut self,
-        pipeline: &Pipeline,
-        target: &Target,
-        (split, decided, doubts, [doubt, entering], refusals_are_known): (Split, &Decided, Doubts, [u64; 2], bool),
-        recorder: &mut Recorder,
-    ) {
+    fn policy(&mut self, pipeline: &Pipeline, target: &Target, here: &Here, recorder: &mut Recorder) {
+        let doubts = here.doubts;
         let Some(Label { label, tier, .. }) = self.view.table.labels.get(target.chain) else { return };
         let mut item = Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict: Verdict::Accept };
         if let Some(accepted) = target.accepted {
             recorder.add_unless(doubts.accepted, &item, self.view.table.deltas.packets(accepted));
         }
-        if doubts.decided && split != Split::Nothing {
+        if doubts.decided && here.split != Split::Nothing {
             recorder.unknown_decisions(&mut item.clone());
         }
-        for verdict in split.verdicts(self.view.can(target.chain)) {
+        for verdict in here.split.verdicts(self.view.can(target.chain)) {
             item.decided(verdict);
             recorder.add_unless(doubts.decided, &item, 0);
-            let claim = self.waiting.claim(|| self.source(pipeline.chain, target.chain, verdict), decided.of(verdict), entering);
-            let Some((source, packets)) = claim else { continue };
-            let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
-            let in_sum = refusals_are_known && verdict == Verdict::Deny;
+            let in_sum = here.refusals_are_known && verdict == Verdict::Deny;
             let sum = in_sum.then(|| Item::PolicyDrop { tier: Arc::clone(tier) });
-            self.claims.add(target.chain, Claim { source, endpoint, item: item.clone(), sum, packets, doubt });
+            if let Some((source, packets, unseen)) = self.claim(pipeline.chain, target, verdict, here) {
+                let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
+                let Here { doubt, entering, .. } = *here;
+                self.claims.add(target.chain, Claim { source, endpoint, item: item.clone(), sum, packets, doubt, entering, unseen });
+            }
+        }
+    }
+
+    /// What an endpoint claims of a policy's decisions, and whether there may be more that its counters do not show. Nothing, as a rule.
+    fn claim(&self, chain: ChainId, target: &Target, verdict: Verdict, here: &Here) -> Option<(Source, i64, Option<Unseen>)> {
+        let deltas = self.view.table.deltas;
+        // Where rules were written anew, all that use a policy are asked for.
+        let is_wanted = deltas.rewritten || !self.waiting.is_empty();
+        let source = || self.source(chain, target.chain, verdict);
+        if let Some(packets) = here.since_last_read.of(verdict) {
+            return (packets != 0 || is_wanted).then(|| {
+                let source = source();
+                let packets = packets + self.waiting.of(&source);
+                (source, packets, None)
+            });
+        }
+        let unseen = self.flow.reach(chain, target.jump).map_or(Unseen::Unlimited, Unseen::AtMost);
+        match here.since_written.of(verdict) {
+            Some(packets) => Some((source(), packets, Some(unseen))),
+            None if here.entering == 0 && !is_wanted => None,
+            None => Some((source(), -i64::try_from(here.entering).unwrap_or(0), Some(unseen))),
         }
     }
 
@@ -345,6 +392,18 @@ impl Walk<'_, '_> {
         let name = |chain| Arc::clone(&ruleset.chain(chain).name);
         Source { table: ruleset.id(), endpoint: name(endpoint), policy: name(policy), verdict }
     }
+}
+
+/// What is known of one target of a tier.
+struct Here {
+    split: Split,
+    since_last_read: Decided,
+    /// If its rules were written later than that.
+    since_written: Decided,
+    doubts: Doubts,
+    doubt: u64,
+    entering: u64,
+    refusals_are_known: bool,
 }
 
 /// What a rule refused since the last read.
@@ -357,7 +416,7 @@ fn dropped(drop: &DropRule, deltas: &Deltas) -> u64 {
     u64::try_from(refused).unwrap_or(0)
 }
 
-fn member(pipeline: &Pipeline, tier: &Tier, index: usize, (can, split, decided): (Can, Split, Decided)) -> Member {
+fn member(pipeline: &Pipeline, tier: &Tier, index: usize, can: Can, here: &Here) -> Member {
     let target = &tier.targets[index];
     Member {
         kind: pipeline.kind,
@@ -368,11 +427,12 @@ fn member(pipeline: &Pipeline, tier: &Tier, index: usize, (can, split, decided):
         accepted: target.accepted,
         undecided: tier.undecided_after(index),
         can,
-        split,
-        decided,
-        doubt: 0,
-        entering: 0,
-        doubts: Doubts::default(),
-        refusals_are_known: false,
+        split: here.split,
+        decided: here.since_last_read,
+        since_written: here.since_written,
+        doubts: here.doubts,
+        doubt: here.doubt,
+        entering: here.entering,
+        refusals_are_known: here.refusals_are_known,
     }
 }

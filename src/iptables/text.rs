@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::ruleset::{Backend, Builder, ChainId, CtState, Family, MarkMatch, RuleHash, RuleParts, Snapshot, Verdict};
+use crate::ruleset::{Backend, Builder, ChainId, Count, CtState, Family, MarkMatch, RuleHash, RuleParts, Snapshot, Verdict};
 
 /// Longest line that is looked at, in bytes. Felix's longest rules stay below 2 kB.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -206,7 +206,7 @@ impl Parser {
 
     /// `[packets:bytes] -A chain matches… -j target…`; `None` if not even its chain can be told.
     fn rule(&mut self, line: &[u8]) -> Option<()> {
-        let (packets, rest) = counters(line)?;
+        let (count, rest) = counters(line)?;
         let mut words = Words(rest);
         if words.next()?? != &b"-A"[..] {
             return None;
@@ -218,12 +218,12 @@ impl Parser {
         let chain = self.chain(&chain)?;
         let mut parts = std::mem::take(&mut self.parts);
         parts.comments.clear();
-        parts = RuleParts { packets: packets.unwrap_or_default(), comments: parts.comments, ..RuleParts::default() };
-        match packets.and(self.matches_and_target(&mut words, &mut parts)) {
+        parts = RuleParts { count: count.unwrap_or_default(), comments: parts.comments, ..RuleParts::default() };
+        match count.and(self.matches_and_target(&mut words, &mut parts)) {
             Some(verdict) => self.builder.push(chain, &parts, verdict),
             None => {
                 self.note_unreadable(line);
-                self.builder.push_unreadable(chain, packets);
+                self.builder.push_unreadable(chain, count);
             }
         }
         self.parts = parts;
@@ -303,13 +303,13 @@ fn is_name(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
-/// `[packets:bytes] ` in front of a rule → packets, if they are a number, and the rest. A text saved without counters counts nothing.
-fn counters(line: &[u8]) -> Option<(Option<u64>, &[u8])> {
-    let Some(line) = line.strip_prefix(b"[") else { return Some((Some(0), line)) };
+/// `[packets:bytes] ` in front of a rule → both, if they are numbers, and the rest. A text saved without counters counts nothing.
+fn counters(line: &[u8]) -> Option<(Option<Count>, &[u8])> {
+    let Some(line) = line.strip_prefix(b"[") else { return Some((Some(Count::default()), line)) };
     let colon = line.iter().position(|&b| b == b':')?;
     let close = colon + line[colon..].iter().position(|&b| b == b']')?;
-    let packets = number(&line[colon + 1..close]).and(number(&line[..colon]));
-    Some((packets, &line[close + 1..]))
+    let count = number(&line[..colon]).zip(number(&line[colon + 1..close])).map(|(packets, bytes)| Count { packets, bytes, handle: 0 });
+    Some((count, &line[close + 1..]))
 }
 
 fn number(digits: &[u8]) -> Option<u64> {

@@ -5,7 +5,7 @@
 
 use super::netlink::Attributes;
 use super::xt::{self, be64, string, u32_at};
-use crate::ruleset::{Builder, ChainId, CtState, MarkMatch, RuleParts, Verdict};
+use crate::ruleset::{Builder, ChainId, Count, CtState, MarkMatch, RuleParts, Verdict};
 
 /// What a register holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,19 +55,31 @@ pub struct Counter<'a> {
     pub values: &'a [u8],
     /// What it has counted.
     pub packets: u64,
+    /// The same in bytes.
+    pub bytes: u64,
+}
+
+impl<'a> Counter<'a> {
+    /// `NFTA_COUNTER_BYTES` and `NFTA_COUNTER_PACKETS`.
+    fn new(values: &'a [u8]) -> Option<Self> {
+        let attributes = Attributes(values);
+        Some(Counter { values, packets: be64(attributes.get(2)?)?, bytes: attributes.get(1).and_then(be64)? })
+    }
 }
 
 /// Finds the first counter in a list of expressions.
 pub fn counter(list: &[u8]) -> Option<Counter<'_>> {
     let is_counter = |element: &Attributes| element.get(1).is_some_and(|name| string(name) == b"counter");
     let values = Attributes(list).map(|(_, element)| Attributes(element)).find(is_counter)?.get(2)?;
-    Some(Counter { values, packets: be64(Attributes(values).get(2)?)? })
+    Counter::new(values)
 }
 
 impl<'a> Rule<'a> {
-    /// A rule of which nothing is known yet.
-    pub fn new(builder: &'a mut Builder, chain: &'a dyn Fn(&mut Builder, &str) -> Option<ChainId>) -> Self {
-        Rule { parts: RuleParts::default(), verdict: Verdict::None, builder, chain, registers: [None; 4], counted: false }
+    /// A rule of which nothing is known yet but its handle.
+    pub fn new(builder: &'a mut Builder, chain: &'a dyn Fn(&mut Builder, &str) -> Option<ChainId>, handle: u64) -> Self {
+        let count = Count { handle, ..Count::default() };
+        let parts = RuleParts { count, ..RuleParts::default() };
+        Rule { parts, verdict: Verdict::None, builder, chain, registers: [None; 4], counted: false }
     }
 
     /// Adds the comment in a rule's user data: type and length in a byte each, 0 is the comment.
@@ -102,7 +114,8 @@ impl<'a> Rule<'a> {
             b"counter" => {
                 // Of several, the first one; Calico's rules have one.
                 if !std::mem::replace(&mut self.counted, true) {
-                    self.parts.packets = be64(data.get(2)?)?;
+                    let Counter { packets, bytes, .. } = Counter::new(data.0)?;
+                    self.parts.count = Count { packets, bytes, ..self.parts.count };
                 }
             }
             b"match" | b"target" => return self.xt(name, data),

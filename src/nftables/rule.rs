@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::kernel::nft::Tables;
 use crate::kernel::{add_comment, ct_state};
-use crate::ruleset::{Builder, CtState, MarkMatch, RuleParts, Verdict};
+use crate::ruleset::{Builder, Count, CtState, MarkMatch, RuleParts, Verdict};
 
 /// The parts of a rule; `None` if they are not what nft writes.
 pub fn read(rule: &Value, builder: &mut Builder) -> Option<(RuleParts, Verdict)> {
@@ -12,6 +12,7 @@ pub fn read(rule: &Value, builder: &mut Builder) -> Option<(RuleParts, Verdict)>
     if let Some(comment) = rule.get("comment").and_then(Value::as_str) {
         add_comment(comment.as_bytes(), &mut reader.parts, reader.builder);
     }
+    reader.parts.count.handle = rule.get("handle").and_then(Value::as_u64).unwrap_or(0);
     for statement in rule.get("expr")?.as_array()? {
         let (kind, what) = statement.as_object()?.iter().next()?;
         reader.statement(kind, what)?;
@@ -20,9 +21,10 @@ pub fn read(rule: &Value, builder: &mut Builder) -> Option<(RuleParts, Verdict)>
     Some((reader.parts, reader.verdict))
 }
 
-/// What a rule has counted, as far as that can be read.
-pub fn packets(rule: &Value) -> Option<u64> {
-    rule.get("expr")?.as_array()?.iter().find_map(|statement| statement.get("counter")?.get("packets")?.as_u64())
+/// Whether a rule was written without what it has counted, as `nft -s` does.
+pub fn is_stateless(rule: &Value) -> bool {
+    let statements = rule.get("expr").and_then(Value::as_array);
+    statements.is_some_and(|statements| statements.iter().any(|statement| statement.get("counter").is_some_and(Value::is_null)))
 }
 
 struct Reader<'a> {
@@ -36,7 +38,8 @@ impl Reader<'_> {
     fn statement(&mut self, kind: &str, what: &Value) -> Option<()> {
         match kind {
             "counter" => {
-                self.parts.packets = what.get("packets")?.as_u64()?;
+                let number = |key| what.get(key)?.as_u64();
+                self.parts.count = Count { packets: number("packets")?, bytes: number("bytes")?, ..self.parts.count };
                 self.counted = true;
             }
             "match" => return self.matches(what),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use super::{Backend, Chain, ChainId, CommentId, CtState, Family, MarkMatch, Rule, RuleHash, RuleId, Ruleset, Snapshot, Verdict};
+use super::{Backend, Chain, ChainId, CommentId, Count, CtState, Family, MarkMatch, Rule, RuleHash, RuleId, Ruleset, Snapshot, Verdict};
 
 /// What a reader says of one rule; see [`Rule`].
 #[derive(Debug, Clone, Default)]
@@ -23,15 +23,16 @@ pub struct RuleParts {
     pub uncounted: bool,
     /// Its comments, without the hash.
     pub comments: Vec<CommentId>,
-    /// Packets counted.
-    pub packets: u64,
+    /// What it has counted.
+    pub count: Count,
 }
 
 /// Collects what a reader meets, in the order in which it meets it.
 #[derive(Debug)]
 pub struct Builder {
     ruleset: Ruleset,
-    packets: Vec<u64>,
+    counts: Vec<Count>,
+    chain_handles: Vec<u64>,
     chain_of: Vec<ChainId>,
     chain_ids: HashMap<Arc<str>, ChainId>,
     comment_ids: HashMap<Arc<str>, CommentId>,
@@ -50,7 +51,14 @@ impl Builder {
             comment_lists: Vec::new(),
             unreadable: 0,
         };
-        Builder { ruleset, packets: Vec::new(), chain_of: Vec::new(), chain_ids: HashMap::new(), comment_ids: HashMap::new() }
+        Builder {
+            ruleset,
+            counts: Vec::new(),
+            chain_handles: Vec::new(),
+            chain_of: Vec::new(),
+            chain_ids: HashMap::new(),
+            comment_ids: HashMap::new(),
+        }
     }
 
     /// The chain of this name, made if it is new.
@@ -62,6 +70,12 @@ impl Builder {
         self.ruleset.chains.push(Chain { name: Arc::clone(&name), rules: 0..0 });
         self.chain_ids.insert(name, id);
         id
+    }
+
+    /// Notes nf_tables' handle of a chain.
+    pub fn chain_handle(&mut self, chain: ChainId, handle: u64) {
+        self.chain_handles.resize(self.ruleset.chains.len(), 0);
+        self.chain_handles[chain.0 as usize] = handle;
     }
 
     /// The chain of this name, if it was met before.
@@ -87,20 +101,20 @@ impl Builder {
 
     /// Appends a rule to a chain.
     pub fn push(&mut self, chain: ChainId, parts: &RuleParts, verdict: Verdict) {
-        let RuleParts { hash, mark, ctstate, other_matches, counts_before_match, uncounted, ref comments, packets } = *parts;
+        let RuleParts { hash, mark, ctstate, other_matches, counts_before_match, uncounted, ref comments, count } = *parts;
         // More than 255 comments on a rule cannot come from Felix; the rest would not be looked at anyway.
         let comments = &comments[..comments.len().min(u8::MAX as usize)];
         let place = (self.ruleset.comment_lists.len() as u32, comments.len() as u8);
         self.ruleset.comment_lists.extend_from_slice(comments);
         let comments = place;
         self.ruleset.rules.push(Rule { hash, mark, ctstate, other_matches, counts_before_match, uncounted, verdict, comments });
-        self.packets.push(packets);
+        self.counts.push(count);
         self.chain_of.push(chain);
     }
 
     /// Appends a chain's rules as another table has them, with what they have counted now.
-    pub fn adopt(&mut self, chain: ChainId, from: &Ruleset, of: &Chain, packets: &[u64]) {
-        for (id, &packets) in of.rule_ids().zip(packets) {
+    pub fn adopt(&mut self, chain: ChainId, from: &Ruleset, of: &Chain, counts: &[Count]) {
+        for (id, &count) in of.rule_ids().zip(counts) {
             let comment = |builder: &mut Self, id: CommentId| builder.comment(&from.comments[id.0 as usize]);
             let Rule { hash, mark, ctstate, other_matches, counts_before_match, uncounted, verdict, .. } = *from.rule(id);
             let verdict = match verdict {
@@ -110,7 +124,7 @@ impl Builder {
                 other => other,
             };
             let comments = from.comments_of(id).iter().map(|id| comment(self, *id)).collect();
-            let parts = RuleParts { hash, mark, ctstate, other_matches, counts_before_match, uncounted, comments, packets };
+            let parts = RuleParts { hash, mark, ctstate, other_matches, counts_before_match, uncounted, comments, count };
             self.push(chain, &parts, verdict);
         }
     }
@@ -131,7 +145,7 @@ impl Builder {
         let taken = self.ruleset.rules.get(count..).unwrap_or_default();
         self.ruleset.unreadable -= taken.iter().filter(|rule| rule.verdict == Verdict::Unreadable).count() as u64;
         self.ruleset.rules.truncate(count);
-        self.packets.truncate(count);
+        self.counts.truncate(count);
         self.chain_of.truncate(count);
     }
 
@@ -141,10 +155,10 @@ impl Builder {
     }
 
     /// Appends a rule that could not be taken apart to a chain: it may do anything.
-    pub fn push_unreadable(&mut self, chain: ChainId, packets: Option<u64>) {
+    pub fn push_unreadable(&mut self, chain: ChainId, count: Option<Count>) {
         self.unreadable();
-        let (uncounted, packets) = (packets.is_none(), packets.unwrap_or_default());
-        self.push(chain, &RuleParts { other_matches: true, uncounted, packets, ..RuleParts::default() }, Verdict::Unreadable);
+        let (uncounted, count) = (count.is_none(), count.unwrap_or_default());
+        self.push(chain, &RuleParts { other_matches: true, uncounted, count, ..RuleParts::default() }, Verdict::Unreadable);
     }
 
     /// How many rules there are so far.
@@ -166,8 +180,8 @@ impl Builder {
         }
         self.identify_foreign_rules();
         self.ruleset.rules.shrink_to_fit();
-        self.packets.shrink_to_fit();
-        Snapshot { ruleset: Arc::new(self.ruleset), packets: self.packets }
+        self.counts.shrink_to_fit();
+        Snapshot { ruleset: Arc::new(self.ruleset), counts: self.counts, chain_handles: self.chain_handles }
     }
 
     /// Gives each rule without a hash one of what it does, and of how many such rules stand before it in its chain.
@@ -201,7 +215,7 @@ impl Builder {
         let mut order: Vec<u32> = (0..self.chain_of.len() as u32).collect();
         order.sort_by_key(|&rule| self.chain_of[rule as usize]);
         self.ruleset.rules = order.iter().map(|&rule| self.ruleset.rules[rule as usize].clone()).collect();
-        self.packets = order.iter().map(|&rule| self.packets[rule as usize]).collect();
+        self.counts = order.iter().map(|&rule| self.counts[rule as usize]).collect();
         self.chain_of.sort();
     }
 }
@@ -215,10 +229,10 @@ mod tests {
         let mut builder = Builder::new(Family::V4, Backend::Nft, "filter");
         let (a, b) = (builder.chain("a"), builder.chain("b"));
         for (chain, packets) in [(b, 1), (a, 2), (b, 3)] {
-            builder.push(chain, &RuleParts { packets, ..RuleParts::default() }, Verdict::Return);
+            builder.push(chain, &RuleParts { count: Count { packets, ..Count::default() }, ..RuleParts::default() }, Verdict::Return);
         }
         let read = builder.finish();
-        let counts = |chain| read.packets_of(read.ruleset.chain(chain)).to_vec();
+        let counts = |chain| read.counts_of(read.ruleset.chain(chain)).iter().map(|count| count.packets).collect::<Vec<_>>();
         assert_eq!((counts(a), counts(b)), (vec![2], vec![1, 3]));
     }
 

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use calico_accountant::felix::{ChainNames, Labels, Names, Pipelines};
-use calico_accountant::ruleset::{Builder, Chain, ChainId, RuleId, Snapshot};
+use calico_accountant::ruleset::{Builder, Chain, ChainId, Count, RuleId, Snapshot};
 
 use super::rules::Foreign;
 use super::walk::{Fate, Walk};
 use crate::captures::Key;
 use crate::simulation::random::Random;
+
+/// No rule of a capture has it.
+const FOREIGN_HANDLE: u64 = 1_000_000;
 
 /// Where a rule is put.
 #[derive(Debug, Clone, Copy)]
@@ -49,15 +52,21 @@ fn inserted(table: &Snapshot, place: Place, foreign: &Foreign, packets: u64) -> 
     // Chains keep their places.
     from.chains().iter().for_each(|chain| _ = builder.chain(&chain.name));
     for (id, chain) in from.chain_ids() {
+        table.chain_handle(id).into_iter().for_each(|handle| builder.chain_handle(id, handle));
         let split = chain.rules.start + if id == place.chain { place.before as u32 } else { 0 };
         let mut adopt = |builder: &mut Builder, rules: std::ops::Range<u32>| {
             let part = Chain { name: chain.name.clone(), rules };
-            builder.adopt(id, from, &part, table.packets_of(&part));
+            builder.adopt(id, from, &part, table.counts_of(&part));
         };
         adopt(&mut builder, chain.rules.start..split);
         if id == place.chain {
             let rule = &foreign.table.ruleset.chains()[0];
-            builder.adopt(id, &foreign.table.ruleset, rule, &[packets]);
+            builder.adopt(
+                id,
+                &foreign.table.ruleset,
+                rule,
+                &[Count { packets, bytes: packets * 60, handle: table.chain_handle(id).map_or(0, |_| FOREIGN_HANDLE) }],
+            );
         }
         adopt(&mut builder, split..chain.rules.end);
     }
@@ -100,9 +109,14 @@ impl Mutation {
             None if is_dispatch && !is_shared(&table.ruleset.chain(place.chain).name) => (BTreeMap::from([(rule, 1)]), vec![]),
             None => return None,
         };
-        let now = |id: RuleId| table.packets(id) + counted.get(&id).copied().unwrap_or(0) * packets;
+        let now = |id: RuleId| {
+            let more = counted.get(&id).copied().unwrap_or(0) * packets;
+            let Count { packets, bytes, handle } = table.count(id);
+            Count { packets: packets + more, bytes: bytes + more * 60, handle }
+        };
         let counts = (0..table.ruleset.rule_count() as u32).map(|id| now(RuleId(id))).collect();
-        after[place.table] = Snapshot::new(table.ruleset.clone(), counts);
+        let handles = table.ruleset.chain_ids().map(|(id, _)| table.chain_handle(id).unwrap_or(0)).collect();
+        after[place.table] = Snapshot::new(table.ruleset.clone(), counts, handles);
         Some(Mutation { before, after, decided: decided.into_iter().map(|key| (key, packets)).collect(), fate })
     }
 }
