@@ -101,8 +101,8 @@ impl Mutation {
         let is_dispatch = !pipelines.endpoints.iter().any(|p| p.chain == place.chain);
         let start = random.below(pipelines.endpoints.len().max(1));
         let all = pipelines.endpoints.iter().cycle().skip(start).take(pipelines.endpoints.len());
-        let walks = all.map(|pipeline| Walk::new((&table.ruleset, &pipelines, &labels), pipeline, (rule, fate)));
-        let walk = walks.filter(|walk| walk.counted.contains_key(&rule)).next();
+        let mut walks = all.map(|pipeline| Walk::new((&table.ruleset, &pipelines, &labels), pipeline, (rule, fate)));
+        let walk = walks.find(|walk| walk.counted.contains_key(&rule));
         let (counted, decided) = match walk {
             Some(walk) => (walk.counted, walk.decided),
             // In front of the endpoints' chains, packets just go.
