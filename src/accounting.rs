@@ -3,9 +3,7 @@
 
 use log::debug;
 
-use crate::attribution::{
-    Attribution, Datastore, Motion, Moved, NodeTotals, Programs, Table, Totals, doubt_what_may_have_restarted, moved,
-};
+use crate::attribution::{Attribution, Datastore, Motion, Moved, NodeTotals, Programs, Reach, Table, Totals, moved, settle_ages};
 use crate::ebpf;
 use crate::felix::{Catalog, ChainNames, Structure, Structures};
 use crate::ledger::{Deltas, Ledger};
@@ -17,6 +15,8 @@ pub struct Accounting {
     ledger: Ledger,
     structures: Structures,
     attribution: Attribution,
+    cpus: usize,
+    endpoints_stayed: bool,
     /// What counted while the tables were read the last time.
     moved: Vec<Moved>,
 }
@@ -24,7 +24,14 @@ pub struct Accounting {
 impl Accounting {
     /// Nothing has been read yet. `cpus`: how many CPUs the node has; each works on one packet at a time.
     pub fn new(cpus: usize) -> Self {
-        Accounting { ledger: Ledger::new(), structures: Structures::default(), attribution: Attribution::new(cpus), moved: Vec::new() }
+        Accounting {
+            ledger: Ledger::new(),
+            structures: Structures::default(),
+            attribution: Attribution::new(cpus),
+            cpus,
+            endpoints_stayed: false,
+            moved: Vec::new(),
+        }
     }
 
     /// Takes over the names that the datastore has for chains.
@@ -37,6 +44,11 @@ impl Accounting {
         self.ledger.went_back(tables)
     }
 
+    /// Notes that whoever watches the endpoints knows of none that has come or gone since the last read. It holds for the next read.
+    pub fn note_that_endpoints_stayed(&mut self) {
+        self.endpoints_stayed = true;
+    }
+
     /// Takes in one read: all tables of it, both families. `look_again` reads the same tables once more, at once, where packets may
     /// have been on their way; it gives none if the tables are those of one instant.
     pub fn advance<E: std::fmt::Display>(&mut self, read: &[Snapshot], look_again: impl FnOnce(&[Snapshot]) -> Result<Vec<Snapshot>, E>) {
@@ -44,12 +56,19 @@ impl Accounting {
         self.structures.update(read.iter().map(|table| &table.ruleset));
         let motions = self.motions(read, &deltas, look_again);
         let none = Moved::default();
-        for (place, ((read, deltas), motion)) in read.iter().zip(&mut deltas).zip(&motions).enumerate() {
-            doubt_what_may_have_restarted(read, deltas, motion, self.moved.get(place).unwrap_or(&none));
+        let mut reach = Vec::with_capacity(read.len());
+        for (place, structure) in self.structures.tables().iter().enumerate() {
+            let (motion, moved) = (&motions[place], self.moved.get(place).unwrap_or(&none));
+            reach.push(settle_ages((&read[place], &structure.pipelines), &mut deltas[place], (motion, moved), self.cpus as u64));
         }
-        self.moved = read.iter().zip(&motions).map(|(read, motion)| moved(read, motion).collect()).collect();
-        let tables = self.structures.tables().iter().zip(&deltas).zip(&motions);
-        let tables: Vec<Table> = tables.map(|((structure, deltas), motion)| Table::new(structure, deltas, motion)).collect();
+        let moved_before =
+            std::mem::replace(&mut self.moved, read.iter().zip(&motions).map(|(read, motion)| moved(read, motion)).collect());
+        let is_quiet = moved_before.iter().chain(&self.moved).all(Moved::is_empty);
+        let endpoints_stayed = std::mem::take(&mut self.endpoints_stayed);
+        let tables = self.structures.tables().iter().zip(&deltas).zip(&motions).zip(&reach);
+        let tables: Vec<Table> = tables
+            .map(|(((s, deltas), motion), reach)| Table { is_quiet, endpoints_stayed, ..Table::new(s, deltas, motion, reach) })
+            .collect();
         self.attribution.advance(&tables);
     }
 
@@ -60,9 +79,9 @@ impl Accounting {
         deltas: &[Deltas],
         look_again: impl FnOnce(&[Snapshot]) -> Result<Vec<Snapshot>, E>,
     ) -> Vec<Motion> {
-        let still = Motion::still();
+        let (still, reach) = (Motion::still(), Reach::default());
         let tables = self.structures.tables().iter().zip(deltas);
-        if !tables.map(|(structure, deltas)| Table::new(structure, deltas, &still)).any(|table| table.has_to_be_derived()) {
+        if !tables.map(|(structure, deltas)| Table::new(structure, deltas, &still, &reach)).any(|table| table.has_to_be_derived()) {
             return vec![still; read.len()];
         }
         let again = match look_again(read) {

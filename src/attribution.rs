@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use lazy_static::lazy_static;
 
-pub use flow::{Moved, doubt_what_may_have_restarted, moved};
+pub use flow::{Moved, Reach, moved, settle_ages};
 pub use motion::Motion;
 pub use node::{NodeTotals, RuleKey};
 pub use programs::{Datastore, Programs};
@@ -32,7 +32,6 @@ use crate::felix::{Decision, DropReason, DropRule, Label, Labels, Pipeline, Pipe
 use crate::ledger::{Deltas, Since};
 use crate::ruleset::{ChainId, RuleId, Ruleset, TableId};
 use direct::{Claim, Claims, Source, Unseen, Waiting};
-use flow::Flow;
 use foreign::{Doubts, Passage, TierDoubts};
 use groups::{Groups, Member};
 use open::{Open, User};
@@ -57,12 +56,19 @@ pub struct Table<'a> {
     pub labels: &'a Labels,
     /// What they counted while they were read.
     pub motion: &'a Motion,
+    /// How many packets can have reached them since the last read.
+    pub reach: &'a Reach,
+    /// Whether nothing moved while it was read, this time and the last time.
+    pub is_quiet: bool,
+    /// Whether somebody watches endpoints, and none has come or gone since the last read.
+    pub endpoints_stayed: bool,
 }
 
 impl<'a> Table<'a> {
     /// A table of which nothing changes from read to read but what it has counted.
-    pub fn new(structure: &'a Structure, deltas: &'a Deltas, motion: &'a Motion) -> Self {
-        Table { ruleset: &structure.ruleset, pipelines: &structure.pipelines, deltas, labels: &structure.labels, motion }
+    pub fn new(structure: &'a Structure, deltas: &'a Deltas, motion: &'a Motion, reach: &'a Reach) -> Self {
+        let Structure { ruleset, pipelines, labels } = structure;
+        Table { ruleset, pipelines, deltas, labels, motion, reach, is_quiet: true, endpoints_stayed: false }
     }
 
     /// Whether packets were decided since the last read in a way that no rule counts by itself. Then it matters whether any were on
@@ -119,9 +125,8 @@ impl Attribution {
         let users = std::mem::take(&mut self.users);
         for table in tables {
             let view = TableView::new(*table, &mut leftovers, &users);
-            let flow = Flow::new(table.ruleset, table.deltas, table.motion);
             let (claims, cpus) = (Claims::default(), self.cpus);
-            let mut walk = Walk { view, flow, cpus, waiting: &self.waiting, claims, groups: &mut self.groups, open: &mut self.open };
+            let mut walk = Walk { view, cpus, waiting: &self.waiting, claims, groups: &mut self.groups, open: &mut self.open };
             for pipeline in &table.pipelines.endpoints {
                 walk.pipeline(pipeline, &mut self.totals.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction));
             }
@@ -207,7 +212,6 @@ impl Attribution {
 /// The walk through the pipelines of one table.
 struct Walk<'a, 'b> {
     view: TableView<'a>,
-    flow: Flow<'a>,
     cpus: u64,
     waiting: &'b Waiting,
     claims: Claims,
@@ -323,7 +327,7 @@ impl Walk<'_, '_> {
     /// What is known of each target of a tier.
     fn looks(&self, pipeline: &Pipeline, tier: &Tier, (can, splits): (&[Can], &[Split]), doubts: &TierDoubts) -> Vec<Here> {
         let deltas = self.view.table.deltas;
-        let decided = |since| tier::decided(tier, (can, splits), (deltas, since), |target| self.view.own(target.chain));
+        let decided = |since| tier::decided(tier, (can, splits), (deltas, since), |target| self.view.own(target.chain, pipeline));
         let since_last_read = decided(Since::LastRead);
         let since_written = if deltas.unchanged(pipeline.chain) { vec![Decided::default(); can.len()] } else { decided(Since::Written) };
         let look = |index: usize| {
@@ -379,7 +383,7 @@ impl Walk<'_, '_> {
                 (source, packets, None)
             });
         }
-        let unseen = self.flow.reach(chain, target.jump).map_or(Unseen::Unlimited, Unseen::AtMost);
+        let unseen = self.view.table.reach.of(target.jump).map_or(Unseen::Unlimited, Unseen::AtMost);
         match here.since_written.of(verdict) {
             Some(packets) => Some((source(), packets, Some(unseen))),
             None if here.entering == 0 && !is_wanted => None,
@@ -423,6 +427,7 @@ fn member(pipeline: &Pipeline, tier: &Tier, index: usize, can: Can, here: &Here)
         interface: Arc::clone(&pipeline.interface),
         direction: pipeline.direction,
         tier: Arc::clone(&tier.name),
+        chain: pipeline.chain,
         jump: target.jump,
         accepted: target.accepted,
         undecided: tier.undecided_after(index),

@@ -126,6 +126,11 @@ fn role(table: &str, name: &str) -> Role {
     }
 }
 
+/// Whether a chain of this name is an endpoint's.
+pub fn is_endpoint_chain(table: &str, name: &str) -> bool {
+    matches!(role(table, name), Role::Endpoint(..))
+}
+
 fn host_stage(table: &str, direction: Direction) -> Stage {
     match (table, direction) {
         ("raw", _) => Stage::Untracked,

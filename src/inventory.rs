@@ -25,6 +25,8 @@ pub struct Inventory {
     contents: RwLock<Contents>,
     /// Counts changes of the policies, so that readers rebuild what they derive from them only when needed.
     policies_version: AtomicU64,
+    /// Counts workloads that have come or gone, and lists of them: since the list before, some may have come and gone.
+    workloads_version: AtomicU64,
     policies_wanted: AtomicBool,
     /// Ranges that were asked for and not listed yet, by their followers' names.
     unlisted: Mutex<BTreeSet<String>>,
@@ -60,6 +62,7 @@ impl Inventory {
         contents.by_suffix.clear();
         workloads.values().for_each(|workload| contents.index(workload));
         contents.workloads = workloads;
+        self.workloads_version.fetch_add(1, Ordering::Release);
     }
 
     /// Adds or replaces the workload under `key`.
@@ -67,6 +70,9 @@ impl Inventory {
         let workload = Arc::new(workload);
         let mut contents = self.write();
         let before = contents.workloads.insert(key.to_owned(), Arc::clone(&workload));
+        if before.as_ref().is_none_or(|before| before.interface != workload.interface) {
+            self.workloads_version.fetch_add(1, Ordering::Release);
+        }
         if let Some(before) = before.filter(|before| before.interface != workload.interface) {
             contents.forget_interface(&before.interface);
         }
@@ -78,6 +84,7 @@ impl Inventory {
         let mut contents = self.write();
         if let Some(before) = contents.workloads.remove(key) {
             contents.forget_interface(&before.interface);
+            self.workloads_version.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -91,6 +98,11 @@ impl Inventory {
     /// All workloads with their keys, in the order of the keys.
     pub fn workloads(&self) -> Vec<(String, Arc<Workload>)> {
         self.read().workloads.iter().map(|(key, w)| (key.clone(), Arc::clone(w))).collect()
+    }
+
+    /// Changes whenever a workload has come or gone, or may have.
+    pub fn workloads_version(&self) -> u64 {
+        self.workloads_version.load(Ordering::Acquire)
     }
 
     /// How many workloads there are.

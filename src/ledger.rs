@@ -9,7 +9,8 @@
 //! So a new handle is a new rule, while the same handle, or the same hash on legacy, is the same rule only as long as nothing else says
 //! that it was written anew; [`Deltas::doubt`] takes that back. In doubt the ledger counts too little, never too much.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::ruleset::{Backend, Chain, ChainId, Count, Family, Rule, RuleHash, RuleId, Ruleset, Snapshot};
 
@@ -40,9 +41,14 @@ pub struct Deltas {
     ages: Vec<Age>,
     idle: Vec<bool>,
     unchanged: Vec<bool>,
+    same_rules: Vec<bool>,
     appeared: Vec<bool>,
     /// Whether anything in the table was written since the last read, or set to zero.
     pub rewritten: bool,
+    /// Whether rules that seem to be the same have begun again.
+    pub restarted: bool,
+    /// Chains that were there at the last read and are not any more.
+    pub vanished: Vec<Arc<str>>,
     handles_prove: bool,
 }
 
@@ -57,9 +63,9 @@ impl Deltas {
         self.appeared[chain.0 as usize]
     }
 
-    /// Whether the chain's rules tell all that has happened in it since the last read.
-    pub fn tells_all(&self, chain: ChainId) -> bool {
-        self.unchanged(chain) || self.appeared(chain)
+    /// Whether the chain holds the rules that it held at the last read, whether or not they have counted on.
+    pub fn has_same_rules(&self, chain: ChainId) -> bool {
+        self.same_rules[chain.0 as usize]
     }
 
     /// Packets since the last read; from the first read on, all that the kernel still knows of. A lower bound where the rule
@@ -71,6 +77,11 @@ impl Deltas {
     /// Packets since the last read, for calculations with several rules; `None` if the rule was not there all the time.
     pub fn since_last_read(&self, rule: RuleId) -> Option<i64> {
         self.since(Since::LastRead, rule)
+    }
+
+    /// The same as a count; `None` also if it is not one.
+    pub fn count_since_last_read(&self, rule: RuleId) -> Option<u64> {
+        self.since_last_read(rule).and_then(|packets| u64::try_from(packets).ok())
     }
 
     /// Packets for calculations with several rules of one chain; `None` if the rule's count does not hold since then.
@@ -93,12 +104,17 @@ impl Deltas {
         self.handles_prove
     }
 
-    /// Takes back that the chain's rules have counted on since the last read. What they have counted more is still certain.
-    pub fn doubt(&mut self, id: ChainId, chain: &Chain) {
-        self.unchanged[id.0 as usize] = false;
-        let rules = chain.rules.start as usize..chain.rules.end as usize;
-        self.ages[rules.clone()].iter_mut().filter(|age| **age == Age::Continued).for_each(|age| *age = Age::Unknown);
-        self.idle[rules].fill(false);
+    /// Takes back that rules of the chain from this place on have counted on since the last read. What they have counted more is still
+    /// certain.
+    pub fn doubt(&mut self, id: ChainId, chain: &Chain, from: u32) {
+        for rule in chain.rules.clone().filter(|rule| *rule >= from) {
+            let rule = rule as usize;
+            if self.ages[rule] == Age::Continued {
+                self.ages[rule] = Age::Unknown;
+                self.idle[rule] = false;
+                self.unchanged[id.0 as usize] = false;
+            }
+        }
     }
 }
 
@@ -223,8 +239,11 @@ fn first(now: &Snapshot, counts: bool) -> Deltas {
         ages: vec![Age::Unknown; rules],
         idle: (0..rules).map(|rule| of_rule(rule) == 0).collect(),
         unchanged: vec![false; now.ruleset.chains().len()],
+        same_rules: vec![false; now.ruleset.chains().len()],
         appeared: vec![false; now.ruleset.chains().len()],
         rewritten: false,
+        restarted: false,
+        vanished: vec![],
         handles_prove: false,
     }
 }
@@ -259,17 +278,27 @@ impl<'a> Comparison<'a> {
     /// The deltas, and whether Felix is known to flush whole chains.
     fn deltas(mut self) -> (Deltas, bool) {
         let flushes = self.flushes();
+        if self.deltas.rewritten {
+            let names: HashSet<&str> = self.now.ruleset.chains().iter().map(|chain| &*chain.name).collect();
+            let gone = self.last.read.ruleset.chains().iter().filter(|chain| !names.contains(&*chain.name));
+            self.deltas.vanished = gone.map(|chain| Arc::clone(&chain.name)).collect();
+        }
         for (id, chain, before) in std::mem::take(&mut self.pairs) {
             let unchanged = match before {
                 // A chain that has appeared since the last read was empty then.
                 None => self.written(id, chain, flushes),
                 Some(before) => match self.now.chain_handle(id).zip(before.handle) {
-                    Some((handle, then)) if handle != then => self.written(id, chain, flushes),
+                    // It was deleted and made again.
+                    Some((handle, then)) if handle != then => {
+                        self.deltas.restarted |= !flushes;
+                        self.written(id, chain, flushes)
+                    }
                     Some(_) => self.by_handle(id, chain, before, flushes),
-                    None => self.by_hash(id, chain, before),
+                    None => self.by_hash(chain, before),
                 },
             };
             self.deltas.unchanged[id.0 as usize] = unchanged;
+            self.deltas.same_rules[id.0 as usize] = unchanged;
             self.deltas.appeared[id.0 as usize] = before.is_none() && !self.is_replaced();
             self.deltas.rewritten |= !unchanged;
         }
@@ -277,6 +306,7 @@ impl<'a> Comparison<'a> {
             let stood_still = self.deltas.ages[rule] == Age::Continued && self.deltas.packets[rule] == 0;
             self.deltas.idle[rule] |= stood_still;
         }
+        self.deltas.restarted |= self.zeroed;
         self.deltas.handles_prove = flushes && !self.zeroed && self.has_handles();
         (self.deltas, flushes)
     }
@@ -381,8 +411,7 @@ impl<'a> Comparison<'a> {
                     self.set(rule, now.packets - last.packets, Age::Continued);
                 }
                 then => {
-                    // The same handle: set to zero, or replaced.
-                    self.zeroed |= then.is_some();
+                    self.zeroed |= then.is_some_and(|(then, _)| self.now.ruleset.rule(rule).hash == then.hash);
                     self.set(rule, self.since_written(rule), Age::Unknown);
                     unchanged = false;
                 }
@@ -392,7 +421,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// A chain of which only the hashes tell whether its rules are the same.
-    fn by_hash(&mut self, _id: ChainId, chain: &Chain, before: Before) -> bool {
+    fn by_hash(&mut self, chain: &Chain, before: Before) -> bool {
         let ruleset = &self.now.ruleset;
         let same_rules = chain.rules.len() == before.counts.len()
             && chain.rule_ids().zip(before.rules()).all(|(id, (rule, _))| ruleset.rule(id).hash == rule.hash);
@@ -405,6 +434,7 @@ impl<'a> Comparison<'a> {
             false => chain.rule_ids().map(|id| by_hash.get(&ruleset.rule(id).hash).copied()).collect(),
         };
         let restarted = chain.rule_ids().zip(&last).any(|(id, last)| last.is_some_and(|last| is_less(self.now.count(id), last)));
+        self.deltas.restarted |= restarted;
         let flushed = restarted && ruleset.backend == Backend::Nft;
         // A chain of iptables-nft was flushed if its rules differ, for that is how Felix writes there.
         let counts_on = !restarted && (same_rules || ruleset.backend == Backend::Legacy);

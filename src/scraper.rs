@@ -285,7 +285,11 @@ impl Scraper {
     }
 
     fn take_in_tables(&self, state: &mut State, tables: &[Snapshot], about: &mut About) {
-        let State { accounting, reader, .. } = state;
+        let version = self.inventory.workloads_version();
+        let State { accounting, reader, workloads_version, .. } = state;
+        if std::mem::replace(workloads_version, version) == version && self.inventory.synced() && self.inventory.up() {
+            accounting.note_that_endpoints_stayed();
+        }
         accounting.advance(tables, |read| reader.look_again(read, Instant::now() + LOOK_LIMIT));
         if accounting.unnamed() > 0 {
             if self.options.datastore.is_none() && !self.inventory.policies_wanted() {

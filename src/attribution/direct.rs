@@ -116,11 +116,13 @@ fn recovered(claims: &[Claim], certain: &[u64], policy: ChainId, view: &TableVie
     if view.references(policy) as usize != claims.len() {
         return nothing();
     }
-    let Some(decided) = view.surely_decided(policy, first.source.verdict) else { return nothing() };
+    let is_user = |chain: &str| claims.iter().any(|claim| *claim.source.endpoint == *chain);
+    let (decided, strangers) = (view.surely_decided(policy, first.source.verdict), view.strangers(first.endpoint.2, is_user));
+    let Some((decided, strangers)) = decided.zip(strangers) else { return nothing() };
     let most =
         |but: usize| claims.iter().enumerate().filter(|(place, _)| *place != but).map(|(_, claim)| claim.most()).sum::<Option<u64>>();
     let of = |(place, claim): (usize, &Claim)| match (claim.unseen, most(place)) {
-        (Some(_), Some(others)) => decided.saturating_sub(others).saturating_sub(certain[place]),
+        (Some(_), Some(others)) => decided.saturating_sub(others).saturating_sub(strangers).saturating_sub(certain[place]),
         _ => 0,
     };
     claims.iter().enumerate().map(of).collect()

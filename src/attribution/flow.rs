@@ -1,171 +1,174 @@
-//! What counters of one table say about each other: as many packets reach a rule as came into its chain and did not leave it before.
+//! What the counters of one table say about each other: as many packets reach a rule as came into its chain and did not leave it before.
 //! Pure.
 //!
-//! This bounds what can have gone to a rule that was written anew, and finds rules that were written anew without a trace in
-//! themselves: where more packets left a chain than came in, or came in and stayed nowhere, some of its counters began again.
+//! This finds rules that were written anew without a trace in themselves, and bounds what can have gone to a rule whose own count does
+//! not tell. Three kinds of evidence, the strongest first:
+//!
+//! * More packets left a chain than came in, or came in and stayed nowhere; or a counter went back. Then counters began again somewhere in
+//!   the table, and nothing in it is known to have counted on.
+//! * Felix wrote something in the table. Then it may have written a chain twice, the second time as it was before. Where rules have
+//!   no handles, or keep them, a rule has surely counted on only if its count is more than can have reached it since the last read.
+//! * Neither: the rules have counted on.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::felix::{Direction, EndpointKind, Pipelines};
 use crate::ledger::Deltas;
-use crate::ruleset::{Chain, ChainId, RuleHash, RuleId, Ruleset, Snapshot, Verdict};
+use crate::ruleset::{Chain, ChainId, Rule, RuleHash, RuleId, Ruleset, Snapshot, Verdict};
 
 use super::motion::Motion;
 
 /// Rules that counted while a table was read, by chain and hash.
 pub type Moved = HashMap<(Arc<str>, RuleHash), u64>;
 
-/// The flow of packets through one table since the last read.
-pub struct Flow<'a> {
-    ruleset: &'a Ruleset,
-    deltas: &'a Deltas,
-    motion: &'a Motion,
-    /// What came into each chain by jumps; `None` where that is not known, or where packets come from chains that are not Calico's.
+/// How many packets can have reached each rule since the last read. Only known where something was written in the table; else every
+/// rule's own count tells.
+#[derive(Debug, Default)]
+pub struct Reach {
+    rules: Vec<Option<u64>>,
+    /// Of each chain, at its first rule.
     inflow: Vec<Option<u64>>,
 }
 
-impl<'a> Flow<'a> {
-    /// Adds up what came into each chain.
-    pub fn new(ruleset: &'a Ruleset, deltas: &'a Deltas, motion: &'a Motion) -> Self {
-        let mut inflow: Vec<Option<Option<u64>>> = vec![None; ruleset.chains().len()];
-        for (rule, to) in jumps(ruleset) {
-            let came = deltas.since_last_read(rule).and_then(|packets| u64::try_from(packets).ok());
-            let sum = &mut inflow[to.0 as usize];
-            *sum = Some(sum.unwrap_or(Some(0)).zip(came).map(|(sum, came)| sum.saturating_add(came)));
-        }
-        Flow { ruleset, deltas, motion, inflow: inflow.into_iter().map(Option::flatten).collect() }
+impl Reach {
+    /// The most packets that can have entered a chain, by its first rule; `None` if nothing limits them.
+    pub fn inflow(&self, first: RuleId) -> Option<u64> {
+        self.inflow.get(first.0 as usize).copied().flatten()
     }
 
-    /// How many packets can have reached this rule since the last read, at most; `None` if nothing tells.
-    pub fn reach(&self, chain: ChainId, rule: RuleId) -> Option<u64> {
-        let mut most = self.inflow[chain.0 as usize].map(|packets| packets.saturating_add(self.entering(chain)));
-        for id in self.ruleset.chain(chain).rule_ids().filter(|id| *id <= rule) {
-            let counts_all = self.ruleset.rule(id).is_unconditional() || id == rule;
-            let Some(packets) = self.deltas.since_last_read(id).filter(|_| counts_all) else { continue };
-            let packets = u64::try_from(packets).unwrap_or(0).saturating_add(self.motion.of(id));
-            most = Some(most.map_or(packets, |most| most.min(packets)));
-        }
-        most
-    }
-
-    /// Packets that came into the chain while the table was read.
-    fn entering(&self, chain: ChainId) -> u64 {
-        let motions = jumps(self.ruleset).filter(|(_, to)| *to == chain).map(|(rule, _)| self.motion.of(rule));
-        motions.fold(0, u64::saturating_add)
-    }
-}
-
-/// All jumps of a table, and where they lead.
-fn jumps(ruleset: &Ruleset) -> impl Iterator<Item = (RuleId, ChainId)> {
-    let rules = ruleset.chains().iter().flat_map(Chain::rule_ids);
-    rules.filter_map(|rule| match ruleset.rule(rule).verdict {
-        Verdict::Jump(to) | Verdict::Goto(to) => Some((rule, to)),
-        _ => None,
-    })
-}
-
-/// Looks for rules that may have been written anew without a trace in themselves, and takes back that they have counted on. `moved`: what
-/// counted while the table was read the last time.
-pub fn doubt_what_may_have_restarted(read: &Snapshot, deltas: &mut Deltas, motion: &Motion, moved: &Moved) {
-    if deltas.handles_prove_ages() {
-        return;
-    }
-    let check = Check::new(read, deltas, motion, moved);
-    let is_broken = check.is_broken();
-    let is_doubtful = |id: ChainId, chain: &Chain| is_broken || (deltas.rewritten && check.may_have_restarted(id, chain));
-    let doubtful: Vec<ChainId> = read.ruleset.chain_ids().filter(|(id, chain)| is_doubtful(*id, chain)).map(|(id, _)| id).collect();
-    for id in doubtful {
-        deltas.doubt(id, read.ruleset.chain(id));
+    /// The most packets that can have matched a rule; `None` if nothing limits them.
+    pub fn of(&self, rule: RuleId) -> Option<u64> {
+        self.rules.get(rule.0 as usize).copied().flatten()
     }
 }
 
 /// What moved while the table was read.
-pub fn moved(read: &Snapshot, motion: &Motion) -> impl Iterator<Item = ((Arc<str>, RuleHash), u64)> {
+pub fn moved(read: &Snapshot, motion: &Motion) -> Moved {
     let rules = read.ruleset.chains().iter().flat_map(|chain| chain.rule_ids().map(move |rule| (chain, rule)));
     let moved = rules.map(|(chain, rule)| (chain, rule, motion.of(rule))).filter(|(.., packets)| *packets > 0);
-    moved.map(|(chain, rule, packets)| ((Arc::clone(&chain.name), read.ruleset.rule(rule).hash), packets))
+    moved.map(|(chain, rule, packets)| ((Arc::clone(&chain.name), read.ruleset.rule(rule).hash), packets)).collect()
 }
 
-/// A look for counters that contradict one another.
-struct Check<'a> {
+/// Takes back of rules that may have been written anew that they have counted on. `moved`: what counted while the table was read the
+/// last time.
+pub fn settle_ages(
+    (read, pipelines): (&Snapshot, &Pipelines),
+    deltas: &mut Deltas,
+    (motion, moved): (&Motion, &Moved),
+    cpus: u64,
+) -> Reach {
+    let context = Context { read, motion, moved, held_up: cpus.min(MOST_HELD_UP) };
+    if deltas.restarted || context.is_broken(deltas) {
+        deltas.rewritten = true;
+        for (id, chain) in read.ruleset.chain_ids() {
+            deltas.doubt(id, chain, chain.rules.start);
+        }
+    }
+    if !deltas.rewritten {
+        return Reach::default();
+    }
+    let mut walk = Walk {
+        context,
+        is_rewritable: rewritable(&read.ruleset, pipelines),
+        deltas,
+        reach: vec![None; read.ruleset.rule_count()],
+        inflow: vec![None; read.ruleset.rule_count()],
+    };
+    walk.all(pipelines);
+    Reach { rules: walk.reach, inflow: walk.inflow }
+}
+
+/// Chains that Felix writes when policies change. The others change with endpoints only, or never.
+fn rewritable(ruleset: &Ruleset, pipelines: &Pipelines) -> Vec<bool> {
+    let mut rewritable: Vec<bool> =
+        ruleset.chain_ids().map(|(id, _)| pipelines.policy(id).is_some() || pipelines.group(id).is_some()).collect();
+    for endpoint in &pipelines.endpoints {
+        rewritable[endpoint.chain.0 as usize] = true;
+    }
+    rewritable
+}
+
+/// How many packets may be held up on their way for longer than two reads take, at most: CPUs that a hypervisor has stopped.
+const MOST_HELD_UP: u64 = 8;
+
+/// One read of one table.
+#[derive(Clone, Copy)]
+struct Context<'a> {
     read: &'a Snapshot,
-    deltas: &'a Deltas,
     motion: &'a Motion,
     moved: &'a Moved,
-    inflow: Vec<Option<u64>>,
-    /// By how much that may be wrong, for packets were on their way.
-    slack: Vec<u64>,
-    /// What all chains together that no rule of Calico's leads to have counted at most.
-    total: Option<u64>,
+    held_up: u64,
 }
 
-impl<'a> Check<'a> {
-    fn new(read: &'a Snapshot, deltas: &'a Deltas, motion: &'a Motion, moved: &'a Moved) -> Self {
-        let ruleset = &*read.ruleset;
-        let inflow = Flow::new(ruleset, deltas, motion).inflow;
-        let mut check = Check { read, deltas, motion, moved, inflow, slack: vec![0; ruleset.chains().len()], total: None };
-        let mut is_called = vec![false; ruleset.chains().len()];
-        for chain in ruleset.chains() {
-            for rule in chain.rule_ids() {
-                if let Verdict::Jump(to) | Verdict::Goto(to) = ruleset.rule(rule).verdict {
-                    is_called[to.0 as usize] = true;
-                    check.slack[to.0 as usize] = check.slack[to.0 as usize].saturating_add(check.motion_of(chain, rule));
-                }
-            }
-        }
-        let most =
-            |chain: &Chain| chain.rule_ids().map(|rule| deltas.since_last_read(rule)).try_fold(0, |most, packets| Some(most.max(packets?)));
-        let entries = ruleset.chain_ids().filter(|(id, _)| !is_called[id.0 as usize]);
-        let sum = entries.map(|(_, chain)| most(chain)).sum::<Option<i64>>();
-        check.total = sum.and_then(|sum| u64::try_from(sum).ok());
-        check
+impl<'a> Context<'a> {
+    fn ruleset(&self) -> &'a Ruleset {
+        &self.read.ruleset
     }
 
-    /// Packets that the rule counted during this read and the last one.
+    /// Packets that the rule counted during this read and the last one: by as many its count may be out of step with others.
     fn motion_of(&self, chain: &Chain, rule: RuleId) -> u64 {
         let before = match self.moved.is_empty() {
             true => 0,
-            false => self.moved.get(&(Arc::clone(&chain.name), self.read.ruleset.rule(rule).hash)).copied().unwrap_or(0),
+            false => self.moved.get(&(Arc::clone(&chain.name), self.ruleset().rule(rule).hash)).copied().unwrap_or(0),
         };
         self.motion.of(rule).saturating_add(before)
     }
 
-    fn slack(&self, id: ChainId, chain: &Chain) -> u64 {
-        chain.rule_ids().map(|rule| self.motion_of(chain, rule)).fold(self.slack[id.0 as usize], u64::saturating_add)
+    fn motion_in(&self, chain: &Chain) -> u64 {
+        chain.rule_ids().map(|rule| self.motion_of(chain, rule)).fold(0, u64::saturating_add)
     }
 
-    fn is_broken(&self) -> bool {
-        self.read.ruleset.chain_ids().any(|(id, chain)| self.contradicts(id, chain))
+    /// What the rule has counted since the last read, if it counts at all.
+    fn counted(&self, deltas: &Deltas, rule: RuleId) -> Option<u64> {
+        deltas.count_since_last_read(rule).filter(|_| !self.ruleset().rule(rule).uncounted)
     }
 
-    /// Whether a rule of the chain counted more packets than can have reached it, or one that all packets reach fewer.
-    fn contradicts(&self, id: ChainId, chain: &Chain) -> bool {
-        let Some(slack) = Some(self.slack(id, chain)).filter(|slack| Motion::is_known(*slack)) else { return false };
-        let mut here = Here { most: self.inflow[id.0 as usize], all_are_counted: self.inflow[id.0 as usize].is_some() };
-        for rule in chain.rule_ids() {
-            let Some(packets) = self.deltas.since_last_read(rule).and_then(|packets| u64::try_from(packets).ok()) else { return false };
-            let counts_all = self.read.ruleset.rule(rule).is_unconditional();
-            if let Some(most) = here.most
-                && (packets > most.saturating_add(slack) || (counts_all && here.all_are_counted && packets.saturating_add(slack) < most))
-            {
-                return true;
-            }
-            here.pass(self.read.ruleset.rule(rule), packets, counts_all);
+    /// All jumps of the table.
+    fn jumps(&self) -> impl Iterator<Item = (&'a Chain, RuleId, ChainId)> + use<'a> {
+        let ruleset = self.ruleset();
+        let rules = ruleset.chains().iter().flat_map(|chain| chain.rule_ids().map(move |rule| (chain, rule)));
+        rules.filter_map(|(chain, rule)| match ruleset.rule(rule).verdict {
+            Verdict::Jump(to) | Verdict::Goto(to) => Some((chain, rule, to)),
+            _ => None,
+        })
+    }
+
+    /// Whether any chain contradicts itself, or the jumps that lead to it.
+    fn is_broken(&self, deltas: &Deltas) -> bool {
+        let mut entries = vec![Some((0u64, 0u64)); self.ruleset().chains().len()];
+        let mut is_called = vec![false; entries.len()];
+        for (chain, rule, to) in self.jumps() {
+            let (entry, packets) = (&mut entries[to.0 as usize], self.counted(deltas, rule));
+            is_called[to.0 as usize] = true;
+            *entry = entry.zip(packets).map(|((sum, slack), packets)| (sum + packets, slack.saturating_add(self.motion_of(chain, rule))));
         }
-        false
+        self.ruleset().chain_ids().any(|(id, chain)| {
+            let entry = entries[id.0 as usize].filter(|_| is_called[id.0 as usize]);
+            self.contradicts(chain, entry, deltas)
+        })
     }
 
-    /// Whether the chain's counters could be the same if some of its rules had been written anew since the last read.
-    fn may_have_restarted(&self, id: ChainId, chain: &Chain) -> bool {
-        let slack = self.slack(id, chain);
-        let mut here = Here { most: self.inflow[id.0 as usize].or(self.total), all_are_counted: false };
-        for rule in chain.rule_ids() {
-            let Some(packets) = self.deltas.since_last_read(rule).and_then(|packets| u64::try_from(packets).ok()) else { continue };
-            let now = self.read.packets(rule);
-            if now > packets && here.most.is_none_or(|most| now <= most.saturating_add(slack)) {
+    /// Whether a rule of the chain counted more packets than can have reached it, or one that all packets match fewer. `entry`: how many
+    /// packets came in, and by how many that may be out of step.
+    fn contradicts(&self, chain: &Chain, entry: Option<(u64, u64)>, deltas: &Deltas) -> bool {
+        let slack = self.motion_in(chain).saturating_add(entry.map_or(0, |(_, slack)| slack)).saturating_add(self.held_up);
+        if !Motion::is_known(slack) {
+            return false;
+        }
+        let mut here = Here { most: entry.map(|(packets, _)| packets), all_are_counted: entry.is_some() };
+        for id in chain.rule_ids() {
+            let (rule, counted) = (self.ruleset().rule(id), deltas.count_since_last_read(id));
+            if proves_nothing(rule) {
+                here.pass_unproven(rule, counted);
+                continue;
+            }
+            let Some(packets) = counted else { return false };
+            let too_few = rule.is_unconditional() && here.all_are_counted;
+            if here.most.is_some_and(|most| packets > most.saturating_add(slack) || (too_few && packets.saturating_add(slack) < most)) {
                 return true;
             }
-            here.pass(self.read.ruleset.rule(rule), packets, self.read.ruleset.rule(rule).is_unconditional());
+            here.pass(rule, Some(packets), packets);
         }
         false
     }
@@ -175,23 +178,178 @@ impl<'a> Check<'a> {
 struct Here {
     /// So many at most.
     most: Option<u64>,
-    /// Whether none of them can have ended in a chain before without a count here.
+    /// Whether none of them can have ended before without a count in this chain.
     all_are_counted: bool,
 }
 
 impl Here {
-    /// Goes on behind a rule that matched so many.
-    fn pass(&mut self, rule: &crate::ruleset::Rule, packets: u64, counts_all: bool) {
-        if counts_all {
-            self.most = Some(packets);
+    /// Goes on behind a rule that matched at most and at least so many.
+    fn pass(&mut self, rule: &Rule, most: Option<u64>, least: u64) {
+        if rule.is_unconditional() {
+            self.most = most;
             self.all_are_counted = true;
         }
         match rule.verdict {
-            Verdict::Accept | Verdict::Drop | Verdict::Reject | Verdict::Return | Verdict::Goto(_) if !rule.counts_before_match => {
-                self.most = self.most.map(|most| most.saturating_sub(packets));
+            _ if rule.counts_before_match => self.all_are_counted &= most == Some(0),
+            Verdict::Accept | Verdict::Drop | Verdict::Reject | Verdict::Return | Verdict::Goto(_) => {
+                self.most = self.most.map(|most| most.saturating_sub(least));
             }
-            Verdict::None | Verdict::SetMark { .. } | Verdict::Log | Verdict::Nflog(_) if !rule.counts_before_match => {}
-            _ => self.all_are_counted &= packets == 0,
+            Verdict::None | Verdict::SetMark { .. } | Verdict::Log | Verdict::Nflog(_) => {}
+            Verdict::Jump(_) | Verdict::Other | Verdict::Unreadable => self.all_are_counted &= most == Some(0),
         }
     }
+
+    /// Goes on behind a rule that proves nothing, but may have ended some packets.
+    fn pass_unproven(&mut self, rule: &Rule, packets: Option<u64>) {
+        let goes_on = matches!(rule.verdict, Verdict::None | Verdict::SetMark { .. } | Verdict::Log | Verdict::Nflog(_));
+        let is_idle = packets == Some(0) && !rule.uncounted;
+        self.all_are_counted &= goes_on || is_idle || self.most == Some(0);
+    }
+}
+
+/// Whether nothing follows from what a rule counted: it has no counter, or it is not Felix's and nobody knows since when it stands there.
+fn proves_nothing(rule: &Rule) -> bool {
+    rule.uncounted || rule.hash.is_none()
+}
+
+/// The walk through all chains, callers first.
+struct Walk<'a, 'b> {
+    context: Context<'a>,
+    is_rewritable: Vec<bool>,
+    deltas: &'b mut Deltas,
+    reach: Vec<Option<u64>>,
+    inflow: Vec<Option<u64>>,
+}
+
+impl Walk<'_, '_> {
+    fn all(&mut self, pipelines: &Pipelines) {
+        let ruleset = self.context.ruleset();
+        let mut callers: Vec<Vec<RuleId>> = vec![vec![]; ruleset.chains().len()];
+        self.context.jumps().for_each(|(_, rule, to)| callers[to.0 as usize].push(rule));
+        let is_endpoint: Vec<bool> = {
+            let mut is_endpoint = vec![false; callers.len()];
+            pipelines.endpoints.iter().for_each(|endpoint| is_endpoint[endpoint.chain.0 as usize] = true);
+            is_endpoint
+        };
+        let order = callers_first(ruleset);
+        // Calico's own tables lead to workloads by a map, which counts nothing: as many packets as came in anywhere.
+        let (mapped, called): (Vec<ChainId>, Vec<ChainId>) =
+            order.into_iter().partition(|id| is_endpoint[id.0 as usize] && callers[id.0 as usize].is_empty());
+        let total = self.total(&called, &callers);
+        let is_static = |id: &ChainId| !self.is_rewritable[id.0 as usize];
+        let (first, last): (Vec<ChainId>, Vec<ChainId>) = called.into_iter().partition(is_static);
+        first.iter().for_each(|id| self.chain(*id, inflow(&self.reach, &callers[id.0 as usize])));
+        self.mapped(&mapped, pipelines, total);
+        last.iter().for_each(|id| self.chain(*id, inflow(&self.reach, &callers[id.0 as usize])));
+    }
+
+    /// What all chains that no rule leads to have counted at most, as far as they are not endpoints': all packets there were.
+    fn total(&self, called: &[ChainId], callers: &[Vec<RuleId>]) -> Option<u64> {
+        let entries: Vec<ChainId> = called.iter().copied().filter(|id| callers[id.0 as usize].is_empty()).collect();
+        let most = |id: &ChainId| {
+            let rules = self.context.ruleset().chain(*id).rule_ids();
+            rules.map(|rule| self.deltas.count_since_last_read(rule)).try_fold(0, |most: u64, packets| Some(most.max(packets?)))
+        };
+        if entries.is_empty() { None } else { entries.iter().map(most).sum() }
+    }
+
+    /// Endpoints that a map leads to: of each direction, they got no more than all together, less what others surely got.
+    fn mapped(&mut self, mapped: &[ChainId], pipelines: &Pipelines, total: Option<u64>) {
+        for direction in Direction::ALL {
+            let of_direction = |id: &ChainId| {
+                pipelines.endpoints.iter().any(|e| e.chain == *id && e.direction == direction && e.kind == EndpointKind::Workload)
+            };
+            let chains: Vec<ChainId> = mapped.iter().copied().filter(of_direction).collect();
+            let sure: Vec<u64> = chains.iter().map(|id| self.surely_entered(*id, total)).collect();
+            let all: u64 = sure.iter().sum();
+            for (id, sure) in chains.iter().zip(sure) {
+                self.chain(*id, total.map(|total| total.saturating_sub(all - sure)));
+            }
+        }
+        let others = mapped.iter().filter(|id| pipelines.endpoints.iter().any(|e| e.chain == **id && e.kind != EndpointKind::Workload));
+        others.for_each(|id| self.chain(*id, total));
+    }
+
+    /// What the first rule that all packets match has surely counted since the last read.
+    fn surely_entered(&self, id: ChainId, total: Option<u64>) -> u64 {
+        let (ruleset, slack) = (self.context.ruleset(), self.context.motion_in(self.context.ruleset().chain(id)));
+        let first = ruleset.chain(id).rule_ids().find(|rule| ruleset.rule(*rule).is_unconditional());
+        let is_sure = |rule: &RuleId| total.is_some_and(|total| self.context.read.packets(*rule) > total.saturating_add(slack));
+        first.filter(is_sure).and_then(|rule| self.deltas.count_since_last_read(rule)).unwrap_or(0)
+    }
+
+    /// Bounds the rules of a chain that `inflow` packets can have entered, and doubts those at its end that may have been written anew:
+    /// Felix replaces all rules behind the first difference.
+    fn chain(&mut self, id: ChainId, inflow: Option<u64>) {
+        let chain = self.context.ruleset().chain(id);
+        let rules: Vec<RuleId> = chain.rule_ids().collect();
+        if self.is_rewritable[id.0 as usize] && !self.deltas.handles_prove_ages() {
+            let slack = self.context.motion_in(chain);
+            let before = self.bound(&rules, inflow);
+            let is_sure = |rule: &RuleId| match before[(rule.0 - chain.rules.start) as usize] {
+                Some(0) if slack == 0 => true,
+                Some(most) => self.context.read.packets(*rule) > most.saturating_add(slack),
+                None => false,
+            };
+            let doubtful = rules.iter().rposition(is_sure).map_or(0, |last| last + 1);
+            self.deltas.doubt(id, chain, chain.rules.start + doubtful as u32);
+        }
+        if let Some(first) = rules.first() {
+            self.inflow[first.0 as usize] = inflow;
+        }
+        let bounds = self.bound(&rules, inflow);
+        for (rule, most) in rules.iter().zip(bounds) {
+            let sure = self.context.counted(self.deltas, *rule);
+            let most = most.map_or(sure, |most| Some(sure.map_or(most, |sure| sure.min(most))));
+            self.reach[rule.0 as usize] = most.map(|most| most.saturating_add(self.context.motion_of(chain, *rule)));
+        }
+    }
+
+    /// The most packets that can have reached each rule.
+    fn bound(&self, rules: &[RuleId], inflow: Option<u64>) -> Vec<Option<u64>> {
+        let mut here = Here { most: inflow, all_are_counted: false };
+        let bound = |id: &RuleId| {
+            let most = here.most;
+            let (rule, counted) = (self.context.ruleset().rule(*id), self.deltas.count_since_last_read(*id));
+            match proves_nothing(rule) {
+                true => here.pass_unproven(rule, counted),
+                false => here.pass(rule, counted.or(most), counted.unwrap_or(0)),
+            }
+            most
+        };
+        rules.iter().map(bound).collect()
+    }
+}
+
+/// What came into a chain by these jumps, at most; `None` if nothing limits it.
+fn inflow(reach: &[Option<u64>], jumps: &[RuleId]) -> Option<u64> {
+    match jumps.is_empty() {
+        true => None,
+        false => jumps.iter().map(|rule| reach[rule.0 as usize]).sum(),
+    }
+}
+
+/// All chains, each behind those that lead to it. The kernel refuses loops; a text may hold one.
+fn callers_first(ruleset: &Ruleset) -> Vec<ChainId> {
+    let mut waiting = vec![0usize; ruleset.chains().len()];
+    let targets = |id: ChainId| {
+        ruleset.chain(id).rule_ids().filter_map(|rule| match ruleset.rule(rule).verdict {
+            Verdict::Jump(to) | Verdict::Goto(to) => Some(to),
+            _ => None,
+        })
+    };
+    let all = || ruleset.chain_ids().map(|(id, _)| id);
+    all().flat_map(targets).for_each(|to| waiting[to.0 as usize] += 1);
+    let mut order: Vec<ChainId> = all().filter(|id| waiting[id.0 as usize] == 0).collect();
+    let mut next = 0;
+    while let Some(id) = order.get(next).copied() {
+        next += 1;
+        for to in targets(id) {
+            waiting[to.0 as usize] -= 1;
+            if waiting[to.0 as usize] == 0 {
+                order.push(to);
+            }
+        }
+    }
+    order
 }

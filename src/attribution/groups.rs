@@ -23,6 +23,8 @@ pub struct Member {
     pub direction: Direction,
     /// The tier in which it uses the group.
     pub tier: Arc<str>,
+    /// Its chain.
+    pub chain: ChainId,
     /// Its jump to the group.
     pub jump: RuleId,
     /// The return of what the group accepted.
@@ -169,7 +171,7 @@ impl GroupRead<'_> {
         let hidden = self.on_their_way(verdict);
         let was_still = self.group.policies.iter().all(|(_, policy)| self.view.was_still(*policy));
         if hidden == 0 && was_still && self.users_are_known() {
-            complete(&mut rows, &columns);
+            complete(&mut rows, &columns, self.view.held_up());
         }
         // Accepts are counted as they are; a difference of zero can be a packet on its way at the last read and another one now.
         let derived = verdict != Verdict::Accept;
@@ -208,7 +210,7 @@ impl GroupRead<'_> {
             let least = deltas.packets(accepted);
             return Margin { least, most: deltas.since_last_read(accepted).map(|_| least) };
         }
-        if !may_count(member.split, verdict) && !self.view.can(self.group.chain).changed {
+        if !may_count(member, verdict) && !self.view.can(self.group.chain).changed {
             return Margin::exact(0);
         }
         let Some(difference) = member.decided.of(verdict) else {
@@ -240,7 +242,15 @@ impl GroupRead<'_> {
 
     /// Whether the members, and nobody else, used the group since the last read.
     fn users_are_known(&self) -> bool {
-        self.view.is_steady(self.group.chain) && self.view.references(self.group.chain) as usize == self.members.len()
+        let steady = self.view.is_steady(self.group.chain) && self.view.references(self.group.chain) as usize == self.members.len();
+        steady && (!self.view.table.deltas.rewritten || self.had_no_others())
+    }
+
+    /// Whether no endpoint that was written anew, and is no member now, can have been one since the last read.
+    fn had_no_others(&self) -> bool {
+        let Some(first) = self.members.first() else { return false };
+        let chain = |member: &Member| &*self.view.table.ruleset.chain(member.chain).name;
+        self.view.strangers(first.direction, |name| self.members.iter().any(|member| chain(member) == name)) == Some(0)
     }
 
     fn counted(&self, policy: &PolicyChain, verdict: Verdict) -> Margin {
@@ -314,14 +324,17 @@ fn record_refusals(recorder: &mut Recorder, member: &Member, verdict: Verdict, p
 }
 
 /// The one row that is not known, because its rules were written anew, got what the policies decided and no other row got.
-fn complete(rows: &mut [Margin], columns: &[Margin]) {
+fn complete(rows: &mut [Margin], columns: &[Margin], held_up: u64) {
     let decided = columns.iter().map(|column| column.most.filter(|most| *most == column.least)).sum::<Option<u64>>();
     let others = rows.iter().filter_map(|row| row.most).sum::<u64>();
     let mut unknown = rows.iter_mut().filter(|row| row.most.is_none());
     if let (Some(decided), Some(row), None) = (decided, unknown.next(), unknown.next())
         && let Some(packets) = decided.checked_sub(others).filter(|packets| *packets >= row.least)
     {
-        *row = Margin::exact(packets);
+        *row = match held_up {
+            0 => Margin::exact(packets),
+            _ => Margin { least: packets.saturating_sub(held_up).max(row.least), most: None },
+        };
     }
 }
 
@@ -343,9 +356,10 @@ fn counts(member: &Member, verdict: Verdict) -> bool {
 }
 
 /// Whether packets of this verdict can be among what the member got, known or not.
-fn may_count(split: Split, verdict: Verdict) -> bool {
-    match split {
-        Split::Nothing => false,
+fn may_count(member: &Member, verdict: Verdict) -> bool {
+    match member.split {
+        // Its passes mix with what nobody decided.
+        Split::Nothing => member.can.pass && matches!(verdict, Verdict::Pass | Verdict::DenyOrPass),
         Split::Deny => verdict == Verdict::Deny || verdict == Verdict::DenyOrPass,
         Split::Pass => verdict == Verdict::Pass || verdict == Verdict::DenyOrPass,
         Split::Own | Split::ByTotal | Split::Sum | Split::DenyOnly | Split::Open => true,

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::felix::{Decision, PolicyChain};
-use crate::ruleset::{ChainId, TableId, Verdict as Target};
+use crate::felix::{Decision, Direction, Pipeline, PolicyChain, is_endpoint_chain};
+use crate::ruleset::{Chain, ChainId, TableId, Verdict as Target};
 
 use super::Table;
 use super::foreign::Disturbance;
@@ -113,7 +113,7 @@ impl<'a> TableView<'a> {
                 deny: policy.can(Decision::Deny),
                 pass: policy.can(Decision::Pass),
                 alone: view.references[place].count == 1,
-                changed: !table.deltas.tells_all(policy.chain),
+                changed: !(table.deltas.unchanged(policy.chain) || table.deltas.appeared(policy.chain)),
             };
             view.disturbances[place] = Disturbance::by(&policy.foreign, table.ruleset, table.deltas);
             let left = leftovers.remove(&(table.ruleset.id(), Arc::clone(&table.ruleset.chain(policy.chain).name)));
@@ -127,7 +127,7 @@ impl<'a> TableView<'a> {
         for (id, _) in self.table.ruleset.chain_ids() {
             if let Some(group) = self.table.pipelines.group(id) {
                 let policies = group.policies.iter().map(|(_, policy)| self.can(*policy));
-                let (alone, changed) = (self.references(id) == 1, !self.table.deltas.tells_all(id));
+                let (alone, changed) = (self.references(id) == 1, !(self.table.deltas.unchanged(id) || self.table.deltas.appeared(id)));
                 let nothing = Can { alone, changed, ..Can::default() };
                 self.can[id.0 as usize] = policies.fold(nothing, Can::or);
                 let own = Disturbance::by(&group.foreign, self.table.ruleset, self.table.deltas);
@@ -154,10 +154,10 @@ impl<'a> TableView<'a> {
     }
 
     fn compare_users(&mut self, before: &Users) {
-        for (references, (id, chain)) in self.references.iter_mut().zip(self.table.ruleset.chain_ids()) {
+        for (references, chain) in self.references.iter_mut().zip(self.table.ruleset.chains()) {
             let key = (self.table.ruleset.id(), Arc::clone(&chain.name));
             references.deciding_before = before.get(&key).map_or(0, |seen| seen.deciding);
-            references.steady = before.get(&key).is_some_and(|seen| seen.users == references.users) || self.table.deltas.appeared(id);
+            references.steady = before.get(&key).is_some_and(|seen| seen.users == references.users);
         }
     }
 
@@ -175,7 +175,8 @@ impl<'a> TableView<'a> {
     pub fn margin(&self, policy: &PolicyChain, decision: Decision) -> Margin {
         let deltas = self.table.deltas;
         let least = policy.rules_that(decision).map(|rule| deltas.packets(rule)).sum();
-        let known = deltas.tells_all(policy.chain);
+        let counts_on = || policy.rules_that(decision).all(|rule| deltas.since_last_read(rule).is_some());
+        let known = deltas.appeared(policy.chain) || (deltas.has_same_rules(policy.chain) && counts_on());
         if self.disturbance(policy.chain) > Disturbance::None {
             // Not all that it decided took effect.
             return Margin { least: 0, most: known.then_some(least) };
@@ -203,8 +204,14 @@ impl<'a> TableView<'a> {
         self.table.motion.sum(foreign.map(|foreign| foreign.rule))
     }
 
-    /// What the policy's, or the group's policies', own rules refused and passed on since the last read.
-    pub fn own(&self, chain: ChainId) -> Decided {
+    /// What the policy's, or the group's policies', own rules refused and passed on since the last read, if `endpoint` alone uses it.
+    pub fn own(&self, chain: ChainId, endpoint: &Pipeline) -> Decided {
+        if self.table.deltas.rewritten {
+            let user = &*self.table.ruleset.chain(endpoint.chain).name;
+            if self.strangers(endpoint.direction, |name| name == user) != Some(0) {
+                return Decided::default();
+            }
+        }
         let group = self.table.pipelines.group(chain).into_iter().flat_map(|group| &group.policies).map(|(_, policy)| *policy);
         let chains: Vec<ChainId> = std::iter::once(chain).chain(group).collect();
         if !chains.iter().all(|chain| self.is_steady(*chain)) {
@@ -228,6 +235,34 @@ impl<'a> TableView<'a> {
         self.table.motion.sum(rules.map(|rule| rule.rule))
     }
 
+    /// How many packets endpoints may have had, at most, that were written anew since the last read and are no users of a policy or group
+    /// now: they may have used it meanwhile. `None` if nothing limits that.
+    pub fn strangers(&self, direction: Direction, is_user: impl Fn(&str) -> bool) -> Option<u64> {
+        let Table { ruleset, pipelines, deltas, reach, .. } = self.table;
+        let have_gone = deltas.vanished.iter().any(|chain| is_endpoint_chain(ruleset.table, chain));
+        if have_gone || !(self.table.endpoints_stayed || self.dispatch_is_unchanged()) {
+            return None;
+        }
+        let written = pipelines.endpoints.iter().filter(|e| e.direction == direction && !deltas.unchanged(e.chain));
+        let strangers = written.map(|endpoint| ruleset.chain(endpoint.chain)).filter(|chain| !is_user(&chain.name));
+        strangers.map(|chain| chain.rule_ids().next().map_or(Some(0), |first| reach.inflow(first))).sum()
+    }
+
+    /// Whether the rules that lead to endpoints are those of the last read, so that no endpoint has come and gone. Calico's own tables have
+    /// maps for that.
+    fn dispatch_is_unchanged(&self) -> bool {
+        let Table { ruleset, pipelines, deltas, .. } = self.table;
+        let is_endpoint = |chain: ChainId| pipelines.endpoints.iter().any(|endpoint| endpoint.chain == chain);
+        let leads = |chain: &Chain| chain.rule_ids().any(|rule| matches!(ruleset.rule(rule).verdict, Target::Goto(to) if is_endpoint(to)));
+        let mut dispatch = ruleset.chain_ids().filter(|(_, chain)| leads(chain)).peekable();
+        dispatch.peek().is_some() && dispatch.all(|(id, _)| deltas.unchanged(id))
+    }
+
+    /// How many packets may be held up on their way for longer than two looks take: none where nothing was on its way.
+    pub fn held_up(&self) -> u64 {
+        u64::from(!self.table.is_quiet)
+    }
+
     /// Whether the policy decided nothing while the table was read the last time.
     pub fn was_still(&self, policy: ChainId) -> bool {
         self.references[policy.0 as usize].deciding_before == 0
@@ -235,9 +270,9 @@ impl<'a> TableView<'a> {
 
     /// How often the policy surely decided so since the last read, over everything that refers to it. `None` if that is not known.
     pub fn surely_decided(&self, policy: ChainId, verdict: Verdict) -> Option<u64> {
-        let chain = self.table.pipelines.policy(policy).filter(|_| self.is_steady(policy))?;
+        let chain = self.table.pipelines.policy(policy).filter(|_| self.is_steady(policy) || self.table.deltas.appeared(policy))?;
         let sum = verdict.decisions().iter().map(|decision| self.margin(chain, *decision).most).sum::<Option<u64>>();
-        sum.map(|packets| packets.saturating_sub(self.references[policy.0 as usize].deciding_before))
+        sum.map(|packets| packets.saturating_sub(self.references[policy.0 as usize].deciding_before + self.held_up()))
     }
 
     /// Takes from the policy's budget what an endpoint is credited with, and notes what it waits for.

@@ -164,7 +164,7 @@ pub fn decided(
         Split::Nothing | Split::Open => Decided::default(),
         Split::Deny => Decided { deny: sums[index], ..Decided::default() },
         Split::Pass => Decided { pass: sums[index], ..Decided::default() },
-        Split::Own => own(&tier.targets[index]),
+        Split::Own => counts.not_more_than_went_in(own(&tier.targets[index]), tier, index, passed_by_others()),
         Split::Sum => Decided { deny_or_pass: sums[index], ..Decided::default() },
         Split::ByTotal => {
             let pass = difference(counts.passed_in_all(tier), passed_by_others());
@@ -227,6 +227,17 @@ impl Counts<'_> {
     fn refused_or_passed(&self, tier: &Tier, index: usize) -> Option<i64> {
         let went_on = self.of(tier.undecided_after(index)?)?;
         Some(self.not_accepted(&tier.targets[index])? - went_on)
+    }
+
+    /// What a target's own rules tell, if the endpoint's counters bear it out: somebody else may have used it for a while.
+    fn not_more_than_went_in(&self, own: Decided, tier: &Tier, index: usize, passed_by_others: Option<i64>) -> Decided {
+        let most = match tier.undecided_after(index) {
+            Some(_) => self.refused_or_passed(tier, index),
+            None => self.refused_by_last(tier, passed_by_others).zip(own.pass).map(|(refused, passed)| refused + passed),
+        };
+        let excess = own.deny.zip(own.pass).zip(most).map_or(0, |((deny, pass), most)| (deny + pass - most).max(0));
+        let less = |packets: Option<i64>| packets.map(|packets| (packets - excess).max(0));
+        Decided { deny: less(own.deny), pass: less(own.pass), deny_or_pass: None }
     }
 
     fn not_accepted(&self, target: &Target) -> Option<i64> {

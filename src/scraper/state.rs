@@ -21,6 +21,8 @@ pub struct State {
     /// The policies' names, for rules of the eBPF dataplane that no file shows.
     pub hashed_names: Vec<HashedName>,
     pub policies_version: u64,
+    /// Of the inventory's workloads at the last read.
+    pub workloads_version: u64,
     pub dropped_scrapes: u64,
     /// When the kernel was last read.
     pub read_at: Option<SystemTime>,
@@ -73,6 +75,7 @@ impl State {
             accounting: Accounting::new(cpus()),
             hashed_names: Vec::new(),
             policies_version: 0,
+            workloads_version: 0,
             dropped_scrapes: 0,
             read_at: None,
             report: None,

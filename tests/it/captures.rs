@@ -103,6 +103,11 @@ impl Pipeline {
         self.read_twice(tables, tables);
     }
 
+    /// Notes that no endpoint has come or gone since the last read.
+    pub fn endpoints_stayed(&mut self) {
+        self.accounting.note_that_endpoints_stayed();
+    }
+
     /// Takes in the tables of one read and of a second look right after it.
     pub fn read_twice(&mut self, tables: &[Snapshot], again: &[Snapshot]) {
         self.accounting.advance(tables, |_| Ok::<_, String>(again.to_vec()));

@@ -54,8 +54,13 @@ fn setting(random: &mut Random, torn: usize, rewrites: bool) -> Setting {
     Setting { era: *random.pick(&Era::ALL), backend, order, writes, families, torn, rewrites }
 }
 
-/// An exporter's life of so many reads, restarted now and then, with the checks after each of them.
+/// The same as [`live`]; says in what setting it failed.
 fn simulate(setting: &Setting, random: Random, reads: usize) -> Result<(), String> {
+    live(setting, random, reads).map_err(|error| format!("{error} ({:?} {:?} {:?})", setting.backend, setting.writes, setting.families))
+}
+
+/// An exporter's life of so many reads, restarted now and then, with the checks after each of them.
+fn live(setting: &Setting, random: Random, reads: usize) -> Result<(), String> {
     let mut world = World::new(setting, random);
     world.burst();
     let mut start = world.least();

@@ -54,7 +54,7 @@ fn inserted(table: &Snapshot, place: Place, foreign: &Foreign, packets: u64) -> 
     for (id, chain) in from.chain_ids() {
         table.chain_handle(id).into_iter().for_each(|handle| builder.chain_handle(id, handle));
         let split = chain.rules.start + if id == place.chain { place.before as u32 } else { 0 };
-        let mut adopt = |builder: &mut Builder, rules: std::ops::Range<u32>| {
+        let adopt = |builder: &mut Builder, rules: std::ops::Range<u32>| {
             let part = Chain { name: chain.name.clone(), rules };
             builder.adopt(id, from, &part, table.counts_of(&part));
         };
@@ -98,17 +98,11 @@ impl Mutation {
         let fate = *random.pick(foreign.fates);
         let pipelines = Pipelines::new(&table.ruleset);
         let labels = Labels::new(&table.ruleset, &pipelines, names, &mut Names::default());
-        let is_dispatch = !pipelines.endpoints.iter().any(|p| p.chain == place.chain);
         let start = random.below(pipelines.endpoints.len().max(1));
-        let all = pipelines.endpoints.iter().cycle().skip(start).take(pipelines.endpoints.len());
-        let mut walks = all.map(|pipeline| Walk::new((&table.ruleset, &pipelines, &labels), pipeline, (rule, fate)));
-        let walk = walks.find(|walk| walk.counted.contains_key(&rule));
-        let (counted, decided) = match walk {
-            Some(walk) => (walk.counted, walk.decided),
-            // In front of the endpoints' chains, packets just go.
-            None if is_dispatch && !is_shared(&table.ruleset.chain(place.chain).name) => (BTreeMap::from([(rule, 1)]), vec![]),
-            None => return None,
-        };
+        let all = pipelines.endpoints.iter().cycle().skip(start).take(pipelines.endpoints.len()).map(|pipeline| pipeline.chain);
+        let bound_for = all.chain([place.chain].into_iter().filter(|id| !is_shared(&table.ruleset.chain(*id).name)));
+        let mut walks = bound_for.map(|chain| Walk::new((&table.ruleset, &pipelines, &labels), chain, (rule, fate)));
+        let Walk { counted, decided, .. } = walks.find(|walk| walk.counted.contains_key(&rule))?;
         let now = |id: RuleId| {
             let more = counted.get(&id).copied().unwrap_or(0) * packets;
             let Count { packets, bytes, handle } = table.count(id);

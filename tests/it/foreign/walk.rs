@@ -26,8 +26,11 @@ pub struct Walk<'a> {
     ruleset: &'a Ruleset,
     pipelines: &'a Pipelines,
     labels: &'a Labels,
-    pipeline: &'a Pipeline,
+    /// The endpoint whose chain it is in.
+    pipeline: Option<&'a Pipeline>,
     foreign: (RuleId, Fate),
+    /// The jumps that lead to where the packet is bound for: they match.
+    path: Vec<RuleId>,
     mark: u32,
     /// The policy or profile that decided last.
     last: Option<(ChainId, Decision)>,
@@ -45,19 +48,32 @@ enum After {
 }
 
 impl<'a> Walk<'a> {
-    /// Through the chain of an endpoint.
+    /// Of a packet bound for a chain, that of an endpoint or one that leads to some.
     pub fn new(
         (ruleset, pipelines, labels): (&'a Ruleset, &'a Pipelines, &'a Labels),
-        pipeline: &'a Pipeline,
+        bound_for: ChainId,
         foreign: (RuleId, Fate),
     ) -> Self {
+        let (mut first, mut path) = (bound_for, Vec::new());
+        while let Some((caller, rule)) = caller(ruleset, first) {
+            path.push(rule);
+            first = caller;
+        }
         let (counted, decided) = (BTreeMap::new(), Vec::new());
-        let mut walk = Walk { ruleset, pipelines, labels, pipeline, foreign, mark: 0, last: None, counted, decided };
-        walk.chain(pipeline.chain);
+        let mut walk = Walk { ruleset, pipelines, labels, pipeline: None, foreign, path, mark: 0, last: None, counted, decided };
+        walk.chain(first);
         walk
     }
 
     fn chain(&mut self, chain: ChainId) -> After {
+        let outside = self.pipeline;
+        self.pipeline = self.pipelines.endpoints.iter().find(|pipeline| pipeline.chain == chain).or(outside);
+        let after = self.rules(chain);
+        self.pipeline = outside;
+        after
+    }
+
+    fn rules(&mut self, chain: ChainId) -> After {
         for id in self.ruleset.chain(chain).rule_ids() {
             let rule = self.ruleset.rule(id);
             if id == self.foreign.0 {
@@ -74,7 +90,7 @@ impl<'a> Walk<'a> {
             if matches && rule.counts_before_match {
                 *self.counted.entry(id).or_default() += 1;
             }
-            if !matches || rule.other_matches {
+            if (!matches || rule.other_matches) && !self.path.contains(&id) {
                 continue;
             }
             *self.counted.entry(id).or_default() += 1;
@@ -97,6 +113,7 @@ impl<'a> Walk<'a> {
 
     /// Notes what a rule decides.
     fn note(&mut self, chain: ChainId, id: RuleId) {
+        let Some(pipeline) = self.pipeline else { return };
         let decides = |policy: &&calico_accountant::felix::PolicyRule| policy.rule == id;
         if let Some(policy) = self.pipelines.policy(chain) {
             if let Some(rule) = policy.rules.iter().find(decides) {
@@ -107,18 +124,18 @@ impl<'a> Walk<'a> {
             } else if self.last == Some((chain, Decision::Pass)) {
                 self.decide(chain, Decision::Pass);
             }
-        } else if chain == self.pipeline.chain {
-            self.note_of_endpoint(id);
+        } else if chain == pipeline.chain {
+            self.note_of_endpoint(pipeline, id);
         }
     }
 
-    fn note_of_endpoint(&mut self, id: RuleId) {
-        let tiers = self.pipeline.tiers.iter().chain([&self.pipeline.profiles]);
+    fn note_of_endpoint(&mut self, pipeline: &'a Pipeline, id: RuleId) {
+        let tiers = pipeline.tiers.iter().chain([&pipeline.profiles]);
         if let Some(tier) = tiers.clone().find(|tier| tier.end == Some(id)) {
-            self.decided.push(self.key(match tier.name.is_empty() {
+            self.push(match tier.name.is_empty() {
                 true => "noprofile".into(),
                 false => format!("no policy {}", tier.name),
-            }));
+            });
         }
         let mut targets = tiers.flat_map(|tier| &tier.targets);
         if let (Some(_), Some((policy, Decision::Accept))) = (targets.find(|target| target.accepted == Some(id)), self.last) {
@@ -128,22 +145,32 @@ impl<'a> Walk<'a> {
 
     fn decide(&mut self, chain: ChainId, decision: Decision) {
         let Some(Label { label, tier, is_profile, .. }) = self.labels.get(chain) else { return };
-        if *is_profile {
-            let item = if decision == Decision::Accept { format!("profile {label}") } else { "profile".into() };
-            return self.decided.push(self.key(item));
-        }
-        let key = self.key(format!("{decision:?} {label}"));
-        if !self.decided.contains(&key) {
-            self.decided.push(key);
-            if decision == Decision::Deny {
-                self.decided.push(self.key(format!("refused {tier}")));
+        match (*is_profile, decision) {
+            (true, Decision::Accept) => self.push(format!("profile {label}")),
+            (true, _) => self.push("profile".into()),
+            (false, _) => {
+                self.push(format!("{decision:?} {label}"));
+                if decision == Decision::Deny {
+                    self.push(format!("refused {tier}"));
+                }
             }
         }
     }
 
-    fn key(&self, item: String) -> Key {
-        (self.pipeline.interface.to_string(), self.pipeline.direction.as_str(), item)
+    /// Each once: a packet is decided once by each.
+    fn push(&mut self, item: String) {
+        let Some(pipeline) = self.pipeline else { return };
+        let key = (pipeline.interface.to_string(), pipeline.direction.as_str(), item);
+        if !self.decided.contains(&key) {
+            self.decided.push(key);
+        }
     }
+}
+
+/// A rule that leads to the chain.
+fn caller(ruleset: &Ruleset, chain: ChainId) -> Option<(ChainId, RuleId)> {
+    let leads = |id: &RuleId| matches!(ruleset.rule(*id).verdict, Verdict::Jump(to) | Verdict::Goto(to) if to == chain);
+    ruleset.chain_ids().find_map(|(caller, chain)| Some((caller, chain.rule_ids().find(leads)?)))
 }
 
 fn has(mark: u32, wanted: MarkMatch) -> bool {

@@ -35,8 +35,12 @@ impl Observer {
         self.take(world, (&rulesets, &rulesets), true)
     }
 
-    fn take(&mut self, world: &World, (rulesets, again): (&[Snapshot], &[Snapshot]), same_rules: bool) -> Result<(), String> {
+    fn take(&mut self, world: &mut World, (rulesets, again): (&[Snapshot], &[Snapshot]), same_rules: bool) -> Result<(), String> {
         note_policies(world, &mut self.checker);
+        if std::mem::take(&mut world.endpoints_stayed) {
+            self.exporter.endpoints_stayed();
+        }
+        world.endpoints_stayed = true;
         self.exporter.read_twice(rulesets, if self.credulous { rulesets } else { again });
         if self.exporter.unrecognised > 0 {
             return Err("a rule is not understood".into());

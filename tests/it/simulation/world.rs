@@ -1,6 +1,7 @@
 //! A node: what its users want, the tables that follow from it, the traffic through them, and the truth about every packet.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use calico_accountant::felix::Direction;
 use calico_accountant::ruleset::{Backend, Family, Snapshot};
@@ -33,8 +34,12 @@ pub struct World {
     pub random: Random,
     serial: u32,
     torn: usize,
+    /// Whether no endpoint has come or gone since the last read.
+    pub endpoints_stayed: bool,
     /// Packets that are on their way, by table.
     in_flight: Vec<Vec<Packet>>,
+    /// The workloads whose rules are written.
+    written: Vec<Arc<str>>,
     /// Of packets that have arrived.
     arrived: Truth,
 }
@@ -49,7 +54,17 @@ impl World {
         let cluster = Designer { random: &mut random, serial: &mut serial }.cluster(setting.era);
         let tables: Vec<Table> = setting.families.iter().map(|f| Table::new(*f, setting.backend, setting.order, setting.writes)).collect();
         let in_flight = tables.iter().map(|_| vec![]).collect();
-        let mut world = World { cluster, tables, random, serial, torn: setting.torn, in_flight, arrived: Truth::new() };
+        let mut world = World {
+            cluster,
+            tables,
+            random,
+            serial,
+            torn: setting.torn,
+            endpoints_stayed: false,
+            written: vec![],
+            in_flight,
+            arrived: Truth::new(),
+        };
         world.write();
         world
     }
@@ -57,6 +72,9 @@ impl World {
     /// Programs what is wanted now.
     pub fn write(&mut self) {
         self.land();
+        let workloads: Vec<Arc<str>> = self.cluster.workloads.iter().map(|workload| Arc::clone(&workload.interface)).collect();
+        self.endpoints_stayed &= self.written == workloads;
+        self.written = workloads;
         for table in &mut self.tables {
             table.write(&self.cluster.chains(table.family));
         }
