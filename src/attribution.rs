@@ -5,10 +5,12 @@
 
 mod direct;
 mod flow;
+mod foreign;
 mod group;
 mod groups;
 mod motion;
 mod node;
+mod open;
 mod programs;
 mod table;
 mod tier;
@@ -30,7 +32,9 @@ use crate::felix::{Decision, DropReason, DropRule, Label, Labels, Pipeline, Pipe
 use crate::ledger::{Deltas, Since};
 use crate::ruleset::{ChainId, RuleId, Ruleset, TableId};
 use direct::{Claim, Claims, Source, Unseen, Waiting};
+use foreign::{Doubts, Passage, TierDoubts};
 use groups::{Groups, Member};
+use open::{Open, User};
 use table::{Leftovers, TableView, Users};
 use tier::{Can, Decided, Split, refusals_are_known};
 use totals::Recorder;
@@ -72,7 +76,7 @@ impl<'a> Table<'a> {
     /// their way while the table was read.
     pub fn has_to_be_derived(&self) -> bool {
         let moved = |rule: RuleId| self.deltas.packets(rule) > 0;
-        let tiers = self.pipelines.endpoints.iter().flat_map(|endpoint| &endpoint.tiers);
+        let tiers = self.pipelines.endpoints.iter().flat_map(|endpoint| endpoint.tiers.iter().chain([&endpoint.profiles]));
         tiers.flat_map(|tier| &tier.targets).any(|target| {
             let moved = moved(target.jump) || target.accepted.is_some_and(moved);
             moved && (self.pipelines.group(target.chain).is_some() || self.decides_unseen(target.chain))
@@ -96,6 +100,9 @@ pub struct Attribution {
     leftovers: Leftovers,
     users: Users,
     groups: Groups,
+    open: Open,
+    /// Whether what limits refuse is not counted by their rules, as in Calico's own nftables tables.
+    limits_are_derived: bool,
     /// Labels that stood in for a policy's name at the last read, by table and chain.
     provisional: HashMap<(TableId, Arc<str>), Arc<str>>,
     /// Of the eBPF dataplane, while that is what is read.
@@ -112,23 +119,27 @@ impl Attribution {
     pub fn advance(&mut self, tables: &[Table]) {
         self.programs = None;
         self.rename(tables);
+        let mut drops = tables.iter().flat_map(|table| &table.pipelines.endpoints).flat_map(|pipeline| &pipeline.drops);
+        self.limits_are_derived = drops.any(|drop| !drop.let_through.is_empty());
         self.totals.begin_read();
         let mut leftovers = std::mem::take(&mut self.leftovers);
         let users = std::mem::take(&mut self.users);
         for table in tables {
             let view = TableView::new(*table, &mut leftovers, &users);
             let (claims, cpus) = (Claims::default(), self.cpus);
-            let mut walk = Walk { view, cpus, waiting: &self.waiting, claims, groups: &mut self.groups };
+            let mut walk = Walk { view, cpus, waiting: &self.waiting, claims, groups: &mut self.groups, open: &mut self.open };
             for pipeline in &table.pipelines.endpoints {
                 walk.pipeline(pipeline, &mut self.totals.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction));
             }
             let Walk { mut view, claims, .. } = walk;
             claims.settle(&mut view, &mut self.waiting, &mut self.totals);
             self.groups.credit(&view, &mut self.totals);
+            self.open.settle(&view, &mut self.totals);
             view.leave(&mut self.leftovers, &mut self.users);
         }
         self.node.advance(tables);
         self.groups.end_read();
+        self.open.end_read();
         self.waiting.end_read();
     }
 
@@ -152,6 +163,7 @@ impl Attribution {
                 let key = (table.ruleset.id(), Arc::clone(&table.ruleset.chain(chain).name));
                 if let Some(old) = before.get(&key).filter(|old| **old != label.label) {
                     self.totals.rename_policy(old, &label.label);
+                    self.node.rename_policy(old, &label.label);
                 }
                 if label.provisional {
                     self.provisional.insert(key, Arc::clone(&label.label));
@@ -168,8 +180,10 @@ impl Attribution {
 
     /// Hides what takes two reads to tell, because there has been but one.
     pub fn forget_derived(&mut self) {
+        let limits_are_derived = self.limits_are_derived;
         self.totals.hide(|item| match item {
-            Item::PolicyDrop { .. } => true,
+            Item::PolicyDrop { .. } | Item::Drop { reason: DropReason::Profile, .. } => true,
+            Item::Drop { reason: DropReason::RateLimit | DropReason::ConnectionLimit, .. } => limits_are_derived,
             Item::Policy { verdict, .. } => *verdict != Verdict::Accept,
             _ => false,
         });
@@ -203,6 +217,7 @@ struct Walk<'a, 'b> {
     waiting: &'b Waiting,
     claims: Claims,
     groups: &'b mut Groups,
+    open: &'b mut Open,
 }
 
 impl Walk<'_, '_> {
@@ -211,60 +226,141 @@ impl Walk<'_, '_> {
         if let Some(rule) = pipeline.established {
             recorder.add(&Item::Established, deltas.packets(rule));
         }
-        for drop in &pipeline.drops {
-            recorder.add(&Item::Drop { reason: drop.reason, tier: Arc::clone(&NO_TIER) }, dropped(drop, deltas));
-        }
+        let mut passage = Passage::new(&pipeline.foreign, self.view.table.ruleset, deltas);
         for tier in &pipeline.tiers {
-            self.tier(pipeline, tier, recorder);
+            self.tier(pipeline, tier, &mut passage, recorder);
         }
-        for profile in &pipeline.profiles {
-            if let (Some(label), Some(accepted)) = (self.view.table.labels.get(profile.chain), profile.accepted) {
-                recorder.add(&Item::Profile(Arc::clone(&label.label)), deltas.packets(accepted));
+        self.profiles(pipeline, &mut passage, recorder);
+        for drop in &pipeline.drops {
+            let item = Item::Drop { reason: drop.reason, tier: Arc::clone(&NO_TIER) };
+            let last = drop.let_through.last().filter(|last| passage.is_disturbed_between(drop.rule, Some(**last)));
+            match last.is_some() || (drop.reason == DropReason::NoProfile && passage.is_marked_at(drop.rule)) {
+                true => recorder.unknown(&item),
+                false => recorder.add(&item, dropped(drop, deltas)),
             }
         }
     }
 
-    fn tier(&mut self, pipeline: &Pipeline, tier: &Tier, recorder: &mut Recorder) {
+    fn tier(&mut self, pipeline: &Pipeline, tier: &Tier, passage: &mut Passage, recorder: &mut Recorder) {
         let deltas = self.view.table.deltas;
         let can: Vec<_> = tier.targets.iter().map(|target| self.view.can(target.chain)).collect();
         let splits = tier::splits(tier, &can);
-        let decided = |since| tier::decided(tier, (&can, &splits), (deltas, since), |target| self.view.own(target.chain, pipeline));
-        let since_last_read = decided(Since::LastRead);
-        let since_written = if deltas.unchanged(pipeline.chain) { vec![Decided::default(); can.len()] } else { decided(Since::Written) };
         let refusals_are_known = refusals_are_known(&splits, &can);
-        for (index, target) in tier.targets.iter().enumerate() {
-            let (split, motion) = (splits[index], self.view.table.motion);
-            let here = Here {
-                split,
-                since_last_read: since_last_read[index],
-                since_written: since_written[index],
-                doubt: tier::doubt(tier, index, split, motion, self.cpus),
-                entering: tier::entering(tier, index, split, motion),
-                refusals_are_known,
-            };
+        let doubts = passage.through(tier, (&can, &splits), |chain| self.view.disturbance(chain));
+        for (index, (target, here)) in tier.targets.iter().zip(self.looks(pipeline, tier, (&can, &splits), &doubts)).enumerate() {
+            let here = Here { refusals_are_known, ..here };
+            if here.split == Split::Open {
+                self.open(pipeline, tier, index, &here);
+            }
             match self.view.table.pipelines.group(target.chain) {
                 Some(_) => self.groups.add(target.chain, member(pipeline, tier, index, can[index], &here)),
                 None => self.policy(pipeline, target, &here, recorder),
             }
         }
         if let Some(end) = tier.end {
-            recorder.add(&Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(&tier.name) }, deltas.packets(end));
+            recorder.add_unless(
+                doubts.end,
+                &Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(&tier.name) },
+                deltas.packets(end),
+            );
         }
         if refusals_are_known {
-            recorder.add(&Item::PolicyDrop { tier: Arc::clone(&tier.name) }, 0);
+            let unknown = doubts.targets.iter().zip(&can).any(|(doubts, can)| doubts.decided && can.deny);
+            recorder.add_unless(unknown, &Item::PolicyDrop { tier: Arc::clone(&tier.name) }, 0);
         }
+    }
+
+    /// A policy, or a group, behind which nothing counts what it left undecided.
+    fn open(&mut self, pipeline: &Pipeline, tier: &Tier, index: usize, here: &Here) {
+        let target = &tier.targets[index];
+        let group = self.view.table.pipelines.group(target.chain).into_iter().flat_map(|group| &group.policies);
+        let mut refusing = group.map(|(_, policy)| *policy).filter(|policy| self.view.can(*policy).deny);
+        let chain = match (refusing.next(), refusing.next()) {
+            (Some(only), None) => only,
+            _ => target.chain,
+        };
+        let Some(Label { label, .. }) = self.view.table.labels.get(chain).filter(|_| self.view.can(chain).deny) else { return };
+        let tier = Arc::clone(&tier.name);
+        let mut items = vec![Item::Policy { tier: Arc::clone(&tier), policy: Arc::clone(label), verdict: Verdict::Deny }];
+        items.extend(here.refusals_are_known.then_some(Item::PolicyDrop { tier }));
+        let Pipeline { kind, direction, .. } = *pipeline;
+        let interface = Arc::clone(&pipeline.interface);
+        self.open.add(target.chain, User { kind, interface, direction, target: target.clone(), items, is_disturbed: here.doubts.decided });
+    }
+
+    /// By how many packets a target's differences may be too high, also by some that a foreign rule has taken meanwhile.
+    fn doubt(&self, pipeline: &Pipeline, tier: &Tier, index: usize, split: Split) -> u64 {
+        let motion = self.view.table.motion;
+        let target = &tier.targets[index];
+        let next = tier.undecided_after(index).or(tier.after);
+        let foreign = pipeline.foreign.iter().map(|foreign| foreign.rule);
+        let here = motion.sum(foreign.filter(|rule| target.jump < *rule && next.is_none_or(|next| *rule < next)));
+        let taken = here.saturating_add(self.view.moved_by_foreign_rules(target.chain));
+        tier::doubt(tier, index, split, motion, self.cpus).saturating_add(taken)
+    }
+
+    /// What profiles accepted is counted; what they refused, that is less, is claimed of all together.
+    fn profiles(&mut self, pipeline: &Pipeline, passage: &mut Passage, recorder: &mut Recorder) {
+        let profiles = &pipeline.profiles;
+        // What a profile passes on goes to the next one, undecided.
+        let can: Vec<_> = profiles.targets.iter().map(|profile| Can { pass: false, ..self.view.can(profile.chain) }).collect();
+        let splits = tier::splits(profiles, &can);
+        let doubts = passage.through(profiles, (&can, &splits), |chain| self.view.disturbance(chain));
+        let looks = self.looks(pipeline, profiles, (&can, &splits), &doubts);
+        for (index, (profile, here)) in profiles.targets.iter().zip(looks).enumerate() {
+            if let (Some(label), Some(accepted)) = (self.view.table.labels.get(profile.chain), profile.accepted) {
+                let item = Item::Profile(Arc::clone(&label.label));
+                recorder.add_unless(here.doubts.accepted, &item, self.view.table.deltas.packets(accepted));
+            }
+            if !can[index].deny {
+                continue;
+            }
+            let item = Item::Drop { reason: DropReason::Profile, tier: Arc::clone(&NO_TIER) };
+            recorder.add_unless(here.doubts.decided, &item, 0);
+            if let Some((source, packets, unseen)) = self.claim(pipeline.chain, profile, Verdict::Deny, &here) {
+                let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
+                let Here { doubt, entering, .. } = here;
+                self.claims.add(profile.chain, Claim { source, endpoint, item, sum: None, packets, doubt, entering, unseen });
+            }
+        }
+    }
+
+    /// What is known of each target of a tier.
+    fn looks(&self, pipeline: &Pipeline, tier: &Tier, (can, splits): (&[Can], &[Split]), doubts: &TierDoubts) -> Vec<Here> {
+        let deltas = self.view.table.deltas;
+        let decided = |since| tier::decided(tier, (can, splits), (deltas, since), |target| self.view.own(target.chain, pipeline));
+        let since_last_read = decided(Since::LastRead);
+        let since_written = if deltas.unchanged(pipeline.chain) { vec![Decided::default(); can.len()] } else { decided(Since::Written) };
+        let look = |index: usize| {
+            let (split, doubts) = (splits[index], doubts.targets[index]);
+            let known = |decided: Decided| if doubts.decided { Decided::default() } else { decided };
+            Here {
+                split,
+                since_last_read: known(since_last_read[index]),
+                since_written: known(since_written[index]),
+                doubts,
+                doubt: self.doubt(pipeline, tier, index, split),
+                entering: tier::entering(tier, index, split, self.view.table.motion),
+                refusals_are_known: false,
+            }
+        };
+        (0..tier.targets.len()).map(look).collect()
     }
 
     /// A policy with its own jump: what it accepted is counted, what it refused and passed on is claimed.
     fn policy(&mut self, pipeline: &Pipeline, target: &Target, here: &Here, recorder: &mut Recorder) {
+        let doubts = here.doubts;
         let Some(Label { label, tier, .. }) = self.view.table.labels.get(target.chain) else { return };
         let mut item = Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict: Verdict::Accept };
         if let Some(accepted) = target.accepted {
-            recorder.add(&item, self.view.table.deltas.packets(accepted));
+            recorder.add_unless(doubts.accepted, &item, self.view.table.deltas.packets(accepted));
+        }
+        if doubts.decided && here.split != Split::Nothing {
+            recorder.unknown_decisions(&mut item.clone());
         }
         for verdict in here.split.verdicts(self.view.can(target.chain)) {
             item.decided(verdict);
-            recorder.add(&item, 0);
+            recorder.add_unless(doubts.decided, &item, 0);
             let in_sum = here.refusals_are_known && verdict == Verdict::Deny;
             let sum = in_sum.then(|| Item::PolicyDrop { tier: Arc::clone(tier) });
             if let Some((source, packets, unseen)) = self.claim(pipeline.chain, target, verdict, here) {
@@ -310,6 +406,7 @@ struct Here {
     since_last_read: Decided,
     /// If its rules were written later than that.
     since_written: Decided,
+    doubts: Doubts,
     doubt: u64,
     entering: u64,
     refusals_are_known: bool,
@@ -340,6 +437,7 @@ fn member(pipeline: &Pipeline, tier: &Tier, index: usize, can: Can, here: &Here)
         split: here.split,
         decided: here.since_last_read,
         since_written: here.since_written,
+        doubts: here.doubts,
         doubt: here.doubt,
         entering: here.entering,
         refusals_are_known: here.refusals_are_known,

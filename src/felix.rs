@@ -3,16 +3,19 @@
 
 mod catalog;
 mod endpoint;
+mod foreign;
 mod labels;
 mod names;
 mod phrases;
 mod policy;
 mod structures;
+mod tiers;
 
 use std::sync::Arc;
 
 pub use catalog::{Catalog, GroupPlace, PolicyInfo};
 pub use endpoint::{DropReason, DropRule, Pipeline, Target, Tier};
+pub use foreign::{Foreign, Way};
 pub use labels::{Label, Labels, Names};
 pub use names::{ChainNames, HashedName, PolicyName, hashed_names, limited_id};
 pub use policy::{Decision, GroupChain, PolicyChain, PolicyRule};
@@ -20,7 +23,7 @@ pub use structures::{Structure, Structures};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ruleset::{ChainId, RuleId, Ruleset, Verdict};
+use crate::ruleset::{Backend, ChainId, MarkMatch, RuleId, Ruleset, Verdict};
 use phrases::Phrase;
 
 /// A direction, seen from the endpoint.
@@ -181,7 +184,7 @@ pub struct Pipelines {
     pub unknown_interfaces: Vec<(Direction, RuleId)>,
     /// Policy, profile and group chains, by their place in the ruleset.
     chains: Vec<Option<SharedChain>>,
-    /// Rules in chains that matter which are not understood.
+    /// Rules in chains that matter which are not understood, whatever they do.
     pub unrecognised: Vec<RuleId>,
 }
 
@@ -203,6 +206,9 @@ impl Pipelines {
         for (id, chain) in ruleset.chain_ids() {
             pipelines.chain(&context, id, &chain.name);
         }
+        if ruleset.backend == Backend::Native {
+            tiers::settle(&mut pipelines);
+        }
         pipelines
     }
 
@@ -217,12 +223,16 @@ impl Pipelines {
             }
             Role::Dispatch(direction) => {
                 let is_end = |rule: &RuleId| ruleset.comments_of(*rule).iter().any(|c| phrases[c.0 as usize] == Phrase::UnknownInterface);
-                let ends = ruleset.chain(id).rule_ids().filter(|rule| ruleset.rule(*rule).verdict.is_deny() && is_end(rule));
+                let is_felixs = |rule: &RuleId| !ruleset.rule(*rule).hash.is_none();
+                // What others wrote here takes packets that no endpoint counts.
+                unrecognised.extend(ruleset.chain(id).rule_ids().filter(|rule| !is_felixs(rule)));
+                let ends = ruleset.chain(id).rule_ids().filter(is_felixs);
+                let ends = ends.filter(|rule| ruleset.rule(*rule).verdict.is_deny() && is_end(rule));
                 self.unknown_interfaces.extend(ends.map(|rule| (direction, rule)));
                 None
             }
             Role::Policy | Role::Profile => Some(SharedChain::Policy(policy::policy_chain(ruleset, id, marks, unrecognised))),
-            Role::Group => Some(SharedChain::Group(policy::group_chain(ruleset, id, phrases, unrecognised))),
+            Role::Group => Some(SharedChain::Group(policy::group_chain(context, id, unrecognised))),
             Role::Failsafe | Role::Other => None,
         };
         self.chains[id.0 as usize] = shared;
@@ -264,22 +274,46 @@ impl Pipelines {
 impl Marks {
     /// Accept: what endpoint chains return on. Pass: what their jumps to policies must not have. Drop: what policies refuse on.
     fn learn(ruleset: &Ruleset, roles: &Roles) -> Self {
-        let mut marks = Marks::default();
+        let (mut accept, mut pass, mut drop) = (Votes::default(), Votes::default(), Votes::default());
         for (id, chain) in ruleset.chain_ids() {
             let role = roles.of(id);
-            for rule in chain.rule_ids().map(|rule| ruleset.rule(rule)) {
-                let Some(mark) = rule.mark else { continue };
-                match (role, rule.verdict, mark.set_bit()) {
-                    (Role::Endpoint(..), Verdict::Return, Some(bit)) => marks.accept = bit,
-                    (Role::Endpoint(..), Verdict::Jump(to), None) if mark.is_clear() && roles.is_policy_or_group(to) => {
-                        marks.pass = mark.mask;
+            for rule in chain.rule_ids().map(|rule| ruleset.rule(rule)).filter(|rule| !rule.hash.is_none()) {
+                let bit = rule.mark.and_then(|mark| mark.set_bit());
+                match (role, rule.verdict) {
+                    (Role::Endpoint(..), Verdict::Return) => bit.into_iter().for_each(|bit| accept.add(bit)),
+                    (Role::Endpoint(..), Verdict::Jump(to)) if roles.is_policy_or_group(to) => {
+                        rule.mark.filter(MarkMatch::is_clear).into_iter().for_each(|mark| pass.add(mark.mask));
                     }
-                    (Role::Policy, Verdict::Drop | Verdict::Reject, Some(bit)) => marks.drop = Some(bit),
+                    // Before 3.30 some denies match on a scratch bit, too, but beside others that do not.
+                    (Role::Policy, verdict) if verdict.is_deny() => drop.add(bit.filter(|_| rule.has_only_mark()).unwrap_or(0)),
                     _ => {}
                 }
             }
         }
-        marks
+        Marks { accept: accept.most().unwrap_or(0), pass: pass.most().unwrap_or(0), drop: drop.most().filter(|bit| *bit != 0) }
+    }
+
+    /// The bits that carry verdicts; `None` if no rule tells.
+    fn verdicts(self) -> Option<u32> {
+        let bits = self.accept | self.pass | self.drop.unwrap_or(0);
+        (self.accept != 0 && self.pass != 0).then_some(bits)
+    }
+}
+
+/// How many rules speak for each value. A rule that pretends to be Felix's is outvoted.
+#[derive(Debug, Default)]
+struct Votes(Vec<(u32, usize)>);
+
+impl Votes {
+    fn add(&mut self, value: u32) {
+        match self.0.iter_mut().find(|(known, _)| *known == value) {
+            Some((_, votes)) => *votes += 1,
+            None => self.0.push((value, 1)),
+        }
+    }
+
+    fn most(&self) -> Option<u32> {
+        self.0.iter().max_by_key(|(_, votes)| *votes).map(|(value, _)| *value)
     }
 }
 

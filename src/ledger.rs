@@ -423,12 +423,11 @@ impl<'a> Comparison<'a> {
     /// A chain of which only the hashes tell whether its rules are the same.
     fn by_hash(&mut self, chain: &Chain, before: Before) -> bool {
         let ruleset = &self.now.ruleset;
-        // A rule that is not Felix's has no hash; it is the same if the whole chain is.
         let same_rules = chain.rules.len() == before.counts.len()
-            && chain.rule_ids().zip(before.rules()).all(|(id, (rule, _))| ruleset.rule(id).is_same(rule));
+            && chain.rule_ids().zip(before.rules()).all(|(id, (rule, _))| ruleset.rule(id).hash == rule.hash);
         let by_hash: HashMap<RuleHash, Count> = match same_rules {
             true => HashMap::new(),
-            false => before.rules().filter(|(rule, _)| !rule.hash.is_none()).map(|(rule, count)| (rule.hash, count)).collect(),
+            false => before.rules().map(|(rule, count)| (rule.hash, count)).collect(),
         };
         let last: Vec<Option<Count>> = match same_rules {
             true => before.counts.iter().copied().map(Some).collect(),
@@ -443,7 +442,6 @@ impl<'a> Comparison<'a> {
             let now = self.now.count(rule);
             match last.filter(|last| !flushed && !is_less(now, *last)) {
                 Some(last) => self.set(rule, now.packets - last.packets, if counts_on { Age::Continued } else { Age::Unknown }),
-                None if self.now.ruleset.rule(rule).hash.is_none() => self.set(rule, 0, Age::Unknown),
                 None => self.set(rule, if same_rules && self.restored { 0 } else { now.packets }, Age::Unknown),
             }
         }
@@ -566,9 +564,10 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_without_a_hash_counts_on_only_in_a_chain_that_is_the_same() {
+    fn rules_without_a_hash_are_known_by_what_they_do() {
         assert_eq!(second(Backend::Legacy, &[("a", 7), ("", 5)], &[("a", 9), ("", 6)]), [(2, true), (1, true)]);
-        assert_eq!(second(Backend::Legacy, &[("a", 7), ("", 5)], &[("a", 9), ("", 6), ("b", 1)])[1], (0, false));
+        assert_eq!(second(Backend::Legacy, &[("a", 7), ("", 5)], &[("a", 9), ("", 6), ("b", 1)])[1], (1, true));
+        assert_eq!(second(Backend::Legacy, &[("a", 7)], &[("", 3), ("a", 9)]), [(3, false), (2, true)]);
     }
 
     #[test]

@@ -19,12 +19,17 @@ pub enum JsonError {
     Malformed(serde_json::Error),
     /// Calico's rules are those of iptables-nft, whose matches are not in there.
     Iptables,
+    /// The rules are there without what they have counted.
+    NoCounters,
 }
 
 impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             JsonError::Malformed(error) => write!(f, "not what nft -j prints: {error}"),
+            JsonError::NoCounters => {
+                f.write_str("its rules were saved without their counters; use nft -j list ruleset (without -s)")
+            }
             JsonError::Iptables => f.write_str(
                 "Calico's rules are in iptables-nft's tables, of which nft shows no matches; save them by iptables-save -c and ip6tables-save -c",
             ),
@@ -44,6 +49,7 @@ pub fn parse(json: &[u8]) -> Result<Vec<Snapshot>, JsonError> {
     Document(&mut tables).deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(JsonError::Malformed)?;
     match tables.builders.is_empty() && tables.has_iptables {
         true => Err(JsonError::Iptables),
+        false if tables.has_no_counters => Err(JsonError::NoCounters),
         false => Ok(tables.builders.into_values().map(Builder::finish).collect()),
     }
 }
@@ -53,6 +59,7 @@ pub fn parse(json: &[u8]) -> Result<Vec<Snapshot>, JsonError> {
 struct Collector {
     builders: BTreeMap<(Family, &'static str), Builder>,
     has_iptables: bool,
+    has_no_counters: bool,
 }
 
 impl Collector {
@@ -75,9 +82,10 @@ impl Collector {
         if kind == "chain" {
             builder.chain_handle(id, object.get("handle").and_then(Value::as_u64).unwrap_or(0));
         } else {
+            self.has_no_counters |= rule::is_stateless(object);
             match rule::read(object, builder) {
                 Some((parts, verdict)) => builder.push(id, &parts, verdict),
-                None => builder.unreadable(),
+                None => builder.push_unreadable(id, None),
             }
         }
     }
@@ -182,6 +190,10 @@ mod tests {
                 r#"{"nftables": [{"chain": {"family": "ip", "table": "filter", "name": "cali-INPUT"}}]}"#,
                 "Calico's rules are in iptables-nft's tables",
             ),
+            (
+                r#"{"nftables": [{"rule": {"family": "ip", "table": "calico", "chain": "filter-cali-pi-x", "expr": [{"counter": null}]}}]}"#,
+                "its rules were saved without their counters; use nft -j list ruleset (without -s)",
+            ),
         ] {
             let error = parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{text}: {error}");
@@ -200,7 +212,7 @@ mod tests {
         };
         assert_eq!(rule(r#"[{"counter": {"packets": 1, "bytes": 1}}, {"drop": null}]"#), (1, 0));
         for expr in ["null", "7", r#"[7]"#, r#"[{"counter": {"packets": -1}}]"#, r#"[{"jump": {}}]"#, r#"[{"match": {"op": "=="}}]"#] {
-            assert_eq!(rule(expr), (0, 1), "{expr}");
+            assert_eq!(rule(expr), (1, 1), "{expr}");
         }
     }
 }

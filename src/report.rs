@@ -121,6 +121,12 @@ pub struct Pipeline {
     pub tiers: Vec<Tier>,
     /// Profiles in order.
     pub profiles: Vec<Profile>,
+    /// Refused by a profile; `None` if no profile can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_profile: Option<u64>,
+    /// Whether a profile has a rule that refuses.
+    #[serde(skip)]
+    profiles_refuse: bool,
     /// Refused because no profile accepted.
     pub no_profile: Option<u64>,
     /// Accepted by one of several tiers' policies or of the profiles: which one the counters do not tell (eBPF dataplane).

@@ -93,7 +93,7 @@ pub struct ChainId(pub u32);
 pub struct CommentId(pub u32);
 
 /// Felix's identity of a rule: the 16 characters after `cali:` in its first comment (a hash over the chain's name, all rules
-/// before it, and its own text). All zero for a rule that Felix did not write.
+/// before it, and its own text). A rule that Felix did not write has one made up of what it does, which begins with a zero.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct RuleHash([u8; 16]);
 
@@ -106,9 +106,16 @@ impl RuleHash {
         RuleHash(hash)
     }
 
-    /// Whether the rule carries no `cali:` hash.
+    /// Whether the rule carries no `cali:` hash: Felix did not write it.
     pub fn is_none(&self) -> bool {
-        self.0 == [0; 16]
+        self.0[0] == 0
+    }
+
+    /// For a rule that Felix did not write.
+    fn made_up(digest: u64) -> Self {
+        let mut hash = [0; 16];
+        hash[8..].copy_from_slice(&digest.to_be_bytes());
+        RuleHash(hash)
     }
 }
 
@@ -185,6 +192,8 @@ pub enum Verdict {
     Nflog(Option<CommentId>),
     /// Any other target.
     Other,
+    /// The rule could not be taken apart.
+    Unreadable,
 }
 
 impl Verdict {
@@ -207,23 +216,22 @@ pub struct Rule {
     pub other_matches: bool,
     /// Whether it has counted packets before the last of its matches let them through: a limit of Calico's own nftables tables.
     pub counts_before_match: bool,
+    /// Whether it has no counter: nobody knows what it matched.
+    pub uncounted: bool,
     /// What it does.
     pub verdict: Verdict,
     comments: (u32, u8),
 }
 
 impl Rule {
-    /// Whether both match and do the same, as far as is known of them.
-    pub fn is_same(&self, other: &Rule) -> bool {
-        match self.hash.is_none() {
-            true => Rule { comments: other.comments, ..self.clone() } == *other,
-            false => self.hash == other.hash,
-        }
-    }
-
     /// Whether every packet that reaches the rule matches it.
     pub fn is_unconditional(&self) -> bool {
         self.mark.is_none() && self.ctstate == CtState::Any && !self.other_matches
+    }
+
+    /// Whether it matches on nothing but, perhaps, the mark.
+    pub fn has_only_mark(&self) -> bool {
+        self.ctstate == CtState::Any && !self.other_matches
     }
 }
 

@@ -60,6 +60,7 @@ pub fn settle_ages(
 ) -> Reach {
     let context = Context { read, motion, moved, held_up: cpus.min(MOST_HELD_UP) };
     if deltas.restarted || context.is_broken(deltas) {
+        deltas.rewritten = true;
         for (id, chain) in read.ruleset.chain_ids() {
             deltas.doubt(id, chain, chain.rules.start);
         }
@@ -118,6 +119,11 @@ impl<'a> Context<'a> {
         chain.rule_ids().map(|rule| self.motion_of(chain, rule)).fold(0, u64::saturating_add)
     }
 
+    /// What the rule has counted since the last read, if it counts at all.
+    fn counted(&self, deltas: &Deltas, rule: RuleId) -> Option<u64> {
+        deltas.count_since_last_read(rule).filter(|_| !self.ruleset().rule(rule).uncounted)
+    }
+
     /// All jumps of the table.
     fn jumps(&self) -> impl Iterator<Item = (&'a Chain, RuleId, ChainId)> + use<'a> {
         let ruleset = self.ruleset();
@@ -133,7 +139,7 @@ impl<'a> Context<'a> {
         let mut entries = vec![Some((0u64, 0u64)); self.ruleset().chains().len()];
         let mut is_called = vec![false; entries.len()];
         for (chain, rule, to) in self.jumps() {
-            let (entry, packets) = (&mut entries[to.0 as usize], deltas.count_since_last_read(rule));
+            let (entry, packets) = (&mut entries[to.0 as usize], self.counted(deltas, rule));
             is_called[to.0 as usize] = true;
             *entry = entry.zip(packets).map(|((sum, slack), packets)| (sum + packets, slack.saturating_add(self.motion_of(chain, rule))));
         }
@@ -152,8 +158,12 @@ impl<'a> Context<'a> {
         }
         let mut here = Here { most: entry.map(|(packets, _)| packets), all_are_counted: entry.is_some() };
         for id in chain.rule_ids() {
-            let Some(packets) = deltas.count_since_last_read(id) else { return false };
-            let rule = self.ruleset().rule(id);
+            let (rule, counted) = (self.ruleset().rule(id), deltas.count_since_last_read(id));
+            if proves_nothing(rule) {
+                here.pass_unproven(rule, counted);
+                continue;
+            }
+            let Some(packets) = counted else { return false };
             let too_few = rule.is_unconditional() && here.all_are_counted;
             if here.most.is_some_and(|most| packets > most.saturating_add(slack) || (too_few && packets.saturating_add(slack) < most)) {
                 return true;
@@ -185,9 +195,21 @@ impl Here {
                 self.most = self.most.map(|most| most.saturating_sub(least));
             }
             Verdict::None | Verdict::SetMark { .. } | Verdict::Log | Verdict::Nflog(_) => {}
-            Verdict::Jump(_) | Verdict::Other => self.all_are_counted &= most == Some(0),
+            Verdict::Jump(_) | Verdict::Other | Verdict::Unreadable => self.all_are_counted &= most == Some(0),
         }
     }
+
+    /// Goes on behind a rule that proves nothing, but may have ended some packets.
+    fn pass_unproven(&mut self, rule: &Rule, packets: Option<u64>) {
+        let goes_on = matches!(rule.verdict, Verdict::None | Verdict::SetMark { .. } | Verdict::Log | Verdict::Nflog(_));
+        let is_idle = packets == Some(0) && !rule.uncounted;
+        self.all_are_counted &= goes_on || is_idle || self.most == Some(0);
+    }
+}
+
+/// Whether nothing follows from what a rule counted: it has no counter, or it is not Felix's and nobody knows since when it stands there.
+fn proves_nothing(rule: &Rule) -> bool {
+    rule.uncounted || rule.hash.is_none()
 }
 
 /// The walk through all chains, callers first.
@@ -277,7 +299,7 @@ impl Walk<'_, '_> {
         }
         let bounds = self.bound(&rules, inflow);
         for (rule, most) in rules.iter().zip(bounds) {
-            let sure = self.deltas.count_since_last_read(*rule);
+            let sure = self.context.counted(self.deltas, *rule);
             let most = most.map_or(sure, |most| Some(sure.map_or(most, |sure| sure.min(most))));
             self.reach[rule.0 as usize] = most.map(|most| most.saturating_add(self.context.motion_of(chain, *rule)));
         }
@@ -288,8 +310,11 @@ impl Walk<'_, '_> {
         let mut here = Here { most: inflow, all_are_counted: false };
         let bound = |id: &RuleId| {
             let most = here.most;
-            let counted = self.deltas.count_since_last_read(*id);
-            here.pass(self.context.ruleset().rule(*id), counted.or(most), counted.unwrap_or(0));
+            let (rule, counted) = (self.context.ruleset().rule(*id), self.deltas.count_since_last_read(*id));
+            match proves_nothing(rule) {
+                true => here.pass_unproven(rule, counted),
+                false => here.pass(rule, counted.or(most), counted.unwrap_or(0)),
+            }
             most
         };
         rules.iter().map(bound).collect()

@@ -7,6 +7,7 @@ use crate::felix::{Decision, Direction, EndpointKind, GroupChain, PolicyChain};
 use crate::ruleset::{ChainId, RuleId, TableId};
 
 use super::HELD_UP;
+use super::foreign::{Disturbance, Doubts};
 use super::group::{Carry, Credits, Margin, Margins, credit};
 use super::table::TableView;
 use super::tier::{Can, Decided, Split};
@@ -43,6 +44,8 @@ pub struct Member {
     pub doubt: u64,
     /// How many packets the next difference may have too many, if it begins at this read.
     pub entering: u64,
+    /// What foreign rules made unknown of it.
+    pub doubts: Doubts,
     /// Whether all that the tier's policies refused is known, so that it can be shown as a sum.
     pub refusals_are_known: bool,
 }
@@ -113,7 +116,7 @@ impl GroupRead<'_> {
             // What was out of step before means nothing now.
             (state.carries, state.entries_ahead) = Default::default();
         }
-        let in_step = self.in_step(state);
+        let in_step = self.in_step(state) && !self.is_disturbed();
         for verdict in [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
             if self.members.iter().any(|member| counts(member, verdict)) {
                 let carry = &mut state.carries[verdict as usize];
@@ -122,6 +125,16 @@ impl GroupRead<'_> {
                 self.record(verdict, &credits, totals);
             }
         }
+        if self.is_disturbed() {
+            // Rows and columns of such an interval need not balance, ever.
+            let members = std::mem::take(&mut state.members);
+            *state = GroupState { members, seen: true, ..GroupState::default() };
+        }
+    }
+
+    /// Whether foreign rules matched since the last read, on the way to the group or in it.
+    fn is_disturbed(&self) -> bool {
+        self.view.disturbance(self.group.chain) > Disturbance::None || self.members.iter().any(|member| member.doubts.any())
     }
 
     /// Whether all rules that tell of the group have counted on since the last read.
@@ -194,7 +207,7 @@ impl GroupRead<'_> {
     fn row(&self, member: &Member, verdict: Verdict, waiting: &mut i64) -> Margin {
         let deltas = self.view.table.deltas;
         if verdict == Verdict::Accept {
-            let Some(accepted) = member.accepted else { return Margin::default() };
+            let Some(accepted) = member.accepted.filter(|_| !member.doubts.accepted) else { return Margin::default() };
             let least = deltas.packets(accepted);
             return Margin { least, most: deltas.since_last_read(accepted).map(|_| least) };
         }
@@ -256,7 +269,7 @@ impl GroupRead<'_> {
 
     /// Packets that went to the policy at `index` and not on to the next one.
     fn stayed(&self, index: usize) -> Option<u64> {
-        if self.group.opaque || !self.users_are_known() {
+        if self.is_disturbed() || !self.users_are_known() {
             return None;
         }
         let deltas = self.view.table.deltas;
@@ -274,16 +287,21 @@ impl GroupRead<'_> {
         let deciding = labels.iter().flatten().filter(|(_, can)| decides(*can, verdict)).count();
         for ((member, cells), rest) in self.members.iter().zip(&credits.cells).zip(&credits.group) {
             let mut recorder = totals.endpoint(member.kind, &member.interface, member.direction);
+            let unknown = if verdict == Verdict::Accept { member.doubts.accepted } else { member.doubts.decided };
+            if unknown && verdict != Verdict::Accept {
+                let names = labels.iter().flatten().map(|(label, _)| label).chain(&group);
+                names.for_each(|name| recorder.unknown_decisions(&mut policy_item(member, name, verdict)));
+            }
             for (label, packets) in labels.iter().zip(cells) {
                 let Some((policy, can)) = label else { continue };
                 if verdict == Verdict::Accept || (counts(member, verdict) && decides(*can, verdict)) {
-                    recorder.add(&policy_item(member, policy, single(verdict, *can)), *packets);
+                    recorder.add_unless(unknown, &policy_item(member, policy, single(verdict, *can)), *packets);
                 }
             }
             if let Some(group) = &group {
                 let item = policy_item(member, group, verdict);
                 match *rest > 0 || (deciding > 1 && counts(member, verdict)) {
-                    true => recorder.add(&item, *rest),
+                    true => recorder.add_unless(unknown, &item, *rest),
                     // From the first read on, when nothing was proven, it may hold what one policy did.
                     false => recorder.keep(&item),
                 }
@@ -303,7 +321,7 @@ fn policy_item(member: &Member, policy: &Arc<str>, verdict: Verdict) -> Item {
 
 fn record_refusals(recorder: &mut Recorder, member: &Member, verdict: Verdict, packets: u64) {
     if verdict == Verdict::Deny && counts(member, verdict) && member.refusals_are_known {
-        recorder.add(&Item::PolicyDrop { tier: Arc::clone(&member.tier) }, packets);
+        recorder.add_unless(member.doubts.decided, &Item::PolicyDrop { tier: Arc::clone(&member.tier) }, packets);
     }
 }
 
@@ -346,7 +364,7 @@ fn may_count(member: &Member, verdict: Verdict) -> bool {
         Split::Nothing => member.can.pass && matches!(verdict, Verdict::Pass | Verdict::DenyOrPass),
         Split::Deny => verdict == Verdict::Deny || verdict == Verdict::DenyOrPass,
         Split::Pass => verdict == Verdict::Pass || verdict == Verdict::DenyOrPass,
-        Split::Own | Split::ByTotal | Split::Sum | Split::DenyOnly | Split::Unknown => true,
+        Split::Own | Split::ByTotal | Split::Sum | Split::DenyOnly | Split::Open => true,
     }
 }
 

@@ -79,6 +79,20 @@ impl<K: Ord + Clone> Ordered<K> {
         all.filter(move |(_, total)| total.seen == read).map(|(key, total)| (key, total.packets))
     }
 
+    /// Gives totals to other keys, which may have some already.
+    fn rename(&mut self, rename: impl Fn(&K) -> Option<K>) {
+        let mut renamed = Ordered::default();
+        for (key, total) in std::mem::take(&mut self.totals) {
+            let key = rename(&key).unwrap_or(key);
+            let place = *renamed.places.entry(key.clone()).or_insert(renamed.totals.len());
+            match renamed.totals.get_mut(place) {
+                Some((_, known)) => known.add(total.packets, known.seen.max(total.seen)),
+                None => renamed.totals.push((key, total)),
+            }
+        }
+        *self = renamed;
+    }
+
     fn restart(&mut self) {
         self.totals.iter_mut().for_each(|(_, total)| total.packets = 0);
     }
@@ -105,6 +119,11 @@ impl NodeTotals {
                 self.unknown_interfaces[direction as usize] += table.deltas.packets(rule);
             }
         }
+    }
+
+    /// Gives the totals of a policy's rules to another name.
+    pub(super) fn rename_policy(&mut self, old: &str, new: &Arc<str>) {
+        self.rules.rename(|key| (*key.policy == *old).then(|| RuleKey { policy: Arc::clone(new), ..key.clone() }));
     }
 
     /// Begins the next read: only what is met from now on is shown.

@@ -9,6 +9,7 @@ use crate::felix::{Decision, Direction, Pipeline, PolicyChain, is_endpoint_chain
 use crate::ruleset::{Chain, ChainId, TableId, Verdict as Target};
 
 use super::Table;
+use super::foreign::Disturbance;
 use super::group::Margin;
 use super::tier::{Can, Decided};
 use super::totals::Verdict;
@@ -88,6 +89,7 @@ pub struct TableView<'a> {
     /// What endpoints claim of each policy and wait for.
     claimed: Vec<Budget>,
     references: Vec<References>,
+    disturbances: Vec<Disturbance>,
 }
 
 impl<'a> TableView<'a> {
@@ -100,6 +102,7 @@ impl<'a> TableView<'a> {
             budgets: vec![Budget::default(); chains],
             claimed: vec![Budget::default(); chains],
             references: vec![References::default(); chains],
+            disturbances: vec![Disturbance::None; chains],
         };
         view.count_references();
         view.compare_users(users);
@@ -112,6 +115,7 @@ impl<'a> TableView<'a> {
                 alone: view.references[place].count == 1,
                 changed: !(table.deltas.unchanged(policy.chain) || table.deltas.appeared(policy.chain)),
             };
+            view.disturbances[place] = Disturbance::by(&policy.foreign, table.ruleset, table.deltas);
             let left = leftovers.remove(&(table.ruleset.id(), Arc::clone(&table.ruleset.chain(policy.chain).name)));
             view.budgets[place] = view.counted(policy).plus(left.unwrap_or_default());
         }
@@ -126,6 +130,9 @@ impl<'a> TableView<'a> {
                 let (alone, changed) = (self.references(id) == 1, !(self.table.deltas.unchanged(id) || self.table.deltas.appeared(id)));
                 let nothing = Can { alone, changed, ..Can::default() };
                 self.can[id.0 as usize] = policies.fold(nothing, Can::or);
+                let own = Disturbance::by(&group.foreign, self.table.ruleset, self.table.deltas);
+                let inside = group.policies.iter().map(|(_, policy)| self.disturbance(*policy));
+                self.disturbances[id.0 as usize] = inside.fold(own, Ord::max);
             }
         }
     }
@@ -170,12 +177,31 @@ impl<'a> TableView<'a> {
         let least = policy.rules_that(decision).map(|rule| deltas.packets(rule)).sum();
         let counts_on = || policy.rules_that(decision).all(|rule| deltas.since_last_read(rule).is_some());
         let known = deltas.appeared(policy.chain) || (deltas.has_same_rules(policy.chain) && counts_on());
+        if self.disturbance(policy.chain) > Disturbance::None {
+            // Not all that it decided took effect.
+            return Margin { least: 0, most: known.then_some(least) };
+        }
         Margin { least, most: known.then_some(least) }
     }
 
     /// What the policy, or any policy of the group, has rules for.
     pub fn can(&self, chain: ChainId) -> Can {
         self.can[chain.0 as usize]
+    }
+
+    /// What foreign rules did since the last read in the policy, or in the group and its policies.
+    pub fn disturbance(&self, chain: ChainId) -> Disturbance {
+        self.disturbances[chain.0 as usize]
+    }
+
+    /// What the same rules counted while the table was read.
+    pub fn moved_by_foreign_rules(&self, chain: ChainId) -> u64 {
+        let pipelines = self.table.pipelines;
+        let group = pipelines.group(chain);
+        let policies = group.into_iter().flat_map(|group| &group.policies).map(|(_, policy)| *policy).chain([chain]);
+        let in_policies = policies.filter_map(|policy| pipelines.policy(policy)).flat_map(|policy| &policy.foreign);
+        let foreign = group.into_iter().flat_map(|group| &group.foreign).chain(in_policies);
+        self.table.motion.sum(foreign.map(|foreign| foreign.rule))
     }
 
     /// What the policy's, or the group's policies', own rules refused and passed on since the last read, if `endpoint` alone uses it.

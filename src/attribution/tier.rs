@@ -67,15 +67,15 @@ pub enum Split {
     /// It is the last target of a tier that refuses nothing at its end: what it refused never reached the rule after the tier, but
     /// what it passed on is counted together with what nobody decided.
     DenyOnly,
-    /// Nothing can be said.
-    Unknown,
+    /// It is the last target of a tier behind which no rule counts what it left undecided: see [`open`](super::open).
+    Open,
 }
 
 impl Split {
     /// The verdicts, besides acceptance, that can be credited to a target that can do this.
     pub fn verdicts(self, can: Can) -> impl Iterator<Item = Verdict> {
         let verdicts: &[Verdict] = match self {
-            Split::Nothing | Split::Unknown => &[],
+            Split::Nothing | Split::Open => &[],
             Split::Deny | Split::DenyOnly => &[Verdict::Deny],
             Split::Pass => &[Verdict::Pass],
             Split::Own | Split::ByTotal => &[Verdict::Deny, Verdict::Pass],
@@ -91,7 +91,7 @@ impl Split {
 
 /// Whether all that a tier's targets refused can be credited, and there is something to refuse.
 pub fn refusals_are_known(splits: &[Split], can: &[Can]) -> bool {
-    let known = !splits.iter().any(|split| matches!(split, Split::Sum | Split::Unknown));
+    let known = !splits.iter().any(|split| matches!(split, Split::Sum));
     known && can.iter().any(|can| can.deny)
 }
 
@@ -134,14 +134,13 @@ pub fn splits(tier: &Tier, can: &[Can]) -> Vec<Split> {
     let last = can.len().saturating_sub(1);
     let split = |(index, can): (usize, &Can)| match (can.deny, can.pass) {
         (false, false) => Split::Nothing,
-        _ if tier.opaque => Split::Unknown,
         (true, true) if can.alone => Split::Own,
         _ if can.alone && index == last && !has_end => Split::Own,
         // Its passes mix with what nobody decided.
         (false, true) if index == last && !has_end => Split::Nothing,
         (true, pass) if index == last && !has_end => match tier.after.is_some() && both == usize::from(pass) {
             true => Split::DenyOnly,
-            false => Split::Unknown,
+            false => Split::Open,
         },
         (true, false) => Split::Deny,
         (false, true) => Split::Pass,
@@ -170,7 +169,7 @@ pub fn decided(
     let passed_by_others = || splits.iter().enumerate().map(passed).sum::<Option<i64>>();
     let decide = |(index, split): (usize, &Split)| match split {
         _ if can[index].changed => Decided::default(),
-        Split::Nothing | Split::Unknown => Decided::default(),
+        Split::Nothing | Split::Open => Decided::default(),
         Split::Deny => Decided { deny: sums[index], ..Decided::default() },
         Split::Pass => Decided { pass: sums[index], ..Decided::default() },
         Split::Own => counts.limited(own(&tier.targets[index]), tier, index, passed_by_others()),
@@ -189,7 +188,7 @@ pub fn decided(
 /// rules behind it, so that only packets which some of the `cpus` are at work on can be between the two.
 pub fn doubt(tier: &Tier, index: usize, split: Split, motion: &Motion, cpus: u64) -> u64 {
     match split {
-        Split::Nothing | Split::Unknown | Split::Own => 0,
+        Split::Nothing | Split::Open | Split::Own => 0,
         Split::Deny | Split::Pass | Split::Sum => match motion.sum(ways_out(tier, index)) {
             packets if Motion::is_known(packets) => packets.min(cpus),
             unknown => unknown,
@@ -202,7 +201,7 @@ pub fn doubt(tier: &Tier, index: usize, split: Split, motion: &Motion, cpus: u64
 /// jump: as many too many will it show.
 pub fn entering(tier: &Tier, index: usize, split: Split, motion: &Motion) -> u64 {
     match split {
-        Split::Nothing | Split::Unknown | Split::Own => 0,
+        Split::Nothing | Split::Open | Split::Own => 0,
         Split::Deny | Split::Pass | Split::Sum => motion.of(tier.targets[index].jump),
         Split::ByTotal | Split::DenyOnly => motion.sum(all_rules(tier)),
     }
@@ -302,7 +301,7 @@ mod tests {
     fn two_targets() -> Tier {
         let target = |n| Target { jump: RuleId(n), chain: ChainId(0), accepted: Some(RuleId(n + 1)) };
         let targets = vec![target(0), target(2)];
-        Tier { name: "t".into(), targets, end: Some(RuleId(4)), end_log: None, after: Some(RuleId(5)), opaque: false }
+        Tier { name: "t".into(), is_named_at_end: true, targets, end: Some(RuleId(4)), end_log: None, after: Some(RuleId(5)) }
     }
 
     fn decide(tier: &Tier, can: &[Can], packets: &[u64]) -> Vec<(Option<i64>, Option<i64>, Option<i64>)> {
@@ -365,11 +364,5 @@ mod tests {
         assert_eq!(rows, [(None, None, None), (None, None, None)]);
         let rows = decide(&two_targets(), &[Can { changed: true, ..PASS }, DENY], &[21, 5, 9, 0, 4, 9]);
         assert_eq!(rows[1], (Some(5), None, None));
-    }
-
-    #[test]
-    fn a_rule_that_is_not_understood_makes_its_tier_unknown() {
-        let tier = Tier { opaque: true, ..two_targets() };
-        assert_eq!(decide(&tier, &[DENY, BOTH], &[21, 5, 9, 0, 4, 2]), [(None, None, None), (None, None, None)]);
     }
 }

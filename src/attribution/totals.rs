@@ -69,6 +69,18 @@ impl Item {
     }
 }
 
+impl Item {
+    fn is_of(&self, name: &str) -> bool {
+        matches!(self, Item::Policy { policy, .. } if **policy == *name)
+    }
+
+    fn rename(&mut self, name: &Arc<str>) {
+        if let Item::Policy { policy, .. } = self {
+            *policy = Arc::clone(name);
+        }
+    }
+}
+
 /// One total.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Total {
@@ -77,6 +89,8 @@ pub struct Total {
     /// Packets.
     pub packets: u64,
     seen: u32,
+    /// The last read that did not tell.
+    unknown: u32,
     /// Whether there may have been more.
     doubtful: bool,
 }
@@ -84,7 +98,7 @@ pub struct Total {
 impl Total {
     /// A zero is shown where it is certain.
     fn is_shown(&self, read: u32) -> bool {
-        self.seen == read && (self.packets > 0 || !self.doubtful)
+        self.seen == read && self.unknown != read && (self.packets > 0 || !self.doubtful)
     }
 }
 
@@ -146,14 +160,22 @@ impl Totals {
         self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions).flatten()
     }
 
-    /// Gives the totals of a policy to another name.
+    /// Gives the totals of a policy to another name, which may have some already.
     pub fn rename_policy(&mut self, old: &str, new: &Arc<str>) {
         for totals in self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions) {
-            for total in totals.iter_mut() {
-                if let Item::Policy { policy, .. } = &mut total.item
-                    && **policy == *old
-                {
-                    *policy = Arc::clone(new);
+            while let Some(place) = totals.iter().position(|total| total.item.is_of(old)) {
+                let mut renamed = totals[place].item.clone();
+                renamed.rename(new);
+                match totals.iter().position(|total| total.item == renamed) {
+                    Some(known) => {
+                        let Total { packets, seen, unknown, doubtful, .. } = totals[place];
+                        let into = &mut totals[known];
+                        into.packets = into.packets.saturating_add(packets);
+                        (into.seen, into.unknown) = (into.seen.max(seen), into.unknown.max(unknown));
+                        into.doubtful |= doubtful;
+                        totals.remove(place);
+                    }
+                    None => totals[place].item = renamed,
                 }
             }
         }
@@ -213,6 +235,30 @@ impl Recorder<'_> {
         total
     }
 
+    /// Adds packets, unless nobody knows how many.
+    pub fn add_unless(&mut self, unknown: bool, item: &Item, packets: u64) {
+        match unknown {
+            true => self.unknown(item),
+            false => self.add(item, packets),
+        }
+    }
+
+    /// Nobody knows how many there were since the last read: the total is not shown, whatever else this read adds to it. From the next
+    /// one on it is shown again, unless it is zero.
+    pub fn unknown(&mut self, item: &Item) {
+        let read = self.read;
+        let total = self.total(item, 0);
+        (total.doubtful, total.unknown) = (true, read);
+    }
+
+    /// The same of all that a policy refused and passed on: another family may tell one from the other, where this one does not.
+    pub fn unknown_decisions(&mut self, item: &mut Item) {
+        for verdict in [Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
+            item.decided(verdict);
+            self.unknown(item);
+        }
+    }
+
     /// Shows a total again if there is one: a series must not end only because nothing can be added to it any more.
     pub fn keep(&mut self, item: &Item) {
         if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item) {
@@ -229,7 +275,7 @@ impl Recorder<'_> {
 
     fn find(&mut self, item: &Item) -> usize {
         self.totals.iter().position(|total| total.item == *item).unwrap_or_else(|| {
-            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, doubtful: false });
+            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, unknown: 0, doubtful: false });
             self.totals.len() - 1
         })
     }
@@ -269,6 +315,10 @@ mod tests {
         totals.begin_read();
         totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("default.foo"), 2);
         assert_eq!(shown(&totals), [("cali1".into(), 7)]);
+        // It has lost it for a while, and has it again.
+        totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("cali-pi-_x"), 4);
+        totals.rename_policy("cali-pi-_x", &"default.foo".into());
+        assert_eq!(shown(&totals), [("cali1".into(), 11)]);
     }
 
     #[test]
@@ -284,6 +334,21 @@ mod tests {
         totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add_at_least(&Item::Established, 0);
         totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add(&Item::Established, 0);
         assert_eq!(shown(&totals), []);
+    }
+
+    #[test]
+    fn what_a_read_does_not_tell_is_not_shown_whatever_is_added() {
+        let mut totals = Totals::default();
+        let interface: Arc<str> = "cali1".into();
+        for (unknown, packets, expected) in [(false, 5, Some(5)), (true, 1, None), (false, 1, Some(7))] {
+            totals.begin_read();
+            let mut recorder = totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress);
+            if unknown {
+                recorder.unknown(&Item::Established);
+            }
+            recorder.add(&Item::Established, packets);
+            assert_eq!(shown(&totals), expected.map(|packets| ("cali1".into(), packets)).into_iter().collect::<Vec<_>>());
+        }
     }
 
     #[test]

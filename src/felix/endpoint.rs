@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use lazy_static::lazy_static;
 
+use super::foreign::Foreign;
 use super::phrases::Phrase;
 use super::{Direction, EndpointKind, Marks, Roles};
-use crate::ruleset::{ChainId, CtState, Rule, RuleId, Ruleset, Verdict};
+use crate::ruleset::{ChainId, CommentId, CtState, Rule, RuleId, Ruleset, Verdict};
 
 lazy_static! {
     /// The name of the only tier there was before 3.29.
     static ref DEFAULT_TIER: Arc<str> = "default".into();
+    /// What stands for a tier's name where there is none.
+    static ref NO_TIER: Arc<str> = "".into();
 }
 
 /// The chain of one endpoint in one direction.
@@ -31,8 +34,10 @@ pub struct Pipeline {
     pub drops: Vec<DropRule>,
     /// Tiers in the order of evaluation.
     pub tiers: Vec<Tier>,
-    /// Profiles in order: the jump, where it leads, and the return of what it accepted.
-    pub profiles: Vec<Target>,
+    /// Profiles in order, as a tier without a name that refuses what none of them accepted.
+    pub profiles: Tier,
+    /// Rules that are not understood, in order.
+    pub foreign: Vec<Foreign>,
 }
 
 /// A rule that refuses packets.
@@ -52,6 +57,8 @@ pub struct DropRule {
 pub enum DropReason {
     /// No policy of a tier decided.
     NoPolicy,
+    /// A profile refused it.
+    Profile,
     /// No profile accepted.
     NoProfile,
     /// conntrack calls the packet invalid.
@@ -73,6 +80,7 @@ impl DropReason {
     pub fn as_str(self) -> &'static str {
         match self {
             DropReason::NoPolicy => "no_policy",
+            DropReason::Profile => "profile",
             DropReason::NoProfile => "no_profile",
             DropReason::Invalid => "invalid",
             DropReason::Encapsulation => "encapsulation",
@@ -89,6 +97,8 @@ impl DropReason {
 pub struct Tier {
     /// Its name; `default` where the release had only one.
     pub name: Arc<str>,
+    /// Whether its last rules name it. The first one may still name another tier: see [`tiers`](super::tiers).
+    pub is_named_at_end: bool,
     /// Policies and groups in the order of evaluation.
     pub targets: Vec<Target>,
     /// Refuses what nobody decided. Absent where the tier's default action is Pass.
@@ -97,8 +107,6 @@ pub struct Tier {
     pub end_log: Option<RuleId>,
     /// The rule after the tier, reached by what the tier passed and, without `end`, by what nobody decided.
     pub after: Option<RuleId>,
-    /// Whether it holds a rule that is not understood: then nothing can be derived from its counters.
-    pub opaque: bool,
 }
 
 /// A jump to a policy, a group or a profile.
@@ -113,6 +121,11 @@ pub struct Target {
 }
 
 impl Tier {
+    /// A tier in which nothing stands yet.
+    fn new(name: Arc<str>) -> Self {
+        Tier { name, is_named_at_end: false, targets: vec![], end: None, end_log: None, after: None }
+    }
+
     /// The rule that counts the packets which target `index` has left undecided: the next jump, or the end of the tier.
     pub fn undecided_after(&self, index: usize) -> Option<RuleId> {
         match self.targets.get(index + 1) {
@@ -141,7 +154,8 @@ pub fn pipeline(
     (kind, interface, direction): (EndpointKind, Arc<str>, Direction),
     unrecognised: &mut Vec<RuleId>,
 ) -> Pipeline {
-    let empty = Pipeline { chain, kind, interface, direction, established: None, drops: vec![], tiers: vec![], profiles: vec![] };
+    let profiles = Tier::new(Arc::clone(&NO_TIER));
+    let empty = Pipeline { chain, kind, interface, direction, established: None, drops: vec![], tiers: vec![], profiles, foreign: vec![] };
     let mut walk = Walk { context, pipeline: empty, section: Section::Head, unrecognised };
     for id in context.ruleset.chain(chain).rule_ids() {
         walk.rule(id);
@@ -170,15 +184,9 @@ struct Walk<'a, 'b> {
 impl Walk<'_, '_> {
     fn rule(&mut self, id: RuleId) {
         let rule = self.context.ruleset.rule(id);
-        if !self.by_comment(id, rule) && !self.by_structure(id, rule) {
-            self.not_understood(id);
-        }
-    }
-
-    fn not_understood(&mut self, id: RuleId) {
-        self.unrecognised.push(id);
-        if let Some(tier) = self.pipeline.tiers.last_mut().filter(|tier| tier.after.is_none()) {
-            tier.opaque = true;
+        if rule.hash.is_none() || (!self.by_comment(id, rule) && !self.by_structure(id, rule)) {
+            self.unrecognised.push(id);
+            self.pipeline.foreign.extend(Foreign::new(self.context.ruleset, id, self.context.marks));
         }
     }
 
@@ -187,18 +195,21 @@ impl Walk<'_, '_> {
         let context = self.context;
         let phrase = context.ruleset.comments_of(id).iter().map(|c| &context.phrases[c.0 as usize]).find(|p| **p != Phrase::Other);
         let deny = rule.verdict.is_deny();
+        let returns = rule.verdict == Verdict::Return;
+        let marks = matches!(rule.verdict, Verdict::SetMark { .. });
         match phrase {
             Some(Phrase::AdminDisabled) if deny => self.drop(DropReason::AdminDown, id),
             Some(Phrase::RateLimitDrop) if deny => self.drop(DropReason::RateLimit, id),
             Some(Phrase::ConnectionLimit) if deny => self.drop(DropReason::ConnectionLimit, id),
             Some(Phrase::Encapsulation) if deny => self.drop(DropReason::Encapsulation, id),
-            Some(Phrase::NoProfileMatched) if deny => self.no_profile(id),
-            Some(Phrase::NoPolicyMatched) if deny => return self.end_of_tier(id),
-            Some(Phrase::StartOfPolicies) => self.start_of_tier(id, Arc::clone(&DEFAULT_TIER)),
-            Some(Phrase::StartOfTier(name)) => self.start_of_tier(id, Arc::clone(name)),
-            Some(Phrase::PolicyAccepted) => return self.policy_accepted(id),
-            Some(Phrase::ProfileAccepted) => return self.profile_accepted(id),
-            Some(Phrase::RateLimitMark | Phrase::ForwardAllowed) => {}
+            Some(Phrase::NoProfileMatched) if deny && rule.is_unconditional() => self.no_profile(id),
+            Some(Phrase::NoPolicyMatched(tier)) if deny && self.is_undecided(rule) => return self.end_of_tier(id, tier.as_ref()),
+            Some(Phrase::StartOfPolicies) if marks && rule.is_unconditional() => self.start_of_tier(id, Arc::clone(&DEFAULT_TIER)),
+            Some(Phrase::StartOfTier(name)) if marks && rule.is_unconditional() => self.start_of_tier(id, Arc::clone(name)),
+            Some(Phrase::PolicyAccepted) if returns && self.is_accepted(rule) => return self.policy_accepted(id),
+            Some(Phrase::ProfileAccepted) if returns && self.is_accepted(rule) => return self.profile_accepted(id),
+            Some(Phrase::RateLimitMark) if marks => {}
+            Some(Phrase::ForwardAllowed) => {}
             _ => return false,
         }
         true
@@ -206,24 +217,32 @@ impl Walk<'_, '_> {
 
     /// What marks, states and targets say where no comment does.
     fn by_structure(&mut self, id: RuleId, rule: &Rule) -> bool {
-        let Marks { accept, pass, .. } = self.context.marks;
-        let undecided = rule.mark.is_some_and(|mark| mark.is_clear() && mark.mask == pass);
-        let accepted = rule.mark.and_then(|mark| mark.set_bit()) == Some(accept);
+        let (undecided, accepted) = (self.is_undecided(rule), self.is_accepted(rule));
         match (rule.ctstate, rule.verdict) {
             (CtState::Established, verdict) => return self.established(id, verdict),
             (CtState::Invalid, verdict) if verdict.is_deny() => self.drop(DropReason::Invalid, id),
             (CtState::Any, Verdict::Jump(chain)) => return self.jump(id, chain),
             (CtState::Any, Verdict::Return) if accepted => return self.policy_accepted(id) || self.profile_accepted(id),
-            (CtState::Any, Verdict::Nflog(_)) => self.log(id, undecided),
+            (CtState::Any, Verdict::Nflog(prefix)) => self.log(id, undecided, prefix),
             // An untracked policy's accept, in the raw table.
             (CtState::Any, Verdict::Other) if accepted => {}
-            (CtState::Any, verdict) if verdict.is_deny() && undecided => return self.end_of_tier(id),
+            (CtState::Any, verdict) if verdict.is_deny() && undecided => return self.end_of_tier(id, None),
             (CtState::Any, verdict) if verdict.is_deny() && rule.is_unconditional() => self.no_profile(id),
             // Clears the verdict marks before the first tier.
-            (CtState::Any, Verdict::SetMark { value: 0, .. }) if rule.is_unconditional() => self.leave_tier(id),
+            (CtState::Any, Verdict::SetMark { value: 0, mask }) if rule.is_unconditional() => self.clear_marks(id, mask),
             _ => return false,
         }
         true
+    }
+
+    /// Whether it matches what no policy of the tier has decided.
+    fn is_undecided(&self, rule: &Rule) -> bool {
+        rule.mark.is_some_and(|mark| mark.is_clear() && mark.mask == self.context.marks.pass) && rule.has_only_mark()
+    }
+
+    /// Whether it matches what a policy or profile has accepted.
+    fn is_accepted(&self, rule: &Rule) -> bool {
+        rule.mark.and_then(|mark| mark.set_bit()) == Some(self.context.marks.accept) && rule.has_only_mark()
     }
 
     fn drop(&mut self, reason: DropReason, id: RuleId) {
@@ -258,6 +277,7 @@ impl Walk<'_, '_> {
     fn no_profile(&mut self, id: RuleId) {
         self.leave_tier(id);
         self.drop(DropReason::NoProfile, id);
+        self.pipeline.profiles.end.get_or_insert(id);
         self.section = Section::Profiles;
     }
 
@@ -272,8 +292,16 @@ impl Walk<'_, '_> {
 
     fn start_of_tier(&mut self, id: RuleId, name: Arc<str>) {
         self.leave_tier(id);
-        self.pipeline.tiers.push(Tier { name, targets: vec![], end: None, end_log: None, after: None, opaque: false });
+        self.pipeline.tiers.push(Tier::new(name));
         self.section = Section::Tier;
+    }
+
+    /// What others had set before is forgotten.
+    fn clear_marks(&mut self, id: RuleId, mask: u32) {
+        self.leave_tier(id);
+        if self.context.marks.verdicts().is_some_and(|bits| bits & !mask == 0) {
+            self.pipeline.foreign.iter_mut().for_each(|foreign| foreign.changes_marks = false);
+        }
     }
 
     /// If a tier has just ended, `id` is the rule after it.
@@ -290,7 +318,7 @@ impl Walk<'_, '_> {
         if self.context.roles.is_profile(chain) {
             self.leave_tier(id);
             self.section = Section::Profiles;
-            self.pipeline.profiles.push(target);
+            self.pipeline.profiles.targets.push(target);
             return true;
         }
         if !self.context.roles.is_policy_or_group(chain) {
@@ -313,18 +341,25 @@ impl Walk<'_, '_> {
     }
 
     fn profile_accepted(&mut self, id: RuleId) -> bool {
-        close(self.pipeline.profiles.last_mut().filter(|_| self.section == Section::Profiles), id)
+        close(self.pipeline.profiles.targets.last_mut().filter(|_| self.section == Section::Profiles), id)
     }
 
-    fn log(&mut self, id: RuleId, undecided: bool) {
+    /// `DPI|platform`: denied, by a policy or the end of its tier, ingress. Upstream: `felix/rules/nflogprefix.go`.
+    fn log(&mut self, id: RuleId, undecided: bool, prefix: Option<CommentId>) {
+        let comments = self.context.ruleset.comments();
+        let name = prefix.and_then(|prefix| Some(comments[prefix.0 as usize].split_once('|')?.1)).filter(|name| !name.starts_with('_'));
         if let Some(tier) = self.pipeline.tiers.last_mut().filter(|_| undecided && self.section == Section::Tier) {
             tier.end_log = Some(id);
+            tier.is_named_at_end |= name.is_some();
+            name.into_iter().for_each(|name| tier.name = name.into());
         }
     }
 
-    fn end_of_tier(&mut self, id: RuleId) -> bool {
+    fn end_of_tier(&mut self, id: RuleId, name: Option<&Arc<str>>) -> bool {
         let Some(tier) = self.pipeline.tiers.last_mut().filter(|_| self.section == Section::Tier) else { return false };
         tier.end = Some(id);
+        tier.is_named_at_end |= name.is_some();
+        name.into_iter().for_each(|name| tier.name = Arc::clone(name));
         self.section = Section::AfterTier;
         true
     }

@@ -59,7 +59,13 @@ impl Labels {
             .filter(|policy| policy.name.is_none() && used(policy.chain).is_some())
             .map(|policy| policy.chain)
             .collect();
-        let resolved = chain_names.resolve(&nameless.iter().map(|id| &*ruleset.chain(*id).name).collect::<Vec<_>>());
+        let mut resolved = chain_names.resolve(&nameless.iter().map(|id| &*ruleset.chain(*id).name).collect::<Vec<_>>());
+        // Where no chain says a name (≤ 3.21), those that are not hashed are the names.
+        if pipelines.policies().all(|policy| policy.name.is_none()) {
+            for (id, name) in nameless.iter().zip(&mut resolved).filter(|(_, name)| name.is_none()) {
+                *name = PolicyName::from_chain(&ruleset.chain(*id).name);
+            }
+        }
         let mut labels = Labels { chains: vec![None; tiers.len()], unnamed: resolved.iter().filter(|name| name.is_none()).count() };
         for policy in pipelines.policies() {
             let Some(tier) = used(policy.chain) else { continue };
@@ -67,7 +73,7 @@ impl Labels {
             labels.set(policy.chain, ruleset, policy.name.clone().or(found), tier, names);
         }
         for pipeline in &pipelines.endpoints {
-            for profile in &pipeline.profiles {
+            for profile in &pipeline.profiles.targets {
                 labels.profile(profile.chain, ruleset, pipelines, names);
             }
         }
@@ -127,7 +133,9 @@ impl Labels {
 /// The tier that refers to each policy or group chain. A policy is in one tier only.
 fn tiers(ruleset: &Ruleset, pipelines: &Pipelines, names: &mut Names) -> Vec<Option<Arc<str>>> {
     let mut tiers: Vec<Option<Arc<str>>> = vec![None; ruleset.chains().len()];
-    for tier in pipelines.endpoints.iter().flat_map(|pipeline| &pipeline.tiers) {
+    let all = || pipelines.endpoints.iter().flat_map(|pipeline| &pipeline.tiers);
+    // One that goes by two names has that of a tier whose name is certain.
+    for tier in all().filter(|tier| tier.is_named_at_end).chain(all()) {
         for target in &tier.targets {
             let place = target.chain.0 as usize;
             if tiers[place].is_some() {

@@ -72,6 +72,25 @@ impl PolicyName {
         Some(PolicyName { kind: kind.into(), namespace, name: name.into() })
     }
 
+    /// Out of the name of a chain that was not hashed, up to 3.21: `cali-po-shop/default.web`, `cali-pi-default.deny-all`.
+    pub fn from_chain(chain: &str) -> Option<Self> {
+        let id = chain.strip_prefix("cali-pi-").or_else(|| chain.strip_prefix("cali-po-"))?;
+        let (namespace, name) = match id.split_once('/') {
+            Some((namespace, name)) => (Some(namespace.into()), name),
+            None => (None, id),
+        };
+        (!id.starts_with('_') && !name.is_empty()).then(|| PolicyName { kind: "Policy".into(), namespace, name: name.into() })
+    }
+
+    /// The tier, as far as the name tells it: up to 3.31 it always does.
+    pub fn tier(&self) -> Option<&str> {
+        match &*self.kind {
+            "Policy" => Some(tier_from_name(&self.name)),
+            "KubernetesNetworkPolicy" => Some("default"),
+            _ => None,
+        }
+    }
+
     /// As the comments of the era's chains name it.
     fn from_store(policy: &StoredPolicy, era: Era) -> Self {
         let (kind, name) = match era {
@@ -346,6 +365,18 @@ mod tests {
             ("cali-pi-_9tjSCz6Yv0P45r-9ylU", None),
         ] {
             assert_eq!(PolicyName::from_long_chain(chain).map(|name| name.label("default")).as_deref(), label, "{chain}");
+        }
+    }
+
+    #[test]
+    fn names_in_chains_before_comments_told_them() {
+        for (chain, label) in [
+            ("cali-po-infra-1/default.dmz", Some("infra-1/default.dmz")),
+            ("cali-pi-default.deny-all", Some("default.deny-all")),
+            ("cali-pi-_9tjSCz6Yv0P45r-9ylU", None),
+            ("cali-pri-kns.default", None),
+        ] {
+            assert_eq!(PolicyName::from_chain(chain).map(|name| name.label("default")).as_deref(), label, "{chain}");
         }
     }
 

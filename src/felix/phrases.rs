@@ -25,8 +25,8 @@ pub enum Phrase {
     PolicyAccepted,
     /// Between two strides of a group: a verdict has been reached.
     ReturnOnVerdict,
-    /// Refuses what no policy of the tier has decided.
-    NoPolicyMatched,
+    /// Refuses what no policy of the tier has decided; since 3.30 with the tier's name.
+    NoPolicyMatched(Option<Arc<str>>),
     /// Returns a packet that the profile before has accepted.
     ProfileAccepted,
     /// Refuses what no profile has accepted.
@@ -64,9 +64,9 @@ fn longer_phrase(comment: &str) -> Phrase {
         return Phrase::RateLimitDrop;
     }
     // "End of tier default. Drop if no policies passed packet" since 3.30, without the tier before; "Reject …" since 3.26.
-    let last_sentence = comment.rsplit(". ").next().unwrap_or(comment);
+    let (first, last_sentence) = comment.rsplit_once(". ").unwrap_or(("", comment));
     match last_sentence.strip_prefix("Drop ").or_else(|| last_sentence.strip_prefix("Reject ")) {
-        Some("if no policies passed packet") => Phrase::NoPolicyMatched,
+        Some("if no policies passed packet") => Phrase::NoPolicyMatched(first.strip_prefix("End of tier ").map(Into::into)),
         Some("if no profiles matched") => Phrase::NoProfileMatched,
         Some(rest) if rest.ends_with(" connection limit") => Phrase::ConnectionLimit,
         // "… encapped packets originating in workloads", "… in pods" before 3.15.3.
@@ -93,9 +93,9 @@ mod tests {
             ("Start of tier kube-admin", Phrase::StartOfTier("kube-admin".into())),
             ("Return if policy accepted", Phrase::PolicyAccepted),
             ("Return on verdict", Phrase::ReturnOnVerdict),
-            ("Drop if no policies passed packet", Phrase::NoPolicyMatched),
-            ("Reject if no policies passed packet", Phrase::NoPolicyMatched),
-            ("End of tier a.b. Reject if no policies passed packet", Phrase::NoPolicyMatched),
+            ("Drop if no policies passed packet", Phrase::NoPolicyMatched(None)),
+            ("Reject if no policies passed packet", Phrase::NoPolicyMatched(None)),
+            ("End of tier a.b. Reject if no policies passed packet", Phrase::NoPolicyMatched(Some("a.b".into()))),
             ("Return if profile accepted", Phrase::ProfileAccepted),
             ("Drop if no profiles matched", Phrase::NoProfileMatched),
             ("Reject if no profiles matched", Phrase::NoProfileMatched),

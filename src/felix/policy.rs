@@ -4,6 +4,8 @@
 //! the accept, pass or drop bit, or up to 3.29 the deny itself. Everything after it (RETURN, NFLOG, the deny by drop bit since
 //! 3.30) follows from it.
 
+use super::endpoint::Context;
+use super::foreign::Foreign;
 use super::phrases::Phrase;
 use super::{Marks, PolicyName};
 use crate::ruleset::{Backend, ChainId, RuleId, Ruleset, Verdict};
@@ -17,6 +19,8 @@ pub struct PolicyChain {
     pub name: Option<PolicyName>,
     /// The rules that say what the policy does, in order.
     pub rules: Vec<PolicyRule>,
+    /// Rules that are not understood.
+    pub foreign: Vec<Foreign>,
 }
 
 /// A rule of a policy.
@@ -62,13 +66,14 @@ pub struct GroupChain {
     pub chain: ChainId,
     /// Its policies in the order of evaluation: the jump and where it leads.
     pub policies: Vec<(RuleId, ChainId)>,
-    /// Whether it holds a rule that is not understood: then nothing can be derived from its counters.
-    pub opaque: bool,
+    /// Rules that are not understood.
+    pub foreign: Vec<Foreign>,
 }
 
 /// Takes a policy or profile chain apart; adds to `unrecognised` what is not understood.
 pub fn policy_chain(ruleset: &Ruleset, chain: ChainId, marks: Marks, unrecognised: &mut Vec<RuleId>) -> PolicyChain {
     let mut rules: Vec<PolicyRule> = Vec::new();
+    let mut foreign = Vec::new();
     for id in ruleset.chain(chain).rule_ids() {
         match decision(ruleset, id, marks) {
             Role::Decides(decision) => {
@@ -77,10 +82,13 @@ pub fn policy_chain(ruleset: &Ruleset, chain: ChainId, marks: Marks, unrecognise
             }
             Role::Tells(index) => rules.last_mut().into_iter().for_each(|last| last.index = index),
             Role::Follows => {}
-            Role::Unknown => unrecognised.push(id),
+            Role::Unknown => {
+                unrecognised.push(id);
+                foreign.extend(Foreign::new(ruleset, id, marks));
+            }
         }
     }
-    PolicyChain { chain, name: name_of(ruleset, chain), rules }
+    PolicyChain { chain, name: name_of(ruleset, chain), rules, foreign }
 }
 
 enum Role {
@@ -94,6 +102,9 @@ enum Role {
 
 fn decision(ruleset: &Ruleset, id: RuleId, marks: Marks) -> Role {
     let rule = ruleset.rule(id);
+    if rule.hash.is_none() {
+        return Role::Unknown;
+    }
     let set_bit = rule.mark.and_then(|mark| mark.set_bit());
     match rule.verdict {
         Verdict::SetMark { value, mask } if value == mask && value == marks.accept => Role::Decides(Decision::Accept),
@@ -102,12 +113,14 @@ fn decision(ruleset: &Ruleset, id: RuleId, marks: Marks) -> Role {
         // Scratch bits of matches that need several rules.
         Verdict::SetMark { .. } => Role::Follows,
         Verdict::Drop | Verdict::Reject if set_bit.is_some() && set_bit == marks.drop => Role::Follows,
+        // Where there is a drop bit, every deny sets it first.
+        Verdict::Drop | Verdict::Reject if marks.drop.is_some() => Role::Unknown,
         Verdict::Drop | Verdict::Reject => Role::Decides(Decision::Deny),
         Verdict::Log => Role::Decides(Decision::Log),
         Verdict::Nflog(Some(prefix)) => index_in(&ruleset.comments()[prefix.0 as usize]).map_or(Role::Follows, Role::Tells),
         // Other: NOTRACK in the raw table.
         Verdict::Return | Verdict::Nflog(None) | Verdict::None | Verdict::Other => Role::Follows,
-        Verdict::Accept | Verdict::Jump(_) | Verdict::Goto(_) => Role::Unknown,
+        Verdict::Accept | Verdict::Jump(_) | Verdict::Goto(_) | Verdict::Unreadable => Role::Unknown,
     }
 }
 
@@ -119,7 +132,7 @@ fn index_in(prefix: &str) -> Option<u32> {
 
 fn name_of(ruleset: &Ruleset, chain: ChainId) -> Option<PolicyName> {
     let comment = || {
-        let first = ruleset.chain(chain).rule_ids().next()?;
+        let first = ruleset.chain(chain).rule_ids().find(|rule| !ruleset.rule(*rule).hash.is_none())?;
         let last_comment = ruleset.comments_of(first).last()?;
         Some(&*ruleset.comments()[last_comment.0 as usize])
     };
@@ -133,16 +146,17 @@ fn name_of(ruleset: &Ruleset, chain: ChainId) -> Option<PolicyName> {
 }
 
 /// Takes a group chain apart: jumps, and from time to time a return once a verdict has been reached.
-pub fn group_chain(ruleset: &Ruleset, chain: ChainId, phrases: &[Phrase], unrecognised: &mut Vec<RuleId>) -> GroupChain {
-    let mut group = GroupChain { chain, policies: Vec::new(), opaque: false };
+pub fn group_chain(context: &Context, chain: ChainId, unrecognised: &mut Vec<RuleId>) -> GroupChain {
+    let Context { ruleset, phrases, roles, marks } = *context;
+    let mut group = GroupChain { chain, policies: Vec::new(), foreign: Vec::new() };
     for id in ruleset.chain(chain).rule_ids() {
         let rule = ruleset.rule(id);
         let on_verdict = || ruleset.comments_of(id).iter().any(|c| phrases[c.0 as usize] == Phrase::ReturnOnVerdict);
         match rule.verdict {
-            Verdict::Jump(policy) => group.policies.push((id, policy)),
-            Verdict::Return if on_verdict() || rule.mark.is_some_and(|mark| mark.negated && mark.value == 0) => {}
+            Verdict::Jump(policy) if !rule.hash.is_none() && roles.is_policy_or_group(policy) => group.policies.push((id, policy)),
+            Verdict::Return if !rule.hash.is_none() && (on_verdict() || rule.mark.is_some_and(|mark| mark.negated && mark.value == 0)) => {}
             _ => {
-                group.opaque = true;
+                group.foreign.extend(Foreign::new(ruleset, id, marks));
                 unrecognised.push(id);
             }
         }

@@ -183,6 +183,10 @@ impl Parser {
 
     fn unreadable(&mut self, line: &[u8]) {
         self.builder.unreadable();
+        self.note_unreadable(line);
+    }
+
+    fn note_unreadable(&mut self, line: &[u8]) {
         if self.first_unreadable.is_none() {
             let start = &line[..line.len().min(200)];
             self.first_unreadable = Some(String::from_utf8_lossy(start).into_owned());
@@ -200,7 +204,7 @@ impl Parser {
         }
     }
 
-    /// `[packets:bytes] -A chain matches… -j target…`; `None` if it cannot be taken apart.
+    /// `[packets:bytes] -A chain matches… -j target…`; `None` if not even its chain can be told.
     fn rule(&mut self, line: &[u8]) -> Option<()> {
         let (count, rest) = counters(line)?;
         let mut words = Words(rest);
@@ -214,13 +218,16 @@ impl Parser {
         let chain = self.chain(&chain)?;
         let mut parts = std::mem::take(&mut self.parts);
         parts.comments.clear();
-        parts = RuleParts { count, comments: parts.comments, ..RuleParts::default() };
-        let verdict = self.matches_and_target(&mut words, &mut parts);
-        if let Some(verdict) = verdict {
-            self.builder.push(chain, &parts, verdict);
+        parts = RuleParts { count: count.unwrap_or_default(), comments: parts.comments, ..RuleParts::default() };
+        match count.and(self.matches_and_target(&mut words, &mut parts)) {
+            Some(verdict) => self.builder.push(chain, &parts, verdict),
+            None => {
+                self.note_unreadable(line);
+                self.builder.push_unreadable(chain, count);
+            }
         }
         self.parts = parts;
-        verdict.map(|_| ())
+        Some(())
     }
 
     fn chain(&mut self, name: &[u8]) -> Option<ChainId> {
@@ -296,13 +303,13 @@ fn is_name(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
-/// `[packets:bytes] ` in front of a rule → both and the rest. A text saved without counters counts nothing.
-fn counters(line: &[u8]) -> Option<(Count, &[u8])> {
-    let Some(line) = line.strip_prefix(b"[") else { return Some((Count::default(), line)) };
+/// `[packets:bytes] ` in front of a rule → both, if they are numbers, and the rest. A text saved without counters counts nothing.
+fn counters(line: &[u8]) -> Option<(Option<Count>, &[u8])> {
+    let Some(line) = line.strip_prefix(b"[") else { return Some((Some(Count::default()), line)) };
     let colon = line.iter().position(|&b| b == b':')?;
     let close = colon + line[colon..].iter().position(|&b| b == b']')?;
-    let (packets, bytes) = (number(&line[..colon])?, number(&line[colon + 1..close])?);
-    Some((Count { packets, bytes, handle: 0 }, &line[close + 1..]))
+    let count = number(&line[..colon]).zip(number(&line[colon + 1..close])).map(|(packets, bytes)| Count { packets, bytes, handle: 0 });
+    Some((count, &line[close + 1..]))
 }
 
 fn number(digits: &[u8]) -> Option<u64> {

@@ -18,12 +18,16 @@ enum Loaded {
     Other,
 }
 
+/// Expressions that load something or match on it. Others may send the packet anywhere: to a queue, to another address.
+const ONLY_MATCH: [&[u8]; 12] =
+    [b"payload", b"exthdr", b"lookup", b"range", b"limit", b"connlimit", b"quota", b"fib", b"socket", b"osf", b"rt", b"hash"];
+
 /// A rule being taken apart.
 pub struct Rule<'a> {
     /// What was found so far.
-    pub parts: RuleParts,
+    parts: RuleParts,
     /// What it does.
-    pub verdict: Verdict,
+    verdict: Verdict,
     builder: &'a mut Builder,
     /// Gives the chain that a jump names.
     chain: &'a dyn Fn(&mut Builder, &str) -> Option<ChainId>,
@@ -71,9 +75,11 @@ pub fn counter(list: &[u8]) -> Option<Counter<'_>> {
 }
 
 impl<'a> Rule<'a> {
-    /// A rule of which nothing is known yet.
-    pub fn new(builder: &'a mut Builder, chain: &'a dyn Fn(&mut Builder, &str) -> Option<ChainId>) -> Self {
-        Rule { parts: RuleParts::default(), verdict: Verdict::None, builder, chain, registers: [None; 4], counted: false }
+    /// A rule of which nothing is known yet but its handle.
+    pub fn new(builder: &'a mut Builder, chain: &'a dyn Fn(&mut Builder, &str) -> Option<ChainId>, handle: u64) -> Self {
+        let count = Count { handle, ..Count::default() };
+        let parts = RuleParts { count, ..RuleParts::default() };
+        Rule { parts, verdict: Verdict::None, builder, chain, registers: [None; 4], counted: false }
     }
 
     /// Adds the comment in a rule's user data: type and length in a byte each, 0 is the comment.
@@ -95,6 +101,12 @@ impl<'a> Rule<'a> {
             self.expression(name, Attributes(data))?;
         }
         Some(())
+    }
+
+    /// What was found.
+    pub fn finish(mut self) -> (RuleParts, Verdict) {
+        self.parts.uncounted = !self.counted;
+        (self.parts, self.verdict)
     }
 
     fn expression(&mut self, name: &[u8], data: Attributes) -> Option<()> {
@@ -119,6 +131,10 @@ impl<'a> Rule<'a> {
                 // It may have loaded something into a register that held the mark.
                 self.registers = [None; 4];
                 self.other();
+                let gives_verdict = name == b"lookup" && data.get(3).and_then(be32) == Some(0);
+                if gives_verdict || !ONLY_MATCH.contains(&name) {
+                    self.verdict = Verdict::Other;
+                }
             }
         }
         Some(())

@@ -237,32 +237,32 @@ impl Reader {
     /// Takes a chain's rules apart; their fingerprint, if all are understood.
     fn rules(&self, socket: &mut Socket, name: &str, (builder, id): (&mut Builder, ChainId)) -> Result<Option<u64>, DumpError> {
         loop {
-            let (before, mut hasher, mut unreadable) = (builder.rule_count(), self.hasher.build_hasher(), 0);
+            let (before, mut hasher, mut all_readable) = (builder.rule_count(), self.hasher.build_hasher(), true);
             let dump = self.dump_rules(socket, name, &mut |attributes| {
                 add_to_fingerprint(attributes, &mut hasher);
-                unreadable += u64::from(push_rule(Attributes(attributes), self.tables, builder, id).is_none());
+                all_readable &= push_rule(Attributes(attributes), self.tables, builder, id);
             })?;
             if dump == Dump::Whole {
-                (0..unreadable).for_each(|_| builder.unreadable());
-                return Ok((unreadable == 0).then(|| hasher.finish()));
+                return Ok(all_readable.then(|| hasher.finish()));
             }
             builder.truncate(before);
         }
     }
 }
 
-/// Takes a rule apart and appends it to a chain; `None` if it is not well formed.
-fn push_rule(attributes: Attributes, tables: Tables, builder: &mut Builder, chain: ChainId) -> Option<()> {
+/// Takes a rule apart and appends it to a chain; whether it is well formed.
+fn push_rule(attributes: Attributes, tables: Tables, builder: &mut Builder, chain: ChainId) -> bool {
     let find = |builder: &mut Builder, chain: &str| tables.place(chain).map(|(_, name)| builder.chain(name));
-    let mut rule = Rule::new(builder, &find);
-    rule.parts.count.handle = handle(attributes);
+    let mut rule = Rule::new(builder, &find, handle(attributes));
     rule.user_data(attributes.get(7).unwrap_or_default());
-    if let Some(expressions) = attributes.get(4) {
-        rule.expressions(expressions)?;
+    let expressions = attributes.get(4).unwrap_or_default();
+    let is_readable = rule.expressions(expressions).is_some();
+    let (parts, verdict) = rule.finish();
+    match is_readable {
+        true => builder.push(chain, &parts, verdict),
+        false => builder.push_unreadable(chain, (!parts.uncounted).then_some(parts.count)),
     }
-    let (parts, verdict) = (rule.parts, rule.verdict);
-    builder.push(chain, &parts, verdict);
-    Some(())
+    is_readable
 }
 
 /// Takes a dump of a table's rules apart, as a socket gives it: what [`Reader`] does chain by chain, without asking anybody.
@@ -273,9 +273,7 @@ pub fn decode(family: Family, tables: Tables, dump: &[u8]) -> Vec<Snapshot> {
         let Some((table, chain)) = chain.and_then(|chain| tables.place(chain)) else { continue };
         let builder = builders.entry(table).or_insert_with(|| Builder::new(family, tables.backend(), table));
         let chain = builder.chain(chain);
-        if push_rule(attributes, tables, builder, chain).is_none() {
-            builder.unreadable();
-        }
+        push_rule(attributes, tables, builder, chain);
     }
     builders.into_values().map(Builder::finish).collect()
 }

@@ -17,7 +17,14 @@ pub fn read(rule: &Value, builder: &mut Builder) -> Option<(RuleParts, Verdict)>
         let (kind, what) = statement.as_object()?.iter().next()?;
         reader.statement(kind, what)?;
     }
+    reader.parts.uncounted = !reader.counted;
     Some((reader.parts, reader.verdict))
+}
+
+/// Whether a rule was written without what it has counted, as `nft -s` does.
+pub fn is_stateless(rule: &Value) -> bool {
+    let statements = rule.get("expr").and_then(Value::as_array);
+    statements.is_some_and(|statements| statements.iter().any(|statement| statement.get("counter").is_some_and(Value::is_null)))
 }
 
 struct Reader<'a> {
@@ -46,7 +53,12 @@ impl Reader<'_> {
             "jump" => self.verdict = self.chain(what)?.map_or(Verdict::Other, Verdict::Jump),
             "goto" => self.verdict = self.chain(what)?.map_or(Verdict::Other, Verdict::Goto),
             "log" => self.log(what),
-            _ => self.other(),
+            "limit" | "ct count" => self.other(),
+            // It may send the packet anywhere: a map of verdicts, a queue, another address.
+            _ => {
+                self.other();
+                self.verdict = Verdict::Other;
+            }
         }
         Some(())
     }

@@ -32,7 +32,7 @@ pub struct Drop {
     pub pod: Arc<str>,
     /// To it, or from it.
     pub direction: Direction,
-    /// `policy`, `no_policy`, `no_profile`, …
+    /// `policy`, `no_policy`, `profile`, `no_profile`, …
     pub reason: Cow<'static, str>,
     /// The tier, for `policy` and `no_policy`.
     pub tier: Option<Arc<str>>,
@@ -153,6 +153,7 @@ impl WorkloadEndpoint {
                 }
                 add(&"no_policy".into(), Some(&tier.tier), None, tier.no_policy);
             }
+            add(&"profile".into(), None, None, pipeline.by_profile);
             add(&"no_profile".into(), None, None, pipeline.no_profile);
         }
         drops

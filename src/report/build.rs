@@ -179,6 +179,7 @@ impl Filler<'_> {
         for profile in &mut pipeline.profiles {
             profile.accept = counted.profiles.get(&*profile.profile).copied();
         }
+        pipeline.by_profile = counted.refused("profile", "").filter(|_| pipeline.profiles_refuse);
         pipeline.no_profile = counted.refused("no_profile", "");
         for tier in &mut pipeline.tiers {
             self.tier(tier, direction, &counted);
@@ -284,12 +285,15 @@ impl Pipeline {
     pub fn sums(&self) -> Sums {
         let accepted = self.accepts().chain([self.undivided]);
         let refused = self.decisions().map(|(_, counts)| counts.deny).chain(self.tiers.iter().map(|tier| tier.no_policy));
-        let refused = refused.chain(self.before.iter().map(|refused| refused.packets)).chain([self.no_profile]);
+        let refused = refused.chain(self.before.iter().map(|refused| refused.packets)).chain([self.by_profile, self.no_profile]);
         let is_exact = |refused: &Refused| refused.packets.is_some();
         let exact = match self.before.iter().find(|refused| refused.reason == DropReason::PolicyOrNone.as_str()) {
             // It is what is left of a sum that is counted.
             Some(rest) => is_exact(rest),
-            None => self.policies().all(PolicyCounts::is_exact) && self.before.iter().all(is_exact),
+            None => {
+                let by_profile = self.by_profile.is_some() || !self.profiles_refuse;
+                self.policies().all(PolicyCounts::is_exact) && self.before.iter().all(is_exact) && by_profile
+            }
         };
         Sums {
             accepted: accepted.flatten().fold(0, u64::saturating_add),

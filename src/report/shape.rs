@@ -55,6 +55,7 @@ pub(super) fn merge<T>(into: &mut Vec<T>, from: impl IntoIterator<Item = T>, sam
 }
 
 pub(super) fn join_pipelines(into: &mut Pipeline, from: Pipeline) {
+    into.profiles_refuse |= from.profiles_refuse;
     merge(&mut into.before, from.before, |a, b| a.reason == b.reason, |_, _| {});
     merge(&mut into.tiers, from.tiers, |a, b| a.tier == b.tier, join_tiers);
     merge(&mut into.profiles, from.profiles, |a, b| a.profile == b.profile, |_, _| {});
@@ -109,7 +110,9 @@ impl View<'_> {
             established: None,
             before,
             tiers: pipeline.tiers.iter().map(|tier| self.tier(tier)).collect(),
-            profiles: pipeline.profiles.iter().filter_map(|profile| self.profile(profile.chain)).collect(),
+            profiles: pipeline.profiles.targets.iter().filter_map(|profile| self.profile(profile.chain)).collect(),
+            by_profile: None,
+            profiles_refuse: pipeline.profiles.targets.iter().any(|profile| self.refuses(profile.chain)),
             no_profile: None,
             undivided: None,
         }
@@ -141,6 +144,10 @@ impl View<'_> {
             counts: Counts::default(),
             at_most: None,
         })
+    }
+
+    fn refuses(&self, profile: ChainId) -> bool {
+        self.table.pipelines.policy(profile).is_some_and(|profile| profile.can(Decision::Deny))
     }
 
     fn profile(&self, chain: ChainId) -> Option<Profile> {

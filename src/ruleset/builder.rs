@@ -1,9 +1,10 @@
 //! What a reader meets, in the order in which it meets it → a [`Ruleset`] with its counters. Pure.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use super::{Backend, Chain, ChainId, CommentId, Count, CtState, Family, MarkMatch, Rule, RuleHash, Ruleset, Snapshot, Verdict};
+use super::{Backend, Chain, ChainId, CommentId, Count, CtState, Family, MarkMatch, Rule, RuleHash, RuleId, Ruleset, Snapshot, Verdict};
 
 /// What a reader says of one rule; see [`Rule`].
 #[derive(Debug, Clone, Default)]
@@ -18,6 +19,8 @@ pub struct RuleParts {
     pub other_matches: bool,
     /// Whether it has counted packets before the last of its matches let them through.
     pub counts_before_match: bool,
+    /// Whether it has no counter.
+    pub uncounted: bool,
     /// Its comments, without the hash.
     pub comments: Vec<CommentId>,
     /// What it has counted.
@@ -98,12 +101,13 @@ impl Builder {
 
     /// Appends a rule to a chain.
     pub fn push(&mut self, chain: ChainId, parts: &RuleParts, verdict: Verdict) {
-        let RuleParts { hash, mark, ctstate, other_matches, counts_before_match, ref comments, count } = *parts;
+        let RuleParts { hash, mark, ctstate, other_matches, counts_before_match, uncounted, ref comments, count } = *parts;
         // More than 255 comments on a rule cannot come from Felix; the rest would not be looked at anyway.
         let comments = &comments[..comments.len().min(u8::MAX as usize)];
         let place = (self.ruleset.comment_lists.len() as u32, comments.len() as u8);
         self.ruleset.comment_lists.extend_from_slice(comments);
-        self.ruleset.rules.push(Rule { hash, mark, ctstate, other_matches, counts_before_match, verdict, comments: place });
+        let comments = place;
+        self.ruleset.rules.push(Rule { hash, mark, ctstate, other_matches, counts_before_match, uncounted, verdict, comments });
         self.counts.push(count);
         self.chain_of.push(chain);
     }
@@ -112,7 +116,7 @@ impl Builder {
     pub fn adopt(&mut self, chain: ChainId, from: &Ruleset, of: &Chain, counts: &[Count]) {
         for (id, &count) in of.rule_ids().zip(counts) {
             let comment = |builder: &mut Self, id: CommentId| builder.comment(&from.comments[id.0 as usize]);
-            let Rule { hash, mark, ctstate, other_matches, counts_before_match, verdict, .. } = *from.rule(id);
+            let Rule { hash, mark, ctstate, other_matches, counts_before_match, uncounted, verdict, .. } = *from.rule(id);
             let verdict = match verdict {
                 Verdict::Jump(to) => Verdict::Jump(self.chain(&from.chain(to).name)),
                 Verdict::Goto(to) => Verdict::Goto(self.chain(&from.chain(to).name)),
@@ -120,7 +124,8 @@ impl Builder {
                 other => other,
             };
             let comments = from.comments_of(id).iter().map(|id| comment(self, *id)).collect();
-            self.push(chain, &RuleParts { hash, mark, ctstate, other_matches, counts_before_match, comments, count }, verdict);
+            let parts = RuleParts { hash, mark, ctstate, other_matches, counts_before_match, uncounted, comments, count };
+            self.push(chain, &parts, verdict);
         }
     }
 
@@ -137,14 +142,23 @@ impl Builder {
 
     /// Takes back all rules but the first `count`.
     pub fn truncate(&mut self, count: usize) {
+        let taken = self.ruleset.rules.get(count..).unwrap_or_default();
+        self.ruleset.unreadable -= taken.iter().filter(|rule| rule.verdict == Verdict::Unreadable).count() as u64;
         self.ruleset.rules.truncate(count);
         self.counts.truncate(count);
         self.chain_of.truncate(count);
     }
 
-    /// Notes a line or rule that could not be taken apart.
+    /// Notes a line that could not be taken apart.
     pub fn unreadable(&mut self) {
         self.ruleset.unreadable += 1;
+    }
+
+    /// Appends a rule that could not be taken apart to a chain: it may do anything.
+    pub fn push_unreadable(&mut self, chain: ChainId, count: Option<Count>) {
+        self.unreadable();
+        let (uncounted, count) = (count.is_none(), count.unwrap_or_default());
+        self.push(chain, &RuleParts { other_matches: true, uncounted, count, ..RuleParts::default() }, Verdict::Unreadable);
     }
 
     /// How many rules there are so far.
@@ -164,9 +178,36 @@ impl Builder {
             }
             range.end = i as u32 + 1;
         }
+        self.identify_foreign_rules();
         self.ruleset.rules.shrink_to_fit();
         self.counts.shrink_to_fit();
         Snapshot { ruleset: Arc::new(self.ruleset), counts: self.counts, chain_handles: self.chain_handles }
+    }
+
+    /// Gives each rule without a hash one of what it does, and of how many such rules stand before it in its chain.
+    fn identify_foreign_rules(&mut self) {
+        let foreign: Vec<usize> = (0..self.ruleset.rules.len()).filter(|&rule| self.ruleset.rules[rule].hash.is_none()).collect();
+        let mut before = (None, 0);
+        for place in foreign {
+            let chain = self.chain_of[place];
+            before = if before.0 == Some(chain) { (Some(chain), before.1 + 1) } else { (Some(chain), 0) };
+            self.ruleset.rules[place].hash = RuleHash::made_up(self.digest(RuleId(place as u32), before.1));
+        }
+    }
+
+    fn digest(&self, id: RuleId, before: usize) -> u64 {
+        let (ruleset, rule) = (&self.ruleset, self.ruleset.rule(id));
+        let mut hasher = DefaultHasher::new();
+        let comments: Vec<&str> = ruleset.comments_of(id).iter().map(|comment| &*ruleset.comments[comment.0 as usize]).collect();
+        (before, comments, rule.other_matches, rule.counts_before_match, rule.uncounted).hash(&mut hasher);
+        (rule.mark, rule.ctstate, std::mem::discriminant(&rule.verdict)).hash(&mut hasher);
+        match rule.verdict {
+            Verdict::Jump(chain) | Verdict::Goto(chain) => ruleset.chain(chain).name.hash(&mut hasher),
+            Verdict::Nflog(prefix) => prefix.map(|prefix| &*ruleset.comments[prefix.0 as usize]).hash(&mut hasher),
+            Verdict::SetMark { value, mask } => (value, mask).hash(&mut hasher),
+            _ => {}
+        }
+        hasher.finish()
     }
 
     /// Kernel dumps come chain by chain, but not always in the order in which the chains were declared.
@@ -202,6 +243,20 @@ mod tests {
         builder.push(a, &RuleParts::default(), Verdict::Return);
         let ruleset = builder.finish().ruleset;
         assert_eq!(ruleset.chains()[1].rule_ids().count(), 0);
+    }
+
+    #[test]
+    fn a_rule_that_is_not_felixs_is_known_again_by_what_it_does() {
+        let hashes = |verdicts: &[Verdict]| {
+            let mut builder = Builder::new(Family::V4, Backend::Nft, "filter");
+            let chain = builder.chain("a");
+            verdicts.iter().for_each(|verdict| builder.push(chain, &RuleParts::default(), *verdict));
+            builder.finish().ruleset.rules.iter().map(|rule| rule.hash).collect::<Vec<_>>()
+        };
+        let first = hashes(&[Verdict::Drop, Verdict::Drop, Verdict::Accept]);
+        assert!(first.iter().all(RuleHash::is_none) && first[0] != first[1]);
+        assert_eq!(first, hashes(&[Verdict::Drop, Verdict::Drop, Verdict::Accept]));
+        assert_ne!(first[1], hashes(&[Verdict::Drop, Verdict::Accept])[1]);
     }
 
     #[test]

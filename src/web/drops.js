@@ -54,13 +54,18 @@ export class Drops {
     const now = model.rateOfDrops(this.window);
     const packets = model.drops.reduce((sum, drop) => sum + drop.packets, 0);
     setAttribute(this.hero, 'data-state', model.isCurrent() ? (now > 0 ? 'dropping' : now === 0 ? 'calm' : 'waiting') : 'unknown');
-    setText(this.figure, !model.isCurrent() ? 'Cannot be told now' : now === null ? 'Watching…' : now > 0 ? rate(now) : 'Nothing is being dropped');
+    setText(this.figure, !model.isCurrent() ? 'Cannot be told now' : now === null ? 'Watching…' : now > 0 ? rate(now) : this.#areAllUnderstood() ? 'Nothing is being dropped' : 'No drops are known');
     const where = new Set(model.drops.filter((drop) => this.#rate([drop]) > 0).map((drop) => drop.interface));
     setText(this.sentence, now > 0 ? `packets that open a connection are being dropped, at ${some(where.size, 'workload')}.` : '');
     show(this.sentence, now > 0);
     setText(this.rests, this.#rests(now, packets));
     this.line.update(model.dropCounts.line(keys));
     show(this.line.node, packets > 0);
+  }
+
+  /** Whether no rule is left that may drop packets which nobody counts. */
+  #areAllUnderstood() {
+    return this.model.status?.unrecognised_rules === 0;
   }
 
   /** What the figure rests on. */
@@ -70,7 +75,7 @@ export class Drops {
     const parts = [];
     if (!this.model.isCurrent()) parts.push('The counters are not read at present; see above.');
     else if (now === null) parts.push('Two reads are compared; the second one comes in a moment.');
-    else if (now === 0) {
+    else if (now === 0 && this.#areAllUnderstood()) {
       const span = this.window === Infinity ? 'since this page was opened' : `in the last ${duration(this.window)}`;
       parts.push(`No packet that opens a connection was dropped ${span} at ${workloads.length === 1 ? 'the one workload' : `any of the ${some(workloads.length, 'workload')}`} with rules.`);
     }

@@ -31,6 +31,9 @@ export function rowsOf(direction) {
       const title = profile === '' ? 'Profiles' : profile;
       rows.push({ key: `profile ${profile}`, kind: 'profile', title, note: '', isExact: !shares, ...only('accept', accept) });
     }
+    if (direction.by_profile > 0) {
+      rows.push({ key: 'by profile', kind: 'end', title: 'Denied by profile', note: '', ...only('deny', direction.by_profile) });
+    }
     if (direction.no_profile !== null) {
       rows.push({ key: 'no profile', kind: 'end', title: 'No profile matched', note: '', ...only('deny', direction.no_profile) });
     }

@@ -4,6 +4,7 @@
 const reasons = {
   policy: ['Denied by policy', 'A rule of a policy denies them.'],
   no_policy: ['No policy matched', 'Policies of the tier apply to the workload, and none of them has a rule for these packets.'],
+  profile: ['Denied by profile', 'A rule of a profile denies them.'],
   no_profile: ['No profile matched', 'No policy decided, and no profile allows them.'],
   invalid: ['Invalid', 'Connection tracking cannot place them: they belong to no connection and open none.'],
   encapsulation: ['Encapsulated', 'VXLAN or IP-in-IP that a workload sends itself.'],

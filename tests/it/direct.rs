@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use calico_accountant::felix::ChainNames;
+use calico_accountant::felix::{ChainNames, Direction, Pipelines};
 use calico_accountant::kernel::{legacy, nft};
 use calico_accountant::nftables;
-use calico_accountant::ruleset::{Backend, Family, Snapshot, Verdict};
+use calico_accountant::ruleset::{Backend, Count, Family, Snapshot, Verdict};
 
 use crate::captures::{self, Pipeline};
 use crate::kernel::sets;
@@ -42,7 +42,7 @@ fn deadline() -> Instant {
 
 #[test]
 fn the_kernel_and_iptables_save_say_the_same() {
-    for (capture, backend) in captures::CAPTURES {
+    for (capture, backend) in captures::CAPTURES.into_iter().chain(captures::OTHER_CAPTURES) {
         let Some(namespace) = Namespace::new("reading the kernel") else { return };
         namespace.run(|| {
             for (family, program) in [(Family::V4, "iptables"), (Family::V6, "ip6tables")] {
@@ -70,31 +70,23 @@ fn the_kernel_and_iptables_save_say_the_same() {
 
 #[test]
 fn calicos_own_tables_give_what_was_sent() {
-    for capture in ["v3.29.7-native", "v3.31.7-native", "v3.32.1-native", "v3.32.1-native-reject"] {
-        let read = |at: &str, families: &[Family]| -> Option<Vec<Snapshot>> {
-            let namespace = Namespace::new("reading Calico's own tables")?;
-            Some(namespace.run(|| {
-                let read = |family: &Family| {
-                    let file = if *family == Family::V4 { "nft-ip" } else { "nft-ip6" };
-                    feed("nft -f -", &fixture::text(&format!("captures/{capture}/{at}/{file}.txt.gz")));
-                    nft::Reader::new(*family, nft::Tables::Calico).read(deadline()).unwrap()
-                };
-                families.iter().flat_map(read).collect()
-            }))
-        };
+    for capture in captures::NATIVE_CAPTURES {
         for families in [&[Family::V4][..], &[Family::V6], &Family::ALL] {
             for at in ["t1", "t2"] {
-                let Some(first) = read("t0", families) else { return };
+                let truth = captures::ground_truth(capture, at, families);
+                if truth.is_empty() || (families.len() > 1 && captures::WRONG_TOGETHER.contains(&capture)) {
+                    continue;
+                }
+                let Some(first) = captures::native(capture, "t0", families) else { return };
                 let mut exporter = Pipeline::default();
                 // 3.29 cuts long names and hashes its chains: only the datastore knows them.
                 exporter.rename(ChainNames::new(&captures::stored_policies(capture)));
                 exporter.read(&first);
                 assert_eq!(exporter.unrecognised, 0, "{capture}");
                 let before = exporter.totals();
-                exporter.read(&read(at, families).unwrap());
+                exporter.read(&captures::native(capture, at, families).unwrap());
                 let context = format!("{capture} {at} {families:?}");
-                let truth = captures::ground_truth(capture, at, families);
-                captures::compare(&context, &captures::increases(&before, &exporter.totals()), &truth);
+                captures::told(capture, &context, &captures::increases(&before, &exporter.totals()), &truth);
             }
         }
     }
@@ -112,12 +104,13 @@ fn real_changes_of_calicos_own_tables_are_survived_exactly() {
             for change in changes {
                 let mut exporter = Pipeline::default();
                 exporter.rename(ChainNames::new(&captures::stored_policies(capture)));
-                let mut seen = Vec::new();
+                let (mut seen, mut last) = (Vec::new(), Vec::new());
                 for at in ["before", "after", "after-traffic"] {
                     let file = |name| fixture::text(&format!("captures/{capture}/{change}/{at}/nft-{name}.txt.gz"));
                     feed("nft -f -", &format!("flush ruleset\n{}{}", file("ip"), file("ip6")));
                     let tables: Vec<_> = readers.iter_mut().flat_map(|reader| reader.read(deadline()).unwrap()).collect();
-                    exporter.read(&tables);
+                    last = tables.iter().map(|table| as_replaced_in(&last, table)).collect();
+                    exporter.read(&last);
                     assert_eq!(exporter.unrecognised, 0, "{capture} {change}");
                     seen.push(exporter.totals());
                 }
@@ -127,9 +120,31 @@ fn real_changes_of_calicos_own_tables_are_survived_exactly() {
     }
 }
 
+/// A table with the handles that it has where Felix replaces rules one by one, as up to Calico 3.32: those of the rules and chains that
+/// stood there before.
+fn as_replaced_in(before: &[Snapshot], table: &Snapshot) -> Snapshot {
+    const NEW: u64 = 1_000_000;
+    let Some(before) = before.iter().find(|before| before.ruleset.id() == table.ruleset.id()) else { return table.clone() };
+    let mut counts = Vec::new();
+    let mut handles = Vec::new();
+    for (id, chain) in table.ruleset.chain_ids() {
+        let then = before.ruleset.chain_ids().find(|(_, then)| then.name == chain.name);
+        let rules = then.map(|(_, then)| before.counts_of(then)).unwrap_or_default();
+        handles.push(match then {
+            Some((then, _)) => before.chain_handle(then).unwrap(),
+            None => NEW + table.chain_handle(id).unwrap(),
+        });
+        for (place, count) in table.counts_of(chain).iter().enumerate() {
+            let handle = rules.get(place).map_or(NEW + count.handle, |rule| rule.handle);
+            counts.push(Count { handle, ..*count });
+        }
+    }
+    Snapshot::new(table.ruleset.clone(), counts, handles)
+}
+
 #[test]
 fn the_kernel_and_nft_say_the_same() {
-    for capture in ["v3.29.7-native", "v3.31.7-native", "v3.32.1-native", "v3.32.1-native-reject"] {
+    for capture in captures::NATIVE_CAPTURES {
         let Some(namespace) = Namespace::new("nft's JSON") else { return };
         namespace.run(|| {
             for (family, name) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
@@ -152,4 +167,25 @@ fn the_kernel_and_nft_say_the_same() {
             }
         });
     }
+}
+
+/// Felix up to 3.32 leaves an old `Start of tier` in front of another tier.
+#[test]
+fn a_tier_goes_by_its_own_name_behind_the_start_of_another() {
+    let Some(namespace) = Namespace::new("tiers") else { return };
+    let text = fixture::text("captures/stale-tier/nft-ip.txt.gz");
+    let tiers = |text: &str| -> Vec<String> {
+        let tables = namespace.run(|| {
+            feed("nft -f -", &format!("flush ruleset\n{text}"));
+            nft::Reader::new(Family::V4, nft::Tables::Calico).read(deadline()).unwrap()
+        });
+        let pipelines = Pipelines::new(&tables.iter().find(|table| table.ruleset.table == "filter").unwrap().ruleset);
+        let to_pod = pipelines.endpoints.iter().find(|p| p.direction == Direction::Ingress && !p.tiers.is_empty()).unwrap();
+        to_pod.tiers.iter().map(|tier| tier.name.to_string()).collect()
+    };
+    assert!(text.contains("Start of tier default") && !text.contains("Start of tier middle"));
+    assert_eq!(tiers(&text), ["first", "middle", "default"]);
+    // Where the tier passes on what nobody decided, nothing else names it.
+    let passing: Vec<&str> = text.lines().filter(|line| !line.contains("End of tier middle")).collect();
+    assert_eq!(tiers(&format!("{}\n", passing.join("\n"))), ["first", "", "default"]);
 }

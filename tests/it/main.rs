@@ -14,6 +14,7 @@ mod ebpf;
 mod etcd;
 mod exposition;
 mod failures;
+mod foreign;
 mod fuzzed;
 mod http;
 mod kernel;

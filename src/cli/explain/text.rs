@@ -94,6 +94,9 @@ fn rows(pipeline: &Pipeline) -> Vec<Vec<String>> {
         let name = if profile.profile.is_empty() { "profiles".to_owned() } else { format!("profile {}", safe(&profile.profile, LONGEST)) };
         rows.push(row(name, [known(profile.accept), none(), none()]));
     }
+    if let Some(packets) = pipeline.by_profile {
+        rows.push(row("denied by a profile", [none(), packets.to_string(), none()]));
+    }
     if let Some(packets) = pipeline.no_profile {
         rows.push(row("no profile accepted", [none(), packets.to_string(), none()]));
     }

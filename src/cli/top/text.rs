@@ -110,8 +110,13 @@ fn drops(answer: &WorkloadsAnswer, rates: Option<&Rates>) -> Vec<String> {
     }
     if drops.is_empty() {
         let is_told = answer.workloads.is_empty() || answer.workloads.iter().any(|w| w.ingress.is_some() || w.egress.is_some());
-        let nothing =
-            if is_told { "Nothing was dropped." } else { "One moment does not tell whether anything was dropped: ask a running exporter." };
+        let nothing = match is_told {
+            true if answer.status.unrecognised_rules > 0 => {
+                "No drops are known. The rules that are not understood may have dropped packets."
+            }
+            true => "Nothing was dropped.",
+            false => "One moment does not tell whether anything was dropped: ask a running exporter.",
+        };
         return vec![nothing.to_owned()];
     }
     columns(&rows, &aligns)

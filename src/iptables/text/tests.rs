@@ -94,8 +94,13 @@ fn garbage_is_counted_and_the_rest_works() {
     }
     assert_eq!(parser.first_unreadable(), Some("what is this"));
     let table = parser.finish().unwrap();
-    assert_eq!((table.ruleset.unreadable, table.ruleset.rule_count()), (6, 1));
-    assert_eq!(table.packets(RuleId(0)), 7);
+    assert_eq!((table.ruleset.unreadable, table.ruleset.rule_count()), (6, 6));
+    let unreadable = |rule| table.ruleset.rule(RuleId(rule)).verdict == Verdict::Unreadable;
+    assert!((0..5).all(unreadable) && !unreadable(5));
+    assert_eq!(
+        [0, 2, 5].map(|rule| (table.packets(RuleId(rule)), table.ruleset.rule(RuleId(rule)).uncounted)),
+        [(0, true), (1, false), (7, false)]
+    );
 }
 
 #[test]

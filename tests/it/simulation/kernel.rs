@@ -272,6 +272,7 @@ impl Table {
                 When::Is(_) | When::Chance => (CtState::Any, true),
             };
             let parts = RuleParts {
+                uncounted: false,
                 hash: RuleHash::new(rule.hash.as_bytes()),
                 mark: *mark,
                 ctstate,

@@ -1,0 +1,120 @@
+//! Rules that are not Felix's, and what they counted since the last read → which of an endpoint's counts may be wrong by it. Pure.
+//!
+//! A foreign rule that matched nothing changed nothing. One that matched may have taken packets away between two counters, whose
+//! difference then shows refusals that never were; or it may have changed the marks by which all rules behind it tell whether a packet
+//! was accepted or passed on. What a rule of Felix counts by itself stays true as long as the marks are Felix's.
+
+use crate::felix::{Foreign, Tier, Way};
+use crate::ledger::Deltas;
+use crate::ruleset::{ChainId, RuleId, Ruleset};
+
+use super::tier::{Can, Split};
+
+/// What foreign rules did to packets in a policy, group or profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Disturbance {
+    /// Nothing.
+    #[default]
+    None,
+    /// They sent some back, perhaps before that took effect which the policy's own rules had decided.
+    SentBack,
+    /// They may have accepted or refused some.
+    Taken,
+    /// They may have changed the marks of some.
+    Marked,
+}
+
+impl Disturbance {
+    /// By the foreign rules of one chain, since the last read.
+    pub fn by(foreign: &[Foreign], ruleset: &Ruleset, deltas: &Deltas) -> Self {
+        let disturbance = |foreign: &Foreign| match foreign {
+            Foreign { changes_marks: true, .. } => Disturbance::Marked,
+            Foreign { way: Way::Away, .. } => Disturbance::Taken,
+            Foreign { way: Way::Back, .. } => Disturbance::SentBack,
+            Foreign { way: Way::On, .. } => Disturbance::None,
+        };
+        matched(foreign, ruleset, deltas).map(disturbance).max().unwrap_or_default()
+    }
+}
+
+/// Those that matched since the last read, or may have.
+fn matched<'a>(foreign: &'a [Foreign], ruleset: &Ruleset, deltas: &Deltas) -> impl Iterator<Item = &'a Foreign> {
+    foreign.iter().filter(|foreign| deltas.packets(foreign.rule) > 0 || ruleset.rule(foreign.rule).uncounted)
+}
+
+/// What may be wrong of one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Doubts {
+    /// What it accepted.
+    pub accepted: bool,
+    /// What it refused and passed on.
+    pub decided: bool,
+}
+
+impl Doubts {
+    /// Whether anything is.
+    pub fn any(self) -> bool {
+        self.accepted || self.decided
+    }
+}
+
+/// What may be wrong of one tier.
+#[derive(Debug, Default)]
+pub struct TierDoubts {
+    /// Of each target.
+    pub targets: Vec<Doubts>,
+    /// What nobody decided.
+    pub end: bool,
+}
+
+/// The way through an endpoint's chain, past the foreign rules that matched.
+#[derive(Debug)]
+pub struct Passage {
+    matched: Vec<Foreign>,
+    /// Whether the marks may have been changed in a chain that lies behind.
+    marked: bool,
+}
+
+impl Passage {
+    /// At the beginning of the chain.
+    pub fn new(foreign: &[Foreign], ruleset: &Ruleset, deltas: &Deltas) -> Self {
+        Passage { matched: matched(foreign, ruleset, deltas).copied().collect(), marked: false }
+    }
+
+    /// Whether the marks may be wrong at a rule.
+    pub fn is_marked_at(&self, rule: RuleId) -> bool {
+        self.marked || self.matched.iter().any(|foreign| foreign.changes_marks && foreign.rule < rule)
+    }
+
+    /// Whether packets may have been taken away, or given other marks, between two rules; `None`: the end of the chain.
+    pub fn is_disturbed_between(&self, from: RuleId, to: Option<RuleId>) -> bool {
+        self.matched.iter().any(|foreign| from < foreign.rule && to.is_none_or(|to| foreign.rule < to))
+    }
+
+    /// Goes through a tier. `inside` tells what happened in the chain of a target.
+    pub fn through(&mut self, tier: &Tier, (can, splits): (&[Can], &[Split]), inside: impl Fn(ChainId) -> Disturbance) -> TierDoubts {
+        let mut doubts = TierDoubts::default();
+        for (index, target) in tier.targets.iter().enumerate() {
+            let inside = inside(target.chain);
+            let next = tier.undecided_after(index).or(tier.after);
+            let is_own = matches!(splits[index], Split::Own) && inside > Disturbance::None;
+            let decided = inside >= Disturbance::Taken || is_own || self.is_disturbed_between(target.jump, next);
+            let marked = self.is_marked_at(target.accepted.unwrap_or(target.jump)) || inside == Disturbance::Marked;
+            doubts.targets.push(Doubts { accepted: marked, decided: decided || marked || self.is_marked_at(next.unwrap_or(target.jump)) });
+            self.marked |= inside == Disturbance::Marked;
+        }
+        self.by_total(tier, (can, splits), &mut doubts);
+        doubts.end = tier.end.is_some_and(|end| self.is_marked_at(end));
+        doubts
+    }
+
+    /// What is derived from all that came out of the tier is wrong by what was taken anywhere in it, and by what is wrong of others.
+    fn by_total(&self, tier: &Tier, (can, splits): (&[Can], &[Split]), doubts: &mut TierDoubts) {
+        let Some(first) = tier.targets.first() else { return };
+        let passes = |index: &usize| can[*index].pass && doubts.targets[*index].decided;
+        let wrong = self.is_disturbed_between(first.jump, tier.after) || (0..splits.len()).any(|index| passes(&index));
+        for (split, doubts) in splits.iter().zip(&mut doubts.targets) {
+            doubts.decided |= wrong && matches!(split, Split::ByTotal | Split::DenyOnly);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Rules in Calico's chains that are not Felix's, or that Felix would write otherwise → what they can do to the packets that match. Pure.
+
+use super::Marks;
+use crate::ruleset::{RuleId, Ruleset, Verdict};
+
+/// A rule that is not understood, where it can change which rules a packet meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Foreign {
+    /// The rule.
+    pub rule: RuleId,
+    /// Where packets that match go.
+    pub way: Way,
+    /// Whether they may carry other verdict marks from here on.
+    pub changes_marks: bool,
+}
+
+/// Where a packet goes from a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// To the next rule.
+    On,
+    /// Back to where the chain was called.
+    Back,
+    /// Perhaps nowhere: it may be accepted, refused, or kept.
+    Away,
+}
+
+impl Foreign {
+    /// `None` for a rule that changes nothing: one that only counts, logs, or sets other marks.
+    pub fn new(ruleset: &Ruleset, rule: RuleId, marks: Marks) -> Option<Self> {
+        let (way, changes_marks) = match ruleset.rule(rule).verdict {
+            Verdict::None | Verdict::Log | Verdict::Nflog(_) => return None,
+            Verdict::SetMark { mask, .. } => (Way::On, marks.verdicts().is_none_or(|bits| mask & bits != 0)),
+            Verdict::Return => (Way::Back, false),
+            Verdict::Accept | Verdict::Drop | Verdict::Reject => (Way::Away, false),
+            // What another's chain or target does is not known.
+            Verdict::Jump(_) | Verdict::Goto(_) | Verdict::Other | Verdict::Unreadable => (Way::Away, true),
+        };
+        (way > Way::On || changes_marks).then_some(Foreign { rule, way, changes_marks })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::{Backend, Builder, Family, RuleParts};
+
+    fn foreign(verdict: Verdict) -> Option<(Way, bool)> {
+        let mut builder = Builder::new(Family::V4, Backend::Legacy, "filter");
+        let chain = builder.chain("cali-tw-cali1");
+        builder.push(chain, &RuleParts::default(), verdict);
+        let marks = Marks { accept: 0x10000, pass: 0x20000, drop: None };
+        let found = Foreign::new(&builder.finish().ruleset, RuleId(0), marks)?;
+        Some((found.way, found.changes_marks))
+    }
+
+    #[test]
+    fn what_a_rule_can_do_follows_from_its_target() {
+        for (verdict, expected) in [
+            (Verdict::Log, None),
+            (Verdict::SetMark { value: 1, mask: 1 }, None),
+            (Verdict::SetMark { value: 0, mask: u32::MAX }, Some((Way::On, true))),
+            (Verdict::SetMark { value: 0x10000, mask: 0x10000 }, Some((Way::On, true))),
+            (Verdict::Return, Some((Way::Back, false))),
+            (Verdict::Drop, Some((Way::Away, false))),
+            (Verdict::Accept, Some((Way::Away, false))),
+            (Verdict::Other, Some((Way::Away, true))),
+        ] {
+            assert_eq!(foreign(verdict), expected, "{verdict:?}");
+        }
+    }
+}
