@@ -287,7 +287,8 @@ impl Scraper {
     fn take_in_tables(&self, state: &mut State, tables: &[Snapshot], about: &mut About) {
         let version = self.inventory.workloads_version();
         let State { accounting, reader, workloads_version, .. } = state;
-        if std::mem::replace(workloads_version, version) == version && self.inventory.synced() && self.inventory.up() {
+        let is_watched = self.options.datastore.is_some() && self.inventory.synced() && self.inventory.up();
+        if std::mem::replace(workloads_version, version) == version && is_watched {
             accounting.note_that_endpoints_stayed();
         }
         accounting.advance(tables, |read| reader.look_again(read, Instant::now() + LOOK_LIMIT));
