@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use crate::config::{ApiGroup, Authentication, BackendChoice, Config, Datastore, KubernetesConfig, Remark};
-use crate::dataplane::{self, Dataplane, Reader};
+use crate::dataplane::{self, Dataplane};
 use crate::ebpf;
 use crate::etcd;
 use crate::inventory::Inventory;
@@ -74,7 +74,7 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     follow(&config, &inventory).map_err(Failure::new("starting the datastore's follower"))?;
 
     let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config)));
-    let scraper = Arc::new(scraper(config, reader, Arc::clone(&inventory), false));
+    let scraper = Arc::new(Scraper::new(scraper_options(config), reader, Arc::clone(&inventory)));
     read_early(Arc::clone(&scraper), inventory, sample_interval).map_err(Failure::new("starting a thread"))?;
     tell_service_manager(NotifyState::Ready);
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
@@ -176,9 +176,9 @@ pub fn dataplane(config: &Config) -> Dataplane {
     })
 }
 
-/// Counts what `reader` reads.
-pub fn scraper(config: Config, reader: Box<dyn Reader>, inventory: Arc<Inventory>, one_moment: bool) -> Scraper {
-    let options = scraper::Options {
+/// What a scraper that serves is told.
+pub fn scraper_options(config: Config) -> scraper::Options {
+    scraper::Options {
         node_name: config.node_name,
         minimum_counter: config.minimum_counter,
         metric_names: config.metric_names,
@@ -189,7 +189,7 @@ pub fn scraper(config: Config, reader: Box<dyn Reader>, inventory: Arc<Inventory
             Datastore::Kubernetes(_) => Some("kubernetes"),
             Datastore::None => None,
         },
-        one_moment,
-    };
-    Scraper::new(options, reader, inventory)
+        process_metrics: true,
+        one_moment: false,
+    }
 }

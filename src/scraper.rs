@@ -43,6 +43,8 @@ pub struct Options {
     pub pod_logs: PathBuf,
     /// The kind of the datastore, `etcd` or `kubernetes`, if there is one.
     pub datastore: Option<&'static str>,
+    /// Whether to write `process_*`. A command's process is gone when its text is read, and whoever reads it has series of these names.
+    pub process_metrics: bool,
     /// Whether only one moment will ever be known: what it takes two to tell is left out, instead of being 0.
     pub one_moment: bool,
 }
@@ -189,7 +191,9 @@ impl Scraper {
         about.dropped_scrapes = state.dropped_scrapes;
         about.stages.push(("total", begun.elapsed()));
         self.about_datastore(&mut about);
-        about.process = Process::read(&self.options.proc);
+        if self.options.process_metrics {
+            about.process = Process::read(&self.options.proc);
+        }
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
         let view = View::new((&state.attribution, state.catalog()), &workload, &about, about.up && !too_small, self.options.metric_names);
         // Counters that get a digit more hardly ever make it longer than this.

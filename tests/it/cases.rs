@@ -16,10 +16,7 @@ use crate::support::fixture;
 
 /// Cases that are not handled yet. One of them that passes fails its test: it is to be removed here.
 const NOT_YET: &[&str] = &[
-    "00-metrics-server-service-link",
     "02-before-reboot-or-rewrite",
-    "03-textfile-process-metrics",
-    "04-textfile-umask",
     "05-nodename-mismatch",
     "07-two-backends",
     "08-no-rules-at-all",

@@ -235,6 +235,9 @@ impl Kube {
 /// `NetworkPolicy` → `networkpolicies`.
 pub fn plural(kind: &str) -> String {
     let kind = kind.to_lowercase();
+    if kind.ends_with('s') {
+        return kind;
+    }
     kind.strip_suffix('y').map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"))
 }
 

@@ -98,10 +98,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - name: MINIMUM_COUNTER
   value: {{ int64 $s.minimumCounter | quote }}
 {{- end }}
-{{- if ne (int .Values.port) 9009 }}
 - name: METRICS_SERVER_PORT
   value: {{ int .Values.port | quote }}
-{{- end }}
 {{- end }}
 
 {{/* Where the kubelet asks: at the pod's address, which is the node's, unless the program listens at one address alone. */}}
