@@ -30,7 +30,7 @@ pub fn of_kernel(config: Config, one_moment: bool) -> Result<Scraper, String> {
         let why = inventory.troubles().join("; ");
         log::warn!("the datastore's names are missing: {}", if why.is_empty() { "it does not answer in time" } else { &why });
     }
-    let reader = Box::new(app::dataplane(&config));
+    let reader = Box::new(app::dataplane(&config, &inventory));
     let scraper = app::scraper(config, reader, Arc::clone(&inventory), one_moment);
     scraper.sample();
     // Only the datastore knows what these rules are called (Calico ≤ 3.21).
