@@ -117,7 +117,7 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
         Needs::Offline => String::new(),
         _ => node_name::resolve(&values, world, &mut remarks).or_else(|error| tolerate(error).map(|()| String::new()))?,
     };
-    let mut config = super::resolve(&values, typed.verbosity, datastore, node)?;
+    let mut config = super::resolve(&values, typed.verbosity, datastore, node, &mut remarks)?;
     if values.get("LOG_LEVEL").is_none() && typed.verbosity.is_none() {
         // What it found out is its output, not its log.
         config.log_level = log::LevelFilter::Warn;

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod captures;
+mod cases;
 mod churn;
 mod commands;
 mod config;
