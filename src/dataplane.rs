@@ -11,6 +11,7 @@ mod lock;
 mod presence;
 mod selection;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -161,7 +162,8 @@ pub struct Dataplane {
 #[derive(Debug, Default)]
 struct Said {
     lock: Option<String>,
-    rivals: Vec<Rival>,
+    /// Back ends that both hold chains of endpoints.
+    rivals: BTreeSet<BTreeSet<Backend>>,
 }
 
 impl Reader for Dataplane {
@@ -416,17 +418,17 @@ impl Dataplane {
         hooks.ok().map(|hooks| hooks.iter().any(|hooks| !hooks.is_empty()))
     }
 
-    /// Says where the rules are, and where there are others, once for each change.
+    /// Says where the rules are, once for each change; and once of two back ends that both hold chains.
     fn say_choice(&mut self, before: Option<Backend>, failure: Option<ReadError>) {
         let Some(chosen) = self.selection.chosen() else { return };
         if before != Some(chosen) {
             info!("Calico's rules are in the {} dataplane", chosen.as_str());
         }
-        let rivals = self.selection.rivals().to_vec();
-        for rival in rivals.iter().filter(|rival| before != Some(chosen) || !self.said.rivals.contains(rival)) {
+        let pair = |rival: &Rival| BTreeSet::from([chosen, rival.backend]);
+        for rival in self.selection.rivals().iter().filter(|rival| !self.said.rivals.contains(&pair(rival))) {
             warn!("{}", rival.of(chosen));
         }
-        self.said.rivals = rivals;
+        self.said.rivals = self.selection.rivals().iter().map(pair).collect();
         if let Some(failure) = failure {
             let message = format_args!("another dataplane than {} could not be looked at: {failure}", chosen.as_str());
             logging::once(Level::Warn, "hidden dataplane", message);

@@ -20,11 +20,7 @@ const NOT_YET: &[&str] = &[
     "02-before-reboot-or-rewrite",
     "03-textfile-process-metrics",
     "04-textfile-umask",
-    "05-nodename-mismatch",
-    "07-two-backends",
-    "08-no-rules-at-all",
     "10-nft-stateless",
-    "12-lock-is-a-directory",
     "20-foreign-rule",
     "21-two-policies",
 ];
