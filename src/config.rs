@@ -233,6 +233,13 @@ pub enum BackendChoice {
     Ebpf,
 }
 
+impl BackendChoice {
+    /// As `BACKEND` names it.
+    pub fn as_str(self) -> &'static str {
+        BACKENDS.iter().find(|(_, choice)| *choice == self).map_or("auto", |(name, _)| name)
+    }
+}
+
 /// How to read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceChoice {

@@ -1,6 +1,7 @@
 //! The cache of what the datastore says: which interface belongs to which workload, and the names of the policies.
 //! A datastore follower writes it, each scrape reads it; it outlives every outage of the datastore.
 
+mod nodes;
 mod objects;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,9 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use nodes::{Nodes, is_similar};
 pub use objects::{Interface, PolicyKind, StoredPolicy, Workload, ip_label};
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Contents {
     /// Workloads by the datastore's key; ordered, so that of two workloads on one interface always the same one is found.
     workloads: BTreeMap<String, Arc<Workload>>,
@@ -20,7 +22,7 @@ struct Contents {
 }
 
 /// The shared cache: one follower thread writes, scrapes read. All methods are safe to call from any thread.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Inventory {
     contents: RwLock<Contents>,
     /// Counts changes of the policies, so that readers rebuild what they derive from them only when needed.
@@ -33,6 +35,7 @@ pub struct Inventory {
     last_event: AtomicU64,
     resyncs: AtomicU64,
     skipped_objects: AtomicU64,
+    nodes: Nodes,
     /// What keeps each follower from its work at present, by the follower's name.
     troubles: Mutex<BTreeMap<String, String>>,
 }
@@ -147,6 +150,11 @@ impl Inventory {
     /// Whether a scrape asked for the policies. Once true, it stays true.
     pub fn policies_wanted(&self) -> bool {
         self.policies_wanted.load(Ordering::Acquire)
+    }
+
+    /// The names of nodes that the datastore knows.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// Says that the range of the follower called `name` is part of the whole, before it was listed.

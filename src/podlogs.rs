@@ -3,7 +3,7 @@
 //!
 //! It needs neither a token nor a certificate and asks no server; only labels such as `app` are not to be had this way.
 
-mod routes;
+pub(crate) mod routes;
 
 use std::collections::HashMap;
 use std::fmt;

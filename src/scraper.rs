@@ -2,11 +2,11 @@
 //! result.
 //! Touches the world only through its reader and the inventory.
 
+mod readiness;
 mod state;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,18 +14,19 @@ use log::warn;
 
 use crate::attribution::{Datastore, Table};
 use crate::config::MetricNames;
-use crate::dataplane::{Reader, Reading};
+use crate::dataplane::{ReadError, Reader, Reading};
 use crate::ebpf;
 use crate::felix::{ChainNames, Structure, hashed_names};
 use crate::inventory::{Inventory, Workload};
-use crate::metrics::{self, About, View};
+use crate::metrics::{self, About, Chains, View};
 use crate::podlogs::PodLogs;
 use crate::process::Process;
-use crate::report::{DatastoreStatus, Report, Shape, Sources, Status, TableStatus, WorkloadStates};
+use crate::report::{DatastoreStatus, OtherBackend, Report, Shape, Sources, Status, TableStatus, WorkloadStates};
 use crate::ruleset::{Family, Snapshot};
 use crate::server::Application;
 use crate::singleflight::SingleFlight;
 use crate::sys;
+use readiness::Readiness;
 use state::State;
 
 /// What a scraper is told.
@@ -58,8 +59,7 @@ pub struct Scraper {
     reports: SingleFlight<Arc<Report>>,
     started: SystemTime,
     state: Mutex<State>,
-    /// Whether the kernel was ever read.
-    read: AtomicBool,
+    readiness: Readiness,
 }
 
 /// A report that is younger is good enough for whoever asks.
@@ -81,7 +81,7 @@ impl Scraper {
             reports: SingleFlight::new(),
             started: SystemTime::now(),
             state: Mutex::new(state),
-            read: AtomicBool::new(false),
+            readiness: Readiness::default(),
         }
     }
 
@@ -157,6 +157,9 @@ impl Scraper {
             tables: about.tables.iter().map(table).collect(),
             unrecognised_rules: about.unrecognised,
             lock_held: about.locked,
+            chains: about.chains.as_str().into(),
+            other_backends: about.rivals.iter().map(OtherBackend::from).collect(),
+            node_problem: self.readiness.node_problem(&self.options.node_name, inventory),
             datastore: DatastoreStatus {
                 kind: self.options.datastore.unwrap_or("none").into(),
                 up: inventory.up(),
@@ -242,13 +245,36 @@ impl Scraper {
                 state.read_at = Some(SystemTime::now());
                 about.stages.push(("attribute", begun.elapsed()));
                 state.complaint.went_well("the kernel's counters can be read");
-                self.read.store(true, Ordering::Release);
+                self.readiness.took(Ok(()));
+                self.watch_names(state);
                 true
             }
             Err(error) => {
+                self.without_rules(state, &error, about);
                 state.complaint.failed("reading the kernel's counters", &error);
+                self.readiness.took(Err(&error));
                 false
             }
+        }
+    }
+
+    /// Where it is certain that there are no rules, those that come later are not compared with the last ones.
+    fn without_rules(&self, state: &mut State, error: &ReadError, about: &mut About) {
+        let Some(no_chains) = error.no_chains() else { return };
+        about.chains = if no_chains.vanished { Chains::Vanished } else { Chains::Absent };
+        state.ledger.advance(&[]);
+        state.structures.update(std::iter::empty());
+    }
+
+    /// Asks for the names of nodes while workloads have rules, and the datastore knows none of them.
+    fn watch_names(&self, state: &State) {
+        if self.options.datastore.is_none() || !self.inventory.synced() || !self.inventory.up() {
+            return;
+        }
+        let interfaces: Vec<&str> = state.attribution.totals().workloads().map(|(interface, _)| &**interface).collect();
+        let known = interfaces.iter().filter(|interface| self.inventory.workload(interface).is_some()).count();
+        if self.readiness.named(interfaces.len(), known) {
+            self.inventory.nodes().want();
         }
     }
 
@@ -256,6 +282,8 @@ impl Scraper {
         about.source = reading.source;
         about.lock_waited = reading.lock_waited;
         about.locked = reading.locked;
+        about.chains = Chains::Present;
+        about.rivals.clone_from(&reading.rivals);
         self.refresh_names(state);
         match &reading.programs {
             Some(programs) => self.take_in_programs(state, programs, about),
@@ -340,12 +368,10 @@ impl Application for Scraper {
         if !inventory.synced() {
             return Err("the datastore has not been read yet".into());
         }
-        if !self.read.load(Ordering::Acquire) {
+        if self.readiness.wants_read() {
             self.scrape();
         }
-        if !self.read.load(Ordering::Acquire) {
-            return Err("the kernel's counters could not be read yet; the log says why".into());
-        }
+        self.readiness.reason(&self.options.node_name, inventory)?;
         if inventory.policies_wanted() && (inventory.policies_version() == 0 || !inventory.complete()) {
             return Err("the datastore's policies have not been read yet".into());
         }

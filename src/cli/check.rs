@@ -13,7 +13,7 @@ use super::exporter::Exporter;
 use super::{own, print};
 use crate::app;
 use crate::config::{BackendChoice, Config, Datastore, SourceChoice, Tool};
-use crate::dataplane::{Reader, Reading};
+use crate::dataplane::{Elsewhere, NoChains, ReadError, Reader, Reading};
 use crate::ebpf::reader;
 use crate::felix::Structures;
 use crate::inventory::Inventory;
@@ -60,7 +60,7 @@ pub fn run(tool: Tool) -> Result<ExitCode, String> {
     node(&tool, &mut findings);
     capabilities(&mut findings);
     let inventory = datastore(&tool, &mut findings);
-    if let Some(reading) = kernel(&tool.config, &mut findings) {
+    if let Some(reading) = kernel(&tool.config, &inventory, &mut findings) {
         match &reading.programs {
             Some(read) => ebpf::programs(&tool.config, read, &mut findings),
             None => rules(&tool.config, &reading, &mut findings),
@@ -145,22 +145,25 @@ fn pod_logs(config: &Config, problems: &[String], findings: &mut Findings) {
     }
 }
 
-fn kernel(config: &Config, findings: &mut Findings) -> Option<Reading> {
+fn kernel(config: &Config, inventory: &Arc<Inventory>, findings: &mut Findings) -> Option<Reading> {
     programs(config, findings);
-    match app::dataplane(config).read(Instant::now() + PATIENCE) {
+    match app::dataplane(config, inventory).read(Instant::now() + PATIENCE) {
         Err(error) => {
-            findings.wrong(&format!("rules: {error}"), "");
-            None
-        }
-        Ok(reading) if reading.tables.is_empty() && reading.programs.is_none() => {
-            findings.wrong(
-                "rules: none of Calico's chains is here",
-                "does the exporter run in the host's network namespace (hostNetwork: true), on a node of Calico's? Of its eBPF dataplane, \
-                 the host's /sys/fs/bpf has to be there, too",
-            );
+            findings.wrong(&format!("rules: {error}"), remedy(&error));
             None
         }
         Ok(reading) => Some(reading),
+    }
+}
+
+/// What else to look at, where the reason leaves that open.
+fn remedy(error: &ReadError) -> &'static str {
+    match error.no_chains() {
+        Some(NoChains { elsewhere: Elsewhere::Nowhere, .. }) => {
+            "does the exporter run in the host's network namespace (hostNetwork: true), on a node of Calico's, and is calico-node up? \
+             Of its eBPF dataplane, the host's /sys/fs/bpf has to be there, too"
+        }
+        _ => "",
     }
 }
 
@@ -170,7 +173,7 @@ fn programs(config: &Config, findings: &mut Findings) {
     let found = [Backend::Nft, Backend::Legacy].into_iter().filter_map(|backend| programs.find(backend, Family::V4));
     let found: Vec<String> = found.map(|program| program.display().to_string()).collect();
     match (found.is_empty(), config.source, config.backend) {
-        (true, SourceChoice::Save, BackendChoice::Auto) if reader::is_present(&config.bpffs) => {
+        (true, SourceChoice::Save, BackendChoice::Auto) if reader::is_present(&config.bpffs).unwrap_or(false) => {
             findings.note("iptables-save: there is none, but SOURCE is save", "the eBPF dataplane does without");
         }
         (true, SourceChoice::Save, backend) if backend != BackendChoice::Native && backend != BackendChoice::Ebpf => {
@@ -189,9 +192,14 @@ fn rules(config: &Config, reading: &Reading, findings: &mut Findings) {
         let (family, backend) = (family.as_str(), first.ruleset.backend.as_str());
         findings.right(&format!("rules: {count} of {family} in the {backend} dataplane, read by {}", reading.source));
     }
-    if !reading.locked {
+    let backend = reading.tables.first().map(|table| table.ruleset.backend);
+    for (backend, rival) in backend.into_iter().flat_map(|backend| reading.rivals.iter().map(move |rival| (backend, rival))) {
+        let text = format!("rules: {}", rival.of(backend));
+        if rival.evidence.is_some() { findings.note(&text, "") } else { findings.wrong(&text, "") }
+    }
+    if let Some(problem) = &reading.lock_problem {
         findings.wrong(
-            &format!("xtables lock: {} is not there", config.lock_path.display()),
+            &format!("xtables lock: {problem}"),
             "mount the host's /run/xtables.lock (read-only is enough), or reads may meet counters at zero",
         );
     } else if reading.tables.iter().any(|table| table.ruleset.backend == Backend::Legacy) {
@@ -213,7 +221,7 @@ fn rules(config: &Config, reading: &Reading, findings: &mut Findings) {
 fn names(config: &Config, interfaces: &[&str], inventory: &Inventory, findings: &mut Findings) {
     match config.datastore {
         Datastore::None => workloads_of_node(config, interfaces, findings),
-        _ => workloads(interfaces, inventory, findings),
+        _ => workloads(config, interfaces, inventory, findings),
     }
 }
 
@@ -235,16 +243,17 @@ fn workloads_of_node(config: &Config, interfaces: &[&str], findings: &mut Findin
 }
 
 /// Whether the datastore knows the workloads that have rules.
-fn workloads(interfaces: &[&str], inventory: &Inventory, findings: &mut Findings) {
+fn workloads(config: &Config, interfaces: &[&str], inventory: &Inventory, findings: &mut Findings) {
     let known = interfaces.iter().filter(|interface| inventory.workload(interface).is_some()).count();
     let is_mounted = Path::new("/var/log/pods").is_dir();
     match (interfaces.len(), known) {
         (0, _) => findings.note("workloads: none has rules here", ""),
         (all, known) if all == known => findings.right(&format!("workloads: all {all} that have rules are known by name")),
-        (all, 0) if inventory.synced() && inventory.workload_count() > 0 => findings.wrong(
-            &format!("workloads: {all} have rules, and the datastore knows none of them"),
-            "is the node's name the one that Calico uses? (NODENAME)",
-        ),
+        (all, 0) if inventory.synced() && inventory.up() => {
+            inventory.nodes().want();
+            own::wait_until(PATIENCE, || inventory.nodes().stored().is_some());
+            findings.wrong(&format!("workloads: {all} have rules, and {}", inventory.nodes().problem(&config.node_name)), "");
+        }
         (all, known) if is_mounted || !inventory.synced() => {
             findings.note(&format!("workloads: {all} have rules, the datastore knows {known} of them"), "");
         }

@@ -30,7 +30,7 @@ pub fn of_kernel(config: Config, one_moment: bool) -> Result<Scraper, String> {
         let why = inventory.troubles().join("; ");
         log::warn!("the datastore's names are missing: {}", if why.is_empty() { "it does not answer in time" } else { &why });
     }
-    let reader = Box::new(app::dataplane(&config));
+    let reader = Box::new(app::dataplane(&config, &inventory));
     let options = scraper::Options { process_metrics: false, one_moment, ..app::scraper_options(config) };
     let scraper = Scraper::new(options, reader, Arc::clone(&inventory));
     scraper.sample();

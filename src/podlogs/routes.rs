@@ -13,7 +13,7 @@ const OWN: u32 = 0x8000_0000 | 0x0010_0000;
 
 /// The single addresses that are routed to each wanted interface, as networks (`10.65.0.11/32`). A table that cannot be read counts
 /// as empty: without IPv6 the second is not there.
-pub(super) fn of_interfaces(proc: &Path, wanted: &dyn Fn(&str) -> bool) -> HashMap<String, Vec<String>> {
+pub(crate) fn of_interfaces(proc: &Path, wanted: &dyn Fn(&str) -> bool) -> HashMap<String, Vec<String>> {
     let mut found: HashMap<String, Vec<String>> = HashMap::new();
     let v4 = read(&proc.join("net/route")).unwrap_or_default();
     let v6 = read(&proc.join("net/ipv6_route")).unwrap_or_default();

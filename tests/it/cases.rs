@@ -17,11 +17,7 @@ use crate::support::fixture;
 /// Cases that are not handled yet. One of them that passes fails its test: it is to be removed here.
 const NOT_YET: &[&str] = &[
     "02-before-reboot-or-rewrite",
-    "05-nodename-mismatch",
-    "07-two-backends",
-    "08-no-rules-at-all",
     "10-nft-stateless",
-    "12-lock-is-a-directory",
     "20-foreign-rule",
     "21-two-policies",
 ];
