@@ -96,9 +96,15 @@ impl Inventory {
         self.read().workloads.iter().map(|(key, w)| (key.clone(), Arc::clone(w))).collect()
     }
 
-    /// How many workloads there are.
+    /// How many workloads there are, without those that are finished.
     pub fn workload_count(&self) -> usize {
-        self.read().workloads.len()
+        self.read().workloads.values().filter(|workload| !workload.is_finished).count()
+    }
+
+    /// How many workloads that are not finished are on none of these interfaces.
+    pub fn without_rules<'a>(&self, interfaces: impl IntoIterator<Item = &'a str>) -> usize {
+        let is_live = |interface: &&str| self.workload(interface).is_some_and(|workload| !workload.is_finished);
+        self.workload_count().saturating_sub(interfaces.into_iter().filter(is_live).count())
     }
 
     /// Replaces all policies: the result of a full list. Keys are the datastore's.
@@ -307,6 +313,18 @@ mod tests {
         assert_eq!(inventory.workload("cali1").unwrap().pod, "old");
         inventory.remove_workload("a");
         assert_eq!(inventory.workload("cali1"), None);
+    }
+
+    #[test]
+    fn workloads_without_rules_are_those_that_run() {
+        let inventory = Inventory::new();
+        let finished = |interface| Workload { is_finished: true, ..on(interface, "job") };
+        inventory.replace_workloads([("a".to_owned(), on("cali1", "web")), ("b".to_owned(), on("cali2", "db"))]);
+        inventory.put_workload("c", finished("cali3"));
+        assert_eq!((inventory.workload_count(), inventory.without_rules([])), (2, 2));
+        // A finished one that still has its rules, and one that nobody knows, stand for none of the others.
+        assert_eq!(inventory.without_rules(["cali1", "cali3", "cali4"]), 1);
+        assert_eq!(inventory.without_rules(["cali1", "cali2"]), 0);
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Scraper {
                 last_event: Some(inventory.last_event()).filter(|last| *last > 0),
                 problem: (!troubles.is_empty()).then(|| troubles.join("; ")),
             },
-            workloads: WorkloadStates { without_rules: inventory.workload_count(), ..WorkloadStates::default() },
+            workloads: WorkloadStates { without_rules: self.workloads_without_rules(state, about.up), ..WorkloadStates::default() },
         }
     }
 
@@ -193,7 +193,7 @@ impl Scraper {
         }
         about.dropped_scrapes = state.dropped_scrapes;
         about.stages.push(("total", begun.elapsed()));
-        self.about_datastore(&mut about);
+        self.about_datastore(state, &mut about);
         if self.options.process_metrics {
             about.process = Process::read(&self.options.proc);
         }
@@ -225,11 +225,17 @@ impl Scraper {
         found.unwrap_or_default()
     }
 
-    fn about_datastore(&self, about: &mut About) {
+    fn about_datastore(&self, state: &State, about: &mut About) {
         about.datastore_up = self.inventory.up();
         about.datastore_last_event = self.inventory.last_event();
         about.datastore_resyncs = self.inventory.resyncs();
-        about.datastore_workloads = self.inventory.workload_count();
+        about.without_rules = self.workloads_without_rules(state, about.up);
+    }
+
+    /// Where the rules could not be read, what was read before does not count.
+    fn workloads_without_rules(&self, state: &State, is_up: bool) -> usize {
+        let interfaces = state.attribution.totals().workloads().map(|(interface, _)| &**interface);
+        self.inventory.without_rules(interfaces.filter(|_| is_up))
     }
 
     /// Reads the kernel and brings the totals up to date; returns whether that went well.

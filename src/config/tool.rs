@@ -45,7 +45,10 @@ pub enum Task {
         json: bool,
     },
     /// Say what is right and what is wrong.
-    Check,
+    Check {
+        /// For programs.
+        json: bool,
+    },
 }
 
 /// Where the rules come from.
@@ -84,7 +87,7 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
         "metrics" => Task::Metrics { output: last("output").map(PathBuf::from) },
         "top" => Task::Top { json: has("json"), once: has("once") },
         "explain" => Task::Explain { endpoint: endpoint(typed)?, json: has("json") },
-        _ => Task::Check,
+        _ => Task::Check { json: has("json") },
     };
     let (before, now): (Vec<PathBuf>, Vec<PathBuf>) = (paths("before"), paths("ruleset"));
     let input = match (now.is_empty(), before.is_empty(), last("url")) {

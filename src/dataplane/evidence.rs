@@ -38,9 +38,7 @@ impl Expected {
         let prefixes: BTreeSet<&str> = endpoints.iter().filter_map(|interface| prefix(interface)).chain(["cali"]).collect();
         let is_workload = |name: &&String| prefix(name).is_some_and(|prefix| prefixes.contains(prefix));
         let here = self.interfaces.iter().filter(is_workload).filter(|name| !endpoints.contains(*name)).count();
-        let stored = self.inventory.as_ref().map_or(0, |inventory| {
-            inventory.workload_count().saturating_sub(endpoints.iter().filter(|interface| inventory.workload(interface).is_some()).count())
-        });
+        let stored = self.inventory.as_ref().map_or(0, |inventory| inventory.without_rules(endpoints.iter().map(String::as_str)));
         here + stored
     }
 }

@@ -125,6 +125,8 @@ pub fn workload(key: &str, value: &[u8], node: &str) -> serde_json::Result<Optio
         node: node.to_owned(),
         orchestrator: text(spec.orchestrator),
         service_account: text(spec.service_account_name.filter(|name| !name.is_empty()).or(labels.service_account)),
+        // The CNI plugin deletes the object when it takes the interface away.
+        is_finished: false,
     }))
 }
 
@@ -199,6 +201,7 @@ mod tests {
             node: "node-1".into(),
             orchestrator: "k8s".into(),
             service_account: "default".into(),
+            is_finished: false,
         };
         assert_eq!(workload, expected);
     }

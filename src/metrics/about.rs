@@ -66,8 +66,8 @@ pub struct About {
     pub datastore_last_event: u64,
     /// Full lists taken over after the first.
     pub datastore_resyncs: u64,
-    /// Workloads of the datastore on this node.
-    pub datastore_workloads: usize,
+    /// Workloads of the datastore on this node that run, and have no rules.
+    pub without_rules: usize,
     /// Resources of this process.
     pub process: Process,
 }
@@ -145,11 +145,9 @@ fn workloads(view: &View, text: &mut Text) {
     }
     let known = view.endpoints().iter().filter(|endpoint| endpoint.workload.is_some()).count();
     let unknown = view.endpoints().len() - known;
-    let help =
-        "Workloads of this node: with rules and known to the datastore, with rules but unknown to it, known to it but without rules.";
+    let help = "Workloads of this node: with rules and known to the datastore, with rules but unknown to it, known to it and running but without rules.";
     let mut metric = text.metric("calico_accountant_workloads", "gauge", help);
-    for (state, count) in [("known", known), ("unknown", unknown), ("without_rules", view.about.datastore_workloads.saturating_sub(known))]
-    {
+    for (state, count) in [("known", known), ("unknown", unknown), ("without_rules", view.about.without_rules)] {
         metric.sample(Labels::default().with("state", state).as_str(), count as u64);
     }
 }

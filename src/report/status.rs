@@ -107,6 +107,6 @@ pub struct WorkloadStates {
     pub known: usize,
     /// With rules, without a name.
     pub unknown: usize,
-    /// With a name, without rules.
+    /// Known to the datastore and running, without rules.
     pub without_rules: usize,
 }

@@ -6,6 +6,7 @@
 mod attacks;
 mod captures;
 mod cases;
+mod check;
 mod churn;
 mod commands;
 mod config;
