@@ -17,7 +17,8 @@ use super::certificates::Certificates;
 use super::etcd::{Etcd, free_port};
 use super::{can_run, within};
 
-pub(super) const ADMIN: &str = "admin-token";
+/// The administrator's token.
+pub const ADMIN: &str = "admin-token";
 /// The service account that the follower uses.
 pub const ACCOUNT: &str = "calico-accountant";
 
