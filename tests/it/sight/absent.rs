@@ -1,11 +1,14 @@
 //! Nodes with host endpoints only, without any endpoint, and without any of Calico's rules.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::{BACKENDS, Lock, WEB_1, alone, backend, logged, ready, run, up, write};
 use crate::program::Program;
 use crate::support::netns::{Namespace, feed, sh};
+use crate::support::prometheus::{self, Prometheus};
 use crate::support::scrape::{one, scrape, with};
+use crate::support::{can_run, within};
 
 /// Host endpoint chains and the static ones; no workload.
 fn host_endpoints(backend: &str) {
@@ -107,7 +110,7 @@ fn readiness_looks_for_itself() {
         let program = Program::start(alone(&lock.path()));
         assert!(ready(&program).1.contains("none of Calico's chains is here"));
         write("nft", &[WEB_1], true);
-        crate::support::within(std::time::Duration::from_secs(5), "ready by itself", || ready(&program).0 == 200);
+        within(Duration::from_secs(5), "ready by itself", || ready(&program).0 == 200);
     });
 }
 
@@ -158,5 +161,29 @@ fn rules_that_never_were_are_told_from_those_that_vanished() {
         assert_eq!(up(&program), 0.0);
         let (status, text) = ready(&program);
         assert!(status == 503 && text.contains("which BACKEND asks for: they are in nft"), "{text}");
+    });
+}
+
+/// By the shipped rules, with a real Prometheus.
+#[test]
+fn an_alert_fires_within_a_minute() {
+    let test = "alerts of rules that are not there";
+    let Some(namespace) = Namespace::new(test) else { return };
+    if !can_run(test, prometheus::is_installed(), "prometheus") {
+        return;
+    }
+    let lock = Lock::new();
+    namespace.run(|| {
+        let empty = Program::start(alone(&lock.path()));
+        let target = format!("127.0.0.1:{}", empty.port());
+        let rules = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/calico-accountant.rules.yaml");
+        let prometheus = Prometheus::with_rules("calico-accountant", &[&target], &rules);
+        let firing = |alert: &str| prometheus.value(&format!("ALERTS{{alertname=\"{alert}\",alertstate=\"firing\"}}")) == Some(1.0);
+        within(Duration::from_secs(60), "none was ever there", || firing("CalicoRulesAbsent"));
+        write("nft", &[WEB_1], true);
+        within(Duration::from_secs(20), "they have come", || !firing("CalicoRulesAbsent"));
+        sh("nft flush ruleset");
+        within(Duration::from_secs(20), "they have vanished", || firing("CalicoRulesVanished"));
+        assert!(!firing("CalicoRulesAbsent"));
     });
 }
