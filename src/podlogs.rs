@@ -39,6 +39,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl Error {
+    /// Whether the folder is not there, rather than not to be read.
+    pub fn is_missing(&self) -> bool {
+        self.error.kind() == io::ErrorKind::NotFound
+    }
+}
+
 /// The pods of this node by their log folders.
 #[derive(Debug)]
 pub struct PodLogs {

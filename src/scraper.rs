@@ -206,7 +206,7 @@ impl Scraper {
     }
 
     /// Looks on the node for the workloads that the datastore does not know: until it was read, while it is away, or because there
-    /// is none. Only then is a missing folder worth a word.
+    /// is none. Only then is a missing folder worth a word; one that may not be read always is.
     fn name_the_unknown(&self, state: &mut State) -> HashMap<String, Arc<Workload>> {
         let interfaces = state.attribution.totals().workloads().map(|(interface, _)| &**interface);
         let unknown: Vec<&str> = interfaces.filter(|interface| self.inventory.workload(interface).is_none()).collect();
@@ -214,11 +214,12 @@ impl Scraper {
             return HashMap::new();
         }
         let found = self.pod_logs.workloads(&unknown);
+        match &found {
+            Ok(_) => state.complaint_of_names.went_well("pods can be named"),
+            Err(error) if self.options.datastore.is_some() && error.is_missing() => {}
+            Err(error) => state.complaint_of_names.failed("naming pods", error),
+        }
         if self.options.datastore.is_none() {
-            match &found {
-                Ok(_) => state.complaint_of_names.went_well("pods can be named"),
-                Err(error) => state.complaint_of_names.failed("naming pods", error),
-            }
             self.inventory.touch();
             self.inventory.set_trouble("pod log folders", found.as_ref().err().map(ToString::to_string));
         }

@@ -30,6 +30,7 @@ mod report;
 mod reread;
 mod secrets;
 mod server;
+mod sight;
 mod simulation;
 mod soak;
 mod support;
