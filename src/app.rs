@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use crate::config::{ApiGroup, Authentication, BackendChoice, Config, Datastore, KubernetesConfig, Remark};
-use crate::dataplane::{self, Dataplane, Reader};
+use crate::dataplane::{self, Dataplane};
 use crate::ebpf;
 use crate::etcd;
 use crate::inventory::Inventory;
@@ -73,8 +73,8 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     let inventory = Arc::new(Inventory::new());
     follow(&config, &inventory).map_err(Failure::new("starting the datastore's follower"))?;
 
-    let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config)));
-    let scraper = Arc::new(scraper(config, reader, Arc::clone(&inventory), false));
+    let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config, &inventory)));
+    let scraper = Arc::new(Scraper::new(scraper_options(config), reader, Arc::clone(&inventory)));
     read_early(Arc::clone(&scraper), inventory, sample_interval).map_err(Failure::new("starting a thread"))?;
     tell_service_manager(NotifyState::Ready);
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
@@ -86,7 +86,8 @@ fn kept(config: &Config) -> Kept {
     let files = matches!(&config.datastore, Datastore::Kubernetes(kubernetes) if plugin(kubernetes));
     let maps = match config.backend {
         BackendChoice::Ebpf => true,
-        BackendChoice::Auto => ebpf::reader::is_present(&config.bpffs),
+        // Where that cannot be told, the rights do no harm: they cannot be used either.
+        BackendChoice::Auto => ebpf::reader::is_present(&config.bpffs).unwrap_or(true),
         BackendChoice::Legacy | BackendChoice::Nft | BackendChoice::Native => false,
     };
     Kept { files, maps }
@@ -163,9 +164,9 @@ fn read_early(scraper: Arc<Scraper>, inventory: Arc<Inventory>, sample_interval:
     thread::Builder::new().name("reads".into()).spawn(reads).map(|_| ())
 }
 
-/// What reads the kernel as it was told to.
-pub fn dataplane(config: &Config) -> Dataplane {
-    Dataplane::new(dataplane::Options {
+/// What reads the kernel as it was told to, and looks around where workloads of the inventory are missing there.
+pub fn dataplane(config: &Config, inventory: &Arc<Inventory>) -> Dataplane {
+    let options = dataplane::Options {
         backend: config.backend,
         source: config.source,
         lock_path: config.lock_path.clone(),
@@ -173,12 +174,13 @@ pub fn dataplane(config: &Config) -> Dataplane {
         bpffs: config.bpffs.clone(),
         calico_run: config.calico_run.clone(),
         ..dataplane::Options::default()
-    })
+    };
+    Dataplane::new(options, Some(Arc::clone(inventory)))
 }
 
-/// Counts what `reader` reads.
-pub fn scraper(config: Config, reader: Box<dyn Reader>, inventory: Arc<Inventory>, one_moment: bool) -> Scraper {
-    let options = scraper::Options {
+/// What a scraper that serves is told.
+pub fn scraper_options(config: Config) -> scraper::Options {
+    scraper::Options {
         node_name: config.node_name,
         minimum_counter: config.minimum_counter,
         metric_names: config.metric_names,
@@ -189,7 +191,7 @@ pub fn scraper(config: Config, reader: Box<dyn Reader>, inventory: Arc<Inventory
             Datastore::Kubernetes(_) => Some("kubernetes"),
             Datastore::None => None,
         },
-        one_moment,
-    };
-    Scraper::new(options, reader, inventory)
+        process_metrics: true,
+        one_moment: false,
+    }
 }

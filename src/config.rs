@@ -85,7 +85,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, world: &World<'_>) -> Res
     let (values, mut remarks) = (Values::new(&typed, world), Vec::new());
     let datastore = datastore::resolve(&values, world, &mut remarks)?;
     let node_name = node_name::resolve(&values, world, &mut remarks)?;
-    let config = resolve(&values, typed.verbosity, datastore, node_name)?;
+    let config = resolve(&values, typed.verbosity, datastore, node_name, &mut remarks)?;
     Ok(Command::Run(Box::new(config), remarks))
 }
 
@@ -95,12 +95,18 @@ fn version_line() -> String {
 }
 
 /// The second step: every other setting checked.
-fn resolve(values: &Values<'_>, verbosity: Option<i32>, datastore: Datastore, node_name: String) -> Result<Config, ConfigError> {
+fn resolve(
+    values: &Values<'_>,
+    verbosity: Option<i32>,
+    datastore: Datastore,
+    node_name: String,
+    remarks: &mut Vec<Remark>,
+) -> Result<Config, ConfigError> {
     values.check_calicos_types()?;
     let log_level = values.choice("LOG_LEVEL", LOG_LEVELS)?.or(verbosity.map(flags::level_of_verbosity));
     Ok(Config {
         listen_address: values.address("LISTEN_ADDRESS")?.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-        port: values.number("METRICS_SERVER_PORT", u16::MAX.into(), "a TCP port, 0 to 65535 (0: any free one)")?.unwrap_or(9009) as u16,
+        port: values.port("METRICS_SERVER_PORT", remarks)?.unwrap_or(9009),
         minimum_counter: values.number("MINIMUM_COUNTER", u64::MAX, "a whole number of packets, 0 or more")?.unwrap_or(0),
         backend: values.choice("BACKEND", BACKENDS)?.unwrap_or(BackendChoice::Auto),
         source: values.choice("SOURCE", SOURCES)?.unwrap_or(SourceChoice::Auto),
@@ -225,6 +231,13 @@ pub enum BackendChoice {
     Native,
     /// Calico's eBPF programs.
     Ebpf,
+}
+
+impl BackendChoice {
+    /// As `BACKEND` names it.
+    pub fn as_str(self) -> &'static str {
+        BACKENDS.iter().find(|(_, choice)| *choice == self).map_or("auto", |(name, _)| name)
+    }
 }
 
 /// How to read it.

@@ -14,6 +14,7 @@ mod error;
 mod gateway;
 mod kinds;
 mod messages;
+mod nodes;
 mod objects;
 mod sweep;
 mod tls;
@@ -58,6 +59,11 @@ pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>
         let discover = move || follow_discovered(config, &domain, node, inventory, limits);
         return thread::Builder::new().name("etcd discovery".into()).spawn(discover).map(|_| ());
     }
+    let mut asking = Gateway::new(config.clone(), limits);
+    let name = node.clone();
+    follow::when_nodes_are_wanted(Arc::clone(&inventory), node.clone(), move || {
+        nodes::names(&mut asking, &name).map_err(|error| error.to_string())
+    })?;
     let workloads = Workloads::new(node, Arc::clone(&inventory));
     follow::spawn(Range { gateway: Gateway::new(config.clone(), limits), kind: workloads }, Arc::clone(&inventory))?;
     follow::when_policies_are_wanted(Arc::clone(&inventory), move || {

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use frames::Frames;
-pub use wanted::when_policies_are_wanted;
+pub use wanted::{when_nodes_are_wanted, when_policies_are_wanted};
 
 use crate::inventory::Inventory;
 

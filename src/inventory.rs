@@ -1,6 +1,7 @@
 //! The cache of what the datastore says: which interface belongs to which workload, and the names of the policies.
 //! A datastore follower writes it, each scrape reads it; it outlives every outage of the datastore.
 
+mod nodes;
 mod objects;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,9 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use nodes::{Nodes, is_similar};
 pub use objects::{Interface, PolicyKind, StoredPolicy, Workload, ip_label};
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Contents {
     /// Workloads by the datastore's key; ordered, so that of two workloads on one interface always the same one is found.
     workloads: BTreeMap<String, Arc<Workload>>,
@@ -20,7 +22,7 @@ struct Contents {
 }
 
 /// The shared cache: one follower thread writes, scrapes read. All methods are safe to call from any thread.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Inventory {
     contents: RwLock<Contents>,
     /// Counts changes of the policies, so that readers rebuild what they derive from them only when needed.
@@ -35,6 +37,7 @@ pub struct Inventory {
     last_event: AtomicU64,
     resyncs: AtomicU64,
     skipped_objects: AtomicU64,
+    nodes: Nodes,
     /// What keeps each follower from its work at present, by the follower's name.
     troubles: Mutex<BTreeMap<String, String>>,
 }
@@ -105,9 +108,15 @@ impl Inventory {
         self.workloads_version.load(Ordering::Acquire)
     }
 
-    /// How many workloads there are.
+    /// How many workloads there are, without those that are finished.
     pub fn workload_count(&self) -> usize {
-        self.read().workloads.len()
+        self.read().workloads.values().filter(|workload| !workload.is_finished).count()
+    }
+
+    /// How many workloads that are not finished are on none of these interfaces.
+    pub fn without_rules<'a>(&self, interfaces: impl IntoIterator<Item = &'a str>) -> usize {
+        let is_live = |interface: &&str| self.workload(interface).is_some_and(|workload| !workload.is_finished);
+        self.workload_count().saturating_sub(interfaces.into_iter().filter(is_live).count())
     }
 
     /// Replaces all policies: the result of a full list. Keys are the datastore's.
@@ -159,6 +168,11 @@ impl Inventory {
     /// Whether a scrape asked for the policies. Once true, it stays true.
     pub fn policies_wanted(&self) -> bool {
         self.policies_wanted.load(Ordering::Acquire)
+    }
+
+    /// The names of nodes that the datastore knows.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// Says that the range of the follower called `name` is part of the whole, before it was listed.
@@ -311,6 +325,18 @@ mod tests {
         assert_eq!(inventory.workload("cali1").unwrap().pod, "old");
         inventory.remove_workload("a");
         assert_eq!(inventory.workload("cali1"), None);
+    }
+
+    #[test]
+    fn workloads_without_rules_are_those_that_run() {
+        let inventory = Inventory::new();
+        let finished = |interface| Workload { is_finished: true, ..on(interface, "job") };
+        inventory.replace_workloads([("a".to_owned(), on("cali1", "web")), ("b".to_owned(), on("cali2", "db"))]);
+        inventory.put_workload("c", finished("cali3"));
+        assert_eq!((inventory.workload_count(), inventory.without_rules([])), (2, 2));
+        // A finished one that still has its rules, and one that nobody knows, stand for none of the others.
+        assert_eq!(inventory.without_rules(["cali1", "cali3", "cali4"]), 1);
+        assert_eq!(inventory.without_rules(["cali1", "cali2"]), 0);
     }
 
     #[test]

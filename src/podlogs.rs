@@ -3,7 +3,7 @@
 //!
 //! It needs neither a token nor a certificate and asks no server; only labels such as `app` are not to be had this way.
 
-mod routes;
+pub(crate) mod routes;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -38,6 +38,13 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl Error {
+    /// Whether the folder is not there, rather than not to be read.
+    pub fn is_missing(&self) -> bool {
+        self.error.kind() == io::ErrorKind::NotFound
+    }
+}
 
 /// The pods of this node by their log folders.
 #[derive(Debug)]

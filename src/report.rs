@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use answers::{Drop, HostEndpointsAnswer, PoliciesAnswer, WorkloadAnswer, WorkloadsAnswer};
 pub use build::Sources;
 pub use shape::Shape;
-pub use status::{DatastoreStatus, Status, TableStatus, WorkloadStates};
+pub use status::{DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadStates};
 
 use crate::felix::Direction;
 

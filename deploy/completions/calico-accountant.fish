@@ -251,7 +251,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top"
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l json -d 'Print what the API answers; see docs/api.md.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l once -d 'Print once, also in a terminal.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
@@ -310,7 +310,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand expl
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l json -d 'Print what the API answers; see docs/api.md.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
@@ -365,4 +365,5 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand chec
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -112,6 +112,19 @@ fn own_variables_and_flags() {
 }
 
 #[test]
+fn a_service_link_is_no_port() {
+    let link = "tcp://10.43.106.12:443";
+    assert_eq!(config(&[("METRICS_SERVER_PORT", link)], &[]).port, 9009);
+    let remark = format!("METRICS_SERVER_PORT: ignored, {link:?} is a service link of Kubernetes or Docker and not a port");
+    let (_, remarks) = run(&[("METRICS_SERVER_PORT", link)], &[], &[]).unwrap();
+    assert_eq!(remarks.iter().filter(|found| found.text == remark).count(), 1);
+    assert_eq!(config(&[("METRICS_SERVER_PORT", link)], &["--metrics-server-port=9010"]).port, 9010);
+    // A flag is nobody's but the user's.
+    let refusal = format!("--metrics-server-port: {link:?} is not allowed: a TCP port, 0 to 65535 (0: any free one)");
+    refused(&[], &["--metrics-server-port", link], &refusal);
+}
+
+#[test]
 fn glogs_verbosity_gives_way_to_log_level() {
     assert_eq!(config(&[], &["-v=4"]).log_level, log::LevelFilter::Debug);
     assert_eq!(config(&[("LOG_LEVEL", "warn")], &["-v=4"]).log_level, log::LevelFilter::Warn);

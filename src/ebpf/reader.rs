@@ -38,6 +38,15 @@ pub enum Error {
     Layout(PathBuf, (u32, u32, u32)),
     /// The kernel did not let itself be read.
     Io(PathBuf, io::Error),
+    /// The folder of the maps may not be looked into.
+    Folder(PathBuf, io::Error),
+}
+
+impl Error {
+    /// Whether it is a matter of rights.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Error::Io(_, error) | Error::Folder(_, error) if error.kind() == io::ErrorKind::PermissionDenied)
+    }
 }
 
 impl fmt::Display for Error {
@@ -55,6 +64,12 @@ impl fmt::Display for Error {
             Error::Layout(path, (kind, key, value)) => write!(
                 f,
                 "the map {} has an unknown layout: type {kind}, keys of {key} and values of {value} bytes; known is type 5, 8 and 8",
+                path.display()
+            ),
+            Error::Folder(path, error) => write!(
+                f,
+                "{} cannot be looked into: {error}; so nobody knows whether Calico's eBPF dataplane is here: run as root (runAsUser: 0), or \
+                 name the dataplane (BACKEND)",
                 path.display()
             ),
             Error::Io(path, error) => {
@@ -89,19 +104,27 @@ fn globals(bpffs: &Path) -> PathBuf {
 }
 
 /// Whether Felix has pinned a map of rule counters here, of whatever version.
-pub fn is_present(bpffs: &Path) -> bool {
-    !versions(&globals(bpffs), RULES).is_empty()
+///
+/// # Errors
+/// The folder may not be looked into, so nobody knows.
+pub fn is_present(bpffs: &Path) -> Result<bool, Error> {
+    let globals = globals(bpffs);
+    versions(&globals, RULES).map(|versions| !versions.is_empty()).map_err(|error| Error::Folder(globals, error))
 }
 
 /// The versions of a map that are pinned. One without a number is the first; names with other endings are Felix's while it replaces one.
-fn versions(folder: &Path, name: &str) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+fn versions(folder: &Path, name: &str) -> io::Result<Vec<u32>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
     let version = |file: &str| match file.strip_prefix(name)? {
         "" => Some(1),
         number if number.bytes().all(|byte| byte.is_ascii_digit()) => Some(number.parse().unwrap_or(u32::MAX)),
         _ => None,
     };
-    entries.filter_map(|entry| version(entry.ok()?.file_name().to_str()?)).collect()
+    Ok(entries.filter_map(|entry| version(entry.ok()?.file_name().to_str()?)).collect())
 }
 
 impl Reader {
@@ -134,7 +157,7 @@ impl Reader {
 }
 
 fn open_rules(globals: &Path) -> Result<Counters, Error> {
-    let versions = versions(globals, RULES);
+    let versions = versions(globals, RULES).map_err(|error| Error::Folder(globals.to_owned(), error))?;
     let path = globals.join(format!("{RULES}{RULES_VERSION}"));
     match versions.iter().max() {
         None => return Err(Error::NoMap(globals.to_owned())),
@@ -155,7 +178,7 @@ fn open_rules(globals: &Path) -> Result<Counters, Error> {
 
 /// The newest map of interface counters, if its version is known. Without it the rules are still counted.
 fn open_interfaces(globals: &Path) -> Option<(PathBuf, Counters)> {
-    let newest = versions(globals, INTERFACES).into_iter().max()?;
+    let newest = versions(globals, INTERFACES).ok()?.into_iter().max()?;
     let path = globals.join(format!("{INTERFACES}{newest}"));
     let opened = INTERFACES_VERSIONS.contains(&newest).then(|| Counters::open(&path).ok()).flatten();
     let counters = opened.filter(|counters| counters.counters > REFUSED);

@@ -49,6 +49,8 @@ pub struct Workload {
     pub orchestrator: String,
     /// `spec.serviceAccountName`, else the label `projectcalico.org/serviceaccount`.
     pub service_account: String,
+    /// Whether it has ended, and only its name is left: Felix removes its rules, as a rule before the object goes.
+    pub is_finished: bool,
 }
 
 /// The value of the `ip` label: the networks sorted as text, a `/32` cut, joined by commas.

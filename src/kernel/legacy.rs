@@ -7,6 +7,7 @@
 //! Layouts: `include/uapi/linux/netfilter_ipv4/ip_tables.h` and `netfilter_ipv6/ip6_tables.h`.
 
 mod decoder;
+mod hooks;
 
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher};
@@ -22,6 +23,7 @@ use crate::ruleset::{Count, Family, Ruleset, Snapshot};
 use crate::sys::getsockopt;
 use crate::sys::records::{self, getsockopt_records};
 use decoder::Decoder;
+pub use hooks::hooks;
 
 /// Length of a table's name.
 const NAME: usize = 32;
@@ -106,7 +108,7 @@ impl Reader {
     pub fn read(&mut self) -> io::Result<Snapshot> {
         let (family, table) = (self.family, self.table);
         for _ in 0..TRIES {
-            match self.take_from(|take| fetch(family, table, take)) {
+            match self.take_from(|take| fetch(family, table, take).map(|_| ())) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
             }
@@ -146,8 +148,8 @@ pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> Snapshot {
     Reader::new(family, table).take(entries)
 }
 
-/// Asks the kernel for the entries of a table.
-fn fetch(family: Family, table: &str, take: Take) -> io::Result<()> {
+/// Asks the kernel for the entries of a table; returns what it says about the table first.
+fn fetch(family: Family, table: &str, take: Take) -> io::Result<[u8; INFO]> {
     let (domain, protocol, level) = match family {
         Family::V4 => (AddressFamily::INET, ipproto::RAW, libc::IPPROTO_IP),
         Family::V6 => (AddressFamily::INET6, ipproto::RAW, libc::IPPROTO_IPV6),
@@ -161,7 +163,8 @@ fn fetch(family: Family, table: &str, take: Take) -> io::Result<()> {
     head[..table.len()].copy_from_slice(table.as_bytes());
     head[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
     let layout = records::Layout { first: ENTRIES, length: Layout::of(family).length() };
-    getsockopt_records(socket.as_fd(), (level, GET_ENTRIES), (&head, ENTRIES + size as usize), layout, take)
+    getsockopt_records(socket.as_fd(), (level, GET_ENTRIES), (&head, ENTRIES + size as usize), layout, take)?;
+    Ok(info)
 }
 
 /// Goes through a table's entries.

@@ -6,7 +6,7 @@
 //! whatever else was written meanwhile, by kube-proxy for example. Only where chains of Calico's have changed, the read must not have
 //! been overtaken by any write, else what it found may never have been there at one instant; then it is repeated.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::sync::Arc;
@@ -250,6 +250,36 @@ impl Reader {
         }
     }
 }
+
+/// The chains of the filter table, of `INPUT`, `FORWARD` and `OUTPUT`, that have a jump to one of Calico's.
+///
+/// # Errors
+/// No rights, or no answer in time.
+pub fn hooks(family: Family, tables: Tables, deadline: Instant) -> io::Result<BTreeSet<&'static str>> {
+    let reader = Reader::new(family, tables);
+    let mut socket = Socket::open(deadline)?;
+    let mut found = BTreeSet::new();
+    for chain in ["INPUT", "FORWARD", "OUTPUT"] {
+        let name = if tables == Tables::Calico { format!("filter-{chain}") } else { chain.to_owned() };
+        // Nothing but the name of a chain of Calico's begins like this in a rule: interfaces are `cali+`, comments `cali:`.
+        let mut take = |rule: &[u8]| {
+            if rule.windows(CALICO.len()).any(|bytes| bytes == CALICO) {
+                found.insert(chain);
+            }
+        };
+        loop {
+            match reader.dump_rules(&mut socket, &name, &mut take) {
+                Ok(_) | Err(DumpError::Gone) => break,
+                Err(DumpError::Again) => {}
+                Err(DumpError::Io(error)) => return Err(error),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What the names of Calico's chains begin with.
+const CALICO: &[u8] = b"cali-";
 
 /// Takes a rule apart and appends it to a chain; `None` if it is not well formed.
 fn push_rule(attributes: Attributes, tables: Tables, builder: &mut Builder, chain: ChainId) -> Option<()> {

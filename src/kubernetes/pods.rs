@@ -79,7 +79,8 @@ pub(super) fn workload(object: &str, node: &str) -> serde_json::Result<Option<Wo
         return Ok(None);
     }
     // Kept, so that its last packets have a name; Felix only takes its addresses away.
-    let networks = if finished(&pod) { Vec::new() } else { networks(&pod) };
+    let is_finished = finished(&pod);
+    let networks = if is_finished { Vec::new() } else { networks(&pod) };
     let Metadata { name, namespace, labels, .. } = pod.metadata;
     Ok(Some(Workload {
         interface: Interface::Suffix(Interface::suffix_of(&namespace, &name)),
@@ -90,6 +91,7 @@ pub(super) fn workload(object: &str, node: &str) -> serde_json::Result<Option<Wo
         service_account: pod.spec.service_account_name.unwrap_or_default(),
         pod: name,
         namespace,
+        is_finished,
     }))
 }
 
@@ -157,6 +159,7 @@ mod tests {
             node: "node1".into(),
             orchestrator: "k8s".into(),
             service_account: "sa".into(),
+            is_finished: false,
         };
         let status = json!({"phase": "Running", "podIP": "10.65.1.2", "podIPs": [{"ip": "10.65.1.2"}, {"ip": "fd00:65::1:2"}]});
         assert_eq!(of(&pod(status, Value::Null)), Some(expected));
@@ -180,7 +183,8 @@ mod tests {
     #[test]
     fn finished_pods_keep_their_name_and_lose_their_addresses() {
         for phase in ["Failed", "Succeeded", "Completed"] {
-            assert_eq!(ip(json!({"phase": phase, "podIP": "10.0.0.1"}), json!({})), "", "{phase}");
+            let pod = of(&pod(json!({"phase": phase, "podIP": "10.0.0.1"}), json!({}))).unwrap();
+            assert_eq!((pod.ip.as_str(), pod.is_finished), ("", true), "{phase}");
         }
         let status = json!({"phase": "Running", "podIP": "10.0.0.1"});
         for released in ["cni.projectcalico.org/podIP", "vpc.amazonaws.com/pod-ips"] {

@@ -82,8 +82,7 @@ impl Report {
     fn count_workloads(&mut self) {
         let known = self.workloads.iter().filter(|w| w.workload.known).count();
         let states = &mut self.status.workloads;
-        let all_known = states.known + states.without_rules;
-        *states = WorkloadStates { known, unknown: self.workloads.len() - known, without_rules: all_known.saturating_sub(known) };
+        *states = WorkloadStates { known, unknown: self.workloads.len() - known, ..*states };
     }
 }
 

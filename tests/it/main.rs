@@ -5,6 +5,8 @@
 
 mod attacks;
 mod captures;
+mod cases;
+mod check;
 mod churn;
 mod commands;
 mod config;
@@ -28,6 +30,7 @@ mod report;
 mod reread;
 mod secrets;
 mod server;
+mod sight;
 mod simulation;
 mod soak;
 mod support;

@@ -69,6 +69,7 @@ fn scraper(moments: Vec<Vec<Snapshot>>, inventory: Inventory) -> Scraper {
         proc: "/proc".into(),
         pod_logs: "/nonexistent".into(),
         datastore: Some("etcd"),
+        process_metrics: true,
         one_moment: false,
     };
     Scraper::new(options, Box::new(Moments(moments.into())), Arc::new(inventory))

@@ -92,7 +92,7 @@ fn reads_beside_a_writer(backend: Backend, choice: BackendChoice) {
             proc: "/proc/thread-self".into(),
             ..Options::default()
         };
-        let mut dataplane = Dataplane::new(options);
+        let mut dataplane = Dataplane::new(options, None);
         let mut read = || dataplane.read(Instant::now() + Duration::from_secs(20)).unwrap().tables.remove(0);
         let first = lasting(&read());
         assert!(first.len() > 20 && first.iter().any(|(_, counts)| counts.contains(&COUNT)));
