@@ -85,7 +85,7 @@ pub fn finding(backend: Backend, reading: &Reading, expected: &Expected, hooked:
             (&chain.name, chain.rules.len()).hash(&mut hasher);
             chain.rule_ids().for_each(|rule| table.ruleset.rule(rule).hash.hash(&mut hasher));
             if interface_of(&chain.name).is_some() {
-                packets = table.packets_of(chain).iter().fold(packets, |sum, packets| sum.wrapping_add(*packets));
+                packets = table.counts_of(chain).iter().fold(packets, |sum, count| sum.wrapping_add(count.packets));
             }
         }
     }

@@ -19,7 +19,7 @@ use foldhash::quality::{FoldHasher, RandomState};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
 use super::xt::{u16_at, u32_at, u64_at};
-use crate::ruleset::{Family, Ruleset, Snapshot};
+use crate::ruleset::{Count, Family, Ruleset, Snapshot};
 use crate::sys::getsockopt;
 use crate::sys::records::{self, getsockopt_records};
 use decoder::Decoder;
@@ -132,7 +132,7 @@ impl Reader {
             let mut counts = Counts::new(entries(), &known.counters);
             read(&mut |piece| counts.take(piece))?;
             if counts.entries.fingerprint() == known.fingerprint {
-                return Ok(Snapshot::new(Arc::clone(&known.ruleset), counts.packets));
+                return Ok(Snapshot::new(Arc::clone(&known.ruleset), counts.counts, Vec::new()));
             }
         }
         let mut decoder = Decoder::new(self.family, self.table, entries());
@@ -205,24 +205,29 @@ impl Entries {
     }
 }
 
+/// `struct xt_counters` at this place.
+fn count_at(entry: &[u8], place: usize) -> Option<Count> {
+    Some(Count { packets: u64_at(entry, place)?, bytes: u64_at(entry, place + 8)?, handle: 0 })
+}
+
 /// Picks up what rules have counted whose places are known.
 struct Counts<'a> {
     entries: Entries,
     places: &'a [u32],
-    packets: Vec<u64>,
+    counts: Vec<Count>,
 }
 
 impl<'a> Counts<'a> {
     fn new(entries: Entries, places: &'a [u32]) -> Self {
-        Counts { entries, places, packets: Vec::with_capacity(places.len()) }
+        Counts { entries, places, counts: Vec::with_capacity(places.len()) }
     }
 
     fn take(&mut self, piece: &[u8]) {
-        let Counts { entries, places, packets } = self;
+        let Counts { entries, places, counts } = self;
         let counters = entries.layout.counters;
         entries.walk(piece, |at, entry| {
-            if places.get(packets.len()).is_some_and(|place| *place as usize == at + counters) {
-                packets.push(u64_at(entry, counters).unwrap_or(0));
+            if places.get(counts.len()).is_some_and(|place| *place as usize == at + counters) {
+                counts.push(count_at(entry, counters).unwrap_or_default());
             }
         });
     }
