@@ -274,11 +274,13 @@ impl Scraper {
         }
     }
 
-    /// Where it is certain that there are no rules, those that come later are not compared with the last ones.
+    /// Where it is certain that there are no rules, those that come later have counted from 0.
     fn without_rules(&self, state: &mut State, error: &ReadError, about: &mut About) {
         let Some(no_chains) = error.no_chains() else { return };
         about.chains = if no_chains.vanished { Chains::Vanished } else { Chains::Absent };
-        state.accounting.vanished();
+        if no_chains.vanished {
+            state.accounting.vanished();
+        }
     }
 
     /// Asks for the names of nodes while workloads have rules, and the datastore knows none of them.
