@@ -15,7 +15,7 @@ use crate::config::{ApiGroup, Authentication, BackendChoice, Config, Datastore, 
 use crate::dataplane::{self, Dataplane, Reader};
 use crate::ebpf;
 use crate::etcd;
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, Table};
 use crate::kubernetes::{self, CalicoApi, Configured};
 use crate::logging;
 use crate::privileges::{self, Kept};
@@ -117,7 +117,7 @@ pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> std::io::Result<()
 
 /// Without a datastore there is nothing to wait for, and no policy has another name than its rules say.
 fn stand_alone(inventory: &Inventory) {
-    inventory.replace_policies([]);
+    inventory.replace_policies(Table::default());
     inventory.mark_synced();
     inventory.set_up(true);
 }

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 pub use frames::Frames;
 pub use wanted::when_policies_are_wanted;
 
-use crate::inventory::Inventory;
+use crate::bounds::{LONGEST_TEXT, cut};
+use crate::inventory::{Inventory, TooMany};
 
 /// The first delay after a failure, before jitter.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
@@ -78,6 +79,12 @@ pub struct Failure {
     pub reason: String,
     /// How long the delay before the next attempt may grow.
     pub patience: Patience,
+}
+
+impl From<TooMany> for Failure {
+    fn from(error: TooMany) -> Self {
+        Failure { reason: format!("the datastore has {error}"), patience: Patience::Repair }
+    }
 }
 
 /// How long the delay between two attempts may grow.
@@ -182,7 +189,7 @@ impl<S: Source> Follow<S> {
     }
 
     fn failed(&mut self, failure: Failure) -> Duration {
-        self.standing.failed(failure.reason);
+        self.standing.failed(&failure.reason);
         self.failures.next(failure.patience)
     }
 
@@ -219,7 +226,9 @@ impl Standing {
     }
 
     /// Each reason is logged once in an outage: an hour of several endpoints' refusals is a few lines, not 3600.
-    fn failed(&mut self, reason: String) {
+    fn failed(&mut self, reason: &str) {
+        // Errors of libraries repeat what they did not expect, whole.
+        let reason = cut(reason, LONGEST_TEXT).into_owned();
         if !self.troubles.contains(&reason) && self.troubles.len() < MOST_REASONS {
             log::warn!("{}: {reason}", self.name);
             self.troubles.push(reason.clone());

@@ -20,6 +20,7 @@
 
 pub mod app;
 pub mod attribution;
+pub mod bounds;
 pub mod child;
 pub mod cli;
 pub mod config;
