@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
 /// The longest name, label or list of addresses that is kept, in bytes. Kubernetes allows 253; in etcd Calico's own may be longer.
-pub const LONGEST_TEXT: usize = 1024;
+pub const LONGEST_TEXT: usize = 512;
 /// The longest key of an object, in bytes: etcd's keys hold a node's and a workload's name with their hyphens doubled.
 pub const LONGEST_KEY: usize = 2048;
 /// The longest reason that is repeated, in bytes.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub use frames::Frames;
 pub use wanted::when_policies_are_wanted;
 
-use crate::bounds::{LONGEST_TEXT, cut};
+use crate::bounds::cut;
 use crate::inventory::{Inventory, TooMany};
 
 /// The first delay after a failure, before jitter.
@@ -30,6 +30,8 @@ const LASTING: Duration = Duration::from_secs(10);
 
 /// After so many failures, two or three minutes, a missing right is not asked for every second any more.
 const EAGER: u32 = 200;
+/// The longest reason, in bytes: somebody else's words, and what to do about them.
+const LONGEST_REASON: usize = 1024;
 /// How many different reasons are logged in one outage.
 const MOST_REASONS: usize = 20;
 
@@ -228,7 +230,7 @@ impl Standing {
     /// Each reason is logged once in an outage: an hour of several endpoints' refusals is a few lines, not 3600.
     fn failed(&mut self, reason: &str) {
         // Errors of libraries repeat what they did not expect, whole.
-        let reason = cut(reason, LONGEST_TEXT).into_owned();
+        let reason = cut(reason, LONGEST_REASON).into_owned();
         if !self.troubles.contains(&reason) && self.troubles.len() < MOST_REASONS {
             log::warn!("{}: {reason}", self.name);
             self.troubles.push(reason.clone());

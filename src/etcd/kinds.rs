@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::objects::{self, NodeKeys};
 use super::sweep::Group;
+use crate::bounds::{LONGEST_TEXT, cut};
 use crate::inventory::{Inventory, Object, StoredPolicy, Table, TooMany, Workload};
 
 /// Keys that are reported as not understood; beyond so many, nobody reads the log anyway.
@@ -84,7 +85,7 @@ impl Kind for Workloads {
             Err(error) => {
                 self.inventory.skip_object();
                 if self.reported.len() < MOST_REPORTED && self.reported.insert(key.to_owned()) {
-                    log::warn!("{key}: skipped, not a workload endpoint: {error}");
+                    log::warn!("{}: skipped, not a workload endpoint: {error}", cut(key, LONGEST_TEXT));
                 }
                 None
             }

@@ -244,7 +244,10 @@ mod tests {
 
     fn list(text: &str) -> serde_json::Result<(ListMeta, Vec<String>)> {
         let mut items = Vec::new();
-        let meta = read_list(text.as_bytes(), |item| Ok::<_, TooMany>(items.push(item.get().to_owned())))?;
+        let meta = read_list(text.as_bytes(), |item| {
+            items.push(item.get().to_owned());
+            Ok::<_, TooMany>(())
+        })?;
         Ok((meta, items))
     }
 

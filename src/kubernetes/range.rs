@@ -12,7 +12,7 @@ use super::error::Error;
 use super::kinds::Kind;
 use super::messages::{Envelope, Event, LARGEST_OBJECT, ListMeta, Status, read_list};
 use super::watch::{Meaning, Position, meaning};
-use crate::bounds::{LONGEST_KEY, cut};
+use crate::bounds::{LONGEST_TEXT, cut};
 use crate::follow::{Ended, Failure, Frames, Sign, Source, jitter};
 use crate::inventory::{Inventory, Table, TooMany};
 
@@ -298,7 +298,7 @@ fn with_query(path: &str, query: &str) -> String {
 fn skip(inventory: &Inventory, reported: &mut HashSet<String>, name: &str, object: &str, error: &serde_json::Error) {
     inventory.skip_object();
     let key = serde_json::from_str::<Envelope>(object).map(|envelope| envelope.key()).unwrap_or_default();
-    let key = cut(&key, LONGEST_KEY).into_owned();
+    let key = cut(&key, LONGEST_TEXT).into_owned();
     if reported.len() < MOST_REPORTED && reported.insert(key.clone()) {
         log::warn!("{name}: {key:?} is skipped, it cannot be understood: {error}");
     }
