@@ -1,10 +1,12 @@
 //! Least privilege: what the running program, and a program that it runs, can still do. Tried out, not only read off.
 
 use std::fs;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use calico_accountant::kernel::bpf::Counters;
 use calico_accountant::privileges::{self, Kept};
@@ -164,6 +166,12 @@ fn who_has_little_gives_up_the_rest() {
 /// What a program that the exporter runs says about attempts: one word for each, in the order of their names.
 const ATTEMPTS: &str = r#"
 PATH=/usr/sbin:/sbin:/usr/bin:/bin
+EXPORTER=$PPID
+sleep 100 </dev/null >/dev/null 2>&1 &
+OWN=$!
+# `call NAME EXPRESSION`: whether a system call, in Perl's words, is refused with EPERM.
+call() { name=$1; shift; if perl -MSocket -e "\$! = 0; $*; exit(\$! == 1 ? 1 : 0)" >/dev/null 2>&1; then echo "$name:done" >&2; else echo "$name:refused" >&2; fi; }
+option() { call "$1" "socket(S, AF_INET, SOCK_RAW, 255) or exit 0; setsockopt(S, $2, $3, 'x')"; }
 try() { name=$1; shift; if sh -c "$*" >/dev/null 2>&1; then echo "$name:done" >&2; else echo "$name:refused" >&2; fi; }
 try null 'echo x >/dev/null'
 try make ': >"$FOLDER/new"'
@@ -177,6 +185,37 @@ try device 'mknod "$FOLDER/device" c 1 3'
 try own 'cat "$FOLDER/old"'
 try foreign 'cat "$FOLDER/foreign"'
 try chown 'chown 65534 "$FOLDER/old"'
+try chmod 'chmod 666 "$FOLDER/old"'
+try times 'touch -d 2000-01-01 "$FOLDER/old"'
+try attribute 'perl -e "syscall(188, q($FOLDER/old), q(user.x), q(y), 1, 0) == 0 or exit 1"'
+try flags 'chattr +d "$FOLDER/old"'
+try signal "kill -0 $STRANGER"
+try signal-stop "kill -STOP $STRANGER"
+try signal-exporter "kill -0 $EXPORTER"
+try signal-child "kill -9 $OWN"
+try limit "prlimit --pid $STRANGER --nofile=10:10"
+try limit-exporter "prlimit --pid $EXPORTER --nofile=10:10"
+try limit-own 'ulimit -n 10'
+try affinity "taskset -p 1 $STRANGER"
+try renice "renice 5 $STRANGER"
+try exporter-memory 'dd if=/proc/'$EXPORTER'/mem bs=1 count=0'
+try exporter-environment 'cat /proc/'$EXPORTER'/environ'
+try exporter-files 'ls -l /proc/'$EXPORTER'/fd/'
+try password 'env | grep -q hunter2'
+try preload 'env | grep -q LD_PRELOAD'
+try search-path 'env | grep -q ^PATH='
+call abstract-socket "socket(S, AF_UNIX, SOCK_STREAM, 0) and connect(S, pack(q(Sa*), AF_UNIX, qq(\\0$ABSTRACT)))"
+call local-socket "socket(S, AF_UNIX, SOCK_STREAM, 0) and connect(S, pack_sockaddr_un(q($FOLDER/socket)))"
+call inet-socket "socket(S, AF_INET, SOCK_STREAM, 0)"
+option arptables 0 96
+option arptables-counters 0 97
+option ebtables 0 128
+option ebtables-counters 0 129
+option ip6tables 41 64
+option ipvs 0 1159
+option ttl 0 2
+call shared-memory "syscall(29, 7, 4096, 0)"
+call x32 "syscall(0x40000000 + 39)"
 try memory 'cat /proc/1/environ'
 try nsenter 'nsenter --net=/proc/1/ns/net true'
 try netns 'unshare --net true'
@@ -189,6 +228,16 @@ try legacy-read 'iptables-legacy -S OUTPUT'
 try nft 'nft add table ip intruder'
 exit 4
 "#;
+
+/// A process that is nobody's business.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
 
 #[test]
 fn what_a_program_that_it_runs_may_still_do() {
@@ -204,12 +253,19 @@ fn what_a_program_that_it_runs_may_still_do() {
         for (file, owner) in [("old", 0), ("foreign", 65534)] {
             let path = folder.path().join(file);
             fs::write(&path, "x\n").unwrap();
+            fs::File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             chown(&path, Some(owner), None).unwrap();
         }
-        let fakes = Fakes::nft(&ATTEMPTS.replace("$FOLDER", &folder.path().display().to_string()));
+        let _local = UnixListener::bind(folder.path().join("socket")).unwrap();
+        let name = format!("calico-accountant-{}", std::process::id());
+        let _abstract = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let stranger = Killed(Command::new("sleep").arg("100").spawn().unwrap());
+        let attempts = ATTEMPTS.replace("$FOLDER", &folder.path().display().to_string()).replace("$ABSTRACT", &name);
+        let fakes = Fakes::nft(&attempts.replace("$STRANGER", &stranger.0.id().to_string()));
         let mut command = command();
         command.env("PATH", fakes.path()).env("BACKEND", "nft").env("SOURCE", "save");
+        command.env("ETCD_USERNAME", "u").env("ETCD_PASSWORD", "hunter2").env("LD_PRELOAD", "");
         let program = Program::start(command);
         let line = program.await_log("ended with exit code 4");
         let said = line.split("exit code 4: ").nth(1).unwrap().trim_end_matches(['"', '\n']);
@@ -226,6 +282,38 @@ fn what_a_program_that_it_runs_may_still_do() {
             ("own", "done"),
             ("foreign", "refused"),
             ("chown", "refused"),
+            ("chmod", "refused"),
+            ("times", "refused"),
+            ("attribute", "refused"),
+            ("flags", "refused"),
+            ("signal", "refused"),
+            ("signal-stop", "refused"),
+            // Both are in one Landlock domain, as every program must be that this one may kill.
+            ("signal-exporter", "done"),
+            ("signal-child", "done"),
+            ("limit", "refused"),
+            ("limit-exporter", "refused"),
+            ("limit-own", "done"),
+            ("affinity", "refused"),
+            ("renice", "refused"),
+            ("exporter-memory", "refused"),
+            ("exporter-environment", "refused"),
+            ("exporter-files", "refused"),
+            ("password", "refused"),
+            ("preload", "refused"),
+            ("search-path", "done"),
+            ("abstract-socket", "refused"),
+            ("local-socket", "refused"),
+            ("inet-socket", "done"),
+            ("arptables", "refused"),
+            ("arptables-counters", "refused"),
+            ("ebtables", "refused"),
+            ("ebtables-counters", "refused"),
+            ("ip6tables", "refused"),
+            ("ipvs", "refused"),
+            ("ttl", "done"),
+            ("shared-memory", "refused"),
+            ("x32", "refused"),
             ("memory", "refused"),
             ("nsenter", "refused"),
             ("netns", "refused"),
@@ -241,7 +329,8 @@ fn what_a_program_that_it_runs_may_still_do() {
             assert!(said.split("; ").any(|said| said == format!("{attempt}:{expected}")), "{attempt} should be {expected}: {said}");
         }
         assert_eq!(fs::read_to_string(folder.path().join("old")).unwrap(), "x\n");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+        assert_eq!(fs::metadata(folder.path().join("old")).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!sh("iptables-legacy -S OUTPUT").contains("intruder"));
     });
 }
