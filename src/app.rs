@@ -79,7 +79,7 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config)));
     let scraper = Arc::new(scraper(config, reader, Arc::clone(&inventory), false));
     read_early(Arc::clone(&scraper), inventory, sample_interval).map_err(Failure::new("starting a thread"))?;
-    service_manager.tell("READY=1");
+    service_manager.tell("READY=1\n");
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
 }
 
@@ -131,7 +131,7 @@ fn exit_on_signals(service_manager: Arc<ServiceManager>) -> std::io::Result<()> 
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             log::info!("ended by {}", signal_name(signal).unwrap_or("a signal"));
-            service_manager.tell("STOPPING=1");
+            service_manager.tell("STOPPING=1\n");
             process::exit(0);
         }
     })?;

@@ -17,9 +17,10 @@ use crate::support::can_run;
 use crate::support::certificates::Certificates;
 use crate::support::etcd::Scratch;
 use crate::support::fakes::Fakes;
+use crate::support::fixture;
 use crate::support::kernel::knows_not;
 use crate::support::netns::{Namespace, sh};
-use crate::support::scrape::scrape;
+use crate::support::scrape::{one, scrape};
 
 /// NET_ADMIN and NET_RAW, as `/proc/PID/status` writes them.
 const NET_ADMIN_AND_NET_RAW: &str = "0000000000003000";
@@ -187,7 +188,7 @@ try foreign 'cat "$FOLDER/foreign"'
 try chown 'chown 65534 "$FOLDER/old"'
 try chmod 'chmod 666 "$FOLDER/old"'
 try times 'touch -d 2000-01-01 "$FOLDER/old"'
-try attribute 'perl -e "syscall(188, q($FOLDER/old), q(user.x), q(y), 1, 0) == 0 or exit 1"'
+try attribute 'perl -e "my (\$p, \$n, \$v) = (q($FOLDER/old), q(user.x), q(y)); syscall($SETXATTR, \$p, \$n, \$v, 1, 0) == 0 or exit 1"'
 try flags 'chattr +d "$FOLDER/old"'
 try signal "kill -0 $STRANGER"
 try signal-stop "kill -STOP $STRANGER"
@@ -196,8 +197,8 @@ try signal-child "kill -9 $OWN"
 try limit "prlimit --pid $STRANGER --nofile=10:10"
 try limit-exporter "prlimit --pid $EXPORTER --nofile=10:10"
 try limit-own 'ulimit -n 10'
-try affinity "taskset -p 1 $STRANGER"
-try renice "renice 5 $STRANGER"
+try affinity "taskset -p 1 $EXPORTER"
+try renice "renice 5 $EXPORTER"
 try exporter-memory 'dd if=/proc/'$EXPORTER'/mem bs=1 count=0'
 try exporter-environment 'cat /proc/'$EXPORTER'/environ'
 try exporter-files 'ls -l /proc/'$EXPORTER'/fd/'
@@ -214,8 +215,8 @@ option ebtables-counters 0 129
 option ip6tables 41 64
 option ipvs 0 1159
 option ttl 0 2
-call shared-memory "syscall(29, 7, 4096, 0)"
-call x32 "syscall(0x40000000 + 39)"
+call shared-memory "shmget(7, 4096, 0)"
+call x32 "syscall(0x40000000 + $GETPID)"
 try memory 'cat /proc/1/environ'
 try nsenter 'nsenter --net=/proc/1/ns/net true'
 try netns 'unshare --net true'
@@ -262,6 +263,7 @@ fn what_a_program_that_it_runs_may_still_do() {
         let _abstract = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let stranger = Killed(Command::new("sleep").arg("100").spawn().unwrap());
         let attempts = ATTEMPTS.replace("$FOLDER", &folder.path().display().to_string()).replace("$ABSTRACT", &name);
+        let attempts = attempts.replace("$SETXATTR", &libc::SYS_setxattr.to_string()).replace("$GETPID", &libc::SYS_getpid.to_string());
         let fakes = Fakes::nft(&attempts.replace("$STRANGER", &stranger.0.id().to_string()));
         let mut command = command();
         command.env("PATH", fakes.path()).env("BACKEND", "nft").env("SOURCE", "save");
@@ -313,7 +315,8 @@ fn what_a_program_that_it_runs_may_still_do() {
             ("ipvs", "refused"),
             ("ttl", "done"),
             ("shared-memory", "refused"),
-            ("x32", "refused"),
+            // Another machine has no such calls.
+            ("x32", if cfg!(target_arch = "x86_64") { "refused" } else { "done" }),
             ("memory", "refused"),
             ("nsenter", "refused"),
             ("netns", "refused"),
@@ -370,4 +373,50 @@ fn a_port_below_1024_can_be_listened_on() {
         assert_eq!(program.port(), 80);
         assert!(threads(&program).iter().all(|status| field(status, "CapEff") == NET_ADMIN_AND_NET_RAW));
     });
+}
+
+/// Started where the kernel has neither Landlock nor the means to close its memory or to adopt orphans: it does without, and says what
+/// matters.
+#[test]
+fn an_old_kernel_does_less() {
+    const SET_DUMPABLE: u64 = 4;
+    const SET_CHILD_SUBREAPER: u64 = 36;
+    let test = || {
+        // Its first question: which version there is.
+        knows_not(libc::SYS_landlock_create_ruleset, &[0, 0, 1]);
+        knows_not(libc::SYS_prctl, &[SET_DUMPABLE]);
+        knows_not(libc::SYS_prctl, &[SET_CHILD_SUBREAPER]);
+        let fakes = Fakes::tables(&fixture::text("captures/v3.28.5-legacy/t1/iptables-save.txt.gz"), "");
+        let mut command = command();
+        command.env("PATH", fakes.path()).env("BACKEND", "nft").env("SOURCE", "save");
+        let program = Program::start(command);
+        assert_eq!(one(&scrape(program.port()), "calico_accountant_up", &[]), 1.0);
+        let line = program.await_log("could not be made");
+        assert!(line.contains("to leave files and other processes alone (this kernel has no Landlock)"), "{line}");
+    };
+    // What a thread's kernel does not know, it does not know for good.
+    std::thread::spawn(test).join().unwrap();
+}
+
+/// A credential plugin sees the environment that it was configured for, but no password of another datastore's.
+#[test]
+fn a_credential_plugin_has_its_environment_and_no_password() {
+    let scratch = Scratch::new();
+    let plugin = scratch.path().join("plugin");
+    let said =
+        "#!/bin/sh\necho \"home=$HOME own=$OWN password=$ETCD_PASSWORD$CALICO_ETCD_PASSWORD token=$CALICO_K8SAPITOKEN\" >&2; exit 3\n";
+    fs::write(&plugin, said).unwrap();
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).unwrap();
+    let exec = serde_json::json!({"apiVersion": "client.authentication.k8s.io/v1", "command": plugin, "interactiveMode": "Never",
+        "env": [{"name": "OWN", "value": "mine"}]});
+    let kubeconfig = serde_json::json!({"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}], "users": [{"name": "u", "user": {"exec": exec}}]});
+    let path = scratch.path().join("config");
+    fs::write(&path, kubeconfig.to_string()).unwrap();
+    let mut command = command();
+    command.env_remove("ETCD_ENDPOINTS").env("DATASTORE_TYPE", "kubernetes").env("KUBECONFIG", path).env("HOME", "/home");
+    command.env("ETCD_PASSWORD", "hunter2").env("CALICO_ETCD_PASSWORD", "hunter3");
+    let program = Program::start(command);
+    let line = program.await_log("exit code 3");
+    assert!(line.contains("home=/home own=mine password= token="), "{line}");
 }
