@@ -155,7 +155,8 @@ fn who_has_little_gives_up_the_rest() {
         [(&nobody[..], NONE, NONE), (&container, "0000000000001000", NONE), (&ambient, "0000000000001000", "0000000000001000")]
     {
         let program = Program::start(setpriv(options));
-        scrape(program.port());
+        let samples = scrape(program.port());
+        assert!(one(&samples, "process_open_fds", &[]) > 3.0, "what only its owner may look at");
         for status in threads(&program) {
             assert_eq!((field(&status, "CapEff"), field(&status, "CapAmb")), (effective, ambient), "{options:?}");
             assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("1", "2"));
