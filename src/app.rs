@@ -2,11 +2,13 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{process, thread};
 
-use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
@@ -15,7 +17,7 @@ use crate::config::{ApiGroup, Authentication, BackendChoice, Config, Datastore, 
 use crate::dataplane::{self, Dataplane};
 use crate::ebpf;
 use crate::etcd;
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, Table};
 use crate::kubernetes::{self, CalicoApi, Configured};
 use crate::logging;
 use crate::privileges::{self, Kept};
@@ -63,10 +65,11 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     let (address, port) = (config.listen_address, config.port);
     let listener =
         Listener::bind(address, port, Limits::default()).map_err(Failure::new(format!("listening on {address}, port {port},")))?;
+    let service_manager = Arc::new(ServiceManager::of_environment());
     // Before any other thread: each has its own rights, and begins with those of the thread that starts it.
     privileges::for_good(kept(&config));
 
-    exit_on_signals().map_err(Failure::new("installing signal handlers"))?;
+    exit_on_signals(Arc::clone(&service_manager)).map_err(Failure::new("installing signal handlers"))?;
     if let Ok(address) = listener.address() {
         log::info!("listening on {address}");
     }
@@ -76,7 +79,7 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config, &inventory)));
     let scraper = Arc::new(Scraper::new(scraper_options(config), reader, Arc::clone(&inventory)));
     read_early(Arc::clone(&scraper), inventory, sample_interval).map_err(Failure::new("starting a thread"))?;
-    tell_service_manager(NotifyState::Ready);
+    service_manager.tell("READY=1\n");
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
 }
 
@@ -118,28 +121,47 @@ pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> std::io::Result<()
 
 /// Without a datastore there is nothing to wait for, and no policy has another name than its rules say.
 fn stand_alone(inventory: &Inventory) {
-    inventory.replace_policies([]);
+    inventory.replace_policies(Table::default());
     inventory.mark_synced();
     inventory.set_up(true);
 }
 
 /// As process 1 of a container, a process without handlers is immune to SIGTERM. There is nothing to save: exit at once.
-fn exit_on_signals() -> std::io::Result<()> {
+fn exit_on_signals(service_manager: Arc<ServiceManager>) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             log::info!("ended by {}", signal_name(signal).unwrap_or("a signal"));
-            tell_service_manager(NotifyState::Stopping);
+            service_manager.tell("STOPPING=1\n");
             process::exit(0);
         }
     })?;
     Ok(())
 }
 
-/// Tells systemd, where that started the program and asks (`Type=notify`).
-fn tell_service_manager(state: NotifyState) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        log::warn!("the service manager could not be told by NOTIFY_SOCKET: {error}");
+/// systemd, where that started the program and asks (`Type=notify`); see sd_notify(3). Connected while that is still allowed.
+struct ServiceManager(Option<UnixDatagram>);
+
+impl ServiceManager {
+    fn of_environment() -> Self {
+        let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return ServiceManager(None) };
+        let connect = || {
+            let address = match path.as_encoded_bytes() {
+                [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+                _ => SocketAddr::from_pathname(&path)?,
+            };
+            let socket = UnixDatagram::unbound()?;
+            socket.connect_addr(&address)?;
+            io::Result::Ok(socket)
+        };
+        let socket = connect().inspect_err(|error| log::warn!("the service manager cannot be reached by NOTIFY_SOCKET: {error}"));
+        ServiceManager(socket.ok())
+    }
+
+    fn tell(&self, state: &str) {
+        if let Some(Err(error)) = self.0.as_ref().map(|socket| socket.send(state.as_bytes())) {
+            log::warn!("the service manager could not be told by NOTIFY_SOCKET: {error}");
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use kubernetes::{ApiGroup, Authentication, ExecPlugin, KubernetesConfig, Pem, Secret};
+pub use settings::secret_variables;
 pub use tool::{Input, Task, Tool};
 use values::Values;
 

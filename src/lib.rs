@@ -21,6 +21,7 @@
 pub mod accounting;
 pub mod app;
 pub mod attribution;
+pub mod bounds;
 pub mod child;
 pub mod cli;
 pub mod config;

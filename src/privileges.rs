@@ -6,14 +6,14 @@
 
 mod calls;
 mod capabilities;
-mod files;
+mod landlock;
 
 use std::error::Error;
 
 /// What is kept beyond the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// Writing files: programs of the administrator's choice may have to.
+    /// Writing files and connecting to local sockets: programs of the administrator's choice may have to.
     pub files: bool,
     /// The capability to read eBPF maps, if the process has it.
     pub maps: bool,
@@ -21,6 +21,8 @@ pub struct Kept {
 
 /// Gives up the capabilities that only starting does not take either: from here on, files are read as they will be read in operation.
 pub fn at_start() {
+    // Passwords are in this memory: no program that it starts reads it, and no dump holds it.
+    _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     // What is impossible now is impossible later too, and said then.
     _ = capabilities::keep(capabilities::at_start());
 }
@@ -35,11 +37,9 @@ pub fn for_good(kept: Kept) {
     };
     // The next ones are for processes that cannot become more than they are.
     step("never to gain privileges", rustix::thread::set_no_new_privs(true).map_err(Into::into));
-    if !kept.files {
-        step("to leave files alone", files::protect());
-    }
+    step("to leave files and other processes alone", landlock::protect(kept.files));
     step("to give up capabilities", capabilities::keep(capabilities::in_operation(kept.maps)).map_err(Into::into));
-    step("to do without system calls that reading does not take", calls::deny());
+    step("to do without system calls that reading does not take", calls::deny(kept.files));
     if !failed.is_empty() {
         log::warn!("this process could not be made {}", failed.join(", nor "));
     }

@@ -64,6 +64,11 @@ impl Setting {
     }
 }
 
+/// The environment variables that hold a password or token, in all their spellings.
+pub fn secret_variables() -> impl Iterator<Item = String> {
+    SETTINGS.iter().filter(|setting| setting.is_secret()).flat_map(|setting| [setting.name.to_owned(), format!("CALICO_{}", setting.name)])
+}
+
 const fn own(name: &'static str, value: &'static str, group: Group, default: &'static str, help: &'static str) -> Setting {
     Setting { name, value, spelling: Spelling::Own, group, default, help, calico_type: None }
 }

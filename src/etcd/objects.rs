@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::messages::Span;
 use super::sweep::Group;
+use crate::bounds::at_most;
 use crate::inventory::{Interface, StoredPolicy, Workload, ip_label};
 
 /// Under it, `<namespace>/<node>-<orchestrator>-<workload>-<endpoint>`.
@@ -16,6 +17,9 @@ pub const NODES: &str = "/calico/resources/v3/projectcalico.org/nodes/";
 pub const NETWORK_POLICIES: &str = "/calico/resources/v3/projectcalico.org/networkpolicies/";
 /// Under it, `<name>`.
 pub const GLOBAL_NETWORK_POLICIES: &str = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/";
+
+/// The most addresses of one workload.
+const MOST_NETWORKS: usize = 1000;
 
 /// Tells the keys of one node's workload endpoints from those of other nodes, without their values.
 pub struct NodeKeys {
@@ -101,7 +105,8 @@ struct Spec<'a> {
     /// Calico ≥ 3.19; before, the label says it.
     #[serde(borrow)]
     service_account_name: Option<Cow<'a, str>>,
-    ip_networks: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "at_most::<_, _, MOST_NETWORKS>")]
+    ip_networks: Vec<String>,
 }
 
 /// The workload in `value`, the JSON under `key`; `None` if it is not on `node` or has no interface yet.
@@ -121,7 +126,7 @@ pub fn workload(key: &str, value: &[u8], node: &str) -> serde_json::Result<Optio
         namespace: metadata.namespace.map(Cow::into_owned).unwrap_or_else(|| namespace_of(key)),
         pod: text(spec.pod),
         app: text(labels.app),
-        ip: ip_label(spec.ip_networks.iter().flatten().map(String::as_str)),
+        ip: ip_label(spec.ip_networks.iter().map(String::as_str)),
         node: node.to_owned(),
         orchestrator: text(spec.orchestrator),
         service_account: text(spec.service_account_name.filter(|name| !name.is_empty()).or(labels.service_account)),

@@ -4,6 +4,8 @@
 use std::fmt::Write;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::bounds::{LONGEST_TEXT, cut};
+
 /// How many names one message holds.
 const MOST: usize = 3;
 
@@ -42,6 +44,7 @@ impl Nodes {
 
     /// Answers: the names of nodes that could be seen, in any order.
     pub fn answer(&self, mut names: Vec<String>) {
+        names.iter_mut().filter(|name| name.len() > LONGEST_TEXT).for_each(|name| *name = cut(name, LONGEST_TEXT).into_owned());
         names.sort_unstable();
         names.dedup();
         self.state().stored = Some(names);

@@ -22,6 +22,12 @@ impl Interface {
         let digits = hash.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
         digits.take(Self::SUFFIX).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
     }
+
+    pub(super) fn text(&mut self) -> &mut String {
+        match self {
+            Interface::Name(text) | Interface::Suffix(text) => text,
+        }
+    }
 }
 
 impl Default for Interface {

@@ -5,7 +5,11 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use crate::bounds::at_most;
 use crate::inventory::{Interface, Workload, ip_label};
+
+/// The most addresses of one pod: it has one of each family.
+const MOST_ADDRESSES: usize = 100;
 
 #[derive(Deserialize)]
 struct Pod {
@@ -59,8 +63,8 @@ struct Status {
     #[serde(rename = "podIP")]
     pod_ip: Option<String>,
     /// Kubernetes ≥ 1.16.
-    #[serde(rename = "podIPs")]
-    pod_ips: Option<Vec<PodIp>>,
+    #[serde(rename = "podIPs", deserialize_with = "at_most::<_, _, MOST_ADDRESSES>")]
+    pod_ips: Vec<PodIp>,
 }
 
 #[derive(Deserialize)]
@@ -107,14 +111,16 @@ fn finished(pod: &Pod) -> bool {
 fn networks(pod: &Pod) -> Vec<String> {
     let none = Annotations::default();
     let annotations = pod.metadata.annotations.as_ref().unwrap_or(&none);
-    let status = pod.status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    let status = pod.status.pod_ips.iter().map(|ip| ip.ip.as_str());
     let status: Vec<_> = status.filter(|ip| !ip.is_empty()).collect();
     if !status.is_empty() {
         return status.into_iter().map(network).collect();
     }
     let places = [&pod.status.pod_ip, &annotations.pod_ips, &annotations.pod_ip, &annotations.aws];
     let found = places.into_iter().flatten().find(|ips| !ips.is_empty());
-    found.map(|ips| ips.split(',').map(str::trim).filter(|ip| !ip.is_empty()).map(network).collect()).unwrap_or_default()
+    found
+        .map(|ips| ips.split(',').map(str::trim).filter(|ip| !ip.is_empty()).take(MOST_ADDRESSES).map(network).collect())
+        .unwrap_or_default()
 }
 
 /// Annotations may hold networks already.

@@ -17,6 +17,7 @@ mod etcd;
 mod exposition;
 mod failures;
 mod fuzzed;
+mod hostile;
 mod http;
 mod kernel;
 mod kubernetes;
