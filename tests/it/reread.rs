@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use calico_accountant::kernel::netlink::Socket;
 use calico_accountant::kernel::{legacy, nft};
 use calico_accountant::ruleset::{Backend, Family, Snapshot};
 
@@ -137,6 +138,38 @@ fn readers_that_remember_say_what_new_ones_say() {
         feed("nft -f -", &fixture::text("captures/v3.32.1-native/t2/nft-ip.txt.gz"));
         edit_and_compare(Backend::Native, &NATIVE, 60);
     });
+}
+
+#[test]
+fn large_nf_tables_are_read_by_two_sockets() {
+    for (backend, edits) in [(Backend::Nft, &IPTABLES[..]), (Backend::Native, &NATIVE)] {
+        let Some(namespace) = Namespace::new("large nf_tables") else { return };
+        let size = table::Size { workloads: 20, policies: 20, group: 1 };
+        namespace.run(|| {
+            match backend {
+                Backend::Native => feed("nft -f -", &table::native(size)),
+                _ => feed("iptables-nft-restore -c", &table::table(size)),
+            }
+            let Reader::Nft(mut reader) = Reader::new(backend) else { return };
+            let until = Instant::now() + Duration::from_secs(20);
+            let mut opened = 0;
+            let mut read = || {
+                let open = &mut || {
+                    opened += 1;
+                    Socket::open(until)
+                };
+                let snapshots = reader.read_by(until, open).unwrap();
+                (snapshots, opened)
+            };
+            let first = read();
+            assert_eq!(first.1, 1, "nothing is known to be large");
+            let again = read();
+            let sockets = std::thread::available_parallelism().unwrap().get().min(2);
+            assert_eq!(again.1 - first.1, sockets, "where there is a CPU for each");
+            assert!(again.0 == first.0 && again.0[0].shares_rules_with(&first.0[0]), "all chains are recognised");
+            edit_and_compare(backend, edits, 20);
+        });
+    }
 }
 
 /// Some 11 MB of entries.
