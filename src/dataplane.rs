@@ -339,10 +339,15 @@ impl Dataplane {
         let source = if backend == Backend::Native { Source::Kernel } else { source };
         let (lock, lock_waited) = self.lock(backend)?;
         let (options, deadline) = (&self.options, self.deadline);
-        let families = self.families.iter_mut().filter(|reader| kernel_has(options, backend, reader.family(), "filter"));
+        let read = |reader: &mut FamilyReader| reader.read(backend, source, options, deadline);
+        let mut families = self.families.iter_mut().filter(|reader| kernel_has(options, backend, reader.family(), "filter"));
+        let (one, other) = (families.next(), families.next());
         let results = std::thread::scope(|scope| {
-            let threads: Vec<_> = families.map(|reader| scope.spawn(move || reader.read(backend, source, options, deadline))).collect();
-            threads.into_iter().filter_map(|thread| thread.join().ok()).collect::<Result<Vec<_>, _>>()
+            let other = other.map(|reader| scope.spawn(|| read(reader)));
+            let one = one.map(read);
+            // A panic ends this read, not the table of a family.
+            let other = other.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            one.into_iter().chain(other).collect::<Result<Vec<_>, _>>()
         });
         let locked = lock.is_some() || backend != Backend::Legacy;
         drop(lock);

@@ -189,6 +189,7 @@ impl Scraper {
         about.dropped_scrapes = state.dropped_scrapes;
         about.stages.push(("total", begun.elapsed()));
         self.about_datastore(&mut about);
+        about.started = seconds(self.started);
         about.process = Process::read(&self.options.proc);
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
         let view = View::new((&state.attribution, state.catalog()), &workload, &about, about.up && !too_small, self.options.metric_names);
