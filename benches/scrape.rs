@@ -21,12 +21,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use calico_accountant::attribution::{Attribution, Motion, Table};
+use calico_accountant::accounting::Accounting;
 use calico_accountant::config::MetricNames;
-use calico_accountant::felix::Structures;
 use calico_accountant::inventory::{Interface, Workload};
 use calico_accountant::iptables::text::Parser;
-use calico_accountant::ledger::Ledger;
 use calico_accountant::metrics::{self, About, View};
 use calico_accountant::ruleset::{Backend, Family};
 
@@ -122,8 +120,7 @@ fn ms(time: Duration) -> String {
 /// The part that is ours alone, in process: the text in memory → the text of the answer.
 fn stages(size: Size) {
     // Counters move from round to round, else groups would have nothing to do.
-    let (mut ledger, mut attribution) = (Ledger::new(), Attribution::default());
-    let (about, mut structures) = (About::default(), Structures::default());
+    let (about, mut accounting) = (About::default(), Accounting::new(2));
     let mut times = [vec![], vec![], vec![], vec![]];
     let mut memory = Vec::new();
     for round in 0..ROUNDS as u64 {
@@ -133,11 +130,9 @@ fn stages(size: Size) {
         text.as_bytes().chunks(1 << 16).for_each(|piece| parser.push(piece));
         let rulesets = [parser.finish().unwrap()];
         let parsed = Instant::now();
-        let deltas = ledger.advance(&rulesets);
-        structures.update(rulesets.iter().map(|table| &table.ruleset));
-        attribution.advance(&[Table::new(&structures.tables()[0], &deltas[0], &Motion::still())]);
+        accounting.advance(&rulesets, |_| Ok::<_, String>(vec![]));
         let attributed = Instant::now();
-        let view = View::new((&attribution, structures.catalog()), &workload, &about, true, MetricNames::All);
+        let view = View::new((accounting.attribution(), accounting.catalog()), &workload, &about, true, MetricNames::All);
         memory = metrics::render(&view, memory);
         let rendered = Instant::now();
         for (times, took) in times.iter_mut().zip([parsed - begun, attributed - parsed, rendered - attributed, rendered - begun]) {

@@ -4,6 +4,7 @@
 //! doubt too little is credited, never too much.
 
 mod direct;
+mod flow;
 mod group;
 mod groups;
 mod motion;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use lazy_static::lazy_static;
 
+pub use flow::{Moved, doubt_what_may_have_restarted, moved};
 pub use motion::Motion;
 pub use node::{NodeTotals, RuleKey};
 pub use programs::{Datastore, Programs};
@@ -25,9 +27,10 @@ pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
 
 use crate::ebpf;
 use crate::felix::{Decision, DropReason, DropRule, Label, Labels, Pipeline, Pipelines, Structure, Target, Tier};
-use crate::ledger::Deltas;
+use crate::ledger::{Deltas, Since};
 use crate::ruleset::{ChainId, RuleId, Ruleset, TableId};
-use direct::{Claim, Claims, Source, Waiting};
+use direct::{Claim, Claims, Source, Unseen, Waiting};
+use flow::Flow;
 use groups::{Groups, Member};
 use table::{Leftovers, TableView, Users};
 use tier::{Can, Decided, Split, refusals_are_known};
@@ -78,6 +81,8 @@ impl<'a> Table<'a> {
 /// Attribution over the life of the process.
 #[derive(Debug, Default)]
 pub struct Attribution {
+    /// Packets that can be inside of a chain at one instant.
+    cpus: u64,
     totals: Totals,
     node: NodeTotals,
     waiting: Waiting,
@@ -91,6 +96,11 @@ pub struct Attribution {
 }
 
 impl Attribution {
+    /// Nothing was read yet. `cpus`: how many CPUs the node has; each works on one packet at a time.
+    pub fn new(cpus: usize) -> Self {
+        Attribution { cpus: cpus as u64, ..Attribution::default() }
+    }
+
     /// Takes in one read: all tables of it, both families.
     pub fn advance(&mut self, tables: &[Table]) {
         self.programs = None;
@@ -100,7 +110,9 @@ impl Attribution {
         let users = std::mem::take(&mut self.users);
         for table in tables {
             let view = TableView::new(*table, &mut leftovers, &users);
-            let mut walk = Walk { view, waiting: &self.waiting, claims: Claims::default(), groups: &mut self.groups };
+            let flow = Flow::new(table.ruleset, table.deltas, table.motion);
+            let (claims, cpus) = (Claims::default(), self.cpus);
+            let mut walk = Walk { view, flow, cpus, waiting: &self.waiting, claims, groups: &mut self.groups };
             for pipeline in &table.pipelines.endpoints {
                 walk.pipeline(pipeline, &mut self.totals.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction));
             }
@@ -181,6 +193,8 @@ impl Attribution {
 /// The walk through the pipelines of one table.
 struct Walk<'a, 'b> {
     view: TableView<'a>,
+    flow: Flow<'a>,
+    cpus: u64,
     waiting: &'b Waiting,
     claims: Claims,
     groups: &'b mut Groups,
@@ -209,17 +223,23 @@ impl Walk<'_, '_> {
         let deltas = self.view.table.deltas;
         let can: Vec<_> = tier.targets.iter().map(|target| self.view.can(target.chain)).collect();
         let splits = tier::splits(tier, &can);
-        let decided = tier::decided(tier, &can, &splits, deltas, |target| self.view.own(target.chain));
+        let decided = |since| tier::decided(tier, (&can, &splits), (deltas, since), |target| self.view.own(target.chain));
+        let since_last_read = decided(Since::LastRead);
+        let since_written = if deltas.unchanged(pipeline.chain) { vec![Decided::default(); can.len()] } else { decided(Since::Written) };
         let refusals_are_known = refusals_are_known(&splits, &can);
-        for ((index, target), (split, decided)) in tier.targets.iter().enumerate().zip(splits.iter().zip(&decided)) {
-            let doubt = tier::doubt(tier, index, *split, self.view.table.motion);
-            let entering = tier::entering(tier, index, *split, self.view.table.motion);
+        for (index, target) in tier.targets.iter().enumerate() {
+            let (split, motion) = (splits[index], self.view.table.motion);
+            let here = Here {
+                split,
+                since_last_read: since_last_read[index],
+                since_written: since_written[index],
+                doubt: tier::doubt(tier, index, split, motion, self.cpus),
+                entering: tier::entering(tier, index, split, motion),
+                refusals_are_known,
+            };
             match self.view.table.pipelines.group(target.chain) {
-                Some(_) => {
-                    let member = member(pipeline, tier, index, (can[index], *split, *decided));
-                    self.groups.add(target.chain, Member { doubt, entering, refusals_are_known, ..member });
-                }
-                None => self.policy(pipeline, target, (*split, decided, [doubt, entering], refusals_are_known), recorder),
+                Some(_) => self.groups.add(target.chain, member(pipeline, tier, index, can[index], &here)),
+                None => self.policy(pipeline, target, &here, recorder),
             }
         }
         if let Some(end) = tier.end {
@@ -231,27 +251,43 @@ impl Walk<'_, '_> {
     }
 
     /// A policy with its own jump: what it accepted is counted, what it refused and passed on is claimed.
-    fn policy(
-        &mut self,
-        pipeline: &Pipeline,
-        target: &Target,
-        (split, decided, [doubt, entering], refusals_are_known): (Split, &Decided, [u64; 2], bool),
-        recorder: &mut Recorder,
-    ) {
+    fn policy(&mut self, pipeline: &Pipeline, target: &Target, here: &Here, recorder: &mut Recorder) {
         let Some(Label { label, tier, .. }) = self.view.table.labels.get(target.chain) else { return };
         let mut item = Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict: Verdict::Accept };
         if let Some(accepted) = target.accepted {
             recorder.add(&item, self.view.table.deltas.packets(accepted));
         }
-        for verdict in split.verdicts(self.view.can(target.chain)) {
+        for verdict in here.split.verdicts(self.view.can(target.chain)) {
             item.decided(verdict);
             recorder.add(&item, 0);
-            let claim = self.waiting.claim(|| self.source(pipeline.chain, target.chain, verdict), decided.of(verdict), entering);
-            let Some((source, packets)) = claim else { continue };
-            let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
-            let in_sum = refusals_are_known && verdict == Verdict::Deny;
+            let in_sum = here.refusals_are_known && verdict == Verdict::Deny;
             let sum = in_sum.then(|| Item::PolicyDrop { tier: Arc::clone(tier) });
-            self.claims.add(target.chain, Claim { source, endpoint, item: item.clone(), sum, packets, doubt });
+            if let Some((source, packets, unseen)) = self.claim(pipeline.chain, target, verdict, here) {
+                let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
+                let Here { doubt, entering, .. } = *here;
+                self.claims.add(target.chain, Claim { source, endpoint, item: item.clone(), sum, packets, doubt, entering, unseen });
+            }
+        }
+    }
+
+    /// What an endpoint claims of a policy's decisions, and whether there may be more that its counters do not show. Nothing, as a rule.
+    fn claim(&self, chain: ChainId, target: &Target, verdict: Verdict, here: &Here) -> Option<(Source, i64, Option<Unseen>)> {
+        let deltas = self.view.table.deltas;
+        // Where rules were written anew, all that use a policy are asked for.
+        let is_wanted = deltas.rewritten || !self.waiting.is_empty();
+        let source = || self.source(chain, target.chain, verdict);
+        if let Some(packets) = here.since_last_read.of(verdict) {
+            return (packets != 0 || is_wanted).then(|| {
+                let source = source();
+                let packets = packets + self.waiting.of(&source);
+                (source, packets, None)
+            });
+        }
+        let unseen = self.flow.reach(chain, target.jump).map_or(Unseen::Unlimited, Unseen::AtMost);
+        match here.since_written.of(verdict) {
+            Some(packets) => Some((source(), packets, Some(unseen))),
+            None if here.entering == 0 && !is_wanted => None,
+            None => Some((source(), -i64::try_from(here.entering).unwrap_or(0), Some(unseen))),
         }
     }
 
@@ -260,6 +296,17 @@ impl Walk<'_, '_> {
         let name = |chain| Arc::clone(&ruleset.chain(chain).name);
         Source { table: ruleset.id(), endpoint: name(endpoint), policy: name(policy), verdict }
     }
+}
+
+/// What is known of one target of a tier.
+struct Here {
+    split: Split,
+    since_last_read: Decided,
+    /// If its rules were written later than that.
+    since_written: Decided,
+    doubt: u64,
+    entering: u64,
+    refusals_are_known: bool,
 }
 
 /// What a rule refused since the last read.
@@ -272,7 +319,7 @@ fn dropped(drop: &DropRule, deltas: &Deltas) -> u64 {
     u64::try_from(refused).unwrap_or(0)
 }
 
-fn member(pipeline: &Pipeline, tier: &Tier, index: usize, (can, split, decided): (Can, Split, Decided)) -> Member {
+fn member(pipeline: &Pipeline, tier: &Tier, index: usize, can: Can, here: &Here) -> Member {
     let target = &tier.targets[index];
     Member {
         kind: pipeline.kind,
@@ -283,10 +330,11 @@ fn member(pipeline: &Pipeline, tier: &Tier, index: usize, (can, split, decided):
         accepted: target.accepted,
         undecided: tier.undecided_after(index),
         can,
-        split,
-        decided,
-        doubt: 0,
-        entering: 0,
-        refusals_are_known: false,
+        split: here.split,
+        decided: here.since_last_read,
+        since_written: here.since_written,
+        doubt: here.doubt,
+        entering: here.entering,
+        refusals_are_known: here.refusals_are_known,
     }
 }

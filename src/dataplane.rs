@@ -390,7 +390,7 @@ fn workload_chains(reading: &Reading) -> (usize, u64) {
     for table in &reading.tables {
         for chain in table.ruleset.chains().iter().filter(|chain| workload_interface(&chain.name).is_some()) {
             count += 1;
-            packets = table.packets_of(chain).iter().fold(packets, |sum, packets| sum.wrapping_add(*packets));
+            packets = table.counts_of(chain).iter().fold(packets, |sum, count| sum.wrapping_add(count.packets));
         }
     }
     (count, packets)

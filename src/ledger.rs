@@ -1,21 +1,36 @@
 //! Raw rule counters → how much each rule has counted since the last read, and what may be concluded from that. Pure state.
 //!
-//! Felix rewrites rules while they count. Which ones depends on the back end: iptables-legacy replaces the rules from the first
-//! difference on and keeps the others, iptables-nft flushes the whole chain, also rules whose text and hash stay the same. A rule
-//! is therefore known by (family, back end, table, chain, `cali:` hash), and one that was rewritten counts on from what it had.
-//! In doubt the ledger counts too little, never too much.
+//! Felix rewrites rules while they count, and a rule that was written anew starts at 0, also if it has the hash that it had before:
+//!
+//! * iptables-legacy replaces the rules from the first difference on and keeps the others. Rules have no identity there but their hash.
+//! * iptables-nft flushes the whole chain. nf_tables gives every new rule a new handle, and every new chain.
+//! * Calico's own tables: up to 3.32 rules are replaced one by one and keep their handles; from 3.33 on whole chains are flushed.
+//!
+//! So a new handle is a new rule, while the same handle, or the same hash on legacy, is the same rule only as long as nothing else says
+//! that it was written anew; [`Deltas::doubt`] takes that back. In doubt the ledger counts too little, never too much.
 
 use std::collections::HashMap;
 
-use crate::ruleset::{Backend, Chain, ChainId, Family, RuleHash, RuleId, Ruleset, Snapshot};
+use crate::ruleset::{Backend, Chain, ChainId, Count, Family, Rule, RuleHash, RuleId, Ruleset, Snapshot};
 
 /// What the ledger knows of a rule's age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Age {
-    /// The same rule was there at the last read and has counted on: differences between such rules mean something.
+    /// The same rule was there at the last read and has counted on.
     Continued,
-    /// Its age is not known: it is new, was rewritten, or this is the first read.
+    /// It was written since the last read, together with all rules of its chain.
+    Written,
+    /// Not known: this is the first read, or it was written since the last one, but not surely together with its neighbours.
     Unknown,
+}
+
+/// Since when a difference of counters holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// Since the last read.
+    LastRead,
+    /// Since the rules were written, later than the last read.
+    Written,
 }
 
 /// What every rule of a table has counted since the last read.
@@ -23,13 +38,28 @@ enum Age {
 pub struct Deltas {
     packets: Vec<u64>,
     ages: Vec<Age>,
+    idle: Vec<bool>,
     unchanged: Vec<bool>,
+    appeared: Vec<bool>,
+    /// Whether anything in the table was written since the last read, or set to zero.
+    pub rewritten: bool,
+    handles_prove: bool,
 }
 
 impl Deltas {
     /// Whether the chain holds the rules that it held at the last read, and they have counted on.
     pub fn unchanged(&self, chain: ChainId) -> bool {
         self.unchanged[chain.0 as usize]
+    }
+
+    /// Whether the chain was not there at the last read: all that its rules have counted is of this interval.
+    pub fn appeared(&self, chain: ChainId) -> bool {
+        self.appeared[chain.0 as usize]
+    }
+
+    /// Whether the chain's rules tell all that has happened in it since the last read.
+    pub fn tells_all(&self, chain: ChainId) -> bool {
+        self.unchanged(chain) || self.appeared(chain)
     }
 
     /// Packets since the last read; from the first read on, all that the kernel still knows of. A lower bound where the rule
@@ -40,8 +70,35 @@ impl Deltas {
 
     /// Packets since the last read, for calculations with several rules; `None` if the rule was not there all the time.
     pub fn since_last_read(&self, rule: RuleId) -> Option<i64> {
+        self.since(Since::LastRead, rule)
+    }
+
+    /// Packets for calculations with several rules of one chain; `None` if the rule's count does not hold since then.
+    pub fn since(&self, since: Since, rule: RuleId) -> Option<i64> {
         let place = rule.0 as usize;
-        (self.ages[place] == Age::Continued).then(|| i64::try_from(self.packets[place]).unwrap_or(i64::MAX))
+        let age = match since {
+            Since::LastRead => Age::Continued,
+            Since::Written => Age::Written,
+        };
+        (self.ages[place] == age).then(|| i64::try_from(self.packets[place]).unwrap_or(i64::MAX))
+    }
+
+    /// Whether it is certain that the rule has not matched any packet since the last read.
+    pub fn is_idle(&self, rule: RuleId) -> bool {
+        self.idle[rule.0 as usize]
+    }
+
+    /// Whether handles prove that rules which have the one they had before were not written anew.
+    pub fn handles_prove_ages(&self) -> bool {
+        self.handles_prove
+    }
+
+    /// Takes back that the chain's rules have counted on since the last read. What they have counted more is still certain.
+    pub fn doubt(&mut self, id: ChainId, chain: &Chain) {
+        self.unchanged[id.0 as usize] = false;
+        let rules = chain.rules.start as usize..chain.rules.end as usize;
+        self.ages[rules.clone()].iter_mut().filter(|age| **age == Age::Continued).for_each(|age| *age = Age::Unknown);
+        self.idle[rules].fill(false);
     }
 }
 
@@ -51,49 +108,18 @@ type Place = (Family, Backend, &'static str);
 /// The last read.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    tables: HashMap<Place, Snapshot>,
+    tables: HashMap<Place, Last>,
     started: bool,
+    /// Where Calico's rules were, or were missed, at the last read.
+    backend: Option<Backend>,
 }
 
-/// A chain at the last read.
-#[derive(Clone, Copy)]
-struct Before<'a> {
-    ruleset: &'a Ruleset,
-    chain: &'a Chain,
-    packets: &'a [u64],
-}
-
-impl<'a> Before<'a> {
-    fn new(last: &'a Snapshot, chain: &'a Chain) -> Self {
-        Before { ruleset: &last.ruleset, chain, packets: last.packets_of(chain) }
-    }
-
-    /// Every rule's hash and what it had counted.
-    fn rules(self) -> impl Iterator<Item = (RuleHash, u64)> {
-        self.chain.rule_ids().map(|id| self.ruleset.rule(id).hash).zip(self.packets.iter().copied())
-    }
-}
-
-/// Pairs every chain with what it was at the last read: by place where the rules are the very same, else by name.
-fn pair<'a>(now: &'a Snapshot, last: &'a Snapshot) -> impl Iterator<Item = (&'a Chain, Option<Before<'a>>)> {
-    let same = now.shares_rules_with(last);
-    let by_name: HashMap<&str, &Chain> = match same {
-        true => HashMap::new(),
-        false => last.ruleset.chains().iter().map(|chain| (&*chain.name, chain)).collect(),
-    };
-    now.ruleset.chains().iter().map(move |chain| {
-        let before = if same { Some(chain) } else { by_name.get(&*chain.name).copied() };
-        (chain, before.map(|before| Before::new(last, before)))
-    })
-}
-
-/// How to take the counters of a table that was not read before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FirstSight {
-    /// The process starts: show what the kernel shows.
-    Count,
-    /// Calico has moved to another back end, whose counters may be old: they are where counting begins.
-    Baseline,
+/// A table at the last read.
+#[derive(Debug)]
+struct Last {
+    read: Snapshot,
+    /// Whether Felix flushes whole chains there, as far as could be seen.
+    flushes: bool,
 }
 
 impl Ledger {
@@ -102,114 +128,296 @@ impl Ledger {
         Self::default()
     }
 
-    /// Whether any rule counts less than at the last read. Either it was rewritten, or a legacy table was read without its lock in
-    /// the moment in which all its counters are zero.
+    /// Whether any rule counts less than at the last read, though it seems to be the same. Either it was set to zero, or a legacy table
+    /// was read without its lock in the moment in which all its counters are zero.
     pub fn went_back(&self, tables: &[Snapshot]) -> bool {
         tables.iter().any(|now| {
             let Some(last) = self.tables.get(&place_of(now)) else { return false };
-            pair(now, last).any(|(chain, before)| {
+            pair(now, &last.read).any(|(_, chain, before)| {
                 let before = before.into_iter().flat_map(Before::rules);
-                let now = chain.rule_ids().map(|id| (now.ruleset.rule(id).hash, now.packets(id)));
-                now.zip(before).any(|((hash, packets), (hash_before, last))| hash == hash_before && packets < last)
+                let now = chain.rule_ids().map(|id| (now.ruleset.rule(id), now.count(id)));
+                now.zip(before).any(|((rule, now), (rule_before, last))| {
+                    rule.hash == rule_before.hash && now.handle == last.handle && is_less(now, last)
+                })
             })
         })
     }
 
     /// Compares the tables of one read with those of the last one, and takes them over.
     pub fn advance(&mut self, tables: &[Snapshot]) -> Vec<Deltas> {
-        let first_sight = if self.started { FirstSight::Baseline } else { FirstSight::Count };
+        let mut before = std::mem::take(&mut self.tables);
+        let mut deltas = Vec::with_capacity(tables.len());
+        for now in tables {
+            let backend = now.ruleset.backend;
+            let (of_table, flushes) = match before.remove(&place_of(now)) {
+                Some(last) => Comparison::new(now, &last).deltas(),
+                None => (first(now, !self.started || self.backend == Some(backend)), backend == Backend::Nft),
+            };
+            deltas.push(of_table);
+            self.tables.insert(place_of(now), Last { read: now.clone(), flushes });
+        }
         self.started = true;
-        let deltas = tables.iter().map(|now| self.deltas(now, first_sight)).collect();
-        // A back end that is not read any more must not be compared with what it holds much later.
-        self.tables.retain(|place, _| tables.iter().any(|now| place_of(now) == *place));
-        self.tables.extend(tables.iter().map(|now| (place_of(now), now.clone())));
+        self.backend = tables.first().map(|table| table.ruleset.backend).or(self.backend);
         deltas
     }
 
-    fn deltas(&self, now: &Snapshot, first_sight: FirstSight) -> Deltas {
-        let rules = now.ruleset.rule_count();
-        let mut deltas = Deltas { packets: vec![0; rules], ages: vec![Age::Unknown; rules], unchanged: vec![] };
-        match (self.tables.get(&place_of(now)), first_sight) {
-            (Some(last), _) => {
-                for (chain, before) in pair(now, last) {
-                    let unchanged = before.is_some_and(|before| compare(now, chain, before, &mut deltas));
-                    deltas.unchanged.push(unchanged);
-                    if before.is_none() {
-                        // A chain that has appeared since the last read was empty then.
-                        count_all(now, chain, &mut deltas);
-                    }
-                }
-            }
-            (None, FirstSight::Count) => now.ruleset.chains().iter().for_each(|chain| count_all(now, chain, &mut deltas)),
-            (None, FirstSight::Baseline) => {}
-        }
-        deltas.unchanged.resize(now.ruleset.chains().len(), false);
-        deltas
+    /// Notes that Calico's rules are somewhere else. If they come back to where they were, old counts may have stayed there.
+    pub fn leave(&mut self) {
+        *self = Ledger { started: true, ..Ledger::default() };
     }
+}
+
+/// A chain at the last read.
+#[derive(Clone, Copy)]
+struct Before<'a> {
+    ruleset: &'a Ruleset,
+    chain: &'a Chain,
+    counts: &'a [Count],
+    handle: Option<u64>,
+}
+
+impl<'a> Before<'a> {
+    fn new(last: &'a Snapshot, id: ChainId) -> Self {
+        let chain = last.ruleset.chain(id);
+        Before { ruleset: &last.ruleset, chain, counts: last.counts_of(chain), handle: last.chain_handle(id) }
+    }
+
+    fn rules_at(self, place: usize) -> Option<(&'a Rule, Count)> {
+        let rule = RuleId(self.chain.rules.start + place as u32);
+        Some((self.ruleset.rule(rule), *self.counts.get(place)?))
+    }
+
+    fn rules(self) -> impl Iterator<Item = (&'a Rule, Count)> {
+        self.chain.rule_ids().map(move |id| self.ruleset.rule(id)).zip(self.counts.iter().copied())
+    }
+}
+
+/// Pairs every chain with what it was at the last read: by place where the rules are the very same, else by name.
+fn pair<'a>(now: &'a Snapshot, last: &'a Snapshot) -> impl Iterator<Item = (ChainId, &'a Chain, Option<Before<'a>>)> {
+    let same = now.shares_rules_with(last);
+    let by_name: HashMap<&str, ChainId> = match same {
+        true => HashMap::new(),
+        false => last.ruleset.chain_ids().map(|(id, chain)| (&*chain.name, id)).collect(),
+    };
+    now.ruleset.chain_ids().map(move |(id, chain)| {
+        let before = if same { Some(id) } else { by_name.get(&*chain.name).copied() };
+        (id, chain, before.map(|before| Before::new(last, before)))
+    })
 }
 
 fn place_of(table: &Snapshot) -> Place {
     (table.ruleset.family, table.ruleset.backend, table.ruleset.table)
 }
 
-fn count_all(now: &Snapshot, chain: &Chain, deltas: &mut Deltas) {
-    for id in chain.rule_ids() {
-        deltas.packets[id.0 as usize] = now.packets(id);
+/// Whether a counter cannot have come from the other one by counting on.
+fn is_less(now: Count, last: Count) -> bool {
+    now.packets < last.packets || now.bytes < last.bytes
+}
+
+/// Of a table that was not read before: all it has counted if its rules began to count unseen, else it is where counting begins.
+fn first(now: &Snapshot, counts: bool) -> Deltas {
+    let rules = now.ruleset.rule_count();
+    let of_rule = |rule: usize| now.packets(RuleId(rule as u32));
+    Deltas {
+        packets: (0..rules).map(|rule| if counts { of_rule(rule) } else { 0 }).collect(),
+        ages: vec![Age::Unknown; rules],
+        idle: (0..rules).map(|rule| of_rule(rule) == 0).collect(),
+        unchanged: vec![false; now.ruleset.chains().len()],
+        appeared: vec![false; now.ruleset.chains().len()],
+        rewritten: false,
+        handles_prove: false,
     }
 }
 
-/// Compares a chain with what it was at the last read; whether it is the same and was not flushed.
-fn compare(now: &Snapshot, chain: &Chain, before: Before, deltas: &mut Deltas) -> bool {
-    let same_rules = chain.rules.len() == before.packets.len()
-        && chain.rule_ids().zip(before.rules()).all(|(id, (hash, _))| !hash.is_none() && now.ruleset.rule(id).hash == hash);
-    match same_rules {
-        true => compare_unchanged(now, chain, before.packets, deltas),
-        false => {
-            compare_rewritten(now, chain, before, deltas);
-            false
-        }
-    }
+/// A table now and at the last read.
+struct Comparison<'a> {
+    now: &'a Snapshot,
+    last: &'a Last,
+    pairs: Vec<(ChainId, &'a Chain, Option<Before<'a>>)>,
+    /// Whether most counts are those of the last read, although the table was replaced as a whole or may have been: then it was
+    /// replaced with counts that were saved before (`iptables-restore -c`), which are no news.
+    restored: bool,
+    deltas: Deltas,
+    /// Whether a rule that kept its handle began again.
+    zeroed: bool,
 }
 
-/// No rule has come or gone. If one counts less than before, the chain was flushed and written again.
-fn compare_unchanged(table: &Snapshot, chain: &Chain, before: &[u64], deltas: &mut Deltas) -> bool {
-    let mut flushed = false;
-    for (id, &last) in chain.rule_ids().zip(before) {
-        let now = table.packets(id);
-        flushed |= now < last;
-        deltas.packets[id.0 as usize] = now.checked_sub(last).unwrap_or(now);
-        deltas.ages[id.0 as usize] = Age::Continued;
-    }
-    if flushed {
-        let rules = chain.rules.start as usize..chain.rules.end as usize;
-        deltas.ages[rules].fill(Age::Unknown);
-        if table.ruleset.backend == Backend::Nft {
-            count_all(table, chain, deltas);
-        }
-    }
-    !flushed
-}
-
-/// Rules have come or gone.
-fn compare_rewritten(table: &Snapshot, chain: &Chain, before: Before, deltas: &mut Deltas) {
-    let backend = table.ruleset.backend;
-    let hash = |id: RuleId| table.ruleset.rule(id).hash;
-    let last_of: HashMap<RuleHash, u64> = before.rules().filter(|(hash, _)| !hash.is_none()).collect();
-    let last = |id: RuleId| last_of.get(&hash(id)).copied();
-    let flushed = chain.rule_ids().any(|id| last(id).is_some_and(|last| table.packets(id) < last));
-    let partial = backend == Backend::Legacy && !flushed;
-    for id in chain.rule_ids() {
-        let (place, now) = (id.0 as usize, table.packets(id));
-        // A chain of iptables-nft was flushed, for that is how Felix writes there. But as long as no count proves it, a rule that
-        // was there before might have kept its own: then all of it must not be counted again.
-        deltas.packets[place] = match last(id) {
-            Some(last) if !(flushed && backend == Backend::Nft) => now.checked_sub(last).unwrap_or(now),
-            _ if hash(id).is_none() => 0,
-            _ => now,
+impl<'a> Comparison<'a> {
+    fn new(now: &'a Snapshot, last: &'a Last) -> Self {
+        let mut comparison = Comparison {
+            now,
+            last,
+            pairs: pair(now, &last.read).collect(),
+            restored: false,
+            deltas: Deltas { rewritten: now.ruleset != last.read.ruleset, ..first(now, false) },
+            zeroed: false,
         };
-        if partial && last(id).is_some() {
-            deltas.ages[place] = Age::Continued;
+        comparison.restored = comparison.was_restored();
+        comparison
+    }
+
+    /// The deltas, and whether Felix is known to flush whole chains.
+    fn deltas(mut self) -> (Deltas, bool) {
+        let flushes = self.flushes();
+        for (id, chain, before) in std::mem::take(&mut self.pairs) {
+            let unchanged = match before {
+                // A chain that has appeared since the last read was empty then.
+                None => self.written(id, chain, flushes),
+                Some(before) => match self.now.chain_handle(id).zip(before.handle) {
+                    Some((handle, then)) if handle != then => self.written(id, chain, flushes),
+                    Some(_) => self.by_handle(id, chain, before, flushes),
+                    None => self.by_hash(id, chain, before),
+                },
+            };
+            self.deltas.unchanged[id.0 as usize] = unchanged;
+            self.deltas.appeared[id.0 as usize] = before.is_none() && !self.is_replaced();
+            self.deltas.rewritten |= !unchanged;
         }
+        for rule in 0..self.deltas.packets.len() {
+            let stood_still = self.deltas.ages[rule] == Age::Continued && self.deltas.packets[rule] == 0;
+            self.deltas.idle[rule] |= stood_still;
+        }
+        self.deltas.handles_prove = flushes && !self.zeroed && self.has_handles();
+        (self.deltas, flushes)
+    }
+
+    fn has_handles(&self) -> bool {
+        !self.now.ruleset.chains().is_empty() && self.now.chain_handle(ChainId(0)).is_some()
+    }
+
+    /// Whether Felix flushes a chain to change it (iptables-nft, Calico ≥ 3.33), or replaces its rules one by one: then a rule with the
+    /// same handle has another hash.
+    fn flushes(&self) -> bool {
+        let mut flushes = self.last.flushes;
+        for (id, chain, before) in &self.pairs {
+            let Some(before) = before.filter(|before| self.now.chain_handle(*id).is_some_and(|handle| before.handle == Some(handle)))
+            else {
+                continue;
+            };
+            let rules = || chain.rule_ids().map(|id| (self.now.ruleset.rule(id).hash, self.now.count(id).handle));
+            let same_place = || rules().zip(before.rules().map(|(rule, count)| (rule.hash, count.handle)));
+            if same_place().any(|(now, last)| now.1 == last.1 && now.0 != last.0) {
+                return false;
+            }
+            flushes |= same_place().next().is_some() && same_place().all(|(now, last)| now.1 != last.1);
+        }
+        flushes
+    }
+
+    /// Whether the counts of a table that was replaced as a whole, or that cannot tell, are mostly those of the last read. Rules that
+    /// Felix wrote anew have counted less, unless the table is young: then too little is counted.
+    fn was_restored(&self) -> bool {
+        let survives = |(id, _, before): &(ChainId, &Chain, Option<Before>)| {
+            before.is_some_and(|before| before.handle.is_some() && before.handle == self.now.chain_handle(*id))
+        };
+        if self.has_handles() && self.pairs.iter().any(survives) {
+            return false;
+        }
+        let (mut kept, mut all) = (0u64, 0u64);
+        for (_, chain, before) in &self.pairs {
+            let Some(before) = before else { continue };
+            for (id, (rule, last)) in chain.rule_ids().zip(before.rules()) {
+                if self.now.ruleset.rule(id).hash == rule.hash {
+                    kept = kept.saturating_add(last.packets.min(self.now.packets(id)));
+                    all = all.saturating_add(last.packets);
+                }
+            }
+        }
+        all > 0 && kept >= all - kept
+    }
+
+    fn set(&mut self, rule: RuleId, packets: u64, age: Age) {
+        self.deltas.packets[rule.0 as usize] = packets;
+        self.deltas.ages[rule.0 as usize] = age;
+    }
+
+    /// What a rule that was written since the last read has counted.
+    fn since_written(&self, rule: RuleId) -> u64 {
+        if self.is_replaced() { 0 } else { self.now.packets(rule) }
+    }
+
+    /// Whether handles show that the whole table was replaced, with its counts.
+    fn is_replaced(&self) -> bool {
+        self.restored && self.has_handles()
+    }
+
+    /// All rules of the chain were written since the last read.
+    fn written(&mut self, id: ChainId, chain: &Chain, flushes: bool) -> bool {
+        let together = flushes && !self.is_replaced() && self.now.chain_handle(id).is_some() && self.are_consecutive(chain);
+        for rule in chain.rule_ids() {
+            self.set(rule, self.since_written(rule), if together { Age::Written } else { Age::Unknown });
+        }
+        false
+    }
+
+    /// Whether Felix's rules of the chain were written in one go: then their handles follow one another.
+    fn are_consecutive(&self, chain: &Chain) -> bool {
+        let rules = chain.rule_ids().filter(|id| !self.now.ruleset.rule(*id).hash.is_none());
+        let handles: Vec<u64> = rules.map(|id| self.now.count(id).handle).collect();
+        handles.windows(2).all(|pair| pair[1] == pair[0] + 1)
+    }
+
+    /// A chain of nf_tables that was there at the last read.
+    fn by_handle(&mut self, id: ChainId, chain: &Chain, before: Before, flushes: bool) -> bool {
+        let same_place = chain.rules.len() == before.counts.len()
+            && chain.rule_ids().zip(before.counts).all(|(id, last)| self.now.count(id).handle == last.handle);
+        let handles: HashMap<u64, (&Rule, Count)> = match same_place {
+            true => HashMap::new(),
+            false => before.rules().map(|(rule, count)| (count.handle, (rule, count))).collect(),
+        };
+        if !same_place && chain.rule_ids().all(|id| !handles.contains_key(&self.now.count(id).handle)) {
+            return self.written(id, chain, flushes);
+        }
+        let mut unchanged = chain.rules.len() == before.counts.len();
+        let places = chain.rule_ids().enumerate();
+        for (place, rule) in places {
+            let now = self.now.count(rule);
+            let then = match same_place {
+                true => before.rules_at(place),
+                false => handles.get(&now.handle).copied(),
+            };
+            match then {
+                Some((then, last)) if self.now.ruleset.rule(rule).hash == then.hash && !is_less(now, last) => {
+                    self.set(rule, now.packets - last.packets, Age::Continued);
+                }
+                then => {
+                    // The same handle: set to zero, or replaced.
+                    self.zeroed |= then.is_some();
+                    self.set(rule, self.since_written(rule), Age::Unknown);
+                    unchanged = false;
+                }
+            }
+        }
+        unchanged
+    }
+
+    /// A chain of which only the hashes tell whether its rules are the same.
+    fn by_hash(&mut self, _id: ChainId, chain: &Chain, before: Before) -> bool {
+        let ruleset = &self.now.ruleset;
+        // A rule that is not Felix's has no hash; it is the same if the whole chain is.
+        let same_rules = chain.rules.len() == before.counts.len()
+            && chain.rule_ids().zip(before.rules()).all(|(id, (rule, _))| ruleset.rule(id).is_same(rule));
+        let by_hash: HashMap<RuleHash, Count> = match same_rules {
+            true => HashMap::new(),
+            false => before.rules().filter(|(rule, _)| !rule.hash.is_none()).map(|(rule, count)| (rule.hash, count)).collect(),
+        };
+        let last: Vec<Option<Count>> = match same_rules {
+            true => before.counts.iter().copied().map(Some).collect(),
+            false => chain.rule_ids().map(|id| by_hash.get(&ruleset.rule(id).hash).copied()).collect(),
+        };
+        let restarted = chain.rule_ids().zip(&last).any(|(id, last)| last.is_some_and(|last| is_less(self.now.count(id), last)));
+        let flushed = restarted && ruleset.backend == Backend::Nft;
+        // A chain of iptables-nft was flushed if its rules differ, for that is how Felix writes there.
+        let counts_on = !restarted && (same_rules || ruleset.backend == Backend::Legacy);
+        for (rule, last) in chain.rule_ids().zip(last) {
+            let now = self.now.count(rule);
+            match last.filter(|last| !flushed && !is_less(now, *last)) {
+                Some(last) => self.set(rule, now.packets - last.packets, if counts_on { Age::Continued } else { Age::Unknown }),
+                None if self.now.ruleset.rule(rule).hash.is_none() => self.set(rule, 0, Age::Unknown),
+                None => self.set(rule, if same_rules && self.restored { 0 } else { now.packets }, Age::Unknown),
+            }
+        }
+        same_rules && !restarted
     }
 }
 
@@ -223,7 +431,11 @@ mod tests {
         for (chain, rules) in chains {
             let chain = builder.chain(chain);
             for (hash, packets) in *rules {
-                let parts = RuleParts { hash: RuleHash::new(hash.as_bytes()), packets: *packets, ..RuleParts::default() };
+                let parts = RuleParts {
+                    hash: RuleHash::new(hash.as_bytes()),
+                    count: Count { packets: *packets, ..Count::default() },
+                    ..RuleParts::default()
+                };
                 builder.push(chain, &parts, Verdict::Return);
             }
         }
@@ -271,9 +483,9 @@ mod tests {
 
     #[test]
     fn a_flush_under_unchanged_hashes_is_seen_by_any_rule_that_went_back() {
-        assert_eq!(second(Backend::Nft, &[("a", 7), ("b", 5)], &[("a", 9), ("b", 2)]), [(9, false), (2, false)]);
+        assert_eq!(second(Backend::Nft, &[("a", 70), ("b", 50)], &[("a", 9), ("b", 2)]), [(9, false), (2, false)]);
         // On legacy a single rule can be zeroed (iptables -Z chain rule): the other counted on.
-        assert_eq!(second(Backend::Legacy, &[("a", 7), ("b", 5)], &[("a", 9), ("b", 2)]), [(2, false), (2, false)]);
+        assert_eq!(second(Backend::Legacy, &[("a", 7), ("b", 50)], &[("a", 9), ("b", 2)]), [(2, false), (2, false)]);
     }
 
     #[test]
@@ -304,8 +516,29 @@ mod tests {
     }
 
     #[test]
-    fn rules_without_a_hash_never_prove_anything() {
-        assert_eq!(second(Backend::Legacy, &[("a", 7), ("", 5)], &[("a", 9), ("", 6)]), [(2, true), (0, false)]);
+    fn counts_that_were_restored_are_no_news() {
+        for backend in [Backend::Nft, Backend::Legacy] {
+            assert_eq!(second(backend, &[("a", 105), ("b", 5)], &[("a", 101), ("b", 5)])[0], (0, false), "{backend:?}");
+        }
+        let table = |first: u64, packets: u64| {
+            let mut builder = Builder::new(Family::V4, Backend::Native, "filter");
+            let chain = builder.chain("c");
+            builder.chain_handle(chain, first);
+            let count = Count { packets, bytes: packets, handle: first + 1 };
+            builder.push(chain, &RuleParts { hash: RuleHash::new(b"a"), count, ..RuleParts::default() }, Verdict::Return);
+            [builder.finish()]
+        };
+        for (packets, news) in [(105, 0), (101, 0), (3, 3)] {
+            let mut ledger = Ledger::new();
+            ledger.advance(&table(1, 105));
+            assert_eq!(ledger.advance(&table(9, packets))[0].packets(RuleId(0)), news);
+        }
+    }
+
+    #[test]
+    fn a_rule_without_a_hash_counts_on_only_in_a_chain_that_is_the_same() {
+        assert_eq!(second(Backend::Legacy, &[("a", 7), ("", 5)], &[("a", 9), ("", 6)]), [(2, true), (1, true)]);
+        assert_eq!(second(Backend::Legacy, &[("a", 7), ("", 5)], &[("a", 9), ("", 6), ("b", 1)])[1], (0, false));
     }
 
     #[test]
@@ -321,6 +554,6 @@ mod tests {
         let mut ledger = Ledger::new();
         ledger.advance(&table(Backend::Legacy, &[("c", &[("a", 1)]), ("d", &[("b", 4)])]));
         ledger.advance(&chain(Backend::Legacy, &[("a", 1)]));
-        assert_eq!(ledger.tables.values().map(|table| table.ruleset.chains().len()).sum::<usize>(), 1);
+        assert_eq!(ledger.tables.values().map(|table| table.read.ruleset.chains().len()).sum::<usize>(), 1);
     }
 }

@@ -18,6 +18,7 @@
 //! Reading (child process, sockets, files) stays at the edges; everything between is pure, so that each stage is
 //! tested on captured input without root.
 
+pub mod accounting;
 pub mod app;
 pub mod attribution;
 pub mod child;

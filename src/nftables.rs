@@ -72,7 +72,9 @@ impl Collector {
         let Some((table, name)) = Tables::Calico.place(chain) else { return };
         let builder = self.builders.entry((family, table)).or_insert_with(|| Builder::new(family, Backend::Native, table));
         let id = builder.chain(name);
-        if kind == "rule" {
+        if kind == "chain" {
+            builder.chain_handle(id, object.get("handle").and_then(Value::as_u64).unwrap_or(0));
+        } else {
             match rule::read(object, builder) {
                 Some((parts, verdict)) => builder.push(id, &parts, verdict),
                 None => builder.unreadable(),

@@ -10,6 +10,18 @@ use std::sync::Arc;
 
 pub use builder::{Builder, RuleParts};
 
+/// What a rule has counted, and as which rule the kernel knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// nf_tables' handle of the rule (`NFTA_RULE_HANDLE`): a table never gives a handle twice, but a rule that replaces another one
+    /// keeps its handle. 0 where there is none: legacy tables, and texts of `iptables-save`.
+    pub handle: u64,
+}
+
 /// The address family a table belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
@@ -201,6 +213,14 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Whether both match and do the same, as far as is known of them.
+    pub fn is_same(&self, other: &Rule) -> bool {
+        match self.hash.is_none() {
+            true => Rule { comments: other.comments, ..self.clone() } == *other,
+            false => self.hash == other.hash,
+        }
+    }
+
     /// Whether every packet that reaches the rule matches it.
     pub fn is_unconditional(&self) -> bool {
         self.mark.is_none() && self.ctstate == CtState::Any && !self.other_matches
@@ -289,24 +309,36 @@ impl Ruleset {
 pub struct Snapshot {
     /// The rules.
     pub ruleset: Arc<Ruleset>,
-    packets: Vec<u64>,
+    counts: Vec<Count>,
+    chain_handles: Vec<u64>,
 }
 
 impl Snapshot {
-    /// A read of these rules; `packets` are in their order.
-    pub fn new(ruleset: Arc<Ruleset>, mut packets: Vec<u64>) -> Self {
-        packets.resize(ruleset.rule_count(), 0);
-        Snapshot { ruleset, packets }
+    /// A read of these rules; `counts` are in their order. `chain_handles` are nf_tables' handles of the chains (`NFTA_CHAIN_HANDLE`), in
+    /// the chains' order; empty where there are none.
+    pub fn new(ruleset: Arc<Ruleset>, mut counts: Vec<Count>, chain_handles: Vec<u64>) -> Self {
+        counts.resize(ruleset.rule_count(), Count::default());
+        Snapshot { ruleset, counts, chain_handles }
+    }
+
+    /// The handle of a chain, if nf_tables gave it one: a chain that was deleted and made again has another one.
+    pub fn chain_handle(&self, id: ChainId) -> Option<u64> {
+        self.chain_handles.get(id.0 as usize).copied().filter(|handle| *handle != 0)
     }
 
     /// Packets that the rule at `id` has matched, as the kernel counts them.
     pub fn packets(&self, id: RuleId) -> u64 {
-        self.packets[id.0 as usize]
+        self.count(id).packets
+    }
+
+    /// What the rule at `id` has counted.
+    pub fn count(&self, id: RuleId) -> Count {
+        self.counts[id.0 as usize]
     }
 
     /// The same for all rules of a chain, in order.
-    pub fn packets_of(&self, chain: &Chain) -> &[u64] {
-        &self.packets[chain.rules.start as usize..chain.rules.end as usize]
+    pub fn counts_of(&self, chain: &Chain) -> &[Count] {
+        &self.counts[chain.rules.start as usize..chain.rules.end as usize]
     }
 
     /// Whether both were read of the very same rules.

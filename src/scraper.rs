@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::warn;
 
-use crate::attribution::{Datastore, Table};
+use crate::attribution::Datastore;
 use crate::config::MetricNames;
 use crate::dataplane::{Reader, Reading};
 use crate::ebpf;
@@ -60,6 +60,9 @@ pub struct Scraper {
     read: AtomicBool,
 }
 
+/// How long the second look at the tables may take, after the first one.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+
 /// A report that is younger is good enough for whoever asks.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -91,7 +94,7 @@ impl Scraper {
     /// Reads, and counts from there on: for tables of an earlier moment.
     pub fn begin_counting(&self) {
         self.sample();
-        self.state().attribution.restart();
+        self.state().accounting.restart();
     }
 
     /// A panic between two assignments can only have left counts out: go on.
@@ -118,10 +121,10 @@ impl Scraper {
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
         let report = match (about.up, state.report.take()) {
             (true, _) => {
-                let (attribution, catalog) = (&state.attribution, state.catalog());
+                let (attribution, catalog) = (state.accounting.attribution(), state.accounting.catalog());
                 let shape = match attribution.programs() {
                     Some(programs) => Shape::of_programs(programs),
-                    None => Shape::new(state.structures.tables()),
+                    None => Shape::new(state.accounting.tables()),
                 };
                 Report::new(
                     Sources { shape: &shape, attribution, catalog, workload: &workload, one_moment: self.options.one_moment },
@@ -180,7 +183,7 @@ impl Scraper {
         about.up = self.advance(state, &mut about);
         state.report.take_if(|(made, _)| made.elapsed() > FORGOTTEN);
         let found = self.name_the_unknown(state);
-        let totals = state.attribution.totals();
+        let totals = state.accounting.totals();
         let too_small = about.up && metrics::largest_counter(totals) < self.options.minimum_counter;
         if too_small {
             state.dropped_scrapes += 1;
@@ -192,7 +195,13 @@ impl Scraper {
         about.started = seconds(self.started);
         about.process = Process::read(&self.options.proc);
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
-        let view = View::new((&state.attribution, state.catalog()), &workload, &about, about.up && !too_small, self.options.metric_names);
+        let view = View::new(
+            (state.accounting.attribution(), state.accounting.catalog()),
+            &workload,
+            &about,
+            about.up && !too_small,
+            self.options.metric_names,
+        );
         // Counters that get a digit more hardly ever make it longer than this.
         let text = metrics::render(&view, sys::large(state.text_length + state.text_length / 64));
         state.text_length = text.len();
@@ -202,7 +211,7 @@ impl Scraper {
     /// Looks on the node for the workloads that the datastore does not know: until it was read, while it is away, or because there
     /// is none. Only then is a missing folder worth a word.
     fn name_the_unknown(&self, state: &mut State) -> HashMap<String, Arc<Workload>> {
-        let interfaces = state.attribution.totals().workloads().map(|(interface, _)| &**interface);
+        let interfaces = state.accounting.totals().workloads().map(|(interface, _)| &**interface);
         let unknown: Vec<&str> = interfaces.filter(|interface| self.inventory.workload(interface).is_none()).collect();
         if unknown.is_empty() && self.options.datastore.is_some() {
             return HashMap::new();
@@ -261,15 +270,12 @@ impl Scraper {
     }
 
     fn take_in_programs(&self, state: &mut State, read: &ebpf::Snapshot, about: &mut About) {
-        // So that tables, should Calico go back to them, are not compared with what they held before.
-        state.ledger.advance(&[]);
-        state.structures.update(std::iter::empty());
         let datastore = Datastore { names: &state.hashed_names, version: state.policies_version };
-        state.attribution.advance_programs(read, datastore);
+        state.accounting.advance_programs(read, datastore);
         if self.options.one_moment {
-            state.attribution.forget_endpoints();
+            state.accounting.forget_derived();
         }
-        let Some(programs) = state.attribution.programs() else { return };
+        let Some(programs) = state.accounting.programs() else { return };
         about.tables = vec![(None, ebpf::BACKEND, programs.rules())];
         let in_programs: usize = read.programs.iter().filter(|shown| shown.is_live).map(|shown| shown.program.unrecognised).sum();
         about.unrecognised = (programs.unknown() + read.unreadable + in_programs) as u64;
@@ -280,9 +286,9 @@ impl Scraper {
     }
 
     fn take_in_tables(&self, state: &mut State, tables: &[Snapshot], about: &mut About) {
-        let deltas = state.ledger.advance(tables);
-        state.structures.update(tables.iter().map(|table| &table.ruleset));
-        if state.structures.unnamed() > 0 {
+        let State { accounting, reader, .. } = state;
+        accounting.advance(tables, |read| reader.look_again(read, Instant::now() + LOOK_LIMIT));
+        if accounting.unnamed() > 0 {
             if self.options.datastore.is_none() && !self.inventory.policies_wanted() {
                 warn!(
                     "these rules do not name their policies (Calico before 3.22), and there is no datastore to ask: chain names are shown"
@@ -290,22 +296,18 @@ impl Scraper {
             }
             self.inventory.want_policies();
         }
-        let motions = state.motions(tables, &deltas);
-        let structures = state.structures.tables();
-        let tables = structures.iter().zip(&deltas).zip(&motions).map(|((s, deltas), motion)| Table::new(s, deltas, motion));
-        state.attribution.advance(&tables.collect::<Vec<_>>());
         if self.options.one_moment {
-            state.attribution.forget_derived();
+            accounting.forget_derived();
         }
-        about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, structures)).collect();
-        about.unrecognised = state.structures.unrecognised();
+        about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, accounting.tables())).collect();
+        about.unrecognised = accounting.unrecognised();
     }
 
     fn refresh_names(&self, state: &mut State) {
         let version = self.inventory.policies_version();
         if state.policies_version != version {
             let policies = self.inventory.policies();
-            state.structures.rename(ChainNames::new(&policies));
+            state.accounting.rename(ChainNames::new(&policies));
             state.hashed_names = policies.iter().flat_map(hashed_names).collect();
             state.policies_version = version;
         }

@@ -79,7 +79,7 @@ fn compare(text: &Snapshot, read: &Snapshot, table: &Table) {
     assert_eq!((text.ruleset.unreadable, read.ruleset.unreadable), (0, 0), "{}", table.text());
     for chain in text.ruleset.chains().iter().filter(|chain| !chain.rules.is_empty()) {
         let other = read.ruleset.chains().iter().find(|other| other.name == chain.name).expect("the same chains");
-        assert_eq!(text.packets_of(chain), read.packets_of(other), "{}", table.text());
+        assert_eq!(text.counts_of(chain), read.counts_of(other), "{}", table.text());
         assert_eq!(chain.rules.len(), other.rules.len(), "{}", table.text());
         for (one, two) in chain.rule_ids().zip(other.rule_ids()) {
             assert_eq!(contents(&text.ruleset, one), contents(&read.ruleset, two), "{}", table.text());

@@ -4,6 +4,9 @@
 //! the next one makes up for it; or too high, by a packet that is inside the policy's chain just then. So a difference below zero
 //! is carried on. And if all endpoints together claim more than the policy's own rules counted on the whole node, each of them may
 //! be the one that claims too much: then every claim but what is beyond doubt waits for the next read.
+//!
+//! Where an endpoint's rules were written anew, its counters show only what came later. What came before is recovered from the policy's
+//! own rules, as far as no other endpoint can have got it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,10 +28,35 @@ pub struct Claim {
     pub item: Item,
     /// What it is to be added to besides: the tier's refusals.
     pub sum: Option<Item>,
-    /// Packets; below zero: to be made up for.
+    /// Packets that its counters show; below zero: to be made up for.
     pub packets: i64,
     /// So many of them may have been on their way, and become something else.
     pub doubt: u64,
+    /// So many may be missing because they were on their way.
+    pub entering: u64,
+    /// How many packets may have been decided so since the last read in all, where the counters do not show all of them: the rules
+    /// were written anew. `None` where they do.
+    pub unseen: Option<Unseen>,
+}
+
+/// What may have been decided since the last read, seen or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unseen {
+    /// So many at most.
+    AtMost(u64),
+    /// Nothing limits it.
+    Unlimited,
+}
+
+impl Claim {
+    /// The most that this endpoint can have got of the policy's decisions since the last read.
+    fn most(&self) -> Option<u64> {
+        match self.unseen {
+            None => Some(u64::try_from(self.packets).unwrap_or(0).saturating_add(self.doubt).saturating_add(self.entering)),
+            Some(Unseen::AtMost(packets)) => Some(packets),
+            Some(Unseen::Unlimited) => None,
+        }
+    }
 }
 
 /// The claims of one table, by policy and verdict.
@@ -45,22 +73,57 @@ impl Claims {
     pub fn settle(self, view: &mut TableView, waiting: &mut Waiting, totals: &mut Totals) {
         for ((policy, verdict), claims) in self.0 {
             let claimed: i64 = claims.iter().map(|claim| claim.packets.max(0)).sum();
-            // What the policy counted for packets that are not claimed yet must not stand for others that are claimed wrongly.
-            let unclaimed = i64::try_from(view.arriving(policy)).unwrap_or(i64::MAX);
-            let excess = (claimed - view.budget(policy, verdict).saturating_sub(unclaimed)).max(0);
-            for claim in claims {
-                let doubt = excess.max(i64::try_from(claim.doubt).unwrap_or(i64::MAX));
-                let credited = claim.packets.saturating_sub(doubt).max(0);
-                view.spend(policy, verdict, credited, claim.packets - credited);
-                waiting.keep(claim.source, claim.packets - credited);
+            let excess = (claimed - view.budget(policy, verdict)).max(0);
+            let certain: Vec<u64> = claims
+                .iter()
+                .map(|claim| {
+                    let doubt = excess.max(signed(claim.doubt));
+                    u64::try_from(claim.packets.saturating_sub(doubt)).unwrap_or(0)
+                })
+                .collect();
+            let recovered = recovered(&claims, &certain, policy, view);
+            let all_are_found = view.surely_decided(policy, verdict) == Some(certain.iter().chain(&recovered).sum());
+            for ((claim, certain), recovered) in claims.into_iter().zip(certain).zip(recovered) {
+                let credited = signed(certain + recovered);
+                let rest = claim.packets - signed(certain);
+                // What was recovered may have been in doubt before. A debt is no larger than what is on its way now.
+                let rest = if rest > 0 { (rest - signed(recovered)).max(0) } else { rest.max(-signed(claim.entering)) };
+                view.spend(policy, verdict, credited, rest);
+                waiting.keep(claim.source, rest);
                 let (kind, interface, direction) = claim.endpoint;
                 let mut recorder = totals.endpoint(kind, &interface, direction);
-                for item in std::iter::once(&claim.item).chain(&claim.sum).filter(|_| credited > 0) {
-                    recorder.add(item, u64::try_from(credited).unwrap_or(0));
+                let is_known = claim.unseen.is_none() || all_are_found;
+                for item in std::iter::once(&claim.item).chain(&claim.sum).filter(|_| credited > 0 || !is_known) {
+                    match is_known {
+                        true => recorder.add(item, certain + recovered),
+                        false => recorder.add_at_least(item, certain + recovered),
+                    }
                 }
             }
         }
     }
+}
+
+fn signed(packets: u64) -> i64 {
+    i64::try_from(packets).unwrap_or(i64::MAX)
+}
+
+/// What endpoints whose rules were written anew must have got besides what their counters show: what the policy's own rules counted, and
+/// no other endpoint can have got.
+fn recovered(claims: &[Claim], certain: &[u64], policy: ChainId, view: &TableView) -> Vec<u64> {
+    let nothing = || vec![0; claims.len()];
+    let Some(first) = claims.iter().find(|claim| claim.unseen.is_some()) else { return nothing() };
+    if view.references(policy) as usize != claims.len() {
+        return nothing();
+    }
+    let Some(decided) = view.surely_decided(policy, first.source.verdict) else { return nothing() };
+    let most =
+        |but: usize| claims.iter().enumerate().filter(|(place, _)| *place != but).map(|(_, claim)| claim.most()).sum::<Option<u64>>();
+    let of = |(place, claim): (usize, &Claim)| match (claim.unseen, most(place)) {
+        (Some(_), Some(others)) => decided.saturating_sub(others).saturating_sub(certain[place]),
+        _ => 0,
+    };
+    claims.iter().enumerate().map(of).collect()
 }
 
 /// One policy on one endpoint: table, the endpoint's chain, the policy's chain, and what it decided.
@@ -85,18 +148,14 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// What a source claims: its difference, and what has waited. A source whose difference is unknown starts again, without what was
-    /// `entering` then.
-    pub fn claim(&self, source: impl FnOnce() -> Source, difference: Option<i64>, entering: u64) -> Option<(Source, i64)> {
-        if (self.before.is_empty() && difference == Some(0)) || (difference.is_none() && entering == 0) {
-            return None;
-        }
-        let source = source();
-        let claim = match difference {
-            Some(difference) => self.before.get(&source).unwrap_or(&0) + difference,
-            None => -i64::try_from(entering).unwrap_or(0),
-        };
-        (claim != 0).then_some((source, claim))
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.before.is_empty()
+    }
+
+    /// What waits since the last read.
+    pub fn of(&self, source: &Source) -> i64 {
+        self.before.get(source).copied().unwrap_or(0)
     }
 
     fn keep(&mut self, source: Source, packets: i64) {
@@ -115,30 +174,15 @@ impl Waiting {
 mod tests {
     use super::*;
 
-    fn source() -> Source {
+    #[test]
+    fn what_waits_is_forgotten_by_a_read_that_does_not_meet_it() {
         let table = TableId { family: crate::ruleset::Family::V4, table: "filter" };
-        Source { table, endpoint: "cali-tw-cali1".into(), policy: "cali-pi-p".into(), verdict: Verdict::Deny }
-    }
-
-    #[test]
-    fn what_was_not_credited_is_claimed_again_by_the_next_read_only() {
+        let source = Source { table, endpoint: "cali-tw-cali1".into(), policy: "cali-pi-p".into(), verdict: Verdict::Deny };
         let mut waiting = Waiting::default();
-        assert_eq!(waiting.claim(source, Some(0), 0), None);
-        waiting.keep(source(), -2);
+        waiting.keep(source.clone(), -2);
         waiting.end_read();
-        assert_eq!(waiting.claim(source, Some(5), 0), Some((source(), 3)));
-        assert_eq!(waiting.claim(source, Some(2), 0), None);
+        assert_eq!(waiting.of(&source), -2);
         waiting.end_read();
-        assert_eq!(waiting.claim(source, Some(5), 0), Some((source(), 5)));
-    }
-
-    #[test]
-    fn an_unknown_interval_starts_again() {
-        let mut waiting = Waiting::default();
-        waiting.keep(source(), 4);
-        waiting.end_read();
-        assert_eq!(waiting.claim(source, None, 0), None);
-        waiting.end_read();
-        assert!(waiting.before.is_empty());
+        assert!(waiting.is_empty());
     }
 }

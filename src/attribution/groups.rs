@@ -32,8 +32,10 @@ pub struct Member {
     pub can: Can,
     /// How refusals and passes of the group can be told apart.
     pub split: Split,
-    /// What it refused and passed on.
+    /// What it refused and passed on since the last read.
     pub decided: Decided,
+    /// The same, if its rules were written later than that.
+    pub since_written: Decided,
     /// By how many packets that may be too high.
     pub doubt: u64,
     /// How many packets the next difference may have too many, if it begins at this read.
@@ -104,6 +106,10 @@ impl GroupRead<'_> {
             // Numbers of other workloads mean nothing here.
             *state = GroupState { members, seen: true, ..GroupState::default() };
         }
+        if !self.counts_on() {
+            // What was out of step before means nothing now.
+            (state.carries, state.entries_ahead) = Default::default();
+        }
         let in_step = self.in_step(state);
         for verdict in [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
             if self.members.iter().any(|member| counts(member, verdict)) {
@@ -113,6 +119,15 @@ impl GroupRead<'_> {
                 self.record(verdict, &credits, totals);
             }
         }
+    }
+
+    /// Whether all rules that tell of the group have counted on since the last read.
+    fn counts_on(&self) -> bool {
+        let deltas = self.view.table.deltas;
+        let of_member = |member: &Member| [Some(member.jump), member.accepted, member.undecided].into_iter().flatten();
+        deltas.unchanged(self.group.chain)
+            && self.group.policies.iter().all(|(_, policy)| deltas.unchanged(*policy))
+            && self.members.iter().flat_map(of_member).all(|rule| deltas.since_last_read(rule).is_some())
     }
 
     /// Whether as many packets entered the group as left for it, at this read and the one before.
@@ -131,15 +146,21 @@ impl GroupRead<'_> {
 
     fn margins(&self, verdict: Verdict, in_step: bool, waiting: &mut Vec<i64>, carry: &mut Carry) -> Margins {
         waiting.resize(self.members.len(), 0);
-        let rows = self.members.iter().zip(waiting.iter_mut()).map(|(member, waiting)| self.row(member, verdict, waiting)).collect();
+        let mut rows: Vec<Margin> =
+            self.members.iter().zip(waiting.iter_mut()).map(|(member, waiting)| self.row(member, verdict, waiting)).collect();
         for (row, waiting) in waiting.iter_mut().enumerate().filter(|(_, waiting)| **waiting < 0) {
             let withdrawn = carry.withdraw(row, waiting.unsigned_abs());
             *waiting += i64::try_from(withdrawn).unwrap_or(0);
         }
-        let columns = (0..self.group.policies.len()).map(|index| self.column(index, verdict)).collect();
+        let columns: Vec<Margin> = (0..self.group.policies.len()).map(|index| self.column(index, verdict)).collect();
+        let hidden = self.on_their_way(verdict);
+        let was_still = self.group.policies.iter().all(|(_, policy)| self.view.was_still(*policy));
+        if hidden == 0 && was_still && self.users_are_known() {
+            complete(&mut rows, &columns);
+        }
         // Accepts are counted as they are; a difference of zero can be a packet on its way at the last read and another one now.
         let derived = verdict != Verdict::Accept;
-        Margins { rows, columns, in_step, quiet: !derived || self.nothing_entered(), hidden: self.on_their_way(verdict), derived }
+        Margins { rows, columns, in_step, quiet: !derived || self.nothing_entered(), hidden, derived }
     }
 
     /// How many packets may be counted in a row and not in its column at this read; or as many the other way round. The first have moved in
@@ -178,13 +199,14 @@ impl GroupRead<'_> {
             return Margin::exact(0);
         }
         let Some(difference) = member.decided.of(verdict) else {
-            *waiting = -i64::try_from(member.entering).unwrap_or(0);
-            return Margin::default();
+            let seen = member.since_written.of(verdict);
+            let (least, rest) = certain(seen.unwrap_or_else(|| -i64::try_from(member.entering).unwrap_or(0)), member);
+            *waiting = rest;
+            return Margin { least, most: None };
         };
-        let wanted = *waiting + difference;
-        let certain = wanted.saturating_sub(i64::try_from(member.doubt).unwrap_or(i64::MAX)).max(0);
-        *waiting = wanted - certain;
-        Margin::exact(u64::try_from(certain).unwrap_or(0))
+        let (certain, rest) = certain(*waiting + difference, member);
+        *waiting = rest;
+        Margin::exact(certain)
     }
 
     /// What the policy at `index` decided in this group. Its own rules count for everything that refers to it; if that is more than
@@ -273,15 +295,28 @@ fn record_refusals(recorder: &mut Recorder, member: &Member, verdict: Verdict, p
     }
 }
 
+/// The one row that is not known, because its rules were written anew, got what the policies decided and no other row got.
+fn complete(rows: &mut [Margin], columns: &[Margin]) {
+    let decided = columns.iter().map(|column| column.most.filter(|most| *most == column.least)).sum::<Option<u64>>();
+    let others = rows.iter().filter_map(|row| row.most).sum::<u64>();
+    let mut unknown = rows.iter_mut().filter(|row| row.most.is_none());
+    if let (Some(decided), Some(row), None) = (decided, unknown.next(), unknown.next())
+        && let Some(packets) = decided.checked_sub(others).filter(|packets| *packets >= row.least)
+    {
+        *row = Margin::exact(packets);
+    }
+}
+
+/// What is beyond doubt of a difference, and what is left of it. A debt is no larger than what is on its way now.
+fn certain(difference: i64, member: &Member) -> (u64, i64) {
+    let signed = |packets: u64| i64::try_from(packets).unwrap_or(i64::MAX);
+    let certain = difference.saturating_sub(signed(member.doubt)).max(0);
+    (u64::try_from(certain).unwrap_or(0), (difference - certain).max(-signed(member.entering)))
+}
+
 /// The policy's rules that decide so.
 fn decisions(policy: &PolicyChain, verdict: Verdict) -> impl Iterator<Item = RuleId> {
-    let decisions: &[Decision] = match verdict {
-        Verdict::Accept => &[Decision::Accept],
-        Verdict::Deny => &[Decision::Deny],
-        Verdict::Pass => &[Decision::Pass],
-        Verdict::DenyOrPass => &[Decision::Deny, Decision::Pass],
-    };
-    decisions.iter().flat_map(|decision| policy.rules_that(*decision))
+    verdict.decisions().iter().flat_map(|decision| policy.rules_that(*decision))
 }
 
 /// Whether the member's counters give this verdict by itself.

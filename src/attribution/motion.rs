@@ -41,8 +41,9 @@ impl Motion {
             let again = if chains.is_empty() { Some(&chain) } else { chains.get(&*chain.name) };
             let Some(again) = again.filter(|again| again.rules.len() == chain.rules.len()) else { continue };
             for (now, then) in chain.rule_ids().zip(again.rule_ids()) {
-                if first.ruleset.rule(now).hash == second.ruleset.rule(then).hash {
-                    packets[now.0 as usize] = second.packets(then).checked_sub(first.packets(now)).unwrap_or(UNKNOWN);
+                let (count, again) = (first.count(now), second.count(then));
+                if first.ruleset.rule(now).hash == second.ruleset.rule(then).hash && count.handle == again.handle {
+                    packets[now.0 as usize] = again.packets.checked_sub(count.packets).unwrap_or(UNKNOWN);
                 }
             }
         }
@@ -68,13 +69,17 @@ impl Motion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::{Backend, Builder, Family, RuleHash, RuleParts, Verdict};
+    use crate::ruleset::{Backend, Builder, Count, Family, RuleHash, RuleParts, Verdict};
 
     fn table(rules: &[(&str, u64)]) -> Snapshot {
         let mut builder = Builder::new(Family::V4, Backend::Legacy, "filter");
         let chain = builder.chain("c");
         for (hash, packets) in rules {
-            let parts = RuleParts { hash: RuleHash::new(hash.as_bytes()), packets: *packets, ..RuleParts::default() };
+            let parts = RuleParts {
+                hash: RuleHash::new(hash.as_bytes()),
+                count: Count { packets: *packets, ..Count::default() },
+                ..RuleParts::default()
+            };
             builder.push(chain, &parts, Verdict::Return);
         }
         builder.finish()

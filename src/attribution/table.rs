@@ -16,8 +16,17 @@ use super::totals::Verdict;
 /// Room that policies have left from the last read, by table and chain.
 pub type Leftovers = HashMap<(TableId, Arc<str>), Budget>;
 
-/// Which chains referred to each policy and group at the last read, as a fingerprint, by table and chain.
-pub type Users = HashMap<(TableId, Arc<str>), u64>;
+/// What was seen of each policy and group at the last read, by table and chain.
+pub type Users = HashMap<(TableId, Arc<str>), Seen>;
+
+/// What was seen of a policy or group at one read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// A fingerprint of the chains that referred to it.
+    users: u64,
+    /// Packets that it decided while the table was read.
+    deciding: u64,
+}
 
 /// The jumps that lead to a chain.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,8 +36,8 @@ struct References {
     users: u64,
     /// Whether it was the same at the last read.
     steady: bool,
-    /// Packets that went this way while the table was read.
-    arriving: u64,
+    /// Packets that the policy decided while the table was read the last time.
+    deciding_before: u64,
 }
 
 /// How many refusals and passes of a policy's own rules have not been credited to an endpoint yet.
@@ -101,7 +110,7 @@ impl<'a> TableView<'a> {
                 deny: policy.can(Decision::Deny),
                 pass: policy.can(Decision::Pass),
                 alone: view.references[place].count == 1,
-                changed: !table.deltas.unchanged(policy.chain),
+                changed: !table.deltas.tells_all(policy.chain),
             };
             let left = leftovers.remove(&(table.ruleset.id(), Arc::clone(&table.ruleset.chain(policy.chain).name)));
             view.budgets[place] = view.counted(policy).plus(left.unwrap_or_default());
@@ -114,7 +123,7 @@ impl<'a> TableView<'a> {
         for (id, _) in self.table.ruleset.chain_ids() {
             if let Some(group) = self.table.pipelines.group(id) {
                 let policies = group.policies.iter().map(|(_, policy)| self.can(*policy));
-                let (alone, changed) = (self.references(id) == 1, !self.table.deltas.unchanged(id));
+                let (alone, changed) = (self.references(id) == 1, !self.table.deltas.tells_all(id));
                 let nothing = Can { alone, changed, ..Can::default() };
                 self.can[id.0 as usize] = policies.fold(nothing, Can::or);
             }
@@ -132,16 +141,16 @@ impl<'a> TableView<'a> {
                     let references = &mut self.references[to.0 as usize];
                     references.count += 1;
                     references.users = references.users.wrapping_add(user);
-                    references.arriving = references.arriving.saturating_add(self.table.motion.of(rule));
                 }
             }
         }
     }
 
     fn compare_users(&mut self, before: &Users) {
-        for (references, chain) in self.references.iter_mut().zip(self.table.ruleset.chains()) {
+        for (references, (id, chain)) in self.references.iter_mut().zip(self.table.ruleset.chain_ids()) {
             let key = (self.table.ruleset.id(), Arc::clone(&chain.name));
-            references.steady = before.get(&key) == Some(&references.users);
+            references.deciding_before = before.get(&key).map_or(0, |seen| seen.deciding);
+            references.steady = before.get(&key).is_some_and(|seen| seen.users == references.users) || self.table.deltas.appeared(id);
         }
     }
 
@@ -159,7 +168,7 @@ impl<'a> TableView<'a> {
     pub fn margin(&self, policy: &PolicyChain, decision: Decision) -> Margin {
         let deltas = self.table.deltas;
         let least = policy.rules_that(decision).map(|rule| deltas.packets(rule)).sum();
-        let known = deltas.unchanged(policy.chain);
+        let known = deltas.tells_all(policy.chain);
         Margin { least, most: known.then_some(least) }
     }
 
@@ -187,9 +196,22 @@ impl<'a> TableView<'a> {
         *self.budgets[policy.0 as usize].of(verdict)
     }
 
-    /// Packets that went to the chain while the table was read: as many of its own counts may be of packets that no endpoint shows yet.
-    pub fn arriving(&self, chain: ChainId) -> u64 {
-        self.references[chain.0 as usize].arriving
+    /// Packets that the policy decided while the table was read, so that some of them may count for this interval or the next.
+    fn deciding(&self, policy: ChainId) -> u64 {
+        let rules = self.table.pipelines.policy(policy).into_iter().flat_map(|policy| &policy.rules);
+        self.table.motion.sum(rules.map(|rule| rule.rule))
+    }
+
+    /// Whether the policy decided nothing while the table was read the last time.
+    pub fn was_still(&self, policy: ChainId) -> bool {
+        self.references[policy.0 as usize].deciding_before == 0
+    }
+
+    /// How often the policy surely decided so since the last read, over everything that refers to it. `None` if that is not known.
+    pub fn surely_decided(&self, policy: ChainId, verdict: Verdict) -> Option<u64> {
+        let chain = self.table.pipelines.policy(policy).filter(|_| self.is_steady(policy))?;
+        let sum = verdict.decisions().iter().map(|decision| self.margin(chain, *decision).most).sum::<Option<u64>>();
+        sum.map(|packets| packets.saturating_sub(self.references[policy.0 as usize].deciding_before))
     }
 
     /// Takes from the policy's budget what an endpoint is credited with, and notes what it waits for.
@@ -211,8 +233,12 @@ impl<'a> TableView<'a> {
     /// What policies counted and nobody was credited with: an endpoint's counters, read earlier, may show it at the next read.
     /// And who uses them.
     pub fn leave(&self, leftovers: &mut Leftovers, users: &mut Users) {
-        let used = self.references.iter().zip(self.table.ruleset.chains()).filter(|(references, _)| references.count > 0);
-        users.extend(used.map(|(references, chain)| ((self.table.ruleset.id(), Arc::clone(&chain.name)), references.users)));
+        let chains = self.references.iter().zip(self.table.ruleset.chains()).zip((0..).map(ChainId));
+        let used = chains.filter(|((references, _), _)| references.count > 0);
+        users.extend(used.map(|((references, chain), id)| {
+            let seen = Seen { users: references.users, deciding: self.deciding(id) };
+            ((self.table.ruleset.id(), Arc::clone(&chain.name)), seen)
+        }));
         for policy in self.table.pipelines.policies() {
             let left = self.budgets[policy.chain.0 as usize];
             // Only of this interval, or claimed: what is older never had to do with a workload (host endpoints use policies too).

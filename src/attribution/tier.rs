@@ -15,7 +15,7 @@
 //! uses, for their own rules count for this endpoint alone.
 
 use crate::felix::{Target, Tier};
-use crate::ledger::Deltas;
+use crate::ledger::{Deltas, Since};
 use crate::ruleset::RuleId;
 
 use super::motion::Motion;
@@ -143,9 +143,16 @@ pub fn splits(tier: &Tier, can: &[Can]) -> Vec<Split> {
     can.iter().enumerate().map(split).collect()
 }
 
-/// What each target decided since the last read. `own` tells what the rules of a target with [`Split::Own`] counted.
-pub fn decided(tier: &Tier, can: &[Can], splits: &[Split], deltas: &Deltas, own: impl Fn(&Target) -> Decided) -> Vec<Decided> {
-    let sums: Vec<Option<i64>> = (0..tier.targets.len()).map(|index| refused_or_passed(tier, index, deltas)).collect();
+/// What each target decided since then. `own` tells what the rules of a target with [`Split::Own`] counted since the last read.
+pub fn decided(
+    tier: &Tier,
+    (can, splits): (&[Can], &[Split]),
+    (deltas, since): (&Deltas, Since),
+    own: impl Fn(&Target) -> Decided,
+) -> Vec<Decided> {
+    let own = |target: &Target| if since == Since::LastRead { own(target) } else { Decided::default() };
+    let counts = Counts { deltas, since };
+    let sums: Vec<Option<i64>> = (0..tier.targets.len()).map(|index| counts.refused_or_passed(tier, index)).collect();
     let passed = |(index, split): (usize, &Split)| match split {
         _ if can[index].changed => None,
         Split::Pass => sums[index],
@@ -161,33 +168,36 @@ pub fn decided(tier: &Tier, can: &[Can], splits: &[Split], deltas: &Deltas, own:
         Split::Own => own(&tier.targets[index]),
         Split::Sum => Decided { deny_or_pass: sums[index], ..Decided::default() },
         Split::ByTotal => {
-            let pass = difference(passed_in_all(tier, deltas), passed_by_others());
+            let pass = difference(counts.passed_in_all(tier), passed_by_others());
             Decided { deny: difference(sums[index], pass), pass, deny_or_pass: None }
         }
-        Split::DenyOnly => Decided { deny: refused_by_last(tier, passed_by_others(), deltas), ..Decided::default() },
+        Split::DenyOnly => Decided { deny: counts.refused_by_last(tier, passed_by_others()), ..Decided::default() },
     };
     splits.iter().enumerate().map(decide).collect()
 }
 
 /// By how many packets a target's differences may be too high: packets that were on their way while the counters were read, of which the
-/// jump is counted already, but not yet the rule that ends their stay. What has not moved is beyond doubt.
-pub fn doubt(tier: &Tier, index: usize, split: Split, motion: &Motion) -> u64 {
+/// jump is counted already, but not yet the rule that ends their stay. What has not moved is beyond doubt. And a jump is read before the
+/// rules behind it, so that only packets which some of the `cpus` are at work on can be between the two.
+pub fn doubt(tier: &Tier, index: usize, split: Split, motion: &Motion, cpus: u64) -> u64 {
     match split {
         Split::Nothing | Split::Unknown | Split::Own => 0,
-        Split::Deny | Split::Pass | Split::Sum => motion.sum(ways_out(tier, index)),
+        Split::Deny | Split::Pass | Split::Sum => match motion.sum(ways_out(tier, index)) {
+            packets if Motion::is_known(packets) => packets.min(cpus),
+            unknown => unknown,
+        },
         Split::ByTotal | Split::DenyOnly => motion.sum(all_rules(tier)),
     }
 }
 
 /// How many packets were on their way when a difference begins, of which the rule that ends their stay is counted already, but not yet the
-/// jump: as many too many will it show. None where that is not known, for such a chain was written just now and begins anew.
+/// jump: as many too many will it show.
 pub fn entering(tier: &Tier, index: usize, split: Split, motion: &Motion) -> u64 {
-    let packets = match split {
+    match split {
         Split::Nothing | Split::Unknown | Split::Own => 0,
         Split::Deny | Split::Pass | Split::Sum => motion.of(tier.targets[index].jump),
         Split::ByTotal | Split::DenyOnly => motion.sum(all_rules(tier)),
-    };
-    if Motion::is_known(packets) { packets } else { 0 }
+    }
 }
 
 fn ways_out(tier: &Tier, index: usize) -> impl Iterator<Item = RuleId> {
@@ -203,37 +213,49 @@ fn difference(a: Option<i64>, b: Option<i64>) -> Option<i64> {
     Some(a? - b?)
 }
 
-/// What went in and came back neither accepted nor undecided.
-fn refused_or_passed(tier: &Tier, index: usize, deltas: &Deltas) -> Option<i64> {
-    let went_on = deltas.since_last_read(tier.undecided_after(index)?)?;
-    Some(not_accepted(&tier.targets[index], deltas)? - went_on)
+/// What rules of one endpoint have counted since then.
+struct Counts<'a> {
+    deltas: &'a Deltas,
+    since: Since,
 }
 
-fn not_accepted(target: &Target, deltas: &Deltas) -> Option<i64> {
-    difference(deltas.since_last_read(target.jump), deltas.since_last_read(target.accepted?))
-}
-
-/// What the tier's policies passed on: all that came out of it, for the rest was refused; where it was only logged, less that.
-fn passed_in_all(tier: &Tier, deltas: &Deltas) -> Option<i64> {
-    let came_out = deltas.since_last_read(tier.after?)?;
-    match (tier.end, tier.end_log) {
-        (Some(_), _) => Some(came_out),
-        (None, Some(log)) => Some(came_out - deltas.since_last_read(log)?),
-        (None, None) => None,
+impl Counts<'_> {
+    fn of(&self, rule: RuleId) -> Option<i64> {
+        self.deltas.since(self.since, rule)
     }
-}
 
-/// Of what the last target did not accept, all that it did not refuse came out of the tier, beside what others passed on.
-fn refused_by_last(tier: &Tier, passed_by_others: Option<i64>, deltas: &Deltas) -> Option<i64> {
-    let not_refused = difference(Some(deltas.since_last_read(tier.after?)?), passed_by_others)?;
-    Some(not_accepted(tier.targets.last()?, deltas)? - not_refused)
+    /// What went in and came back neither accepted nor undecided.
+    fn refused_or_passed(&self, tier: &Tier, index: usize) -> Option<i64> {
+        let went_on = self.of(tier.undecided_after(index)?)?;
+        Some(self.not_accepted(&tier.targets[index])? - went_on)
+    }
+
+    fn not_accepted(&self, target: &Target) -> Option<i64> {
+        difference(self.of(target.jump), self.of(target.accepted?))
+    }
+
+    /// What the tier's policies passed on: all that came out of it, for the rest was refused; where it was only logged, less that.
+    fn passed_in_all(&self, tier: &Tier) -> Option<i64> {
+        let came_out = self.of(tier.after?)?;
+        match (tier.end, tier.end_log) {
+            (Some(_), _) => Some(came_out),
+            (None, Some(log)) => Some(came_out - self.of(log)?),
+            (None, None) => None,
+        }
+    }
+
+    /// Of what the last target did not accept, all that it did not refuse came out of the tier, beside what others passed on.
+    fn refused_by_last(&self, tier: &Tier, passed_by_others: Option<i64>) -> Option<i64> {
+        let not_refused = difference(Some(self.of(tier.after?)?), passed_by_others)?;
+        Some(self.not_accepted(tier.targets.last()?)? - not_refused)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ledger::Ledger;
-    use crate::ruleset::{Backend, Builder, ChainId, Family, RuleHash, RuleParts, Verdict as Target_};
+    use crate::ruleset::{Backend, Builder, ChainId, Count, Family, RuleHash, RuleParts, Verdict as Target_};
 
     const DENY: Can = Can { accept: true, deny: true, pass: false, alone: false, changed: false };
     const PASS: Can = Can { accept: true, deny: false, pass: true, alone: false, changed: false };
@@ -245,7 +267,11 @@ mod tests {
             let mut builder = Builder::new(Family::V4, Backend::Legacy, "filter");
             let chain = builder.chain("c");
             for (i, packets) in packets.into_iter().enumerate() {
-                let parts = RuleParts { hash: RuleHash::new(format!("{i}").as_bytes()), packets, ..RuleParts::default() };
+                let parts = RuleParts {
+                    hash: RuleHash::new(format!("{i}").as_bytes()),
+                    count: Count { packets, ..Count::default() },
+                    ..RuleParts::default()
+                };
                 builder.push(chain, &parts, Target_::Return);
             }
             builder.finish()
@@ -263,8 +289,11 @@ mod tests {
     }
 
     fn decide(tier: &Tier, can: &[Can], packets: &[u64]) -> Vec<(Option<i64>, Option<i64>, Option<i64>)> {
-        let decided =
-            decided(tier, can, &splits(tier, can), &deltas(packets), |_| Decided { deny: Some(6), pass: Some(1), deny_or_pass: None });
+        let decided = decided(tier, (can, &splits(tier, can)), (&deltas(packets), Since::LastRead), |_| Decided {
+            deny: Some(6),
+            pass: Some(1),
+            deny_or_pass: None,
+        });
         decided.iter().map(|d| (d.deny, d.pass, d.deny_or_pass)).collect()
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::felix::{Direction, DropReason, EndpointKind};
+use crate::felix::{Decision, Direction, DropReason, EndpointKind};
 
 /// How a policy, or several, decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,6 +16,18 @@ pub enum Verdict {
     Pass,
     /// Refused or passed on: the counters cannot tell which.
     DenyOrPass,
+}
+
+impl Verdict {
+    /// What rules of a policy decide so.
+    pub fn decisions(self) -> &'static [Decision] {
+        match self {
+            Verdict::Accept => &[Decision::Accept],
+            Verdict::Deny => &[Decision::Deny],
+            Verdict::Pass => &[Decision::Pass],
+            Verdict::DenyOrPass => &[Decision::Deny, Decision::Pass],
+        }
+    }
 }
 
 /// What a total counts for a workload in one direction.

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::ruleset::{Backend, Builder, ChainId, CtState, Family, MarkMatch, RuleHash, RuleParts, Snapshot, Verdict};
+use crate::ruleset::{Backend, Builder, ChainId, Count, CtState, Family, MarkMatch, RuleHash, RuleParts, Snapshot, Verdict};
 
 /// Longest line that is looked at, in bytes. Felix's longest rules stay below 2 kB.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -202,7 +202,7 @@ impl Parser {
 
     /// `[packets:bytes] -A chain matches… -j target…`; `None` if it cannot be taken apart.
     fn rule(&mut self, line: &[u8]) -> Option<()> {
-        let (packets, rest) = counters(line)?;
+        let (count, rest) = counters(line)?;
         let mut words = Words(rest);
         if words.next()?? != &b"-A"[..] {
             return None;
@@ -214,7 +214,7 @@ impl Parser {
         let chain = self.chain(&chain)?;
         let mut parts = std::mem::take(&mut self.parts);
         parts.comments.clear();
-        parts = RuleParts { packets, comments: parts.comments, ..RuleParts::default() };
+        parts = RuleParts { count, comments: parts.comments, ..RuleParts::default() };
         let verdict = self.matches_and_target(&mut words, &mut parts);
         if let Some(verdict) = verdict {
             self.builder.push(chain, &parts, verdict);
@@ -296,13 +296,13 @@ fn is_name(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
-/// `[packets:bytes] ` in front of a rule → packets and the rest. A text saved without counters counts nothing.
-fn counters(line: &[u8]) -> Option<(u64, &[u8])> {
-    let Some(line) = line.strip_prefix(b"[") else { return Some((0, line)) };
+/// `[packets:bytes] ` in front of a rule → both and the rest. A text saved without counters counts nothing.
+fn counters(line: &[u8]) -> Option<(Count, &[u8])> {
+    let Some(line) = line.strip_prefix(b"[") else { return Some((Count::default(), line)) };
     let colon = line.iter().position(|&b| b == b':')?;
     let close = colon + line[colon..].iter().position(|&b| b == b']')?;
-    number(&line[colon + 1..close])?;
-    Some((number(&line[..colon])?, &line[close + 1..]))
+    let (packets, bytes) = (number(&line[..colon])?, number(&line[colon + 1..close])?);
+    Some((Count { packets, bytes, handle: 0 }, &line[close + 1..]))
 }
 
 fn number(digits: &[u8]) -> Option<u64> {

@@ -5,7 +5,7 @@
 
 use super::netlink::Attributes;
 use super::xt::{self, be64, string, u32_at};
-use crate::ruleset::{Builder, ChainId, CtState, MarkMatch, RuleParts, Verdict};
+use crate::ruleset::{Builder, ChainId, Count, CtState, MarkMatch, RuleParts, Verdict};
 
 /// What a register holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,13 +51,23 @@ pub struct Counter<'a> {
     pub values: &'a [u8],
     /// What it has counted.
     pub packets: u64,
+    /// The same in bytes.
+    pub bytes: u64,
+}
+
+impl<'a> Counter<'a> {
+    /// `NFTA_COUNTER_BYTES` and `NFTA_COUNTER_PACKETS`.
+    fn new(values: &'a [u8]) -> Option<Self> {
+        let attributes = Attributes(values);
+        Some(Counter { values, packets: be64(attributes.get(2)?)?, bytes: attributes.get(1).and_then(be64)? })
+    }
 }
 
 /// Finds the first counter in a list of expressions.
 pub fn counter(list: &[u8]) -> Option<Counter<'_>> {
     let is_counter = |element: &Attributes| element.get(1).is_some_and(|name| string(name) == b"counter");
     let values = Attributes(list).map(|(_, element)| Attributes(element)).find(is_counter)?.get(2)?;
-    Some(Counter { values, packets: be64(Attributes(values).get(2)?)? })
+    Counter::new(values)
 }
 
 impl<'a> Rule<'a> {
@@ -92,7 +102,8 @@ impl<'a> Rule<'a> {
             b"counter" => {
                 // Of several, the first one; Calico's rules have one.
                 if !std::mem::replace(&mut self.counted, true) {
-                    self.parts.packets = be64(data.get(2)?)?;
+                    let Counter { packets, bytes, .. } = Counter::new(data.0)?;
+                    self.parts.count = Count { packets, bytes, ..self.parts.count };
                 }
             }
             b"match" | b"target" => return self.xt(name, data),

@@ -18,7 +18,7 @@ use memmap2::{Advice, MmapMut};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
 use super::xt::{u16_at, u32_at, u64_at};
-use crate::ruleset::{Family, Ruleset, Snapshot};
+use crate::ruleset::{Count, Family, Ruleset, Snapshot};
 use crate::sys::getsockopt;
 
 /// Length of a table's name.
@@ -115,9 +115,9 @@ impl Reader {
     /// Decodes all entries of a table, or recognises those of the last read.
     pub fn take(&mut self, entries: &[u8]) -> Snapshot {
         let places = self.known.as_ref().map_or(&[][..], |known| &known.counters);
-        let (fingerprint, packets) = self.count(entries, places);
+        let (fingerprint, counts) = self.count(entries, places);
         if let Some(known) = self.known.as_ref().filter(|known| known.fingerprint == fingerprint) {
-            return Snapshot::new(Arc::clone(&known.ruleset), packets);
+            return Snapshot::new(Arc::clone(&known.ruleset), counts, Vec::new());
         }
         let (snapshot, counters) = decoder::decode(self.family, self.table, entries);
         self.known = Some(Known { ruleset: Arc::clone(&snapshot.ruleset), counters, fingerprint });
@@ -125,20 +125,25 @@ impl Reader {
     }
 
     /// A hash over everything but the counters, and what the rules have counted whose counters are at these places.
-    fn count(&self, entries: &[u8], places: &[u32]) -> (u64, Vec<u64>) {
+    fn count(&self, entries: &[u8], places: &[u32]) -> (u64, Vec<Count>) {
         let layout = Layout::of(self.family);
-        let (mut hasher, mut packets, mut end) = (self.hasher.build_hasher(), Vec::with_capacity(places.len()), 0);
+        let (mut hasher, mut counts, mut end) = (self.hasher.build_hasher(), Vec::with_capacity(places.len()), 0);
         for (place, entry) in layout.entries(entries) {
             hasher.write(&entry[..layout.counters]);
             hasher.write(&entry[layout.counters + COUNTERS..]);
-            if places.get(packets.len()).is_some_and(|counters| *counters as usize == place + layout.counters) {
-                packets.push(u64_at(entry, layout.counters).unwrap_or(0));
+            if places.get(counts.len()).is_some_and(|counters| *counters as usize == place + layout.counters) {
+                counts.push(count_at(entry, layout.counters).unwrap_or_default());
             }
             end = place + entry.len();
         }
         hasher.write(&entries[end..]);
-        (hasher.finish(), packets)
+        (hasher.finish(), counts)
     }
+}
+
+/// `struct xt_counters` at this place.
+fn count_at(entry: &[u8], place: usize) -> Option<Count> {
+    Some(Count { packets: u64_at(entry, place)?, bytes: u64_at(entry, place + 8)?, handle: 0 })
 }
 
 /// Decodes all entries of a table.

@@ -1,8 +1,8 @@
 //! nf_tables straight from the kernel: iptables-nft's tables and Calico's own → a [`Snapshot`] a table. Rules come chain by chain, for a
 //! dump of a whole table takes time that grows with its square.
 //!
-//! A chain whose rules are the same in every byte but their counters as at the last read is not taken apart again. (Their handles do
-//! not tell: a rule that replaces another takes over its handle.) If this holds for all chains, then the rules are what they were,
+//! A chain whose rules are the same in every byte but their counters as at the last read is not taken apart again. (Their handles alone
+//! do not tell: a rule that replaces another one keeps its handle.) If this holds for all chains, then the rules are what they were,
 //! whatever else was written meanwhile, by kube-proxy for example. Only where chains of Calico's have changed, the read must not have
 //! been overtaken by any write, else what it found may never have been there at one instant; then it is repeated.
 //!
@@ -21,8 +21,8 @@ use foldhash::quality::{FoldHasher, RandomState};
 
 use super::expressions::{Rule, counter};
 use super::netlink::{self, Attributes, Dump, DumpError, Socket, put_string};
-use super::xt::string;
-use crate::ruleset::{Backend, Builder, ChainId, Family, Ruleset, Snapshot};
+use super::xt::{be64, string};
+use crate::ruleset::{Backend, Builder, ChainId, Count, Family, Ruleset, Snapshot};
 
 /// Messages of nf_tables.
 const GET_CHAIN: u16 = 4;
@@ -100,14 +100,15 @@ struct Chain {
 /// A chain as the kernel lists it now.
 struct Listed {
     name: String,
+    handle: u64,
     /// Where it was at the last read.
     before: Option<usize>,
     /// What its rules have counted, if they are those of the last read.
-    packets: Option<Vec<u64>>,
+    counts: Option<Vec<Count>>,
 }
 
 /// What the rules of chains have counted, by the chains' places.
-type Counts = Vec<(usize, Option<Vec<u64>>)>;
+type Counts = Vec<(usize, Option<Vec<Count>>)>;
 
 impl Reader {
     /// A reader of these tables.
@@ -149,13 +150,12 @@ impl Reader {
         let is_large = self.known.rulesets.iter().map(|ruleset| ruleset.rule_count()).sum::<usize>() >= LARGE;
         // One socket is enough where there is no other.
         let second = if is_large && self.has_cpus { open().ok() } else { None };
-        for (place, packets) in self.count_known(&listed, &mut socket, second)? {
-            listed[place].packets = packets;
+        for (place, counts) in self.count_known(&listed, &mut socket, second)? {
+            listed[place].counts = counts;
         }
         let same_chains = listed.len() == self.known.chains.len() && listed.iter().enumerate().all(|(i, chain)| chain.before == Some(i));
-        let counts: Option<Vec<&Vec<u64>>> = listed.iter().map(|chain| chain.packets.as_ref()).collect();
-        if let Some(counts) = counts.filter(|_| same_chains) {
-            return Ok(Some(self.same_rules(&counts)));
+        if same_chains && listed.iter().all(|chain| chain.counts.is_some()) {
+            return Ok(Some(self.same_rules(&listed)));
         }
         let snapshots = self.other_rules(&mut socket, listed)?;
         Ok((generation(&mut socket)? == generation_before).then_some(snapshots))
@@ -183,19 +183,19 @@ impl Reader {
             let place = next.fetch_add(1, Ordering::Relaxed);
             let Some(chain) = listed.get(place) else { return Ok(counts) };
             if let Some(fingerprint) = chain.before.and_then(|before| self.known.chains[before].fingerprint) {
-                let packets = self.count(socket, &chain.name, fingerprint).inspect_err(|_| next.store(listed.len(), Ordering::Relaxed))?;
-                counts.push((place, packets));
+                let of_chain = self.count(socket, &chain.name, fingerprint).inspect_err(|_| next.store(listed.len(), Ordering::Relaxed))?;
+                counts.push((place, of_chain));
             }
         }
     }
 
     /// All rules are those of the last read.
-    fn same_rules(&self, counts: &[&Vec<u64>]) -> Vec<Snapshot> {
+    fn same_rules(&self, listed: &[Listed]) -> Vec<Snapshot> {
         let snapshot = |(place, ruleset): (usize, &Arc<Ruleset>)| {
-            let mut packets = Vec::with_capacity(ruleset.rule_count());
-            let chains = self.known.chains.iter().zip(counts).filter(|(chain, _)| chain.place.0 == place);
-            chains.for_each(|(_, counts)| packets.extend_from_slice(counts));
-            Snapshot::new(Arc::clone(ruleset), packets)
+            let mut counts = Vec::with_capacity(ruleset.rule_count());
+            let of_table = || self.known.chains.iter().zip(listed).filter(|(chain, _)| chain.place.0 == place).map(|(_, listed)| listed);
+            of_table().filter_map(|chain| chain.counts.as_ref()).for_each(|of_chain| counts.extend_from_slice(of_chain));
+            Snapshot::new(Arc::clone(ruleset), counts, of_table().map(|chain| chain.handle).collect())
         };
         self.known.rulesets.iter().enumerate().map(snapshot).collect()
     }
@@ -210,16 +210,17 @@ impl Reader {
         }
         let mut builders: Vec<(&str, Builder)> = builders.into_iter().collect();
         let mut chains = Vec::with_capacity(listed.len());
-        for Listed { name, before, packets } in listed {
+        for Listed { name, handle, before, counts } in listed {
             let Some((table, short)) = self.tables.place(&name) else { continue };
             let Some(place) = builders.iter().position(|(of, _)| *of == table) else { continue };
             let builder = &mut builders[place].1;
             let id = builder.chain(short);
-            let fingerprint = match before.zip(packets) {
-                Some((before, packets)) => {
+            builder.chain_handle(id, handle);
+            let fingerprint = match before.zip(counts) {
+                Some((before, counts)) => {
                     let Chain { place: (table, chain), fingerprint, .. } = self.known.chains[before];
                     let from = &self.known.rulesets[table];
-                    builder.adopt(id, from, from.chain(chain), &packets);
+                    builder.adopt(id, from, from.chain(chain), &counts);
                     fingerprint
                 }
                 None => self.rules(socket, &name, (builder, id))?,
@@ -249,7 +250,9 @@ impl Reader {
                 return;
             }
             let name = std::str::from_utf8(string(name)).ok().filter(|name| self.tables.place(name).is_some());
-            chains.extend(name.map(|name| Listed { name: name.to_owned(), before: places.get(name).copied(), packets: None }));
+            let handle = attributes.get(2).and_then(be64).unwrap_or(0);
+            let before = name.and_then(|name| places.get(name).copied());
+            chains.extend(name.map(|name| Listed { name: name.to_owned(), handle, before, counts: None }));
         })?;
         match dump {
             Dump::Whole => Ok(chains),
@@ -265,11 +268,11 @@ impl Reader {
     }
 
     /// What a chain's rules have counted, if they are those with this fingerprint.
-    fn count(&self, socket: &mut Socket, chain: &str, fingerprint: u64) -> Result<Option<Vec<u64>>, DumpError> {
-        let (mut packets, mut hasher) = (Vec::new(), self.hasher.build_hasher());
+    fn count(&self, socket: &mut Socket, chain: &str, fingerprint: u64) -> Result<Option<Vec<Count>>, DumpError> {
+        let (mut counts, mut hasher) = (Vec::new(), self.hasher.build_hasher());
         // Nothing can be missing or twice where all is as it was, whatever was changed meanwhile.
-        self.dump_rules(socket, chain, &mut |attributes| packets.push(add_to_fingerprint(attributes, &mut hasher)))?;
-        Ok((hasher.finish() == fingerprint).then_some(packets))
+        self.dump_rules(socket, chain, &mut |attributes| counts.push(add_to_fingerprint(attributes, &mut hasher)))?;
+        Ok((hasher.finish() == fingerprint).then_some(counts))
     }
 
     /// Takes a chain's rules apart; their fingerprint, if all are understood.
@@ -293,6 +296,7 @@ impl Reader {
 fn push_rule(attributes: Attributes, tables: Tables, builder: &mut Builder, chain: ChainId) -> Option<()> {
     let find = |builder: &mut Builder, chain: &str| tables.place(chain).map(|(_, name)| builder.chain(name));
     let mut rule = Rule::new(builder, &find);
+    rule.parts.count.handle = handle(attributes);
     rule.user_data(attributes.get(7).unwrap_or_default());
     if let Some(expressions) = attributes.get(4) {
         rule.expressions(expressions)?;
@@ -317,8 +321,13 @@ pub fn decode(family: Family, tables: Tables, dump: &[u8]) -> Vec<Snapshot> {
     builders.into_values().map(Builder::finish).collect()
 }
 
-/// Adds everything about a rule but its counter; returns what that has counted, in packets.
-fn add_to_fingerprint(rule: &[u8], hasher: &mut FoldHasher) -> u64 {
+/// `NFTA_RULE_HANDLE`
+fn handle(rule: Attributes) -> u64 {
+    rule.get(3).and_then(be64).unwrap_or(0)
+}
+
+/// Adds everything about a rule but its counter and where it stands; returns what it has counted.
+fn add_to_fingerprint(rule: &[u8], hasher: &mut FoldHasher) -> Count {
     let counter = counter(Attributes(rule).get(4).unwrap_or_default());
     // Where in the rule the counter is.
     let place = counter.map_or(rule.len()..rule.len(), |counter| {
@@ -328,7 +337,8 @@ fn add_to_fingerprint(rule: &[u8], hasher: &mut FoldHasher) -> u64 {
     hasher.write_usize(rule.len());
     hasher.write(&rule[..place.start]);
     hasher.write(&rule[place.end..]);
-    counter.map_or(0, |counter| counter.packets)
+    let (packets, bytes) = counter.map_or((0, 0), |counter| (counter.packets, counter.bytes));
+    Count { packets, bytes, handle: handle(Attributes(rule)) }
 }
 
 /// Changes with every change of any table.

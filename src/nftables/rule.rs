@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::kernel::nft::Tables;
 use crate::kernel::{add_comment, ct_state};
-use crate::ruleset::{Builder, CtState, MarkMatch, RuleParts, Verdict};
+use crate::ruleset::{Builder, Count, CtState, MarkMatch, RuleParts, Verdict};
 
 /// The parts of a rule; `None` if they are not what nft writes.
 pub fn read(rule: &Value, builder: &mut Builder) -> Option<(RuleParts, Verdict)> {
@@ -12,6 +12,7 @@ pub fn read(rule: &Value, builder: &mut Builder) -> Option<(RuleParts, Verdict)>
     if let Some(comment) = rule.get("comment").and_then(Value::as_str) {
         add_comment(comment.as_bytes(), &mut reader.parts, reader.builder);
     }
+    reader.parts.count.handle = rule.get("handle").and_then(Value::as_u64).unwrap_or(0);
     for statement in rule.get("expr")?.as_array()? {
         let (kind, what) = statement.as_object()?.iter().next()?;
         reader.statement(kind, what)?;
@@ -30,7 +31,8 @@ impl Reader<'_> {
     fn statement(&mut self, kind: &str, what: &Value) -> Option<()> {
         match kind {
             "counter" => {
-                self.parts.packets = what.get("packets")?.as_u64()?;
+                let number = |key| what.get(key)?.as_u64();
+                self.parts.count = Count { packets: number("packets")?, bytes: number("bytes")?, ..self.parts.count };
                 self.counted = true;
             }
             "match" => return self.matches(what),

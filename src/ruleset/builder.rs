@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Backend, Chain, ChainId, CommentId, CtState, Family, MarkMatch, Rule, RuleHash, Ruleset, Snapshot, Verdict};
+use super::{Backend, Chain, ChainId, CommentId, Count, CtState, Family, MarkMatch, Rule, RuleHash, Ruleset, Snapshot, Verdict};
 
 /// What a reader says of one rule; see [`Rule`].
 #[derive(Debug, Clone, Default)]
@@ -20,15 +20,16 @@ pub struct RuleParts {
     pub counts_before_match: bool,
     /// Its comments, without the hash.
     pub comments: Vec<CommentId>,
-    /// Packets counted.
-    pub packets: u64,
+    /// What it has counted.
+    pub count: Count,
 }
 
 /// Collects what a reader meets, in the order in which it meets it.
 #[derive(Debug)]
 pub struct Builder {
     ruleset: Ruleset,
-    packets: Vec<u64>,
+    counts: Vec<Count>,
+    chain_handles: Vec<u64>,
     chain_of: Vec<ChainId>,
     chain_ids: HashMap<Arc<str>, ChainId>,
     comment_ids: HashMap<Arc<str>, CommentId>,
@@ -47,7 +48,14 @@ impl Builder {
             comment_lists: Vec::new(),
             unreadable: 0,
         };
-        Builder { ruleset, packets: Vec::new(), chain_of: Vec::new(), chain_ids: HashMap::new(), comment_ids: HashMap::new() }
+        Builder {
+            ruleset,
+            counts: Vec::new(),
+            chain_handles: Vec::new(),
+            chain_of: Vec::new(),
+            chain_ids: HashMap::new(),
+            comment_ids: HashMap::new(),
+        }
     }
 
     /// The chain of this name, made if it is new.
@@ -59,6 +67,12 @@ impl Builder {
         self.ruleset.chains.push(Chain { name: Arc::clone(&name), rules: 0..0 });
         self.chain_ids.insert(name, id);
         id
+    }
+
+    /// Notes nf_tables' handle of a chain.
+    pub fn chain_handle(&mut self, chain: ChainId, handle: u64) {
+        self.chain_handles.resize(self.ruleset.chains.len(), 0);
+        self.chain_handles[chain.0 as usize] = handle;
     }
 
     /// The chain of this name, if it was met before.
@@ -84,19 +98,19 @@ impl Builder {
 
     /// Appends a rule to a chain.
     pub fn push(&mut self, chain: ChainId, parts: &RuleParts, verdict: Verdict) {
-        let RuleParts { hash, mark, ctstate, other_matches, counts_before_match, ref comments, packets } = *parts;
+        let RuleParts { hash, mark, ctstate, other_matches, counts_before_match, ref comments, count } = *parts;
         // More than 255 comments on a rule cannot come from Felix; the rest would not be looked at anyway.
         let comments = &comments[..comments.len().min(u8::MAX as usize)];
         let place = (self.ruleset.comment_lists.len() as u32, comments.len() as u8);
         self.ruleset.comment_lists.extend_from_slice(comments);
         self.ruleset.rules.push(Rule { hash, mark, ctstate, other_matches, counts_before_match, verdict, comments: place });
-        self.packets.push(packets);
+        self.counts.push(count);
         self.chain_of.push(chain);
     }
 
     /// Appends a chain's rules as another table has them, with what they have counted now.
-    pub fn adopt(&mut self, chain: ChainId, from: &Ruleset, of: &Chain, packets: &[u64]) {
-        for (id, &packets) in of.rule_ids().zip(packets) {
+    pub fn adopt(&mut self, chain: ChainId, from: &Ruleset, of: &Chain, counts: &[Count]) {
+        for (id, &count) in of.rule_ids().zip(counts) {
             let comment = |builder: &mut Self, id: CommentId| builder.comment(&from.comments[id.0 as usize]);
             let Rule { hash, mark, ctstate, other_matches, counts_before_match, verdict, .. } = *from.rule(id);
             let verdict = match verdict {
@@ -106,7 +120,7 @@ impl Builder {
                 other => other,
             };
             let comments = from.comments_of(id).iter().map(|id| comment(self, *id)).collect();
-            self.push(chain, &RuleParts { hash, mark, ctstate, other_matches, counts_before_match, comments, packets }, verdict);
+            self.push(chain, &RuleParts { hash, mark, ctstate, other_matches, counts_before_match, comments, count }, verdict);
         }
     }
 
@@ -124,7 +138,7 @@ impl Builder {
     /// Takes back all rules but the first `count`.
     pub fn truncate(&mut self, count: usize) {
         self.ruleset.rules.truncate(count);
-        self.packets.truncate(count);
+        self.counts.truncate(count);
         self.chain_of.truncate(count);
     }
 
@@ -151,8 +165,8 @@ impl Builder {
             range.end = i as u32 + 1;
         }
         self.ruleset.rules.shrink_to_fit();
-        self.packets.shrink_to_fit();
-        Snapshot { ruleset: Arc::new(self.ruleset), packets: self.packets }
+        self.counts.shrink_to_fit();
+        Snapshot { ruleset: Arc::new(self.ruleset), counts: self.counts, chain_handles: self.chain_handles }
     }
 
     /// Kernel dumps come chain by chain, but not always in the order in which the chains were declared.
@@ -160,7 +174,7 @@ impl Builder {
         let mut order: Vec<u32> = (0..self.chain_of.len() as u32).collect();
         order.sort_by_key(|&rule| self.chain_of[rule as usize]);
         self.ruleset.rules = order.iter().map(|&rule| self.ruleset.rules[rule as usize].clone()).collect();
-        self.packets = order.iter().map(|&rule| self.packets[rule as usize]).collect();
+        self.counts = order.iter().map(|&rule| self.counts[rule as usize]).collect();
         self.chain_of.sort();
     }
 }
@@ -174,10 +188,10 @@ mod tests {
         let mut builder = Builder::new(Family::V4, Backend::Nft, "filter");
         let (a, b) = (builder.chain("a"), builder.chain("b"));
         for (chain, packets) in [(b, 1), (a, 2), (b, 3)] {
-            builder.push(chain, &RuleParts { packets, ..RuleParts::default() }, Verdict::Return);
+            builder.push(chain, &RuleParts { count: Count { packets, ..Count::default() }, ..RuleParts::default() }, Verdict::Return);
         }
         let read = builder.finish();
-        let counts = |chain| read.packets_of(read.ruleset.chain(chain)).to_vec();
+        let counts = |chain| read.counts_of(read.ruleset.chain(chain)).iter().map(|count| count.packets).collect::<Vec<_>>();
         assert_eq!((counts(a), counts(b)), (vec![2], vec![1, 3]));
     }
 

@@ -1,27 +1,23 @@
-//! What lasts from scrape to scrape, and how a read begins: the tables, and a second look where something must be derived from them.
+//! What lasts from scrape to scrape, and how a read begins.
 //! Touches the kernel only through its reader.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use log::{debug, error, info};
+use log::{error, info};
 
-use crate::attribution::{Attribution, Motion, Table};
+use crate::accounting::Accounting;
 use crate::dataplane::{ReadError, Reader, Reading};
-use crate::felix::{Catalog, HashedName, Structures};
-use crate::ledger::{Deltas, Ledger};
+use crate::felix::HashedName;
 use crate::report::Report;
-use crate::ruleset::Snapshot;
+use crate::sys;
 
 /// What lasts from scrape to scrape.
 pub struct State {
     /// Reads the kernel, or what stands for it.
     pub reader: Box<dyn Reader>,
-    pub ledger: Ledger,
-    pub attribution: Attribution,
-    /// What the last read's rules mean.
-    pub structures: Structures,
+    pub accounting: Accounting,
     /// The policies' names, for rules of the eBPF dataplane that no file shows.
     pub hashed_names: Vec<HashedName>,
     pub policies_version: u64,
@@ -66,20 +62,15 @@ impl Complaint {
 /// How long reading the kernel may take in all: Prometheus waits for 10 s.
 const READ_LIMIT: Duration = Duration::from_secs(8);
 
-/// How long the second look may take, after that.
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
-
-/// How often a table that was read without its lock is read again before counters that went back are believed.
-const UNLOCKED_RETRIES: usize = 3;
+/// How often a table is read again before counters that went back are believed.
+const RETRIES: usize = 3;
 
 impl State {
     /// Of a process that has not read anything yet.
     pub fn new(reader: Box<dyn Reader>) -> Self {
         State {
             reader,
-            ledger: Ledger::new(),
-            attribution: Attribution::default(),
-            structures: Structures::default(),
+            accounting: Accounting::new(cpus()),
             hashed_names: Vec::new(),
             policies_version: 0,
             dropped_scrapes: 0,
@@ -91,20 +82,13 @@ impl State {
         }
     }
 
-    /// The policies and groups of the dataplane that was read last.
-    pub fn catalog(&self) -> &Catalog {
-        match self.attribution.programs() {
-            Some(programs) => programs.catalog(),
-            None => self.structures.catalog(),
-        }
-    }
-
-    /// Reads the kernel. Without the xtables lock, zeroed counters may only be a commit's moment: then another look is taken.
+    /// Reads the kernel. Without the lock that writers hold, counters that went back may only be a commit's moment, and nothing tells for
+    /// certain that it is the same lock: then another look is taken.
     pub fn read(&mut self) -> Result<Reading, ReadError> {
         let deadline = Instant::now() + READ_LIMIT;
         let mut reading = self.reader.read(deadline)?;
-        for _ in 0..UNLOCKED_RETRIES {
-            if reading.locked || !self.ledger.went_back(&reading.tables) {
+        for _ in 0..RETRIES {
+            if !self.accounting.went_back(&reading.tables) {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -112,40 +96,21 @@ impl State {
         }
         Ok(reading)
     }
+}
 
-    /// What has moved while the tables were read, where that matters: by a second look at them.
-    pub fn motions(&mut self, read: &[Snapshot], deltas: &[Deltas]) -> Vec<Motion> {
-        let still = Motion::still();
-        let tables = self.structures.tables().iter().zip(deltas);
-        if !tables.map(|(structure, deltas)| Table::new(structure, deltas, &still)).any(|table| table.has_to_be_derived()) {
-            return vec![still; read.len()];
-        }
-        let again = match self.reader.look_again(read, Instant::now() + LOOK_LIMIT) {
-            Ok(again) => again,
-            Err(error) => {
-                debug!("a second look at the kernel's counters failed, so what must be derived waits: {error}");
-                return vec![Motion::unknown(); read.len()];
-            }
-        };
-        // Nothing moves in rules that are not this kernel's.
-        let is_there = again.iter().any(|table| !table.ruleset.chains().is_empty());
-        let otherwise = if is_there { Motion::unknown() } else { still };
-        let motion = |first: &Snapshot| {
-            let second = again.iter().find(|second| second.ruleset.id() == first.ruleset.id());
-            second.filter(|_| is_there).map_or_else(|| otherwise.clone(), |second| Motion::between(first, second))
-        };
-        read.iter().map(motion).collect()
-    }
+/// How many CPUs can be at work on packets, at most.
+fn cpus() -> usize {
+    sys::bpf::possible_cpus().unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::iptables::text::Parser;
-    use crate::ruleset::{Backend, Family};
+    use crate::ruleset::{Backend, Family, RuleId};
 
-    /// Gives tables in which one rule has counted this, each with or without the lock.
-    struct Scripted(std::vec::IntoIter<u64>, bool);
+    /// Gives tables in which one rule has counted this.
+    struct Scripted(std::vec::IntoIter<u64>);
 
     impl Reader for Scripted {
         fn read(&mut self, _: Instant) -> Result<Reading, ReadError> {
@@ -153,26 +118,25 @@ mod tests {
             let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
             let rule = "-A cali-pi-x -m comment --comment \"cali:aaaaaaaaaaaaaaaa\" -j DROP";
             parser.push(format!("*filter\n:cali-pi-x - [0:0]\n[{packets}:1] {rule}\nCOMMIT\n").as_bytes());
-            Ok(Reading { tables: vec![parser.finish().unwrap()], locked: self.1, ..Reading::default() })
+            Ok(Reading { tables: vec![parser.finish().unwrap()], locked: true, ..Reading::default() })
         }
     }
 
     /// What the second read says, after one in which 100 packets were counted.
-    fn second(packets: &[u64], locked: bool) -> u64 {
+    fn second(packets: &[u64]) -> u64 {
         let script = [&[100], packets].concat();
-        let mut state = State::new(Box::new(Scripted(script.into_iter(), locked)));
+        let mut state = State::new(Box::new(Scripted(script.into_iter())));
         let first = state.read().unwrap();
-        state.ledger.advance(&first.tables);
+        state.accounting.advance(&first.tables, |_| Ok::<_, ReadError>(vec![]));
         let tables = state.read().unwrap().tables;
-        tables[0].packets_of(&tables[0].ruleset.chains()[0])[0]
+        tables[0].packets(RuleId(0))
     }
 
     #[test]
-    fn without_the_lock_counts_that_went_back_are_looked_at_again() {
-        assert_eq!(second(&[101], false), 101);
-        assert_eq!(second(&[0, 101], false), 101, "a commit's moment");
-        assert_eq!(second(&[0, 0, 0, 102], false), 102);
-        assert_eq!(second(&[1, 2, 3, 4, 5], false), 4, "they are others now");
-        assert_eq!(second(&[0, 101], true), 0, "with it there is no doubt");
+    fn counts_that_went_back_are_looked_at_again() {
+        assert_eq!(second(&[101]), 101);
+        assert_eq!(second(&[0, 101]), 101, "a commit's moment");
+        assert_eq!(second(&[0, 0, 0, 102]), 102);
+        assert_eq!(second(&[1, 2, 3, 4, 5]), 4, "they are others now");
     }
 }

@@ -145,7 +145,7 @@ fn info(fd: &OwnedFd) -> io::Result<[u32; 5]> {
 }
 
 /// How many CPUs this kernel could have, whether or not they are there: so many values each entry has.
-pub(super) fn possible_cpus() -> io::Result<usize> {
+pub fn possible_cpus() -> io::Result<usize> {
     const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
     let list = fs::read_to_string(POSSIBLE).map_err(|error| io::Error::new(error.kind(), format!("{POSSIBLE}: {error}")))?;
     count(list.trim_end()).filter(|cpus| (1..=MOST_CPUS).contains(cpus)).ok_or_else(|| {

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use calico_accountant::attribution::{Attribution, Item, Motion, Table, Verdict};
-use calico_accountant::felix::{ChainNames, Direction, DropReason, EndpointKind, Pipelines, PolicyName, Structures};
+use calico_accountant::accounting::Accounting;
+use calico_accountant::attribution::{Item, Verdict};
+use calico_accountant::felix::{ChainNames, Direction, DropReason, EndpointKind, Pipelines, PolicyName};
 use calico_accountant::inventory::StoredPolicy;
 use calico_accountant::iptables::text::Parser;
-use calico_accountant::ledger::Ledger;
 use calico_accountant::ruleset::{Backend, Family, Snapshot};
 use serde_json::Value;
 
@@ -45,19 +45,27 @@ pub fn parse(text: &str, family: Family, backend: Backend, table: &'static str) 
 }
 
 /// The exporter without its edges: text in, totals out.
-#[derive(Default)]
 pub struct Pipeline {
-    ledger: Ledger,
-    attribution: Attribution,
-    structures: Structures,
+    accounting: Accounting,
     /// Rules of the last read that were not understood.
-    pub unrecognised: usize,
+    pub unrecognised: u64,
+}
+
+impl Default for Pipeline {
+    fn default() -> Self {
+        Pipeline::new(2)
+    }
 }
 
 impl Pipeline {
+    /// Of a node with so many CPUs.
+    pub fn new(cpus: usize) -> Self {
+        Pipeline { accounting: Accounting::new(cpus), unrecognised: 0 }
+    }
+
     /// Takes over the names that the datastore has for chains.
     pub fn rename(&mut self, chain_names: ChainNames) {
-        self.structures.rename(chain_names);
+        self.accounting.rename(chain_names);
     }
 
     /// Takes in the tables of one read, as if they were read at one instant.
@@ -67,18 +75,13 @@ impl Pipeline {
 
     /// Takes in the tables of one read and of a second look right after it.
     pub fn read_twice(&mut self, tables: &[Snapshot], again: &[Snapshot]) {
-        let deltas = self.ledger.advance(tables);
-        self.structures.update(tables.iter().map(|table| &table.ruleset));
-        self.unrecognised = self.structures.tables().iter().map(|table| table.pipelines.unrecognised.len()).sum();
-        let motions: Vec<Motion> = tables.iter().zip(again).map(|(first, second)| Motion::between(first, second)).collect();
-        let structures = self.structures.tables().iter().zip(&deltas).zip(&motions);
-        let tables = structures.map(|((structure, deltas), motion)| Table::new(structure, deltas, motion));
-        self.attribution.advance(&tables.collect::<Vec<_>>());
+        self.accounting.advance(tables, |_| Ok::<_, String>(again.to_vec()));
+        self.unrecognised = self.accounting.unrecognised();
     }
 
     /// Every shown total, under a readable key.
     pub fn totals(&self) -> BTreeMap<Key, u64> {
-        let totals = self.attribution.totals();
+        let totals = self.accounting.totals();
         let mut all = BTreeMap::new();
         for (kind, interface, endpoint) in totals.endpoints() {
             for direction in Direction::ALL {

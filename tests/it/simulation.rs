@@ -20,7 +20,7 @@ use calico_accountant::ruleset::{Backend, Family, Snapshot};
 use super::captures::parse;
 use check::{Checker, Shown};
 use cluster::{Era, Says};
-use kernel::Order;
+use kernel::{Order, Writes};
 use observer::Observer;
 use random::Random;
 use world::{Setting, World};
@@ -43,10 +43,15 @@ fn for_all_seeds(runs: u64, mut simulate: impl FnMut(Random) -> Result<(), Strin
 }
 
 fn setting(random: &mut Random, torn: usize, rewrites: bool) -> Setting {
-    let (backend, order) =
-        *random.pick(&[(Backend::Legacy, Order::Sorted), (Backend::Nft, Order::Sorted), (Backend::Nft, Order::Creation)]);
+    let (backend, order, writes) = *random.pick(&[
+        (Backend::Legacy, Order::Sorted, Writes::Rules),
+        (Backend::Nft, Order::Sorted, Writes::Chains),
+        (Backend::Nft, Order::Creation, Writes::Chains),
+        (Backend::Native, Order::Creation, Writes::Rules),
+        (Backend::Native, Order::Creation, Writes::Chains),
+    ]);
     let families = random.pick(&[&[Family::V4][..], &[Family::V4], &[Family::V6], &Family::ALL]).to_vec();
-    Setting { era: *random.pick(&Era::ALL), backend, order, families, torn, rewrites }
+    Setting { era: *random.pick(&Era::ALL), backend, order, writes, families, torn, rewrites }
 }
 
 /// An exporter's life of so many reads, restarted now and then, with the checks after each of them.
@@ -65,8 +70,7 @@ fn simulate(setting: &Setting, random: Random, reads: usize) -> Result<(), Strin
         let rewritten = setting.rewrites && world.random.percent(30);
         (0..world.random.below(4)).for_each(|_| world.burst());
         if rewritten {
-            world.change();
-            world.burst();
+            world.unrest();
         }
         observer.read(&mut world, !rewritten)?;
         world.land();

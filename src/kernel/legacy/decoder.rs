@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::super::xt::{self, string, u16_at, u32_at, u64_at};
-use super::Layout;
+use super::super::xt::{self, string, u16_at, u32_at};
+use super::{Layout, count_at};
 use crate::ruleset::{Backend, Builder, ChainId, Family, RuleParts, Snapshot, Verdict};
 
 /// Header of a match or target: size, name, revision.
@@ -88,7 +88,7 @@ impl Rules {
     }
 
     fn rule(&mut self, place: usize, entry: &[u8], target: &Extension, chain: ChainId) -> Option<()> {
-        let mut parts = RuleParts { packets: u64_at(entry, self.layout.counters)?, ..RuleParts::default() };
+        let mut parts = RuleParts { count: count_at(entry, self.layout.counters)?, ..RuleParts::default() };
         parts.other_matches = self.matches_addresses(entry);
         let (mut at, end) = (self.layout.matches, usize::from(u16_at(entry, self.layout.target_offset)?));
         while at < end {

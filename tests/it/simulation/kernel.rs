@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use calico_accountant::felix::Direction;
-use calico_accountant::ruleset::{Backend, Builder, CtState, Family, MarkMatch, RuleHash, RuleParts, Snapshot, Verdict};
+use calico_accountant::ruleset::{Backend, Builder, Count, CtState, Family, MarkMatch, RuleHash, RuleParts, Snapshot, Verdict};
 
 use super::random::Random;
 
@@ -77,10 +77,14 @@ struct Rule {
     /// Where a jump leads.
     to: usize,
     packets: u64,
+    /// nf_tables' handle.
+    handle: u64,
 }
 
 struct Chain {
     name: String,
+    /// nf_tables' handle.
+    handle: u64,
     rules: Vec<Rule>,
 }
 
@@ -93,12 +97,25 @@ pub enum Order {
     Creation,
 }
 
+/// What a write of Felix does to a chain that differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writes {
+    /// Replaces the rules from the first difference on: iptables-legacy, which has no handles; Calico's own tables up to 3.32, where a
+    /// rule that replaces another one keeps its handle.
+    Rules,
+    /// Flushes it and writes all rules: iptables-nft, Calico's own tables from 3.33 on.
+    Chains,
+}
+
 /// One table.
 pub struct Table {
     pub family: Family,
     pub backend: Backend,
     order: Order,
+    writes: Writes,
     chains: Vec<Chain>,
+    /// The last handle that was given.
+    handles: u64,
 }
 
 /// A packet on its way.
@@ -127,23 +144,43 @@ fn chained_hashes(chain: &ChainSpec) -> Vec<String> {
 
 impl Table {
     /// An empty table.
-    pub fn new(family: Family, backend: Backend, order: Order) -> Self {
-        Table { family, backend, order, chains: Vec::new() }
+    pub fn new(family: Family, backend: Backend, order: Order, writes: Writes) -> Self {
+        Table { family, backend, order, writes, chains: Vec::new(), handles: 0 }
+    }
+
+    /// A new handle; 0 where the back end has none.
+    fn handle(handles: &mut u64, backend: Backend) -> u64 {
+        if backend == Backend::Legacy {
+            return 0;
+        }
+        *handles += 1;
+        *handles
+    }
+
+    /// Sets all counters to 0, as `iptables -Z` and `nft reset rules` do.
+    pub fn zero(&mut self) {
+        self.chains.iter_mut().flat_map(|chain| &mut chain.rules).for_each(|rule| rule.packets = 0);
     }
 
     /// Writes what differs, as Felix does. No packet may be on its way.
     pub fn write(&mut self, wanted: &[ChainSpec]) {
         let mut wanted: HashMap<&str, &ChainSpec> = wanted.iter().map(|chain| (chain.name.as_str(), chain)).collect();
         let mut chains = Vec::new();
-        for chain in self.chains.drain(..) {
+        for mut chain in std::mem::take(&mut self.chains) {
             if let Some(spec) = wanted.remove(chain.name.as_str()) {
-                chains.push(Chain { rules: rewritten(self.backend, chain.rules, spec), name: chain.name });
+                let rules = rewritten((self.backend, self.writes), std::mem::take(&mut chain.rules), spec, &mut self.handles);
+                chain.rules = rules;
+                chains.push(chain);
             }
         }
         let mut new: Vec<&ChainSpec> = wanted.into_values().collect();
         // Felix creates chains in no particular order; any will do, but it must be the same for the same seed.
         new.sort_by_key(|spec| chained_hashes(spec));
-        chains.extend(new.into_iter().map(|spec| Chain { name: spec.name.clone(), rules: rewritten(self.backend, vec![], spec) }));
+        for spec in new {
+            let handle = Self::handle(&mut self.handles, self.backend);
+            let rules = rewritten((self.backend, self.writes), vec![], spec, &mut self.handles);
+            chains.push(Chain { name: spec.name.clone(), handle, rules });
+        }
         if self.order == Order::Sorted {
             chains.sort_by(|a, b| a.name.cmp(&b.name));
         }
@@ -211,7 +248,8 @@ impl Table {
     fn ruleset(&self, packets: &[u64]) -> Snapshot {
         let mut builder = Builder::new(self.family, self.backend, "filter");
         for chain in &self.chains {
-            builder.chain(&chain.name);
+            let id = builder.chain(&chain.name);
+            builder.chain_handle(id, chain.handle);
         }
         for ((chain, rule), &packets) in self.rules().zip(packets) {
             let RuleSpec { comments, mark, when, target, .. } = &rule.spec;
@@ -229,7 +267,7 @@ impl Table {
                 other_matches,
                 counts_before_match: false,
                 comments,
-                packets,
+                count: Count { packets, bytes: packets * 60, handle: rule.handle },
             };
             let verdict = verdict(target, &mut builder);
             let chain = builder.chain(&chain.name);
@@ -247,17 +285,18 @@ impl Table {
     }
 }
 
-/// What becomes of a chain's rules. iptables-legacy replaces rule by rule what differs; iptables-nft flushes the chain if any does.
-fn rewritten(backend: Backend, old: Vec<Rule>, spec: &ChainSpec) -> Vec<Rule> {
+/// What becomes of a chain's rules.
+fn rewritten((backend, writes): (Backend, Writes), old: Vec<Rule>, spec: &ChainSpec, handles: &mut u64) -> Vec<Rule> {
     let hashes = chained_hashes(spec);
     let unchanged = old.len() == hashes.len() && old.iter().zip(&hashes).all(|(rule, hash)| rule.hash == *hash);
-    let keeps = |place: usize| match backend {
-        Backend::Legacy | Backend::Native => old.get(place).filter(|rule| rule.hash == hashes[place]).map(|rule| rule.packets),
-        Backend::Nft => unchanged.then(|| old[place].packets),
-    };
-    let packets: Vec<u64> = (0..hashes.len()).map(|place| keeps(place).unwrap_or(0)).collect();
-    let rules = spec.rules.iter().zip(hashes).zip(packets);
-    rules.map(|((spec, hash), packets)| Rule { spec: spec.clone(), hash, to: 0, packets }).collect()
+    let mut rules = Vec::with_capacity(hashes.len());
+    for (place, (spec, hash)) in spec.rules.iter().zip(hashes).enumerate() {
+        let before = old.get(place).filter(|_| unchanged || writes == Writes::Rules);
+        let packets = before.filter(|rule| rule.hash == hash).map_or(0, |rule| rule.packets);
+        let handle = before.map_or_else(|| Table::handle(handles, backend), |rule| rule.handle);
+        rules.push(Rule { spec: spec.clone(), hash, to: 0, packets, handle });
+    }
+    rules
 }
 
 fn verdict(target: &Target, builder: &mut Builder) -> Verdict {

@@ -5,7 +5,7 @@ use calico_accountant::ruleset::Snapshot;
 
 use super::super::captures::Pipeline;
 use super::check::{Checker, Shown};
-use super::world::World;
+use super::world::{CPUS, World};
 
 /// The exporter without its edges.
 pub struct Observer {
@@ -20,7 +20,7 @@ pub struct Observer {
 impl Observer {
     /// An exporter that starts now.
     pub fn new(world: &World) -> Self {
-        Observer { exporter: Pipeline::default(), credulous: false, checker: Checker::new(world.least()), shown: Shown::new() }
+        Observer { exporter: Pipeline::new(CPUS), credulous: false, checker: Checker::new(world.least()), shown: Shown::new() }
     }
 
     /// Reads the node as its setting says. `same_rules`: nothing was rewritten since the last read.

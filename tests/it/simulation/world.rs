@@ -6,7 +6,7 @@ use calico_accountant::felix::Direction;
 use calico_accountant::ruleset::{Backend, Family, Snapshot};
 
 use super::cluster::{Cluster, Designer, Era, Group, Workload, endpoint_chain};
-use super::kernel::{Key, Kind, Order, Packet, Table};
+use super::kernel::{Key, Kind, Order, Packet, Table, Writes};
 use super::random::Random;
 
 /// What has become of all packets.
@@ -18,6 +18,7 @@ pub struct Setting {
     pub era: Era,
     pub backend: Backend,
     pub order: Order,
+    pub writes: Writes,
     pub families: Vec<Family>,
     /// How many packets set out while a table is read.
     pub torn: usize,
@@ -39,14 +40,14 @@ pub struct World {
 }
 
 /// At most so many packets are on their way at once: one per CPU.
-const CPUS: usize = 3;
+pub const CPUS: usize = 3;
 
 impl World {
     /// A node with random workloads and policies.
     pub fn new(setting: &Setting, mut random: Random) -> Self {
         let mut serial = 0;
         let cluster = Designer { random: &mut random, serial: &mut serial }.cluster(setting.era);
-        let tables: Vec<Table> = setting.families.iter().map(|f| Table::new(*f, setting.backend, setting.order)).collect();
+        let tables: Vec<Table> = setting.families.iter().map(|f| Table::new(*f, setting.backend, setting.order, setting.writes)).collect();
         let in_flight = tables.iter().map(|_| vec![]).collect();
         let mut world = World { cluster, tables, random, serial, torn: setting.torn, in_flight, arrived: Truth::new() };
         world.write();
@@ -65,6 +66,30 @@ impl World {
     pub fn change(&mut self) {
         Designer { random: &mut self.random, serial: &mut self.serial }.change(&mut self.cluster);
         self.write();
+    }
+
+    /// Things happen between two reads, packets go by meanwhile: users change something once or several times, or take a change back, so
+    /// that rules have the hashes that they had; counters are set to zero.
+    pub fn unrest(&mut self) {
+        for _ in 0..self.random.between(1, 3) {
+            let before = self.random.percent(40).then(|| self.cluster.clone());
+            match self.random.percent(10) {
+                true => self.zero(),
+                false => self.change(),
+            }
+            self.burst();
+            if let Some(before) = before {
+                self.cluster = before;
+                self.write();
+                self.burst();
+            }
+        }
+    }
+
+    /// Somebody sets all counters to zero.
+    fn zero(&mut self) {
+        self.land();
+        self.tables.iter_mut().for_each(Table::zero);
     }
 
     /// Leaves only workloads: what a host endpoint shares with them can never be told apart.

@@ -1,0 +1,153 @@
+//! The one way from tables to totals: a read, and a second look where something must be derived from it → [`Attribution`]. Pure state;
+//! the second look is the caller's.
+
+use log::debug;
+
+use crate::attribution::{
+    Attribution, Datastore, Motion, Moved, NodeTotals, Programs, Table, Totals, doubt_what_may_have_restarted, moved,
+};
+use crate::ebpf;
+use crate::felix::{Catalog, ChainNames, Structure, Structures};
+use crate::ledger::{Deltas, Ledger};
+use crate::ruleset::Snapshot;
+
+/// All that is known of the packets so far.
+#[derive(Debug)]
+pub struct Accounting {
+    ledger: Ledger,
+    structures: Structures,
+    attribution: Attribution,
+    /// What counted while the tables were read the last time.
+    moved: Vec<Moved>,
+}
+
+impl Accounting {
+    /// Nothing has been read yet. `cpus`: how many CPUs the node has; each works on one packet at a time.
+    pub fn new(cpus: usize) -> Self {
+        Accounting { ledger: Ledger::new(), structures: Structures::default(), attribution: Attribution::new(cpus), moved: Vec::new() }
+    }
+
+    /// Takes over the names that the datastore has for chains.
+    pub fn rename(&mut self, chain_names: ChainNames) {
+        self.structures.rename(chain_names);
+    }
+
+    /// Whether any rule counts less than at the last read, though it seems to be the same: a reason to read again.
+    pub fn went_back(&self, tables: &[Snapshot]) -> bool {
+        self.ledger.went_back(tables)
+    }
+
+    /// Takes in one read: all tables of it, both families. `look_again` reads the same tables once more, at once, where packets may
+    /// have been on their way; it gives none if the tables are those of one instant.
+    pub fn advance<E: std::fmt::Display>(&mut self, read: &[Snapshot], look_again: impl FnOnce(&[Snapshot]) -> Result<Vec<Snapshot>, E>) {
+        let mut deltas = self.ledger.advance(read);
+        self.structures.update(read.iter().map(|table| &table.ruleset));
+        let motions = self.motions(read, &deltas, look_again);
+        let none = Moved::default();
+        for (place, ((read, deltas), motion)) in read.iter().zip(&mut deltas).zip(&motions).enumerate() {
+            doubt_what_may_have_restarted(read, deltas, motion, self.moved.get(place).unwrap_or(&none));
+        }
+        self.moved = read.iter().zip(&motions).map(|(read, motion)| moved(read, motion).collect()).collect();
+        let tables = self.structures.tables().iter().zip(&deltas).zip(&motions);
+        let tables: Vec<Table> = tables.map(|((structure, deltas), motion)| Table::new(structure, deltas, motion)).collect();
+        self.attribution.advance(&tables);
+    }
+
+    /// What has moved while the tables were read, where that matters.
+    fn motions<E: std::fmt::Display>(
+        &self,
+        read: &[Snapshot],
+        deltas: &[Deltas],
+        look_again: impl FnOnce(&[Snapshot]) -> Result<Vec<Snapshot>, E>,
+    ) -> Vec<Motion> {
+        let still = Motion::still();
+        let tables = self.structures.tables().iter().zip(deltas);
+        if !tables.map(|(structure, deltas)| Table::new(structure, deltas, &still)).any(|table| table.has_to_be_derived()) {
+            return vec![still; read.len()];
+        }
+        let again = match look_again(read) {
+            Ok(again) => again,
+            Err(error) => {
+                debug!("a second look at the kernel's counters failed, so what must be derived waits: {error}");
+                return vec![Motion::unknown(); read.len()];
+            }
+        };
+        // Nothing moves in rules that are not this kernel's.
+        let is_there = again.iter().any(|table| !table.ruleset.chains().is_empty());
+        let otherwise = if is_there { Motion::unknown() } else { still };
+        let motion = |first: &Snapshot| {
+            let second = again.iter().find(|second| second.ruleset.id() == first.ruleset.id());
+            second.filter(|_| is_there).map_or_else(|| otherwise.clone(), |second| Motion::between(first, second))
+        };
+        read.iter().map(motion).collect()
+    }
+
+    /// Takes in one read of the eBPF dataplane.
+    pub fn advance_programs(&mut self, read: &ebpf::Snapshot, datastore: Datastore) {
+        // So that tables, should Calico go back to them, are not compared with what they held before.
+        self.ledger.leave();
+        self.structures.update(std::iter::empty());
+        self.attribution.advance_programs(read, datastore);
+    }
+
+    /// Notes that there is nothing of Calico's any more: what comes back there will have counted from 0.
+    pub fn vanished(&mut self) {
+        self.ledger.advance(&[]);
+    }
+
+    /// Counts from here on: all totals are 0 again.
+    pub fn restart(&mut self) {
+        self.attribution.restart();
+    }
+
+    /// Hides what it takes two reads to tell.
+    pub fn forget_derived(&mut self) {
+        match self.attribution.programs() {
+            Some(_) => self.attribution.forget_endpoints(),
+            None => self.attribution.forget_derived(),
+        }
+    }
+
+    /// What has been counted so far for each endpoint.
+    pub fn totals(&self) -> &Totals {
+        self.attribution.totals()
+    }
+
+    /// What has been counted so far for the node as a whole.
+    pub fn node(&self) -> &NodeTotals {
+        self.attribution.node()
+    }
+
+    /// All of it.
+    pub fn attribution(&self) -> &Attribution {
+        &self.attribution
+    }
+
+    /// The eBPF dataplane's programs, while that is what is read.
+    pub fn programs(&self) -> Option<&Programs> {
+        self.attribution.programs()
+    }
+
+    /// What the tables of the last read mean.
+    pub fn tables(&self) -> &[Structure] {
+        self.structures.tables()
+    }
+
+    /// Policy chains that nothing names: only the datastore's policies could (Calico ≤ 3.21).
+    pub fn unnamed(&self) -> usize {
+        self.structures.unnamed()
+    }
+
+    /// Rules in Calico's chains that are not understood, and lines that are no rule.
+    pub fn unrecognised(&self) -> u64 {
+        self.structures.unrecognised()
+    }
+
+    /// The policies and groups of the dataplane that was read last.
+    pub fn catalog(&self) -> &Catalog {
+        match self.programs() {
+            Some(programs) => programs.catalog(),
+            None => self.structures.catalog(),
+        }
+    }
+}
