@@ -75,7 +75,7 @@ pub struct Reader {
     tables: Tables,
     known: Known,
     hasher: RandomState,
-    /// Whether there is more than one.
+    /// Whether two threads can run at the same time.
     has_cpus: bool,
 }
 
