@@ -198,6 +198,7 @@ impl Scraper {
         about.stages.push(("total", begun.elapsed()));
         self.about_datastore(state, &mut about);
         if self.options.process_metrics {
+            about.started = Some(seconds(self.started));
             about.process = Process::read(&self.options.proc);
         }
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());

@@ -215,11 +215,15 @@ impl Tables {
         let (lock, lock_waited) = self.lock(backend, deadline)?;
         let (lock, lock_problem) = lock.map_or_else(|error| (None, Some(error.to_string())), |lock| (lock, None));
         let (options, presence) = (&self.options, &self.presence);
-        let families = self.families.iter_mut().filter(|reader| present.contains(&reader.family()));
+        let read = |reader: &mut FamilyReader| reader.read((backend, source), options, presence, deadline);
+        let mut families = self.families.iter_mut().filter(|reader| present.contains(&reader.family()));
+        let (one, other) = (families.next(), families.next());
         let results = std::thread::scope(|scope| {
-            let read = |reader: &mut FamilyReader| reader.read((backend, source), options, presence, deadline);
-            let threads: Vec<_> = families.map(|reader| scope.spawn(move || read(reader))).collect();
-            threads.into_iter().filter_map(|thread| thread.join().ok()).collect::<Result<Vec<_>, _>>()
+            let other = other.map(|reader| scope.spawn(|| read(reader)));
+            let one = one.map(read);
+            // A panic ends this read, not the table of a family.
+            let other = other.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            one.into_iter().chain(other).collect::<Result<Vec<_>, _>>()
         });
         drop(lock);
         let tables = results?.into_iter().flatten().collect();

@@ -68,6 +68,8 @@ pub struct About {
     pub datastore_resyncs: u64,
     /// Workloads of the datastore on this node that run, and have no rules.
     pub without_rules: usize,
+    /// When this process started, in seconds since the epoch; `None` with the rest of the process' metrics.
+    pub started: Option<f64>,
     /// Resources of this process.
     pub process: Process,
 }
@@ -107,7 +109,7 @@ pub fn render(view: &View, text: &mut Text) {
     }
     let help = "Whether the kernel's counters could be read; if not, this scrape has none.";
     text.single("calico_accountant_up", "gauge", help, about.up);
-    process(&about.process, text);
+    process(about, text);
     let series = text.series() + 1;
     text.single("calico_accountant_series", "gauge", "Series in this scrape.", series);
 }
@@ -152,7 +154,7 @@ fn workloads(view: &View, text: &mut Text) {
     }
 }
 
-fn process(process: &Process, text: &mut Text) {
+fn process(About { started, process, .. }: &About, text: &mut Text) {
     let mut single = |name, kind, help, value: Option<f64>| {
         if let Some(value) = value {
             text.single(name, kind, help, value);
@@ -163,7 +165,7 @@ fn process(process: &Process, text: &mut Text) {
     single("process_max_fds", "gauge", "Maximum number of open file descriptors.", whole(process.max_fds));
     single("process_open_fds", "gauge", "Number of open file descriptors.", whole(process.open_fds));
     single("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", whole(process.resident_memory_bytes));
-    single("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", process.start_time_seconds);
+    single("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", *started);
     single("process_threads", "gauge", "Number of OS threads in the process.", whole(process.threads));
     single("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", whole(process.virtual_memory_bytes));
 }

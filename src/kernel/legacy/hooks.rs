@@ -2,13 +2,10 @@
 //! without it Calico's chains are there, and no packet passes through them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::BuildHasher;
 use std::io;
 
-use foldhash::quality::RandomState;
-
 use super::super::xt::{string, u16_at, u32_at};
-use super::{Entries, INFO, Layout, NAME, fetch};
+use super::{ENTRIES, INFO, Layout, NAME, fetch};
 use crate::ruleset::Family;
 
 /// The filter table's own chains, and their places among the kernel's hooks (`enum nf_inet_hooks`).
@@ -21,9 +18,11 @@ const TARGET: usize = 32;
 /// # Errors
 /// What the kernel answers: no rights, no such table.
 pub fn hooks(family: Family) -> io::Result<BTreeSet<&'static str>> {
-    let (mut entries, mut found) = (Entries::new(family, RandomState::default().build_hasher()), Found::default());
-    let layout = Layout::of(family);
-    let info = fetch(family, "filter", &mut |piece| entries.walk(piece, |at, entry| _ = found.entry(layout, at, entry)))?;
+    let (info, answer) = fetch(family, "filter")?;
+    let (layout, mut found) = (Layout::of(family), Found::default());
+    for (at, entry) in layout.entries(answer.get(ENTRIES..).unwrap_or_default()) {
+        found.entry(layout, at, entry);
+    }
     Ok(found.among(&info))
 }
 
