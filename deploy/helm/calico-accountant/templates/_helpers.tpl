@@ -94,6 +94,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   value: {{ $value | quote }}
 {{- end }}
 {{- end }}
+{{- with $s.allowedHosts }}
+- name: ALLOWED_HOSTS
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- if $s.minimumCounter }}
 - name: MINIMUM_COUNTER
   value: {{ int64 $s.minimumCounter | quote }}
