@@ -2,7 +2,7 @@
 //! writes take what there is, and [`Connection::interest`] says what to wait for.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::request::{LONGEST_HEAD, Request};
 use super::routes::{Reply, Resource};
 
 /// How much is written at a time, so that others have their turn.
-const PIECE: usize = 128 << 10;
+const PIECE: usize = 64 << 10;
 /// How long, and for how many bytes, a client is listened to that is still sending what nobody wants to know.
 const FAREWELL: (Duration, usize) = (Duration::from_secs(1), 1 << 20);
 /// A client has so much time to get its first request across, and to take some of an answer, before it is taken for idle.
@@ -49,6 +49,17 @@ pub(super) enum Doing {
     Over,
 }
 
+/// What there is to lose with a connection.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    /// It is idle, or as good as that.
+    Nothing,
+    /// A client that has just come, and is about to ask.
+    Question,
+    /// What was asked for, and will soon be there.
+    Answer,
+}
+
 /// An answer on its way.
 pub(super) struct Answer {
     head: Vec<u8>,
@@ -63,10 +74,10 @@ pub(super) struct Answer {
 
 impl Connection {
     /// A client that has just connected.
-    pub fn new(socket: TcpStream, client: SocketAddr, limits: Limits) -> io::Result<Self> {
+    pub fn new(socket: TcpStream, client: IpAddr, limits: Limits) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let (since, doing) = (Instant::now(), Doing::Asking { first: true });
-        let (client, deadline) = (network(client.ip()), Some(since + limits.head));
+        let deadline = Some(since + limits.head);
         Ok(Self { socket, client, doing, since, deadline, received: Vec::new(), unseen: false })
     }
 
@@ -109,12 +120,13 @@ impl Connection {
         matches!(self.doing, Doing::Over)
     }
 
-    /// Whether it is in the middle of something that ending it would spoil.
-    pub fn is_busy(&self) -> bool {
+    /// What ending it would spoil.
+    pub fn worth(&self, now: Instant) -> Worth {
         match self.doing {
-            Doing::Waiting(..) => true,
-            Doing::Asking { first: true } | Doing::Taking(_) => self.since.elapsed() < GRACE,
-            Doing::Asking { first: false } | Doing::Leaving(_) | Doing::Over => false,
+            Doing::Waiting(..) => Worth::Answer,
+            Doing::Taking(_) if now < self.since + GRACE => Worth::Answer,
+            Doing::Asking { first: true } if now < self.since + GRACE => Worth::Question,
+            _ => Worth::Nothing,
         }
     }
 
@@ -186,7 +198,7 @@ impl Connection {
     fn read(&mut self, limits: Limits) -> io::Result<bool> {
         let mut piece = [0; 4096];
         let most = piece.len().min(LONGEST_HEAD - self.received.len());
-        let Some(read) = now(self.socket.read(&mut piece[..most]))? else { return Ok(false) };
+        let Some(read) = at_once(self.socket.read(&mut piece[..most]))? else { return Ok(false) };
         if read == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
@@ -199,7 +211,7 @@ impl Connection {
 
     fn take(&mut self, limits: Limits) -> io::Result<()> {
         let Doing::Taking(answer) = &mut self.doing else { return Ok(()) };
-        let Some(taken) = now(self.socket.write_vectored(&answer.rest()))? else { return Ok(()) };
+        let Some(taken) = at_once(self.socket.write_vectored(&answer.rest()))? else { return Ok(()) };
         answer.taken += taken;
         self.since = Instant::now();
         if answer.taken < answer.head.len() + answer.length {
@@ -217,7 +229,7 @@ impl Connection {
     }
 
     fn leave(&mut self, unread: usize) -> io::Result<()> {
-        if let Some(read) = now(self.socket.read(&mut [0; 16 << 10]))? {
+        if let Some(read) = at_once(self.socket.read(&mut [0; 16 << 10]))? {
             self.doing = if read == 0 || read >= unread { Doing::Over } else { Doing::Leaving(unread - read) };
         }
         Ok(())
@@ -234,15 +246,15 @@ impl Answer {
 }
 
 /// What could be done without waiting; `None`: nothing.
-fn now(result: io::Result<usize>) -> io::Result<Option<usize>> {
+fn at_once(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Err(error) if [ErrorKind::Interrupted, ErrorKind::WouldBlock].contains(&error.kind()) => Ok(None),
         result => result.map(Some),
     }
 }
 
-/// Whom an address stands for: with IPv6, a client has at least a /64 to choose from.
-fn network(client: IpAddr) -> IpAddr {
+/// Whom an address stands for, if connections are counted: with IPv6, a client has at least a /64 to choose from.
+pub(super) fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address => address,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Limits;
-use super::connection::{Connection, Doing};
+use super::connection::{Connection, Doing, Worth};
 
 /// What is said once a minute, however often it happens.
 #[derive(Default)]
@@ -34,18 +34,31 @@ pub(super) struct Seats {
     /// Each at its place until [`Seats::clear`].
     pub all: Vec<Connection>,
     limits: Limits,
+    /// For whom nobody gave way in this turn.
+    full: Vec<IpAddr>,
     said: Rarely,
 }
 
 impl Seats {
     /// Nobody yet.
     pub fn new(limits: Limits) -> Self {
-        Self { all: Vec::new(), limits, said: Rarely::default() }
+        Self { all: Vec::new(), limits, full: Vec::new(), said: Rarely::default() }
     }
 
     /// Forgets those that are over, and with them closes their sockets.
     pub fn clear(&mut self) {
         self.all.retain(|connection| !connection.is_over());
+    }
+
+    /// Begins a turn: others may give way now.
+    pub fn begin(&mut self) {
+        self.clear();
+        self.full.clear();
+    }
+
+    /// Whether it is known that nobody gives way for this client.
+    pub fn is_full_for(&self, client: IpAddr) -> bool {
+        self.full.contains(&client)
     }
 
     fn living(&self) -> impl Iterator<Item = &Connection> {
@@ -62,21 +75,31 @@ impl Seats {
     /// Whether there is room for the connection at this place beside what is kept for those who ask for metrics; maybe since another
     /// gave way.
     pub fn has_room(&mut self, asking: usize) -> bool {
-        let most = self.limits.connections;
-        self.living().count() <= most - (most / 8).min(8) || self.make_room(Some(asking))
+        let (most, client) = (self.limits.connections, self.all[asking].client);
+        if self.living().count() <= most - (most / 8).min(8) {
+            return true;
+        }
+        if self.is_full_for(client) {
+            return false;
+        }
+        let has_room = self.make_room(Some(asking));
+        if !has_room {
+            self.full.push(client);
+        }
+        has_room
     }
 
     /// Ends the connection that should give way first, for the one at this place or because descriptors have run out; whether one does.
     pub fn make_room(&mut self, asking: Option<usize>) -> bool {
-        let held = self.held();
+        let (held, now) = (self.held(), Instant::now());
         let holds = |connection: &Connection| held.get(&connection.client).copied().unwrap_or_default();
         let others = self.all.iter().enumerate().filter(|(place, connection)| Some(*place) != asking && !connection.is_over());
         let Some((place, connection)) =
-            others.min_by_key(|(_, connection)| (Reverse(holds(connection)), connection.is_busy(), connection.since))
+            others.min_by_key(|(_, connection)| (Reverse(holds(connection)), connection.worth(now), connection.since))
         else {
             return false;
         };
-        let gives_way = !connection.is_busy() || asking.is_some_and(|asking| holds(connection) > holds(&self.all[asking]));
+        let gives_way = connection.worth(now) < Worth::Answer || asking.is_some_and(|asking| holds(connection) > holds(&self.all[asking]));
         if gives_way {
             self.end(place, "to make room");
         }

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -14,13 +14,15 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource as Limited, getrlimit};
 
-use super::connection::Connection;
+use super::connection::{Connection, network};
 use super::routes::{self, Answer, Reply, Resource};
 use super::seats::{Rarely, Seats};
 use super::{Application, Limits, Listener};
 
-/// So many connections are accepted before those that are there have their turn again.
-const ACCEPTED: usize = 64;
+/// So many connections are accepted before those that are there have their turn again,
+const ACCEPTED: usize = 1024;
+/// and so many are listened to of clients for whom there is no room: a crowd that connects again and again must not keep others waiting.
+const LISTENED: usize = 32;
 /// So many failures in a row (about two minutes), and the process gives up: a restart may help.
 const FAILURES: u32 = 120;
 
@@ -60,7 +62,7 @@ struct Serving<'a> {
 impl Serving<'_> {
     /// Waits until there is something to do, and does all of that.
     fn turn(&mut self) -> io::Result<()> {
-        self.seats.clear();
+        self.seats.begin();
         let Some(ready) = self.wait()? else { return Ok(()) };
         _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         while let Ok(made) = self.made.try_recv() {
@@ -99,8 +101,9 @@ impl Serving<'_> {
     }
 
     fn accept(&mut self) -> io::Result<()> {
+        let mut listened = 0;
         for _ in 0..ACCEPTED {
-            match self.listener.socket.accept().and_then(|(socket, client)| self.welcome(socket, client)) {
+            match self.listener.socket.accept().and_then(|(socket, client)| self.welcome(socket, network(client.ip()), &mut listened)) {
                 Ok(()) => self.failures = 0,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if is_the_clients(&error) => {}
@@ -111,7 +114,13 @@ impl Serving<'_> {
     }
 
     /// What it asks for may be there already, and answered at once: then it needs no room.
-    fn welcome(&mut self, socket: TcpStream, client: SocketAddr) -> io::Result<()> {
+    fn welcome(&mut self, socket: TcpStream, client: IpAddr, listened: &mut usize) -> io::Result<()> {
+        if self.seats.is_full_for(client) {
+            *listened += 1;
+            if *listened > LISTENED {
+                return Ok(());
+            }
+        }
         self.seats.all.push(Connection::new(socket, client, self.limits)?);
         let place = self.seats.all.len() - 1;
         self.attend(place, PollFlags::empty());
@@ -190,12 +199,17 @@ impl Maker {
         let (app, made, wake) = (Arc::clone(app), made.clone(), Arc::clone(wake));
         let work = move || {
             for Job { resource, packed } in received {
+                let begun = Instant::now();
                 let plain = resource.make(&*app);
                 let packed = packed.then(|| plain.compressed().unwrap_or_else(|| plain.clone()));
                 if made.send(Made { resource, plain, packed }).is_err() {
                     return;
                 }
                 _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
+                if !watched {
+                    // However many look, half of a processor is enough for them.
+                    thread::sleep(begun.elapsed());
+                }
             }
         };
         thread::Builder::new().name(name.into()).spawn(work)?;
