@@ -156,7 +156,7 @@ impl Connection {
     pub fn give(&mut self, reply: &Reply, request: Option<&Request>, limits: Limits) {
         let keep_alive = request.is_some_and(|request| request.keep_alive);
         let option = if !keep_alive { Some("close") } else { request.filter(|request| request.old).map(|_| "keep-alive") };
-        let length = if request.is_some_and(|request| request.method == "HEAD") { 0 } else { reply.body.len() };
+        let length = if request.is_some_and(|request| request.is_head) { 0 } else { reply.body.len() };
         let answer = Answer { head: reply.head(option), body: Arc::clone(&reply.body), length, taken: 0, keep_alive };
         self.since = Instant::now();
         (self.doing, self.deadline) = (Doing::Taking(answer), Some(self.since + limits.answer));

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource as Limited, getrlimit};
 
 use super::connection::{Connection, network};
-use super::routes::{self, Answer, Reply, Resource};
+use super::routes::{self, Reply, Resource};
 use super::seats::{Rarely, Seats};
 use super::{Application, Limits, Listener};
 
@@ -147,12 +147,12 @@ impl Serving<'_> {
     /// Goes on with a connection; answers its request, once there is one.
     fn attend(&mut self, place: usize, ready: PollFlags) {
         let Some(request) = self.seats.all[place].go_on(ready, self.limits) else { return };
-        let reply = match routes::answer(&request, &self.listener.names) {
-            Answer::Now(reply) => reply,
-            Answer::Made(resource) if resource.is_watched() || self.seats.has_room(place) => {
+        let reply = match routes::wanted(&request, &self.listener.names) {
+            Err(reply) => reply,
+            Ok(resource) if resource.is_watched() || self.seats.has_room(place) => {
                 return self.seats.all[place].wait(request, resource);
             }
-            Answer::Made(_) => Reply::text(503, "too many ask at the same time"),
+            Ok(_) => Reply::text(503, "too many ask at the same time"),
         };
         self.seats.all[place].give(&reply, Some(&request), self.limits);
     }

@@ -7,6 +7,7 @@ mod attacks;
 mod busy;
 mod captures;
 mod churn;
+mod clients;
 mod commands;
 mod config;
 mod deploy;

@@ -273,14 +273,18 @@ impl Application for Fake {
 
 /// Serves `size` bytes of metrics within this process; threads are left to the end of the tests.
 fn start_server(size: usize, limits: Limits) -> u16 {
+    start(Arc::new(Fake(Arc::new(vec![b'x'; size]))), limits)
+}
+
+/// Serves this application within this process.
+pub fn start(app: Arc<dyn Application>, limits: Limits) -> u16 {
     let listener = Listener::bind("127.0.0.1".parse().unwrap(), 0, limits).unwrap();
     let port = listener.address().unwrap().port();
-    let app = Arc::new(Fake(Arc::new(vec![b'x'; size])));
     thread::spawn(move || listener.serve(app));
     port
 }
 
-fn limits() -> Limits {
+pub fn limits() -> Limits {
     let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
     Limits { head: second, idle: 3 * second, answer: minute, connections: 8, bytes: 1 << 30 }
 }
@@ -293,7 +297,7 @@ fn asked(port: u16) -> TcpStream {
 }
 
 /// Whether the server has let go of a connection.
-fn is_over(stream: &mut TcpStream) -> bool {
+pub fn is_over(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -368,19 +372,21 @@ fn the_connection_that_did_nothing_for_longest_gives_way() {
     assert!(!is_over(&mut others[5]));
 }
 
+/// A connection from one of loopback's addresses.
+pub fn connect_from(address: &str, port: u16) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType};
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &std::net::SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
+    rustix::net::connect(&socket, &std::net::SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+    TcpStream::from(socket)
+}
+
 /// From the address with fewer connections, the older one stays.
 #[test]
 fn who_holds_most_gives_way_first() {
     let port = start_server(10, limits());
-    let from = |address: &str| {
-        use rustix::net::{AddressFamily, SocketType};
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-        rustix::net::bind(&socket, &std::net::SocketAddr::new(address.parse().unwrap(), 0)).unwrap();
-        rustix::net::connect(&socket, &std::net::SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
-        TcpStream::from(socket)
-    };
-    let mut modest = from("127.0.0.2");
-    let _hoard: Vec<_> = (0..40).map(|_| from("127.0.0.3")).collect();
+    let mut modest = connect_from("127.0.0.2", port);
+    let _hoard: Vec<_> = (0..40).map(|_| connect_from("127.0.0.3", port)).collect();
     assert_eq!(get(port, "/healthz").unwrap().status, 200);
     assert!(!is_over(&mut modest));
 }
