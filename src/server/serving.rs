@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -160,7 +161,7 @@ impl Serving<'_> {
     /// Gives what was made to all who wait for it.
     fn give(&mut self, made: &Made) {
         if let Some(maker) = self.makers.iter_mut().find(|maker| maker.watched == made.resource.is_watched()) {
-            maker.is_busy = false;
+            maker.job = None;
         }
         for connection in &mut self.seats.all {
             let Some(request) = connection.waits_for(&made.resource).cloned() else { continue };
@@ -177,13 +178,15 @@ struct Maker {
     /// Which ones, see [`Resource::is_watched`].
     watched: bool,
     jobs: Sender<Job>,
-    is_busy: bool,
+    /// At which it is.
+    job: Option<Job>,
 }
 
+#[derive(Clone)]
 struct Job {
     resource: Resource,
-    /// Whether somebody wants it compressed.
-    packed: bool,
+    /// Whether somebody wants it compressed, which may turn out while it is made.
+    packed: Arc<AtomicBool>,
 }
 
 struct Made {
@@ -201,29 +204,33 @@ impl Maker {
             for Job { resource, packed } in received {
                 let begun = Instant::now();
                 let plain = resource.make(&*app);
-                let packed = packed.then(|| plain.compressed().unwrap_or_else(|| plain.clone()));
+                let packed = packed.load(Ordering::Relaxed).then(|| plain.compressed().unwrap_or_else(|| plain.clone()));
                 if made.send(Made { resource, plain, packed }).is_err() {
                     return;
                 }
                 _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
                 if !watched {
                     // However many look, half of a processor is enough for them.
-                    thread::sleep(begun.elapsed());
+                    thread::sleep(begun.elapsed().min(Duration::from_secs(1)));
                 }
             }
         };
         thread::Builder::new().name(name.into()).spawn(work)?;
-        Ok(Self { watched, jobs, is_busy: false })
+        Ok(Self { watched, jobs, job: None })
     }
 
     /// Begins with what has been waited for longest, unless it is at work.
     fn set_to_work(&mut self, seats: &Seats) -> io::Result<()> {
         let waiting = || seats.all.iter().filter_map(Connection::waits).filter(|(_, resource, _)| resource.is_watched() == self.watched);
-        let Some((_, resource, _)) = waiting().min_by_key(|(_, _, since)| *since).filter(|_| !self.is_busy) else { return Ok(()) };
-        let packed = waiting().any(|(request, other, _)| request.gzip && other == resource);
-        self.jobs.send(Job { resource: resource.clone(), packed }).map_err(io::Error::other)?;
-        self.is_busy = true;
-        Ok(())
+        let is_idle = self.job.is_none();
+        if is_idle {
+            let longest = waiting().min_by_key(|(_, _, since)| *since);
+            self.job = longest.map(|(_, resource, _)| Job { resource: resource.clone(), packed: Arc::default() });
+        }
+        let Some(job) = &self.job else { return Ok(()) };
+        let wanted = waiting().any(|(request, resource, _)| request.gzip && *resource == job.resource);
+        job.packed.fetch_or(wanted, Ordering::Relaxed);
+        if is_idle { self.jobs.send(job.clone()).map_err(io::Error::other) } else { Ok(()) }
     }
 }
 
