@@ -346,14 +346,14 @@ fn silent_connections_are_closed_and_talking_ones_are_not() {
 
 #[test]
 fn readers_that_trickle_are_broken_off() {
-    let port = start_server(32 << 20, Limits { answer: Duration::from_millis(500), ..limits() });
+    let port = start_server(32 << 20, Limits { answer: Duration::from_secs(2), ..limits() });
     let (begun, mut slow) = (Instant::now(), asked(port));
     let mut read = 0;
     while let Ok(n @ 1..) = slow.read(&mut [0; 65536]) {
         read += n;
         thread::sleep(Duration::from_millis(20));
     }
-    assert!((0.4..5.0).contains(&begun.elapsed().as_secs_f64()), "{:?}", begun.elapsed());
+    assert!((1.9..8.0).contains(&begun.elapsed().as_secs_f64()), "{:?}", begun.elapsed());
     assert!(read < 32 << 20);
     assert_eq!(get(port, "/metrics").unwrap().body.len(), 32 << 20);
 }
