@@ -147,8 +147,8 @@ fn a_crowd_does_not_keep_others_waiting() {
     }
     let Some(network) = Network::new(test) else { return };
     let size = if is_long() { Size { workloads: 250, policies: 50, group: 1 } } else { Size { workloads: 50, policies: 20, group: 1 } };
-    // An unoptimised build beside other tests is several times as slow.
-    let (slow, seconds) = if is_long() { (1, 20) } else { (5, 3) };
+    // An unoptimised build on a machine with other work may be that much slower; a server that lets a crowd go first never answers.
+    let (slow, seconds) = if is_long() { (1, 20) } else { (20, 3) };
     let program = network.serve(size, "ulimit -n 4096");
     let read = network.longest("/metrics", 5, Duration::ZERO, "a calm port");
     let (health, scrape) = (Duration::from_millis(200) * slow, Duration::from_secs(1) * slow + read);
