@@ -66,6 +66,7 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     let listener =
         Listener::bind(address, port, Limits::default()).map_err(Failure::new(format!("listening on {address}, port {port},")))?;
     let service_manager = Arc::new(ServiceManager::of_environment());
+    let listener = listener.named([&[config.node_name.clone()][..], &config.allowed_hosts].concat());
     // Before any other thread: each has its own rights, and begins with those of the thread that starts it.
     privileges::for_good(kept(&config));
 

@@ -108,6 +108,7 @@ fn resolve(
     Ok(Config {
         listen_address: values.address("LISTEN_ADDRESS")?.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         port: values.port("METRICS_SERVER_PORT", remarks)?.unwrap_or(9009),
+        allowed_hosts: values.hosts("ALLOWED_HOSTS")?,
         minimum_counter: values.number("MINIMUM_COUNTER", u64::MAX, "a whole number of packets, 0 or more")?.unwrap_or(0),
         backend: values.choice("BACKEND", BACKENDS)?.unwrap_or(BackendChoice::Auto),
         source: values.choice("SOURCE", SOURCES)?.unwrap_or(SourceChoice::Auto),
@@ -153,6 +154,8 @@ pub struct Config {
     pub listen_address: IpAddr,
     /// TCP port of `/metrics`.
     pub port: u16,
+    /// Host names, beside `localhost` and the node's, under which the page and the API may be asked for; `*` stands for any.
+    pub allowed_hosts: Vec<String>,
     /// Scrapes in which every counter is below this are dropped; 0 never drops.
     pub minimum_counter: u64,
     /// Where the workloads come from.

@@ -47,7 +47,6 @@ pub mod ruleset;
 pub mod saved;
 pub mod scraper;
 pub mod server;
-pub mod singleflight;
 mod sys;
 mod tls;
 pub mod web;

@@ -24,7 +24,6 @@ use crate::process::Process;
 use crate::report::{DatastoreStatus, OtherBackend, Report, Shape, Sources, Status, TableStatus, WorkloadStates};
 use crate::ruleset::{Family, Snapshot};
 use crate::server::Application;
-use crate::singleflight::SingleFlight;
 use crate::sys;
 use readiness::Readiness;
 use state::State;
@@ -55,8 +54,6 @@ pub struct Scraper {
     options: Options,
     inventory: Arc<Inventory>,
     pod_logs: PodLogs,
-    flight: SingleFlight<Arc<Vec<u8>>>,
-    reports: SingleFlight<Arc<Report>>,
     started: SystemTime,
     state: Mutex<State>,
     readiness: Readiness,
@@ -76,16 +73,7 @@ impl Scraper {
     pub fn new(options: Options, reader: Box<dyn Reader>, inventory: Arc<Inventory>) -> Self {
         let state = State::new(reader);
         let pod_logs = PodLogs::new(options.pod_logs.clone(), options.proc.clone(), options.node_name.clone());
-        Scraper {
-            options,
-            inventory,
-            pod_logs,
-            flight: SingleFlight::new(),
-            reports: SingleFlight::new(),
-            started: SystemTime::now(),
-            state: Mutex::new(state),
-            readiness: Readiness::default(),
-        }
+        Scraper { options, inventory, pod_logs, started: SystemTime::now(), state: Mutex::new(state), readiness: Readiness::default() }
     }
 
     /// Reads the kernel without showing it: shorter intervals prove more about policy groups.
@@ -104,15 +92,13 @@ impl Scraper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was counted up to now, or a second ago; concurrent callers share it.
+    /// What was counted up to now, or a second ago.
     pub fn report(&self) -> Arc<Report> {
-        self.reports.run(|| {
-            let mut state = self.state();
-            match &state.report {
-                Some((made, report)) if made.elapsed() < FRESH => Arc::clone(report),
-                _ => self.read_and_report(&mut state),
-            }
-        })
+        let mut state = self.state();
+        match &state.report {
+            Some((made, report)) if made.elapsed() < FRESH => Arc::clone(report),
+            _ => self.read_and_report(&mut state),
+        }
     }
 
     fn read_and_report(&self, state: &mut State) -> Arc<Report> {
@@ -174,12 +160,17 @@ impl Scraper {
         }
     }
 
-    /// One scrape; concurrent ones share it.
+    /// One scrape. Whoever had to wait for one that has ended since shares it, while somebody still has it.
     pub fn scrape(&self) -> Arc<Vec<u8>> {
-        self.flight.run(|| {
-            let mut state = self.state();
-            Arc::new(self.read_and_render(&mut state))
-        })
+        let asked = Instant::now();
+        let mut state = self.state();
+        let (ended, last) = &state.text;
+        if let Some(text) = last.upgrade().filter(|_| ended.is_some_and(|ended| ended > asked)) {
+            return text;
+        }
+        let text = Arc::new(self.read_and_render(&mut state));
+        state.text = (Some(Instant::now()), Arc::downgrade(&text));
+        text
     }
 
     fn read_and_render(&self, state: &mut State) -> Vec<u8> {

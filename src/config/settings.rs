@@ -94,6 +94,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     own("METRICS_SERVER_PORT", "port", Group::Exporter, "9009", "TCP port of the HTTP server; 0 picks a free one."),
     own("LISTEN_ADDRESS", "ip", Group::Exporter, "::, all addresses, IPv4 too", "Address of the HTTP server."),
+    own(
+        "ALLOWED_HOSTS",
+        "names",
+        Group::Exporter,
+        "localhost and the node's",
+        "Host names, separated by commas, by which the page and API may be asked for; *: any.",
+    ),
     own("MINIMUM_COUNTER", "packets", Group::Exporter, "0, never", "Drop scrapes in which every counter is below this."),
     own(
         "METRIC_NAMES",

@@ -117,6 +117,17 @@ impl<'a> Values<'a> {
         })
     }
 
+    /// Host names, separated by commas; `*` stands for any.
+    pub fn hosts(&self, name: &str) -> Result<Vec<String>, ConfigError> {
+        let is_host =
+            |host: &str| host == "*" || (!host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)));
+        let hosts = self.parse(name, "host names without scheme and port, separated by commas, or *", |text| {
+            let hosts: Vec<&str> = text.split(',').map(str::trim).collect();
+            hosts.iter().all(|host| is_host(host)).then(|| hosts.into_iter().map(str::to_owned).collect())
+        })?;
+        Ok(hosts.unwrap_or_default())
+    }
+
     /// A duration up to a minute.
     pub fn duration(&self, name: &str) -> Result<Option<Duration>, ConfigError> {
         self.parse(name, "a duration such as 2s, 500ms or 2 (seconds), at most 60s", |text| {

@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod attacks;
+mod busy;
 mod captures;
 mod cases;
 mod check;
 mod churn;
+mod clients;
 mod commands;
 mod config;
 mod deploy;

@@ -122,6 +122,10 @@ packet filters takes. Each key of securityContext replaces ours.
   value: {{ $value | quote }}
 {{- end }}
 {{- end }}
+{{- with $s.allowedHosts }}
+- name: ALLOWED_HOSTS
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- if $s.minimumCounter }}
 - name: MINIMUM_COUNTER
   value: {{ int64 $s.minimumCounter | quote }}

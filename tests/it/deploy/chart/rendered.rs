@@ -219,6 +219,7 @@ fn every_value_has_its_effect() {
         ("ETCD_KEY_FILE", "/calico-secrets/etcd-key"),
         ("ETCD_USERNAME", "reader"),
         ("LISTEN_ADDRESS", "127.0.0.1"),
+        ("ALLOWED_HOSTS", "accountant.example.org,other.example.org"),
         ("METRICS_SERVER_PORT", "9010"),
         ("MINIMUM_COUNTER", "3000000"),
         ("METRIC_NAMES", "standard"),
