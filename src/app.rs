@@ -84,12 +84,12 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
 fn kept(config: &Config) -> Kept {
     let plugin = |kubernetes: &KubernetesConfig| matches!(kubernetes.authentication, Authentication::Exec(_));
     let files = matches!(&config.datastore, Datastore::Kubernetes(kubernetes) if plugin(kubernetes));
-    let maps = match config.backend {
+    let ebpf = match config.backend {
         BackendChoice::Ebpf => true,
         BackendChoice::Auto => ebpf::reader::is_present(&config.bpffs),
         BackendChoice::Legacy | BackendChoice::Nft | BackendChoice::Native => false,
     };
-    Kept { files, maps }
+    Kept { files, ebpf }
 }
 
 /// Starts to fill the inventory.

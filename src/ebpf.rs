@@ -35,8 +35,12 @@ pub const UNNUMBERED: RuleId = 0;
 pub struct Snapshot {
     /// Packets that every rule has decided since its entry was made. Rules that never did have none.
     pub rules: Arc<IdMap<u64>>,
+    /// The map in which they count, by the kernel's id.
+    pub rule_map: u32,
     /// What the programs of every interface accepted and refused. Empty where the release's map of these counts is not known.
     pub interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
+    /// The maps in which interfaces are counted, by the kernel's ids. Where one has come or gone, counts have no common beginning.
+    pub interface_maps: Vec<u32>,
     /// What Felix says the programs are.
     pub programs: Vec<Shown>,
     /// Whether no program has come, gone or changed since the last read, as far as Felix says. What the rules counted since can then
@@ -79,6 +83,8 @@ pub struct Program {
     pub family: Family,
     /// Whether it is a workload's interface, or one of the host's.
     pub is_workload: bool,
+    /// Whether its rules' hits are counted. XDP programs, which enforce untracked policies, count none.
+    pub is_counted: bool,
     /// Its policies, in the order of evaluation, also those without rules; and whether they are the workload's own.
     pub policies: Vec<(Arc<Policy>, bool)>,
     /// Its rules, in the order of evaluation.

@@ -24,6 +24,8 @@ pub struct Programs {
     plan: Plan,
     /// What every rule had counted.
     counts: Arc<IdMap<u64>>,
+    /// In which map.
+    rule_map: u32,
     /// What ids were known as that no program holds. An id stays what it was while it counts.
     remembered: IdMap<Named>,
     /// Ids whose meaning is another one than at the last read.
@@ -31,8 +33,9 @@ pub struct Programs {
     /// Ids that nothing names, and the names that were tried on them.
     unknown: usize,
     tried: (u64, HashSet<RuleId>),
-    /// What every interface had counted.
+    /// What every interface had counted, and in which maps.
     interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
+    interface_maps: Vec<u32>,
     /// All policies that programs hold, or whose rules have counted.
     catalog: Catalog,
     started: bool,
@@ -61,12 +64,17 @@ impl Programs {
             self.list_policies();
         }
         let is_ignored = !self.started && !counts_before;
-        let counted = Counted { now: &read.rules, last: &self.counts, is_ignored };
+        let counted = Counted { now: &read.rules, last: &self.counts, is_same_map: self.rule_map == read.rule_map, is_ignored };
         node.begin_read();
+        if self.interface_maps != read.interface_maps {
+            self.interface_maps.clone_from(&read.interface_maps);
+            self.interfaces.clear();
+        }
         self.unknown = self.count_for_the_node(&strangers, &counted, node);
         self.attribute(read, &counted, totals);
         self.started = true;
         self.counts = Arc::clone(&read.rules);
+        self.rule_map = read.rule_map;
         self.interfaces.clone_from(&read.interfaces);
     }
 
@@ -213,6 +221,8 @@ impl Programs {
 struct Counted<'a> {
     now: &'a IdMap<u64>,
     last: &'a IdMap<u64>,
+    /// Whether it is the same map. Felix copies what it replaces by a larger one; else a new one begins at zero.
+    is_same_map: bool,
     /// Whether nothing of it counts: counting begins with this read.
     is_ignored: bool,
 }
@@ -224,6 +234,7 @@ impl Counted<'_> {
         Some(match self.last.get(&id) {
             _ if self.is_ignored => Margin::default(),
             Some(last) if now < *last => Margin { least: now, most: None },
+            Some(last) if !self.is_same_map => Margin { least: now - last, most: Some(now) },
             Some(last) => Margin::exact(now - last),
             None => Margin::exact(now),
         })
@@ -279,11 +290,21 @@ impl Credit<'_> {
         self.grid.cells[self.index].iter().map(|column| self.grid.columns[*column].item.as_ref())
     }
 
+    /// Whether all that an item did is in its column: not where a profile without a name may be this one.
+    fn is_whole(&self, item: &Item) -> bool {
+        let is_nameless = |item: Option<&Item>| matches!(item, Some(Item::Profile(name)) if name.is_empty());
+        !matches!(item, Item::Profile(name) if !name.is_empty()) || !self.items().any(is_nameless)
+    }
+
     /// Counting begins with this read.
     fn begin(&self, is_row_known: bool, recorder: &mut Recorder) {
-        self.items().flatten().for_each(|item| recorder.add(item, 0));
-        if is_row_known && self.grid.class == Class::Refused {
-            recorder.add(&policy_or_none(), 0);
+        self.items().flatten().for_each(|item| recorder.add_counted(item, 0, self.is_whole(item)));
+        if self.grid.class == Class::Refused {
+            let tiers = self.grid.tiers[self.index].iter();
+            tiers.for_each(|tier| recorder.add(&Item::PolicyDrop { tier: Arc::clone(tier) }, 0));
+            if is_row_known {
+                recorder.add(&policy_or_none(), 0);
+            }
         }
     }
 
@@ -291,6 +312,7 @@ impl Credit<'_> {
         // The row was read a moment before the columns: what is certain of packets after it comes to count with them.
         let mut rest = self.row.packets;
         let is_divided = self.is_divided(bounds);
+        let mut denied: BTreeMap<&str, (u64, bool)> = self.grid.tiers[self.index].iter().map(|tier| (&**tier, (0, true))).collect();
         for (item, bound) in self.items().zip(bounds) {
             let Some(item) = item else { continue };
             let (least, most) = match (rest, self.is_steady) {
@@ -300,11 +322,20 @@ impl Credit<'_> {
                 // What the program was meanwhile is not known.
                 (_, false) => (0, self.row.margin.most),
             };
-            match most == Some(least) || is_divided {
-                true => recorder.add(item, least),
-                false => recorder.add_at_least(item, least),
+            let is_exact = (most == Some(least) || is_divided) && self.is_whole(item);
+            recorder.add_counted(item, least, is_exact);
+            if let Item::Policy { tier, .. } = item
+                && let Some((sum, all_exact)) = denied.get_mut(&**tier)
+            {
+                *sum += least;
+                *all_exact &= is_exact;
             }
             rest = rest.map(|rest| rest - least);
+        }
+        if self.grid.class == Class::Refused {
+            for (tier, (packets, is_exact)) in denied {
+                recorder.add_counted(&Item::PolicyDrop { tier: tier.into() }, packets, is_exact);
+            }
         }
         self.record_rest(rest, recorder);
     }
@@ -322,7 +353,7 @@ impl Credit<'_> {
             // Whatever changed meanwhile, it was refused.
             Class::Refused => match rest {
                 Some(rest) => recorder.add(&policy_or_none(), rest),
-                None => recorder.keep_if_counted(&policy_or_none()),
+                None => recorder.add_at_least(&policy_or_none(), 0),
             },
             Class::Accepted => {
                 let Some(item) = &self.grid.together[self.index] else { return };

@@ -188,6 +188,12 @@ impl Recorder<'_> {
         self.total(item, packets).doubtful = true;
     }
 
+    /// One or the other: whether there cannot have been more.
+    pub fn add_counted(&mut self, item: &Item, packets: u64, is_exact: bool) {
+        let total = self.total(item, packets);
+        total.doubtful |= !is_exact;
+    }
+
     fn total(&mut self, item: &Item, packets: u64) -> &mut Total {
         let expected = *self.expected;
         let place = match self.totals.get(expected) {
@@ -204,13 +210,6 @@ impl Recorder<'_> {
     /// Shows a total again if there is one: a series must not end only because nothing can be added to it any more.
     pub fn keep(&mut self, item: &Item) {
         if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item) {
-            total.seen = self.read;
-        }
-    }
-
-    /// The same, but not of a total that is zero.
-    pub fn keep_if_counted(&mut self, item: &Item) {
-        if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item && total.packets > 0) {
             total.seen = self.read;
         }
     }

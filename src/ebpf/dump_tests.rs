@@ -5,7 +5,7 @@ use writer::Writer;
 mod writer;
 
 fn ingress(file: &[u8]) -> Program {
-    parse(file, "cali1", Direction::Ingress, Family::V4).unwrap()
+    parse(file, Name::parse("cali1_ingress_v4.json").unwrap()).unwrap()
 }
 
 /// `id owner decision`, one a line; with a star for what does not count.
@@ -148,7 +148,9 @@ fn what_is_not_understood_is_counted_and_left_out() {
 #[test]
 fn files_that_are_no_programs() {
     let file = Writer::default().label(WORKLOAD).rule(r#"action:"allow""#, 1).file("cali1");
-    let parse = |content: &[u8], interface| parse(content, interface, Direction::Egress, Family::V6);
+    let parse = |content: &[u8], interface| {
+        parse(content, Name { interface, direction: Direction::Egress, family: Family::V6, is_xdp: false })
+    };
     assert!(parse(&file, "cali1").is_ok());
     for length in 0..file.len() - 1 {
         assert!(parse(&file[..length], "cali1").is_err(), "cut at {length}");
@@ -164,10 +166,10 @@ fn files_that_are_no_programs() {
 fn names_of_files() {
     use Direction::{Egress, Ingress};
     for (name, expected) in [
-        ("cali1_Ingress_v4.json", Some(("cali1", Ingress, Family::V4))),
-        ("cali1_egress_v6.json", Some(("cali1", Egress, Family::V6))),
-        ("eth0_xdp_v4.json", Some(("eth0", Ingress, Family::V4))),
-        ("my_if_EGRESS_v4.json", Some(("my_if", Egress, Family::V4))),
+        ("cali1_Ingress_v4.json", Some(("cali1", Ingress, Family::V4, false))),
+        ("cali1_egress_v6.json", Some(("cali1", Egress, Family::V6, false))),
+        ("eth0_xdp_v4.json", Some(("eth0", Ingress, Family::V4, true))),
+        ("my_if_EGRESS_v4.json", Some(("my_if", Egress, Family::V4, false))),
         ("cali1_ingress_v5.json", None),
         ("cali1_ingress.json", None),
         ("_ingress_v4.json", None),
@@ -175,6 +177,7 @@ fn names_of_files() {
         ("cali1_ingress_v4.json.tmp", None),
         ("", None),
     ] {
-        assert_eq!(parse_name(name), expected, "{name}");
+        let expected = expected.map(|(interface, direction, family, is_xdp)| Name { interface, direction, family, is_xdp });
+        assert_eq!(Name::parse(name), expected, "{name}");
     }
 }

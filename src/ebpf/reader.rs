@@ -113,11 +113,11 @@ impl Reader {
         let globals = globals(bpffs);
         let rules = open_rules(&globals)?;
         let interfaces = open_interfaces(&globals);
-        let verdicts = |when: &str| interfaces.as_ref().map(|(path, counters)| read_interfaces(counters, path, when)).unwrap_or_default();
-        let before = verdicts("before");
+        let before = read_interfaces(&interfaces, "before");
         let counts = self.read_rules(&rules).map_err(|error| Error::Io(globals.join(format!("{RULES}{RULES_VERSION}")), error))?;
-        let after = verdicts("after");
-        let mut snapshot = Snapshot { rules: Arc::new(counts), ..Snapshot::default() };
+        let after = read_interfaces(&interfaces, "after");
+        let interface_maps = interfaces.iter().map(|(_, counters)| counters.id).collect();
+        let mut snapshot = Snapshot { rules: Arc::new(counts), rule_map: rules.id, interface_maps, ..Snapshot::default() };
         // Last: Felix loads a program first and writes its file then, so whatever has counted has its file by now.
         let net = sys.join("class/net");
         self.folder.read(&run.join("bpf/policy"), &net, &mut snapshot);
@@ -153,39 +153,54 @@ fn open_rules(globals: &Path) -> Result<Counters, Error> {
     }
 }
 
-/// The newest map of interface counters, if its version is known. Without it the rules are still counted.
-fn open_interfaces(globals: &Path) -> Option<(PathBuf, Counters)> {
-    let newest = versions(globals, INTERFACES).into_iter().max()?;
-    let path = globals.join(format!("{INTERFACES}{newest}"));
-    let opened = INTERFACES_VERSIONS.contains(&newest).then(|| Counters::open(&path).ok()).flatten();
-    let counters = opened.filter(|counters| counters.counters > REFUSED);
-    if counters.is_none() {
-        let message = format_args!("the map {} is not known: totals of workloads are left out", path.display());
-        logging::once(Level::Warn, "map of interface counters", message);
+/// The maps of interface counters. After an upgrade or a rollback, those of other releases stay pinned: then programs count in one, and the
+/// others stand still, so what they have counted together is added. Empty if one is not known, for programs may count there; the rules
+/// are still counted.
+fn open_interfaces(globals: &Path) -> Vec<(PathBuf, Counters)> {
+    let mut maps = Vec::new();
+    let mut versions = versions(globals, INTERFACES);
+    versions.sort_unstable();
+    for version in versions {
+        let path = globals.join(format!("{INTERFACES}{}", if version == 1 { String::new() } else { version.to_string() }));
+        let opened = INTERFACES_VERSIONS.contains(&version).then(|| Counters::open(&path).ok()).flatten();
+        let Some(counters) = opened.filter(|counters| counters.counters > REFUSED) else {
+            let message = format_args!("the map {} is not known: totals of workloads are left out", path.display());
+            logging::once(Level::Warn, "map of interface counters", message);
+            return Vec::new();
+        };
+        maps.push((path, counters));
     }
-    Some((path, counters?))
+    maps
 }
 
 /// Accepted and refused packets by the interface's number and direction.
 type Totals = HashMap<(u32, Direction), (u64, u64), RandomState>;
 
-fn read_interfaces(counters: &Counters, path: &Path, when: &str) -> Totals {
+fn read_interfaces(maps: &[(PathBuf, Counters)], when: &str) -> Totals {
     let mut totals = Totals::default();
-    let result = counters.read(&mut |key, packets| {
-        // struct counters_key { ifindex, hook }: numbers of 32 bits, one after the other.
-        let [a, b, c, d, hook @ ..] = key.to_ne_bytes();
-        let direction = match u32::from_ne_bytes(hook) {
-            // Seen from the host: what it receives, the workload has sent.
-            0 => Direction::Egress,
-            1 => Direction::Ingress,
-            _ => return,
-        };
-        totals.insert((u32::from_ne_bytes([a, b, c, d]), direction), (packets[ACCEPTED], packets[REFUSED]));
-    });
-    if let Err(error) = result {
-        let message = format_args!("reading the map {} failed: {error}; totals of workloads are left out", path.display());
-        logging::once(Level::Warn, when, message);
-        totals.clear();
+    for (path, counters) in maps {
+        // An entry may come more than once.
+        let mut of_map = Totals::default();
+        let result = counters.read(&mut |key, packets| {
+            // struct counters_key { ifindex, hook }: numbers of 32 bits, one after the other.
+            let [a, b, c, d, hook @ ..] = key.to_ne_bytes();
+            let direction = match u32::from_ne_bytes(hook) {
+                // Seen from the host: what it receives, the workload has sent.
+                0 => Direction::Egress,
+                1 => Direction::Ingress,
+                _ => return,
+            };
+            of_map.insert((u32::from_ne_bytes([a, b, c, d]), direction), (packets[ACCEPTED], packets[REFUSED]));
+        });
+        if let Err(error) = result {
+            let message = format_args!("reading the map {} failed: {error}; totals of workloads are left out", path.display());
+            logging::once(Level::Warn, when, message);
+            return Totals::default();
+        }
+        for (key, (accepted, refused)) in of_map {
+            let total = totals.entry(key).or_default();
+            *total = (total.0.saturating_add(accepted), total.1.saturating_add(refused));
+        }
     }
     totals
 }

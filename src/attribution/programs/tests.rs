@@ -30,7 +30,7 @@ fn program(interface: &str, ids: &[RuleId], end: RuleId) -> Shown {
 
 fn shown(interface: &str, rules: Vec<Rule>) -> Shown {
     let (interface, direction, family) = (interface.into(), Direction::Ingress, Family::V4);
-    let program = Program { interface, direction, family, is_workload: true, policies: Vec::new(), rules, unrecognised: 0 };
+    let program = Program { interface, direction, family, is_workload: true, is_counted: true, policies: Vec::new(), rules, unrecognised: 0 };
     Shown { program: Arc::new(program), is_live: true, unchanged: true }
 }
 
