@@ -6,6 +6,7 @@
 //! and begins with the second read: what older policies did, no counter tells.
 
 mod bounds;
+mod credit;
 mod plan;
 
 use std::collections::{BTreeMap, HashSet};
@@ -13,9 +14,10 @@ use std::sync::Arc;
 
 use super::group::Margin;
 use super::node::NodeTotals;
-use super::totals::{Item, Recorder, Totals};
+use super::totals::{Item, Totals};
 use crate::ebpf::{IdMap, Policy, Program, RuleId, Snapshot, UNNUMBERED, Verdicts, ids};
-use crate::felix::{Catalog, Direction, DropReason, EndpointKind, HashedName};
+use crate::felix::{Catalog, Direction, EndpointKind, HashedName};
+use credit::{Credit, RowRead};
 use plan::{Class, Grid, Named, Plan};
 
 /// What is carried from read to read.
@@ -262,106 +264,6 @@ fn column_margin(column: &plan::Column, counted: &Counted, is_exact: bool) -> Ma
         sum.least = 0;
     }
     sum
-}
-
-fn policy_or_none() -> Item {
-    Item::Drop { reason: DropReason::PolicyOrNone, tier: "".into() }
-}
-
-/// What an interface has counted since the last read.
-struct RowRead {
-    /// Up to the moment at which the rules were read.
-    margin: Margin,
-    /// From one read to the next; `None` where it is not known.
-    packets: Option<u64>,
-}
-
-/// Credits one row.
-struct Credit<'a> {
-    grid: &'a Grid,
-    index: usize,
-    row: &'a RowRead,
-    /// Whether the program has not changed since the last read.
-    is_steady: bool,
-}
-
-impl Credit<'_> {
-    fn items(&self) -> impl Iterator<Item = Option<&Item>> {
-        self.grid.cells[self.index].iter().map(|column| self.grid.columns[*column].item.as_ref())
-    }
-
-    /// Whether all that an item did is in its column: not where a profile without a name may be this one.
-    fn is_whole(&self, item: &Item) -> bool {
-        let is_nameless = |item: Option<&Item>| matches!(item, Some(Item::Profile(name)) if name.is_empty());
-        !matches!(item, Item::Profile(name) if !name.is_empty()) || !self.items().any(is_nameless)
-    }
-
-    /// Counting begins with this read.
-    fn begin(&self, is_row_known: bool, recorder: &mut Recorder) {
-        self.items().flatten().for_each(|item| recorder.add_counted(item, 0, self.is_whole(item)));
-        if self.grid.class == Class::Refused {
-            let tiers = self.grid.tiers[self.index].iter();
-            tiers.for_each(|tier| recorder.add(&Item::PolicyDrop { tier: Arc::clone(tier) }, 0));
-            if is_row_known {
-                recorder.add(&policy_or_none(), 0);
-            }
-        }
-    }
-
-    fn record(&self, bounds: &[Margin], recorder: &mut Recorder) {
-        // The row was read a moment before the columns: what is certain of packets after it comes to count with them.
-        let mut rest = self.row.packets;
-        let is_divided = self.is_divided(bounds);
-        let mut denied: BTreeMap<&str, (u64, bool)> = self.grid.tiers[self.index].iter().map(|tier| (&**tier, (0, true))).collect();
-        for (item, bound) in self.items().zip(bounds) {
-            let Some(item) = item else { continue };
-            let (least, most) = match (rest, self.is_steady) {
-                // Nothing else can have decided.
-                (Some(packets), true) if bounds.len() == 1 => (packets, Some(packets)),
-                (_, true) => (bound.least.min(rest.unwrap_or(u64::MAX)), bound.most),
-                // What the program was meanwhile is not known.
-                (_, false) => (0, self.row.margin.most),
-            };
-            let is_exact = (most == Some(least) || is_divided) && self.is_whole(item);
-            recorder.add_counted(item, least, is_exact);
-            if let Item::Policy { tier, .. } = item
-                && let Some((sum, all_exact)) = denied.get_mut(&**tier)
-            {
-                *sum += least;
-                *all_exact &= is_exact;
-            }
-            rest = rest.map(|rest| rest - least);
-        }
-        if self.grid.class == Class::Refused {
-            for (tier, (packets, is_exact)) in denied {
-                recorder.add_counted(&Item::PolicyDrop { tier: tier.into() }, packets, is_exact);
-            }
-        }
-        self.record_rest(rest, recorder);
-    }
-
-    /// Whether what is certain is all that there was, so that nothing else was either.
-    fn is_divided(&self, bounds: &[Margin]) -> bool {
-        let all = bounds.iter().fold(0u64, |sum, bound| sum.saturating_add(bound.least));
-        let has_names = self.items().all(|item| item.is_some());
-        self.is_steady && has_names && self.row.margin == Margin::exact(all) && self.row.packets == Some(all)
-    }
-
-    /// What one of the row's columns decided, but which one is not certain.
-    fn record_rest(&self, rest: Option<u64>, recorder: &mut Recorder) {
-        match self.grid.class {
-            // Whatever changed meanwhile, it was refused.
-            Class::Refused => match rest {
-                Some(rest) => recorder.add(&policy_or_none(), rest),
-                None => recorder.add_at_least(&policy_or_none(), 0),
-            },
-            Class::Accepted => {
-                let Some(item) = &self.grid.together[self.index] else { return };
-                recorder.add_at_least(item, rest.filter(|_| self.is_steady).unwrap_or(0));
-            }
-            Class::Passed => {}
-        }
-    }
 }
 
 #[cfg(test)]

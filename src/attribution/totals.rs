@@ -35,6 +35,10 @@ pub enum Item {
         /// The tier.
         tier: Arc<str>,
     },
+    /// All packets accepted, also by policies that do not apply any more: where interfaces count them.
+    Accepted,
+    /// All packets refused, likewise.
+    Refused,
     /// Packets accepted by a profile.
     Profile(Arc<str>),
     /// Packets that a policy decided; or one of several, their names joined by commas.
@@ -70,6 +74,11 @@ pub struct Total {
 }
 
 impl Total {
+    /// Whether there cannot have been more.
+    pub fn is_exact(&self) -> bool {
+        !self.doubtful
+    }
+
     /// A zero is shown where it is certain.
     fn is_shown(&self, read: u32) -> bool {
         self.seen == read && (self.packets > 0 || !self.doubtful)

@@ -252,7 +252,8 @@ impl Walk {
 
     fn labels(&mut self, labels: &[Cow<str>]) {
         // What is behind the tier begins here.
-        if labels.iter().any(|label| label.strip_prefix("end_of_tier_").is_some_and(|tier| tier.parse() == Ok(self.tiers.wrapping_sub(1)))) {
+        if labels.iter().any(|label| label.strip_prefix("end_of_tier_").is_some_and(|tier| tier.parse() == Ok(self.tiers.wrapping_sub(1))))
+        {
             self.end_of_tier = None;
         }
     }

@@ -2,6 +2,7 @@
 
 mod captures;
 mod dashboards;
+mod maps;
 mod page;
 mod reading;
 mod told;

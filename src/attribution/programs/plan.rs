@@ -67,7 +67,18 @@ pub struct Grid {
     /// What packets of each row count as that one of several accepted, but which one is not certain.
     pub together: Vec<Option<Item>>,
     /// The tiers in which each row has policies.
-    pub tiers: Vec<BTreeSet<Arc<str>>>,
+    pub tiers: Vec<Vec<InTier>>,
+}
+
+/// The policies that a workload has in a tier, as far as they decide in the grid's way.
+#[derive(Debug)]
+pub struct InTier {
+    /// The tier.
+    pub tier: Arc<str>,
+    /// The places of their columns among the row's.
+    pub cells: Vec<usize>,
+    /// As what packets count that one of several decided, but which one is not certain.
+    pub together: Option<Item>,
 }
 
 /// A policy, or what else decides. All its rules that decide in the same way count together.
@@ -175,17 +186,16 @@ impl Grid {
     fn new(programs: &[&Program], (direction, class): (Direction, Class), elsewhere: impl Fn(RuleId) -> bool) -> Self {
         let (rows, columns, cells) = (Vec::new(), Vec::new(), Vec::new());
         let mut grid = Grid { direction, class, rows, columns, cells, together: Vec::new(), tiers: Vec::new() };
-        let (mut rows, mut columns) = (BTreeMap::new(), HashMap::new());
+        let (mut rows, mut columns, mut tiers) = (BTreeMap::new(), HashMap::new(), BTreeMap::new());
         // The programs of both address families of an interface count together.
         for program in programs {
             let row = *rows.entry(&program.interface).or_insert_with(|| {
                 grid.rows.push(Arc::clone(&program.interface));
                 grid.cells.push(Vec::new());
-                grid.tiers.push(BTreeSet::new());
                 grid.rows.len() - 1
             });
             let own = program.policies.iter().filter(|(_, is_workloads)| *is_workloads);
-            grid.tiers[row].extend(own.map(|(policy, _)| Arc::clone(&policy.tier)));
+            tiers.entry(row).or_insert_with(BTreeSet::new).extend(own.map(|(policy, _)| Arc::clone(&policy.tier)));
             for rule in program.rules.iter().filter(|rule| decides(rule, class)) {
                 let item = item(rule);
                 let key = (item.clone(), item.is_none().then_some(rule.id));
@@ -204,8 +214,22 @@ impl Grid {
             column.ids.sort_unstable();
             column.ids.dedup();
         }
-        grid.together = grid.cells.iter().map(|cells| together(class, cells.iter().map(|column| &grid.columns[*column]))).collect();
+        let together = |cells: &Vec<usize>| together(class, cells.iter().map(|column| &grid.columns[*column]));
+        grid.together = grid.cells.iter().map(together).collect();
+        let in_tiers = |(row, tiers): (usize, BTreeSet<Arc<str>>)| tiers.into_iter().map(|tier| grid.in_tier(row, tier)).collect();
+        grid.tiers = tiers.into_iter().map(in_tiers).collect();
         grid
+    }
+
+    fn in_tier(&self, row: usize, tier: Arc<str>) -> InTier {
+        let own = self.cells[row].iter().enumerate().filter_map(|(place, column)| match &self.columns[*column].item {
+            Some(Item::Policy { tier: of, policy, .. }) if *of == tier => Some((place, &**policy)),
+            _ => None,
+        });
+        let (cells, names): (Vec<usize>, Vec<&str>) = own.unzip();
+        let policy = |tier| Item::Policy { tier, policy: names.join(",").into(), verdict: Verdict::Deny };
+        let together = (names.len() > 1).then(|| policy(Arc::clone(&tier)));
+        InTier { tier, cells, together }
     }
 }
 
