@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub interface_maps: Vec<u32>,
     /// What Felix says the programs are.
     pub programs: Vec<Shown>,
+    /// Why Felix's files cannot be listed.
+    pub unlisted: Option<std::io::ErrorKind>,
     /// Whether no program has come, gone or changed since the last read, as far as Felix says. What the rules counted since can then
     /// only have happened in these programs.
     pub unchanged: bool,

@@ -21,7 +21,7 @@ pub struct Kept {
     pub ebpf: bool,
 }
 
-/// Gives up the capabilities that only starting does not take either: from here on, files are read as they will be read in operation.
+/// Gives up the capabilities that not even starting takes: from here on, files are read as they will be read in operation.
 pub fn at_start() {
     // What is impossible now is impossible later too, and said then.
     _ = capabilities::keep(capabilities::at_start(), true);

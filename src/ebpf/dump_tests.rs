@@ -1,4 +1,5 @@
 use super::*;
+use crate::ebpf::{Known, Owner, Rule};
 use writer::Writer;
 
 #[path = "../../tests/it/support/dump.rs"]

@@ -77,8 +77,13 @@ impl Folder {
         let stamp = fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
         let mut last = std::mem::replace(self, Folder { stamp, files: BTreeMap::new() });
         let names = file_names(path).unwrap_or_else(|error| {
-            let message = format_args!("{}: {error}; without these files nothing says which rules are whose", path.display());
+            let remedy = match error.kind() {
+                io::ErrorKind::PermissionDenied => "; it takes the capability DAC_READ_SEARCH, for Felix makes the folder with mode 0600",
+                _ => "",
+            };
+            let message = format_args!("{}: {error}; without these files nothing says which rules are whose{remedy}", path.display());
             logging::once(Level::Warn, "policy programs", message);
+            snapshot.unlisted = Some(error.kind());
             Vec::new()
         });
         let now = SystemTime::now();

@@ -5,6 +5,7 @@ mod dashboards;
 mod maps;
 mod page;
 mod reading;
+mod rights;
 mod told;
 
 use std::fs;

@@ -1,6 +1,7 @@
 //! What `check` finds on Calico's eBPF dataplane. Pure.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 
 use super::Findings;
 use crate::config::Config;
@@ -16,6 +17,10 @@ pub fn programs(config: &Config, read: &Snapshot, findings: &mut Findings) {
     );
     let folder = config.calico_run.join("bpf/policy");
     match (read.programs.is_empty(), read.unreadable, read.complete) {
+        (true, ..) if read.unlisted == Some(ErrorKind::PermissionDenied) => findings.wrong(
+            &format!("programs: {} may not be read, and nothing else says which rules are whose", folder.display()),
+            "Felix makes this folder with mode 0600: add the capability DAC_READ_SEARCH (securityContext.capabilities.add)",
+        ),
         (true, ..) => findings.wrong(
             &format!("programs: nothing in {} says which rules are whose", folder.display()),
             "mount the host's /var/run/calico (read-only is enough); Felix writes there as long as BPFPolicyDebugEnabled is true",
