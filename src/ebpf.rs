@@ -37,9 +37,10 @@ pub struct Snapshot {
     pub rules: Arc<IdMap<u64>>,
     /// The map in which they count, by the kernel's id.
     pub rule_map: u32,
-    /// What the programs of every interface accepted and refused. Empty where the release's map of these counts is not known.
+    /// What the programs of every interface accepted and refused; none of an interface that has seen no packet.
     pub interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
-    /// The maps in which interfaces are counted, by the kernel's ids. Where one has come or gone, counts have no common beginning.
+    /// The maps in which interfaces are counted, by the kernel's ids; none where the release's is not known, or cannot be read. Where one has
+    /// come or gone, counts have no common beginning.
     pub interface_maps: Vec<u32>,
     /// What Felix says the programs are.
     pub programs: Vec<Shown>,
@@ -72,6 +73,8 @@ pub struct Verdicts {
     pub accepted: (u64, u64),
     /// Packets it refused.
     pub refused: (u64, u64),
+    /// The interface's number: under the same name, another number is another interface.
+    pub number: u32,
 }
 
 /// The policies of one interface in one direction and address family.

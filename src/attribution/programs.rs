@@ -17,7 +17,7 @@ use super::node::NodeTotals;
 use super::totals::{Item, Totals};
 use crate::ebpf::{IdMap, Policy, Program, RuleId, Snapshot, UNNUMBERED, Verdicts, ids};
 use crate::felix::{Catalog, Direction, EndpointKind, HashedName};
-use credit::{Credit, RowRead};
+use credit::{Credit, RowRead, UNKNOWN};
 use plan::{Class, Grid, Named, Plan};
 
 /// What is carried from read to read.
@@ -38,6 +38,8 @@ pub struct Programs {
     /// What every interface had counted, and in which maps.
     interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
     interface_maps: Vec<u32>,
+    /// Whether these are the same maps as at the last read.
+    is_comparable: bool,
     /// All policies that programs hold, or whose rules have counted.
     catalog: Catalog,
     started: bool,
@@ -68,10 +70,8 @@ impl Programs {
         let is_ignored = !self.started && !counts_before;
         let counted = Counted { now: &read.rules, last: &self.counts, is_same_map: self.rule_map == read.rule_map, is_ignored };
         node.begin_read();
-        if self.interface_maps != read.interface_maps {
-            self.interface_maps.clone_from(&read.interface_maps);
-            self.interfaces.clear();
-        }
+        self.is_comparable = self.started && !read.interface_maps.is_empty() && self.interface_maps == read.interface_maps;
+        self.interface_maps.clone_from(&read.interface_maps);
         self.unknown = self.count_for_the_node(&strangers, &counted, node);
         self.attribute(read, &counted, totals);
         self.started = true;
@@ -185,8 +185,11 @@ impl Programs {
             .collect();
         let is_exact = self.started && read.unchanged && read.complete && read.unreadable == 0 && self.plan.is_understood;
         for grid in &self.plan.grids {
-            let rows: Vec<RowRead> = grid.rows.iter().map(|interface| self.row(read, grid, interface)).collect();
+            let mut rows: Vec<RowRead> = grid.rows.iter().map(|interface| self.row(read, grid, interface)).collect();
             let columns: Vec<Margin> = grid.columns.iter().map(|column| column_margin(column, counted, is_exact)).collect();
+            if is_contradicted(&rows, &columns) {
+                rows.fill(UNKNOWN);
+            }
             let margins: Vec<Margin> = rows.iter().map(|row| row.margin).collect();
             let bounds = bounds::bounds(&margins, &columns, &grid.cells);
             for (index, (interface, row)) in grid.rows.iter().zip(&rows).enumerate() {
@@ -195,7 +198,7 @@ impl Programs {
                 let mut recorder = totals.endpoint(EndpointKind::Workload, interface, grid.direction);
                 match self.started {
                     true => credit.record(&bounds[index], &mut recorder),
-                    false => credit.begin(read.interfaces.contains_key(&(Arc::clone(interface), grid.direction)), &mut recorder),
+                    false => credit.begin(!read.interface_maps.is_empty(), &mut recorder),
                 }
             }
         }
@@ -208,14 +211,22 @@ impl Programs {
             Class::Refused => Some(verdicts.refused),
             Class::Passed => None,
         };
-        // An interface that has come since the last read began at zero.
-        let is_new = !self.interfaces.is_empty() && !self.interfaces.contains_key(&key);
-        let last = self.interfaces.get(&key).copied().or(is_new.then(Verdicts::default));
-        let (now, last) = (read.interfaces.get(&key).and_then(of_class), last.as_ref().and_then(of_class));
-        let unknown = RowRead { margin: Margin { least: 0, most: None }, packets: None };
-        let Some((now, last)) = now.zip(last).filter(|(now, last)| now.0 >= last.0) else { return unknown };
-        let margin = Margin { least: now.0.saturating_sub(last.1), most: Some(now.1.saturating_sub(last.0)) };
-        RowRead { margin, packets: Some(now.0 - last.0) }
+        if !self.is_comparable {
+            return UNKNOWN;
+        }
+        let none = Verdicts::default();
+        let (now, last, is_all) = match (read.interfaces.get(&key), self.interfaces.get(&key)) {
+            // One that has come since the last read began at zero.
+            (now, None) => (now.unwrap_or(&none), none, true),
+            (Some(now), Some(last)) if now.number == last.number => (now, *last, true),
+            // Another one of this name has come, and begins at zero. What the one before counted at last is not known.
+            (Some(now), Some(_)) => (now, none, false),
+            (None, Some(_)) => return UNKNOWN,
+        };
+        let Some((now, last)) = of_class(now).zip(of_class(&last)).filter(|(now, last)| now.0 >= last.0) else { return UNKNOWN };
+        let most = now.1.saturating_sub(last.0);
+        let margin = Margin { least: now.0.saturating_sub(last.1), most: is_all.then_some(most) };
+        RowRead { margin, packets: Some(now.0 - last.0), is_all }
     }
 }
 
@@ -247,6 +258,14 @@ impl Counted<'_> {
 fn count(rule: &Named, packets: u64, node: &mut NodeTotals) {
     rule.rule.iter().for_each(|key| node.rule(key, packets));
     rule.decided.iter().for_each(|decided| node.decide(decided, packets));
+}
+
+/// Whether more was decided than all interfaces counted: then programs count elsewhere, as after a rollback to a release that keeps
+/// these counts in another place and leaves the map.
+fn is_contradicted(rows: &[RowRead], columns: &[Margin]) -> bool {
+    let most = rows.iter().try_fold(0u64, |sum, row| Some(sum.saturating_add(row.margin.most?)));
+    let least = columns.iter().fold(0u64, |sum, column| sum.saturating_add(column.least));
+    most.is_some_and(|most| least > most)
 }
 
 /// What a column has counted since the last read. Where it may have counted for others too, only the most is known.

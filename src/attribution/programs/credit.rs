@@ -11,12 +11,18 @@ fn policy_or_none() -> Item {
     Item::Drop { reason: DropReason::PolicyOrNone, tier: "".into() }
 }
 
+/// Nothing is known of a row.
+pub const UNKNOWN: RowRead = RowRead { margin: Margin { least: 0, most: None }, packets: None, is_all: false };
+
 /// What an interface has counted since the last read.
+#[derive(Debug, Clone, Copy)]
 pub struct RowRead {
     /// Up to the moment at which the rules were read.
     pub margin: Margin,
     /// From one read to the next; `None` where it is not known.
     pub packets: Option<u64>,
+    /// Whether there cannot have been more.
+    pub is_all: bool,
 }
 
 /// Credits one row.
@@ -51,7 +57,7 @@ impl Credit<'_> {
         if self.grid.class == Class::Refused && is_row_known {
             recorder.add(&policy_or_none(), 0);
         }
-        self.record_all(is_row_known.then_some(0), 0, recorder);
+        self.record_all(0, is_row_known, recorder);
     }
 
     /// Credits what is within these bounds of its cells.
@@ -86,7 +92,7 @@ impl Credit<'_> {
             all = all.saturating_add(more);
         }
         self.record_rest(rest, recorder);
-        self.record_all(self.row.packets, all, recorder);
+        self.record_all(self.row.packets.unwrap_or(all), self.row.is_all, recorder);
     }
 
     /// Whether what is certain is all that there was, so that nothing else was either.
@@ -126,7 +132,7 @@ impl Credit<'_> {
     fn record_rest(&self, rest: Option<u64>, recorder: &mut Recorder) {
         match self.grid.class {
             // Whatever changed meanwhile, it was refused.
-            Class::Refused => recorder.add_counted(&policy_or_none(), rest.unwrap_or(0), rest.is_some()),
+            Class::Refused => recorder.add_counted(&policy_or_none(), rest.unwrap_or(0), self.row.is_all),
             Class::Accepted => {
                 let Some(item) = &self.grid.together[self.index] else { return };
                 recorder.add_at_least(item, rest.filter(|_| self.is_steady).unwrap_or(0));
@@ -135,13 +141,13 @@ impl Credit<'_> {
         }
     }
 
-    /// All that was accepted, or refused, also by what goes; `certain` is what is known of it otherwise.
-    fn record_all(&self, packets: Option<u64>, certain: u64, recorder: &mut Recorder) {
+    /// All that was accepted, or refused, also by what goes.
+    fn record_all(&self, packets: u64, is_all: bool, recorder: &mut Recorder) {
         let item = match self.grid.class {
             Class::Accepted => Item::Accepted,
             Class::Refused => Item::Refused,
             Class::Passed => return,
         };
-        recorder.add_counted(&item, packets.unwrap_or(certain), packets.is_some());
+        recorder.add_counted(&item, packets, is_all);
     }
 }

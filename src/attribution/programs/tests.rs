@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::super::node::RuleKey;
+use super::super::totals::Total;
 use super::*;
 use crate::ebpf::{Known, Owner, Program, Rule, Shown};
 use crate::felix::{Decision, PolicyName};
@@ -61,9 +62,13 @@ impl Node {
     fn counts(&mut self, rules: &[(RuleId, u64)], interfaces: &[(&str, u64, u64)]) -> &mut Self {
         self.read.rules = Arc::new(rules.iter().copied().collect());
         let verdicts = |(interface, accepted, refused): &(&str, u64, u64)| {
-            (((*interface).into(), Direction::Ingress), Verdicts { accepted: (*accepted, *accepted), refused: (*refused, *refused) })
+            (
+                ((*interface).into(), Direction::Ingress),
+                Verdicts { accepted: (*accepted, *accepted), refused: (*refused, *refused), number: 1 },
+            )
         };
         self.read.interfaces = interfaces.iter().map(verdicts).collect();
+        self.read.interface_maps = if interfaces.is_empty() { Vec::new() } else { vec![1] };
         self
     }
 
@@ -381,6 +386,50 @@ fn a_workload_that_comes_has_its_refusals_from_the_start() {
     node.read.unchanged = false;
     node.counts(&[], &[("cali1", 0, 0), ("cali2", 0, 6)]).advance();
     assert_eq!(node.shown()["cali2 policy_or_none"], 6);
+}
+
+/// Its file was cut short when counting began; what it had refused by then is not news.
+#[test]
+fn a_workload_whose_program_is_shown_late_begins_where_it_was() {
+    let mut node = Node::new(vec![program("cali1", &[101], 9)]);
+    node.counts(&[], &[("cali1", 0, 0), ("cali2", 30, 6)]).advance();
+    let mut late = program("cali2", &[101], 9);
+    late.unchanged = false;
+    node.read.programs.push(late);
+    node.read.unchanged = false;
+    node.counts(&[], &[("cali1", 0, 0), ("cali2", 31, 8)]).advance();
+    let all = node.all();
+    assert_eq!((all["cali2 policy_or_none"], all["cali2 refused"], all["cali2 accepted"]), (2, 2, 1));
+}
+
+/// A pod of a StatefulSet comes again with the same name, and so does its interface.
+#[test]
+fn another_interface_of_the_same_name_counts_from_zero() {
+    let mut node = Node::new(vec![program("cali1", &[101], 9)]);
+    node.counts(&[], &[("cali1", 5, 6)]).advance();
+    node.counts(&[], &[("cali1", 9, 20)]);
+    node.read.interfaces.values_mut().for_each(|verdicts| verdicts.number = 2);
+    node.read.programs[0].unchanged = false;
+    node.read.unchanged = false;
+    node.advance();
+    assert_eq!((node.all()["cali1 policy_or_none"], node.all()["cali1 accepted"]), (20, 9));
+    let exact =
+        |node: &Node| node.totals.workloads().all(|(_, endpoint)| node.totals.shown(endpoint, Direction::Ingress).all(Total::is_exact));
+    assert!(!exact(&node), "what the first one counted at last is not known");
+}
+
+/// Calico was taken back to a release that counts interfaces elsewhere, and the map stays.
+#[test]
+fn interfaces_that_stand_still_while_rules_count_prove_no_zero() {
+    let mut node = Node::new(vec![program("cali1", &[101, 301, 302], 9), program("cali2", &[301, 302], 9)]);
+    node.counts(&[], &[("cali1", 7, 7), ("cali2", 7, 7)]).advance();
+    node.counts(&[(101, 2), (301, 4), (302, 1)], &[("cali1", 7, 7), ("cali2", 7, 7)]).advance();
+    let all = node.all();
+    // One of them alone has the policy; all else is not known.
+    assert_eq!(all["cali1 p1 Accept"], 2);
+    for unknown in ["p3 Accept", "p3 Deny", "policy of default", "accepted", "refused", "policy_or_none"] {
+        assert_eq!(all.get(&format!("cali2 {unknown}")), None, "{unknown}");
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub fn programs(config: &Config, read: &Snapshot, findings: &mut Findings) {
             "their rules may not be known, and nothing is attributed to workloads until they are",
         ),
     }
-    if read.interfaces.is_empty() && workloads > 0 {
+    if read.interface_maps.is_empty() && workloads > 0 {
         findings.note(
             "eBPF: no interface is counted in a way that is known (Calico 3.25)",
             "what all of a workload's policies accepted and refused together is not told",
