@@ -7,6 +7,9 @@ use super::{RULE_ENDS, RULE_STARTS, TIER_ENDS, TIER_STARTS};
 use crate::ebpf::{Known, Owner, Policy, Rule, RuleId};
 use crate::felix::{Decision, Direction, PolicyName};
 
+/// Policies in the order of evaluation, and whether they are the workload's own.
+pub type Policies = Vec<(Arc<Policy>, bool)>;
+
 /// What a rule belongs to.
 enum Part {
     Policy(Arc<Policy>),
@@ -22,7 +25,7 @@ type EndOfTier = Option<Decision>;
 /// Where in the program the walk is.
 pub struct Walk {
     direction: Direction,
-    policies: Vec<(Arc<Policy>, bool)>,
+    policies: Policies,
     rules: Vec<Rule>,
     /// Policies and rules up to here are the host endpoint's.
     hosts: (usize, usize),
@@ -172,7 +175,7 @@ impl Walk {
     }
 
     /// Policies, rules, and what could not be understood.
-    pub fn finish(mut self, is_workload: bool) -> (Vec<(Arc<Policy>, bool)>, Vec<Rule>, usize) {
+    pub fn finish(mut self, is_workload: bool) -> (Policies, Vec<Rule>, usize) {
         self.rule_ends();
         let (policies, rules) = if is_workload { self.hosts } else { (self.policies.len(), self.rules.len()) };
         self.policies.iter_mut().take(policies).for_each(|(_, is_workloads)| *is_workloads = false);
