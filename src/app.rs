@@ -88,13 +88,13 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
 fn kept(config: &Config) -> Kept {
     let plugin = |kubernetes: &KubernetesConfig| matches!(kubernetes.authentication, Authentication::Exec(_));
     let files = matches!(&config.datastore, Datastore::Kubernetes(kubernetes) if plugin(kubernetes));
-    let maps = match config.backend {
+    let ebpf = match config.backend {
         BackendChoice::Ebpf => true,
         // Where that cannot be told, the rights do no harm: they cannot be used either.
         BackendChoice::Auto => ebpf::reader::is_present(&config.bpffs).unwrap_or(true),
         BackendChoice::Legacy | BackendChoice::Nft | BackendChoice::Native => false,
     };
-    Kept { files, maps }
+    Kept { files, ebpf }
 }
 
 /// Starts to fill the inventory.

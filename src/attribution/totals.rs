@@ -47,6 +47,10 @@ pub enum Item {
         /// The tier.
         tier: Arc<str>,
     },
+    /// All packets accepted, also by policies that do not apply any more: where interfaces count them.
+    Accepted,
+    /// All packets refused, likewise.
+    Refused,
     /// Packets accepted by a profile.
     Profile(Arc<str>),
     /// Packets that a policy decided; or one of several, their names joined by commas.
@@ -82,6 +86,11 @@ pub struct Total {
 }
 
 impl Total {
+    /// Whether there cannot have been more.
+    pub fn is_exact(&self) -> bool {
+        !self.doubtful
+    }
+
     /// A zero is shown where it is certain.
     fn is_shown(&self, read: u32) -> bool {
         self.seen == read && (self.packets > 0 || !self.doubtful)
@@ -200,6 +209,12 @@ impl Recorder<'_> {
         self.total(item, packets).doubtful = true;
     }
 
+    /// One or the other: whether there cannot have been more.
+    pub fn add_counted(&mut self, item: &Item, packets: u64, is_exact: bool) {
+        let total = self.total(item, packets);
+        total.doubtful |= !is_exact;
+    }
+
     fn total(&mut self, item: &Item, packets: u64) -> &mut Total {
         let expected = *self.expected;
         let place = match self.totals.get(expected) {
@@ -216,13 +231,6 @@ impl Recorder<'_> {
     /// Shows a total again if there is one: a series must not end only because nothing can be added to it any more.
     pub fn keep(&mut self, item: &Item) {
         if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item) {
-            total.seen = self.read;
-        }
-    }
-
-    /// The same, but not of a total that is zero.
-    pub fn keep_if_counted(&mut self, item: &Item) {
-        if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item && total.packets > 0) {
             total.seen = self.read;
         }
     }

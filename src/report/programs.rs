@@ -42,7 +42,7 @@ fn pipeline(program: &Program) -> Pipeline {
     }
     profiles.dedup_by(|a, b| a.profile == b.profile);
     let before = vec![Refused { reason: DropReason::PolicyOrNone.as_str().into(), packets: None, is_derived: false }];
-    Pipeline { direction: program.direction, established: None, before, tiers, profiles, no_profile: None, undivided: None }
+    Pipeline { direction: program.direction, established: None, before, tiers, profiles, no_profile: None, undivided: None, all: None }
 }
 
 fn default_action<'a>(mut rules: impl Iterator<Item = &'a Rule>, tier: &str) -> DefaultAction {

@@ -112,6 +112,7 @@ impl View<'_> {
             profiles: pipeline.profiles.iter().filter_map(|profile| self.profile(profile.chain)).collect(),
             no_profile: None,
             undivided: None,
+            all: None,
         }
     }
 

@@ -65,10 +65,10 @@ fn two_capabilities_are_left_in_every_thread() {
     assert!(!program.log().iter().any(|line| line.contains("could not be made")), "{:#?}", program.log());
 }
 
-/// And a third one, where eBPF maps are to be read.
+/// And a third one, where eBPF maps are to be read; a fourth one only while Felix's folders are, and for no program that is run.
 #[test]
-fn maps_take_one_more() {
-    if !can_run("maps_take_one_more", is_root(), "root") {
+fn the_ebpf_dataplane_takes_two_more() {
+    if !can_run("the_ebpf_dataplane_takes_two_more", is_root(), "root") {
         return;
     }
     let mut command = command();
@@ -77,6 +77,7 @@ fn maps_take_one_more() {
     scrape(program.port());
     for status in threads(&program) {
         assert_eq!((field(&status, "CapEff"), field(&status, "CapBnd")), ("0000008000003000", "0000008000003000"));
+        assert_eq!((field(&status, "CapPrm"), field(&status, "CapAmb")), ("0000008000003004", NONE));
     }
 }
 
@@ -95,7 +96,7 @@ fn maps_can_be_read_and_nothing_else() {
         let map = Map::pin(path, PER_CPU_HASH, 1);
         map.set(7, &[2], &[3]);
         privileges::at_start();
-        privileges::for_good(Kept { files: false, maps: true });
+        privileges::for_good(Kept { files: false, ebpf: true });
         let mut read = Vec::new();
         Counters::open(Path::new(path)).unwrap().read(&mut |key, counts| read.push((key, counts[0]))).unwrap();
         assert_eq!(read, [(7, 5)]);
@@ -121,13 +122,15 @@ fn before_linux_5_8_maps_take_sys_admin() {
     }
     let test = || {
         knows_not(libc::SYS_prctl, &[CAPBSET_READ, BPF]);
-        for (backend, expected) in [("ebpf", "0000000000203000"), ("nft", NET_ADMIN_AND_NET_RAW)] {
+        for (backend, expected, permitted) in
+            [("ebpf", "0000000000203000", "0000000000203004"), ("nft", NET_ADMIN_AND_NET_RAW, NET_ADMIN_AND_NET_RAW)]
+        {
             let mut command = command();
             command.env("BACKEND", backend);
             let program = Program::start(command);
             scrape(program.port());
             for status in threads(&program) {
-                assert_eq!((field(&status, "CapEff"), field(&status, "CapPrm")), (expected, expected), "{backend}");
+                assert_eq!((field(&status, "CapEff"), field(&status, "CapPrm")), (expected, permitted), "{backend}");
             }
             assert!(!program.log().iter().any(|line| line.contains("could not be made")), "{:#?}", program.log());
         }

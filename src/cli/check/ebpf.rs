@@ -1,6 +1,7 @@
 //! What `check` finds on Calico's eBPF dataplane. Pure.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 
 use super::findings::Findings;
 use crate::config::Config;
@@ -17,6 +18,11 @@ pub fn programs(config: &Config, read: &Snapshot, findings: &mut Findings) {
     );
     let folder = config.calico_run.join("bpf/policy");
     match (read.programs.is_empty(), read.unreadable, read.complete) {
+        (true, ..) if read.unlisted == Some(ErrorKind::PermissionDenied) => findings.wrong(
+            "programs",
+            format!("{} may not be read, and nothing else says which rules are whose", folder.display()),
+            "Felix makes this folder with mode 0600: add the capability DAC_READ_SEARCH (securityContext.capabilities.add)",
+        ),
         (true, ..) => findings.wrong(
             "programs",
             format!("nothing in {} says which rules are whose", folder.display()),
@@ -34,7 +40,7 @@ pub fn programs(config: &Config, read: &Snapshot, findings: &mut Findings) {
             "their rules may not be known, and nothing is attributed to workloads until they are",
         ),
     }
-    if read.interfaces.is_empty() && workloads > 0 {
+    if read.interface_maps.is_empty() && workloads > 0 {
         findings.note(
             "eBPF",
             "no interface is counted in a way that is known (Calico 3.25)",

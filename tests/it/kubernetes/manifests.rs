@@ -142,7 +142,9 @@ fn for_the_ebpf_dataplane(kube: &Kube) {
         push(&mut expected["containers"][0]["volumeMounts"], mount);
         push(&mut expected["volumes"], json!({"name": name, "hostPath": {"path": path, "type": "Directory"}}));
     }
-    push(&mut expected["containers"][0]["securityContext"]["capabilities"]["add"], "BPF".into());
+    for capability in ["BPF", "DAC_READ_SEARCH"] {
+        push(&mut expected["containers"][0]["securityContext"]["capabilities"]["add"], capability.into());
+    }
     assert_eq!(spec(), expected);
     kube.kubectl(&["delete", "-k", folder.to_str().unwrap()]);
 }

@@ -48,7 +48,7 @@ packet filters takes. Each key of securityContext replaces ours.
 {{- define "calico-accountant.securityContext" -}}
 {{- $add := list "NET_ADMIN" "NET_RAW" }}
 {{- if .Values.ebpf.enabled }}
-{{- $add = append $add .Values.ebpf.capability }}
+{{- $add = concat $add (list .Values.ebpf.capability "DAC_READ_SEARCH") }}
 {{- end }}
 {{- $ours := dict
   "runAsUser" 0

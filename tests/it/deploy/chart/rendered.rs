@@ -144,11 +144,11 @@ fn security_context_constraints_allow_the_pod_and_no_more() {
 
 /// Only where it is asked for.
 #[test]
-fn the_ebpf_dataplane_takes_a_capability_and_two_folders() {
+fn the_ebpf_dataplane_takes_two_capabilities_and_two_folders() {
     let Some(helm) = Helm::built("the chart for eBPF") else { return };
     let objects = helm.template(&chart(), &["--set", "ebpf.enabled=true"]);
     let container = &of_kind(&objects, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
-    assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["NET_ADMIN", "NET_RAW", "BPF"]));
+    assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["NET_ADMIN", "NET_RAW", "BPF", "DAC_READ_SEARCH"]));
     for mount in [
         json!({"name": "bpffs", "mountPath": "/sys/fs/bpf", "mountPropagation": "HostToContainer", "readOnly": true}),
         json!({"name": "calico-run", "mountPath": "/var/run/calico", "readOnly": true}),
@@ -157,7 +157,7 @@ fn the_ebpf_dataplane_takes_a_capability_and_two_folders() {
     }
     let old = helm.template(&chart(), &["--set", "ebpf.enabled=true,ebpf.capability=SYS_ADMIN"]);
     let container = &of_kind(&old, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
-    assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["NET_ADMIN", "NET_RAW", "SYS_ADMIN"]));
+    assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["NET_ADMIN", "NET_RAW", "SYS_ADMIN", "DAC_READ_SEARCH"]));
 }
 
 #[test]
