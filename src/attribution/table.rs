@@ -195,7 +195,7 @@ impl<'a> TableView<'a> {
             let policies = chains.iter().filter_map(|chain| self.table.pipelines.policy(*chain));
             policies.map(|policy| self.margin(policy, decision).most.and_then(|most| i64::try_from(most).ok())).sum::<Option<i64>>()
         };
-        Decided { deny: sum(Decision::Deny), pass: sum(Decision::Pass), deny_or_pass: None }
+        Decided { deny: sum(Decision::Deny), pass: sum(Decision::Pass), ..Decided::default() }
     }
 
     /// What may still be credited to the policy.
@@ -232,11 +232,6 @@ impl<'a> TableView<'a> {
         dispatch.peek().is_some() && dispatch.all(|(id, _)| deltas.unchanged(id))
     }
 
-    /// How many packets may be held up on their way for longer than two looks take: none where nothing was on its way.
-    pub fn held_up(&self) -> u64 {
-        u64::from(!self.table.is_quiet)
-    }
-
     /// Whether the policy decided nothing while the table was read the last time.
     pub fn was_still(&self, policy: ChainId) -> bool {
         self.references[policy.0 as usize].deciding_before == 0
@@ -246,13 +241,20 @@ impl<'a> TableView<'a> {
     pub fn surely_decided(&self, policy: ChainId, verdict: Verdict) -> Option<u64> {
         let chain = self.table.pipelines.policy(policy).filter(|_| self.is_steady(policy) || self.table.deltas.appeared(policy))?;
         let sum = verdict.decisions().iter().map(|decision| self.margin(chain, *decision).most).sum::<Option<u64>>();
-        sum.map(|packets| packets.saturating_sub(self.references[policy.0 as usize].deciding_before + self.held_up()))
+        sum.map(|packets| packets.saturating_sub(self.references[policy.0 as usize].deciding_before))
     }
 
     /// Takes from the policy's budget what an endpoint is credited with, and notes what it waits for.
     pub fn spend(&mut self, policy: ChainId, verdict: Verdict, credited: i64, waiting: i64) {
         *self.budgets[policy.0 as usize].of(verdict) -= credited;
         *self.claimed[policy.0 as usize].of(verdict) += waiting.max(0);
+    }
+
+    /// Leaves room for no more than what endpoints wait for: what else the policy counted may have been decided for others.
+    pub fn forget_unclaimed(&mut self, policy: ChainId, verdict: Verdict) {
+        let claimed = *self.claimed[policy.0 as usize].of(verdict);
+        let left = self.budgets[policy.0 as usize].of(verdict);
+        *left = (*left).min(claimed);
     }
 
     /// How many jumps lead to the chain.
