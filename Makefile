@@ -3,7 +3,7 @@
 #   make demo              one machine, no Kubernetes: real rules, real packets; ARGS=--once ends by itself
 #   make test              formatting, lints, tests, the demo as an end-to-end test
 #   make withstand         the same tests of attacks and faults as in `make test`, but for minutes each: docs/reliability.md
-#   make bench             what a scrape costs, of the static binary: the one that is shipped
+#   make bench             what a scrape costs, of the static binary: the one that is shipped; BASELINE=FILE: the Go exporter beside it
 #   make image             dist/calico-accountant (static, musl) and an OCI image of nothing else
 #   make release           all of a release into dist/, with checksums; ARGS=--check builds it twice and compares
 #   make build lint clean

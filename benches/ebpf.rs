@@ -32,16 +32,16 @@ pub fn run() {
     command.env("SOURCE", "auto").env("DATASTORE_TYPE", "none").env_remove("ETCD_ENDPOINTS");
     let program = program::Program::start(command);
     let (mut times, mut answer) = ([const { Vec::new() }; 3], Vec::new());
-    scrape(&program, &mut answer);
+    scrape(program.port(), &mut answer);
     std::thread::sleep(SETTLED);
-    scrape(&program, &mut answer);
+    scrape(program.port(), &mut answer);
     let cpu = cpu_seconds(&program);
     for round in 1..=ROUNDS as u64 {
         (1..=RULES).for_each(|id| rules.set(id, &[round * id], &[round]));
         for (key, round) in numbers.iter().flat_map(|number| [(*number, round), (*number | 1 << 32, round)]) {
             interfaces.set(key, &[0, 0, round * 1000, 0, round], &[]);
         }
-        let whole = time(|| scrape(&program, &mut answer));
+        let whole = time(|| scrape(program.port(), &mut answer));
         let text = String::from_utf8_lossy(&answer);
         let all = [whole, stage(&text, "read"), stage(&text, "attribute")];
         times.iter_mut().zip(all).for_each(|(times, took)| times.push(took));
@@ -57,7 +57,7 @@ pub fn run() {
         ms(read),
         ms(attribute),
         ms(cpu),
-        peak_rss(&program),
+        peak_rss(program.pid()),
         answer.len() as f64 / 1e6
     );
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
 
 mod bare;
+mod baseline;
 mod ebpf;
 #[path = "../tests/it/http.rs"]
 mod http;
@@ -27,7 +28,9 @@ use calico_accountant::iptables::text::Parser;
 use calico_accountant::metrics::{self, About, View};
 use calico_accountant::ruleset::{Backend, Family};
 
+use baseline::Baseline;
 use program::Program;
+use rustix::process::Pid;
 use support::etcd::{Etcd, Scratch};
 use support::netns::{Namespace, feed};
 use table::Size;
@@ -59,9 +62,9 @@ fn main() {
     stages(size(250, 50, 1));
     stages(size(250, 50, 10));
     println!(
-        "\n| workloads × policies | rules | dataplane | bare read | its program | scrape | × bare | read | attribute | render, send | by `iptables-save` | CPU a scrape | peak RSS | text |"
+        "\n| workloads × policies | rules | dataplane | bare read | its program | scrape | × bare | read | attribute | render, send | by `iptables-save` | CPU a scrape | peak RSS | text | `BASELINE` | its peak RSS |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     let mut results = Vec::new();
     for size in SIZES {
         if value(ONLY).is_some_and(|only| *only != format!("{}x{}", size.workloads, size.policies)) {
@@ -168,9 +171,9 @@ fn time(doing: impl FnOnce()) -> Duration {
 }
 
 /// A whole answer, its head too, into memory that is kept: what a client's own pages cost is not the exporter's.
-fn scrape(program: &Program, answer: &mut Vec<u8>) {
+fn scrape(port: u16, answer: &mut Vec<u8>) {
     answer.clear();
-    let mut connection = http::connect(program.port()).unwrap();
+    let mut connection = http::connect(port).unwrap();
     connection.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").unwrap();
     connection.read_to_end(answer).unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200 ") && answer.ends_with(b"\n"));
@@ -189,7 +192,7 @@ fn stage(text: &str, stage: &str) -> Duration {
     Duration::from_secs_f64(text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap())
 }
 
-/// By turns: the bare read, the program that prints the table, a scrape of the kernel, a scrape by iptables-save.
+/// By turns: the bare read, the program that prints the table, a scrape of the kernel, a scrape by iptables-save, one of `BASELINE`.
 fn whole(size: Size, backend: Backend) -> Cost {
     let text = table::table(size);
     let rules = text.lines().filter(|line| line.starts_with('[')).count();
@@ -218,30 +221,32 @@ fn whole(size: Size, backend: Backend) -> Cost {
     std::fs::write(&lock, "").unwrap();
     let kernel = exporter(&etcd, &lock, backend, "kernel");
     let save = (backend != Backend::Native).then(|| exporter(&etcd, &lock, backend, "save"));
+    let baseline = Baseline::start(&etcd, &lock, backend);
 
-    let mut times: [Vec<Duration>; 7] = Default::default();
+    let mut times: [Vec<Duration>; 8] = Default::default();
     let (mut ratios, mut answer, mut other) = (vec![], vec![], vec![]);
     bare();
     for _ in 0..ROUNDS {
         let took = time(&mut bare);
         let printing = time(|| print(&printer));
-        let whole = time(|| scrape(&kernel, &mut answer));
-        let by_save = save.as_ref().map_or(Duration::ZERO, |save| time(|| scrape(save, &mut other)));
+        let whole = time(|| scrape(kernel.port(), &mut answer));
+        let by_save = save.as_ref().map_or(Duration::ZERO, |save| time(|| scrape(save.port(), &mut other)));
+        let by_baseline = baseline.as_ref().map_or(Duration::ZERO, |baseline| time(|| scrape(baseline.port(), &mut other)));
         let text = String::from_utf8_lossy(&answer);
         let (read, attribute) = (stage(&text, "read"), stage(&text, "attribute"));
         ratios.push(whole.div_duration_f64(took));
-        let all = [took, printing, whole, read, attribute, whole.saturating_sub(read + attribute), by_save];
+        let all = [took, printing, whole, read, attribute, whole.saturating_sub(read + attribute), by_save, by_baseline];
         times.iter_mut().zip(all).for_each(|(times, took)| times.push(took));
     }
     ratios.sort_unstable_by(f64::total_cmp);
     // In ticks of 10 ms: many scrapes, that they average out.
     let many = if rules > 10_000 { ROUNDS } else { 10 * ROUNDS };
     let before = cpu_seconds(&kernel);
-    (0..many).for_each(|_| scrape(&kernel, &mut answer));
+    (0..many).for_each(|_| scrape(kernel.port(), &mut answer));
     let cpu = Duration::from_secs_f64((cpu_seconds(&kernel) - before) / many as f64);
-    let [bare, program, scrape, read, attribute, rest, by_save] = times.map(median);
+    let [bare, program, scrape, read, attribute, rest, by_save, by_baseline] = times.map(median);
     println!(
-        "| {} × {} | {rules} | {} | {} | {} | {} | {:.2} | {} | {} | {} | {} | {} | {:.1} MB | {:.1} MB |",
+        "| {} × {} | {rules} | {} | {} | {} | {} | {:.2} | {} | {} | {} | {} | {} | {:.1} MB | {:.1} MB | {} | {} |",
         size.workloads,
         size.policies,
         backend.as_str(),
@@ -254,8 +259,10 @@ fn whole(size: Size, backend: Backend) -> Cost {
         ms(rest),
         save.map_or("".into(), |_| ms(by_save)),
         ms(cpu),
-        peak_rss(&kernel),
-        answer.len() as f64 / 1e6
+        peak_rss(kernel.pid()),
+        answer.len() as f64 / 1e6,
+        baseline.as_ref().map_or("".into(), |_| ms(by_baseline)),
+        baseline.as_ref().map_or("".into(), |baseline| format!("{:.1} MB", peak_rss(baseline.pid()))),
     );
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     Cost { backend, rules: rules as f64, bare: ms(bare), program: ms(program), scrape: ms(scrape) }
@@ -268,8 +275,8 @@ fn cpu_seconds(program: &Program) -> f64 {
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / rustix::param::clock_ticks_per_second() as f64
 }
 
-fn peak_rss(program: &Program) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid().as_raw_nonzero())).unwrap();
+fn peak_rss(process: Pid) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0 / 1e6
 }

@@ -2,20 +2,22 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{process, thread};
 
-use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use crate::config::{ApiGroup, Authentication, BackendChoice, Config, Datastore, KubernetesConfig, Remark};
-use crate::dataplane::{self, Dataplane, Reader};
+use crate::dataplane::{self, Dataplane};
 use crate::ebpf;
 use crate::etcd;
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, Table};
 use crate::kubernetes::{self, CalicoApi, Configured};
 use crate::logging;
 use crate::privileges::{self, Kept};
@@ -63,20 +65,22 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
     let (address, port) = (config.listen_address, config.port);
     let listener =
         Listener::bind(address, port, Limits::default()).map_err(Failure::new(format!("listening on {address}, port {port},")))?;
+    let service_manager = Arc::new(ServiceManager::of_environment());
+    let listener = listener.named([&[config.node_name.clone()][..], &config.allowed_hosts].concat());
     // Before any other thread: each has its own rights, and begins with those of the thread that starts it.
     privileges::for_good(kept(&config));
 
-    exit_on_signals().map_err(Failure::new("installing signal handlers"))?;
+    exit_on_signals(Arc::clone(&service_manager)).map_err(Failure::new("installing signal handlers"))?;
     if let Ok(address) = listener.address() {
         log::info!("listening on {address}");
     }
     let inventory = Arc::new(Inventory::new());
     follow(&config, &inventory).map_err(Failure::new("starting the datastore's follower"))?;
 
-    let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config)));
-    let scraper = Arc::new(scraper(config, reader, Arc::clone(&inventory), false));
+    let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config, &inventory)));
+    let scraper = Arc::new(Scraper::new(scraper_options(config), reader, Arc::clone(&inventory)));
     read_early(Arc::clone(&scraper), inventory, sample_interval).map_err(Failure::new("starting a thread"))?;
-    tell_service_manager(NotifyState::Ready);
+    service_manager.tell("READY=1\n");
     listener.serve(scraper).map_err(Failure::new("serving HTTP"))
 }
 
@@ -84,12 +88,13 @@ fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
 fn kept(config: &Config) -> Kept {
     let plugin = |kubernetes: &KubernetesConfig| matches!(kubernetes.authentication, Authentication::Exec(_));
     let files = matches!(&config.datastore, Datastore::Kubernetes(kubernetes) if plugin(kubernetes));
-    let maps = match config.backend {
+    let ebpf = match config.backend {
         BackendChoice::Ebpf => true,
-        BackendChoice::Auto => ebpf::reader::is_present(&config.bpffs),
+        // Where that cannot be told, the rights do no harm: they cannot be used either.
+        BackendChoice::Auto => ebpf::reader::is_present(&config.bpffs).unwrap_or(true),
         BackendChoice::Legacy | BackendChoice::Nft | BackendChoice::Native => false,
     };
-    Kept { files, maps }
+    Kept { files, ebpf }
 }
 
 /// Starts to fill the inventory.
@@ -117,28 +122,47 @@ pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> std::io::Result<()
 
 /// Without a datastore there is nothing to wait for, and no policy has another name than its rules say.
 fn stand_alone(inventory: &Inventory) {
-    inventory.replace_policies([]);
+    inventory.replace_policies(Table::default());
     inventory.mark_synced();
     inventory.set_up(true);
 }
 
 /// As process 1 of a container, a process without handlers is immune to SIGTERM. There is nothing to save: exit at once.
-fn exit_on_signals() -> std::io::Result<()> {
+fn exit_on_signals(service_manager: Arc<ServiceManager>) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             log::info!("ended by {}", signal_name(signal).unwrap_or("a signal"));
-            tell_service_manager(NotifyState::Stopping);
+            service_manager.tell("STOPPING=1\n");
             process::exit(0);
         }
     })?;
     Ok(())
 }
 
-/// Tells systemd, where that started the program and asks (`Type=notify`).
-fn tell_service_manager(state: NotifyState) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        log::warn!("the service manager could not be told by NOTIFY_SOCKET: {error}");
+/// systemd, where that started the program and asks (`Type=notify`); see sd_notify(3). Connected while that is still allowed.
+struct ServiceManager(Option<UnixDatagram>);
+
+impl ServiceManager {
+    fn of_environment() -> Self {
+        let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return ServiceManager(None) };
+        let connect = || {
+            let address = match path.as_encoded_bytes() {
+                [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+                _ => SocketAddr::from_pathname(&path)?,
+            };
+            let socket = UnixDatagram::unbound()?;
+            socket.connect_addr(&address)?;
+            io::Result::Ok(socket)
+        };
+        let socket = connect().inspect_err(|error| log::warn!("the service manager cannot be reached by NOTIFY_SOCKET: {error}"));
+        ServiceManager(socket.ok())
+    }
+
+    fn tell(&self, state: &str) {
+        if let Some(Err(error)) = self.0.as_ref().map(|socket| socket.send(state.as_bytes())) {
+            log::warn!("the service manager could not be told by NOTIFY_SOCKET: {error}");
+        }
     }
 }
 
@@ -163,9 +187,9 @@ fn read_early(scraper: Arc<Scraper>, inventory: Arc<Inventory>, sample_interval:
     thread::Builder::new().name("reads".into()).spawn(reads).map(|_| ())
 }
 
-/// What reads the kernel as it was told to.
-pub fn dataplane(config: &Config) -> Dataplane {
-    Dataplane::new(dataplane::Options {
+/// What reads the kernel as it was told to, and looks around where workloads of the inventory are missing there.
+pub fn dataplane(config: &Config, inventory: &Arc<Inventory>) -> Dataplane {
+    let options = dataplane::Options {
         backend: config.backend,
         source: config.source,
         lock_path: config.lock_path.clone(),
@@ -173,12 +197,13 @@ pub fn dataplane(config: &Config) -> Dataplane {
         bpffs: config.bpffs.clone(),
         calico_run: config.calico_run.clone(),
         ..dataplane::Options::default()
-    })
+    };
+    Dataplane::new(options, Some(Arc::clone(inventory)))
 }
 
-/// Counts what `reader` reads.
-pub fn scraper(config: Config, reader: Box<dyn Reader>, inventory: Arc<Inventory>, one_moment: bool) -> Scraper {
-    let options = scraper::Options {
+/// What a scraper that serves is told.
+pub fn scraper_options(config: Config) -> scraper::Options {
+    scraper::Options {
         node_name: config.node_name,
         minimum_counter: config.minimum_counter,
         metric_names: config.metric_names,
@@ -189,7 +214,7 @@ pub fn scraper(config: Config, reader: Box<dyn Reader>, inventory: Arc<Inventory
             Datastore::Kubernetes(_) => Some("kubernetes"),
             Datastore::None => None,
         },
-        one_moment,
-    };
-    Scraper::new(options, reader, inventory)
+        process_metrics: true,
+        one_moment: false,
+    }
 }

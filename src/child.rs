@@ -1,4 +1,7 @@
-//! Runs a program and hands on its output as it comes. Touches: one child process, its pipes. Every way out kills and reaps it.
+//! Runs a program and hands on its output as it comes. Touches: one child process, its pipes. Every way out kills and reaps it, and whatever
+//! it has started.
+
+mod orphans;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -62,6 +65,9 @@ impl fmt::Display for ChildError {
 
 impl std::error::Error for ChildError {}
 
+/// What of its own environment this process hands on: where programs, their libraries and the modules of iptables are.
+const ENVIRONMENT: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "XTABLES_LIBDIR"];
+
 /// Finds a program on the search path.
 pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
@@ -69,12 +75,14 @@ pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(search_path).map(|folder| folder.join(name)).find(|path| is_program(path))
 }
 
-/// Runs `program` until it ends, at the latest for `limit`; hands each piece of its output to `take`, which may refuse more.
+/// Runs `program` until it ends, at the latest for `limit`; hands each piece of its output to `take`, which may refuse more. Of the
+/// environment, with its passwords, it sees no more than where programs and libraries are.
 ///
 /// # Errors
 /// When it cannot be started, does not end in time or ends with an error, or when `take` refuses its output.
 pub fn run(program: &Path, args: &[&str], limit: Duration, take: Take<'_>) -> Result<(), ChildError> {
-    run_command(Command::new(program).args(args), limit, take)
+    let environment = ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    run_command(Command::new(program).args(args).env_clear().envs(environment), limit, take)
 }
 
 /// What is handed each piece of output, and may refuse more.
@@ -85,15 +93,10 @@ pub type Take<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), String>;
 /// # Errors
 /// As [`run()`].
 pub fn run_command(command: &mut Command, limit: Duration, take: Take<'_>) -> Result<(), ChildError> {
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        // A group of its own, so that whatever it starts ends with it.
-        .process_group(0)
-        .spawn()
-        .map_err(ChildError::Start)?;
-    let mut run = Run { child: Reaped(child), deadline: Instant::now() + limit, limit };
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // In a group of its own, which ends with it.
+    let (child, orphans) = orphans::Run::start(command.process_group(0)).map_err(ChildError::Start)?;
+    let mut run = Run { child: Reaped(child), _orphans: orphans, deadline: Instant::now() + limit, limit };
     let stderr = run.output(take)?;
     let status = run.wait()?;
     match status.success() {
@@ -119,6 +122,8 @@ impl Drop for Reaped {
 
 struct Run {
     child: Reaped,
+    /// After the child, whose end makes orphans.
+    _orphans: orphans::Run,
     deadline: Instant,
     limit: Duration,
 }
@@ -247,6 +252,24 @@ mod tests {
         while lives(&group) {
             assert!(begun.elapsed() < Duration::from_secs(5), "what it has started lives on");
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Its first two children are in sessions of their own; the second one has lost its parent before.
+    #[test]
+    fn what_left_its_group_ends_too() {
+        const SLEEP: &str = "setsid sleep 1000 >/dev/null 2>&1 & echo $!; (setsid sleep 1000 >/dev/null 2>&1 & echo $!);";
+        for (end, fails) in [("sleep 1000", true), ("yes; exit", true), ("exit 3", true), ("sleep 0.1", false)] {
+            let mut output = Vec::new();
+            let result = run(Path::new("/bin/sh"), &["-c", &format!("{SLEEP} {end}")], Duration::from_secs(2), &mut |piece| {
+                output.extend_from_slice(&piece[..piece.len().min(20)]);
+                if piece.starts_with(b"y") { Err("enough".into()) } else { Ok(()) }
+            });
+            assert_eq!(result.is_err(), fails, "{end}: {result:?}");
+            let text = String::from_utf8(output).unwrap();
+            let pids: Vec<_> = text.lines().filter_map(|line| line.parse::<u32>().ok()).collect();
+            assert_eq!(pids.len(), 2, "{text}");
+            assert!(pids.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()), "{end}: {pids:?}");
         }
     }
 

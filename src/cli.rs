@@ -29,7 +29,7 @@ pub fn run(tool: Tool) -> ExitCode {
         Task::Metrics { .. } => metrics::run(tool),
         Task::Top { .. } => top::run(tool),
         Task::Explain { .. } => explain::run(tool),
-        Task::Check => check::run(tool),
+        Task::Check { .. } => check::run(tool),
     };
     result.unwrap_or_else(|error| {
         _ = writeln!(io::stderr(), "calico-accountant: {error}");

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use kubernetes::{ApiGroup, Authentication, ExecPlugin, KubernetesConfig, Pem, Secret};
+pub use settings::secret_variables;
 pub use tool::{Input, Task, Tool};
 use values::Values;
 
@@ -85,7 +86,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, world: &World<'_>) -> Res
     let (values, mut remarks) = (Values::new(&typed, world), Vec::new());
     let datastore = datastore::resolve(&values, world, &mut remarks)?;
     let node_name = node_name::resolve(&values, world, &mut remarks)?;
-    let config = resolve(&values, typed.verbosity, datastore, node_name)?;
+    let config = resolve(&values, typed.verbosity, datastore, node_name, &mut remarks)?;
     Ok(Command::Run(Box::new(config), remarks))
 }
 
@@ -95,12 +96,19 @@ fn version_line() -> String {
 }
 
 /// The second step: every other setting checked.
-fn resolve(values: &Values<'_>, verbosity: Option<i32>, datastore: Datastore, node_name: String) -> Result<Config, ConfigError> {
+fn resolve(
+    values: &Values<'_>,
+    verbosity: Option<i32>,
+    datastore: Datastore,
+    node_name: String,
+    remarks: &mut Vec<Remark>,
+) -> Result<Config, ConfigError> {
     values.check_calicos_types()?;
     let log_level = values.choice("LOG_LEVEL", LOG_LEVELS)?.or(verbosity.map(flags::level_of_verbosity));
     Ok(Config {
         listen_address: values.address("LISTEN_ADDRESS")?.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-        port: values.number("METRICS_SERVER_PORT", u16::MAX.into(), "a TCP port, 0 to 65535 (0: any free one)")?.unwrap_or(9009) as u16,
+        port: values.port("METRICS_SERVER_PORT", remarks)?.unwrap_or(9009),
+        allowed_hosts: values.hosts("ALLOWED_HOSTS")?,
         minimum_counter: values.number("MINIMUM_COUNTER", u64::MAX, "a whole number of packets, 0 or more")?.unwrap_or(0),
         backend: values.choice("BACKEND", BACKENDS)?.unwrap_or(BackendChoice::Auto),
         source: values.choice("SOURCE", SOURCES)?.unwrap_or(SourceChoice::Auto),
@@ -146,6 +154,8 @@ pub struct Config {
     pub listen_address: IpAddr,
     /// TCP port of `/metrics`.
     pub port: u16,
+    /// Host names, beside `localhost` and the node's, under which the page and the API may be asked for; `*` stands for any.
+    pub allowed_hosts: Vec<String>,
     /// Scrapes in which every counter is below this are dropped; 0 never drops.
     pub minimum_counter: u64,
     /// Where the workloads come from.
@@ -225,6 +235,13 @@ pub enum BackendChoice {
     Native,
     /// Calico's eBPF programs.
     Ebpf,
+}
+
+impl BackendChoice {
+    /// As `BACKEND` names it.
+    pub fn as_str(self) -> &'static str {
+        BACKENDS.iter().find(|(_, choice)| *choice == self).map_or("auto", |(name, _)| name)
+    }
 }
 
 /// How to read it.

@@ -35,10 +35,17 @@ pub const UNNUMBERED: RuleId = 0;
 pub struct Snapshot {
     /// Packets that every rule has decided since its entry was made. Rules that never did have none.
     pub rules: Arc<IdMap<u64>>,
-    /// What the programs of every interface accepted and refused. Empty where the release's map of these counts is not known.
+    /// The map in which they count, by the kernel's id.
+    pub rule_map: u32,
+    /// What the programs of every interface accepted and refused; none of an interface that has seen no packet.
     pub interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
+    /// The maps in which interfaces are counted, by the kernel's ids; none where the release's is not known, or cannot be read. Where one has
+    /// come or gone, counts have no common beginning.
+    pub interface_maps: Vec<u32>,
     /// What Felix says the programs are.
     pub programs: Vec<Shown>,
+    /// Why Felix's files cannot be listed.
+    pub unlisted: Option<std::io::ErrorKind>,
     /// Whether no program has come, gone or changed since the last read, as far as Felix says. What the rules counted since can then
     /// only have happened in these programs.
     pub unchanged: bool,
@@ -66,6 +73,8 @@ pub struct Verdicts {
     pub accepted: (u64, u64),
     /// Packets it refused.
     pub refused: (u64, u64),
+    /// The interface's number: under the same name, another number is another interface.
+    pub number: u32,
 }
 
 /// The policies of one interface in one direction and address family.
@@ -79,6 +88,8 @@ pub struct Program {
     pub family: Family,
     /// Whether it is a workload's interface, or one of the host's.
     pub is_workload: bool,
+    /// Whether its rules' hits are counted. XDP programs, which enforce untracked policies, count none.
+    pub is_counted: bool,
     /// Its policies, in the order of evaluation, also those without rules; and whether they are the workload's own.
     pub policies: Vec<(Arc<Policy>, bool)>,
     /// Its rules, in the order of evaluation.

@@ -14,6 +14,7 @@ mod error;
 mod gateway;
 mod kinds;
 mod messages;
+mod nodes;
 mod objects;
 mod sweep;
 mod tls;
@@ -22,7 +23,7 @@ mod watch;
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use error::Error;
 pub use gateway::Limits;
@@ -30,7 +31,7 @@ pub use gateway::Limits;
 use crate::config::EtcdConfig;
 use crate::dns::Resolver;
 use crate::follow::{self, Ended, Failure, Frames, Patience, Sign, Source};
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, Object, Table, TooMany};
 use gateway::Gateway;
 use kinds::{Kind, Policies, Workloads};
 use messages::{Event, KeyRange, RangeRequest, RangeResponse, Span, WatchCreateRequest, WatchFrame, WatchRequest};
@@ -58,6 +59,11 @@ pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>
         let discover = move || follow_discovered(config, &domain, node, inventory, limits);
         return thread::Builder::new().name("etcd discovery".into()).spawn(discover).map(|_| ());
     }
+    let mut asking = Gateway::new(config.clone(), limits);
+    let name = node.clone();
+    follow::when_nodes_are_wanted(Arc::clone(&inventory), node.clone(), move || {
+        nodes::names(&mut asking, &name).map_err(|error| error.to_string())
+    })?;
     let workloads = Workloads::new(node, Arc::clone(&inventory));
     follow::spawn(Range { gateway: Gateway::new(config.clone(), limits), kind: workloads }, Arc::clone(&inventory))?;
     follow::when_policies_are_wanted(Arc::clone(&inventory), move || {
@@ -116,7 +122,21 @@ fn page_of_keys(gateway: &mut Gateway, prefix: &str, span: &Span, limit: u32, po
     if page.header.cluster_id != at.cluster {
         return Err(gateway.garbled("it is a member of another cluster than the endpoint before"));
     }
-    Ok(Page { keys: page.kvs.iter().filter_map(|kv| kv.key()).collect(), count: page.count, more: page.more })
+    let last = page.kvs.last().and_then(|kv| kv.raw_key());
+    if page.more && !last.as_ref().is_some_and(|last| (&span.from..&span.end).contains(&last)) {
+        return Err(gateway.garbled("a page that ends outside of what was asked for"));
+    }
+    let keys = page.kvs.iter().filter_map(|kv| kv.key()).collect();
+    Ok(Page { keys, read: page.kvs.len() as u64, last, count: page.count, more: page.more })
+}
+
+/// Whether a list that began then may go on.
+fn in_time(gateway: &Gateway, began: Instant) -> Result<(), Error> {
+    let limit = gateway.limits().list;
+    match began.elapsed() < limit {
+        true => Ok(()),
+        false => Err(Error::TooMuch { endpoint: gateway.endpoint().to_owned(), why: format!("a list without end within {limit:?}") }),
+    }
 }
 
 /// One kind of object in etcd: the keys under its prefix.
@@ -133,13 +153,17 @@ impl<K: Kind> Source for Range<K> {
     }
 
     fn list(&mut self) -> Result<Position, Failure> {
-        let (position, keys) = self.list_keys()?;
-        let mut objects = Vec::with_capacity(keys.len());
+        let began = Instant::now();
+        let (position, keys) = self.list_keys(began)?;
+        let mut objects = Table::default();
         for key in keys {
+            in_time(&self.gateway, began)?;
             let value = if K::NEEDS_VALUES { self.read(&key, position.revision)? } else { Vec::new() };
-            objects.push((key, value));
+            if let Some(Some(object)) = self.kind.parse(&key, &value) {
+                objects.insert(&key, object)?;
+            }
         }
-        self.kind.replace(objects);
+        self.kind.replace(objects)?;
         Ok(position)
     }
 
@@ -160,12 +184,18 @@ impl<K: Kind> Source for Range<K> {
 
 impl<K: Kind> Range<K> {
     /// The keys this node is interested in, and the revision at which they were all there.
-    fn list_keys(&mut self) -> Result<(Position, Vec<String>), Error> {
+    fn list_keys(&mut self, began: Instant) -> Result<(Position, Vec<String>), Error> {
         let Range { gateway, kind } = self;
         let mut position = None;
-        let largest = gateway.limits().page;
-        let ask = |span: &Span, limit| page_of_keys(gateway, kind.prefix(), span, limit, &mut position);
-        let keys = sweep::keys(kind.prefix(), largest, |key| kind.wants(key), |key| kind.group(key), ask)?;
+        let pages = sweep::Pages { largest: gateway.limits().page, most: K::Object::MOST };
+        let ask = |span: &Span, limit| {
+            in_time(gateway, began)?;
+            page_of_keys(gateway, kind.prefix(), span, limit, &mut position)
+        };
+        let keys = sweep::keys(kind.prefix(), pages, |key| kind.wants(key), |key| kind.group(key), ask)?;
+        if keys.len() > K::Object::MOST {
+            return Err(Error::TooMuch { endpoint: gateway.endpoint().to_owned(), why: TooMany::of::<K::Object>().to_string() });
+        }
         let position = position.ok_or_else(|| gateway.garbled("a list without a page"))?;
         Ok((position, keys))
     }
@@ -200,7 +230,10 @@ impl<K: Kind> Range<K> {
         let frame: WatchFrame = serde_json::from_slice(frame)
             .map_err(|error| Ended::Relist(format!("a frame of the watch is not what etcd sends: {error}")))?;
         match watch::meaning(&frame, position) {
-            Meaning::GoOn => frame.result.iter().flat_map(|result| &result.events).for_each(|event| self.apply(event)),
+            Meaning::GoOn => {
+                let mut events = frame.result.iter().flat_map(|result| &result.events);
+                events.try_for_each(|event| self.apply(event)).map_err(|error| Ended::Relist(error.to_string()))?;
+            }
             Meaning::Relist(reason) => return Err(Ended::Relist(reason)),
             Meaning::Over(why) => return Err(self.over(why)),
             Meaning::Token(why) => return Err(self.unauthorised(|endpoint, _| Error::Token { endpoint, why })),
@@ -212,16 +245,21 @@ impl<K: Kind> Range<K> {
         Ok(())
     }
 
-    fn apply(&mut self, event: &Event<'_>) {
-        let Some(key) = event.kv.key().filter(|key| self.kind.wants(key)) else { return };
+    /// A value that cannot be understood leaves what was known of the object before.
+    fn apply(&mut self, event: &Event<'_>) -> Result<(), TooMany> {
+        let Some(key) = event.kv.key().filter(|key| self.kind.wants(key)) else { return Ok(()) };
+        // What is not base64 is not JSON either.
+        let value = if K::NEEDS_VALUES { event.kv.value().unwrap_or_default() } else { Vec::new() };
         if event.deleted() {
             self.kind.delete(&key);
-        } else if K::NEEDS_VALUES {
-            // What is not base64 is not JSON either.
-            self.kind.put(&key, &event.kv.value().unwrap_or_default());
-        } else {
-            self.kind.put(&key, b"");
+            return Ok(());
         }
+        match self.kind.parse(&key, &value) {
+            Some(Some(object)) => self.kind.put(&key, object)?,
+            Some(None) => self.kind.delete(&key),
+            None => {}
+        }
+        Ok(())
     }
 
     /// The watch is of no use any more, though nothing is wrong with what it said.

@@ -1,34 +1,28 @@
 //! The loop every datastore follower runs: list, watch, resume, list again, wait. In comes a [`Source`] (one range of a
 //! datastore); out goes what it tells the [`Inventory`]. It sleeps and logs, and touches nothing else.
 
+mod backoff;
 mod frames;
 mod wanted;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use backoff::Backoff;
+pub(crate) use backoff::jitter;
 pub use frames::Frames;
-pub use wanted::when_policies_are_wanted;
+pub use wanted::{when_nodes_are_wanted, when_policies_are_wanted};
 
-use crate::inventory::Inventory;
+use crate::bounds::cut;
+use crate::inventory::{Inventory, TooMany};
 
-/// The first delay after a failure, before jitter.
-const FIRST_DELAY: Duration = Duration::from_millis(500);
-/// The longest delay while somebody has to repair something, and each attempt is hard work for the datastore.
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// The longest delay while the datastore is merely away, or asking costs it little. Short on purpose: a change must show within
-/// 2 s of the datastore being reachable again or of somebody having repaired what was wrong (a file, a role, a flag); a refused
-/// connection costs nobody anything, a refusal a line in a log. Lists are not repeated this fast: after a short absence the
-/// watch resumes.
-const LONGEST_DELAY_AWAY: Duration = Duration::from_secs(1);
 /// A list that held for less than this was of little use: the next one is delayed.
 const LASTING: Duration = Duration::from_secs(10);
 
-/// After so many failures, two or three minutes, a missing right is not asked for every second any more.
-const EAGER: u32 = 200;
+/// The longest reason, in bytes: somebody else's words, and what to do about them.
+const LONGEST_REASON: usize = 1024;
 /// How many different reasons are logged in one outage.
 const MOST_REASONS: usize = 20;
 
@@ -78,6 +72,12 @@ pub struct Failure {
     pub reason: String,
     /// How long the delay before the next attempt may grow.
     pub patience: Patience,
+}
+
+impl From<TooMany> for Failure {
+    fn from(error: TooMany) -> Self {
+        Failure { reason: format!("the datastore has {error}"), patience: Patience::Repair }
+    }
 }
 
 /// How long the delay between two attempts may grow.
@@ -182,7 +182,7 @@ impl<S: Source> Follow<S> {
     }
 
     fn failed(&mut self, failure: Failure) -> Duration {
-        self.standing.failed(failure.reason);
+        self.standing.failed(&failure.reason);
         self.failures.next(failure.patience)
     }
 
@@ -219,7 +219,9 @@ impl Standing {
     }
 
     /// Each reason is logged once in an outage: an hour of several endpoints' refusals is a few lines, not 3600.
-    fn failed(&mut self, reason: String) {
+    fn failed(&mut self, reason: &str) {
+        // Errors of libraries repeat what they did not expect, whole.
+        let reason = cut(reason, LONGEST_REASON).into_owned();
         if !self.troubles.contains(&reason) && self.troubles.len() < MOST_REASONS {
             log::warn!("{}: {reason}", self.name);
             self.troubles.push(reason.clone());
@@ -228,42 +230,9 @@ impl Standing {
     }
 }
 
-/// Growing delays with jitter, so that the exporters of a thousand nodes do not come back in step.
-#[derive(Default)]
-struct Backoff {
-    failures: u32,
-}
-
-impl Backoff {
-    fn next(&mut self, patience: Patience) -> Duration {
-        let longest = match patience {
-            Patience::Away => LONGEST_DELAY_AWAY,
-            Patience::Rights if self.failures < EAGER => LONGEST_DELAY_AWAY,
-            Patience::Repair | Patience::Rights | Patience::Told(_) => LONGEST_DELAY,
-        };
-        let own = FIRST_DELAY.saturating_mul(1 << self.failures.min(16)).min(longest).mul_f64(jitter());
-        let first = self.failures == 0;
-        self.failures = self.failures.saturating_add(1);
-        match patience {
-            Patience::Told(delay) if first => delay.min(LONGEST_DELAY).mul_f64(1.5 - jitter() / 2.0),
-            Patience::Told(delay) => own.max(delay.min(LONGEST_DELAY)),
-            _ => own,
-        }
-    }
-
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
-
-/// Between a half and one. The standard library's hash keys are the only randomness this needs.
-pub(crate) fn jitter() -> f64 {
-    let random = RandomState::new().build_hasher().finish();
-    0.5 + (random >> 11) as f64 / (1u64 << 53) as f64 / 2.0
-}
-
 #[cfg(test)]
 mod tests {
+    use super::backoff::{FIRST_DELAY, LONGEST_DELAY};
     use super::*;
     use std::collections::VecDeque;
 
@@ -363,36 +332,5 @@ mod tests {
         let delays: Vec<_> = (0..10).map(|_| follow.step()).collect();
         assert!(delays[9] > LONGEST_DELAY / 2, "{delays:?}");
         assert_eq!(follow.standing.troubles.len(), 1, "one outage, one line");
-    }
-
-    #[test]
-    fn a_delay_that_the_datastore_names_is_kept_within_bounds() {
-        let mut backoff = Backoff::default();
-        let second = Duration::from_secs(1);
-        let first = backoff.next(Patience::Told(second));
-        assert!(first >= second && first <= second.mul_f64(1.25), "{first:?}");
-        assert!((0..9).all(|_| backoff.next(Patience::Told(second)) >= second));
-        assert!(backoff.next(Patience::Told(second)) > LONGEST_DELAY / 2, "asked again and again, it grows");
-        assert!(Backoff::default().next(Patience::Told(Duration::from_secs(86_400))) <= LONGEST_DELAY.mul_f64(1.25));
-    }
-
-    #[test]
-    fn a_missing_right_is_asked_for_often_at_first() {
-        let mut backoff = Backoff::default();
-        let waited: Duration = (0..EAGER).map(|_| backoff.next(Patience::Rights)).inspect(|&d| assert!(d <= LONGEST_DELAY_AWAY)).sum();
-        assert!(waited > Duration::from_secs(100));
-        assert!(backoff.next(Patience::Rights) > LONGEST_DELAY_AWAY);
-    }
-
-    #[test]
-    fn delays_grow_to_one_second_while_away_and_to_thirty_for_a_repair() {
-        let longest = |patience| {
-            let mut backoff = Backoff::default();
-            let first = backoff.next(patience);
-            assert!(first >= FIRST_DELAY / 2 && first <= FIRST_DELAY, "{first:?}");
-            (0..100).map(|_| backoff.next(patience)).max().unwrap()
-        };
-        assert!(longest(Patience::Away) <= Duration::from_secs(1));
-        assert!(longest(Patience::Repair) > Duration::from_secs(15) && longest(Patience::Repair) <= Duration::from_secs(30));
     }
 }

@@ -1,26 +1,30 @@
 //! The cache of what the datastore says: which interface belongs to which workload, and the names of the policies.
 //! A datastore follower writes it, each scrape reads it; it outlives every outage of the datastore.
 
+mod nodes;
 mod objects;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use nodes::{Nodes, is_similar};
 pub use objects::{Interface, PolicyKind, StoredPolicy, Workload, ip_label};
+pub use table::{Object, Table, TooMany};
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Contents {
     /// Workloads by the datastore's key; ordered, so that of two workloads on one interface always the same one is found.
-    workloads: BTreeMap<String, Arc<Workload>>,
+    workloads: Table<Workload>,
     by_name: HashMap<String, Arc<Workload>>,
     by_suffix: HashMap<String, Arc<Workload>>,
-    policies: BTreeMap<String, StoredPolicy>,
+    policies: Table<StoredPolicy>,
 }
 
 /// The shared cache: one follower thread writes, scrapes read. All methods are safe to call from any thread.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Inventory {
     contents: RwLock<Contents>,
     /// Counts changes of the policies, so that readers rebuild what they derive from them only when needed.
@@ -35,6 +39,7 @@ pub struct Inventory {
     last_event: AtomicU64,
     resyncs: AtomicU64,
     skipped_objects: AtomicU64,
+    nodes: Nodes,
     /// What keeps each follower from its work at present, by the follower's name.
     troubles: Mutex<BTreeMap<String, String>>,
 }
@@ -55,21 +60,22 @@ impl Inventory {
     }
 
     /// Replaces all workloads: the result of a full list. Keys are the datastore's.
-    pub fn replace_workloads(&self, workloads: impl IntoIterator<Item = (String, Workload)>) {
-        let workloads: BTreeMap<_, _> = workloads.into_iter().map(|(key, w)| (key, Arc::new(w))).collect();
+    pub fn replace_workloads(&self, workloads: Table<Workload>) {
         let mut contents = self.write();
         contents.by_name.clear();
         contents.by_suffix.clear();
-        workloads.values().for_each(|workload| contents.index(workload));
+        workloads.iter().for_each(|(_, workload)| contents.index(workload));
         contents.workloads = workloads;
         self.workloads_version.fetch_add(1, Ordering::Release);
     }
 
     /// Adds or replaces the workload under `key`.
-    pub fn put_workload(&self, key: &str, workload: Workload) {
-        let workload = Arc::new(workload);
+    ///
+    /// # Errors
+    /// There are too many; nothing is changed.
+    pub fn put_workload(&self, key: &str, workload: Workload) -> Result<(), TooMany> {
         let mut contents = self.write();
-        let before = contents.workloads.insert(key.to_owned(), Arc::clone(&workload));
+        let (workload, before) = contents.workloads.insert(key, workload)?;
         if before.as_ref().is_none_or(|before| before.interface != workload.interface) {
             self.workloads_version.fetch_add(1, Ordering::Release);
         }
@@ -77,6 +83,7 @@ impl Inventory {
             contents.forget_interface(&before.interface);
         }
         contents.index(&workload);
+        Ok(())
     }
 
     /// Removes the workload under `key`, if there is one.
@@ -105,33 +112,43 @@ impl Inventory {
         self.workloads_version.load(Ordering::Acquire)
     }
 
-    /// How many workloads there are.
+    /// How many workloads there are, without those that are finished.
     pub fn workload_count(&self) -> usize {
-        self.read().workloads.len()
+        self.read().workloads.iter().filter(|(_, workload)| !workload.is_finished).count()
+    }
+
+    /// How many workloads that are not finished are on none of these interfaces.
+    pub fn without_rules<'a>(&self, interfaces: impl IntoIterator<Item = &'a str>) -> usize {
+        let is_live = |interface: &&str| self.workload(interface).is_some_and(|workload| !workload.is_finished);
+        self.workload_count().saturating_sub(interfaces.into_iter().filter(is_live).count())
     }
 
     /// Replaces all policies: the result of a full list. Keys are the datastore's.
-    pub fn replace_policies(&self, policies: impl IntoIterator<Item = (String, StoredPolicy)>) {
-        self.write().policies = policies.into_iter().collect();
+    pub fn replace_policies(&self, policies: Table<StoredPolicy>) {
+        self.write().policies = policies;
         self.policies_version.fetch_add(1, Ordering::Release);
     }
 
     /// Replaces the policies whose keys start with `prefix`: the result of a full list of one kind.
-    pub fn replace_policies_under(&self, prefix: &str, policies: impl IntoIterator<Item = (String, StoredPolicy)>) {
-        let policies: Vec<_> = policies.into_iter().collect();
-        let mut contents = self.write();
-        contents.policies.retain(|key, _| !key.starts_with(prefix));
-        contents.policies.extend(policies);
-        drop(contents);
+    ///
+    /// # Errors
+    /// With those of other kinds there are too many; nothing is changed.
+    pub fn replace_policies_under(&self, prefix: &str, policies: Table<StoredPolicy>) -> Result<(), TooMany> {
+        self.write().policies.replace_under(prefix, policies)?;
         self.policies_version.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 
     /// Adds or replaces the policy under `key`.
-    pub fn put_policy(&self, key: &str, policy: StoredPolicy) {
-        let before = self.write().policies.insert(key.to_owned(), policy.clone());
-        if before.as_ref() != Some(&policy) {
+    ///
+    /// # Errors
+    /// There are too many; nothing is changed.
+    pub fn put_policy(&self, key: &str, policy: StoredPolicy) -> Result<(), TooMany> {
+        let (policy, before) = self.write().policies.insert(key, policy)?;
+        if before != Some(policy) {
             self.policies_version.fetch_add(1, Ordering::Release);
         }
+        Ok(())
     }
 
     /// Removes the policy under `key`, if there is one.
@@ -143,7 +160,7 @@ impl Inventory {
 
     /// All policies, in the order of their keys.
     pub fn policies(&self) -> Vec<StoredPolicy> {
-        self.read().policies.values().cloned().collect()
+        self.read().policies.iter().map(|(_, policy)| (**policy).clone()).collect()
     }
 
     /// Changes whenever [`Inventory::policies`] may have changed.
@@ -159,6 +176,11 @@ impl Inventory {
     /// Whether a scrape asked for the policies. Once true, it stays true.
     pub fn policies_wanted(&self) -> bool {
         self.policies_wanted.load(Ordering::Acquire)
+    }
+
+    /// The names of nodes that the datastore knows.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// Says that the range of the follower called `name` is part of the whole, before it was listed.
@@ -250,7 +272,8 @@ impl Contents {
 
     /// Drops `interface`, or gives it back to another workload that has it too.
     fn forget_interface(&mut self, interface: &Interface) {
-        if let Some(other) = self.workloads.values().rfind(|w| w.interface == *interface).cloned() {
+        let other = self.workloads.iter().map(|(_, w)| w).rfind(|w| w.interface == *interface).cloned();
+        if let Some(other) = other {
             return self.index(&other);
         }
         let (map, key) = self.indexed(interface);
@@ -278,14 +301,14 @@ mod tests {
     fn a_suffix_is_found_after_any_prefix() {
         let inventory = Inventory::new();
         let web = Workload { interface: Interface::Suffix("82111e10a96".into()), pod: "web".into(), ..Workload::default() };
-        inventory.put_workload("a", web);
+        inventory.put_workload("a", web).unwrap();
         for interface in ["cali82111e10a96", "eni82111e10a96", "82111e10a96"] {
             assert_eq!(inventory.workload(interface).unwrap().pod, "web", "{interface}");
         }
         for other in ["cali82111e10a97", "lo", "", "caliä111e10a96", "caliéééééé"] {
             assert_eq!(inventory.workload(other), None, "{other}");
         }
-        inventory.put_workload("b", on("cali82111e10a96", "exact"));
+        inventory.put_workload("b", on("cali82111e10a96", "exact")).unwrap();
         assert_eq!(inventory.workload("cali82111e10a96").unwrap().pod, "exact");
         assert_eq!(inventory.workload("eni82111e10a96").unwrap().pod, "web");
         inventory.remove_workload("a");
@@ -295,8 +318,8 @@ mod tests {
     #[test]
     fn a_workload_that_changes_its_interface_leaves_the_old_one() {
         let inventory = Inventory::new();
-        inventory.put_workload("a", on("cali1", "web"));
-        inventory.put_workload("a", on("cali2", "web"));
+        inventory.put_workload("a", on("cali1", "web")).unwrap();
+        inventory.put_workload("a", on("cali2", "web")).unwrap();
         assert_eq!(inventory.workload("cali1"), None);
         assert_eq!(inventory.workload("cali2").unwrap().pod, "web");
     }
@@ -304,8 +327,8 @@ mod tests {
     #[test]
     fn an_interface_goes_back_to_the_workload_that_still_has_it() {
         let inventory = Inventory::new();
-        inventory.put_workload("a", on("cali1", "old"));
-        inventory.put_workload("b", on("cali1", "new"));
+        inventory.put_workload("a", on("cali1", "old")).unwrap();
+        inventory.put_workload("b", on("cali1", "new")).unwrap();
         assert_eq!(inventory.workload("cali1").unwrap().pod, "new");
         inventory.remove_workload("b");
         assert_eq!(inventory.workload("cali1").unwrap().pod, "old");
@@ -314,10 +337,23 @@ mod tests {
     }
 
     #[test]
+    fn workloads_without_rules_are_those_that_run() {
+        let inventory = Inventory::new();
+        let finished = |interface| Workload { is_finished: true, ..on(interface, "job") };
+        let running = vec![("a".to_owned(), on("cali1", "web")), ("b".to_owned(), on("cali2", "db"))];
+        inventory.replace_workloads(running.try_into().unwrap());
+        inventory.put_workload("c", finished("cali3")).unwrap();
+        assert_eq!((inventory.workload_count(), inventory.without_rules([])), (2, 2));
+        // A finished one that still has its rules, and one that nobody knows, stand for none of the others.
+        assert_eq!(inventory.without_rules(["cali1", "cali3", "cali4"]), 1);
+        assert_eq!(inventory.without_rules(["cali1", "cali2"]), 0);
+    }
+
+    #[test]
     fn a_list_replaces_everything_and_only_later_ones_count_as_resyncs() {
         let inventory = Inventory::new();
-        inventory.put_workload("a", on("cali1", "gone"));
-        inventory.replace_workloads([("b".to_owned(), on("cali2", "here"))]);
+        inventory.put_workload("a", on("cali1", "gone")).unwrap();
+        inventory.replace_workloads(vec![("b".to_owned(), on("cali2", "here"))].try_into().unwrap());
         inventory.mark_synced();
         assert_eq!(inventory.workload("cali1"), None);
         assert_eq!(inventory.workload_count(), 1);
@@ -342,9 +378,9 @@ mod tests {
     fn one_kind_of_policy_is_replaced_without_the_other() {
         let inventory = Inventory::new();
         let policy = |name: &str| StoredPolicy::calico(None, name.into());
-        inventory.put_policy("g/old", policy("old"));
-        inventory.put_policy("n/kept", policy("kept"));
-        inventory.replace_policies_under("g/", [("g/new".to_owned(), policy("new"))]);
+        inventory.put_policy("g/old", policy("old")).unwrap();
+        inventory.put_policy("n/kept", policy("kept")).unwrap();
+        inventory.replace_policies_under("g/", vec![("g/new".to_owned(), policy("new"))].try_into().unwrap()).unwrap();
         assert_eq!(inventory.policies(), [policy("new"), policy("kept")]);
     }
 
@@ -365,9 +401,9 @@ mod tests {
     fn the_policies_version_moves_only_with_the_policies() {
         let inventory = Inventory::new();
         let policy = StoredPolicy::calico(None, "default.foo".into());
-        inventory.put_policy("p", policy.clone());
+        inventory.put_policy("p", policy.clone()).unwrap();
         let version = inventory.policies_version();
-        inventory.put_policy("p", policy);
+        inventory.put_policy("p", policy).unwrap();
         assert_eq!(inventory.policies_version(), version);
         inventory.remove_policy("p");
         assert_ne!(inventory.policies_version(), version);

@@ -12,6 +12,7 @@ mod error;
 mod exec;
 mod kinds;
 mod messages;
+mod nodes;
 mod pods;
 mod range;
 mod timestamp;
@@ -64,6 +65,10 @@ pub fn follow_within(
     inventory: Arc<Inventory>,
     limits: Limits,
 ) -> io::Result<()> {
+    let mut asking = Client::new(Arc::clone(&access), limits);
+    follow::when_nodes_are_wanted(Arc::clone(&inventory), node.clone(), move || {
+        nodes::names(&mut asking).map_err(|error| error.to_string())
+    })?;
     let pods = Pods::new(node, Arc::clone(&inventory));
     spawn(pods, &access, limits, &inventory)?;
     follow::when_policies_are_wanted(Arc::clone(&inventory), move || {

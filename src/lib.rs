@@ -21,6 +21,7 @@
 pub mod accounting;
 pub mod app;
 pub mod attribution;
+pub mod bounds;
 pub mod child;
 pub mod cli;
 pub mod config;
@@ -46,7 +47,6 @@ pub mod ruleset;
 pub mod saved;
 pub mod scraper;
 pub mod server;
-pub mod singleflight;
 mod sys;
 mod tls;
 pub mod web;

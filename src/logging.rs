@@ -1,19 +1,28 @@
-//! Log lines on standard error: one event, one line, in logfmt or JSON; no outside text can break or forge a line.
+//! Log lines on standard error: one event, one line, in logfmt or JSON; no outside text can break or forge a line, or make the log grow
+//! without bound.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lazy_static::lazy_static;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::bounds::cut;
 use crate::config::LogFormat;
+
+/// The longest message, in bytes; of a longer one the beginning is logged.
+const LONGEST_MESSAGE: usize = 2048;
+/// How many lines may come at once.
+const BURST: u32 = 500;
+/// After that, one line more in this time: 36,000 an hour.
+const REFILL: Duration = Duration::from_millis(100);
 
 /// Starts logging. A second call changes nothing.
 pub fn start(level: LevelFilter, format: LogFormat) {
-    if log::set_boxed_logger(Box::new(Logger { level, format })).is_ok() {
+    if log::set_boxed_logger(Box::new(Logger::new(level, format))).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -21,6 +30,65 @@ pub fn start(level: LevelFilter, format: LogFormat) {
 struct Logger {
     level: LevelFilter,
     format: LogFormat,
+    rate: Mutex<Rate>,
+}
+
+impl Logger {
+    fn new(level: LevelFilter, format: LogFormat) -> Self {
+        Logger { level, format, rate: Mutex::new(Rate::new(Instant::now())) }
+    }
+}
+
+/// How many lines may be logged: at most [`BURST`], and one more every [`REFILL`]. Once there are none left, they are saved up for a while,
+/// so that a flood shows in parts of some length, each with the number of lines that are missing before it.
+struct Rate {
+    left: u32,
+    counted: Instant,
+    /// Lines that were left out, while there are none left.
+    left_out: Option<u64>,
+}
+
+/// What becomes of a line.
+#[derive(Debug, PartialEq, Eq)]
+enum Passage {
+    /// It is logged.
+    Free,
+    /// It is logged, and the next ones are not.
+    Last,
+    /// It is logged after so many that were not.
+    After(u64),
+    /// It is not logged.
+    Closed,
+}
+
+impl Rate {
+    /// How many lines are saved up after a flood.
+    const PART: u32 = BURST / 10;
+
+    fn new(now: Instant) -> Self {
+        Rate { left: BURST, counted: now, left_out: None }
+    }
+
+    fn pass(&mut self, now: Instant) -> Passage {
+        let gained = now.duration_since(self.counted).div_duration_f64(REFILL) as u32;
+        self.counted += REFILL * gained;
+        self.left = self.left.saturating_add(gained).min(BURST);
+        match &mut self.left_out {
+            Some(left_out) if self.left < Self::PART => {
+                *left_out += 1;
+                return Passage::Closed;
+            }
+            _ => self.left -= 1,
+        }
+        match self.left_out.take() {
+            Some(left_out) if left_out > 0 => Passage::After(left_out),
+            _ if self.left == 0 => {
+                self.left_out = Some(0);
+                Passage::Last
+            }
+            _ => Passage::Free,
+        }
+    }
 }
 
 /// Libraries whose debugging output is about their insides.
@@ -29,6 +97,12 @@ const CHATTY: [&str; 2] = ["ureq", "rustls"];
 const INDISCREET: &str = "ureq_proto";
 
 impl Logger {
+    fn write(&self, level: Level, message: &str) {
+        let line = line(self.format, SystemTime::now(), level, &cut(message, LONGEST_MESSAGE));
+        // One write, so that lines of several threads do not mix; if standard error is gone, nobody can be told.
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+
     fn wants(&self, target: &str, level: Level) -> bool {
         let library = target.split("::").next().unwrap_or(target);
         let noise = level > Level::Warn && CHATTY.contains(&library);
@@ -43,10 +117,22 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let line = line(self.format, SystemTime::now(), record.level(), &record.args().to_string());
-            // One write, so that lines of several threads do not mix; if standard error is gone, nobody can be told.
-            let _ = std::io::stderr().write_all(line.as_bytes());
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let passage = match record.level() {
+            // There are few of them by nature, and what comes with the end must be seen.
+            Level::Error => Passage::Free,
+            _ => self.rate.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now()),
+        };
+        match passage {
+            Passage::Closed => return,
+            Passage::After(lines) => self.write(Level::Warn, &format!("{lines} lines of the log are left out here")),
+            Passage::Free | Passage::Last => {}
+        }
+        self.write(record.level(), &record.args().to_string());
+        if passage == Passage::Last {
+            self.write(Level::Warn, "there is too much to log: the next lines are left out, and counted");
         }
     }
 
@@ -177,14 +263,32 @@ mod tests {
 
     #[test]
     fn libraries_are_quiet_unless_everything_is_wanted() {
-        let debug = Logger { level: LevelFilter::Debug, format: LogFormat::Json };
+        let debug = Logger::new(LevelFilter::Debug, LogFormat::Json);
         assert!(debug.wants("calico_accountant::etcd", Level::Debug));
         assert!(debug.wants("ureq::run", Level::Warn));
         assert!(!debug.wants("ureq::run", Level::Info));
         assert!(!debug.wants("rustls::client", Level::Debug));
-        let trace = Logger { level: LevelFilter::Trace, format: LogFormat::Json };
+        let trace = Logger::new(LevelFilter::Trace, LogFormat::Json);
         assert!(trace.wants("ureq::run", Level::Trace));
         assert!(!trace.wants("ureq_proto::util", Level::Trace), "tokens in it");
+    }
+
+    #[test]
+    fn a_flood_of_lines_is_thinned_out_and_counted() {
+        let start = Instant::now();
+        let mut rate = Rate::new(start);
+        assert!((1..BURST).all(|_| rate.pass(start) == Passage::Free));
+        assert_eq!(rate.pass(start), Passage::Last);
+        // A minute of a line every millisecond.
+        let after: Vec<_> = (1..=59_000).map(|ms| rate.pass(start + Duration::from_millis(ms))).collect();
+        let logged = after.iter().filter(|passage| **passage != Passage::Closed).count();
+        assert!((550..=600).contains(&logged), "{logged}");
+        let told: u64 = after.iter().map(|passage| if let Passage::After(lines) = passage { *lines } else { 0 }).sum();
+        let untold = rate.left_out.unwrap_or_default();
+        assert_eq!(told + untold + logged as u64, 59_000);
+        // Then it is quiet.
+        let later = start + Duration::from_secs(120);
+        assert_eq!((rate.pass(later), rate.pass(later)), (Passage::After(untold), Passage::Free));
     }
 
     #[test]

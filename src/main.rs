@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use calico_accountant::config::{self, Command, World};
+use calico_accountant::config::{self, Command, Task, World};
 use calico_accountant::{app, cli, privileges};
 
 /// Wrong flag or variable; 1 is a failure while running.
@@ -15,7 +15,9 @@ fn main() -> ExitCode {
     let world = World { variable: &|name| std::env::var_os(name), read_file: &read_file };
     let parse = || config::parse(std::env::args_os().skip(1), &world);
     let mut command = parse();
-    if matches!(command, Ok(Command::Run(..))) {
+    // What `check` tries, the exporter must be able to do.
+    let is_check = matches!(&command, Ok(Command::Tool(tool)) if matches!(tool.task, Task::Check { .. }));
+    if is_check || matches!(command, Ok(Command::Run(..))) {
         privileges::at_start();
         // A file that cannot be read any more is to be noticed now, and not when it is renewed.
         command = parse();

@@ -8,7 +8,7 @@ mod text;
 
 use std::sync::{Arc, OnceLock};
 
-pub use about::About;
+pub use about::{About, Chains};
 
 use crate::attribution::{Attribution, EndpointTotals, Totals};
 use crate::config::MetricNames;

@@ -3,7 +3,7 @@
 //!
 //! It needs neither a token nor a certificate and asks no server; only labels such as `app` are not to be had this way.
 
-mod routes;
+pub(crate) mod routes;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,10 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::inventory::{Interface, Workload, ip_label};
+use crate::inventory::{Interface, Object, Workload, ip_label};
 
-/// How many folders are looked at. The kubelet runs 110 pods unless told otherwise, and removes folders of those that are gone.
-const MOST_FOLDERS: usize = 20_000;
 /// A folder changed less than this ago may change again without a new modification time.
 const SETTLING: Duration = Duration::from_secs(2);
 
@@ -38,6 +36,13 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl Error {
+    /// Whether the folder is not there, rather than not to be read.
+    pub fn is_missing(&self) -> bool {
+        self.error.kind() == io::ErrorKind::NotFound
+    }
+}
 
 /// The pods of this node by their log folders.
 #[derive(Debug)]
@@ -110,7 +115,7 @@ impl PodLogs {
 
 impl Pods {
     fn read(folder: &Path, modified: SystemTime) -> io::Result<Self> {
-        let names = folder.read_dir()?.take(MOST_FOLDERS).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let names = folder.read_dir()?.take(Workload::MOST).filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let by_hash =
             names.filter_map(|name| Pod::of_folder(&name)).map(|pod| (Interface::suffix_of(&pod.namespace, &pod.name), pod)).collect();
         let is_settled = SystemTime::now().duration_since(modified).is_ok_and(|age| age > SETTLING);

@@ -2,11 +2,11 @@
 //! result.
 //! Touches the world only through its reader and the inventory.
 
+mod readiness;
 mod state;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,18 +14,18 @@ use log::warn;
 
 use crate::attribution::Datastore;
 use crate::config::MetricNames;
-use crate::dataplane::{Reader, Reading};
+use crate::dataplane::{ReadError, Reader, Reading};
 use crate::ebpf;
 use crate::felix::{ChainNames, Structure, hashed_names};
 use crate::inventory::{Inventory, Workload};
-use crate::metrics::{self, About, View};
+use crate::metrics::{self, About, Chains, View};
 use crate::podlogs::PodLogs;
 use crate::process::Process;
-use crate::report::{DatastoreStatus, Report, Shape, Sources, Status, TableStatus, WorkloadStates};
+use crate::report::{DatastoreStatus, OtherBackend, Report, Shape, Sources, Status, TableStatus, WorkloadStates};
 use crate::ruleset::{Family, Snapshot};
 use crate::server::Application;
-use crate::singleflight::SingleFlight;
 use crate::sys;
+use readiness::Readiness;
 use state::State;
 
 /// What a scraper is told.
@@ -43,6 +43,8 @@ pub struct Options {
     pub pod_logs: PathBuf,
     /// The kind of the datastore, `etcd` or `kubernetes`, if there is one.
     pub datastore: Option<&'static str>,
+    /// Whether to write `process_*`. A command's process is gone when its text is read, and whoever reads it has series of these names.
+    pub process_metrics: bool,
     /// Whether only one moment will ever be known: what it takes two to tell is left out, instead of being 0.
     pub one_moment: bool,
 }
@@ -52,12 +54,9 @@ pub struct Scraper {
     options: Options,
     inventory: Arc<Inventory>,
     pod_logs: PodLogs,
-    flight: SingleFlight<Arc<Vec<u8>>>,
-    reports: SingleFlight<Arc<Report>>,
     started: SystemTime,
     state: Mutex<State>,
-    /// Whether the kernel was ever read.
-    read: AtomicBool,
+    readiness: Readiness,
 }
 
 /// How long the second look at the tables may take, after the first one.
@@ -74,16 +73,7 @@ impl Scraper {
     pub fn new(options: Options, reader: Box<dyn Reader>, inventory: Arc<Inventory>) -> Self {
         let state = State::new(reader);
         let pod_logs = PodLogs::new(options.pod_logs.clone(), options.proc.clone(), options.node_name.clone());
-        Scraper {
-            options,
-            inventory,
-            pod_logs,
-            flight: SingleFlight::new(),
-            reports: SingleFlight::new(),
-            started: SystemTime::now(),
-            state: Mutex::new(state),
-            read: AtomicBool::new(false),
-        }
+        Scraper { options, inventory, pod_logs, started: SystemTime::now(), state: Mutex::new(state), readiness: Readiness::default() }
     }
 
     /// Reads the kernel without showing it: shorter intervals prove more about policy groups.
@@ -102,15 +92,13 @@ impl Scraper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was counted up to now, or a second ago; concurrent callers share it.
+    /// What was counted up to now, or a second ago.
     pub fn report(&self) -> Arc<Report> {
-        self.reports.run(|| {
-            let mut state = self.state();
-            match &state.report {
-                Some((made, report)) if made.elapsed() < FRESH => Arc::clone(report),
-                _ => self.read_and_report(&mut state),
-            }
-        })
+        let mut state = self.state();
+        match &state.report {
+            Some((made, report)) if made.elapsed() < FRESH => Arc::clone(report),
+            _ => self.read_and_report(&mut state),
+        }
     }
 
     fn read_and_report(&self, state: &mut State) -> Arc<Report> {
@@ -158,6 +146,9 @@ impl Scraper {
             tables: about.tables.iter().map(table).collect(),
             unrecognised_rules: about.unrecognised,
             lock_held: about.locked,
+            chains: about.chains.as_str().into(),
+            other_backends: about.rivals.iter().map(OtherBackend::from).collect(),
+            node_problem: self.readiness.node_problem(&self.options.node_name, inventory),
             datastore: DatastoreStatus {
                 kind: self.options.datastore.unwrap_or("none").into(),
                 up: inventory.up(),
@@ -165,16 +156,21 @@ impl Scraper {
                 last_event: Some(inventory.last_event()).filter(|last| *last > 0),
                 problem: (!troubles.is_empty()).then(|| troubles.join("; ")),
             },
-            workloads: WorkloadStates { without_rules: inventory.workload_count(), ..WorkloadStates::default() },
+            workloads: WorkloadStates { without_rules: self.workloads_without_rules(state, about.up), ..WorkloadStates::default() },
         }
     }
 
-    /// One scrape; concurrent ones share it.
+    /// One scrape. Whoever had to wait for one that has ended since shares it, while somebody still has it.
     pub fn scrape(&self) -> Arc<Vec<u8>> {
-        self.flight.run(|| {
-            let mut state = self.state();
-            Arc::new(self.read_and_render(&mut state))
-        })
+        let asked = Instant::now();
+        let mut state = self.state();
+        let (ended, last) = &state.text;
+        if let Some(text) = last.upgrade().filter(|_| ended.is_some_and(|ended| ended > asked)) {
+            return text;
+        }
+        let text = Arc::new(self.read_and_render(&mut state));
+        state.text = (Some(Instant::now()), Arc::downgrade(&text));
+        text
     }
 
     fn read_and_render(&self, state: &mut State) -> Vec<u8> {
@@ -191,8 +187,11 @@ impl Scraper {
         }
         about.dropped_scrapes = state.dropped_scrapes;
         about.stages.push(("total", begun.elapsed()));
-        self.about_datastore(&mut about);
-        about.process = Process::read(&self.options.proc);
+        self.about_datastore(state, &mut about);
+        if self.options.process_metrics {
+            about.started = Some(seconds(self.started));
+            about.process = Process::read(&self.options.proc);
+        }
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
         let view = View::new(
             (state.accounting.attribution(), state.accounting.catalog()),
@@ -208,7 +207,7 @@ impl Scraper {
     }
 
     /// Looks on the node for the workloads that the datastore does not know: until it was read, while it is away, or because there
-    /// is none. Only then is a missing folder worth a word.
+    /// is none. Only then is a missing folder worth a word; one that may not be read always is.
     fn name_the_unknown(&self, state: &mut State) -> HashMap<String, Arc<Workload>> {
         let interfaces = state.accounting.totals().workloads().map(|(interface, _)| &**interface);
         let unknown: Vec<&str> = interfaces.filter(|interface| self.inventory.workload(interface).is_none()).collect();
@@ -216,22 +215,29 @@ impl Scraper {
             return HashMap::new();
         }
         let found = self.pod_logs.workloads(&unknown);
+        match &found {
+            Ok(_) => state.complaint_of_names.went_well("pods can be named"),
+            Err(error) if self.options.datastore.is_some() && error.is_missing() => {}
+            Err(error) => state.complaint_of_names.failed("naming pods", error),
+        }
         if self.options.datastore.is_none() {
-            match &found {
-                Ok(_) => state.complaint_of_names.went_well("pods can be named"),
-                Err(error) => state.complaint_of_names.failed("naming pods", error),
-            }
             self.inventory.touch();
             self.inventory.set_trouble("pod log folders", found.as_ref().err().map(ToString::to_string));
         }
         found.unwrap_or_default()
     }
 
-    fn about_datastore(&self, about: &mut About) {
+    fn about_datastore(&self, state: &State, about: &mut About) {
         about.datastore_up = self.inventory.up();
         about.datastore_last_event = self.inventory.last_event();
         about.datastore_resyncs = self.inventory.resyncs();
-        about.datastore_workloads = self.inventory.workload_count();
+        about.without_rules = self.workloads_without_rules(state, about.up);
+    }
+
+    /// Where the rules could not be read, what was read before does not count.
+    fn workloads_without_rules(&self, state: &State, is_up: bool) -> usize {
+        let interfaces = state.accounting.totals().workloads().map(|(interface, _)| &**interface);
+        self.inventory.without_rules(interfaces.filter(|_| is_up))
     }
 
     /// Reads the kernel and brings the totals up to date; returns whether that went well.
@@ -247,13 +253,37 @@ impl Scraper {
                 state.read_at = Some(SystemTime::now());
                 about.stages.push(("attribute", begun.elapsed()));
                 state.complaint.went_well("the kernel's counters can be read");
-                self.read.store(true, Ordering::Release);
+                self.readiness.took(Ok(()));
+                self.watch_names(state);
                 true
             }
             Err(error) => {
+                self.without_rules(state, &error, about);
                 state.complaint.failed("reading the kernel's counters", &error);
+                self.readiness.took(Err(&error));
                 false
             }
+        }
+    }
+
+    /// Where it is certain that there are no rules, those that come later have counted from 0.
+    fn without_rules(&self, state: &mut State, error: &ReadError, about: &mut About) {
+        let Some(no_chains) = error.no_chains() else { return };
+        about.chains = if no_chains.vanished { Chains::Vanished } else { Chains::Absent };
+        if no_chains.vanished {
+            state.accounting.vanished();
+        }
+    }
+
+    /// Asks for the names of nodes while workloads have rules, and the datastore knows none of them.
+    fn watch_names(&self, state: &State) {
+        if self.options.datastore.is_none() || !self.inventory.synced() || !self.inventory.up() {
+            return;
+        }
+        let interfaces: Vec<&str> = state.accounting.totals().workloads().map(|(interface, _)| &**interface).collect();
+        let known = interfaces.iter().filter(|interface| self.inventory.workload(interface).is_some()).count();
+        if self.readiness.named(interfaces.len(), known) {
+            self.inventory.nodes().want();
         }
     }
 
@@ -261,6 +291,8 @@ impl Scraper {
         about.source = reading.source;
         about.lock_waited = reading.lock_waited;
         about.locked = reading.locked;
+        about.chains = Chains::Present;
+        about.rivals.clone_from(&reading.rivals);
         self.refresh_names(state);
         match &reading.programs {
             Some(programs) => self.take_in_programs(state, programs, about),
@@ -343,12 +375,10 @@ impl Application for Scraper {
         if !inventory.synced() {
             return Err("the datastore has not been read yet".into());
         }
-        if !self.read.load(Ordering::Acquire) {
+        if self.readiness.wants_read() {
             self.scrape();
         }
-        if !self.read.load(Ordering::Acquire) {
-            return Err("the kernel's counters could not be read yet; the log says why".into());
-        }
+        self.readiness.reason(&self.options.node_name, inventory)?;
         if inventory.policies_wanted() && (inventory.policies_version() == 0 || !inventory.complete()) {
             return Err("the datastore's policies have not been read yet".into());
         }

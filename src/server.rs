@@ -1,23 +1,23 @@
-//! HTTP: requests in; metrics, health, the API and the page out. Knows the program only through [`Application`].
+//! Serves metrics, the page and its API over HTTP, and withstands whoever reaches the port. What is shown comes through [`Application`].
 //!
-//! `accepting` lets clients in, `connections` bounds them, `connection` talks to one of them over `wire`, `routes` answers. The
-//! protocol itself (requests taken apart, answers framed) is ureq-proto's, which does no input or output: whatever a client does or
-//! leaves undone is bounded here, where the socket is.
+//! One thread (`serving`) has all connections, and waits for none: it takes requests apart (`request`), decides what answers them
+//! (`routes`) and sends that (`connection`). What takes time is made by two other threads, one for scrapes and probes, one for what
+//! people look at. `seats` bounds how many are connected, and what is on its way to them. There is no thread more for any client.
 
-mod accepting;
 mod api;
 mod connection;
-mod connections;
-mod gzip;
+mod request;
 mod routes;
-mod socket;
-mod wire;
+mod seats;
+mod serving;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::report::Report;
 
@@ -45,7 +45,7 @@ pub struct Limits {
     pub idle: Duration,
     /// An answer must have been taken so long after its first byte, or it is broken off.
     pub answer: Duration,
-    /// So many connections at a time; for a further one, another gives way. Each is a thread and a descriptor.
+    /// So many connections at a time; for a further one, another gives way. Each is a descriptor.
     pub connections: usize,
     /// So many bytes of answers on their way at a time, each text counted once; for more of them, another gives way.
     pub bytes: usize,
@@ -65,11 +65,19 @@ impl Default for Limits {
     }
 }
 
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// How much the kernel may keep of what a connection sends and receives, in bytes (it doubles them): by itself it goes to megabytes for
+/// each reader that is slow, and a container's memory limit counts them.
+const SENT: usize = 128 << 10;
+const RECEIVED: usize = 32 << 10;
+
 /// A listening socket, ready to be served.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
     limits: Limits,
+    names: Vec<String>,
 }
 
 impl Listener {
@@ -78,7 +86,19 @@ impl Listener {
     /// # Errors
     /// The address is in use, not one of this host's, or may not be bound.
     pub fn bind(address: IpAddr, port: u16, limits: Limits) -> io::Result<Self> {
-        Ok(Self { socket: socket::bind(address, port)?, limits })
+        let socket = match listen(SocketAddr::new(address, port)) {
+            Err(error) if address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && is_without_ipv6(&error) => {
+                log::info!("no IPv6 here ({error}), listening on IPv4 only");
+                listen(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port))
+            }
+            result => result,
+        }?;
+        Ok(Self { socket, limits, names: Vec::new() })
+    }
+
+    /// The host names, beside `localhost`, under which the page and the API may be asked for; `*` stands for any.
+    pub fn named(self, names: Vec<String>) -> Self {
+        Self { names, ..self }
     }
 
     /// Where it listens: the port, if any was asked for.
@@ -92,8 +112,33 @@ impl Listener {
     /// Serves until that is no longer possible.
     ///
     /// # Errors
-    /// Accepting connections, or starting threads for them, keeps failing. The caller should end the process with an error.
+    /// Threads cannot be started, or accepting connections keeps failing. The caller should end the process with an error.
     pub fn serve(&self, app: Arc<dyn Application>) -> io::Result<Infallible> {
-        accepting::serve(&self.socket, &app, self.limits)
+        serving::serve(self, &app)
     }
+}
+
+/// `ipv6.disable=1` leaves no such family, `disable_ipv6=1` no such address.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    [Some(rustix::io::Errno::AFNOSUPPORT), Some(rustix::io::Errno::ADDRNOTAVAIL)].contains(&errno)
+}
+
+/// Connections inherit the options, but for that they do not block.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    // Connections of a previous process may still be in TIME_WAIT.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        // Whatever net.ipv6.bindv6only says: `::` is all addresses here.
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    sockopt::set_socket_send_buffer_size(&socket, SENT)?;
+    sockopt::set_socket_recv_buffer_size(&socket, RECEIVED)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
 }

@@ -4,7 +4,6 @@
 pub mod bpf;
 #[cfg(miri)]
 mod kernel;
-pub mod records;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -17,18 +16,10 @@ use libc as kernel;
 /// # Errors
 /// What the kernel answers, as errno.
 pub fn getsockopt(socket: BorrowedFd, level: i32, option: i32, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the buffer is valid for reads and writes of its length, and bytes have no invalid values.
-    unsafe { getsockopt_at(socket, (level, option), buffer.as_mut_ptr(), buffer.len()) }
-}
-
-/// The same for memory that somebody else may be looking at.
-///
-/// # Safety
-/// `value` is valid for reads and writes of `length` bytes, which the kernel is told: it writes no more than that.
-unsafe fn getsockopt_at(socket: BorrowedFd, (level, option): (i32, i32), value: *mut u8, length: usize) -> io::Result<usize> {
-    let mut length = libc::socklen_t::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: see above. The descriptor is open for as long as it is borrowed.
-    match unsafe { kernel::getsockopt(socket.as_raw_fd(), level, option, value.cast(), &raw mut length) } {
+    let mut length = libc::socklen_t::try_from(buffer.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the buffer is valid for reads and writes of `length` bytes, and bytes have no invalid values. The descriptor is open for
+    // as long as it is borrowed.
+    match unsafe { kernel::getsockopt(socket.as_raw_fd(), level, option, buffer.as_mut_ptr().cast(), &raw mut length) } {
         0 => Ok(length as usize),
         _ => Err(io::Error::last_os_error()),
     }

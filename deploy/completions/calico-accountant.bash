@@ -38,7 +38,7 @@ _calico__accountant() {
 
     case "${cmd}" in
         calico__accountant)
-            opts="-h -V --nodename --calico-nodename-file --metrics-server-port --listen-address --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help --version serve metrics top explain check"
+            opts="-h -V --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help --version serve metrics top explain check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -63,6 +63,13 @@ _calico__accountant() {
                     return 0
                     ;;
                 --listen-address)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --allowed-hosts)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -234,7 +241,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__check)
-            opts="-h --nodename --calico-nodename-file --metrics-server-port --listen-address --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -259,6 +266,13 @@ _calico__accountant() {
                     return 0
                     ;;
                 --listen-address)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --allowed-hosts)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -430,7 +444,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__explain)
-            opts="-h --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -470,6 +484,13 @@ _calico__accountant() {
                     return 0
                     ;;
                 --listen-address)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --allowed-hosts)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -641,7 +662,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__metrics)
-            opts="-h --output --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --output --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -678,6 +699,13 @@ _calico__accountant() {
                     return 0
                     ;;
                 --listen-address)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --allowed-hosts)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -849,7 +877,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__serve)
-            opts="-h --nodename --calico-nodename-file --metrics-server-port --listen-address --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -874,6 +902,13 @@ _calico__accountant() {
                     return 0
                     ;;
                 --listen-address)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --allowed-hosts)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
@@ -1045,7 +1080,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__top)
-            opts="-h --json --once --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --once --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1085,6 +1120,13 @@ _calico__accountant() {
                     return 0
                     ;;
                 --listen-address)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --allowed-hosts)
                     COMPREPLY=("${cur}")
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace

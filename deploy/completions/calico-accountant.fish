@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_calico_accountant_global_optspecs
-    string join \n nodename= calico-nodename-file= metrics-server-port= listen-address= minimum-counter= metric-names= pod-logs-dir= log-level= log-format= backend= source= xtables-lockfile= xtables-lock-wait= bpffs-dir= calico-run-dir= sample-interval= datastore-type= etcd-endpoints= etcd-discovery-srv= etcd-ca-cert-file= etcd-cert-file= etcd-key-file= etcd-username= kubeconfig= k8s-current-context= k8s-api-endpoint= k8s-ca-file= k8s-cert-file= k8s-key-file= k8s-insecure-skip-tls-verify= calico-api-group= k8s-disable-node-poll= use-pod-cidr= k8s-client-qps= k8s-client-burst= h/help V/version
+    string join \n nodename= calico-nodename-file= metrics-server-port= listen-address= allowed-hosts= minimum-counter= metric-names= pod-logs-dir= log-level= log-format= backend= source= xtables-lockfile= xtables-lock-wait= bpffs-dir= calico-run-dir= sample-interval= datastore-type= etcd-endpoints= etcd-discovery-srv= etcd-ca-cert-file= etcd-cert-file= etcd-key-file= etcd-username= kubeconfig= k8s-current-context= k8s-api-endpoint= k8s-ca-file= k8s-cert-file= k8s-key-file= k8s-insecure-skip-tls-verify= calico-api-group= k8s-disable-node-poll= use-pod-cidr= k8s-client-qps= k8s-client-burst= h/help V/version
 end
 
 function __fish_calico_accountant_needs_command
@@ -28,6 +28,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l nod
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
@@ -88,6 +89,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serv
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
@@ -145,6 +147,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metr
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
@@ -202,6 +205,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
@@ -251,7 +255,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top"
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l json -d 'Print what the API answers; see docs/api.md.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l once -d 'Print once, also in a terminal.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
@@ -261,6 +265,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand expl
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
@@ -310,12 +315,13 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand expl
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l json -d 'Print what the API answers; see docs/api.md.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
@@ -365,4 +371,5 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand chec
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'

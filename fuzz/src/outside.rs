@@ -88,7 +88,7 @@ pub fn nft_json(data: &[u8]) {
 /// A file of Felix's about an eBPF program.
 pub fn bpf_dump(data: &[u8]) {
     for (direction, family) in [(Direction::Ingress, Family::V4), (Direction::Egress, Family::V6)] {
-        if let Err(error) = dump::parse(data, "cali0", direction, family) {
+        if let Err(error) = dump::parse(data, dump::Name { interface: "cali0", direction, family, is_xdp: false }) {
             assert!(!error.is_empty());
         }
     }

@@ -6,6 +6,7 @@
 //! and begins with the second read: what older policies did, no counter tells.
 
 mod bounds;
+mod credit;
 mod plan;
 
 use std::collections::{BTreeMap, HashSet};
@@ -13,9 +14,10 @@ use std::sync::Arc;
 
 use super::group::Margin;
 use super::node::NodeTotals;
-use super::totals::{Item, Recorder, Totals};
+use super::totals::{Item, Totals};
 use crate::ebpf::{IdMap, Policy, Program, RuleId, Snapshot, UNNUMBERED, Verdicts, ids};
-use crate::felix::{Catalog, Direction, DropReason, EndpointKind, HashedName};
+use crate::felix::{Catalog, Direction, EndpointKind, HashedName};
+use credit::{Credit, RowRead, UNKNOWN};
 use plan::{Class, Grid, Named, Plan};
 
 /// What is carried from read to read.
@@ -24,6 +26,8 @@ pub struct Programs {
     plan: Plan,
     /// What every rule had counted.
     counts: Arc<IdMap<u64>>,
+    /// In which map.
+    rule_map: u32,
     /// What ids were known as that no program holds. An id stays what it was while it counts.
     remembered: IdMap<Named>,
     /// Ids whose meaning is another one than at the last read.
@@ -31,8 +35,11 @@ pub struct Programs {
     /// Ids that nothing names, and the names that were tried on them.
     unknown: usize,
     tried: (u64, HashSet<RuleId>),
-    /// What every interface had counted.
+    /// What every interface had counted, and in which maps.
     interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
+    interface_maps: Vec<u32>,
+    /// Whether these are the same maps as at the last read.
+    is_comparable: bool,
     /// All policies that programs hold, or whose rules have counted.
     catalog: Catalog,
     started: bool,
@@ -61,12 +68,15 @@ impl Programs {
             self.list_policies();
         }
         let is_ignored = !self.started && !counts_before;
-        let counted = Counted { now: &read.rules, last: &self.counts, is_ignored };
+        let counted = Counted { now: &read.rules, last: &self.counts, is_same_map: self.rule_map == read.rule_map, is_ignored };
         node.begin_read();
+        self.is_comparable = self.started && !read.interface_maps.is_empty() && self.interface_maps == read.interface_maps;
+        self.interface_maps.clone_from(&read.interface_maps);
         self.unknown = self.count_for_the_node(&strangers, &counted, node);
         self.attribute(read, &counted, totals);
         self.started = true;
         self.counts = Arc::clone(&read.rules);
+        self.rule_map = read.rule_map;
         self.interfaces.clone_from(&read.interfaces);
     }
 
@@ -175,8 +185,11 @@ impl Programs {
             .collect();
         let is_exact = self.started && read.unchanged && read.complete && read.unreadable == 0 && self.plan.is_understood;
         for grid in &self.plan.grids {
-            let rows: Vec<RowRead> = grid.rows.iter().map(|interface| self.row(read, grid, interface)).collect();
+            let mut rows: Vec<RowRead> = grid.rows.iter().map(|interface| self.row(read, grid, interface)).collect();
             let columns: Vec<Margin> = grid.columns.iter().map(|column| column_margin(column, counted, is_exact)).collect();
+            if is_contradicted(&rows, &columns) {
+                rows.fill(UNKNOWN);
+            }
             let margins: Vec<Margin> = rows.iter().map(|row| row.margin).collect();
             let bounds = bounds::bounds(&margins, &columns, &grid.cells);
             for (index, (interface, row)) in grid.rows.iter().zip(&rows).enumerate() {
@@ -185,7 +198,7 @@ impl Programs {
                 let mut recorder = totals.endpoint(EndpointKind::Workload, interface, grid.direction);
                 match self.started {
                     true => credit.record(&bounds[index], &mut recorder),
-                    false => credit.begin(read.interfaces.contains_key(&(Arc::clone(interface), grid.direction)), &mut recorder),
+                    false => credit.begin(!read.interface_maps.is_empty(), &mut recorder),
                 }
             }
         }
@@ -198,14 +211,22 @@ impl Programs {
             Class::Refused => Some(verdicts.refused),
             Class::Passed => None,
         };
-        // An interface that has come since the last read began at zero.
-        let is_new = !self.interfaces.is_empty() && !self.interfaces.contains_key(&key);
-        let last = self.interfaces.get(&key).copied().or(is_new.then(Verdicts::default));
-        let (now, last) = (read.interfaces.get(&key).and_then(of_class), last.as_ref().and_then(of_class));
-        let unknown = RowRead { margin: Margin { least: 0, most: None }, packets: None };
-        let Some((now, last)) = now.zip(last).filter(|(now, last)| now.0 >= last.0) else { return unknown };
-        let margin = Margin { least: now.0.saturating_sub(last.1), most: Some(now.1.saturating_sub(last.0)) };
-        RowRead { margin, packets: Some(now.0 - last.0) }
+        if !self.is_comparable {
+            return UNKNOWN;
+        }
+        let none = Verdicts::default();
+        let (now, last, is_all) = match (read.interfaces.get(&key), self.interfaces.get(&key)) {
+            // One that has come since the last read began at zero.
+            (now, None) => (now.unwrap_or(&none), none, true),
+            (Some(now), Some(last)) if now.number == last.number => (now, *last, true),
+            // Another one of this name has come, and begins at zero. What the one before counted at last is not known.
+            (Some(now), Some(_)) => (now, none, false),
+            (None, Some(_)) => return UNKNOWN,
+        };
+        let Some((now, last)) = of_class(now).zip(of_class(&last)).filter(|(now, last)| now.0 >= last.0) else { return UNKNOWN };
+        let most = now.1.saturating_sub(last.0);
+        let margin = Margin { least: now.0.saturating_sub(last.1), most: is_all.then_some(most) };
+        RowRead { margin, packets: Some(now.0 - last.0), is_all }
     }
 }
 
@@ -213,6 +234,8 @@ impl Programs {
 struct Counted<'a> {
     now: &'a IdMap<u64>,
     last: &'a IdMap<u64>,
+    /// Whether it is the same map. Felix copies what it replaces by a larger one; else a new one begins at zero.
+    is_same_map: bool,
     /// Whether nothing of it counts: counting begins with this read.
     is_ignored: bool,
 }
@@ -224,6 +247,7 @@ impl Counted<'_> {
         Some(match self.last.get(&id) {
             _ if self.is_ignored => Margin::default(),
             Some(last) if now < *last => Margin { least: now, most: None },
+            Some(last) if !self.is_same_map => Margin { least: now - last, most: Some(now) },
             Some(last) => Margin::exact(now - last),
             None => Margin::exact(now),
         })
@@ -234,6 +258,14 @@ impl Counted<'_> {
 fn count(rule: &Named, packets: u64, node: &mut NodeTotals) {
     rule.rule.iter().for_each(|key| node.rule(key, packets));
     rule.decided.iter().for_each(|decided| node.decide(decided, packets));
+}
+
+/// Whether more was decided than all interfaces counted: then programs count elsewhere, as after a rollback to a release that keeps
+/// these counts in another place and leaves the map.
+fn is_contradicted(rows: &[RowRead], columns: &[Margin]) -> bool {
+    let most = rows.iter().try_fold(0u64, |sum, row| Some(sum.saturating_add(row.margin.most?)));
+    let least = columns.iter().fold(0u64, |sum, column| sum.saturating_add(column.least));
+    most.is_some_and(|most| least > most)
 }
 
 /// What a column has counted since the last read. Where it may have counted for others too, only the most is known.
@@ -251,86 +283,6 @@ fn column_margin(column: &plan::Column, counted: &Counted, is_exact: bool) -> Ma
         sum.least = 0;
     }
     sum
-}
-
-fn policy_or_none() -> Item {
-    Item::Drop { reason: DropReason::PolicyOrNone, tier: "".into() }
-}
-
-/// What an interface has counted since the last read.
-struct RowRead {
-    /// Up to the moment at which the rules were read.
-    margin: Margin,
-    /// From one read to the next; `None` where it is not known.
-    packets: Option<u64>,
-}
-
-/// Credits one row.
-struct Credit<'a> {
-    grid: &'a Grid,
-    index: usize,
-    row: &'a RowRead,
-    /// Whether the program has not changed since the last read.
-    is_steady: bool,
-}
-
-impl Credit<'_> {
-    fn items(&self) -> impl Iterator<Item = Option<&Item>> {
-        self.grid.cells[self.index].iter().map(|column| self.grid.columns[*column].item.as_ref())
-    }
-
-    /// Counting begins with this read.
-    fn begin(&self, is_row_known: bool, recorder: &mut Recorder) {
-        self.items().flatten().for_each(|item| recorder.add(item, 0));
-        if is_row_known && self.grid.class == Class::Refused {
-            recorder.add(&policy_or_none(), 0);
-        }
-    }
-
-    fn record(&self, bounds: &[Margin], recorder: &mut Recorder) {
-        // The row was read a moment before the columns: what is certain of packets after it comes to count with them.
-        let mut rest = self.row.packets;
-        let is_divided = self.is_divided(bounds);
-        for (item, bound) in self.items().zip(bounds) {
-            let Some(item) = item else { continue };
-            let (least, most) = match (rest, self.is_steady) {
-                // Nothing else can have decided.
-                (Some(packets), true) if bounds.len() == 1 => (packets, Some(packets)),
-                (_, true) => (bound.least.min(rest.unwrap_or(u64::MAX)), bound.most),
-                // What the program was meanwhile is not known.
-                (_, false) => (0, self.row.margin.most),
-            };
-            match most == Some(least) || is_divided {
-                true => recorder.add(item, least),
-                false => recorder.add_at_least(item, least),
-            }
-            rest = rest.map(|rest| rest - least);
-        }
-        self.record_rest(rest, recorder);
-    }
-
-    /// Whether what is certain is all that there was, so that nothing else was either.
-    fn is_divided(&self, bounds: &[Margin]) -> bool {
-        let all = bounds.iter().fold(0u64, |sum, bound| sum.saturating_add(bound.least));
-        let has_names = self.items().all(|item| item.is_some());
-        self.is_steady && has_names && self.row.margin == Margin::exact(all) && self.row.packets == Some(all)
-    }
-
-    /// What one of the row's columns decided, but which one is not certain.
-    fn record_rest(&self, rest: Option<u64>, recorder: &mut Recorder) {
-        match self.grid.class {
-            // Whatever changed meanwhile, it was refused.
-            Class::Refused => match rest {
-                Some(rest) => recorder.add(&policy_or_none(), rest),
-                None => recorder.keep_if_counted(&policy_or_none()),
-            },
-            Class::Accepted => {
-                let Some(item) = &self.grid.together[self.index] else { return };
-                recorder.add_at_least(item, rest.filter(|_| self.is_steady).unwrap_or(0));
-            }
-            Class::Passed => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -308,7 +308,7 @@ mod tests {
         let decided = decided(tier, (can, &splits(tier, can)), (&deltas(packets), Since::LastRead), |_| Decided {
             deny: Some(6),
             pass: Some(1),
-            deny_or_pass: None,
+            ..Decided::default()
         });
         decided.iter().map(|d| (d.deny, d.pass, d.deny_or_pass)).collect()
     }

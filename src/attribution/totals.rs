@@ -47,6 +47,10 @@ pub enum Item {
         /// The tier.
         tier: Arc<str>,
     },
+    /// All packets accepted, also by policies that do not apply any more: where interfaces count them.
+    Accepted,
+    /// All packets refused, likewise.
+    Refused,
     /// Packets accepted by a profile.
     Profile(Arc<str>),
     /// Packets that a policy decided; or one of several, their names joined by commas.
@@ -96,6 +100,11 @@ pub struct Total {
 }
 
 impl Total {
+    /// Whether there cannot have been more.
+    pub fn is_exact(&self) -> bool {
+        !self.doubtful
+    }
+
     /// A zero is shown where it is certain.
     fn is_shown(&self, read: u32) -> bool {
         self.seen == read && self.unknown != read && (self.packets > 0 || !self.doubtful)
@@ -220,6 +229,12 @@ impl Recorder<'_> {
     /// The same, where there may have been more: from now on, the total is visible only if it is not zero.
     pub fn add_at_least(&mut self, item: &Item, packets: u64) {
         self.total(item, packets).doubtful = true;
+    }
+
+    /// One or the other: whether there cannot have been more.
+    pub fn add_counted(&mut self, item: &Item, packets: u64, is_exact: bool) {
+        let total = self.total(item, packets);
+        total.doubtful |= !is_exact;
     }
 
     fn total(&mut self, item: &Item, packets: u64) -> &mut Total {

@@ -70,6 +70,10 @@ impl Exporter {
     fn ask<T: DeserializeOwned>(&self, what: &str) -> Result<T, String> {
         let url = format!("{}/api/v1/{what}", self.url);
         let mut response = self.agent.get(&url).call().map_err(|error| format!("asking {url} failed: {error}"))?;
+        if response.status() == 421 {
+            let why = response.body_mut().read_to_string().unwrap_or_default();
+            return Err(format!("{url} refuses: {}", why.lines().next().unwrap_or_default()));
+        }
         if response.status() != 200 {
             return Err(format!("{url} answers {}: is there an exporter of version 1 or newer?", response.status()));
         }

@@ -1,8 +1,9 @@
-//! `metrics`: one read, the text of `/metrics`. To a file beside its place first, so that node_exporter never reads half of it.
+//! `metrics`: one read, the text of `/metrics` without `process_*`. To a file beside its place first, so that node_exporter never reads
+//! half of it.
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -33,8 +34,10 @@ fn write(file: &Path, text: &[u8]) -> std::io::Result<()> {
     let name = file.file_name().ok_or(std::io::ErrorKind::InvalidInput)?;
     // node_exporter reads what ends in .prom.
     let beside = file.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
-    let written = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&beside).and_then(|mut opened| {
+    let written = fs::File::create_new(&beside).and_then(|mut opened| {
         opened.write_all(text)?;
+        // node_exporter runs as another user: as client_golang's WriteToTextfile, whatever the umask.
+        opened.set_permissions(fs::Permissions::from_mode(0o644))?;
         fs::rename(&beside, file)
     });
     if written.is_err() {

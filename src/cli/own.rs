@@ -30,8 +30,9 @@ pub fn of_kernel(config: Config, one_moment: bool) -> Result<Scraper, String> {
         let why = inventory.troubles().join("; ");
         log::warn!("the datastore's names are missing: {}", if why.is_empty() { "it does not answer in time" } else { &why });
     }
-    let reader = Box::new(app::dataplane(&config));
-    let scraper = app::scraper(config, reader, Arc::clone(&inventory), one_moment);
+    let reader = Box::new(app::dataplane(&config, &inventory));
+    let options = scraper::Options { process_metrics: false, one_moment, ..app::scraper_options(config) };
+    let scraper = Scraper::new(options, reader, Arc::clone(&inventory));
     scraper.sample();
     // Only the datastore knows what these rules are called (Calico ≤ 3.21).
     if inventory.policies_wanted() && !wait_until(PATIENCE, || inventory.policies_version() > 0 && inventory.complete()) {
@@ -71,6 +72,7 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
         // The pods of this machine have nothing to do with the files.
         pod_logs: PathBuf::new(),
         datastore: Some("none"),
+        process_metrics: false,
         one_moment,
     };
     let scraper = Scraper::new(options, Box::new(Saved(moments)), Arc::new(Inventory::new()));

@@ -1,9 +1,11 @@
 //! Where a command's numbers come from.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::exporter::Exporter;
 use super::own;
+use super::top::time;
 use crate::config::{Input, Tool};
 use crate::report::{HostEndpointsAnswer, Status, WorkloadAnswer, WorkloadsAnswer};
 use crate::scraper::Scraper;
@@ -78,6 +80,14 @@ impl Source {
         }
     }
 
+    /// How long the counters have been watched; `None` for saved tables, which are of two moments.
+    pub fn watched(&self, status: &Status) -> Option<Duration> {
+        match self {
+            Source::Exporter(_) | Source::Own(_, Origin::Kernel(_)) => Some(watched(status)),
+            Source::Own(_, Origin::Moment | Origin::Moments) => None,
+        }
+    }
+
     /// What the numbers are, in one line.
     pub fn about(&self, status: &Status) -> Cow<'static, str> {
         match self {
@@ -102,11 +112,10 @@ fn readable(scraper: &Scraper) -> Result<std::sync::Arc<crate::report::Report>, 
 
 /// How long an exporter counts already.
 fn since(status: &Status) -> String {
-    let seconds = status.time.map_or(0.0, |time| (time - status.started).max(0.0)) as u64;
-    match seconds {
-        0..120 => format!("{seconds} seconds"),
-        120..7200 => format!("{} minutes", seconds / 60),
-        7200..172_800 => format!("{} hours", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
+    time(watched(status).as_secs())
+}
+
+/// Between the start and the last read.
+fn watched(status: &Status) -> Duration {
+    Duration::try_from_secs_f64(status.time.map_or(0.0, |time| time - status.started)).unwrap_or_default()
 }

@@ -11,7 +11,8 @@ use super::terminal::{Screen, is_live};
 use super::{json, print};
 use crate::config::{Input, Task, Tool};
 use crate::report::WorkloadsAnswer;
-use text::Rates;
+pub use text::time;
+use text::{About, Rates};
 
 /// How often to look.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -23,35 +24,50 @@ pub fn run(tool: Tool) -> Result<ExitCode, String> {
     let live = !as_json && !once && !is_saved && is_live();
     let source = Source::find(&tool, !live)?;
     if live {
-        return watch(&source).map(|()| ExitCode::SUCCESS);
+        return watch(&source).map(exit_code);
     }
     let answer = source.workloads()?;
-    let output = if as_json { json(&answer)? } else { text::page(&answer, None, &source.about(&answer.status), None).join("\n") + "\n" };
+    let output = if as_json { json(&answer)? } else { page(&source, &answer, None, None).join("\n") + "\n" };
     print(&output)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(exit_code(answer.status.up))
 }
 
-/// Draws again and again until told to stop.
-fn watch(source: &Source) -> Result<(), String> {
+/// Without counters of now, nothing was shown to be well.
+fn exit_code(is_up: bool) -> ExitCode {
+    if is_up { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn page(source: &Source, answer: &WorkloadsAnswer, rates: Option<&Rates>, size: Option<(usize, usize)>) -> Vec<String> {
+    let about = About { line: &source.about(&answer.status), watched: source.watched(&answer.status) };
+    text::page(answer, rates, &about, size)
+}
+
+/// Draws again and again until told to stop; returns whether there were counters of now at the end.
+fn watch(source: &Source) -> Result<bool, String> {
     // What is logged would stand across the table; what matters of it is in the status.
     log::set_max_level(log::LevelFilter::Off);
     let failed = |error: io::Error| format!("the terminal does not do what it is told: {error}");
     let screen = Screen::open().map_err(failed)?;
     let mut last: Option<(Instant, WorkloadsAnswer)> = None;
+    let mut is_up;
     loop {
         let now = Instant::now();
         let lines = match source.workloads() {
             Ok(answer) => {
                 let rates = last.as_ref().map(|(then, before)| Rates::new(before, &answer, now - *then));
-                let lines = text::page(&answer, rates.as_ref(), &source.about(&answer.status), Some(screen.size()));
+                let lines = page(source, &answer, rates.as_ref(), Some(screen.size()));
+                is_up = answer.status.up;
                 last = Some((now, answer));
                 lines
             }
-            Err(error) => vec![format!("No numbers at present: {}", super::terminal::safe(&error, 400))],
+            Err(error) => {
+                is_up = false;
+                vec![format!("No numbers at present: {}", super::terminal::safe(&error, 400))]
+            }
         };
         screen.draw(&lines).map_err(failed)?;
         if !screen.wait(INTERVAL) {
-            return Ok(());
+            return Ok(is_up);
         }
     }
 }

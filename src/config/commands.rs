@@ -64,14 +64,14 @@ pub(super) const SUBCOMMANDS: &[Subcommand] = &[
         name: "check",
         operand: None,
         about: "Whether the exporter finds here what it needs, and what to do if not.",
-        more: "Exit code 0 if all is well, 1 if not.",
-        options: &[],
+        more: "The result is ok, warn or wrong. Exit code 1 if something is wrong, else 0.",
+        options: &["json"],
     },
 ];
 
 /// The flags of commands.
 pub(super) const OPTIONS: &[CommandOption] = &[
-    CommandOption { name: "json", value: None, help: "Print what the API answers; see docs/api.md." },
+    CommandOption { name: "json", value: None, help: "Print JSON; see docs/api.md." },
     CommandOption { name: "once", value: None, help: "Print once, also in a terminal." },
     CommandOption { name: "output", value: Some("file"), help: "Write there instead, beside it first and then renamed." },
     CommandOption { name: "url", value: Some("url"), help: "The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT." },

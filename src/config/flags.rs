@@ -234,7 +234,7 @@ mod tests {
             (&["server"], "\"server\": there is no such command: serve, metrics, top, explain, check (see --help)"),
             (&["serve", "x"], "\"x\": one argument too many (see serve --help)"),
             (&["explain", "a/b", "c/d"], "\"c/d\": one argument too many (see explain --help)"),
-            (&["--json"], "--json: a flag of top, explain (see --help)"),
+            (&["--json"], "--json: a flag of top, explain, check (see --help)"),
             (&["check", "--output=x"], "--output: a flag of metrics (see --help)"),
             (&["top", "--json=1"], "--json: takes no value (see --help)"),
             (&["top", "--ruleset"], "--ruleset: a value is missing (see --help)"),

@@ -64,6 +64,11 @@ impl Setting {
     }
 }
 
+/// The environment variables that hold a password or token, in all their spellings.
+pub fn secret_variables() -> impl Iterator<Item = String> {
+    SETTINGS.iter().filter(|setting| setting.is_secret()).flat_map(|setting| [setting.name.to_owned(), format!("CALICO_{}", setting.name)])
+}
+
 const fn own(name: &'static str, value: &'static str, group: Group, default: &'static str, help: &'static str) -> Setting {
     Setting { name, value, spelling: Spelling::Own, group, default, help, calico_type: None }
 }
@@ -89,6 +94,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     own("METRICS_SERVER_PORT", "port", Group::Exporter, "9009", "TCP port of the HTTP server; 0 picks a free one."),
     own("LISTEN_ADDRESS", "ip", Group::Exporter, "::, all addresses, IPv4 too", "Address of the HTTP server."),
+    own(
+        "ALLOWED_HOSTS",
+        "names",
+        Group::Exporter,
+        "localhost and the node's",
+        "Host names, separated by commas, by which the page and API may be asked for; *: any.",
+    ),
     own("MINIMUM_COUNTER", "packets", Group::Exporter, "0, never", "Drop scrapes in which every counter is below this."),
     own(
         "METRIC_NAMES",

@@ -59,6 +59,7 @@ fn defaults() {
         node_name: "node-1".into(),
         listen_address: "::".parse().unwrap(),
         port: 9009,
+        allowed_hosts: Vec::new(),
         minimum_counter: 0,
         datastore: Datastore::Etcd(etcd),
         pod_logs: "/var/log/pods".into(),
@@ -78,7 +79,7 @@ fn defaults() {
 
 #[test]
 fn own_variables_set_to_nothing_are_unset() {
-    let names = ["METRICS_SERVER_PORT", "MINIMUM_COUNTER", "LISTEN_ADDRESS", "BACKEND", "SOURCE", "XTABLES_LOCKFILE"];
+    let names = ["METRICS_SERVER_PORT", "ALLOWED_HOSTS", "MINIMUM_COUNTER", "LISTEN_ADDRESS", "BACKEND", "SOURCE", "XTABLES_LOCKFILE"];
     let more = ["XTABLES_LOCK_WAIT", "SAMPLE_INTERVAL", "METRIC_NAMES", "LOG_LEVEL", "LOG_FORMAT", "CALICO_NODENAME_FILE"];
     let empty: Vec<_> = names.into_iter().chain(more).map(|name| (name, "")).collect();
     assert_eq!(config(&empty, &[]), config(&[], &[]));
@@ -97,8 +98,10 @@ fn own_variables_and_flags() {
         ("METRIC_NAMES", "legacy"),
         ("LOG_LEVEL", "debug"),
         ("LOG_FORMAT", "json"),
+        ("ALLOWED_HOSTS", "a.example.org, b-1 ,*"),
     ];
     let set = config(&variables, &[]);
+    assert_eq!(set.allowed_hosts, ["a.example.org", "b-1", "*"]);
     assert_eq!((set.port, set.minimum_counter, set.listen_address), (9010, 5, "::1".parse().unwrap()));
     assert_eq!((set.backend, set.metric_names, set.log_format), (BackendChoice::Nft, MetricNames::Legacy, LogFormat::Json));
     assert_eq!((set.lock_path, set.lock_wait), (PathBuf::from("/var/run/lock"), Duration::from_millis(500)));
@@ -109,6 +112,19 @@ fn own_variables_and_flags() {
     let flagged = config(&variables, &flags);
     assert_eq!((flagged.port, flagged.listen_address), (1, "127.0.0.1".parse().unwrap()));
     assert_eq!((flagged.backend, flagged.metric_names), (BackendChoice::Legacy, MetricNames::Standard));
+}
+
+#[test]
+fn a_service_link_is_no_port() {
+    let link = "tcp://10.43.106.12:443";
+    assert_eq!(config(&[("METRICS_SERVER_PORT", link)], &[]).port, 9009);
+    let remark = format!("METRICS_SERVER_PORT: ignored, {link:?} is a service link of Kubernetes or Docker and not a port");
+    let (_, remarks) = run(&[("METRICS_SERVER_PORT", link)], &[], &[]).unwrap();
+    assert_eq!(remarks.iter().filter(|found| found.text == remark).count(), 1);
+    assert_eq!(config(&[("METRICS_SERVER_PORT", link)], &["--metrics-server-port=9010"]).port, 9010);
+    // A flag is nobody's but the user's.
+    let refusal = format!("--metrics-server-port: {link:?} is not allowed: a TCP port, 0 to 65535 (0: any free one)");
+    refused(&[], &["--metrics-server-port", link], &refusal);
 }
 
 #[test]

@@ -45,7 +45,10 @@ pub enum Task {
         json: bool,
     },
     /// Say what is right and what is wrong.
-    Check,
+    Check {
+        /// For programs.
+        json: bool,
+    },
 }
 
 /// Where the rules come from.
@@ -84,7 +87,7 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
         "metrics" => Task::Metrics { output: last("output").map(PathBuf::from) },
         "top" => Task::Top { json: has("json"), once: has("once") },
         "explain" => Task::Explain { endpoint: endpoint(typed)?, json: has("json") },
-        _ => Task::Check,
+        _ => Task::Check { json: has("json") },
     };
     let (before, now): (Vec<PathBuf>, Vec<PathBuf>) = (paths("before"), paths("ruleset"));
     let input = match (now.is_empty(), before.is_empty(), last("url")) {
@@ -117,7 +120,7 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
         Needs::Offline => String::new(),
         _ => node_name::resolve(&values, world, &mut remarks).or_else(|error| tolerate(error).map(|()| String::new()))?,
     };
-    let mut config = super::resolve(&values, typed.verbosity, datastore, node)?;
+    let mut config = super::resolve(&values, typed.verbosity, datastore, node, &mut remarks)?;
     if values.get("LOG_LEVEL").is_none() && typed.verbosity.is_none() {
         // What it found out is its output, not its log.
         config.log_level = log::LevelFilter::Warn;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::flags::Typed;
 use super::settings::{CalicoType, SETTINGS, Setting, Spelling, setting};
-use super::{ConfigError, World};
+use super::{ConfigError, Remark, World, datastore};
 
 /// A value with the name under which the user gave it.
 pub(super) struct Said {
@@ -17,6 +17,7 @@ pub(super) struct Said {
     /// What was said.
     pub value: OsString,
     secret: bool,
+    is_flag: bool,
 }
 
 impl Said {
@@ -50,16 +51,16 @@ impl<'a> Values<'a> {
     fn set(&self, setting: &Setting) -> Option<Said> {
         let secret = setting.is_secret();
         if let Some(value) = self.flags.get(setting.name) {
-            return Some(Said { by: format!("--{}", setting.flag()), value: value.clone(), secret });
+            return Some(Said { by: format!("--{}", setting.flag()), value: value.clone(), secret, is_flag: true });
         }
         if setting.spelling == Spelling::Calico {
             let by = format!("CALICO_{}", setting.name);
             // Set but empty counts as set: it hides the other spelling.
             if let Some(value) = (self.world.variable)(&by) {
-                return Some(Said { by, value, secret });
+                return Some(Said { by, value, secret, is_flag: false });
             }
         }
-        (self.world.variable)(setting.name).map(|value| Said { by: setting.name.to_owned(), value, secret })
+        (self.world.variable)(setting.name).map(|value| Said { by: setting.name.to_owned(), value, secret, is_flag: false })
     }
 
     /// A setting that is set and not empty.
@@ -85,6 +86,17 @@ impl<'a> Values<'a> {
         self.parse(name, allowed, |text| text.parse().ok().filter(|number| *number <= most))
     }
 
+    /// A TCP port. A variable that holds a service link was not set by the user: it is ignored, with a remark.
+    pub fn port(&self, name: &str, remarks: &mut Vec<Remark>) -> Result<Option<u16>, ConfigError> {
+        match self.text(name)? {
+            Some((said, text)) if !said.is_flag && is_service_link(&text) => {
+                remarks.push(ignored_service_link(&said.by, &text));
+                Ok(None)
+            }
+            _ => self.parse(name, "a TCP port, 0 to 65535 (0: any free one)", |text| text.parse().ok()),
+        }
+    }
+
     /// One of a few words, in any case.
     pub fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
@@ -103,6 +115,17 @@ impl<'a> Values<'a> {
             let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
             bare.map_or_else(|| text.parse().ok(), |v6| v6.parse().ok().map(IpAddr::V6))
         })
+    }
+
+    /// Host names, separated by commas; `*` stands for any.
+    pub fn hosts(&self, name: &str) -> Result<Vec<String>, ConfigError> {
+        let is_host =
+            |host: &str| host == "*" || (!host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)));
+        let hosts = self.parse(name, "host names without scheme and port, separated by commas, or *", |text| {
+            let hosts: Vec<&str> = text.split(',').map(str::trim).collect();
+            hosts.iter().all(|host| is_host(host)).then(|| hosts.into_iter().map(str::to_owned).collect())
+        })?;
+        Ok(hosts.unwrap_or_default())
     }
 
     /// A duration up to a minute.
@@ -142,6 +165,20 @@ impl<'a> Values<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether this is what the kubelet puts into `<SERVICE>_PORT` for each Service of a pod's namespace, and Docker into `<LINK>_PORT` of linked
+/// containers: `tcp://10.43.106.12:443`.
+pub(super) fn is_service_link(text: &str) -> bool {
+    let Some((scheme, address)) = text.split_once("://") else { return false };
+    let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    ["tcp", "udp", "sctp"].contains(&scheme) && has_port && datastore::is_authority(address)
+}
+
+/// The remark that a variable is ignored because it holds a service link.
+pub(super) fn ignored_service_link(variable: &str, link: &str) -> Remark {
+    let text = format!("{variable}: ignored, {link:?} is a service link of Kubernetes or Docker and not a port");
+    Remark { level: log::Level::Info, text }
 }
 
 /// `2s`, `500ms`, `1.5s`, `2` (seconds).
@@ -201,6 +238,16 @@ mod tests {
         }
         for text in ["", "s", "ms", "-1", "+1", "1e3", "inf", "nan", "1m", "2 s", "1.2.3"] {
             assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn service_links() {
+        for text in ["tcp://10.43.106.12:443", "udp://10.0.0.10:53", "sctp://10.0.0.1:1", "tcp://[fd00::1]:443", "tcp://db:5432"] {
+            assert!(is_service_link(text), "{text}");
+        }
+        for text in ["9009", "tcp", "tcp://", "tcp://10.0.0.1", "tcp://10.0.0.1:x", "tcp://[fd00::1]", "tcp://:80", "http://10.0.0.1:80"] {
+            assert!(!is_service_link(text), "{text}");
         }
     }
 

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Options, ReadError, Source, selection};
+use super::presence::Presence;
+use super::{Options, ReadError, Source};
 use crate::kernel::{legacy, nft};
 use crate::ruleset::{Backend, Family, Ruleset, Snapshot};
 
@@ -36,7 +37,13 @@ impl FamilyReader {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn read(&mut self, backend: Backend, source: Source, options: &Options, deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
+    pub fn read(
+        &mut self,
+        (backend, source): (Backend, Source),
+        options: &Options,
+        presence: &Presence,
+        deadline: Instant,
+    ) -> Result<Vec<Snapshot>, ReadError> {
         if backend == Backend::Native {
             return self.native.read(deadline).map_err(|error| ReadError::Kernel(backend, self.family, error));
         }
@@ -44,8 +51,10 @@ impl FamilyReader {
         let family = self.family;
         let is_host_endpoint = |name: &str| name.starts_with("cali-th-") || name.starts_with("cali-fh-");
         if tables.iter().flat_map(|table| table.ruleset.chains()).any(|chain| is_host_endpoint(&chain.name)) {
-            for table in ["mangle", "raw"].into_iter().filter(|table| kernel_has(options, backend, family, table)) {
-                tables.extend(self.read_table(backend, source, table, options, deadline)?);
+            for table in ["mangle", "raw"] {
+                if presence.has(backend, family, table).map_err(|error| ReadError::Hidden(backend, error))? {
+                    tables.extend(self.read_table(backend, source, table, options, deadline)?);
+                }
             }
         }
         Ok(tables)
@@ -99,13 +108,5 @@ impl FamilyReader {
         if backend != Some(Backend::Native) {
             self.native = nft::Reader::new(self.family, nft::Tables::Calico);
         }
-    }
-}
-
-/// Whether there is something to look at; asking the kernel in any other way could change it.
-pub fn kernel_has(options: &Options, backend: Backend, family: Family, table: &str) -> bool {
-    match backend {
-        Backend::Legacy => selection::has_legacy_table(&options.proc, family, table),
-        Backend::Nft | Backend::Native => selection::has_nf_tables(&options.proc),
     }
 }

@@ -1,9 +1,13 @@
 //! The xtables lock, taken shared: a legacy commit zeroes all counters for a moment, under this lock.
 //! Touches: the lock file, which it never creates or writes.
+//!
+//! The lock is opened anew for each read, and it counts only if writers would take the same one: a regular file, still there under its
+//! name once it is locked. iptables opens it by its name each time (`iptables/xshared.c`), so a file that was replaced is nobody's.
 
 use std::fmt;
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,16 +19,39 @@ const RETRY: Duration = Duration::from_millis(2);
 pub enum LockError {
     /// The file cannot be opened: it is not mounted, as a rule.
     Open(PathBuf, io::Error),
+    /// Under its name is something that no writer could lock.
+    NotAFile(PathBuf, &'static str),
+    /// The file has lost its name: writers lock another one. So it is with a file that was mounted and then replaced on the host.
+    Replaced(PathBuf),
     /// Somebody held it exclusively all the time.
     TimedOut(PathBuf, Duration),
     /// flock(2) failed.
     Lock(PathBuf, io::Error),
 }
 
+impl LockError {
+    /// Whether there is no lock to take, rather than one that cannot be had at present.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, LockError::Open(..) | LockError::NotAFile(..) | LockError::Replaced(..))
+    }
+}
+
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LockError::Open(path, error) => write!(f, "the xtables lock {} cannot be opened: {error}", path.display()),
+            LockError::NotAFile(path, kind) => write!(
+                f,
+                "the xtables lock {} is {kind}, not a regular file: no writer can lock it (a container runtime makes a directory where \
+                 the file to mount is not there yet)",
+                path.display()
+            ),
+            LockError::Replaced(path) => write!(
+                f,
+                "the xtables lock {} was removed or replaced after it was mounted, so writers use another file: restart the pod, or \
+                 mount the folder",
+                path.display()
+            ),
             LockError::TimedOut(path, wait) => {
                 write!(f, "the xtables lock {} was held by another process for {:.1} s", path.display(), wait.as_secs_f64())
             }
@@ -41,18 +68,67 @@ pub struct Lock(File);
 
 impl Lock {
     /// Takes the lock shared; returns it with the time that it took.
+    ///
+    /// # Errors
+    /// See [`LockError`].
     pub fn shared(path: &Path, wait: Duration) -> Result<(Lock, Duration), LockError> {
         let begun = Instant::now();
-        // Reading is enough for flock(2), and right for a file that belongs to others.
-        let file = File::open(path).map_err(|error| LockError::Open(path.to_owned(), error))?;
         loop {
-            match file.try_lock_shared() {
-                Ok(()) => return Ok((Lock(file), begun.elapsed())),
+            let lock = Lock(open(path)?);
+            lock.wait(path, begun, wait)?;
+            if lock.is_current(path)? {
+                return Ok((lock, begun.elapsed()));
+            }
+            // Replaced while it was waited for: the next one is the one that counts.
+            if begun.elapsed() >= wait {
+                return Err(LockError::TimedOut(path.to_owned(), wait));
+            }
+        }
+    }
+
+    fn wait(&self, path: &Path, begun: Instant, wait: Duration) -> Result<(), LockError> {
+        loop {
+            match self.0.try_lock_shared() {
+                Ok(()) => return Ok(()),
                 Err(TryLockError::WouldBlock) if begun.elapsed() < wait => std::thread::sleep(RETRY),
                 Err(TryLockError::WouldBlock) => return Err(LockError::TimedOut(path.to_owned(), wait)),
                 Err(TryLockError::Error(error)) => return Err(LockError::Lock(path.to_owned(), error)),
             }
         }
+    }
+
+    /// Whether whoever opens the path now gets the file that is locked.
+    fn is_current(&self, path: &Path) -> Result<bool, LockError> {
+        let failed = |error| LockError::Open(path.to_owned(), error);
+        let (held, named) = (self.0.metadata().map_err(failed)?, path.metadata().map_err(failed)?);
+        if (held.dev(), held.ino()) != (named.dev(), named.ino()) {
+            return Ok(false);
+        }
+        // A mounted file keeps its path in here when it loses its name out there.
+        if held.nlink() == 0 { Err(LockError::Replaced(path.to_owned())) } else { Ok(true) }
+    }
+}
+
+/// Reading is enough for flock(2), and right for a file that belongs to others. Opening a FIFO would wait for a writer.
+fn open(path: &Path) -> Result<File, LockError> {
+    let failed = |error| LockError::Open(path.to_owned(), error);
+    let refuse = |metadata: &Metadata| kind(metadata).map_or(Ok(()), |kind| Err(LockError::NotAFile(path.to_owned(), kind)));
+    // Beforehand, for a socket cannot even be opened; and afterwards, for it may be another one by then.
+    refuse(&path.metadata().map_err(failed)?)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).map_err(failed)?;
+    refuse(&file.metadata().map_err(failed)?)?;
+    Ok(file)
+}
+
+/// What it is, if it is no regular file.
+fn kind(metadata: &Metadata) -> Option<&'static str> {
+    let kind = metadata.file_type();
+    match kind {
+        kind if kind.is_file() => None,
+        kind if kind.is_dir() => Some("a directory"),
+        kind if kind.is_fifo() => Some("a FIFO"),
+        kind if kind.is_socket() => Some("a socket"),
+        _ => Some("a device"),
     }
 }
 
@@ -90,6 +166,46 @@ mod tests {
         let (_lock, waited) = Lock::shared(&path, Duration::from_secs(10)).unwrap();
         assert!(waited >= Duration::from_millis(20));
         release.join().unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn only_a_regular_file_is_a_lock() {
+        let folder = std::env::temp_dir().join(format!("accountant-odd-locks-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("directory")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(folder.join("fifo")).status().unwrap().success());
+        let _socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", folder.join("device")).unwrap();
+        for name in ["directory", "fifo", "socket", "device"] {
+            let (send, receive) = std::sync::mpsc::channel();
+            let path = folder.join(name);
+            std::thread::spawn(move || send.send(Lock::shared(&path, Duration::from_millis(10)).map(|_| ())));
+            let error = receive.recv_timeout(Duration::from_secs(5)).expect(name).unwrap_err();
+            assert!(error.is_missing() && error.to_string().contains(name), "{error}");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// Whoever waits for the old file gets the new one.
+    #[test]
+    fn a_file_that_is_replaced_meanwhile_is_not_the_lock() {
+        let path = file("replaced");
+        let writer = File::open(&path).unwrap();
+        writer.lock().unwrap();
+        let replaced = path.clone();
+        let replace = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(30));
+            std::fs::remove_file(&replaced).unwrap();
+            let new = File::create(&replaced).unwrap();
+            new.lock().unwrap();
+            drop(writer);
+            std::thread::sleep(Duration::from_millis(50));
+            drop(new);
+        });
+        let (lock, waited) = Lock::shared(&path, Duration::from_secs(10)).unwrap();
+        assert!(waited >= Duration::from_millis(70), "{waited:?}");
+        assert_eq!(lock.0.metadata().unwrap().ino(), path.metadata().unwrap().ino());
+        replace.join().unwrap();
         std::fs::remove_file(path).unwrap();
     }
 

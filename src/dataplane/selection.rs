@@ -1,159 +1,296 @@
-//! Which back end holds Calico's rules. Pure, but for looking at what the kernel has, which never changes anything in it.
+//! Which back end holds Calico's rules. Pure.
+//!
+//! Felix decides on its back end when it starts, and up to 3.32 leaves the rules in the one before where they are. Packets pass through
+//! both then, so that a stale table goes on counting. What tells them apart is named by [`Evidence`], the strongest first.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::sync::OnceLock;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::ruleset::{Backend, Family};
+use crate::ruleset::Backend;
 
 /// What was found in one back end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Where.
     pub backend: Backend,
-    /// Workload chains.
+    /// Chains of Calico's that have rules.
     pub chains: usize,
-    /// Workload chains whose interface exists now.
-    pub live: usize,
-    /// Packets that all rules of workload chains have counted.
+    /// Interfaces of workloads and host endpoints that have chains.
+    pub endpoints: BTreeSet<String>,
+    /// How many of these the node or the datastore knows.
+    pub known: usize,
+    /// Whether the kernel's own chains lead into Calico's, if that can be told.
+    pub hooked: Option<bool>,
+    /// Of the text of the rules: the higher, the later the release of Calico.
+    pub format: u8,
+    /// A hash over chains and rules, without counters.
+    pub rules: u64,
+    /// Packets that all rules of endpoint chains have counted.
     pub packets: u64,
 }
 
-/// After how long without a packet the other back ends are looked at: Calico may have moved and left its old rules behind.
+/// What tells that one back end is live and the other is not, the strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// It has chains for more of the workloads that there are.
+    Workloads,
+    /// The kernel's own chains lead to Calico's chains there, and only there.
+    Hooks,
+    /// Calico's rules there were written last, while this process watched.
+    Written,
+    /// It has fewer chains for workloads that are gone.
+    Gone,
+    /// Its rules are of a later release of Calico.
+    Format,
+    /// Its counters have moved while this process watched, and the other's have not.
+    Packets,
+}
+
+impl Evidence {
+    /// As metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Evidence::Workloads => "workloads",
+            Evidence::Hooks => "hooks",
+            Evidence::Written => "written",
+            Evidence::Gone => "gone",
+            Evidence::Format => "format",
+            Evidence::Packets => "packets",
+        }
+    }
+
+    /// As messages name it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Evidence::Workloads => "it has chains for more of the node's workloads",
+            Evidence::Hooks => "only there FORWARD, INPUT or OUTPUT lead to Calico's chains",
+            Evidence::Written => "the rules there were written last",
+            Evidence::Gone => "the other has more chains for workloads that are gone",
+            Evidence::Format => "the rules there are of a later release of Calico",
+            Evidence::Packets => "only its counters move",
+        }
+    }
+}
+
+/// Another back end that holds chains of endpoints too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rival {
+    /// The other one.
+    pub backend: Backend,
+    /// Why it is not the one that is read; `None` if nothing tells which is live.
+    pub evidence: Option<Evidence>,
+}
+
+impl Rival {
+    /// In one line, beside the one that is read.
+    pub fn of(&self, read: Backend) -> String {
+        let (read, other) = (read.as_str(), self.backend.as_str());
+        match self.evidence {
+            Some(evidence) => format!(
+                "both the {read} and the {other} dataplane hold chains of endpoints; {read} is read: {}. Remove the rules that Felix has \
+                 left in {other}, or set BACKEND",
+                evidence.reason()
+            ),
+            None => format!(
+                "both the {read} and the {other} dataplane hold chains of the same endpoints, and nothing tells which Felix writes now; \
+                 {read} is read, and may be the wrong one: BACKEND={read} or BACKEND={other} settles it"
+            ),
+        }
+    }
+}
+
+/// How long one back end is read before the others are looked at again.
 pub const LOOK_AROUND: Duration = Duration::from_secs(60);
 
 /// Which back end is read, over time.
 #[derive(Debug, Default)]
 pub struct Selection {
     chosen: Option<Backend>,
-    /// Whether another back end looks just as good.
-    doubtful: bool,
+    rivals: Vec<Rival>,
     last: Vec<Finding>,
     last_look: Option<Instant>,
+    /// Workloads that the chosen back end did not have at the last look.
+    missing: usize,
+    looks: u32,
+    /// At which look each back end's rules were others than before.
+    written: Vec<(Backend, u32)>,
+    /// Whose counters have ever moved.
+    moved: BTreeSet<Backend>,
 }
+
+/// In the order of [`Evidence`].
+type Rank = (usize, bool, u32, Reverse<usize>, u8, bool);
 
 impl Selection {
     /// The back end that is enough to read now; `None` if all must be looked at.
+    pub fn settled(&self) -> Option<Backend> {
+        self.chosen.filter(|_| self.rivals.iter().all(|rival| rival.evidence.is_some()))
+    }
+
+    /// The back end chosen last.
     pub fn chosen(&self) -> Option<Backend> {
-        self.chosen.filter(|_| !self.doubtful)
+        self.chosen
     }
 
-    /// Takes in how many workload chains the chosen back end has and what they have counted; returns whether it is enough to read it.
-    pub fn stays(&mut self, backend: Backend, chains: usize, packets: u64, now: Instant) -> bool {
-        let before = self.last.iter_mut().find(|finding| finding.backend == backend);
-        let moved = before.as_ref().is_none_or(|before| before.packets != packets);
-        if let Some(before) = before {
-            before.packets = packets;
-        }
-        if moved {
-            self.last_look = Some(now);
-        }
+    /// The other back ends that hold chains of endpoints.
+    pub fn rivals(&self) -> &[Rival] {
+        &self.rivals
+    }
+
+    /// Whether it is enough to read the chosen back end, which has so many chains and lacks so many of the workloads that there are.
+    pub fn stays(&mut self, chains: usize, missing: usize, now: Instant) -> bool {
+        let is_worse = missing > self.missing;
+        self.missing = self.missing.min(missing);
         let looked_lately = self.last_look.is_some_and(|last| now.duration_since(last) < LOOK_AROUND);
-        chains > 0 && looked_lately
+        chains > 0 && looked_lately && !is_worse
     }
 
-    /// Chooses among everything that was found: the back end whose interfaces exist, then the one whose counters move, then the
-    /// one chosen before, then the newer.
-    pub fn choose(&mut self, found: &[Finding], now: Instant) -> Option<Backend> {
-        let moved = |f: &Finding| self.last.iter().any(|last| last.backend == f.backend && last.packets != f.packets);
-        let rank = |f: &Finding| (f.live, moved(f), self.chosen == Some(f.backend), f.backend);
-        let best = found.iter().filter(|f| f.chains > 0).max_by_key(|f| rank(f)).copied();
-        let rival = |f: &&Finding| best.is_some_and(|best| f.backend != best.backend && f.chains > 0 && f.live == best.live);
-        let decided = best.is_some_and(|best| moved(&best));
-        self.doubtful = !decided && found.iter().any(|f| rival(&f));
+    /// Chooses among everything that was found; `missing`: how many workloads a back end lacks. Where nothing tells, the one that was
+    /// chosen before stays, or else it is the one that newer releases prefer.
+    pub fn choose(&mut self, found: Vec<Finding>, missing: impl Fn(&Finding) -> usize, now: Instant) -> Option<Backend> {
+        self.watch(&found);
+        let with_chains = || found.iter().filter(|f| f.chains > 0);
+        let best = with_chains().max_by_key(|f| (!f.endpoints.is_empty(), self.rank(f), self.chosen == Some(f.backend), f.backend));
+        let is_rival = |f: &&Finding| !f.endpoints.is_empty() && best.is_some_and(|best| best.backend != f.backend);
+        let rival = |f: &Finding| Rival { backend: f.backend, evidence: best.and_then(|best| tells(self.rank(best), self.rank(f))) };
+        self.rivals = with_chains().filter(is_rival).map(rival).collect();
+        self.missing = best.map_or(0, missing);
         self.chosen = best.map(|best| best.backend);
-        self.last = found.to_vec();
+        self.last = found;
         self.last_look = Some(now);
         self.chosen
     }
-}
 
-/// Whether the kernel has this legacy table of this family. Looking for it in any other way would load it.
-pub fn has_legacy_table(proc: &Path, family: Family, table: &str) -> bool {
-    let names = match family {
-        Family::V4 => "net/ip_tables_names",
-        Family::V6 => "net/ip6_tables_names",
-    };
-    std::fs::read_to_string(proc.join(names)).is_ok_and(|names| names.lines().any(|name| name == table))
-}
-
-/// Whether the kernel has nf_tables, as a module or built in; asking over netlink would load it.
-pub fn has_nf_tables(proc: &Path) -> bool {
-    static BUILT_IN: OnceLock<bool> = OnceLock::new();
-    let is_module = std::fs::read_to_string(proc.join("modules")).is_ok_and(|m| m.lines().any(|line| line.starts_with("nf_tables ")));
-    is_module || *BUILT_IN.get_or_init(|| names_symbol(&proc.join("kallsyms"), b" nft_do_chain"))
-}
-
-/// Whether the kernel's symbols hold this one. Without symbols nothing is known: then it is assumed.
-fn names_symbol(kallsyms: &Path, symbol: &[u8]) -> bool {
-    let Ok(file) = File::open(kallsyms) else { return true };
-    let (mut symbols, mut line, mut any) = (BufReader::with_capacity(1 << 16, file), Vec::new(), false);
-    while symbols.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-        if line.trim_ascii_end().ends_with(symbol) {
-            return true;
+    /// Notes what has changed since the last look.
+    fn watch(&mut self, found: &[Finding]) {
+        self.looks += 1;
+        for finding in found.iter().filter(|f| f.chains > 0) {
+            let before = self.last.iter().find(|last| last.backend == finding.backend && last.chains > 0);
+            if self.looks > 1 && before.is_none_or(|before| before.rules != finding.rules) {
+                self.written.retain(|(backend, _)| *backend != finding.backend);
+                self.written.push((finding.backend, self.looks));
+            }
+            if before.is_some_and(|before| before.rules == finding.rules && before.packets != finding.packets) {
+                self.moved.insert(finding.backend);
+            }
         }
-        any = true;
-        line.clear();
     }
-    !any
+
+    fn rank(&self, finding: &Finding) -> Rank {
+        let written = self.written.iter().find(|(backend, _)| *backend == finding.backend).map_or(0, |(_, look)| *look);
+        let gone = finding.endpoints.len() - finding.known;
+        // Where nobody knows any workload, all of them look gone.
+        let gone = if finding.known > 0 { gone } else { 0 };
+        (finding.known, finding.hooked != Some(false), written, Reverse(gone), finding.format, self.moved.contains(&finding.backend))
+    }
+}
+
+/// What tells the better one from the other.
+fn tells(better: Rank, other: Rank) -> Option<Evidence> {
+    use Evidence::{Format, Gone, Hooks, Packets, Workloads, Written};
+    let differ = [
+        (better.0 != other.0, Workloads),
+        (better.1 != other.1, Hooks),
+        (better.2 != other.2, Written),
+        (better.3 != other.3, Gone),
+        (better.4 != other.4, Format),
+        (better.5 != other.5, Packets),
+    ];
+    differ.into_iter().find(|(differs, _)| *differs).map(|(_, evidence)| evidence)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn found(backend: Backend, live: usize, packets: u64) -> Finding {
-        Finding { backend, chains: 2, live, packets }
+    fn found(backend: Backend, known: usize, packets: u64) -> Finding {
+        let endpoints = ["cali1", "cali2"].map(str::to_owned).into();
+        Finding { backend, chains: 2, endpoints, known, hooked: None, format: 1, rules: 7, packets }
     }
 
+    fn empty(backend: Backend) -> Finding {
+        Finding { chains: 0, endpoints: BTreeSet::new(), ..found(backend, 0, 0) }
+    }
+
+    fn choose(selection: &mut Selection, found: &[Finding]) -> Option<Backend> {
+        selection.choose(found.to_vec(), |f| 2 - f.known, Instant::now())
+    }
+
+    use Backend::{Legacy, Native, Nft};
+
     #[test]
-    fn living_interfaces_win() {
+    fn the_one_that_knows_the_workloads_wins_and_one_without_chains_is_none() {
         let mut selection = Selection::default();
-        let now = Instant::now();
-        assert_eq!(selection.choose(&[found(Backend::Legacy, 2, 9), found(Backend::Nft, 0, 9)], now), Some(Backend::Legacy));
-        assert_eq!(selection.chosen(), Some(Backend::Legacy));
-        let empty = Finding { chains: 0, ..found(Backend::Nft, 0, 0) };
-        assert_eq!(Selection::default().choose(&[empty], now), None);
+        assert_eq!(choose(&mut selection, &[found(Legacy, 2, 9), found(Nft, 0, 9)]), Some(Legacy));
+        assert_eq!(selection.settled(), Some(Legacy));
+        assert_eq!(selection.rivals(), [Rival { backend: Nft, evidence: Some(Evidence::Workloads) }]);
+        assert_eq!(choose(&mut Selection::default(), &[empty(Nft)]), None);
+    }
+
+    /// A node without workloads has Calico's static chains all the same; endpoints elsewhere weigh more.
+    #[test]
+    fn chains_without_endpoints_are_calicos_too() {
+        let static_only = Finding { chains: 9, ..empty(Native) };
+        let mut selection = Selection::default();
+        assert_eq!(choose(&mut selection, &[static_only.clone(), empty(Nft)]), Some(Native));
+        assert_eq!(choose(&mut selection, &[static_only, found(Legacy, 0, 0)]), Some(Legacy));
+        assert!(selection.rivals().is_empty());
     }
 
     #[test]
     fn of_two_that_look_alike_the_one_that_counts() {
         let mut selection = Selection::default();
-        let now = Instant::now();
-        assert_eq!(selection.choose(&[found(Backend::Legacy, 2, 9), found(Backend::Nft, 2, 9)], now), Some(Backend::Nft));
-        assert_eq!(selection.chosen(), None, "both must be read until one moves");
-        assert_eq!(selection.choose(&[found(Backend::Legacy, 2, 10), found(Backend::Nft, 2, 9)], now), Some(Backend::Legacy));
-        assert_eq!(selection.chosen(), Some(Backend::Legacy));
+        assert_eq!(choose(&mut selection, &[found(Legacy, 2, 9), found(Nft, 2, 9)]), Some(Nft));
+        assert_eq!((selection.settled(), selection.chosen()), (None, Some(Nft)), "both must be read until something tells");
+        assert_eq!(choose(&mut selection, &[found(Legacy, 2, 10), found(Nft, 2, 9)]), Some(Legacy));
+        assert_eq!(selection.settled(), Some(Legacy));
+        // Packets may pass through both: then that one moves tells nothing any more.
+        assert_eq!(choose(&mut selection, &[found(Legacy, 2, 11), found(Nft, 2, 10)]), Some(Legacy));
+        assert_eq!((selection.settled(), selection.chosen()), (None, Some(Legacy)));
+    }
+
+    /// Every move between two back ends, whatever the stale one counts.
+    #[test]
+    fn the_one_that_felix_writes_wins() {
+        for (stale, live) in [(Legacy, Nft), (Nft, Legacy), (Legacy, Native), (Native, Legacy), (Nft, Native), (Native, Nft)] {
+            let mut selection = Selection::default();
+            assert_eq!(choose(&mut selection, &[found(stale, 2, 9), empty(live)]), Some(stale));
+            let expected = [Rival { backend: stale, evidence: Some(Evidence::Written) }];
+            for packets in [9, 10, 20] {
+                assert_eq!(choose(&mut selection, &[found(stale, 2, packets), found(live, 2, packets)]), Some(live), "{stale:?} {live:?}");
+                assert_eq!(selection.rivals(), expected);
+            }
+            // A new workload is written where Felix is, even if it went back meanwhile.
+            let rewritten = Finding { rules: 8, ..found(stale, 2, 20) };
+            assert_eq!(choose(&mut selection, &[rewritten, found(live, 2, 20)]), Some(stale));
+        }
     }
 
     #[test]
-    fn others_are_looked_at_when_chains_go_or_nothing_has_moved_for_long() {
+    fn at_the_start_it_is_hooks_what_is_gone_and_the_format() {
+        let plain = || found(Nft, 2, 9);
+        let other = |evidence| [Rival { backend: Nft, evidence: Some(evidence) }];
+        for (live, stale, evidence) in [
+            (Finding { hooked: Some(true), ..found(Legacy, 2, 9) }, Finding { hooked: Some(false), ..plain() }, Evidence::Hooks),
+            (found(Legacy, 2, 9), Finding { endpoints: ["cali1", "cali2", "cali3"].map(str::to_owned).into(), ..plain() }, Evidence::Gone),
+            (Finding { format: 2, ..found(Legacy, 2, 9) }, plain(), Evidence::Format),
+        ] {
+            let mut selection = Selection::default();
+            assert_eq!(choose(&mut selection, &[live, stale]), Some(Legacy), "{evidence:?}");
+            assert_eq!(selection.rivals(), other(evidence));
+        }
+    }
+
+    #[test]
+    fn others_are_looked_at_when_chains_go_a_workload_is_missing_or_after_a_while() {
         let mut selection = Selection::default();
         let now = Instant::now();
-        selection.choose(&[found(Backend::Legacy, 2, 9)], now);
-        assert!(!selection.stays(Backend::Legacy, 0, 9, now));
-        selection.choose(&[found(Backend::Legacy, 2, 9)], now);
-        assert!(selection.stays(Backend::Legacy, 2, 9, now + LOOK_AROUND / 2));
-        assert!(!selection.stays(Backend::Legacy, 2, 9, now + LOOK_AROUND));
-        assert!(selection.stays(Backend::Legacy, 2, 10, now + LOOK_AROUND));
-    }
-
-    #[test]
-    fn what_the_kernel_has_is_read_off_proc() {
-        let proc = std::env::temp_dir().join(format!("accountant-proc-{}", std::process::id()));
-        std::fs::create_dir_all(proc.join("net")).unwrap();
-        assert!(!has_legacy_table(&proc, Family::V4, "filter"));
-        std::fs::write(proc.join("net/ip_tables_names"), "mangle\n").unwrap();
-        assert!(!has_legacy_table(&proc, Family::V4, "filter"));
-        std::fs::write(proc.join("net/ip_tables_names"), "mangle\nfilter\n").unwrap();
-        assert!(has_legacy_table(&proc, Family::V4, "filter") && !has_legacy_table(&proc, Family::V6, "filter"));
-        std::fs::write(proc.join("kallsyms"), "0000 T other\n0000 t nft_do_chain_x\n").unwrap();
-        assert!(!names_symbol(&proc.join("kallsyms"), b" nft_do_chain"));
-        std::fs::write(proc.join("kallsyms"), "0000 T nft_do_chain\n").unwrap();
-        assert!(names_symbol(&proc.join("kallsyms"), b" nft_do_chain"));
-        assert!(names_symbol(&proc.join("nothing"), b" nft_do_chain"));
-        std::fs::remove_dir_all(proc).unwrap();
+        selection.choose(vec![found(Legacy, 1, 9)], |_| 1, now);
+        assert!(!selection.stays(0, 1, now));
+        assert!(selection.stays(2, 1, now + LOOK_AROUND / 2), "that one was missing at the look already");
+        assert!(!selection.stays(2, 2, now));
+        assert!(selection.stays(2, 0, now) && !selection.stays(2, 1, now), "one that was there is not any more");
+        assert!(!selection.stays(2, 1, now + LOOK_AROUND));
     }
 }

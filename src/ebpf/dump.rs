@@ -16,23 +16,38 @@
 //! A rule that is only for the other address family, or that no packet can reach, has its comments, but no instructions.
 //!
 //! Rules that no policy surrounds are those of profiles. What ends a tier, or follows the last profile, is a rule without comments: its
-//! id is in the instruction that loads it. Rules of the host endpoint of all interfaces come first in a workload's program; the label
-//! `allowed_by_host_policy` separates them.
+//! id is in the instruction that loads it. A policy without a name is one that is not enforced: staged, or not there yet. It has no rules.
+//!
+//! In a workload's program, the policies of the host endpoint `*` come first; the label `allowed_by_host_policy` is where the workload's
+//! own begin. Comments and labels belong to the next instruction that is written, and none is written that no packet can reach. So the
+//! instruction with that label has the last comments about the host's part and the first ones about the workload's ([`host_comments`]),
+//! and a comment about the end of a tier may stand where that tier has none ([`walk`]).
+
+mod walk;
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Known, Owner, Policy, Program, Rule, RuleId};
-use crate::felix::{Decision, Direction, PolicyName};
+use super::{Program, RuleId, UNNUMBERED};
+use crate::felix::Direction;
 use crate::ruleset::Family;
+use walk::Walk;
 
 /// Behind this label only the workload's own policies are.
 const WORKLOAD: &str = "allowed_by_host_policy";
 /// The instruction that loads a number of 64 bits, and the register that Felix loads ids into.
 const LOAD_64: u8 = 0x18;
 const ID_REGISTER: u8 = 2;
+/// The instruction that jumps, how soon it follows the recording of a hit, and the label it jumps to where packets are refused.
+const JUMP: u8 = 0x05;
+const AS_FAR_AS_JUMP: usize = 8;
+const DENY: &str = "deny";
+/// How comments begin.
+const TIER_STARTS: &str = "Start of tier ";
+const TIER_ENDS: &str = "End of tier ";
+const RULE_STARTS: &str = "Start of rule ";
+const RULE_ENDS: &str = "End of rule";
 
 #[derive(Deserialize)]
 struct Dump<'a> {
@@ -54,230 +69,122 @@ struct Instruction<'a> {
     comments: Vec<Cow<'a, str>>,
 }
 
-/// What a file's name says: `<interface>_<direction>_v<4|6>.json`. Directions are capitalised in Calico 3.25; `xdp` programs are what
-/// comes in through a host's interface. `None` for other files.
-pub fn parse_name(name: &str) -> Option<(&str, Direction, Family)> {
-    let (rest, family) = name.strip_suffix(".json")?.rsplit_once("_v")?;
-    let family = match family {
-        "4" => Family::V4,
-        "6" => Family::V6,
-        _ => return None,
-    };
-    let (interface, direction) = rest.rsplit_once('_').filter(|(interface, _)| !interface.is_empty())?;
-    let direction = match () {
-        () if direction.eq_ignore_ascii_case("ingress") || direction.eq_ignore_ascii_case("xdp") => Direction::Ingress,
-        () if direction.eq_ignore_ascii_case("egress") => Direction::Egress,
-        () => return None,
-    };
-    Some((interface, direction, family))
+/// What a file's name says: `<interface>_<direction>_v<4|6>.json`. Directions are capitalised in Calico 3.25.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name<'a> {
+    /// The interface.
+    pub interface: &'a str,
+    /// The direction; that of an XDP program is what comes in through a host's interface.
+    pub direction: Direction,
+    /// The address family.
+    pub family: Family,
+    /// Whether it is an XDP program.
+    pub is_xdp: bool,
+}
+
+impl<'a> Name<'a> {
+    /// Takes a name apart; `None` for other files.
+    pub fn parse(name: &'a str) -> Option<Self> {
+        let (rest, family) = name.strip_suffix(".json")?.rsplit_once("_v")?;
+        let family = match family {
+            "4" => Family::V4,
+            "6" => Family::V6,
+            _ => return None,
+        };
+        let (interface, direction) = rest.rsplit_once('_').filter(|(interface, _)| !interface.is_empty())?;
+        let is_xdp = direction.eq_ignore_ascii_case("xdp");
+        let direction = match () {
+            () if is_xdp || direction.eq_ignore_ascii_case("ingress") => Direction::Ingress,
+            () if direction.eq_ignore_ascii_case("egress") => Direction::Egress,
+            () => return None,
+        };
+        Some(Name { interface, direction, family, is_xdp })
+    }
 }
 
 /// Takes a file apart.
 ///
 /// # Errors
 /// It is cut short or no JSON of Felix's, is about another interface than its name says, or Felix could not load the program.
-pub fn parse(content: &[u8], interface: &str, direction: Direction, family: Family) -> Result<Program, String> {
+pub fn parse(content: &[u8], name: Name) -> Result<Program, String> {
     let dump: Dump = serde_json::from_slice(content).map_err(|error| error.to_string())?;
-    if dump.interface != interface {
+    if dump.interface != name.interface {
         return Err(format!("it is about the interface {:?}", dump.interface));
     }
     if !dump.error.is_empty() {
         return Err(format!("Felix could not load the program: {}", dump.error));
     }
-    let mut walk = Walk::new(direction);
     let instructions = dump.instructions.unwrap_or_default();
+    let mut walk = Walk::new(name.direction);
+    let boundary = boundary(&instructions);
     for (at, instruction) in instructions.iter().enumerate() {
-        instruction.labels.iter().filter(|label| *label == WORKLOAD).for_each(|_| walk.host_ends());
-        instruction.comments.iter().for_each(|comment| walk.comment(comment));
-        if let Some(id) = loaded_id(instruction, instructions.get(at + 1)) {
-            walk.counts(id);
+        let hosts = (Some(at) == boundary).then(|| host_comments(&instructions, at));
+        walk.unrecognised += usize::from(hosts == Some(None));
+        let hosts = hosts.map(|hosts| hosts.unwrap_or(instruction.comments.len()));
+        for (index, comment) in instruction.comments.iter().enumerate() {
+            if hosts == Some(index) {
+                walk.host_ends();
+            }
+            walk.comment(comment);
+        }
+        if hosts == Some(instruction.comments.len()) {
+            walk.host_ends();
+        }
+        walk.labels(&instruction.labels);
+        if let Some(id) = loaded_id(&instructions, at) {
+            walk.counts(id, jump_denies(&instructions, at));
         }
     }
-    Ok(walk.finish(interface, family))
+    let (policies, rules, unrecognised) = walk.finish(boundary.is_some());
+    let (interface, is_workload) = (name.interface.into(), boundary.is_some());
+    let Name { direction, family, is_xdp, .. } = name;
+    Ok(Program { interface, direction, family, is_workload, is_counted: !is_xdp, policies, rules, unrecognised })
 }
 
-fn loaded_id(instruction: &Instruction, next: Option<&Instruction>) -> Option<RuleId> {
-    let [LOAD_64, ID_REGISTER, _, _, low @ ..] = instruction.inst else { return None };
-    let [_, _, _, _, high @ ..] = next?.inst;
+/// Where the workload's own part begins; `None` in the program of a host's interface, in which nothing records a hit behind the label.
+/// A program that is too long is split, and long jumps are made in steps: then the label comes more than once, at last where it belongs.
+fn boundary(instructions: &[Instruction]) -> Option<usize> {
+    let at = instructions.iter().rposition(|instruction| instruction.labels.iter().any(|label| label == WORKLOAD))?;
+    (at..instructions.len()).any(|at| loaded_id(instructions, at).is_some()).then_some(at)
+}
+
+/// How many comments on the first instruction of the workload's part are about the host's. `None` where nothing tells.
+fn host_comments(instructions: &[Instruction], boundary: usize) -> Option<usize> {
+    let comments = &instructions[boundary].comments;
+    let last = |start: &str| comments.iter().rposition(|comment| comment.starts_with(start));
+    let (tier, rule) = (last(TIER_STARTS), last(RULE_STARTS));
+    if let Some(rule) = rule.filter(|rule| last(RULE_ENDS).is_none_or(|end| end < *rule)) {
+        // The instruction is this rule's: one of the tier that starts before it, or of a profile.
+        let tier = tier.filter(|tier| last(TIER_ENDS).is_none_or(|end| end < *tier));
+        return Some(tier.unwrap_or(rule));
+    }
+    // The instruction ends a tier, all of whose comments are here, or follows the last profile.
+    let ends_a_tier = comments.last().is_some_and(|comment| comment.starts_with(TIER_ENDS));
+    let Some(tier) = tier.filter(|_| ends_a_tier) else { return Some(comments.len()) };
+    let mut later = boundary..instructions.len();
+    let id = later.find_map(|at| loaded_id(instructions, at));
+    let goes_on = later.any(|at| {
+        loaded_id(instructions, at).is_some() || instructions[at].comments.iter().any(|comment| comment.starts_with(RULE_STARTS))
+    });
+    // Nothing follows the refusal of what no profile accepted, and it has no id of its own.
+    (goes_on || id.is_some_and(|id| id != UNNUMBERED)).then_some(tier)
+}
+
+fn loaded_id(instructions: &[Instruction], at: usize) -> Option<RuleId> {
+    let [LOAD_64, ID_REGISTER, _, _, low @ ..] = instructions[at].inst else { return None };
+    let [_, _, _, _, high @ ..] = instructions.get(at + 1)?.inst;
     Some(RuleId::from(u32::from_le_bytes(low)) | RuleId::from(u32::from_le_bytes(high)) << 32)
 }
 
-/// Where in the program the walk is.
-struct Walk {
-    direction: Direction,
-    policies: Vec<(Arc<Policy>, bool)>,
-    rules: Vec<Rule>,
-    /// Policies and rules up to here are the host endpoint's.
-    hosts: (usize, usize),
-    /// Whether the label was seen: a program without it says nothing about a workload.
-    has_label: bool,
-    tier: Arc<str>,
-    policy: Option<Arc<Policy>>,
-    /// The place of the next rule in its policy.
-    index: u32,
-    rule: Option<Started>,
-    /// A tier's end whose id is still to come, and what it does.
-    end_of_tier: Option<Decision>,
-    unrecognised: usize,
-}
-
-/// A rule whose comments have begun.
-struct Started {
-    owner: Owner,
-    decision: Option<Decision>,
-    id: Option<RuleId>,
-    /// Whether an instruction loads the id.
-    counts: bool,
-}
-
-impl Walk {
-    fn new(direction: Direction) -> Self {
-        Walk {
-            direction,
-            policies: Vec::new(),
-            rules: Vec::new(),
-            hosts: (0, 0),
-            has_label: false,
-            tier: "".into(),
-            policy: None,
-            index: 0,
-            rule: None,
-            end_of_tier: None,
-            unrecognised: 0,
-        }
-    }
-
-    fn host_ends(&mut self) {
-        // Where a program is too long and split, the label comes more than once: the last one counts.
-        (self.hosts, self.has_label) = ((self.policies.len(), self.rules.len()), true);
-    }
-
-    fn comment(&mut self, comment: &str) {
-        let start = comment.strip_prefix("Start of ");
-        if let Some(tier) = start.and_then(|rest| rest.strip_prefix("tier ")) {
-            self.tier = tier.into();
-        } else if let Some(rule) = start.and_then(|rest| rest.strip_prefix("rule ")) {
-            self.rule_starts(rule);
-        } else if let Some(id) = comment.strip_prefix("Rule MatchID: ") {
-            if let Some(rule) = &mut self.rule {
-                rule.id = parse_id(id);
-            }
-        } else if comment.starts_with("End of rule") {
-            self.rule_ends();
-        } else if let Some(end) = comment.strip_prefix("End of tier ") {
-            let action = end.strip_prefix(&*self.tier).and_then(|rest| rest.strip_prefix(": "));
-            self.end_of_tier = Some(if action == Some("pass") { Decision::Pass } else { Decision::Deny });
-        } else if let Some(policy) = start {
-            self.policy = policy_name(policy).map(|name| Arc::new(Policy::new(name, &self.tier)));
-            self.policies.extend(self.policy.clone().map(|policy| (policy, true)));
-            self.unrecognised += usize::from(self.policy.is_none());
-            self.index = 0;
-        } else if comment.strip_prefix("End of ").is_some_and(|rest| policy_name(rest).is_some()) {
-            self.policy = None;
-        }
-    }
-
-    fn rule_starts(&mut self, text: &str) {
-        self.rule_ends();
-        let owner = match &self.policy {
-            Some(policy) => {
-                let index = self.index;
-                self.index += 1;
-                Owner::Policy(Arc::clone(policy), index)
-            }
-            None => Owner::Profile(owner_of(text).map(Into::into)),
-        };
-        self.rule = Some(Started { owner, decision: action_of(text), id: None, counts: false });
-    }
-
-    fn rule_ends(&mut self) {
-        match self.rule.take() {
-            Some(Started { owner, decision: Some(decision), id: Some(id), counts }) => self.push(id, owner, decision, counts),
-            Some(_) => self.unrecognised += 1,
-            None => {}
-        }
-    }
-
-    /// An instruction loads an id: the rule's, as its comment says, or that of a rule without comments.
-    fn counts(&mut self, id: RuleId) {
-        match (&mut self.rule, self.end_of_tier.take()) {
-            (Some(rule), end) => {
-                // It would count under another id than the comment says: not understood.
-                rule.id = rule.id.filter(|commented| *commented == id);
-                rule.counts = true;
-                self.end_of_tier = end;
-            }
-            (None, Some(decision)) => self.push(id, Owner::EndOfTier(Arc::clone(&self.tier)), decision, true),
-            (None, None) => self.push(id, Owner::NoProfile, Decision::Deny, true),
-        }
-    }
-
-    fn push(&mut self, id: RuleId, owner: Owner, decision: Decision, counts: bool) {
-        let known = Known { owner, decision, direction: self.direction };
-        self.rules.push(Rule { id, known, is_workloads: true, counts });
-    }
-
-    fn finish(mut self, interface: &str, family: Family) -> Program {
-        self.rule_ends();
-        if !self.has_label {
-            self.hosts = (self.policies.len(), self.rules.len());
-        }
-        let (policies, rules) = self.hosts;
-        let is_workload = rules < self.rules.len();
-        self.policies.iter_mut().take(policies).for_each(|(_, is_workloads)| *is_workloads = false);
-        for rule in self.rules.iter_mut().take(rules) {
-            rule.is_workloads = false;
-            if is_workload {
-                // What goes to the workload leaves the host.
-                rule.known.direction = opposite(rule.known.direction);
-            }
-        }
-        let Walk { direction, policies, rules, unrecognised, .. } = self;
-        Program { interface: interface.into(), direction, family, is_workload, policies, rules, unrecognised }
-    }
-}
-
-fn opposite(direction: Direction) -> Direction {
-    match direction {
-        Direction::Ingress => Direction::Egress,
-        Direction::Egress => Direction::Ingress,
-    }
-}
-
-/// `policy shop/default.web`, `NetworkPolicy shop/web 3`, `GlobalNetworkPolicy base 0`
-fn policy_name(text: &str) -> Option<PolicyName> {
-    let mut words = text.split(' ');
-    let (kind, name) = (words.next()?, words.next()?);
-    let number = words.next().is_none_or(|word| word.parse::<u32>().is_ok());
-    let kind = if kind == "policy" { "Policy" } else { kind };
-    let is_policy = kind.ends_with("Policy") && number && words.next().is_none();
-    is_policy.then(|| PolicyName::from_comment(&format!("{kind} {name} ingress"))).flatten()
-}
-
-/// Decimal in every release that is known; `calico-bpf` takes hexadecimal numbers too.
-fn parse_id(text: &str) -> Option<RuleId> {
-    match text.strip_prefix("0x") {
-        Some(hexadecimal) => RuleId::from_str_radix(hexadecimal, 16).ok(),
-        None => text.parse().ok(),
-    }
-}
-
-/// `action:"allow" …`, with or without the owner's name before it. The space behind the colon comes and goes with protobuf's mood.
-fn action_of(rule: &str) -> Option<Decision> {
-    let (_, rest) = rule.split_once("action:")?;
-    let (action, _) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
-    Some(match &*action.to_ascii_lowercase() {
-        "allow" => Decision::Accept,
-        "deny" => Decision::Deny,
-        "pass" | "next-tier" => Decision::Pass,
-        "log" => Decision::Log,
-        _ => return None,
-    })
-}
-
-/// The name that precedes the rule since 3.32.
-fn owner_of(rule: &str) -> Option<&str> {
-    rule.split(' ').next().filter(|word| !word.is_empty() && !word.contains(':'))
+/// Whether what follows a recorded hit refuses the packet. `None` where no jump follows.
+fn jump_denies(instructions: &[Instruction], at: usize) -> Option<bool> {
+    let mut near = instructions.iter().enumerate().skip(at + 2).take(AS_FAR_AS_JUMP);
+    let (at, offset) = near.find_map(|(at, jump)| match jump.inst {
+        [JUMP, _, low, high, ..] => Some((at, i16::from_le_bytes([low, high]))),
+        _ => None,
+    })?;
+    let target = instructions.get((at + 1).checked_add_signed(offset.into())?)?;
+    Some(target.labels.iter().any(|label| label == DENY))
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 use super::*;
+use crate::ebpf::{Known, Owner, Rule};
 use writer::Writer;
 
 #[path = "../../tests/it/support/dump.rs"]
 mod writer;
 
 fn ingress(file: &[u8]) -> Program {
-    parse(file, "cali1", Direction::Ingress, Family::V4).unwrap()
+    parse(file, Name::parse("cali1_ingress_v4.json").unwrap()).unwrap()
 }
 
 /// `id owner decision`, one a line; with a star for what does not count.
@@ -122,6 +123,109 @@ fn a_hosts_own_interface_is_no_workload() {
     }
 }
 
+/// The policies of a program, and whose they are.
+fn policies(program: &Program) -> Vec<(String, bool)> {
+    program.policies.iter().map(|(policy, is_workloads)| (policy.label.to_string(), *is_workloads)).collect()
+}
+
+/// The host endpoint `*` with a policy that accepts everything, as Calico 3.32 writes it for `lo`: the last rule's comments, those of all
+/// that no packet reaches, and the label stand on one instruction.
+fn all_hosts(writer: Writer) -> Writer {
+    let rule = writer.comment("Start of tier default").comment("Start of GlobalNetworkPolicy wild 0").rule(r#"wild action:"allow""#, 51);
+    rule.comment("End of GlobalNetworkPolicy wild 0").comment("End of tier default: deny")
+}
+
+#[test]
+fn the_last_rule_of_a_host_endpoint_is_not_the_workloads() {
+    let unreached = r#"projectcalico-default-allow action:"allow""#;
+    let host = all_hosts(Writer::default()).rule_without_instructions(unreached, 52, false).label(WORKLOAD).label("deny").file("cali1");
+    let program = ingress(&host);
+    assert!(!program.is_workload && program.unrecognised == 0);
+    assert_eq!(
+        shown(&program),
+        ["51 default|default.wild#0 Accept Ingress host", "52* profile projectcalico-default-allow Accept Ingress host"]
+    );
+
+    let workloads = |writer: Writer| {
+        let rule = writer.label(WORKLOAD).comment("Start of tier default").comment("Start of NetworkPolicy shop/web 1");
+        let rule = rule.rule(r#"shop/web action:"allow""#, 61).comment("End of NetworkPolicy shop/web 1");
+        rule.comment("End of tier default: deny").record(62).file("cali1")
+    };
+    let program = ingress(&workloads(all_hosts(Writer::default())));
+    assert!(program.is_workload && program.unrecognised == 0);
+    let expected =
+        ["51 default|default.wild#0 Accept Egress host", "61 default|shop/default.web#0 Accept Ingress", "62 end of default Deny Ingress"];
+    assert_eq!(shown(&program), expected);
+    assert_eq!(policies(&program), [("default.wild".into(), false), ("shop/default.web".into(), true)]);
+}
+
+#[test]
+fn what_no_packet_reaches_is_not_what_follows_it() {
+    // The workload has no policy, and its profile is what comes next.
+    let writer = || all_hosts(Writer::default()).label(WORKLOAD);
+    let program = ingress(&writer().rule(r#"kns.shop action:"allow""#, 71).record(0).file("cali1"));
+    assert_eq!(shown(&program)[1..], ["71 profile kns.shop Accept Ingress", "0 no profile Deny Ingress"]);
+    // Not even a profile.
+    let program = ingress(&writer().record(0).file("cali1"));
+    assert_eq!(shown(&program)[1..], ["0 no profile Deny Ingress"]);
+    assert_eq!(program.unrecognised, 0);
+    // All of the second tier of the host's, and then a policy of the workload's that has no rules.
+    let second =
+        || writer().comment("Start of tier late").comment("Start of GlobalNetworkPolicy b 1").comment("End of GlobalNetworkPolicy b 1");
+    let second = || second().comment("End of tier late: deny");
+    let none = |writer: Writer| {
+        let policy = writer.comment("Start of tier default").comment("Start of NetworkPolicy shop/none 2");
+        policy.comment("End of NetworkPolicy shop/none 2").comment("End of tier default: deny")
+    };
+    let program = ingress(&none(second()).record(81).file("cali1"));
+    assert_eq!(shown(&program)[1..], ["81 end of default Deny Ingress"]);
+    assert_eq!(policies(&program)[1..], [("b".into(), false), ("shop/default.none".into(), true)]);
+    // Which of the two it is, an id of 0 does not say if nothing follows.
+    assert_eq!(ingress(&none(writer()).record(0).file("cali1")).unrecognised, 1);
+    let profile = |writer: Writer| writer.rule_without_instructions(r#"action:"allow""#, 91, false).file("cali1");
+    let program = ingress(&profile(none(writer()).record(0)));
+    assert_eq!((shown(&program)[1].as_str(), program.unrecognised), ("0 end of default Deny Ingress", 0));
+
+    // A tier whose policies let nothing reach its end, but pass on.
+    let tier = Writer::default().label(WORKLOAD).comment("Start of tier a").comment("Start of policy a.p").rule(r#"action:"pass""#, 1);
+    let tier = tier.rule(r#"action:"deny""#, 2).comment("End of policy a.p").comment("End of tier a: deny").label("end_of_tier_0");
+    assert_eq!(shown(&ingress(&tier.record(0).file("cali1")))[2..], ["0 no profile Deny Ingress"]);
+}
+
+/// Up to 3.29 the comment does not say what the end of a tier does.
+#[test]
+fn what_a_tiers_end_does_shows_where_it_jumps_to() {
+    let tier = || {
+        let tier = Writer::default().label(WORKLOAD).comment("Start of tier a").comment("Start of policy a.p").comment("End of policy a.p");
+        tier.comment("End of tier a").record(0)
+    };
+    let end = |writer: Writer| shown(&ingress(&writer.file("cali1")))[0].clone();
+    assert_eq!(end(tier().label("end_of_tier_0").rule(r#"action:"allow""#, 1)), "0 end of a Pass Ingress");
+    assert_eq!(end(tier().label("deny").rule(r#"action:"allow""#, 1)), "0 end of a Deny Ingress");
+}
+
+#[test]
+fn a_policy_without_a_name_is_not_enforced() {
+    for nameless in ["  1", "policy "] {
+        let file =
+            Writer::default().label(WORKLOAD).comment("Start of tier default").comment("Start of policy a").rule(r#"action:"allow""#, 1);
+        let file = file.comment("End of policy a").comment(&format!("Start of {nameless}")).comment(&format!("End of {nameless}"));
+        let file = file.comment("End of tier default: deny").record(2).rule(r#"action:"pass""#, 3).record(0).file("cali1");
+        let program = ingress(&file);
+        assert_eq!((program.unrecognised, policies(&program).len()), (0, 1), "{nameless:?}");
+        let expected = ["1 default|a#0 Accept Ingress", "2 end of default Deny Ingress"];
+        assert_eq!(shown(&program)[..2], expected, "{nameless:?}");
+        assert_eq!(shown(&program)[2], "3 profile ? Deny Ingress", "behind profiles there is nothing to pass on to");
+    }
+}
+
+#[test]
+fn xdp_programs_count_nothing() {
+    let file = Writer::default().rule(r#"action:"deny""#, 1).file("eth0");
+    assert!(!parse(&file, Name::parse("eth0_xdp_v4.json").unwrap()).unwrap().is_counted);
+    assert!(parse(&file, Name::parse("eth0_ingress_v4.json").unwrap()).unwrap().is_counted);
+}
+
 #[test]
 fn what_is_not_understood_is_counted_and_left_out() {
     let file = Writer::default()
@@ -148,7 +252,8 @@ fn what_is_not_understood_is_counted_and_left_out() {
 #[test]
 fn files_that_are_no_programs() {
     let file = Writer::default().label(WORKLOAD).rule(r#"action:"allow""#, 1).file("cali1");
-    let parse = |content: &[u8], interface| parse(content, interface, Direction::Egress, Family::V6);
+    let parse =
+        |content: &[u8], interface| parse(content, Name { interface, direction: Direction::Egress, family: Family::V6, is_xdp: false });
     assert!(parse(&file, "cali1").is_ok());
     for length in 0..file.len() - 1 {
         assert!(parse(&file[..length], "cali1").is_err(), "cut at {length}");
@@ -164,10 +269,10 @@ fn files_that_are_no_programs() {
 fn names_of_files() {
     use Direction::{Egress, Ingress};
     for (name, expected) in [
-        ("cali1_Ingress_v4.json", Some(("cali1", Ingress, Family::V4))),
-        ("cali1_egress_v6.json", Some(("cali1", Egress, Family::V6))),
-        ("eth0_xdp_v4.json", Some(("eth0", Ingress, Family::V4))),
-        ("my_if_EGRESS_v4.json", Some(("my_if", Egress, Family::V4))),
+        ("cali1_Ingress_v4.json", Some(("cali1", Ingress, Family::V4, false))),
+        ("cali1_egress_v6.json", Some(("cali1", Egress, Family::V6, false))),
+        ("eth0_xdp_v4.json", Some(("eth0", Ingress, Family::V4, true))),
+        ("my_if_EGRESS_v4.json", Some(("my_if", Egress, Family::V4, false))),
         ("cali1_ingress_v5.json", None),
         ("cali1_ingress.json", None),
         ("_ingress_v4.json", None),
@@ -175,6 +280,7 @@ fn names_of_files() {
         ("cali1_ingress_v4.json.tmp", None),
         ("", None),
     ] {
-        assert_eq!(parse_name(name), expected, "{name}");
+        let expected = expected.map(|(interface, direction, family, is_xdp)| Name { interface, direction, family, is_xdp });
+        assert_eq!(Name::parse(name), expected, "{name}");
     }
 }

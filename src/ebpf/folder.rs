@@ -16,6 +16,7 @@ use super::{Program, Shown, Snapshot};
 use crate::felix::Direction;
 use crate::inventory::Interface;
 use crate::logging;
+use crate::privileges::searching;
 
 /// A program of the most instructions that the kernel takes is some 100 MB; Felix splits far earlier. In bytes.
 const MOST_BYTES: u64 = 32 << 20;
@@ -69,18 +70,27 @@ struct Dumped {
 impl Folder {
     /// Fills in what the files say. `net` is the folder of interfaces.
     pub fn read(&mut self, path: &Path, net: &Path, snapshot: &mut Snapshot) {
+        searching(|| self.enter(path, net, snapshot));
+    }
+
+    fn enter(&mut self, path: &Path, net: &Path, snapshot: &mut Snapshot) {
         let stamp = fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata));
         let mut last = std::mem::replace(self, Folder { stamp, files: BTreeMap::new() });
         let names = file_names(path).unwrap_or_else(|error| {
-            let message = format_args!("{}: {error}; without these files nothing says which rules are whose", path.display());
+            let remedy = match error.kind() {
+                io::ErrorKind::PermissionDenied => "; it takes the capability DAC_READ_SEARCH, for Felix makes the folder with mode 0600",
+                _ => "",
+            };
+            let message = format_args!("{}: {error}; without these files nothing says which rules are whose{remedy}", path.display());
             logging::once(Level::Warn, "policy programs", message);
+            snapshot.unlisted = Some(error.kind());
             Vec::new()
         });
         let now = SystemTime::now();
         let interfaces: Option<HashSet<String>> = file_names(net).map(HashSet::from_iter).ok();
         for name in names {
-            let Some((interface, ..)) = dump::parse_name(&name) else { continue };
-            let is_live = interfaces.as_ref().is_some_and(|interfaces| interfaces.contains(interface));
+            let Some(parsed) = dump::Name::parse(&name) else { continue };
+            let is_live = interfaces.as_ref().is_some_and(|interfaces| interfaces.contains(parsed.interface));
             let file = look_at(&path.join(&name), &name, is_live, last.files.remove(&name), now);
             self.files.extend(file.map(|file| (name, file)));
         }
@@ -144,14 +154,14 @@ fn look_at(path: &Path, name: &str, is_live: bool, last: Option<Dumped>, now: Sy
 }
 
 fn read_program(path: &Path, name: &str) -> Result<Program, String> {
-    let (interface, direction, family) = dump::parse_name(name).ok_or("its name says no interface")?;
+    let name = dump::Name::parse(name).ok_or("its name says no interface")?;
     let mut content = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
     let length = file.take(MOST_BYTES + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
     if length as u64 > MOST_BYTES {
         return Err(format!("it is longer than {MOST_BYTES} bytes"));
     }
-    dump::parse(&content, interface, direction, family)
+    dump::parse(&content, name)
 }
 
 #[cfg(test)]

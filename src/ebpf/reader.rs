@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use log::Level;
 
 use super::folder::Folder;
-use super::{IdMap, Shown, Snapshot, Verdicts};
+use super::{IdMap, Snapshot, Verdicts};
 use crate::felix::Direction;
 use crate::kernel::bpf::{Counters, OpenError};
 use crate::logging;
@@ -26,6 +26,9 @@ const INTERFACES_VERSIONS: std::ops::RangeInclusive<u32> = 2..=6;
 /// `CALI_REASON_ACCEPTED_BY_POLICY` and `CALI_REASON_DROPPED_BY_POLICY` in `felix/bpf-gpl/reasons.h`.
 const ACCEPTED: usize = 2;
 const REFUSED: usize = 4;
+/// More interfaces than this are not looked at.
+const MOST_INTERFACES: usize = 20_000;
+
 /// Why the dataplane could not be read. One line for the user.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -38,6 +41,15 @@ pub enum Error {
     Layout(PathBuf, (u32, u32, u32)),
     /// The kernel did not let itself be read.
     Io(PathBuf, io::Error),
+    /// The folder of the maps may not be looked into.
+    Folder(PathBuf, io::Error),
+}
+
+impl Error {
+    /// Whether it is a matter of rights.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Error::Io(_, error) | Error::Folder(_, error) if error.kind() == io::ErrorKind::PermissionDenied)
+    }
 }
 
 impl fmt::Display for Error {
@@ -55,6 +67,12 @@ impl fmt::Display for Error {
             Error::Layout(path, (kind, key, value)) => write!(
                 f,
                 "the map {} has an unknown layout: type {kind}, keys of {key} and values of {value} bytes; known is type 5, 8 and 8",
+                path.display()
+            ),
+            Error::Folder(path, error) => write!(
+                f,
+                "{} cannot be looked into: {error}; so nobody knows whether Calico's eBPF dataplane is here: run as root (runAsUser: 0), or \
+                 name the dataplane (BACKEND)",
                 path.display()
             ),
             Error::Io(path, error) => {
@@ -89,19 +107,27 @@ fn globals(bpffs: &Path) -> PathBuf {
 }
 
 /// Whether Felix has pinned a map of rule counters here, of whatever version.
-pub fn is_present(bpffs: &Path) -> bool {
-    !versions(&globals(bpffs), RULES).is_empty()
+///
+/// # Errors
+/// The folder may not be looked into, so nobody knows.
+pub fn is_present(bpffs: &Path) -> Result<bool, Error> {
+    let globals = globals(bpffs);
+    versions(&globals, RULES).map(|versions| !versions.is_empty()).map_err(|error| Error::Folder(globals, error))
 }
 
 /// The versions of a map that are pinned. One without a number is the first; names with other endings are Felix's while it replaces one.
-fn versions(folder: &Path, name: &str) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+fn versions(folder: &Path, name: &str) -> io::Result<Vec<u32>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
     let version = |file: &str| match file.strip_prefix(name)? {
         "" => Some(1),
         number if number.bytes().all(|byte| byte.is_ascii_digit()) => Some(number.parse().unwrap_or(u32::MAX)),
         _ => None,
     };
-    entries.filter_map(|entry| version(entry.ok()?.file_name().to_str()?)).collect()
+    Ok(entries.filter_map(|entry| version(entry.ok()?.file_name().to_str()?)).collect())
 }
 
 impl Reader {
@@ -113,15 +139,17 @@ impl Reader {
         let globals = globals(bpffs);
         let rules = open_rules(&globals)?;
         let interfaces = open_interfaces(&globals);
-        let verdicts = |when: &str| interfaces.as_ref().map(|(path, counters)| read_interfaces(counters, path, when)).unwrap_or_default();
-        let before = verdicts("before");
+        let before = read_interfaces(&interfaces);
         let counts = self.read_rules(&rules).map_err(|error| Error::Io(globals.join(format!("{RULES}{RULES_VERSION}")), error))?;
-        let after = verdicts("after");
-        let mut snapshot = Snapshot { rules: Arc::new(counts), ..Snapshot::default() };
-        // Last: Felix loads a program first and writes its file then, so whatever has counted has its file by now.
+        let after = read_interfaces(&interfaces);
+        let mut snapshot = Snapshot { rules: Arc::new(counts), rule_map: rules.id, ..Snapshot::default() };
         let net = sys.join("class/net");
+        if let Some(counted) = before.zip(after).and_then(|(before, after)| by_name(&net, &before, &after)) {
+            snapshot.interface_maps = interfaces.iter().map(|(_, counters)| counters.id).collect();
+            snapshot.interfaces = counted;
+        }
+        // Last: Felix loads a program first and writes its file then, so whatever has counted has its file by now.
         self.folder.read(&run.join("bpf/policy"), &net, &mut snapshot);
-        snapshot.interfaces = of_workloads(&snapshot.programs, &net, &before, &after);
         Ok(snapshot)
     }
 
@@ -134,7 +162,7 @@ impl Reader {
 }
 
 fn open_rules(globals: &Path) -> Result<Counters, Error> {
-    let versions = versions(globals, RULES);
+    let versions = versions(globals, RULES).map_err(|error| Error::Folder(globals.to_owned(), error))?;
     let path = globals.join(format!("{RULES}{RULES_VERSION}"));
     match versions.iter().max() {
         None => return Err(Error::NoMap(globals.to_owned())),
@@ -153,61 +181,76 @@ fn open_rules(globals: &Path) -> Result<Counters, Error> {
     }
 }
 
-/// The newest map of interface counters, if its version is known. Without it the rules are still counted.
-fn open_interfaces(globals: &Path) -> Option<(PathBuf, Counters)> {
-    let newest = versions(globals, INTERFACES).into_iter().max()?;
-    let path = globals.join(format!("{INTERFACES}{newest}"));
-    let opened = INTERFACES_VERSIONS.contains(&newest).then(|| Counters::open(&path).ok()).flatten();
-    let counters = opened.filter(|counters| counters.counters > REFUSED);
-    if counters.is_none() {
-        let message = format_args!("the map {} is not known: totals of workloads are left out", path.display());
-        logging::once(Level::Warn, "map of interface counters", message);
+/// The maps of interface counters. After an upgrade or a rollback, those of other releases stay pinned: then programs count in one, and the
+/// others stand still, so what they have counted together is added. Empty if one is not known, for programs may count there; the rules
+/// are still counted.
+fn open_interfaces(globals: &Path) -> Vec<(PathBuf, Counters)> {
+    let mut maps = Vec::new();
+    let Ok(mut versions) = versions(globals, INTERFACES) else { return maps };
+    versions.sort_unstable();
+    for version in versions {
+        let path = globals.join(format!("{INTERFACES}{}", if version == 1 { String::new() } else { version.to_string() }));
+        let opened = INTERFACES_VERSIONS.contains(&version).then(|| Counters::open(&path).ok()).flatten();
+        let Some(counters) = opened.filter(|counters| counters.counters > REFUSED) else {
+            let message = format_args!("the map {} is not known: totals of workloads are left out", path.display());
+            logging::once(Level::Warn, "map of interface counters", message);
+            return Vec::new();
+        };
+        maps.push((path, counters));
     }
-    Some((path, counters?))
+    maps
 }
 
 /// Accepted and refused packets by the interface's number and direction.
 type Totals = HashMap<(u32, Direction), (u64, u64), RandomState>;
 
-fn read_interfaces(counters: &Counters, path: &Path, when: &str) -> Totals {
+/// `None` where a map cannot be read.
+fn read_interfaces(maps: &[(PathBuf, Counters)]) -> Option<Totals> {
     let mut totals = Totals::default();
-    let result = counters.read(&mut |key, packets| {
-        // struct counters_key { ifindex, hook }: numbers of 32 bits, one after the other.
-        let [a, b, c, d, hook @ ..] = key.to_ne_bytes();
-        let direction = match u32::from_ne_bytes(hook) {
-            // Seen from the host: what it receives, the workload has sent.
-            0 => Direction::Egress,
-            1 => Direction::Ingress,
-            _ => return,
-        };
-        totals.insert((u32::from_ne_bytes([a, b, c, d]), direction), (packets[ACCEPTED], packets[REFUSED]));
-    });
-    if let Err(error) = result {
-        let message = format_args!("reading the map {} failed: {error}; totals of workloads are left out", path.display());
-        logging::once(Level::Warn, when, message);
-        totals.clear();
+    for (path, counters) in maps {
+        // An entry may come more than once.
+        let mut of_map = Totals::default();
+        let result = counters.read(&mut |key, packets| {
+            // struct counters_key { ifindex, hook }: numbers of 32 bits, one after the other.
+            let [a, b, c, d, hook @ ..] = key.to_ne_bytes();
+            let direction = match u32::from_ne_bytes(hook) {
+                // Seen from the host: what it receives, the workload has sent.
+                0 => Direction::Egress,
+                1 => Direction::Ingress,
+                _ => return,
+            };
+            of_map.insert((u32::from_ne_bytes([a, b, c, d]), direction), (packets[ACCEPTED], packets[REFUSED]));
+        });
+        if let Err(error) = result {
+            let message = format_args!("reading the map {} failed: {error}; totals of workloads are left out", path.display());
+            logging::once(Level::Warn, "interface counters", message);
+            return None;
+        }
+        for (key, (accepted, refused)) in of_map {
+            let total = totals.entry(key).or_default();
+            *total = (total.0.saturating_add(accepted), total.1.saturating_add(refused));
+        }
     }
-    totals
+    Some(totals)
 }
 
-/// What workloads' interfaces counted, by their names.
-fn of_workloads(programs: &[Shown], net: &Path, before: &Totals, after: &Totals) -> BTreeMap<(Arc<str>, Direction), Verdicts> {
+/// What all interfaces counted, by their names. An interface without entries has seen no packet.
+fn by_name(net: &Path, before: &Totals, after: &Totals) -> Option<BTreeMap<(Arc<str>, Direction), Verdicts>> {
     let mut interfaces = BTreeMap::new();
-    let (mut path, mut last) = (PathBuf::new(), ("", None));
-    for program in programs.iter().filter(|shown| shown.is_live && shown.program.is_workload).map(|shown| &*shown.program) {
-        if *program.interface != *last.0 {
-            path.clear();
-            path.extend([net, Path::new(&*program.interface), Path::new("ifindex")]);
-            last = (&program.interface, if before.is_empty() { None } else { number(&path) });
-        }
-        let key = |number| (number, program.direction);
-        let counted = last.1.and_then(|number| before.get(&key(number)).zip(after.get(&key(number))));
-        if let Some((before, after)) = counted {
-            let verdicts = Verdicts { accepted: (before.0, after.0), refused: (before.1, after.1) };
-            interfaces.insert((Arc::clone(&program.interface), program.direction), verdicts);
+    let entries = fs::read_dir(net).ok()?;
+    for entry in entries.take(MOST_INTERFACES).flatten() {
+        let Some((number, name)) = number(&entry.path().join("ifindex")).zip(entry.file_name().into_string().ok()) else { continue };
+        let name: Arc<str> = name.into();
+        for direction in Direction::ALL {
+            let key = (number, direction);
+            if let Some(after) = after.get(&key) {
+                let before = before.get(&key).copied().unwrap_or_default();
+                let verdicts = Verdicts { accepted: (before.0, after.0), refused: (before.1, after.1), number };
+                interfaces.insert((Arc::clone(&name), direction), verdicts);
+            }
         }
     }
-    interfaces
+    Some(interfaces)
 }
 
 /// What is in a file of one number.

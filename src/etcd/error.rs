@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::messages::ErrorBody;
+use crate::bounds::one_line;
 use crate::follow::{Failure, Patience};
 
 /// Why etcd could not be asked, or did not answer the question.
@@ -97,6 +98,13 @@ pub enum Error {
         /// etcd's words.
         why: String,
     },
+    /// More than can be true, or without end.
+    TooMuch {
+        /// The endpoint's URL.
+        endpoint: String,
+        /// Of what.
+        why: String,
+    },
     /// An answer that is not what etcd answers.
     Garbled {
         /// The endpoint's URL.
@@ -122,19 +130,19 @@ impl Error {
     pub(super) fn answered(endpoint: &str, status: u16, body: &str, user: Option<&str>, range: &str) -> Self {
         let endpoint = endpoint.to_owned();
         let json = serde_json::from_str::<ErrorBody>(body).unwrap_or_default();
-        let text = if json.text().is_empty() { first_line(body) } else { json.text() };
+        let text = one_line(if json.text().is_empty() { body } else { json.text() });
         let user = user.map(str::to_owned);
         if text.starts_with("CommonName of client") {
             return Error::CommonName { endpoint };
         }
-        match refusal(text, json.code(), status) {
+        match refusal(&text, json.code(), status) {
             Refusal::Token if user.is_none() => Error::NoUser { endpoint },
-            Refusal::Token => Error::Token { endpoint, why: text.to_owned() },
+            Refusal::Token => Error::Token { endpoint, why: text },
             Refusal::Password => Error::WrongPassword { endpoint, user: user.unwrap_or_default() },
             Refusal::Denied => Error::Denied { endpoint, user, range: range.to_owned() },
-            Refusal::Revision => Error::Revision { why: text.to_owned() },
-            Refusal::Unavailable => Error::Unavailable { endpoint, why: text.to_owned() },
-            Refusal::Other => Error::Refused { endpoint, status, why: text.to_owned() },
+            Refusal::Revision => Error::Revision { why: text },
+            Refusal::Unavailable => Error::Unavailable { endpoint, why: text },
+            Refusal::Other => Error::Refused { endpoint, status, why: text },
         }
     }
 }
@@ -166,12 +174,6 @@ pub(super) fn refusal(text: &str, code: u32, status: u16) -> Refusal {
     } else {
         Refusal::Other
     }
-}
-
-/// Enough of a text from outside for one line of a log.
-fn first_line(text: &str) -> &str {
-    let line = text.trim().lines().next().unwrap_or_default();
-    line.char_indices().nth(200).map_or(line, |(end, _)| &line[..end])
 }
 
 impl fmt::Display for Error {
@@ -218,6 +220,7 @@ impl fmt::Display for Error {
                 })
             }
             Error::Refused { endpoint, status, why } => write!(f, "etcd at {endpoint} answered {status}: {why}"),
+            Error::TooMuch { endpoint, why } => write!(f, "etcd at {endpoint} sends too much: {why}"),
             Error::Garbled { endpoint, why } => write!(f, "etcd at {endpoint} sent something unexpected: {why}"),
         }
     }
@@ -230,6 +233,8 @@ impl From<Error> for Failure {
         let patience = match error {
             // The next attempt logs in, for which etcd hashes the password with bcrypt: slow on purpose.
             Error::WrongPassword { .. } | Error::Token { .. } => Patience::Repair,
+            // Each attempt is as much work as the one before.
+            Error::TooMuch { .. } => Patience::Repair,
             _ => Patience::Away,
         };
         Failure { reason: error.to_string(), patience }
@@ -239,6 +244,7 @@ impl From<Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bounds::LONGEST_REASON;
 
     const AT: &str = "http://etcd:2379";
 
@@ -272,7 +278,7 @@ mod tests {
         let Error::Refused { status: 421, why, .. } = answered(421, &format!("{}\nsecond line", "é".repeat(500))) else {
             panic!("not a plain refusal");
         };
-        assert_eq!(why.chars().count(), 200);
+        assert!(why.ends_with("é…") && why.len() <= LONGEST_REASON, "{why}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ const PREFIXES: [&str; 3] = ["/v3", "/v3beta", "/v3alpha"];
 /// How much of an error's body is read.
 const LARGEST_ERROR: u64 = 64 << 10;
 /// How much of an answer is read. A page of 5000 keys takes 2 MB at most, the value of one key 2 MB unless etcd was allowed more.
-const LARGEST_ANSWER: u64 = 32 << 20;
+const LARGEST_ANSWER: u64 = 8 << 20;
 
 /// How long to wait for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Limits {
     /// etcd's progress notifications, so that a dead connection is noticed in time; so a cluster in which nothing happens
     /// between two compactions is listed again after the second, which is cheap where nothing happens.
     pub idle: Duration,
+    /// For a whole list, of all its pages and values.
+    pub list: Duration,
     /// Keys on one page of a list.
     pub page: u32,
 }
@@ -47,6 +49,8 @@ impl Default for Limits {
             answer: Duration::from_secs(10),
             whole: Duration::from_secs(60),
             idle: Duration::from_secs(75),
+            // 50,000 endpoints take less than a second.
+            list: Duration::from_secs(300),
             // The gateway of etcd ≤ 3.3 cannot pass on more than 4 MiB: 5000 of the longest possible keys still fit.
             page: 5000,
         }

@@ -5,13 +5,17 @@ use std::sync::Arc;
 
 use super::objects::{self, NodeKeys};
 use super::sweep::Group;
-use crate::inventory::{Inventory, Workload};
+use crate::bounds::{LONGEST_TEXT, cut};
+use crate::inventory::{Inventory, Object, StoredPolicy, Table, TooMany, Workload};
 
 /// Keys that are reported as not understood; beyond so many, nobody reads the log anyway.
 const MOST_REPORTED: usize = 1000;
 
 /// One kind of object: a prefix in etcd, a part of the inventory.
 pub(super) trait Kind {
+    /// What an object becomes.
+    type Object: Object;
+
     /// Whether the key alone does not say everything.
     const NEEDS_VALUES: bool;
 
@@ -24,11 +28,20 @@ pub(super) trait Kind {
     /// The group of keys that `key` is in, if most groups hold little of interest.
     fn group(&self, key: &str) -> Option<Group>;
 
+    /// What the object under `key` is to us; the outer `None` is one that cannot be understood, the inner one none of ours.
+    fn parse(&mut self, key: &str, value: &[u8]) -> Option<Option<Self::Object>>;
+
     /// Takes over a full list.
-    fn replace(&mut self, objects: Vec<(String, Vec<u8>)>);
+    ///
+    /// # Errors
+    /// There are too many objects; nothing is changed.
+    fn replace(&mut self, objects: Table<Self::Object>) -> Result<(), TooMany>;
 
     /// Takes over one new or changed object.
-    fn put(&mut self, key: &str, value: &[u8]);
+    ///
+    /// # Errors
+    /// There are too many objects; nothing is changed.
+    fn put(&mut self, key: &str, object: Self::Object) -> Result<(), TooMany>;
 
     /// Forgets one object.
     fn delete(&mut self, key: &str);
@@ -47,23 +60,11 @@ impl Workloads {
     pub(super) fn new(node: String, inventory: Arc<Inventory>) -> Self {
         Workloads { keys: NodeKeys::new(&node), node, inventory, reported: HashSet::new() }
     }
-
-    /// The outer `None` is an object that cannot be understood, the inner one none of ours.
-    fn parse(&mut self, key: &str, value: &[u8]) -> Option<Option<Workload>> {
-        match objects::workload(key, value, &self.node) {
-            Ok(workload) => Some(workload),
-            Err(error) => {
-                self.inventory.skip_object();
-                if self.reported.len() < MOST_REPORTED && self.reported.insert(key.to_owned()) {
-                    log::warn!("{key}: skipped, not a workload endpoint: {error}");
-                }
-                None
-            }
-        }
-    }
 }
 
 impl Kind for Workloads {
+    type Object = Workload;
+
     const NEEDS_VALUES: bool = true;
 
     fn prefix(&self) -> &'static str {
@@ -78,20 +79,27 @@ impl Kind for Workloads {
         self.keys.group(key)
     }
 
-    fn replace(&mut self, objects: Vec<(String, Vec<u8>)>) {
-        let parsed = objects.into_iter().filter_map(|(key, value)| self.parse(&key, &value)?.map(|workload| (key, workload)));
-        let workloads: Vec<_> = parsed.collect();
-        self.inventory.replace_workloads(workloads);
-        self.inventory.mark_synced();
+    fn parse(&mut self, key: &str, value: &[u8]) -> Option<Option<Workload>> {
+        match objects::workload(key, value, &self.node) {
+            Ok(workload) => Some(workload),
+            Err(error) => {
+                self.inventory.skip_object();
+                if self.reported.len() < MOST_REPORTED && self.reported.insert(key.to_owned()) {
+                    log::warn!("{}: skipped, not a workload endpoint: {error}", cut(key, LONGEST_TEXT));
+                }
+                None
+            }
+        }
     }
 
-    /// A value that cannot be understood leaves what was known of the workload before.
-    fn put(&mut self, key: &str, value: &[u8]) {
-        match self.parse(key, value) {
-            Some(Some(workload)) => self.inventory.put_workload(key, workload),
-            Some(None) => self.inventory.remove_workload(key),
-            None => {}
-        }
+    fn replace(&mut self, objects: Table<Workload>) -> Result<(), TooMany> {
+        self.inventory.replace_workloads(objects);
+        self.inventory.mark_synced();
+        Ok(())
+    }
+
+    fn put(&mut self, key: &str, workload: Workload) -> Result<(), TooMany> {
+        self.inventory.put_workload(key, workload)
     }
 
     fn delete(&mut self, key: &str) {
@@ -113,6 +121,8 @@ impl Policies {
 }
 
 impl Kind for Policies {
+    type Object = StoredPolicy;
+
     const NEEDS_VALUES: bool = false;
 
     fn prefix(&self) -> &'static str {
@@ -127,20 +137,22 @@ impl Kind for Policies {
         None
     }
 
-    fn replace(&mut self, objects: Vec<(String, Vec<u8>)>) {
-        let policies = objects.into_iter().filter_map(|(key, _)| objects::policy(&key).map(|policy| (key, policy)));
-        self.inventory.replace_policies_under(self.prefix, policies);
+    fn parse(&mut self, key: &str, _value: &[u8]) -> Option<Option<StoredPolicy>> {
+        Some(objects::policy(key))
+    }
+
+    fn replace(&mut self, objects: Table<StoredPolicy>) -> Result<(), TooMany> {
+        self.inventory.replace_policies_under(self.prefix, objects)?;
         // The first list came because it was asked for; only the later ones make up for something missed.
         if self.listed {
             self.inventory.mark_synced();
         }
         self.listed = true;
+        Ok(())
     }
 
-    fn put(&mut self, key: &str, _value: &[u8]) {
-        if let Some(policy) = objects::policy(key) {
-            self.inventory.put_policy(key, policy);
-        }
+    fn put(&mut self, key: &str, policy: StoredPolicy) -> Result<(), TooMany> {
+        self.inventory.put_policy(key, policy)
     }
 
     fn delete(&mut self, key: &str) {
@@ -160,13 +172,12 @@ mod tests {
     fn workloads_that_cannot_be_understood_are_skipped_and_counted() {
         let inventory = Arc::new(Inventory::new());
         let mut workloads = Workloads::new("n".into(), Arc::clone(&inventory));
-        workloads.replace(vec![("good".into(), value("cali1", "n")), ("bad".into(), b"{".to_vec()), ("other".into(), value("cali2", "m"))]);
-        assert_eq!((inventory.workload_count(), inventory.skipped_objects()), (1, 1));
+        assert_eq!(workloads.parse("bad", b"{"), None);
+        assert_eq!(workloads.parse("other", &value("cali2", "m")), Some(None));
+        assert!(workloads.parse("good", &value("cali1", "n")).flatten().is_some());
+        assert_eq!(inventory.skipped_objects(), 1);
+        workloads.replace(Table::default()).unwrap();
         assert!(inventory.synced());
-        workloads.put("good", b"junk");
-        assert_eq!((inventory.workload_count(), inventory.skipped_objects()), (1, 2));
-        workloads.put("good", &value("cali1", "m"));
-        assert_eq!(inventory.workload_count(), 0);
     }
 
     #[test]
@@ -174,10 +185,11 @@ mod tests {
         let inventory = Arc::new(Inventory::new());
         inventory.mark_synced();
         let mut policies = Policies::new(objects::GLOBAL_NETWORK_POLICIES, Arc::clone(&inventory));
-        let list = || vec![(format!("{}default.a", objects::GLOBAL_NETWORK_POLICIES), Vec::new())];
-        policies.replace(list());
-        assert_eq!((inventory.policies().len(), inventory.resyncs()), (1, 0));
-        policies.replace(list());
-        assert_eq!((inventory.policies().len(), inventory.resyncs()), (1, 1));
+        let key = format!("{}default.a", objects::GLOBAL_NETWORK_POLICIES);
+        let policy = policies.parse(&key, b"").flatten().unwrap();
+        for resyncs in [0, 1] {
+            policies.replace(vec![(key.clone(), policy.clone())].try_into().unwrap()).unwrap();
+            assert_eq!((inventory.policies().len(), inventory.resyncs()), (1, resyncs));
+        }
     }
 }

@@ -8,6 +8,13 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::{LONGEST_KEY, at_most};
+
+/// The most keys in one answer: more than on any page that is asked for.
+const MOST_KEYS: usize = 20_000;
+/// The most events in one frame: those of the thousand revisions that etcd sends at once, of 128 changes each.
+const MOST_EVENTS: usize = 128_000;
+
 /// Keys from one up to, but without, another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
@@ -122,9 +129,15 @@ pub struct KeyValue<'a> {
 }
 
 impl KeyValue<'_> {
-    /// The key; `None` if it is not text, as every key of Calico's is.
+    /// The key; `None` if it is not text or longer than any of Calico's can be.
     pub fn key(&self) -> Option<String> {
-        String::from_utf8(BASE64_STANDARD.decode(self.key.as_bytes()).ok()?).ok()
+        let key = String::from_utf8(self.raw_key()?).ok()?;
+        (key.len() <= LONGEST_KEY).then_some(key)
+    }
+
+    /// The key, whatever it is; `None` if it is not base64.
+    pub fn raw_key(&self) -> Option<Vec<u8>> {
+        BASE64_STANDARD.decode(self.key.as_bytes()).ok()
     }
 
     /// The value; `None` if it is not base64.
@@ -140,7 +153,7 @@ pub struct RangeResponse<'a> {
     #[serde(default)]
     pub header: Header,
     /// In the order of the keys.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "at_most::<_, _, MOST_KEYS>")]
     pub kvs: Vec<KeyValue<'a>>,
     /// Whether the limit cut it short.
     #[serde(default)]
@@ -178,7 +191,7 @@ pub struct WatchResult<'a> {
     #[serde(borrow)]
     pub cancel_reason: Cow<'a, str>,
     /// What happened, oldest first.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "at_most::<_, _, MOST_EVENTS>")]
     pub events: Vec<Event<'a>>,
 }
 

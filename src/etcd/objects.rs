@@ -6,14 +6,20 @@ use serde::Deserialize;
 
 use super::messages::Span;
 use super::sweep::Group;
+use crate::bounds::at_most;
 use crate::inventory::{Interface, StoredPolicy, Workload, ip_label};
 
 /// Under it, `<namespace>/<node>-<orchestrator>-<workload>-<endpoint>`.
 pub const WORKLOAD_ENDPOINTS: &str = "/calico/resources/v3/projectcalico.org/workloadendpoints/";
+/// Under it, `<node>`.
+pub const NODES: &str = "/calico/resources/v3/projectcalico.org/nodes/";
 /// Under it, `<namespace>/<name>`. Kubernetes' own policies are here too: kube-controllers copies them as `knp.default.<name>`.
 pub const NETWORK_POLICIES: &str = "/calico/resources/v3/projectcalico.org/networkpolicies/";
 /// Under it, `<name>`.
 pub const GLOBAL_NETWORK_POLICIES: &str = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/";
+
+/// The most addresses of one workload.
+const MOST_NETWORKS: usize = 1000;
 
 /// Tells the keys of one node's workload endpoints from those of other nodes, without their values.
 pub struct NodeKeys {
@@ -44,6 +50,19 @@ impl NodeKeys {
         let mut own = Span::prefix(&format!("{namespace}{}", self.start));
         own.from.push(b'-' + 1);
         Some(Group { own, next: Span::prefix(&namespace).end })
+    }
+}
+
+/// The node that the key of a workload endpoint is of: up to the first hyphen that stands alone.
+pub fn node_of(key: &str) -> Option<String> {
+    let (_namespace, name) = key.strip_prefix(WORKLOAD_ENDPOINTS)?.split_once('/')?;
+    let (mut node, mut rest) = (String::new(), name);
+    loop {
+        let (part, after) = rest.split_once('-')?;
+        node.push_str(part);
+        let Some(next) = after.strip_prefix('-') else { return Some(node).filter(|node| !node.is_empty()) };
+        node.push('-');
+        rest = next;
     }
 }
 
@@ -86,7 +105,8 @@ struct Spec<'a> {
     /// Calico ≥ 3.19; before, the label says it.
     #[serde(borrow)]
     service_account_name: Option<Cow<'a, str>>,
-    ip_networks: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "at_most::<_, _, MOST_NETWORKS>")]
+    ip_networks: Vec<String>,
 }
 
 /// The workload in `value`, the JSON under `key`; `None` if it is not on `node` or has no interface yet.
@@ -106,10 +126,12 @@ pub fn workload(key: &str, value: &[u8], node: &str) -> serde_json::Result<Optio
         namespace: metadata.namespace.map(Cow::into_owned).unwrap_or_else(|| namespace_of(key)),
         pod: text(spec.pod),
         app: text(labels.app),
-        ip: ip_label(spec.ip_networks.iter().flatten().map(String::as_str)),
+        ip: ip_label(spec.ip_networks.iter().map(String::as_str)),
         node: node.to_owned(),
         orchestrator: text(spec.orchestrator),
         service_account: text(spec.service_account_name.filter(|name| !name.is_empty()).or(labels.service_account)),
+        // The CNI plugin deletes the object when it takes the interface away.
+        is_finished: false,
     }))
 }
 
@@ -137,6 +159,21 @@ mod tests {
 
     fn key(rest: &str) -> String {
         format!("{WORKLOAD_ENDPOINTS}{rest}")
+    }
+
+    #[test]
+    fn a_key_names_its_node() {
+        for (rest, node) in [
+            ("shop/worker--02.mydomain.com-k8s-web--1-eth0", Some("worker-02.mydomain.com")),
+            ("shop/n-k8s-web-eth0", Some("n")),
+            ("shop/a----b-cni-x-eth0", Some("a--b")),
+            ("shop/-k8s-web-eth0", None),
+            ("shop/noseparator", None),
+            ("shop/only--doubled", None),
+            ("noslash-k8s", None),
+        ] {
+            assert_eq!(node_of(&key(rest)).as_deref(), node, "{rest}");
+        }
     }
 
     #[test]
@@ -169,6 +206,7 @@ mod tests {
             node: "node-1".into(),
             orchestrator: "k8s".into(),
             service_account: "default".into(),
+            is_finished: false,
         };
         assert_eq!(workload, expected);
     }

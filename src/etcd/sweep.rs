@@ -12,8 +12,12 @@ const FIRST_PAGE: u32 = 50;
 
 /// One page of keys.
 pub(super) struct Page {
-    /// All keys on it, in order.
+    /// All keys on it that may be Calico's, in order.
     pub keys: Vec<String>,
+    /// How many keys are on it.
+    pub read: u64,
+    /// The last of them.
+    pub last: Option<Vec<u8>>,
     /// How many keys the span has, from its start.
     pub count: u64,
     /// Whether there are more than fit.
@@ -29,14 +33,22 @@ pub(super) struct Group {
     pub next: Vec<u8>,
 }
 
-/// All keys under `prefix` that are wanted, in order. `group` gives the group a key is in, if groups can be left out; no page
-/// is larger than `largest`.
+/// How much is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pages {
+    /// How many keys a page has at most.
+    pub largest: u32,
+    /// Once more keys than these are found, no more are looked for.
+    pub most: usize,
+}
+
+/// All keys under `prefix` that are wanted, in order. `group` gives the group a key is in, if groups can be left out.
 ///
 /// # Errors
 /// Those of `ask`.
 pub(super) fn keys<E>(
     prefix: &str,
-    largest: u32,
+    Pages { largest, most }: Pages,
     wanted: impl Fn(&str) -> bool,
     group: impl Fn(&str) -> Option<Group>,
     mut ask: impl FnMut(&Span, u32) -> Result<Page, E>,
@@ -51,12 +63,11 @@ pub(super) fn keys<E>(
         if let Some(left) = left {
             limit = next_limit(limit, largest, page.count.abs_diff(left));
         }
-        left = Some(page.count.saturating_sub(page.keys.len() as u64));
-        let last = page.keys.last().cloned();
+        left = Some(page.count.saturating_sub(page.read));
         found.extend(page.keys.into_iter().filter(|key| wanted(key)));
-        let Some(last) = last.filter(|_| page.more) else { return Ok(found) };
-        span.from = [last.as_bytes(), b"\0"].concat();
-        let Some(Group { mut own, next }) = group(&last) else {
+        let Some(last) = page.last.filter(|_| page.more && found.len() <= most) else { return Ok(found) };
+        span.from = [&last[..], b"\0"].concat();
+        let Some(Group { mut own, next }) = str::from_utf8(&last).ok().and_then(&group) else {
             limit = largest;
             continue;
         };
@@ -94,9 +105,10 @@ mod tests {
             let keys: Vec<_> = all.iter().take(limit).map(|key| key.to_string()).collect();
             sent += keys.len();
             questions += 1;
-            Ok::<_, Infallible>(Page { count: all.len() as u64, more: all.len() > keys.len(), keys })
+            let (read, last) = (keys.len() as u64, keys.last().map(|key| key.clone().into_bytes()));
+            Ok::<_, Infallible>(Page { count: all.len() as u64, more: all.len() > keys.len(), read, last, keys })
         };
-        let Ok(found) = keys(WORKLOAD_ENDPOINTS, largest, |key| node.own(key), |key| node.group(key), ask);
+        let Ok(found) = keys(WORKLOAD_ENDPOINTS, Pages { largest, most: usize::MAX }, |key| node.own(key), |key| node.group(key), ask);
         (found, sent, questions)
     }
 

@@ -2,10 +2,12 @@
 
 use super::error::{Refusal, refusal};
 use super::messages::WatchFrame;
+use crate::bounds::one_line;
 
 /// A frame of the usual thousand events of workload endpoints takes 2 MB. More than this is not kept in memory; listing again,
 /// page by page, is cheaper.
-pub const LARGEST_FRAME: usize = 32 << 20;
+pub const LARGEST_FRAME: usize = 8 << 20;
+
 /// Where a watch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
@@ -61,13 +63,14 @@ pub fn meaning(frame: &WatchFrame<'_>, position: &mut Position) -> Meaning {
 }
 
 fn ended(reason: &str, code: u32) -> Meaning {
+    let words = one_line(reason);
     match refusal(reason, code, 0) {
-        Refusal::Token => Meaning::Token(reason.to_owned()),
+        Refusal::Token => Meaning::Token(words),
         // etcd 3.5.0–3.5.4 say this for a bad token too.
-        Refusal::Denied => Meaning::Denied(reason.to_owned()),
-        Refusal::Revision => Meaning::Relist(reason.to_owned()),
-        _ if reason.is_empty() => Meaning::Over("etcd cancelled the watch".to_owned()),
-        _ => Meaning::Over(reason.to_owned()),
+        Refusal::Denied => Meaning::Denied(words),
+        Refusal::Revision => Meaning::Relist(words),
+        _ if words.is_empty() => Meaning::Over("etcd cancelled the watch".to_owned()),
+        _ => Meaning::Over(words),
     }
 }
 

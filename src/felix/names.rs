@@ -221,7 +221,10 @@ pub fn hashed_names(policy: &StoredPolicy) -> impl Iterator<Item = HashedName> +
     Era::ALL.into_iter().filter_map(|era| {
         let tier = match era {
             Era::Name | Era::TierAndName => tier_from_name(&legacy_name(policy)).into(),
-            Era::KindAndName if policy.kind == PolicyKind::KubernetesNetworkPolicy => "default".into(),
+            // In etcd, kube-controllers store Kubernetes' policies as Calico's, under such names.
+            Era::KindAndName if policy.kind == PolicyKind::KubernetesNetworkPolicy || policy.name.starts_with("knp.default.") => {
+                "default".into()
+            }
             Era::KindAndName => return None,
         };
         Some(HashedName { policy: PolicyName::from_store(policy, era), tier, hashed: era.id(policy)? })

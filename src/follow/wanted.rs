@@ -1,4 +1,4 @@
-//! Starts the followers of policies once a scrape has asked for them.
+//! Does what a scrape asks for: starts the followers of policies, looks for the names of nodes.
 
 use std::io;
 use std::sync::Arc;
@@ -22,6 +22,28 @@ pub fn when_policies_are_wanted(inventory: Arc<Inventory>, start: impl FnOnce() 
         if let Err(error) = start() {
             log::error!("cannot follow the policies: {error}");
         }
+    })?;
+    Ok(())
+}
+
+/// Waits on a thread of its own until the names of nodes are wanted, asks for them by `list`, once, and says what follows for `node`,
+/// which is a name of which the datastore knows no workload. Without an answer that is said without other names.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn when_nodes_are_wanted(
+    inventory: Arc<Inventory>,
+    node: String,
+    list: impl FnOnce() -> Result<Vec<String>, String> + Send + 'static,
+) -> io::Result<()> {
+    thread::Builder::new().name("nodes wanted".into()).spawn(move || {
+        inventory.nodes().wait_until_wanted();
+        let names = list().unwrap_or_else(|error| {
+            log::info!("the names of other nodes cannot be seen: {error}");
+            Vec::new()
+        });
+        inventory.nodes().answer(names);
+        log::warn!("{}", inventory.nodes().problem(&node));
     })?;
     Ok(())
 }

@@ -22,6 +22,12 @@ impl Interface {
         let digits = hash.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
         digits.take(Self::SUFFIX).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
     }
+
+    pub(super) fn text(&mut self) -> &mut String {
+        match self {
+            Interface::Name(text) | Interface::Suffix(text) => text,
+        }
+    }
 }
 
 impl Default for Interface {
@@ -49,6 +55,8 @@ pub struct Workload {
     pub orchestrator: String,
     /// `spec.serviceAccountName`, else the label `projectcalico.org/serviceaccount`.
     pub service_account: String,
+    /// Whether it has ended, and only its name is left: Felix removes its rules, as a rule before the object goes.
+    pub is_finished: bool,
 }
 
 /// The value of the `ip` label: the networks sorted as text, a `/32` cut, joined by commas.

@@ -17,6 +17,8 @@ pub struct Counters {
     map: Map,
     /// How many counters there are under a key.
     pub counters: usize,
+    /// The kernel's id: another one is another map, wherever it is pinned.
+    pub id: u32,
 }
 
 impl Counters {
@@ -30,7 +32,7 @@ impl Counters {
             return Err(OpenError::Other(crate::sys::bpf::PER_CPU_HASH, map.key as u32, map.value as u32));
         }
         let counters = map.value / 8;
-        Ok(Counters { map, counters })
+        Ok(Counters { id: map.id, map, counters })
     }
 
     /// Gives every entry once or more: its key, and its counters summed over all CPUs. An entry that comes or goes meanwhile may be left

@@ -1,27 +1,27 @@
-//! Legacy tables straight from the kernel: the entries that `IPT_SO_GET_ENTRIES` gives → [`Snapshot`]. What takes them is pure; the
-//! reader opens a raw socket (CAP_NET_RAW, CAP_NET_ADMIN). Looking for a table that is not there would load it: ask `/proc` first.
+//! Legacy tables straight from the kernel: the entries that `IPT_SO_GET_ENTRIES` gives → [`Snapshot`]. Decoding is pure; the reader
+//! opens a raw socket (CAP_NET_RAW, CAP_NET_ADMIN). Asking for a table that does not exist would create it: look into `/proc` first.
 //!
-//! Entries that are the same in every byte but their counters are the same rules: then only the counters are picked up, else the kernel
-//! is asked once more. So an entry is needed only once, and a large table never is in memory as a whole ([`records`]).
+//! Entries that are the same in every byte but their counters are the same rules; then only the counters are read. The kernel gives
+//! all entries at once, 0.6 kB each. Their memory is held only while they are decoded.
 //!
 //! Layouts: `include/uapi/linux/netfilter_ipv4/ip_tables.h` and `netfilter_ipv6/ip6_tables.h`.
 
 mod decoder;
+mod hooks;
 
-use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use foldhash::quality::{FoldHasher, RandomState};
+use foldhash::quality::RandomState;
+use memmap2::{Advice, MmapMut};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
 use super::xt::{u16_at, u32_at, u64_at};
 use crate::ruleset::{Count, Family, Ruleset, Snapshot};
 use crate::sys::getsockopt;
-use crate::sys::records::{self, getsockopt_records};
-use decoder::Decoder;
+pub use hooks::hooks;
 
 /// Length of a table's name.
 const NAME: usize = 32;
@@ -59,15 +59,17 @@ impl Layout {
         }
     }
 
-    /// Where the length of an entry is.
-    fn length(&self) -> usize {
-        self.target_offset + 2
-    }
-
-    /// The first entry, and what comes after it.
-    fn entry<'a>(&self, entries: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
-        let (entry, rest) = entries.split_at_checked(u16_at(entries, self.length())?.into())?;
-        (entry.len() >= self.matches).then_some((entry, rest))
+    /// The entries with their places, in order; ends before one that is not well formed.
+    fn entries<'a>(&self, all: &'a [u8]) -> impl Iterator<Item = (usize, &'a [u8])> {
+        let mut rest = all;
+        std::iter::from_fn(move || {
+            // `next_offset` follows `target_offset`.
+            let length = u16_at(rest, self.target_offset + 2)?;
+            let (entry, behind) = rest.split_at_checked(length.into())?;
+            let place = all.len() - rest.len();
+            rest = behind;
+            (entry.len() >= self.matches).then_some((place, entry))
+        })
     }
 }
 
@@ -77,6 +79,7 @@ pub struct Reader {
     family: Family,
     table: &'static str,
     known: Option<Known>,
+    /// Its key is random, since other people choose the names of policies.
     hasher: RandomState,
 }
 
@@ -84,14 +87,11 @@ pub struct Reader {
 #[derive(Debug)]
 struct Known {
     ruleset: Arc<Ruleset>,
-    /// Where the counters of each rule are, in their order.
+    /// Where the counters of each rule are, in the rules' order.
     counters: Vec<u32>,
     /// Of everything but the counters.
     fingerprint: u64,
 }
-
-/// Takes pieces of a table, in order; each of them is whole entries.
-type Take<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
 
 impl Reader {
     /// A reader of this table.
@@ -104,50 +104,57 @@ impl Reader {
     /// # Errors
     /// What the kernel answers: no rights, no such table.
     pub fn read(&mut self) -> io::Result<Snapshot> {
-        let (family, table) = (self.family, self.table);
         for _ in 0..TRIES {
-            match self.take_from(|take| fetch(family, table, take)) {
+            match fetch(self.family, self.table) {
+                Ok((_, answer)) => return Ok(self.take(answer.get(ENTRIES..).unwrap_or_default())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return result,
+                Err(error) => return Err(error),
             }
         }
         Err(io::Error::other("the table changed its size again and again"))
     }
 
-    /// Takes all entries of a table.
+    /// Decodes all entries of a table, or recognises those of the last read.
     pub fn take(&mut self, entries: &[u8]) -> Snapshot {
-        let read = |take: Take| {
-            take(entries);
-            Ok::<_, Infallible>(())
-        };
-        let Ok(snapshot) = self.take_from(read);
+        let places = self.known.as_ref().map_or(&[][..], |known| &known.counters);
+        let (fingerprint, counts) = self.count(entries, places);
+        if let Some(known) = self.known.as_ref().filter(|known| known.fingerprint == fingerprint) {
+            return Snapshot::new(Arc::clone(&known.ruleset), counts, Vec::new());
+        }
+        let (snapshot, counters) = decoder::decode(self.family, self.table, entries);
+        self.known = Some(Known { ruleset: Arc::clone(&snapshot.ruleset), counters, fingerprint });
         snapshot
     }
 
-    fn take_from<E>(&mut self, read: impl Fn(Take) -> Result<(), E>) -> Result<Snapshot, E> {
-        let entries = || Entries::new(self.family, self.hasher.build_hasher());
-        if let Some(known) = &self.known {
-            let mut counts = Counts::new(entries(), &known.counters);
-            read(&mut |piece| counts.take(piece))?;
-            if counts.entries.fingerprint() == known.fingerprint {
-                return Ok(Snapshot::new(Arc::clone(&known.ruleset), counts.counts, Vec::new()));
+    /// A hash over everything but the counters, and what the rules have counted whose counters are at these places.
+    fn count(&self, entries: &[u8], places: &[u32]) -> (u64, Vec<Count>) {
+        let layout = Layout::of(self.family);
+        let (mut hasher, mut counts, mut end) = (self.hasher.build_hasher(), Vec::with_capacity(places.len()), 0);
+        for (place, entry) in layout.entries(entries) {
+            hasher.write(&entry[..layout.counters]);
+            hasher.write(&entry[layout.counters + COUNTERS..]);
+            if places.get(counts.len()).is_some_and(|counters| *counters as usize == place + layout.counters) {
+                counts.push(count_at(entry, layout.counters).unwrap_or_default());
             }
+            end = place + entry.len();
         }
-        let mut decoder = Decoder::new(self.family, self.table, entries());
-        read(&mut |piece| decoder.take(piece))?;
-        let (snapshot, known) = decoder.finish();
-        self.known = Some(known);
-        Ok(snapshot)
+        hasher.write(&entries[end..]);
+        (hasher.finish(), counts)
     }
 }
 
-/// Takes all entries of a table apart.
-pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> Snapshot {
-    Reader::new(family, table).take(entries)
+/// `struct xt_counters` at this place.
+fn count_at(entry: &[u8], place: usize) -> Option<Count> {
+    Some(Count { packets: u64_at(entry, place)?, bytes: u64_at(entry, place + 8)?, handle: 0 })
 }
 
-/// Asks the kernel for the entries of a table.
-fn fetch(family: Family, table: &str, take: Take) -> io::Result<()> {
+/// Decodes all entries of a table.
+pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> Snapshot {
+    decoder::decode(family, table, entries).0
+}
+
+/// Asks the kernel for a table: `struct ipt_getinfo`, `struct ipt_get_entries`.
+fn fetch(family: Family, table: &str) -> io::Result<([u8; INFO], MmapMut)> {
     let (domain, protocol, level) = match family {
         Family::V4 => (AddressFamily::INET, ipproto::RAW, libc::IPPROTO_IP),
         Family::V6 => (AddressFamily::INET6, ipproto::RAW, libc::IPPROTO_IPV6),
@@ -157,75 +164,11 @@ fn fetch(family: Family, table: &str, take: Take) -> io::Result<()> {
     info[..table.len()].copy_from_slice(table.as_bytes());
     getsockopt(socket.as_fd(), level, GET_INFO, &mut info)?;
     let size = u32_at(&info, INFO - 4).unwrap_or(0);
-    let mut head = [0; ENTRIES];
-    head[..table.len()].copy_from_slice(table.as_bytes());
-    head[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
-    let layout = records::Layout { first: ENTRIES, length: Layout::of(family).length() };
-    getsockopt_records(socket.as_fd(), (level, GET_ENTRIES), (&head, ENTRIES + size as usize), layout, take)
-}
-
-/// Goes through a table's entries.
-struct Entries {
-    layout: &'static Layout,
-    /// Where the next one begins.
-    at: usize,
-    hasher: FoldHasher<'static>,
-    /// Whether all were well formed. Nothing behind one that is not can be found.
-    are_whole: bool,
-}
-
-impl Entries {
-    /// The hasher's key is chosen at random, for names of policies are other people's.
-    fn new(family: Family, hasher: FoldHasher<'static>) -> Self {
-        Entries { layout: Layout::of(family), at: 0, hasher, are_whole: true }
-    }
-
-    /// Hands each entry to `each`, with its place.
-    fn walk(&mut self, mut piece: &[u8], mut each: impl FnMut(usize, &[u8])) {
-        while let Some((entry, rest)) = self.layout.entry(piece) {
-            let counters = self.layout.counters;
-            self.hasher.write(&entry[..counters]);
-            self.hasher.write(&entry[counters + COUNTERS..]);
-            each(self.at, entry);
-            self.at += entry.len();
-            piece = rest;
-        }
-        if !piece.is_empty() {
-            self.are_whole = false;
-            self.hasher.write(piece);
-        }
-    }
-
-    /// A hash over everything but the counters.
-    fn fingerprint(&self) -> u64 {
-        self.hasher.finish()
-    }
-}
-
-/// `struct xt_counters` at this place.
-fn count_at(entry: &[u8], place: usize) -> Option<Count> {
-    Some(Count { packets: u64_at(entry, place)?, bytes: u64_at(entry, place + 8)?, handle: 0 })
-}
-
-/// Picks up what rules have counted whose places are known.
-struct Counts<'a> {
-    entries: Entries,
-    places: &'a [u32],
-    counts: Vec<Count>,
-}
-
-impl<'a> Counts<'a> {
-    fn new(entries: Entries, places: &'a [u32]) -> Self {
-        Counts { entries, places, counts: Vec::with_capacity(places.len()) }
-    }
-
-    fn take(&mut self, piece: &[u8]) {
-        let Counts { entries, places, counts } = self;
-        let counters = entries.layout.counters;
-        entries.walk(piece, |at, entry| {
-            if places.get(counts.len()).is_some_and(|place| *place as usize == at + counters) {
-                counts.push(count_at(entry, counters).unwrap_or_default());
-            }
-        });
-    }
+    let mut answer = MmapMut::map_anon(ENTRIES + size as usize)?;
+    // Page faults for small pages would add a quarter to the time of a large table. Not all kernels have huge ones.
+    _ = answer.advise(Advice::HugePage);
+    answer[..table.len()].copy_from_slice(table.as_bytes());
+    answer[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
+    getsockopt(socket.as_fd(), level, GET_ENTRIES, &mut answer)?;
+    Ok((info, answer))
 }

@@ -5,11 +5,16 @@
 //! do not tell: a rule that replaces another one keeps its handle.) If this holds for all chains, then the rules are what they were,
 //! whatever else was written meanwhile, by kube-proxy for example. Only where chains of Calico's have changed, the read must not have
 //! been overtaken by any write, else what it found may never have been there at one instant; then it is repeated.
+//!
+//! The kernel answers a dump on the CPU of the thread that asks. So of a large table, two threads ask for a chain at a time, each on a
+//! socket of its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
 use foldhash::quality::{FoldHasher, RandomState};
@@ -23,6 +28,8 @@ use crate::ruleset::{Backend, Builder, ChainId, Count, Family, Ruleset, Snapshot
 const GET_CHAIN: u16 = 4;
 const GET_RULE: u16 = 7;
 const GET_GENERATION: u16 = 16;
+/// From this many rules on, a second thread is worth its start: they take the kernel about 1 ms.
+const LARGE: usize = 500;
 
 /// Which tables to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +75,8 @@ pub struct Reader {
     tables: Tables,
     known: Known,
     hasher: RandomState,
+    /// Whether two threads can run at the same time.
+    has_cpus: bool,
 }
 
 /// What the last read found.
@@ -98,10 +107,14 @@ struct Listed {
     counts: Option<Vec<Count>>,
 }
 
+/// What the rules of chains have counted, by the chains' places.
+type Counts = Vec<(usize, Option<Vec<Count>>)>;
+
 impl Reader {
     /// A reader of these tables.
     pub fn new(family: Family, tables: Tables) -> Self {
-        Reader { family, tables, known: Known::default(), hasher: RandomState::default() }
+        let has_cpus = thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
+        Reader { family, tables, known: Known::default(), hasher: RandomState::default(), has_cpus }
     }
 
     /// Reads the tables: empty if there is none.
@@ -118,8 +131,7 @@ impl Reader {
     /// As [`Reader::read`].
     pub fn read_by(&mut self, deadline: Instant, open: &mut dyn FnMut() -> io::Result<Socket>) -> io::Result<Vec<Snapshot>> {
         loop {
-            let mut socket = open()?;
-            match self.attempt(&mut socket) {
+            match self.attempt(open) {
                 Ok(Some(snapshots)) => return Ok(snapshots),
                 Err(DumpError::Io(error)) => return Err(error),
                 Ok(None) | Err(DumpError::Again | DumpError::Gone) => {}
@@ -131,23 +143,50 @@ impl Reader {
     }
 
     /// Reads once; `None` if what was read may never have been there at one instant.
-    fn attempt(&mut self, socket: &mut Socket) -> Result<Option<Vec<Snapshot>>, DumpError> {
-        let generation_before = generation(socket)?;
-        let mut listed = self.chains(socket)?;
-        let places: HashMap<&str, usize> = self.known.chains.iter().enumerate().map(|(i, chain)| (&*chain.name, i)).collect();
-        for chain in &mut listed {
-            chain.before = places.get(&*chain.name).copied();
-            let fingerprint = chain.before.and_then(|place| self.known.chains[place].fingerprint);
-            if let Some(fingerprint) = fingerprint {
-                chain.counts = self.count(socket, &chain.name, fingerprint)?;
-            }
+    fn attempt(&mut self, open: &mut dyn FnMut() -> io::Result<Socket>) -> Result<Option<Vec<Snapshot>>, DumpError> {
+        let mut socket = open()?;
+        let generation_before = generation(&mut socket)?;
+        let mut listed = self.chains(&mut socket)?;
+        let is_large = self.known.rulesets.iter().map(|ruleset| ruleset.rule_count()).sum::<usize>() >= LARGE;
+        // One socket is enough where there is no other.
+        let second = if is_large && self.has_cpus { open().ok() } else { None };
+        for (place, counts) in self.count_known(&listed, &mut socket, second)? {
+            listed[place].counts = counts;
         }
         let same_chains = listed.len() == self.known.chains.len() && listed.iter().enumerate().all(|(i, chain)| chain.before == Some(i));
         if same_chains && listed.iter().all(|chain| chain.counts.is_some()) {
             return Ok(Some(self.same_rules(&listed)));
         }
-        let snapshots = self.other_rules(socket, listed)?;
-        Ok((generation(socket)? == generation_before).then_some(snapshots))
+        let snapshots = self.other_rules(&mut socket, listed)?;
+        Ok((generation(&mut socket)? == generation_before).then_some(snapshots))
+    }
+
+    /// What the rules of chains that were there at the last read have counted; `None` if they are others now.
+    fn count_known(&self, listed: &[Listed], socket: &mut Socket, second: Option<Socket>) -> Result<Counts, DumpError> {
+        let next = &AtomicUsize::new(0);
+        thread::scope(|scope| {
+            let count = |mut socket| thread::Builder::new().spawn_scoped(scope, move || self.count_next(listed, next, &mut socket)).ok();
+            let second = second.and_then(count);
+            let counts = self.count_next(listed, next, socket);
+            let others = second.map_or(Ok(Ok(Vec::new())), ScopedJoinHandle::join);
+            let others = others.unwrap_or_else(|_| Err(io::Error::other("a thread that read rules panicked").into()));
+            let (mut counts, others) = (counts?, others?);
+            counts.extend(others);
+            Ok(counts)
+        })
+    }
+
+    /// The same for the next chain, as long as there is one.
+    fn count_next(&self, listed: &[Listed], next: &AtomicUsize, socket: &mut Socket) -> Result<Counts, DumpError> {
+        let mut counts = Vec::new();
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let Some(chain) = listed.get(place) else { return Ok(counts) };
+            if let Some(fingerprint) = chain.before.and_then(|before| self.known.chains[before].fingerprint) {
+                let of_chain = self.count(socket, &chain.name, fingerprint).inspect_err(|_| next.store(listed.len(), Ordering::Relaxed))?;
+                counts.push((place, of_chain));
+            }
+        }
     }
 
     /// All rules are those of the last read.
@@ -202,6 +241,7 @@ impl Reader {
 
     /// The table's chains that matter. The kernel lists those of all tables.
     fn chains(&self, socket: &mut Socket) -> Result<Vec<Listed>, DumpError> {
+        let places: HashMap<&str, usize> = self.known.chains.iter().enumerate().map(|(i, chain)| (&*chain.name, i)).collect();
         let mut chains = Vec::new();
         let dump = socket.dump(GET_CHAIN, self.protocol(), &[], &mut |attributes| {
             let attributes = Attributes(attributes);
@@ -211,7 +251,8 @@ impl Reader {
             }
             let name = std::str::from_utf8(string(name)).ok().filter(|name| self.tables.place(name).is_some());
             let handle = attributes.get(2).and_then(be64).unwrap_or(0);
-            chains.extend(name.map(|name| Listed { name: name.to_owned(), handle, before: None, counts: None }));
+            let before = name.and_then(|name| places.get(name).copied());
+            chains.extend(name.map(|name| Listed { name: name.to_owned(), handle, before, counts: None }));
         })?;
         match dump {
             Dump::Whole => Ok(chains),
@@ -249,6 +290,36 @@ impl Reader {
         }
     }
 }
+
+/// The chains of the filter table, of `INPUT`, `FORWARD` and `OUTPUT`, that have a jump to one of Calico's.
+///
+/// # Errors
+/// No rights, or no answer in time.
+pub fn hooks(family: Family, tables: Tables, deadline: Instant) -> io::Result<BTreeSet<&'static str>> {
+    let reader = Reader::new(family, tables);
+    let mut socket = Socket::open(deadline)?;
+    let mut found = BTreeSet::new();
+    for chain in ["INPUT", "FORWARD", "OUTPUT"] {
+        let name = if tables == Tables::Calico { format!("filter-{chain}") } else { chain.to_owned() };
+        // Nothing but the name of a chain of Calico's begins like this in a rule: interfaces are `cali+`, comments `cali:`.
+        let mut take = |rule: &[u8]| {
+            if rule.windows(CALICO.len()).any(|bytes| bytes == CALICO) {
+                found.insert(chain);
+            }
+        };
+        loop {
+            match reader.dump_rules(&mut socket, &name, &mut take) {
+                Ok(_) | Err(DumpError::Gone) => break,
+                Err(DumpError::Again) => {}
+                Err(DumpError::Io(error)) => return Err(error),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What the names of Calico's chains begin with.
+const CALICO: &[u8] = b"cali-";
 
 /// Takes a rule apart and appends it to a chain; whether it is well formed.
 fn push_rule(attributes: Attributes, tables: Tables, builder: &mut Builder, chain: ChainId) -> bool {

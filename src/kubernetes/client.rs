@@ -44,6 +44,8 @@ pub struct Limits {
     pub doubt: Duration,
     /// How often to look for an API that the server does not have.
     pub absent: Duration,
+    /// For a whole list, of all its pages.
+    pub list: Duration,
     /// Objects on one page of a list, where the server makes pages.
     pub page: u32,
 }
@@ -60,6 +62,7 @@ impl Default for Limits {
             silence: Duration::from_secs(300),
             doubt: Duration::from_secs(30),
             absent: Duration::from_secs(300),
+            list: Duration::from_secs(300),
             page: 500,
         }
     }

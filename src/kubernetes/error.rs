@@ -4,10 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::messages::Status;
+use crate::bounds::one_line;
 use crate::follow::{Failure, Patience};
-
-/// The longest text from outside that is repeated.
-const LONGEST_TEXT: usize = 300;
 
 /// Why the API server could not be asked, or did not answer the question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +83,13 @@ pub enum Error {
         /// The server's words.
         why: String,
     },
+    /// More than can be true, or without end.
+    TooMuch {
+        /// The server's URL.
+        server: String,
+        /// Of what.
+        why: String,
+    },
     /// An answer that is not what an API server answers.
     Garbled {
         /// The server's URL.
@@ -121,7 +126,7 @@ impl Error {
 
     /// What a [`Status`] says is wrong.
     pub(super) fn said(asked: Asked<'_>, status: &Status, retry_after: Option<u32>) -> Self {
-        let (server, resource, why) = (asked.server.to_owned(), asked.resource.to_owned(), short(&status.message));
+        let (server, resource, why) = (asked.server.to_owned(), asked.resource.to_owned(), one_line(&status.message));
         let retry_after = retry_after.or(Some(status.retry_after()).filter(|&seconds| seconds > 0));
         match status.code {
             _ if status.expired() => Error::Expired { why },
@@ -132,12 +137,6 @@ impl Error {
             status => Error::Refused { server, status, why },
         }
     }
-}
-
-/// One line, and not a long one.
-fn short(text: &str) -> String {
-    let line = text.trim().lines().next().unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(LONGEST_TEXT).collect()
 }
 
 impl fmt::Display for Error {
@@ -164,6 +163,7 @@ impl fmt::Display for Error {
             Error::Expired { why } => f.write_str(why),
             Error::Busy { server, why, .. } => write!(f, "the API server at {server} cannot serve: {why}"),
             Error::Refused { server, status, why } => write!(f, "the API server at {server} answered {status}: {why}"),
+            Error::TooMuch { server, why } => write!(f, "the API server at {server} sends too much: {why}"),
             Error::Garbled { server, why } => write!(f, "the API server at {server} sent something unexpected: {why}"),
         }
     }
@@ -180,7 +180,7 @@ impl From<Error> for Failure {
             }
             // Files are looked at and rights given within minutes, or nobody is there to do it.
             Error::Access { .. } | Error::Unauthorized { .. } | Error::Denied { .. } => Patience::Rights,
-            Error::Tls { .. } | Error::Absent { .. } | Error::Refused { .. } => Patience::Repair,
+            Error::Tls { .. } | Error::Absent { .. } | Error::Refused { .. } | Error::TooMuch { .. } => Patience::Repair,
         };
         Failure { reason: error.to_string(), patience }
     }
@@ -189,6 +189,7 @@ impl From<Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bounds::LONGEST_REASON;
 
     fn answered(code: u16, retry_after: Option<u32>, body: &str) -> Error {
         Error::answered(Asked { server: "https://k", verb: "list", resource: "pods", token: true }, code, retry_after, body)
@@ -222,7 +223,6 @@ mod tests {
         let Error::Refused { why, .. } = answered(418, None, &format!("\u{1b}[31m{}\nsecond", "é".repeat(500))) else {
             panic!("not a plain refusal");
         };
-        assert_eq!(why.chars().count(), LONGEST_TEXT);
-        assert!(why.starts_with("[31m"));
+        assert!(why.starts_with("[31mé") && why.ends_with("é…") && why.len() <= LONGEST_REASON, "{why}");
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::credentials::Error;
 use super::timestamp;
 use crate::child::{self, ChildError};
-use crate::config::{ExecPlugin, KubernetesConfig, Secret};
+use crate::config::{self, ExecPlugin, KubernetesConfig, Secret};
 
 /// How much a plugin may print, in bytes. A token and a certificate take some kilobytes.
 const LARGEST_ANSWER: usize = 1 << 20;
@@ -52,6 +52,8 @@ pub(super) fn run(plugin: &ExecPlugin, config: &KubernetesConfig, ca: Option<&[u
     let program = find(&plugin.command).ok_or_else(|| failed(format!("there is no such program{}", hint(plugin))))?;
     let mut command = Command::new(program);
     command.args(plugin.args.iter().map(Secret::reveal));
+    // It has the environment that it is configured for, but for passwords and tokens that are none of its own.
+    config::secret_variables().for_each(|name| _ = command.env_remove(name));
     command.env("KUBERNETES_EXEC_INFO", request(plugin, config, ca).to_string());
     command.envs(plugin.env.iter().map(|(name, value)| (name, value.reveal())));
     let mut output = Vec::new();

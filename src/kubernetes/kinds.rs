@@ -2,18 +2,19 @@
 //! [`Inventory`]. To find out which API group Calico uses, it asks the server.
 
 use std::fmt::Write;
+use std::io::Read;
 use std::sync::Arc;
 
 use super::client::{Client, Question};
 use super::error::Error;
-use super::messages::{Envelope, Groups};
+use super::messages::{Envelope, Groups, LARGEST_OBJECT};
 use super::{CalicoApi, pods};
-use crate::inventory::{Inventory, PolicyKind, StoredPolicy, Workload};
+use crate::inventory::{Inventory, Object, PolicyKind, StoredPolicy, Table, TooMany, Workload};
 
 /// One kind of object: a collection of the API server's, a part of the inventory.
 pub(super) trait Kind {
     /// What an object becomes.
-    type Object;
+    type Object: Object;
 
     /// Whether `metadata` is all that is needed.
     const METADATA_ONLY: bool;
@@ -39,11 +40,20 @@ pub(super) trait Kind {
     /// When it cannot be understood.
     fn parse(&self, envelope: &Envelope<'_>, object: &str) -> serde_json::Result<Option<Self::Object>>;
 
+    /// The object's key in the inventory.
+    fn key(&self, envelope: &Envelope<'_>) -> String;
+
     /// Takes over a full list.
-    fn replace(&mut self, objects: Vec<(String, Self::Object)>);
+    ///
+    /// # Errors
+    /// There are too many objects; nothing is changed.
+    fn replace(&mut self, objects: Table<Self::Object>) -> Result<(), TooMany>;
 
     /// Takes over one new or changed object.
-    fn put(&mut self, key: &str, object: Self::Object);
+    ///
+    /// # Errors
+    /// There are too many objects; nothing is changed.
+    fn put(&mut self, key: &str, object: Self::Object) -> Result<(), TooMany>;
 
     /// Forgets one object.
     fn delete(&mut self, key: &str);
@@ -87,13 +97,18 @@ impl Kind for Pods {
         pods::workload(object, &self.node)
     }
 
-    fn replace(&mut self, objects: Vec<(String, Workload)>) {
-        self.inventory.replace_workloads(objects);
-        self.inventory.mark_synced();
+    fn key(&self, envelope: &Envelope<'_>) -> String {
+        envelope.key()
     }
 
-    fn put(&mut self, key: &str, workload: Workload) {
-        self.inventory.put_workload(key, workload);
+    fn replace(&mut self, objects: Table<Workload>) -> Result<(), TooMany> {
+        self.inventory.replace_workloads(objects);
+        self.inventory.mark_synced();
+        Ok(())
+    }
+
+    fn put(&mut self, key: &str, workload: Workload) -> Result<(), TooMany> {
+        self.inventory.put_workload(key, workload)
     }
 
     fn delete(&mut self, key: &str) {
@@ -163,10 +178,6 @@ impl Policies {
         let name = format!("{}.{group}", collection.plural);
         Policies { collection, calico_api, prefix: format!("{name}/"), name, inventory, listed: false }
     }
-
-    fn key(&self, key: &str) -> String {
-        format!("{}{key}", self.prefix)
-    }
 }
 
 impl Kind for Policies {
@@ -202,22 +213,26 @@ impl Kind for Policies {
         Ok(Some(StoredPolicy { kind: self.collection.kind, namespace, name: envelope.name().to_owned() }))
     }
 
-    fn replace(&mut self, objects: Vec<(String, StoredPolicy)>) {
-        let objects: Vec<_> = objects.into_iter().map(|(key, policy)| (self.key(&key), policy)).collect();
-        self.inventory.replace_policies_under(&self.prefix, objects);
+    fn key(&self, envelope: &Envelope<'_>) -> String {
+        format!("{}{}", self.prefix, envelope.key())
+    }
+
+    fn replace(&mut self, objects: Table<StoredPolicy>) -> Result<(), TooMany> {
+        self.inventory.replace_policies_under(&self.prefix, objects)?;
         // The first list came because it was asked for; only the later ones make up for something missed.
         if self.listed {
             self.inventory.mark_synced();
         }
         self.listed = true;
+        Ok(())
     }
 
-    fn put(&mut self, key: &str, policy: StoredPolicy) {
-        self.inventory.put_policy(&self.key(key), policy);
+    fn put(&mut self, key: &str, policy: StoredPolicy) -> Result<(), TooMany> {
+        self.inventory.put_policy(key, policy)
     }
 
     fn delete(&mut self, key: &str) {
-        self.inventory.remove_policy(&self.key(key));
+        self.inventory.remove_policy(key);
     }
 }
 
@@ -234,7 +249,8 @@ fn calico_group(client: &mut Client) -> Result<&'static str, Error> {
         Err(Error::Denied { .. } | Error::Absent { .. } | Error::Refused { .. }) => return Ok(CRD),
         Err(error) => return Err(error),
     };
-    let groups: Groups = serde_json::from_reader(std::io::BufReader::new(answer)).map_err(|error| client.unreadable(error))?;
+    let answer = std::io::BufReader::new(answer.take(LARGEST_OBJECT as u64));
+    let groups: Groups = serde_json::from_reader(answer).map_err(|error| client.unreadable(error))?;
     Ok(stored_in(&groups))
 }
 
@@ -270,11 +286,12 @@ mod tests {
         let mut all = Collection::ALL.map(|collection| Policies::new(collection, CalicoApi::Discover, Arc::clone(&inventory)));
         for policies in &mut all {
             let policy = StoredPolicy { kind: policies.collection.kind, namespace: Some("prod".into()), name: "web".into() };
-            policies.replace(vec![("prod/web".into(), policy)]);
+            let envelope = serde_json::from_str(r#"{"metadata":{"name":"web","namespace":"prod"}}"#).unwrap();
+            policies.replace(vec![(policies.key(&envelope), policy)].try_into().unwrap()).unwrap();
         }
         assert_eq!(inventory.policies().len(), 6);
-        all[2].delete("prod/web");
-        all[0].replace(Vec::new());
+        all[2].delete("networkpolicies.networking.k8s.io/prod/web");
+        all[0].replace(Table::default()).unwrap();
         assert_eq!(inventory.policies().len(), 4);
         assert_eq!(all[2].name(), "networkpolicies.networking.k8s.io");
         assert_eq!(all.map(|policies| policies.may_be_denied()), [false, false, false, true, true, true]);

@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::bounds::at_most;
+
 /// More than any object takes (etcd refuses requests beyond 1.5 MiB) is not kept in memory.
 pub(super) const LARGEST_OBJECT: usize = 8 << 20;
 
@@ -95,7 +97,8 @@ pub(super) struct Status {
 #[serde(default, rename_all = "camelCase")]
 struct Details {
     retry_after_seconds: u32,
-    causes: Option<Vec<Cause>>,
+    #[serde(deserialize_with = "at_most::<_, _, 100>")]
+    causes: Vec<Cause>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -107,10 +110,8 @@ struct Cause {
 impl Status {
     /// Whether the resource version asked for is of no use any more, or not yet.
     pub fn expired(&self) -> bool {
-        let too_large = |causes: &Vec<Cause>| causes.iter().any(|cause| cause.reason == "ResourceVersionTooLarge");
-        self.code == 410
-            || matches!(&*self.reason, "Expired" | "Gone")
-            || self.details.as_ref().and_then(|details| details.causes.as_ref()).is_some_and(too_large)
+        let too_large = |details: &Details| details.causes.iter().any(|cause| cause.reason == "ResourceVersionTooLarge");
+        self.code == 410 || matches!(&*self.reason, "Expired" | "Gone") || self.details.as_ref().is_some_and(too_large)
     }
 
     /// The seconds to wait before the next attempt; 0 for not said.
@@ -122,6 +123,7 @@ impl Status {
 /// The groups of APIs that a server has: the answer of `/apis`.
 #[derive(Deserialize)]
 pub(super) struct Groups {
+    #[serde(deserialize_with = "at_most::<_, _, 10_000>")]
     groups: Vec<Group>,
 }
 
@@ -140,15 +142,18 @@ impl Groups {
 /// Reads a list from `stream`, giving each object's text to `item` as it comes, so that no more than one is in memory.
 ///
 /// # Errors
-/// The stream's own; `FileTooLarge` for an object beyond [`LARGEST_OBJECT`]; what is not JSON or not a list.
-pub(super) fn read_list(stream: impl Read, mut item: impl FnMut(&RawValue)) -> serde_json::Result<ListMeta> {
+/// The stream's own; `FileTooLarge` for an object beyond [`LARGEST_OBJECT`]; what is not JSON or not a list; that of `item`.
+pub(super) fn read_list<E: fmt::Display>(
+    stream: impl Read,
+    mut item: impl FnMut(&RawValue) -> Result<(), E>,
+) -> serde_json::Result<ListMeta> {
     let left = Cell::new(LARGEST_OBJECT);
     let metered = BufReader::new(Metered { stream, left: &left });
     let mut deserializer = serde_json::Deserializer::from_reader(metered);
     let mut meta = ListMeta::default();
     let mut each = |object: &RawValue| {
         left.set(LARGEST_OBJECT);
-        item(object);
+        item(object)
     };
     deserializer.deserialize_map(List { meta: &mut meta, item: &mut each })?;
     deserializer.end()?;
@@ -174,12 +179,12 @@ impl<R: Read> Read for Metered<'_, R> {
 }
 
 /// A list's fields in any order: lists of custom resources have their metadata last.
-struct List<'a> {
+struct List<'a, E> {
     meta: &'a mut ListMeta,
-    item: &'a mut dyn FnMut(&RawValue),
+    item: &'a mut dyn FnMut(&RawValue) -> Result<(), E>,
 }
 
-impl<'de> Visitor<'de> for List<'_> {
+impl<'de, E: fmt::Display> Visitor<'de> for List<'_, E> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -202,9 +207,9 @@ impl<'de> Visitor<'de> for List<'_> {
     }
 }
 
-struct Items<'a>(&'a mut dyn FnMut(&RawValue));
+struct Items<'a, E>(&'a mut dyn FnMut(&RawValue) -> Result<(), E>);
 
-impl<'de> DeserializeSeed<'de> for Items<'_> {
+impl<'de, E: fmt::Display> DeserializeSeed<'de> for Items<'_, E> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -212,7 +217,7 @@ impl<'de> DeserializeSeed<'de> for Items<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Items<'_> {
+impl<'de, E: fmt::Display> Visitor<'de> for Items<'_, E> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -221,13 +226,13 @@ impl<'de> Visitor<'de> for Items<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         while let Some(item) = items.next_element::<Box<RawValue>>()? {
-            (self.0)(&item);
+            (self.0)(&item).map_err(serde::de::Error::custom)?;
         }
         Ok(())
     }
 
     /// Go's empty list may be null.
-    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+    fn visit_unit<U: serde::de::Error>(self) -> Result<(), U> {
         Ok(())
     }
 }
@@ -235,10 +240,14 @@ impl<'de> Visitor<'de> for Items<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::TooMany;
 
     fn list(text: &str) -> serde_json::Result<(ListMeta, Vec<String>)> {
         let mut items = Vec::new();
-        let meta = read_list(text.as_bytes(), |item| items.push(item.get().to_owned()))?;
+        let meta = read_list(text.as_bytes(), |item| {
+            items.push(item.get().to_owned());
+            Ok::<_, TooMany>(())
+        })?;
         Ok((meta, items))
     }
 
@@ -263,7 +272,7 @@ mod tests {
     #[test]
     fn an_object_without_end_is_not_kept() {
         let endless = r#"{"items":[{"a":""#.as_bytes().chain(io::repeat(b'x'));
-        let error = io::Error::from(read_list(endless, |_| {}).unwrap_err());
+        let error = io::Error::from(read_list(endless, |_| Ok::<_, TooMany>(())).unwrap_err());
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
     }
 

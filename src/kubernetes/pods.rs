@@ -5,7 +5,11 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use crate::bounds::at_most;
 use crate::inventory::{Interface, Workload, ip_label};
+
+/// The most addresses of one pod: it has one of each family.
+const MOST_ADDRESSES: usize = 100;
 
 #[derive(Deserialize)]
 struct Pod {
@@ -59,8 +63,8 @@ struct Status {
     #[serde(rename = "podIP")]
     pod_ip: Option<String>,
     /// Kubernetes ≥ 1.16.
-    #[serde(rename = "podIPs")]
-    pod_ips: Option<Vec<PodIp>>,
+    #[serde(rename = "podIPs", deserialize_with = "at_most::<_, _, MOST_ADDRESSES>")]
+    pod_ips: Vec<PodIp>,
 }
 
 #[derive(Deserialize)]
@@ -79,7 +83,8 @@ pub(super) fn workload(object: &str, node: &str) -> serde_json::Result<Option<Wo
         return Ok(None);
     }
     // Kept, so that its last packets have a name; Felix only takes its addresses away.
-    let networks = if finished(&pod) { Vec::new() } else { networks(&pod) };
+    let is_finished = finished(&pod);
+    let networks = if is_finished { Vec::new() } else { networks(&pod) };
     let Metadata { name, namespace, labels, .. } = pod.metadata;
     Ok(Some(Workload {
         interface: Interface::Suffix(Interface::suffix_of(&namespace, &name)),
@@ -90,6 +95,7 @@ pub(super) fn workload(object: &str, node: &str) -> serde_json::Result<Option<Wo
         service_account: pod.spec.service_account_name.unwrap_or_default(),
         pod: name,
         namespace,
+        is_finished,
     }))
 }
 
@@ -105,14 +111,16 @@ fn finished(pod: &Pod) -> bool {
 fn networks(pod: &Pod) -> Vec<String> {
     let none = Annotations::default();
     let annotations = pod.metadata.annotations.as_ref().unwrap_or(&none);
-    let status = pod.status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    let status = pod.status.pod_ips.iter().map(|ip| ip.ip.as_str());
     let status: Vec<_> = status.filter(|ip| !ip.is_empty()).collect();
     if !status.is_empty() {
         return status.into_iter().map(network).collect();
     }
     let places = [&pod.status.pod_ip, &annotations.pod_ips, &annotations.pod_ip, &annotations.aws];
     let found = places.into_iter().flatten().find(|ips| !ips.is_empty());
-    found.map(|ips| ips.split(',').map(str::trim).filter(|ip| !ip.is_empty()).map(network).collect()).unwrap_or_default()
+    found
+        .map(|ips| ips.split(',').map(str::trim).filter(|ip| !ip.is_empty()).take(MOST_ADDRESSES).map(network).collect())
+        .unwrap_or_default()
 }
 
 /// Annotations may hold networks already.
@@ -157,6 +165,7 @@ mod tests {
             node: "node1".into(),
             orchestrator: "k8s".into(),
             service_account: "sa".into(),
+            is_finished: false,
         };
         let status = json!({"phase": "Running", "podIP": "10.65.1.2", "podIPs": [{"ip": "10.65.1.2"}, {"ip": "fd00:65::1:2"}]});
         assert_eq!(of(&pod(status, Value::Null)), Some(expected));
@@ -180,7 +189,8 @@ mod tests {
     #[test]
     fn finished_pods_keep_their_name_and_lose_their_addresses() {
         for phase in ["Failed", "Succeeded", "Completed"] {
-            assert_eq!(ip(json!({"phase": phase, "podIP": "10.0.0.1"}), json!({})), "", "{phase}");
+            let pod = of(&pod(json!({"phase": phase, "podIP": "10.0.0.1"}), json!({}))).unwrap();
+            assert_eq!((pod.ip.as_str(), pod.is_finished), ("", true), "{phase}");
         }
         let status = json!({"phase": "Running", "podIP": "10.0.0.1"});
         for released in ["cni.projectcalico.org/podIP", "vpc.amazonaws.com/pod-ips"] {

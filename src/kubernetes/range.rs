@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::client::{Client, Question};
+use super::client::{Client, Limits, Question};
 use super::error::Error;
 use super::kinds::Kind;
 use super::messages::{Envelope, Event, LARGEST_OBJECT, ListMeta, Status, read_list};
 use super::watch::{Meaning, Position, meaning};
+use crate::bounds::{LONGEST_TEXT, cut};
 use crate::follow::{Ended, Failure, Frames, Sign, Source, jitter};
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, Table, TooMany};
 
 /// Servers that do not know metadata alone (Kubernetes < 1.15) send whole objects.
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
@@ -27,8 +28,11 @@ const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// Objects that are reported as not understood; beyond so many, nobody reads the log anyway.
 const MOST_REPORTED: usize = 1000;
 
+/// The longest position in a list or a history that is repeated, in bytes. Tokens of pages hold the last key.
+const LONGEST_POSITION: usize = 8 << 10;
+
 /// Objects by namespace and name.
-type Objects<K> = Vec<(String, <K as Kind>::Object)>;
+type Objects<K> = Table<<K as Kind>::Object>;
 
 /// One collection of objects.
 pub(super) struct Range<K> {
@@ -58,13 +62,13 @@ impl<K: Kind> Source for Range<K> {
         };
         match listed {
             Ok((version, objects)) => {
-                self.kind.replace(objects);
+                self.kind.replace(objects)?;
                 self.looks = 0;
                 Ok(Position::new(Some(version)))
             }
             Err(error) if self.tolerates(&error) => {
                 self.say_absent(&error);
-                self.kind.replace(Vec::new());
+                self.kind.replace(Table::default())?;
                 Ok(Position::new(None))
             }
             Err(error) => Err(error.into()),
@@ -93,9 +97,9 @@ impl<K: Kind> Range<K> {
 
     /// What a list and then a watch give, of which these are the answers.
     pub fn replay(&mut self, list: impl io::Read, watch: impl io::Read) -> Result<Ended, Error> {
-        let mut objects = Vec::new();
+        let mut objects = Table::default();
         let meta = self.take_page(list, &mut objects)?;
-        self.kind.replace(objects);
+        self.kind.replace(objects).map_err(|error| self.too_much(error))?;
         // As if it had not ended at once.
         let began = Instant::now().checked_sub(SHORT).unwrap_or_else(Instant::now);
         Ok(self.take_all(watch, began, &mut Position::new(Some(meta.resource_version)), &mut |_| {}))
@@ -122,20 +126,25 @@ impl<K: Kind> Range<K> {
     /// All objects, page by page if the server makes pages, and the version they are as of.
     fn read_all(&mut self) -> Result<(String, Objects<K>), Error> {
         self.path = self.kind.path(&mut self.client)?;
-        let page = self.client.limits().page;
-        let mut objects = Vec::new();
+        let Limits { page, list: limit, .. } = self.client.limits();
+        let (began, mut objects) = (Instant::now(), Table::default());
         let mut query = "resourceVersion=0".to_owned();
-        loop {
+        while began.elapsed() < limit {
             let path = with_query(&self.path, &format!("limit={page}&{query}"));
             let meta = self.read_page(&path, &mut objects)?;
-            if meta.resource_version.is_empty() {
-                return Err(self.client.garbled("a list without a resource version"));
+            if meta.resource_version.is_empty() || meta.resource_version.len().max(meta.next_page.len()) > LONGEST_POSITION {
+                return Err(self.client.garbled("a list without a resource version or the start of its next page"));
             }
             if meta.next_page.is_empty() {
                 return Ok((meta.resource_version, objects));
             }
             query = format!("continue={}", meta.next_page);
         }
+        Err(self.too_much(format_args!("a list without end within {limit:?}")))
+    }
+
+    fn too_much(&self, why: impl ToString) -> Error {
+        Error::TooMuch { server: self.client.server().to_owned(), why: why.to_string() }
     }
 
     fn read_page(&mut self, path: &str, objects: &mut Objects<K>) -> Result<ListMeta, Error> {
@@ -146,15 +155,19 @@ impl<K: Kind> Range<K> {
     }
 
     fn take_page(&mut self, stream: impl io::Read, objects: &mut Objects<K>) -> Result<ListMeta, Error> {
+        let mut too_many = None;
         let listed = read_list(stream, |object| {
             let parsed = serde_json::from_str::<Envelope>(object.get());
-            match parsed.and_then(|envelope| Ok((envelope.key(), self.kind.parse(&envelope, object.get())?))) {
-                Ok((key, Some(object))) => objects.push((key, object)),
-                Ok((_, None)) => {}
-                Err(error) => skip(&self.inventory, &mut self.reported, self.kind.name(), object.get(), &error),
+            match parsed.and_then(|envelope| Ok((self.kind.key(&envelope), self.kind.parse(&envelope, object.get())?))) {
+                Ok((key, Some(object))) => objects.insert(&key, object).map(|_| ()).inspect_err(|error| too_many = Some(error.clone())),
+                Ok((_, None)) => Ok(()),
+                Err(error) => {
+                    skip(&self.inventory, &mut self.reported, self.kind.name(), object.get(), &error);
+                    Ok(())
+                }
             }
         });
-        listed.map_err(|error| self.client.unreadable(error))
+        listed.map_err(|error| too_many.map_or_else(|| self.client.unreadable(error), |too_many| self.too_much(too_many)))
     }
 
     fn open(&mut self, version: &str, patience: Duration) -> Result<Box<dyn io::Read>, Error> {
@@ -169,8 +182,10 @@ impl<K: Kind> Range<K> {
         let garbled = |error: serde_json::Error| Ended::Relist(format!("a line of the watch is not what an API server sends: {error}"));
         let event: Event = serde_json::from_slice(frame).map_err(garbled)?;
         match meaning(&event, position) {
-            Ok(Meaning::Put(envelope)) => self.put(&envelope, event.object.get()),
-            Ok(Meaning::Delete(envelope)) => self.kind.delete(&envelope.key()),
+            Ok(Meaning::Put(envelope)) => {
+                self.put(&envelope, event.object.get()).map_err(|error| Ended::Relist(error.to_string()))?;
+            }
+            Ok(Meaning::Delete(envelope)) => self.kind.delete(&self.kind.key(&envelope)),
             Ok(Meaning::Error(status)) => return Err(self.ended(&status, position)),
             Ok(Meaning::Bookmark) => {}
             Ok(Meaning::Unknown) => log::debug!("{}: an event of type {:?}", self.kind.name(), event.kind),
@@ -180,12 +195,14 @@ impl<K: Kind> Range<K> {
     }
 
     /// An object that cannot be understood leaves what was known of it before.
-    fn put(&mut self, envelope: &Envelope<'_>, object: &str) {
+    fn put(&mut self, envelope: &Envelope<'_>, object: &str) -> Result<(), TooMany> {
+        let key = self.kind.key(envelope);
         match self.kind.parse(envelope, object) {
-            Ok(Some(object)) => self.kind.put(&envelope.key(), object),
-            Ok(None) => self.kind.delete(&envelope.key()),
+            Ok(Some(object)) => self.kind.put(&key, object)?,
+            Ok(None) => self.kind.delete(&key),
             Err(error) => skip(&self.inventory, &mut self.reported, self.kind.name(), object, &error),
         }
+        Ok(())
     }
 
     /// The server ended the watch with an error, inside an answer that began well.
@@ -281,6 +298,7 @@ fn with_query(path: &str, query: &str) -> String {
 fn skip(inventory: &Inventory, reported: &mut HashSet<String>, name: &str, object: &str, error: &serde_json::Error) {
     inventory.skip_object();
     let key = serde_json::from_str::<Envelope>(object).map(|envelope| envelope.key()).unwrap_or_default();
+    let key = cut(&key, LONGEST_TEXT).into_owned();
     if reported.len() < MOST_REPORTED && reported.insert(key.clone()) {
         log::warn!("{name}: {key:?} is skipped, it cannot be understood: {error}");
     }

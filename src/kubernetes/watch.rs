@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::client::Limits;
 use super::messages::{Envelope, Event, Status};
+use crate::bounds::LONGEST_TEXT;
 
 /// Where a watch continues.
 #[derive(Debug)]
@@ -71,7 +72,7 @@ pub(super) fn meaning<'a>(event: &Event<'a>, position: &mut Position) -> serde_j
         return serde_json::from_str(event.object.get()).map(Meaning::Error);
     }
     let envelope: Envelope<'a> = serde_json::from_str(event.object.get())?;
-    if !envelope.resource_version().is_empty() {
+    if (1..=LONGEST_TEXT).contains(&envelope.resource_version().len()) {
         position.version = Some(envelope.resource_version().to_owned());
     }
     Ok(match &*event.kind {

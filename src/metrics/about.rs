@@ -2,11 +2,38 @@
 
 use std::time::Duration;
 
+use crate::dataplane::{Evidence, Rival};
 use crate::process::Process;
 use crate::ruleset::Family;
 
 use super::View;
 use super::text::{Labels, Text};
+
+/// Whether any of Calico's chains, or its programs, have rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Chains {
+    /// That could not be told.
+    #[default]
+    Unknown,
+    /// Some have.
+    Present,
+    /// None has, or ever had while this process watched.
+    Absent,
+    /// None has any more.
+    Vanished,
+}
+
+impl Chains {
+    /// As metrics and the API name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Chains::Unknown => "unknown",
+            Chains::Present => "present",
+            Chains::Absent => "absent",
+            Chains::Vanished => "vanished",
+        }
+    }
+}
 
 /// What is known of the scrape and the process.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +46,10 @@ pub struct About {
     pub tables: Vec<(Option<Family>, &'static str, usize)>,
     /// How the rules were read.
     pub source: &'static str,
+    /// Whether there are any rules of Calico's.
+    pub chains: Chains,
+    /// Other back ends that hold chains of endpoints too.
+    pub rivals: Vec<Rival>,
     /// Rules in Calico's chains that are not understood.
     pub unrecognised: u64,
     /// How long the xtables lock was waited for.
@@ -35,8 +66,10 @@ pub struct About {
     pub datastore_last_event: u64,
     /// Full lists taken over after the first.
     pub datastore_resyncs: u64,
-    /// Workloads of the datastore on this node.
-    pub datastore_workloads: usize,
+    /// Workloads of the datastore on this node that run, and have no rules.
+    pub without_rules: usize,
+    /// When this process started, in seconds since the epoch; `None` with the rest of the process' metrics.
+    pub started: Option<f64>,
     /// Resources of this process.
     pub process: Process,
 }
@@ -54,10 +87,15 @@ pub fn render(view: &View, text: &mut Text) {
     text.metric("calico_accountant_build_info", "gauge", "The version of this program. Value 1.").sample(version.as_str(), true);
     tables(about, text);
     if about.up {
-        let help = "Whether the tables were read under the xtables lock; 0 only for legacy tables without their lock file.";
+        let help = "Whether the tables were read under the lock that writers take; 0 only for legacy tables without it.";
         text.single("calico_accountant_lock_held", "gauge", help, about.locked);
         let help = "Time that this scrape waited for the xtables lock.";
         text.single("calico_accountant_lock_wait_seconds", "gauge", help, about.lock_waited.as_secs_f64());
+    }
+    let help = "Whether Calico's chains or programs have rules: present; absent (none was seen since the start); vanished (some were).";
+    let mut metric = text.metric("calico_accountant_chains", "gauge", help);
+    for state in [Chains::Absent, Chains::Present, Chains::Vanished] {
+        metric.sample(Labels::default().with("state", state.as_str()).as_str(), about.chains == state);
     }
     let help = "Reads given up because the xtables lock was held for too long.";
     text.single("calico_accountant_lock_timeouts_total", "counter", help, about.lock_timeouts);
@@ -71,7 +109,7 @@ pub fn render(view: &View, text: &mut Text) {
     }
     let help = "Whether the kernel's counters could be read; if not, this scrape has none.";
     text.single("calico_accountant_up", "gauge", help, about.up);
-    process(&about.process, text);
+    process(about, text);
     let series = text.series() + 1;
     text.single("calico_accountant_series", "gauge", "Series in this scrape.", series);
 }
@@ -81,6 +119,12 @@ fn tables(about: &About, text: &mut Text) {
     for (family, backend, _) in &about.tables {
         let labels = Labels::default().with("backend", backend).with("family", Family::name(*family));
         metric.sample(labels.with("source", about.source).as_str(), true);
+    }
+    let help = "Another back end that holds chains of endpoints too, and what tells that it is not the live one (none: nothing). Value 1.";
+    let mut metric = text.metric("calico_accountant_other_backend_info", "gauge", help);
+    for rival in &about.rivals {
+        let labels = Labels::default().with("backend", rival.backend.as_str());
+        metric.sample(labels.with("evidence", rival.evidence.map_or("none", Evidence::as_str)).as_str(), true);
     }
     let mut metric = text.metric("calico_accountant_rules", "gauge", "Rules in Calico's chains or programs.");
     for (family, _, rules) in &about.tables {
@@ -97,18 +141,20 @@ fn datastore(about: &About, text: &mut Text) {
 }
 
 fn workloads(view: &View, text: &mut Text) {
+    // While the rules cannot be read, nobody knows which workloads have some.
+    if !view.about.up && view.about.chains == Chains::Unknown {
+        return;
+    }
     let known = view.endpoints().iter().filter(|endpoint| endpoint.workload.is_some()).count();
     let unknown = view.endpoints().len() - known;
-    let help =
-        "Workloads of this node: with rules and known to the datastore, with rules but unknown to it, known to it but without rules.";
+    let help = "Workloads of this node: with rules and known to the datastore, with rules but unknown to it, known to it and running but without rules.";
     let mut metric = text.metric("calico_accountant_workloads", "gauge", help);
-    for (state, count) in [("known", known), ("unknown", unknown), ("without_rules", view.about.datastore_workloads.saturating_sub(known))]
-    {
+    for (state, count) in [("known", known), ("unknown", unknown), ("without_rules", view.about.without_rules)] {
         metric.sample(Labels::default().with("state", state).as_str(), count as u64);
     }
 }
 
-fn process(process: &Process, text: &mut Text) {
+fn process(About { started, process, .. }: &About, text: &mut Text) {
     let mut single = |name, kind, help, value: Option<f64>| {
         if let Some(value) = value {
             text.single(name, kind, help, value);
@@ -119,7 +165,7 @@ fn process(process: &Process, text: &mut Text) {
     single("process_max_fds", "gauge", "Maximum number of open file descriptors.", whole(process.max_fds));
     single("process_open_fds", "gauge", "Number of open file descriptors.", whole(process.open_fds));
     single("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", whole(process.resident_memory_bytes));
-    single("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", process.start_time_seconds);
+    single("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", *started);
     single("process_threads", "gauge", "Number of OS threads in the process.", whole(process.threads));
     single("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", whole(process.virtual_memory_bytes));
 }

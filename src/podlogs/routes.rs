@@ -6,23 +6,36 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
+use log::Level;
+
+use crate::logging;
+
 /// How much of a table is read, in bytes: 100,000 routes and more.
 const LARGEST_TABLE: u64 = 16 << 20;
 /// `RTF_LOCAL` and `RTF_ANYCAST` of `linux/ipv6_route.h`: the node's own addresses.
 const OWN: u32 = 0x8000_0000 | 0x0010_0000;
 
-/// The single addresses that are routed to each wanted interface, as networks (`10.65.0.11/32`). A table that cannot be read counts
-/// as empty: without IPv6 the second is not there.
-pub(super) fn of_interfaces(proc: &Path, wanted: &dyn Fn(&str) -> bool) -> HashMap<String, Vec<String>> {
+/// The single addresses that are routed to each wanted interface, as networks (`10.65.0.11/32`). A table that is not there counts as
+/// empty: without IPv6 it is the second. One that cannot be read does too, and that is said once.
+pub(crate) fn of_interfaces(proc: &Path, wanted: &dyn Fn(&str) -> bool) -> HashMap<String, Vec<String>> {
     let mut found: HashMap<String, Vec<String>> = HashMap::new();
-    let v4 = read(&proc.join("net/route")).unwrap_or_default();
-    let v6 = read(&proc.join("net/ipv6_route")).unwrap_or_default();
+    let [v4, v6] = ["net/route", "net/ipv6_route"].map(|table| table_of(&proc.join(table)));
     for (interface, network) in v4.lines().filter_map(v4_route).chain(v6.lines().filter_map(v6_route)) {
         if wanted(interface) {
             found.entry(interface.to_owned()).or_default().push(network);
         }
     }
     found
+}
+
+fn table_of(path: &Path) -> String {
+    read(path).unwrap_or_else(|error| {
+        if error.kind() != io::ErrorKind::NotFound {
+            let message = format_args!("{} cannot be read: {error}; the addresses there are missing", path.display());
+            logging::once(Level::Warn, &path.display().to_string(), message);
+        }
+        String::new()
+    })
 }
 
 fn read(path: &Path) -> io::Result<String> {

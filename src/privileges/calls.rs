@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use std::error::Error;
 
 use libc::c_long;
+#[cfg(target_arch = "x86_64")]
+use seccompiler::sock_filter;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Op, SeccompCondition as Condition, SeccompFilter, SeccompRule,
-    apply_filter,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Op, SeccompCondition as Condition, SeccompFilter,
+    SeccompRule, apply_filter,
 };
 
 /// Refused, whatever their arguments.
-const REFUSED: [c_long; 42] = [
+const REFUSED: &[c_long] = &[
     // Mounts and roots.
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -38,11 +40,31 @@ const REFUSED: [c_long; 42] = [
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    SYS_PROCESS_MADVISE,
+    SYS_PROCESS_MRELEASE,
+    libc::SYS_migrate_pages,
+    libc::SYS_move_pages,
+    // What processes share by System V and POSIX names.
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
     // The kernel itself.
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
     libc::SYS_reboot,
     libc::SYS_syslog,
     libc::SYS_perf_event_open,
@@ -62,6 +84,61 @@ const REFUSED: [c_long; 42] = [
     libc::SYS_setdomainname,
 ];
 
+/// Refused too while files are left alone: Landlock has no say in modes, owners, times and attributes.
+const FILE_ATTRIBUTES: &[c_long] = &[
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    SYS_FCHMODAT2,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    SYS_SETXATTRAT,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    SYS_REMOVEXATTRAT,
+    SYS_FILE_SETATTR,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lchown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utime,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_utimes,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_futimesat,
+];
+
+/// Numbers that not every C library has yet; from 424 on they are the same on every machine.
+const SYS_PROCESS_MADVISE: c_long = 440;
+const SYS_PROCESS_MRELEASE: c_long = 448;
+const SYS_FCHMODAT2: c_long = 452;
+const SYS_SETXATTRAT: c_long = 463;
+const SYS_REMOVEXATTRAT: c_long = 466;
+const SYS_FILE_SETATTR: c_long = 469;
+
+/// ioctl(2) with these changes a file's attributes: `FS_IOC_SETFLAGS`, its form for 32 bits, `FS_IOC_FSSETXATTR`.
+const FILE_REQUESTS: &[u64] = &[0x4008_6602, 0x4004_6602, 0x401c_5820];
+/// ioctl(2) with these types on a terminal for whoever reads there: `TIOCSTI`, `TIOCLINUX`.
+const TERMINAL_REQUESTS: &[u64] = &[0x5412, 0x541c];
+
+/// These change a process other than the caller if this argument of theirs is not 0. Whoever sets something of its own says 0.
+const OTHERS: &[(c_long, u8)] = &[
+    (libc::SYS_prlimit64, 0),
+    (libc::SYS_sched_setaffinity, 0),
+    (libc::SYS_sched_setscheduler, 0),
+    (libc::SYS_sched_setparam, 0),
+    (libc::SYS_sched_setattr, 0),
+    (libc::SYS_setpriority, 1),
+    (libc::SYS_ioprio_set, 1),
+];
+
 /// clone(2) with one of these makes a namespace.
 const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWNS,
@@ -73,32 +150,77 @@ const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWNET,
 ];
 
-/// setsockopt(2) with these replaces a legacy table, or its counters: `IPT_SO_SET_REPLACE` and `IPT_SO_SET_ADD_COUNTERS`, which ip6_tables
-/// numbers alike. (What netlink messages say, and so nftables, is nothing a filter can see.)
-const TABLE_OPTIONS: [u64; 2] = [64, 65];
+/// setsockopt(2) with these changes legacy tables or their counters: `IPT_SO_SET_*`, which ip6_tables numbers alike, `ARPT_SO_SET_*`,
+/// `EBT_SO_SET_*`. (What netlink messages say, and so nftables, is nothing a filter can see.)
+const TABLE_OPTIONS: [u64; 6] = [64, 65, 96, 97, 128, 129];
+/// And all from the first to the last of these change IPVS: `IP_VS_SO_SET_*`.
+const IPVS_OPTIONS: (u64, u64) = (1152, 1168);
 
 /// bpf(2) with these reads a pinned map: `BPF_MAP_LOOKUP_ELEM`, `BPF_MAP_GET_NEXT_KEY`, `BPF_OBJ_GET`, `BPF_OBJ_GET_INFO_BY_FD` and
 /// `BPF_MAP_LOOKUP_BATCH`. All others are refused.
 const MAP_READS: [u64; 5] = [1, 4, 7, 15, 24];
 
-/// Refuses them from now on.
-pub fn deny() -> Result<(), Box<dyn Error>> {
-    let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
+/// Refuses them from now on; `files`: but for what changes files, and for local sockets, of which programs of the administrator's choice
+/// may have need.
+pub fn deny(files: bool) -> Result<(), Box<dyn Error>> {
+    let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut requests = TERMINAL_REQUESTS.to_vec();
+    if !files {
+        rules.extend(FILE_ATTRIBUTES.iter().map(|call| (*call, Vec::new())));
+        requests.extend(FILE_REQUESTS);
+        // Whoever may connect to the sockets of service managers and container runtimes, as root, is root.
+        rules.insert(libc::SYS_socket, vec![SeccompRule::new(vec![is(0, libc::AF_UNIX.unsigned_abs().into())?])?]);
+    }
+    rules.insert(libc::SYS_ioctl, any_of(requests.iter().map(|request| Ok(vec![is(1, *request)?])))?);
+    for (call, argument) in OTHERS {
+        rules.insert(*call, vec![SeccompRule::new(vec![Condition::new(*argument, Length::Dword, Op::Ne, 0)?])?]);
+    }
     let namespaces = NAMESPACES.iter().map(|flag| u64::from(flag.unsigned_abs()));
-    let namespace = |flag| SeccompRule::new(vec![Condition::new(0, Length::Qword, Op::MaskedEq(flag), flag)?]);
-    rules.insert(libc::SYS_clone, namespaces.map(namespace).collect::<Result<_, _>>()?);
-    let levels = [libc::IPPROTO_IP, libc::IPPROTO_IPV6].map(|level| u64::from(level.unsigned_abs()));
-    let option = |level, option| {
-        SeccompRule::new(vec![Condition::new(1, Length::Dword, Op::Eq, level)?, Condition::new(2, Length::Dword, Op::Eq, option)?])
-    };
-    let options = levels.iter().flat_map(|level| TABLE_OPTIONS.map(|number| option(*level, number)));
-    rules.insert(libc::SYS_setsockopt, options.collect::<Result<_, _>>()?);
+    rules.insert(libc::SYS_clone, any_of(namespaces.map(|flag| Ok(vec![Condition::new(0, Length::Qword, Op::MaskedEq(flag), flag)?])))?);
+    rules.insert(libc::SYS_setsockopt, table_options()?);
     let other = |read| Condition::new(0, Length::Dword, Op::Ne, read);
     let others = MAP_READS.into_iter().map(other).collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_bpf, vec![SeccompRule::new(others)?]);
     refuse(rules, libc::EPERM)?;
     // Its flags lie in memory, where no filter looks. As if the kernel did not know it: C libraries use clone(2) then.
-    refuse([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)
+    refuse([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)?;
+    #[cfg(target_arch = "x86_64")]
+    refuse_x32()?;
+    Ok(())
+}
+
+fn table_options() -> Result<Vec<SeccompRule>, BackendError> {
+    let levels = [libc::IPPROTO_IP, libc::IPPROTO_IPV6].map(|level| u64::from(level.unsigned_abs()));
+    let (first, last) = IPVS_OPTIONS;
+    any_of(levels.into_iter().flat_map(|level| {
+        let tables = TABLE_OPTIONS.into_iter().map(move |option| Ok(vec![is(1, level)?, is(2, option)?]));
+        let ipvs =
+            || Ok(vec![is(1, level)?, Condition::new(2, Length::Dword, Op::Ge, first)?, Condition::new(2, Length::Dword, Op::Le, last)?]);
+        tables.chain([ipvs()])
+    }))
+}
+
+/// That an argument, as far as the kernel looks at it, is this one.
+fn is(argument: u8, value: u64) -> Result<Condition, BackendError> {
+    Condition::new(argument, Length::Dword, Op::Eq, value)
+}
+
+fn any_of(rules: impl Iterator<Item = Result<Vec<Condition>, BackendError>>) -> Result<Vec<SeccompRule>, BackendError> {
+    rules.map(|conditions| SeccompRule::new(conditions?)).collect()
+}
+
+/// Refuses the calls of the x32 ABI: the same ones under other numbers, which no list above has.
+#[cfg(target_arch = "x86_64")]
+fn refuse_x32() -> Result<(), Box<dyn Error>> {
+    const X32: u32 = 0x4000_0000;
+    let statement = |code: u32, jf, k| sock_filter { code: code as u16, jt: 0, jf, k };
+    Ok(apply_filter(&[
+        // The number of the call is the first field of `seccomp_data`.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, X32),
+        statement(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs()),
+        statement(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ])?)
 }
 
 fn refuse(rules: BTreeMap<c_long, Vec<SeccompRule>>, errno: libc::c_int) -> Result<(), Box<dyn Error>> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::policies::{self, Bounds, Infos};
 use super::shape::Shape;
 use super::{
-    Can, Counts, Group, HostEndpoint, Pipeline, PolicyCounts, Refused, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint,
+    All, Can, Counts, Group, HostEndpoint, Pipeline, PolicyCounts, Refused, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint,
 };
 use super::{UnknownInterfaces, WorkloadStates};
 use crate::attribution::{Attribution, EndpointTotals, Item, Programs, Totals, Verdict};
@@ -82,8 +82,7 @@ impl Report {
     fn count_workloads(&mut self) {
         let known = self.workloads.iter().filter(|w| w.workload.known).count();
         let states = &mut self.status.workloads;
-        let all_known = states.known + states.without_rules;
-        *states = WorkloadStates { known, unknown: self.workloads.len() - known, without_rules: all_known.saturating_sub(known) };
+        *states = WorkloadStates { known, unknown: self.workloads.len() - known, ..*states };
     }
 }
 
@@ -121,6 +120,8 @@ struct Counted<'a> {
     refused: HashMap<(&'a str, &'a str), u64>,
     profiles: HashMap<&'a str, u64>,
     policies: HashMap<(&'a str, &'a str, Verdict), u64>,
+    /// On the eBPF dataplane: all that was accepted and refused, and whether there cannot have been more.
+    all: [(u64, bool); 2],
     /// On the eBPF dataplane: as what those accepts are counted that may be one or the other policy's.
     together: Option<(&'a str, &'a str)>,
 }
@@ -136,6 +137,8 @@ impl<'a> Counted<'a> {
                 Item::Policy { tier, policy, verdict } => _ = counted.policies.insert((tier, policy, *verdict), total.packets),
                 // The sum of the policies' refusals.
                 Item::PolicyDrop { .. } => {}
+                Item::Accepted => counted.all[0] = (total.packets, total.is_exact()),
+                Item::Refused => counted.all[1] = (total.packets, total.is_exact()),
             }
         }
         counted
@@ -144,6 +147,12 @@ impl<'a> Counted<'a> {
     /// Accepts that may be one or the other policy's.
     fn together(&self) -> Option<u64> {
         self.together.and_then(|(tier, policies)| self.decided(tier, policies).accept)
+    }
+
+    /// What policies of a tier denied, but which one the counters do not tell.
+    fn denied_by_one_of_several(&self) -> u64 {
+        let is_several = |(_, policies, verdict): &(&str, &str, Verdict)| *verdict == Verdict::Deny && policies.contains(',');
+        self.policies.iter().filter(|(key, _)| is_several(key)).fold(0, |sum, (_, packets)| sum.saturating_add(*packets))
     }
 
     fn refused(&self, reason: &str, tier: &str) -> Option<u64> {
@@ -172,9 +181,16 @@ impl Filler<'_> {
             counted.together = Some((tier, policy));
         }
         pipeline.established = counted.established;
+        if self.programs.is_some() && self.bounds.is_none() {
+            let [(accepted, accepted_exact), (refused, refused_exact)] = counted.all;
+            pipeline.all = Some(All { accepted, accepted_exact, refused, refused_exact });
+        }
         for refused in &mut pipeline.before {
             let known = self.bounds.is_none() || !refused.is_derived;
             refused.packets = counted.refused(&refused.reason, "").filter(|_| known);
+            if refused.reason == DropReason::PolicyOrNone.as_str() {
+                refused.packets = refused.packets.map(|packets| packets.saturating_add(counted.denied_by_one_of_several()));
+            }
         }
         for profile in &mut pipeline.profiles {
             profile.accept = counted.profiles.get(&*profile.profile).copied();
@@ -295,12 +311,18 @@ impl Pipeline {
                 self.policies().all(PolicyCounts::is_exact) && self.before.iter().all(is_exact) && by_profile
             }
         };
-        Sums {
+        let all = self.all.unwrap_or_else(|| All {
             accepted: accepted.flatten().fold(0, u64::saturating_add),
             accepted_exact: self.undivided.is_some() || self.accepts_are_known(),
+            refused: refused.flatten().fold(0, u64::saturating_add),
+            refused_exact: exact,
+        });
+        Sums {
+            accepted: all.accepted,
+            accepted_exact: all.accepted_exact,
             established: self.established,
-            dropped: refused.flatten().fold(0, u64::saturating_add),
-            exact,
+            dropped: all.refused,
+            exact: all.refused_exact,
         }
     }
 }

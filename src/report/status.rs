@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dataplane::Rival;
 use crate::ebpf;
 
 /// How the exporter and what it depends on are.
@@ -27,6 +28,15 @@ pub struct Status {
     pub unrecognised_rules: u64,
     /// Whether the tables were read under the lock that they need.
     pub lock_held: bool,
+    /// Whether any of Calico's chains or programs have rules: `present`, `absent`, `vanished`, or `unknown`.
+    #[serde(default)]
+    pub chains: Cow<'static, str>,
+    /// Other back ends that hold chains of endpoints too.
+    #[serde(default)]
+    pub other_backends: Vec<OtherBackend>,
+    /// Why the node's name is in doubt.
+    #[serde(default)]
+    pub node_problem: Option<String>,
     /// Where names come from.
     pub datastore: DatastoreStatus,
     /// Workloads by what is known of them.
@@ -34,9 +44,30 @@ pub struct Status {
 }
 
 impl Status {
+    /// Whether it is certain that no chain or program of Calico's has rules.
+    pub fn has_no_rules(&self) -> bool {
+        matches!(&*self.chains, "absent" | "vanished")
+    }
+
     /// Whether Calico's rules are on the eBPF dataplane.
     pub fn is_ebpf(&self) -> bool {
         self.tables.iter().any(|table| table.backend == ebpf::BACKEND)
+    }
+}
+
+/// A back end that is not read, though it holds chains of endpoints too.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OtherBackend {
+    /// `legacy`, `nft` or `nftables`.
+    pub backend: Cow<'static, str>,
+    /// What tells that it is not the live one: `workloads`, `hooks`, `written`, `gone`, `format` or `packets`; `None` if nothing does.
+    pub evidence: Option<Cow<'static, str>>,
+}
+
+impl From<&Rival> for OtherBackend {
+    fn from(rival: &Rival) -> Self {
+        let evidence = rival.evidence.map(|evidence| evidence.as_str().into());
+        OtherBackend { backend: rival.backend.as_str().into(), evidence }
     }
 }
 
@@ -76,6 +107,6 @@ pub struct WorkloadStates {
     pub known: usize,
     /// With rules, without a name.
     pub unknown: usize,
-    /// With a name, without rules.
+    /// Known to the datastore and running, without rules.
     pub without_rules: usize,
 }

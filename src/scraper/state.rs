@@ -2,7 +2,7 @@
 //! Touches the kernel only through its reader.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use log::{error, info};
@@ -30,6 +30,8 @@ pub struct State {
     pub report: Option<(Instant, Arc<Report>)>,
     /// Of the last text, in bytes. The text itself is its readers': the next read needs the memory.
     pub text_length: usize,
+    /// The last text, and when it was ready.
+    pub text: (Option<Instant>, Weak<Vec<u8>>),
     pub complaint: Complaint,
     pub complaint_of_names: Complaint,
 }
@@ -80,6 +82,7 @@ impl State {
             read_at: None,
             report: None,
             text_length: 0,
+            text: (None, Weak::new()),
             complaint: Complaint::default(),
             complaint_of_names: Complaint::default(),
         }

@@ -1,147 +1,262 @@
-//! One connection: its requests one after the other, each in bounded time and memory.
+//! One connection: its requests one after the other, each in bounded time and memory. Nothing here waits for the client: reads and
+//! writes take what there is, and [`Connection::interest`] says what to wait for.
 
-use std::io::{self, ErrorKind};
-use std::net::TcpStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant, SystemTime};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use ureq_proto::http::{HeaderMap, Method, Request, Response, header};
-use ureq_proto::server::state::{ProvideResponse, RecvRequest};
-use ureq_proto::server::{RecvRequestResult, Reply as Exchange, SendResponseResult};
+use rustix::event::PollFlags;
 
-use super::connections::Seat;
-use super::routes::{self, Ask, Reply};
-use super::{Application, Limits, wire};
+use super::Limits;
+use super::request::{LONGEST_HEAD, Request};
+use super::routes::{Reply, Resource};
 
-/// A longer head of a request is refused.
-const LONGEST_HEAD: usize = 16 << 10;
+/// How much is written at a time, so that others have their turn.
+const PIECE: usize = 64 << 10;
+/// How long, and for how many bytes, a client is listened to that is still sending what nobody wants to know.
+const FAREWELL: (Duration, usize) = (Duration::from_secs(1), 1 << 20);
+/// A client has so much time to get its first request across, and to take some of an answer, before it is taken for idle.
+const GRACE: Duration = Duration::from_millis(50);
 
-/// What came in.
-enum Asked {
-    /// A request.
-    For(Request<()>),
-    /// Something that can only be refused, with what is said to it.
-    Refused(Reply),
+/// A client's connection.
+pub(super) struct Connection {
+    /// The client's end.
+    pub socket: TcpStream,
+    /// Whom the client's address stands for, see [`network`].
+    pub client: IpAddr,
+    pub doing: Doing,
+    /// When it came or did what it does; while it takes an answer, when it last took some.
+    pub since: Instant,
+    deadline: Option<Instant>,
+    received: Vec<u8>,
+    /// Whether anything came that may be a request, beside the last one.
+    unseen: bool,
 }
 
-/// What came in, and the means to answer it; `None` at the end of the connection.
-type Received = Option<(Asked, Exchange<ProvideResponse>)>;
+/// What a connection is doing.
+pub(super) enum Doing {
+    /// Sending a request, or about to. Whether it is its first one.
+    Asking { first: bool },
+    /// Waiting for an answer that is being made.
+    Waiting(Request, Resource),
+    /// Taking the answer.
+    Taking(Answer),
+    /// Answered for the last time. Closing a socket with unread bytes in it is a reset, which may overtake the answer: so many bytes
+    /// are read first.
+    Leaving(usize),
+    /// Over: to be closed.
+    Over,
+}
 
-/// Serves a connection to its end.
-pub(super) fn serve(seat: &Seat, app: &dyn Application, limits: Limits) -> io::Result<()> {
-    seat.socket.set_nodelay(true)?;
-    let mut received = Vec::new();
-    // The first request is expected at once, further ones in their time.
-    let mut patience = limits.head;
-    loop {
-        seat.asks();
-        let Some((asked, exchange)) = ask(seat, &mut received, patience, limits.head)? else { return Ok(()) };
-        // Asked and gone: not worth a read of the kernel.
-        seat.socket.take_error()?.map_or(Ok(()), Err)?;
-        seat.waits();
-        let reply = match asked {
-            Asked::For(request) => answer(app, &request),
-            Asked::Refused(reply) => reply,
+/// What there is to lose with a connection.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    /// It is idle, or as good as that.
+    Nothing,
+    /// A client that has just come, and is about to ask.
+    Question,
+    /// What was asked for, and will soon be there.
+    Answer,
+}
+
+/// An answer on its way.
+pub(super) struct Answer {
+    head: Vec<u8>,
+    /// What others may be taking, too.
+    body: Arc<Vec<u8>>,
+    /// How much of the body is sent: nothing to `HEAD`.
+    length: usize,
+    /// How much of head and body the kernel has taken.
+    taken: usize,
+    keep_alive: bool,
+}
+
+impl Connection {
+    /// A client that has just connected.
+    pub fn new(socket: TcpStream, client: IpAddr, limits: Limits) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let (since, doing) = (Instant::now(), Doing::Asking { first: true });
+        let deadline = Some(since + limits.head);
+        Ok(Self { socket, client, doing, since, deadline, received: Vec::new(), unseen: false })
+    }
+
+    /// What to wait for. Errors, and that the client has gone, are told in any case.
+    pub fn interest(&self) -> PollFlags {
+        match self.doing {
+            Doing::Asking { .. } | Doing::Leaving(_) => PollFlags::IN,
+            Doing::Taking(_) => PollFlags::OUT,
+            Doing::Waiting(..) | Doing::Over => PollFlags::empty(),
+        }
+    }
+
+    /// When to look at it again, whatever the client does.
+    pub fn due(&self) -> Option<Instant> {
+        if self.unseen() { Some(self.since) } else { self.deadline }
+    }
+
+    /// Whether it has received something that may be a request, and that nobody has looked at.
+    pub fn unseen(&self) -> bool {
+        self.unseen && matches!(self.doing, Doing::Asking { .. })
+    }
+
+    /// What it waits for, and since when.
+    pub fn waits(&self) -> Option<(&Request, &Resource, Instant)> {
+        if let Doing::Waiting(request, resource) = &self.doing { Some((request, resource, self.since)) } else { None }
+    }
+
+    /// The request for which it waits for this.
+    pub fn waits_for(&self, wanted: &Resource) -> Option<&Request> {
+        self.waits().filter(|(_, resource, _)| *resource == wanted).map(|(request, ..)| request)
+    }
+
+    /// The text that it takes.
+    pub fn text(&self) -> Option<&Arc<Vec<u8>>> {
+        if let Doing::Taking(answer) = &self.doing { Some(&answer.body) } else { None }
+    }
+
+    /// Whether it is over.
+    pub fn is_over(&self) -> bool {
+        matches!(self.doing, Doing::Over)
+    }
+
+    /// What ending it would spoil.
+    pub fn worth(&self, now: Instant) -> Worth {
+        match self.doing {
+            Doing::Waiting(..) => Worth::Answer,
+            Doing::Taking(_) if now < self.since + GRACE => Worth::Answer,
+            Doing::Asking { first: true } if now < self.since + GRACE => Worth::Question,
+            _ => Worth::Nothing,
+        }
+    }
+
+    /// Goes on as far as possible without waiting. Returns a request, once there is a whole one.
+    pub fn go_on(&mut self, ready: PollFlags, limits: Limits) -> Option<Request> {
+        let result = match self.doing {
+            Doing::Asking { .. } => self.ask(limits),
+            Doing::Taking(_) => self.take(limits).map(|()| None),
+            Doing::Leaving(unread) => self.leave(unread).map(|()| None),
+            // Only that the client has gone can be ready then.
+            Doing::Waiting(..) if !ready.is_empty() => Err(ErrorKind::ConnectionReset.into()),
+            Doing::Waiting(..) | Doing::Over => Ok(None),
         };
-        seat.takes(&reply.body);
-        if !give(&seat.socket, &reply, exchange, Instant::now() + limits.answer)? {
-            return wire::farewell(&seat.socket);
-        }
-        patience = limits.idle;
+        result.unwrap_or_else(|error| {
+            log::debug!("a connection from {} ends: {error}", self.client);
+            self.doing = Doing::Over;
+            None
+        })
     }
-}
 
-/// Waits for a request: `patience` for its first byte, `head` for all of it. What follows it stays in `received`, which never grows
-/// beyond [`LONGEST_HEAD`].
-fn ask(seat: &Seat, received: &mut Vec<u8>, patience: Duration, head: Duration) -> io::Result<Received> {
-    let mut deadline = Instant::now() + if received.is_empty() { patience } else { head };
-    loop {
-        let mut exchange = Exchange::<RecvRequest>::new().map_err(io::Error::other)?;
-        match exchange.try_request(received) {
-            Ok((length, Some(request))) => {
-                received.drain(..length);
-                return accept(request, exchange);
+    /// Lets it wait for what is being made.
+    pub fn wait(&mut self, request: Request, resource: Resource) {
+        (self.doing, self.since, self.deadline) = (Doing::Waiting(request, resource), Instant::now(), None);
+    }
+
+    /// Gives it an answer, to its request if there was one; else it is the last.
+    pub fn give(&mut self, reply: &Reply, request: Option<&Request>, limits: Limits) {
+        let keep_alive = request.is_some_and(|request| request.keep_alive);
+        let option = if !keep_alive { Some("close") } else { request.filter(|request| request.old).map(|_| "keep-alive") };
+        let length = if request.is_some_and(|request| request.is_head) { 0 } else { reply.body.len() };
+        let answer = Answer { head: reply.head(option), body: Arc::clone(&reply.body), length, taken: 0, keep_alive };
+        self.since = Instant::now();
+        (self.doing, self.deadline) = (Doing::Taking(answer), Some(self.since + limits.answer));
+        self.go_on(PollFlags::OUT, limits);
+    }
+
+    /// Ends what has taken too long.
+    pub fn check_time(&mut self, now: Instant, limits: Limits) {
+        if self.deadline.is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        match self.doing {
+            Doing::Asking { .. } if !self.received.is_empty() => {
+                self.give(&Reply::text(408, "the request took too long to arrive"), None, limits);
             }
-            Ok((_, None)) if received.len() >= LONGEST_HEAD => return refused(431, "the head of the request is too long"),
-            Ok((_, None)) => {}
-            Err(ureq_proto::Error::HttpParseTooManyHeaders) => return refused(431, "the request has too many headers"),
-            Err(error) => return refused(400, &format!("not understood: {error}")),
+            _ => self.doing = Doing::Over,
         }
-        let (had, mut piece) = (received.len(), [0; 4096]);
-        let most = piece.len().min(LONGEST_HEAD - had);
-        match wire::read(&seat.socket, &mut piece[..most], deadline) {
-            Ok(0) => return Ok(None),
-            Ok(read) => received.extend_from_slice(&piece[..read]),
-            Err(error) if error.kind() != ErrorKind::TimedOut => return Err(error),
-            Err(_) if had == 0 => return Ok(None),
-            Err(_) => return refused(408, "the request took too long to arrive"),
+    }
+
+    fn ask(&mut self, limits: Limits) -> io::Result<Option<Request>> {
+        if !std::mem::take(&mut self.unseen) && !self.read(limits)? {
+            return Ok(None);
         }
-        if had == 0 {
-            deadline = Instant::now() + head;
+        match Request::parse(&self.received) {
+            Ok(None) => Ok(None),
+            Ok(Some((length, request))) => {
+                self.received.drain(..length);
+                // Asked and gone: not worth a read of the kernel.
+                self.socket.take_error()?.map_or(Ok(Some(request)), Err)
+            }
+            Err(refusal) => {
+                self.give(&refusal, None, limits);
+                Ok(None)
+            }
         }
+    }
+
+    /// Receives what there is, up to the length of the longest head; whether there was something.
+    fn read(&mut self, limits: Limits) -> io::Result<bool> {
+        let mut piece = [0; 4096];
+        let most = piece.len().min(LONGEST_HEAD - self.received.len());
+        let Some(read) = at_once(self.socket.read(&mut piece[..most]))? else { return Ok(false) };
+        if read == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        if self.received.is_empty() {
+            self.deadline = Some(Instant::now() + limits.head);
+        }
+        self.received.extend_from_slice(&piece[..read]);
+        Ok(true)
+    }
+
+    fn take(&mut self, limits: Limits) -> io::Result<()> {
+        let Doing::Taking(answer) = &mut self.doing else { return Ok(()) };
+        let Some(taken) = at_once(self.socket.write_vectored(&answer.rest()))? else { return Ok(()) };
+        answer.taken += taken;
+        self.since = Instant::now();
+        if answer.taken < answer.head.len() + answer.length {
+            return Ok(());
+        }
+        if answer.keep_alive {
+            self.unseen = !self.received.is_empty();
+            let patience = if self.unseen { limits.head } else { limits.idle };
+            (self.doing, self.deadline) = (Doing::Asking { first: false }, Some(self.since + patience));
+        } else {
+            self.socket.shutdown(Shutdown::Write)?;
+            (self.doing, self.deadline) = (Doing::Leaving(FAREWELL.1), Some(self.since + FAREWELL.0));
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, unread: usize) -> io::Result<()> {
+        if let Some(read) = at_once(self.socket.read(&mut [0; 16 << 10]))? {
+            self.doing = if read == 0 || read >= unread { Doing::Over } else { Doing::Leaving(unread - read) };
+        }
+        Ok(())
     }
 }
 
-/// No request here has a body, and none is read: what is announced cannot matter. The connection ends with the answer then, as what
-/// follows is no request.
-fn accept(request: Request<()>, exchange: Exchange<RecvRequest>) -> io::Result<Received> {
-    match exchange.proceed() {
-        Some(RecvRequestResult::ProvideResponse(exchange)) if !announces_body(request.headers()) => {
-            Ok(Some((Asked::For(request), exchange)))
-        }
-        _ if [Method::GET, Method::HEAD].contains(request.method()) => refused(413, "no request here has a body"),
-        _ => Ok(Some((Asked::For(request), last_exchange()?))),
+impl Answer {
+    fn rest(&self) -> [IoSlice<'_>; 2] {
+        let of_head = self.taken.min(self.head.len());
+        let begin = self.taken - of_head;
+        let end = self.length.min(begin + PIECE);
+        [IoSlice::new(&self.head[of_head..]), IoSlice::new(&self.body[begin..end])]
     }
 }
 
-fn announces_body(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::TRANSFER_ENCODING) || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0")
-}
-
-fn refused(status: u16, why: &str) -> io::Result<Received> {
-    Ok(Some((Asked::Refused(Reply::text(status, why)), last_exchange()?)))
-}
-
-/// The means to answer what is no request, or not to be read to its end: as if it were the plainest request, after which the
-/// connection ends.
-fn last_exchange() -> io::Result<Exchange<ProvideResponse>> {
-    let mut exchange = Exchange::<RecvRequest>::new().map_err(io::Error::other)?;
-    exchange.try_request(b"GET / HTTP/1.0\r\n\r\n").map_err(io::Error::other)?;
-    match exchange.proceed() {
-        Some(RecvRequestResult::ProvideResponse(exchange)) => Ok(exchange),
-        _ => Err(io::Error::other("a plain request is not one")),
+/// What could be done without waiting; `None`: nothing.
+fn at_once(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Err(error) if [ErrorKind::Interrupted, ErrorKind::WouldBlock].contains(&error.kind()) => Ok(None),
+        result => result.map(Some),
     }
 }
 
-/// A panic costs this request an error 500, not more.
-fn answer(app: &dyn Application, request: &Request<()>) -> Reply {
-    let accept_encoding = request.headers().get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).collect();
-    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let ask = Ask { method: request.method().as_str(), target, accept_encoding };
-    catch_unwind(AssertUnwindSafe(|| routes::answer(app, &ask))).unwrap_or_else(|_| Reply::text(500, "this answer failed"))
-}
-
-/// Writes the answer; whether the connection may go on.
-fn give(socket: &TcpStream, reply: &Reply, exchange: Exchange<ProvideResponse>, deadline: Instant) -> io::Result<bool> {
-    let mut response = Response::builder().status(reply.status).header(header::CONTENT_LENGTH, reply.body.len());
-    response = response.header(header::DATE, httpdate::fmt_http_date(SystemTime::now()));
-    for (name, value) in &reply.headers {
-        response = response.header(*name, *value);
+/// Whom an address stands for, if connections are counted: with IPv6, a client has at least a /64 to choose from.
+pub(super) fn network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
     }
-    let response = response.body(()).map_err(io::Error::other)?;
-    let mut exchange = exchange.provide(response).map_err(io::Error::other)?;
-    let mut head = [0; 1024];
-    while !exchange.is_finished() {
-        let length = exchange.write(&mut head).map_err(io::Error::other)?;
-        wire::write(socket, &head[..length], deadline)?;
-    }
-    let exchange = match exchange.proceed() {
-        SendResponseResult::Cleanup(exchange) => exchange,
-        SendResponseResult::SendBody(mut exchange) => {
-            wire::write(socket, &reply.body, deadline)?;
-            exchange.consume_direct_write(reply.body.len()).map_err(io::Error::other)?;
-            exchange.proceed()
-        }
-    };
-    Ok(!exchange.must_close_connection())
 }

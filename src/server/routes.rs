@@ -1,129 +1,172 @@
 //! What is answered to which request: pure, apart from asking the [`Application`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use super::gzip::gzip;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::request::Request;
 use super::{Application, api};
 use crate::web;
 
-/// A request, as far as the answer depends on it.
-pub(super) struct Ask<'a> {
-    /// `GET`, `HEAD`, …
-    pub method: &'a str,
-    /// The request target: a path, maybe with a query.
-    pub target: &'a str,
-    /// The values of all `Accept-Encoding` headers.
-    pub accept_encoding: Vec<&'a str>,
-}
-
 /// An answer. For `HEAD` the body is the one `GET` would get; the server leaves it out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Reply {
     pub status: u16,
-    pub headers: Vec<(&'static str, &'static str)>,
+    headers: Vec<(&'static str, &'static str)>,
     pub body: Arc<Vec<u8>>,
 }
 
 impl Reply {
-    fn new(status: u16, content_type: &'static str, body: Arc<Vec<u8>>) -> Self {
+    fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
         let headers = vec![
             ("Content-Type", content_type),
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
             ("Server", "calico-accountant"),
         ];
-        Self { status, headers, body }
+        Self { status, headers, body: Arc::new(body) }
     }
 
     /// An answer of one line.
     pub fn text(status: u16, text: &str) -> Self {
-        Self::new(status, "text/plain; charset=utf-8", Arc::new(format!("{text}\n").into_bytes()))
+        Self::new(status, "text/plain; charset=utf-8", format!("{text}\n").into_bytes())
     }
 
     fn with(mut self, header: &'static str, value: &'static str) -> Self {
         self.headers.push((header, value));
         self
     }
-}
 
-fn not_found() -> Reply {
-    Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/ and /")
-}
-
-/// Answers a request.
-pub(super) fn answer(app: &dyn Application, ask: &Ask<'_>) -> Reply {
-    let answer: fn(&dyn Application, &Ask<'_>) -> Reply = match path(ask) {
-        "/metrics" => metrics,
-        "/healthz" => |_, _| Reply::text(200, "ok"),
-        "/readyz" => |app, _| match app.ready() {
-            Ok(()) => Reply::text(200, "ok"),
-            Err(reason) => Reply::text(503, &reason.replace(['\n', '\r'], " ")),
-        },
-        api if api.starts_with(api::PREFIX) => self::api,
-        page if web::file(page).is_some() => self::page,
-        _ => return not_found(),
-    };
-    if !["GET", "HEAD"].contains(&ask.method) {
-        return Reply::text(405, "only GET and HEAD are allowed").with("Allow", "GET, HEAD");
+    /// The status line and the headers, with `Connection` where there is something to say.
+    pub fn head(&self, connection: Option<&'static str>) -> Vec<u8> {
+        let (status, length, date) = (self.status, self.body.len(), httpdate::fmt_http_date(SystemTime::now()));
+        let mut head = format!("HTTP/1.1 {status} {}\r\nContent-Length: {length}\r\nDate: {date}\r\n", reason(status));
+        for (name, value) in self.headers.iter().copied().chain(connection.map(|option| ("Connection", option))) {
+            _ = write!(head, "{name}: {value}\r\n");
+        }
+        (head + "\r\n").into_bytes()
     }
-    answer(app, ask)
+
+    /// The same with its body compressed; `None` where that is not done. Fast rather than small: metrics shrink to a tenth at any level.
+    pub fn compressed(&self) -> Option<Self> {
+        if !self.headers.contains(&VARY) {
+            return None;
+        }
+        let mut encoder = GzEncoder::new(Vec::with_capacity(self.body.len() / 8), Compression::fast());
+        encoder.write_all(&self.body).ok()?;
+        let body = Arc::new(encoder.finish().ok()?);
+        Some(Self { body, ..self.clone() }.with("Content-Encoding", "gzip"))
+    }
 }
 
-fn metrics(app: &dyn Application, ask: &Ask<'_>) -> Reply {
-    packed(ask, 200, "text/plain; version=0.0.4; charset=utf-8", app.metrics())
+/// Of what is compressed on request.
+const VARY: (&str, &str) = ("Vary", "Accept-Encoding");
+
+/// RFC 9110, 15.
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        421 => "Misdirected Request",
+        431 => "Request Header Fields Too Large",
+        503 => "Service Unavailable",
+        _ => "Internal Server Error",
+    }
 }
 
-/// One at a time: each is a text of its own, on a large node of megabytes.
-fn api(app: &dyn Application, ask: &Ask<'_>) -> Reply {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (status, body) = api::answer(app, path(ask));
-    packed(ask, status, "application/json", Arc::new(body))
+/// What takes time to make. Whoever asks for it while it is made shares it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Resource {
+    Metrics,
+    /// Takes no time.
+    Health,
+    Ready,
+    /// The path.
+    Api(String),
+    Page(web::File),
 }
 
-/// Compressed, if the client likes that.
-fn packed(ask: &Ask<'_>, status: u16, content_type: &'static str, body: Arc<Vec<u8>>) -> Reply {
-    let compressed = if accepts_gzip(&ask.accept_encoding) { gzip(&body) } else { None };
-    let (encoded, body) = compressed.map_or((false, body), |compressed| (true, compressed));
-    let reply = Reply::new(status, content_type, body).with("Vary", "Accept-Encoding");
-    if encoded { reply.with("Content-Encoding", "gzip") } else { reply }
-}
-
-/// The request target without its query.
-fn path<'a>(ask: &Ask<'a>) -> &'a str {
-    ask.target.split_once('?').map_or(ask.target, |(path, _)| path)
-}
-
-/// Whether gzip is acceptable (RFC 9110, 12.5.3): named itself, or else covered by `*`, and not with a weight of 0.
-fn accepts_gzip(values: &[&str]) -> bool {
-    let weight_of = |wanted: &[&str]| {
-        let codings = values.iter().flat_map(|value| value.split(','));
-        codings.map(coding).find(|(name, _)| wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))).map(|(_, weight)| weight)
+/// What a server of these names has to make for a request.
+///
+/// # Errors
+/// There is nothing to make: this is the answer.
+pub(super) fn wanted(request: &Request, names: &[String]) -> Result<Resource, Reply> {
+    let resource = match &*request.path {
+        "/metrics" => Resource::Metrics,
+        "/healthz" => Resource::Health,
+        "/readyz" => Resource::Ready,
+        api if api.starts_with(api::PREFIX) => Resource::Api(api.to_owned()),
+        path => web::file(path)
+            .map(Resource::Page)
+            .ok_or_else(|| Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/ and /"))?,
     };
-    weight_of(&["gzip", "x-gzip"]).or_else(|| weight_of(&["*"])).is_some_and(|weight| weight > 0.0)
+    match resource {
+        _ if !request.may_get => Err(Reply::text(405, "only GET and HEAD are allowed").with("Allow", "GET, HEAD")),
+        _ if request.has_body => Err(Reply::text(413, "no request here has a body")),
+        Resource::Health => Err(Reply::text(200, "ok")),
+        Resource::Api(_) | Resource::Page(_) => misdirected(request.host.as_deref(), names).map_or(Ok(resource), Err),
+        Resource::Metrics | Resource::Ready => Ok(resource),
+    }
 }
 
-/// `gzip;q=0.5` as name and weight; a weight that is no number counts as 0, so that nothing unwanted is sent.
-fn coding(text: &str) -> (&str, f32) {
-    let mut parts = text.split(';').map(str::trim);
-    let name = parts.next().unwrap_or_default();
-    let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-    (name, weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
+/// Refuses a host that is none of the server's names. A page from elsewhere, whose name its owner has moved to the server's address (DNS
+/// rebinding), would otherwise be allowed by the browser to read what it is answered. No such name is an address or `localhost`, and
+/// browsers always say one.
+fn misdirected(host: Option<&str>, names: &[String]) -> Option<Reply> {
+    let host = host?.trim_matches(['[', ']']);
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let mut own = names.iter().map(|name| &**name).chain(["localhost"]);
+    let is_own = host.parse::<IpAddr>().is_ok() || own.any(|name| name == "*" || name.eq_ignore_ascii_case(host));
+    let why = "this is not the name of this server: ask by address, as localhost or by the node's name, or add the name to ALLOWED_HOSTS";
+    (!is_own).then(|| Reply::text(421, why))
 }
 
-/// A file of the page, with what a browser may do with it.
-fn page(_: &dyn Application, ask: &Ask<'_>) -> Reply {
-    let Some(file) = web::file(path(ask)) else { return not_found() };
-    packed(ask, 200, file.content_type, Arc::new(file.content.to_vec()))
-        .with("Content-Security-Policy", web::POLICY)
-        .with("Referrer-Policy", "no-referrer")
-        .with("Cross-Origin-Resource-Policy", "same-origin")
+impl Resource {
+    /// Whether it is a scrape or a probe, which come before what people look at.
+    pub fn is_watched(&self) -> bool {
+        matches!(self, Resource::Metrics | Resource::Health | Resource::Ready)
+    }
+
+    /// Makes it. A panic costs this answer, not more.
+    pub fn make(&self, app: &dyn Application) -> Reply {
+        let make = || match self {
+            Resource::Metrics => packable("text/plain; version=0.0.4; charset=utf-8", app.metrics()),
+            Resource::Health => Reply::text(200, "ok"),
+            Resource::Ready => match app.ready() {
+                Ok(()) => Reply::text(200, "ok"),
+                Err(reason) => Reply::text(503, &reason.replace(['\n', '\r'], " ")),
+            },
+            Resource::Api(path) => {
+                let (status, json) = api::answer(app, path);
+                Reply { status, ..packable("application/json", Arc::new(json)) }
+            }
+            Resource::Page(file) => packable(file.content_type, Arc::new(file.content.to_vec()))
+                .with("Content-Security-Policy", web::POLICY)
+                .with("Referrer-Policy", "no-referrer")
+                .with("Cross-Origin-Resource-Policy", "same-origin"),
+        };
+        catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Reply::text(500, "this answer failed"))
+    }
+}
+
+/// What is compressed for those who like that.
+fn packable(content_type: &'static str, body: Arc<Vec<u8>>) -> Reply {
+    Reply { body, ..Reply::new(200, content_type, Vec::new()) }.with(VARY.0, VARY.1)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use flate2::read::GzDecoder;
 
@@ -145,8 +188,13 @@ mod tests {
         }
     }
 
-    fn ask(method: &str, target: &str, accept_encoding: &[&str]) -> Reply {
-        answer(&Fake(Ok(())), &Ask { method, target, accept_encoding: accept_encoding.to_vec() })
+    fn request(method: &str, target: &str, host: &str) -> Request {
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        Request::parse(head.as_bytes()).unwrap().unwrap().1
+    }
+
+    fn ask(method: &str, target: &str) -> Reply {
+        wanted(&request(method, target, "localhost"), &[]).map_or_else(|reply| reply, |resource| resource.make(&Fake(Ok(()))))
     }
 
     fn header(reply: &Reply, name: &str) -> Option<&'static str> {
@@ -173,81 +221,70 @@ mod tests {
             ("GET", "/api", 404),
             ("GET", "/metrics/", 404),
             ("POST", "/nope", 404),
-            ("GET", "", 404),
             ("GET", "*", 404),
         ] {
-            let reply = ask(method, target, &[]);
+            let reply = ask(method, target);
             assert_eq!(reply.status, status, "{method} {target}");
             assert_eq!(header(&reply, "Allow"), (status == 405).then_some("GET, HEAD"));
         }
     }
 
     #[test]
-    fn accept_encoding() {
-        for (values, expected) in [
-            (&[][..], false),
-            (&["gzip"], true),
-            (&["GZIP"], true),
-            (&["deflate, gzip;q=1.0, *;q=0.5"], true),
-            (&["gzip;q=0"], false),
-            (&["gzip; q=0.000"], false),
-            (&["gzip;q=0, *"], false),
-            (&["*"], true),
-            (&["*;q=0"], false),
-            (&["br", "gzip"], true),
-            (&["identity"], false),
-            (&["gzip;q=x"], false),
-            (&["gzipped"], false),
-            (&[""], false),
-        ] {
-            assert_eq!(accepts_gzip(values), expected, "{values:?}");
-        }
-    }
-
-    #[test]
-    fn metrics_are_compressed_only_on_request() {
-        let plain = ask("GET", "/metrics", &[]);
+    fn metrics_can_be_compressed_and_short_answers_are_not() {
+        let plain = ask("GET", "/metrics");
         assert_eq!(**plain.body, *b"up 1\n");
         assert_eq!(header(&plain, "Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
         assert_eq!((header(&plain, "Vary"), header(&plain, "Content-Encoding")), (Some("Accept-Encoding"), None));
-        let packed = ask("GET", "/metrics", &["gzip"]);
+        let packed = plain.compressed().unwrap();
         assert_eq!((header(&packed, "Vary"), header(&packed, "Content-Encoding")), (Some("Accept-Encoding"), Some("gzip")));
         let mut text = String::new();
         GzDecoder::new(packed.body.as_slice()).read_to_string(&mut text).unwrap();
         assert_eq!(text, "up 1\n");
+        assert!(ask("GET", "/readyz").compressed().is_none());
     }
 
     #[test]
     fn readiness_gives_its_reason_in_one_line() {
-        let reply = answer(&Fake(Err("no\nsync".into())), &Ask { method: "GET", target: "/readyz", accept_encoding: vec![] });
+        let reply = Resource::Ready.make(&Fake(Err("no\nsync".into())));
         assert_eq!((reply.status, &**reply.body), (503, &b"no sync\n"[..]));
     }
 
-    /// However many ask, one answer of the API is made at a time.
     #[test]
-    fn the_api_is_for_one_at_a_time() {
-        struct Slow(AtomicUsize);
-        impl Application for Slow {
+    fn a_panic_costs_one_answer() {
+        struct Broken;
+        impl Application for Broken {
             fn metrics(&self) -> Arc<Vec<u8>> {
-                Arc::default()
+                panic!("broken")
             }
             fn report(&self) -> Arc<crate::report::Report> {
-                assert_eq!(self.0.fetch_add(1, Ordering::SeqCst), 0);
-                std::thread::sleep(std::time::Duration::from_millis(5));
-                self.0.fetch_sub(1, Ordering::SeqCst);
-                Arc::default()
+                panic!("broken")
             }
             fn ready(&self) -> Result<(), String> {
-                Ok(())
+                panic!("broken")
             }
         }
-        let app = Slow(AtomicUsize::new(0));
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                let ask = Ask { method: "GET", target: "/api/v1/policies", accept_encoding: vec!["gzip"] };
-                scope.spawn(|| assert_eq!(answer(&app, &{ ask }).status, 200));
+        for resource in [Resource::Metrics, Resource::Ready, Resource::Api("/api/v1/status".into())] {
+            assert_eq!(resource.make(&Broken).status, 500);
+        }
+    }
+
+    /// A page from elsewhere can have its name lead to this server, but cannot be called otherwise.
+    #[test]
+    fn the_page_and_the_api_are_only_for_who_asks_by_an_own_name() {
+        let names = ["node-1".to_owned(), "Accountant.Example.org".to_owned()];
+        let status = |target: &str, host: &str, names: &[String]| {
+            wanted(&request("GET", target, host), names).map_or_else(|reply| reply.status, |_| 200)
+        };
+        for host in ["evil.example", "localhost.evil.example", "node-1.evil.example", "127.0.0.1.evil.example", "node-2", "*"] {
+            for target in ["/", "/page/app.js", "/api/v1/status"] {
+                assert_eq!(status(target, host, &names), 421, "{target} of {host:?}");
             }
-        });
+            assert_eq!(status("http://evil.example/api/v1/status", "localhost", &names), 421);
+            for target in ["/metrics", "/healthz", "/readyz"] {
+                assert_eq!(status(target, host, &names), 200, "{target} of {host:?}");
+            }
+            assert_eq!(status("/", host, &["*".to_owned()]), 200);
+        }
     }
 
     #[test]
@@ -255,11 +292,11 @@ mod tests {
         for (target, content_type) in
             [("/", "text/html; charset=utf-8"), ("/?x", "text/html; charset=utf-8"), ("/page/app.js", "text/javascript; charset=utf-8")]
         {
-            let reply = ask("GET", target, &[]);
+            let reply = ask("GET", target);
             assert_eq!((reply.status, header(&reply, "Content-Type")), (200, Some(content_type)));
             let policy = header(&reply, "Content-Security-Policy").unwrap();
             assert!(policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe"), "{policy}");
         }
-        assert_eq!(ask("GET", "/page/nothing.js", &[]).status, 404);
+        assert_eq!(ask("GET", "/page/nothing.js").status, 404);
     }
 }

@@ -32,6 +32,8 @@ pub type Position = [u8; 8];
 #[derive(Debug)]
 pub struct Map {
     fd: OwnedFd,
+    /// The kernel's number of it, which no other map gets.
+    pub id: u32,
     /// Length of a key, in bytes.
     pub key: usize,
     /// Length of one CPU's value, in bytes.
@@ -70,12 +72,12 @@ impl Map {
         let fd = unsafe { bpf(OBJ_GET, &mut get) }?;
         // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let [kind, _, key, value, most_entries] = info(&fd)?;
+        let [kind, id, key, value, most_entries] = info(&fd)?;
         if kind != PER_CPU_HASH || !(1..=MOST_BYTES).contains(&key) || !(1..=MOST_BYTES).contains(&value) {
             return Err(OpenError::Other(kind, key, value));
         }
         let all_values = (value as usize).next_multiple_of(8) * possible_cpus()?;
-        Ok(Map { fd, key: key as usize, value: value as usize, all_values, most_entries: most_entries as usize })
+        Ok(Map { fd, id, key: key as usize, value: value as usize, all_values, most_entries: most_entries as usize })
     }
 
     /// The key after `key`, or the first one; `false` behind the last.

@@ -86,7 +86,7 @@ function render() {
   setText(byId('node'), name(node));
   const dropped = model.rateOfDrops(windowOf(route.query));
   const tab = TABS.find(([id, , item]) => id === route.view || item === route.view);
-  document.title = `${dropped > 0 ? `(${rate(dropped)} dropped) ` : ''}${view.title ?? tab[1]} · ${name(node)} · calico-accountant`;
+  document.title = `${model.withoutRules() !== null ? '(no rules) ' : dropped > 0 ? `(${rate(dropped)} dropped) ` : ''}${view.title ?? tab[1]} · ${name(node)} · calico-accountant`;
   announce(dropped);
 }
 

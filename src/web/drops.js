@@ -50,11 +50,20 @@ export class Drops {
 
   #hero() {
     const { model } = this;
+    const { status } = model;
     const keys = model.drops.map((drop) => drop.key);
     const now = model.rateOfDrops(this.window);
     const packets = model.drops.reduce((sum, drop) => sum + drop.packets, 0);
-    setAttribute(this.hero, 'data-state', model.isCurrent() ? (now > 0 ? 'dropping' : now === 0 ? 'calm' : 'waiting') : 'unknown');
-    setText(this.figure, !model.isCurrent() ? 'Cannot be told now' : now === null ? 'Watching…' : now > 0 ? rate(now) : this.#areAllUnderstood() ? 'Nothing is being dropped' : 'No drops are known');
+    const without = model.withoutRules();
+    const state = without !== null ? 'unprotected' : !model.isCurrent() ? 'unknown' : now === null ? 'waiting' : now > 0 ? 'dropping' : 'calm';
+    const figures = {
+      unprotected: without === 'vanished' ? 'Calico’s rules have vanished' : 'No rules of Calico’s',
+      unknown: status === null ? 'Watching…' : 'Cannot be told now',
+      waiting: 'Watching…',
+      calm: this.#areAllUnderstood() ? 'Nothing is being dropped' : 'No drops are known',
+    };
+    setAttribute(this.hero, 'data-state', state);
+    setText(this.figure, figures[state] ?? rate(now));
     const where = new Set(model.drops.filter((drop) => this.#rate([drop]) > 0).map((drop) => drop.interface));
     setText(this.sentence, now > 0 ? `packets that open a connection are being dropped, at ${some(where.size, 'workload')}.` : '');
     show(this.sentence, now > 0);
@@ -73,10 +82,11 @@ export class Drops {
     const { status, workloads } = this.model;
     if (status === null) return 'The first read has not come yet.';
     const parts = [];
+    if (this.model.withoutRules() !== null) return 'Nothing is counted where there are no rules; see above.';
     if (!this.model.isCurrent()) parts.push('The counters are not read at present; see above.');
     else if (now === null) parts.push('Two reads are compared; the second one comes in a moment.');
     else if (now === 0 && this.#areAllUnderstood()) {
-      const span = this.window === Infinity ? 'since this page was opened' : `in the last ${duration(this.window)}`;
+      const span = `in the last ${duration(Math.floor(this.model.dropCounts.observed(this.window)))}`;
       parts.push(`No packet that opens a connection was dropped ${span} at ${workloads.length === 1 ? 'the one workload' : `any of the ${some(workloads.length, 'workload')}`} with rules.`);
     }
     // What the kernel counts by itself is older than the exporter; what is derived from two reads is not.

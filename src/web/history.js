@@ -56,6 +56,13 @@ export class History {
     return end > from.time ? (line.values.at(-1) - from.value) / (end - from.time) : null;
   }
 
+  /** How many of the last so many seconds lie between two reads: what can be told of. */
+  observed(seconds) {
+    if (this.times.length < 2) return 0;
+    const end = this.times.at(-1);
+    return Math.min(seconds, end - this.times[0]);
+  }
+
   /** The newest sample that is at least so old, or the oldest there is. */
   #sample(line, time) {
     let at = this.times.length - 1;

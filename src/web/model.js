@@ -27,6 +27,11 @@ export class Model {
     return this.status?.up === true;
   }
 
+  /** Whether it is certain that Calico has no rules on the node: `absent`, or `vanished` where there were some; else null. */
+  withoutRules() {
+    return !this.isCurrent() && ['absent', 'vanished'].includes(this.status?.chains) ? this.status.chains : null;
+  }
+
   /** The workload on an interface. */
   workload(device) {
     return this.byInterface.get(device);
@@ -50,12 +55,13 @@ export class Model {
 
   /** What every answer carries. Returns whether there are counters: while the kernel cannot be read, those of the last read. */
   #takeStatus(status) {
-    // Another process counts from 0: nothing of before can be compared.
-    if (this.status !== null && this.status.started !== status.started) {
+    // Another process counts from 0, and without rules nobody counted: nothing of before can be compared.
+    const isOther = this.status !== null && this.status.started !== status.started;
+    if (isOther || ['absent', 'vanished'].includes(status.chains)) {
       for (const history of [this.counts, this.dropCounts, this.policyCounts, this.hostCounts, this.detail.history]) history.clear();
     }
     this.status = status;
-    return status.time !== null;
+    return status.time !== null && this.withoutRules() === null;
   }
 
   /** `GET /api/v1/workloads` */

@@ -21,7 +21,11 @@ function bannersOf(status, failure, since) {
     return banners;
   }
   if (status === null) return banners;
-  if (!status.up) {
+  if (!status.up && status.chains === 'vanished') {
+    add('kernel', 'error', 'Calico’s rules have vanished.', `No policy is enforced on this node. ${sentence(status.problem)}`);
+  } else if (!status.up && status.chains === 'absent') {
+    add('kernel', 'error', 'None of Calico’s rules is here.', sentence(status.problem));
+  } else if (!status.up) {
     const old = status.time === null ? 'There are no numbers yet.' : `The numbers are those of ${clock(status.time)}.`;
     add('kernel', 'error', 'The kernel’s counters cannot be read.', `${sentence(status.problem)}${old}`);
   }
@@ -31,6 +35,14 @@ function bannersOf(status, failure, since) {
     add('datastore', 'warning', `${store} ${what}.`, `${sentence(status.datastore.problem)}Counts go on; names and labels may be missing or old.`);
   } else if (!status.datastore.synced) {
     add('datastore', 'note', `${store} has not been read as a whole yet.`, 'Names may be missing for a moment.');
+  }
+  if (status.node_problem) {
+    add('node', 'warning', 'The node’s name may be wrong.', sentence(status.node_problem));
+  }
+  const doubtful = (status.other_backends ?? []).filter((other) => other.evidence === null);
+  if (doubtful.length > 0) {
+    const others = doubtful.map((other) => backends[other.backend] ?? other.backend).join(' and ');
+    add('backends', 'warning', 'These may not be the rules that Calico writes now.', `${others} holds chains of the same endpoints; BACKEND settles which one is read.`);
   }
   if (status.unrecognised_rules > 0) {
     add('rules', 'warning', `${some(status.unrecognised_rules, 'rule')} of Calico could not be understood.`, 'What depends on them is left out of the counts.');

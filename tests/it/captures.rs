@@ -142,6 +142,8 @@ fn key(item: &Item) -> String {
         Item::Drop { reason: DropReason::NoPolicy, tier } => format!("no policy {tier}"),
         Item::Drop { reason, .. } => format!("{reason:?}").to_lowercase(),
         Item::PolicyDrop { tier } => format!("refused {tier}"),
+        Item::Accepted => "accepted".into(),
+        Item::Refused => "refused".into(),
         Item::Profile(profile) => format!("profile {profile}"),
         Item::Policy { policy, verdict, .. } => format!("{verdict:?} {policy}"),
     }

@@ -7,6 +7,7 @@ use std::process::{Output, Stdio};
 
 use serde_json::Value;
 
+use crate::captures::CAPTURED_PODS;
 use crate::program::{Program, command};
 use crate::report::{CAPTURES, HOSTILE, files, serve_hostile};
 use crate::support::etcd::Scratch;
@@ -181,10 +182,12 @@ fn the_exporter_that_runs_here_is_asked_and_without_it_the_kernel() {
         let text = fixture::text("captures/v3.32.1-legacy/t2/iptables-save.txt.gz");
         feed("ipset restore", &crate::kernel::sets(&text, calico_accountant::ruleset::Family::V4));
         feed("iptables-legacy-restore -c", &text);
+        let pods = scratch.path().join("pods");
+        CAPTURED_PODS.iter().for_each(|(namespace, pod)| std::fs::create_dir_all(pods.join(format!("{namespace}_{pod}_uid"))).unwrap());
         let base = |args: &[&str]| {
             let mut command = command();
             command.args(args).env("PATH", "/usr/sbin:/usr/bin").env("XTABLES_LOCKFILE", &lock).env("METRICS_SERVER_PORT", "9009");
-            command.env("DATASTORE_TYPE", "none").env("POD_LOGS_DIR", scratch.path());
+            command.env("DATASTORE_TYPE", "none").env("POD_LOGS_DIR", &pods);
             command
         };
         let ask = |args: &[&str]| {

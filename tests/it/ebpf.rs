@@ -1,8 +1,11 @@
 //! The eBPF dataplane: real maps in a bpffs, filled on several CPUs, and the files that Felix writes about its programs.
 
+mod captures;
 mod dashboards;
+mod maps;
 mod page;
 mod reading;
+mod rights;
 mod told;
 
 use std::fs;
@@ -11,7 +14,7 @@ use std::process::Command;
 use crate::exposition::{complaints, has_promtool};
 use crate::http;
 use crate::program::{self, PATIENCE, Program};
-use crate::support::bpf::{Map, PER_CPU_HASH, own_mounts};
+use crate::support::bpf::{Map, PER_CPU_HASH, felix_folders, own_mounts};
 use crate::support::dump::Writer;
 use crate::support::netns::{Namespace, feed, sh};
 use crate::support::scrape::{Samples, one, scrape, with};
@@ -287,7 +290,7 @@ fn files_about_programs_in_both_cases_missing_truncated_and_stale() {
         let samples = scrape(port);
         assert_eq!((unrecognised(&samples), unknown(&samples)), (2.0, 12.0), "nothing says what they are");
         assert_eq!(with(&samples, "calico_accountant_policy_rule_packets_total", &[]).count(), 0);
-        fs::create_dir(POLICY).unwrap();
+        felix_folders();
         // As Calico 3.25 writes it.
         link("cali1");
         link("cali2");

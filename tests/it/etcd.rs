@@ -3,7 +3,7 @@
 mod cluster;
 mod discovery;
 mod errors;
-mod fake;
+pub mod fake;
 mod following;
 mod outages;
 mod scale;
@@ -37,7 +37,7 @@ fn start_within(config: EtcdConfig, limits: Limits) -> Arc<Inventory> {
 }
 
 /// Key and value of a workload endpoint as Calico's CNI plugin writes it.
-fn endpoint(node: &str, namespace: &str, pod: &str, app: &str) -> (String, String) {
+pub fn endpoint(node: &str, namespace: &str, pod: &str, app: &str) -> (String, String) {
     let double = |name: &str| name.replace('-', "--");
     let name = format!("{}-k8s-{}-eth0", double(node), double(pod));
     let value = serde_json::json!({

@@ -1,12 +1,15 @@
 //! A read of the kernel that goes wrong: the scrape still answers, says so, and shows no doubtful number.
 
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
 
 use crate::program::{self, Program};
+use crate::support::etcd::Scratch;
 use crate::support::fakes::Fakes;
 use crate::support::scrape::{Samples, one, scrape, with};
-use crate::support::{can_run, fixture};
+use crate::support::{can_run, fixture, within};
 
 fn table() -> String {
     fixture::text("captures/v3.28.5-legacy/t1/iptables-save.txt.gz")
@@ -63,6 +66,35 @@ fn a_program_that_dies() {
 #[test]
 fn a_program_that_hangs() {
     fails_with("echo '*filter'; sleep 1000", "was killed: it had not ended after 6.0 s");
+}
+
+/// What a wrapper has started ends with it, though it is in a session of its own and its parent is gone.
+#[test]
+fn a_wrapper_whose_children_leave_it() {
+    let scratch = Scratch::new();
+    let script = "setsid sleep 1000 >/dev/null 2>&1 & echo $! >&2; (setsid sleep 1000 >/dev/null 2>&1 & echo $! >&2); cat TABLE; exit 7";
+    let table = scratch.path().join("table");
+    std::fs::write(&table, self::table()).unwrap();
+    let fakes = Fakes::nft(&script.replace("TABLE", &table.display().to_string()));
+    let mut command = program::command();
+    command.env("PATH", fakes.path()).env("BACKEND", "nft").env("SOURCE", "save");
+    let program = Program::start(command);
+    for _ in 0..3 {
+        assert_eq!(one(&scrape(program.port()), "calico_accountant_up", &[]), 0.0);
+    }
+    let line = program.await_log("ended with exit code 7: ");
+    let numbers: Vec<_> =
+        line.split("exit code 7: ").nth(1).unwrap().split(['"', ';', ' ']).filter_map(|n| n.parse::<u32>().ok()).collect();
+    assert_eq!(numbers.len(), 2, "{line}");
+    within(Duration::from_secs(5), "the end of what the wrapper left", || children_of(program.pid()) == 0);
+    assert!(numbers.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()), "{numbers:?}");
+}
+
+/// How many children a process has, dead or alive.
+fn children_of(process: Pid) -> usize {
+    let parent = process.as_raw_nonzero().to_string();
+    let stats = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    stats.filter(|stat| stat.rsplit(')').next().and_then(|rest| rest.split(' ').nth(2)) == Some(&parent)).count()
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub fn get(port: u16, path: &str) -> io::Result<Answer> {
 
 /// One request on this connection, which stays open. `headers`: whole lines, each with its `\r\n`.
 pub fn request_on(stream: &mut TcpStream, method: &str, path: &str, headers: &str) -> io::Result<Answer> {
-    stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n").as_bytes())?;
+    stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").as_bytes())?;
     answer(stream, method == "HEAD")
 }
 

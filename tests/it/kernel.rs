@@ -152,7 +152,7 @@ fn looking_changes_nothing() {
                 command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("SOURCE", source).env("BACKEND", backend);
                 let program = Program::start(command);
                 let samples = scrape(program.port());
-                assert_eq!(one(&samples, "calico_accountant_up", &[]), 1.0, "{source} {backend}");
+                assert_eq!(one(&samples, "calico_accountant_up", &[]), 0.0, "{source} {backend}");
                 assert_eq!(backends(&samples), Vec::<String>::new(), "{source} {backend}");
                 assert_eq!((tables(), modules()), (String::new(), before.clone()), "{source} {backend}");
             }

@@ -8,6 +8,7 @@ mod following;
 mod manifests;
 mod outages;
 mod policies;
+mod readme;
 mod rights;
 mod scale;
 mod wired;

@@ -4,8 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod attacks;
+mod busy;
 mod captures;
+mod cases;
+mod check;
 mod churn;
+mod clients;
 mod commands;
 mod config;
 mod deploy;
@@ -16,6 +20,7 @@ mod exposition;
 mod failures;
 mod foreign;
 mod fuzzed;
+mod hostile;
 mod http;
 mod kernel;
 mod kubernetes;
@@ -29,6 +34,7 @@ mod report;
 mod reread;
 mod secrets;
 mod server;
+mod sight;
 mod simulation;
 mod soak;
 mod support;

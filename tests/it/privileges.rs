@@ -1,10 +1,12 @@
 //! Least privilege: what the running program, and a program that it runs, can still do. Tried out, not only read off.
 
 use std::fs;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use calico_accountant::kernel::bpf::Counters;
 use calico_accountant::privileges::{self, Kept};
@@ -15,9 +17,10 @@ use crate::support::can_run;
 use crate::support::certificates::Certificates;
 use crate::support::etcd::Scratch;
 use crate::support::fakes::Fakes;
+use crate::support::fixture;
 use crate::support::kernel::knows_not;
 use crate::support::netns::{Namespace, sh};
-use crate::support::scrape::scrape;
+use crate::support::scrape::{one, scrape};
 
 /// NET_ADMIN and NET_RAW, as `/proc/PID/status` writes them.
 const NET_ADMIN_AND_NET_RAW: &str = "0000000000003000";
@@ -62,10 +65,10 @@ fn two_capabilities_are_left_in_every_thread() {
     assert!(!program.log().iter().any(|line| line.contains("could not be made")), "{:#?}", program.log());
 }
 
-/// And a third one, where eBPF maps are to be read.
+/// And a third one, where eBPF maps are to be read; a fourth one only while Felix's folders are, and for no program that is run.
 #[test]
-fn maps_take_one_more() {
-    if !can_run("maps_take_one_more", is_root(), "root") {
+fn the_ebpf_dataplane_takes_two_more() {
+    if !can_run("the_ebpf_dataplane_takes_two_more", is_root(), "root") {
         return;
     }
     let mut command = command();
@@ -74,6 +77,7 @@ fn maps_take_one_more() {
     scrape(program.port());
     for status in threads(&program) {
         assert_eq!((field(&status, "CapEff"), field(&status, "CapBnd")), ("0000008000003000", "0000008000003000"));
+        assert_eq!((field(&status, "CapPrm"), field(&status, "CapAmb")), ("0000008000003004", NONE));
     }
 }
 
@@ -92,7 +96,7 @@ fn maps_can_be_read_and_nothing_else() {
         let map = Map::pin(path, PER_CPU_HASH, 1);
         map.set(7, &[2], &[3]);
         privileges::at_start();
-        privileges::for_good(Kept { files: false, maps: true });
+        privileges::for_good(Kept { files: false, ebpf: true });
         let mut read = Vec::new();
         Counters::open(Path::new(path)).unwrap().read(&mut |key, counts| read.push((key, counts[0]))).unwrap();
         assert_eq!(read, [(7, 5)]);
@@ -118,13 +122,15 @@ fn before_linux_5_8_maps_take_sys_admin() {
     }
     let test = || {
         knows_not(libc::SYS_prctl, &[CAPBSET_READ, BPF]);
-        for (backend, expected) in [("ebpf", "0000000000203000"), ("nft", NET_ADMIN_AND_NET_RAW)] {
+        for (backend, expected, permitted) in
+            [("ebpf", "0000000000203000", "0000000000203004"), ("nft", NET_ADMIN_AND_NET_RAW, NET_ADMIN_AND_NET_RAW)]
+        {
             let mut command = command();
             command.env("BACKEND", backend);
             let program = Program::start(command);
             scrape(program.port());
             for status in threads(&program) {
-                assert_eq!((field(&status, "CapEff"), field(&status, "CapPrm")), (expected, expected), "{backend}");
+                assert_eq!((field(&status, "CapEff"), field(&status, "CapPrm")), (expected, permitted), "{backend}");
             }
             assert!(!program.log().iter().any(|line| line.contains("could not be made")), "{:#?}", program.log());
         }
@@ -152,7 +158,8 @@ fn who_has_little_gives_up_the_rest() {
         [(&nobody[..], NONE, NONE), (&container, "0000000000001000", NONE), (&ambient, "0000000000001000", "0000000000001000")]
     {
         let program = Program::start(setpriv(options));
-        scrape(program.port());
+        let samples = scrape(program.port());
+        assert!(one(&samples, "process_open_fds", &[]) > 3.0, "what only its owner may look at");
         for status in threads(&program) {
             assert_eq!((field(&status, "CapEff"), field(&status, "CapAmb")), (effective, ambient), "{options:?}");
             assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("1", "2"));
@@ -164,6 +171,12 @@ fn who_has_little_gives_up_the_rest() {
 /// What a program that the exporter runs says about attempts: one word for each, in the order of their names.
 const ATTEMPTS: &str = r#"
 PATH=/usr/sbin:/sbin:/usr/bin:/bin
+EXPORTER=$PPID
+sleep 100 </dev/null >/dev/null 2>&1 &
+OWN=$!
+# `call NAME EXPRESSION`: whether a system call, in Perl's words, is refused with EPERM.
+call() { name=$1; shift; if perl -MSocket -e "\$! = 0; $*; exit(\$! == 1 ? 1 : 0)" >/dev/null 2>&1; then echo "$name:done" >&2; else echo "$name:refused" >&2; fi; }
+option() { call "$1" "socket(S, AF_INET, SOCK_RAW, 255) or exit 0; setsockopt(S, $2, $3, 'x')"; }
 try() { name=$1; shift; if sh -c "$*" >/dev/null 2>&1; then echo "$name:done" >&2; else echo "$name:refused" >&2; fi; }
 try null 'echo x >/dev/null'
 try make ': >"$FOLDER/new"'
@@ -177,6 +190,37 @@ try device 'mknod "$FOLDER/device" c 1 3'
 try own 'cat "$FOLDER/old"'
 try foreign 'cat "$FOLDER/foreign"'
 try chown 'chown 65534 "$FOLDER/old"'
+try chmod 'chmod 666 "$FOLDER/old"'
+try times 'touch -d 2000-01-01 "$FOLDER/old"'
+try attribute 'perl -e "my (\$p, \$n, \$v) = (q($FOLDER/old), q(user.x), q(y)); syscall($SETXATTR, \$p, \$n, \$v, 1, 0) == 0 or exit 1"'
+try flags 'chattr +d "$FOLDER/old"'
+try signal "kill -0 $STRANGER"
+try signal-stop "kill -STOP $STRANGER"
+try signal-exporter "kill -0 $EXPORTER"
+try signal-child "kill -9 $OWN"
+try limit "prlimit --pid $STRANGER --nofile=10:10"
+try limit-exporter "prlimit --pid $EXPORTER --nofile=10:10"
+try limit-own 'ulimit -n 10'
+try affinity "taskset -p 1 $EXPORTER"
+try renice "renice 5 $EXPORTER"
+try exporter-memory 'dd if=/proc/'$EXPORTER'/mem bs=1 count=0'
+try exporter-environment 'cat /proc/'$EXPORTER'/environ'
+try exporter-files 'ls -l /proc/'$EXPORTER'/fd/'
+try password 'env | grep -q hunter2'
+try preload 'env | grep -q LD_PRELOAD'
+try search-path 'env | grep -q ^PATH='
+call abstract-socket "socket(S, AF_UNIX, SOCK_STREAM, 0) and connect(S, pack(q(Sa*), AF_UNIX, qq(\\0$ABSTRACT)))"
+call local-socket "socket(S, AF_UNIX, SOCK_STREAM, 0) and connect(S, pack_sockaddr_un(q($FOLDER/socket)))"
+call inet-socket "socket(S, AF_INET, SOCK_STREAM, 0)"
+option arptables 0 96
+option arptables-counters 0 97
+option ebtables 0 128
+option ebtables-counters 0 129
+option ip6tables 41 64
+option ipvs 0 1159
+option ttl 0 2
+call shared-memory "shmget(7, 4096, 0)"
+call x32 "syscall(0x40000000 + $GETPID)"
 try memory 'cat /proc/1/environ'
 try nsenter 'nsenter --net=/proc/1/ns/net true'
 try netns 'unshare --net true'
@@ -189,6 +233,16 @@ try legacy-read 'iptables-legacy -S OUTPUT'
 try nft 'nft add table ip intruder'
 exit 4
 "#;
+
+/// A process that is nobody's business.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
 
 #[test]
 fn what_a_program_that_it_runs_may_still_do() {
@@ -204,12 +258,20 @@ fn what_a_program_that_it_runs_may_still_do() {
         for (file, owner) in [("old", 0), ("foreign", 65534)] {
             let path = folder.path().join(file);
             fs::write(&path, "x\n").unwrap();
+            fs::File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             chown(&path, Some(owner), None).unwrap();
         }
-        let fakes = Fakes::nft(&ATTEMPTS.replace("$FOLDER", &folder.path().display().to_string()));
+        let _local = UnixListener::bind(folder.path().join("socket")).unwrap();
+        let name = format!("calico-accountant-{}", std::process::id());
+        let _abstract = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let stranger = Killed(Command::new("sleep").arg("100").spawn().unwrap());
+        let attempts = ATTEMPTS.replace("$FOLDER", &folder.path().display().to_string()).replace("$ABSTRACT", &name);
+        let attempts = attempts.replace("$SETXATTR", &libc::SYS_setxattr.to_string()).replace("$GETPID", &libc::SYS_getpid.to_string());
+        let fakes = Fakes::nft(&attempts.replace("$STRANGER", &stranger.0.id().to_string()));
         let mut command = command();
         command.env("PATH", fakes.path()).env("BACKEND", "nft").env("SOURCE", "save");
+        command.env("ETCD_USERNAME", "u").env("ETCD_PASSWORD", "hunter2").env("LD_PRELOAD", "");
         let program = Program::start(command);
         let line = program.await_log("ended with exit code 4");
         let said = line.split("exit code 4: ").nth(1).unwrap().trim_end_matches(['"', '\n']);
@@ -226,6 +288,39 @@ fn what_a_program_that_it_runs_may_still_do() {
             ("own", "done"),
             ("foreign", "refused"),
             ("chown", "refused"),
+            ("chmod", "refused"),
+            ("times", "refused"),
+            ("attribute", "refused"),
+            ("flags", "refused"),
+            ("signal", "refused"),
+            ("signal-stop", "refused"),
+            // Both are in one Landlock domain, as every program must be that this one may kill.
+            ("signal-exporter", "done"),
+            ("signal-child", "done"),
+            ("limit", "refused"),
+            ("limit-exporter", "refused"),
+            ("limit-own", "done"),
+            ("affinity", "refused"),
+            ("renice", "refused"),
+            ("exporter-memory", "refused"),
+            ("exporter-environment", "refused"),
+            ("exporter-files", "refused"),
+            ("password", "refused"),
+            ("preload", "refused"),
+            ("search-path", "done"),
+            ("abstract-socket", "refused"),
+            ("local-socket", "refused"),
+            ("inet-socket", "done"),
+            ("arptables", "refused"),
+            ("arptables-counters", "refused"),
+            ("ebtables", "refused"),
+            ("ebtables-counters", "refused"),
+            ("ip6tables", "refused"),
+            ("ipvs", "refused"),
+            ("ttl", "done"),
+            ("shared-memory", "refused"),
+            // Another machine has no such calls.
+            ("x32", if cfg!(target_arch = "x86_64") { "refused" } else { "done" }),
             ("memory", "refused"),
             ("nsenter", "refused"),
             ("netns", "refused"),
@@ -241,7 +336,8 @@ fn what_a_program_that_it_runs_may_still_do() {
             assert!(said.split("; ").any(|said| said == format!("{attempt}:{expected}")), "{attempt} should be {expected}: {said}");
         }
         assert_eq!(fs::read_to_string(folder.path().join("old")).unwrap(), "x\n");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+        assert_eq!(fs::metadata(folder.path().join("old")).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!sh("iptables-legacy -S OUTPUT").contains("intruder"));
     });
 }
@@ -281,4 +377,50 @@ fn a_port_below_1024_can_be_listened_on() {
         assert_eq!(program.port(), 80);
         assert!(threads(&program).iter().all(|status| field(status, "CapEff") == NET_ADMIN_AND_NET_RAW));
     });
+}
+
+/// Started where the kernel has neither Landlock nor the means to close its memory or to adopt orphans: it does without, and says what
+/// matters.
+#[test]
+fn an_old_kernel_does_less() {
+    const SET_DUMPABLE: u64 = 4;
+    const SET_CHILD_SUBREAPER: u64 = 36;
+    let test = || {
+        // Its first question: which version there is.
+        knows_not(libc::SYS_landlock_create_ruleset, &[0, 0, 1]);
+        knows_not(libc::SYS_prctl, &[SET_DUMPABLE]);
+        knows_not(libc::SYS_prctl, &[SET_CHILD_SUBREAPER]);
+        let fakes = Fakes::tables(&fixture::text("captures/v3.28.5-legacy/t1/iptables-save.txt.gz"), "");
+        let mut command = command();
+        command.env("PATH", fakes.path()).env("BACKEND", "nft").env("SOURCE", "save");
+        let program = Program::start(command);
+        assert_eq!(one(&scrape(program.port()), "calico_accountant_up", &[]), 1.0);
+        let line = program.await_log("could not be made");
+        assert!(line.contains("to leave files and other processes alone (this kernel has no Landlock)"), "{line}");
+    };
+    // What a thread's kernel does not know, it does not know for good.
+    std::thread::spawn(test).join().unwrap();
+}
+
+/// A credential plugin sees the environment that it was configured for, but no password of another datastore's.
+#[test]
+fn a_credential_plugin_has_its_environment_and_no_password() {
+    let scratch = Scratch::new();
+    let plugin = scratch.path().join("plugin");
+    let said =
+        "#!/bin/sh\necho \"home=$HOME own=$OWN password=$ETCD_PASSWORD$CALICO_ETCD_PASSWORD token=$CALICO_K8SAPITOKEN\" >&2; exit 3\n";
+    fs::write(&plugin, said).unwrap();
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).unwrap();
+    let exec = serde_json::json!({"apiVersion": "client.authentication.k8s.io/v1", "command": plugin, "interactiveMode": "Never",
+        "env": [{"name": "OWN", "value": "mine"}]});
+    let kubeconfig = serde_json::json!({"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}], "users": [{"name": "u", "user": {"exec": exec}}]});
+    let path = scratch.path().join("config");
+    fs::write(&path, kubeconfig.to_string()).unwrap();
+    let mut command = command();
+    command.env_remove("ETCD_ENDPOINTS").env("DATASTORE_TYPE", "kubernetes").env("KUBECONFIG", path).env("HOME", "/home");
+    command.env("ETCD_PASSWORD", "hunter2").env("CALICO_ETCD_PASSWORD", "hunter3");
+    let program = Program::start(command);
+    let line = program.await_log("exit code 3");
+    assert!(line.contains("home=/home own=mine password= token="), "{line}");
 }

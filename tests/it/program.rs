@@ -22,7 +22,7 @@ pub fn command() -> Command {
 /// The same, started by a shell after `setup`.
 pub fn command_after(setup: &str) -> Command {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", &format!("{setup}; exec '{}'", binary())]);
+    command.args(["-c", &format!("{setup}; exec '{}' \"$@\"", binary()), "sh"]);
     with_environment(command)
 }
 

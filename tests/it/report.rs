@@ -69,6 +69,7 @@ fn scraper(moments: Vec<Vec<Snapshot>>, inventory: Inventory) -> Scraper {
         proc: "/proc".into(),
         pod_logs: "/nonexistent".into(),
         datastore: Some("etcd"),
+        process_metrics: true,
         one_moment: false,
     };
     Scraper::new(options, Box::new(Moments(moments.into())), Arc::new(inventory))
@@ -122,7 +123,7 @@ fn the_api_answers_what_was_sent() {
             let inventory = Inventory::new();
             // 3.29's own nftables tables cut long names: only the datastore knows them.
             let policies = captures::stored_policies(capture).into_iter().enumerate().map(|(i, policy)| (i.to_string(), policy));
-            inventory.replace_policies(policies);
+            inventory.replace_policies(policies.collect::<Vec<_>>().try_into().unwrap());
             let scraper = scraper(vec![moment(capture, "t0"), moment(capture, at)], inventory);
             scraper.begin_counting();
             let (mut found, report) = (BTreeMap::new(), scraper.report());
@@ -192,7 +193,8 @@ pub fn serve_hostile() -> u16 {
             Workload { interface, namespace: name.clone(), pod: name.clone(), app: name.clone(), ip: name, ..Workload::default() },
         )
     };
-    inventory.replace_workloads(interfaces.into_iter().chain(["calib8419a605df"]).zip(names).map(workload));
+    let workloads: Vec<_> = interfaces.into_iter().chain(["calib8419a605df"]).zip(names).map(workload).collect();
+    inventory.replace_workloads(workloads.try_into().unwrap());
     let listener = Listener::bind("127.0.0.1".parse().unwrap(), 0, Limits::default()).unwrap();
     let port = listener.address().unwrap().port();
     let app: Arc<dyn Application> = Arc::new(scraper(vec![tables], inventory));

@@ -4,15 +4,19 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use calico_accountant::kernel::netlink::Socket;
 use calico_accountant::kernel::{legacy, nft};
 use calico_accountant::ruleset::{Backend, Family, Snapshot};
 
 use crate::captures;
 use crate::direct::canonical;
 use crate::kernel::sets;
+use crate::program::{self, Program};
 use crate::simulation::random::Random;
 use crate::support::fixture;
 use crate::support::netns::{Namespace, feed, sh};
+use crate::support::scrape::scrape;
+use crate::support::status;
 use crate::table;
 
 /// A reader of one dataplane.
@@ -136,9 +140,41 @@ fn readers_that_remember_say_what_new_ones_say() {
     });
 }
 
-/// Some 11 MB of entries, which are taken while the kernel writes them.
 #[test]
-fn large_legacy_tables_are_read_and_recognised_in_pieces() {
+fn large_nf_tables_are_read_by_two_sockets() {
+    for (backend, edits) in [(Backend::Nft, &IPTABLES[..]), (Backend::Native, &NATIVE)] {
+        let Some(namespace) = Namespace::new("large nf_tables") else { return };
+        let size = table::Size { workloads: 20, policies: 20, group: 1 };
+        namespace.run(|| {
+            match backend {
+                Backend::Native => feed("nft -f -", &table::native(size)),
+                _ => feed("iptables-nft-restore -c", &table::table(size)),
+            }
+            let Reader::Nft(mut reader) = Reader::new(backend) else { return };
+            let until = Instant::now() + Duration::from_secs(20);
+            let mut opened = 0;
+            let mut read = || {
+                let open = &mut || {
+                    opened += 1;
+                    Socket::open(until)
+                };
+                let snapshots = reader.read_by(until, open).unwrap();
+                (snapshots, opened)
+            };
+            let first = read();
+            assert_eq!(first.1, 1, "nothing is known to be large");
+            let again = read();
+            let sockets = std::thread::available_parallelism().unwrap().get().min(2);
+            assert_eq!(again.1 - first.1, sockets, "where there is a CPU for each");
+            assert!(again.0 == first.0 && again.0[0].shares_rules_with(&first.0[0]), "all chains are recognised");
+            edit_and_compare(backend, edits, 20);
+        });
+    }
+}
+
+/// Some 11 MB of entries.
+#[test]
+fn large_legacy_tables_are_recognised_and_not_kept() {
     let Some(namespace) = Namespace::new("large legacy tables") else { return };
     let text = table::table(table::Size { workloads: 100, policies: 40, group: 1 });
     namespace.run(|| {
@@ -157,5 +193,20 @@ fn large_legacy_tables_are_read_and_recognised_in_pieces() {
             }
         }
         edit_and_compare(Backend::Legacy, &IPTABLES, 12);
+        entries_are_given_back();
     });
+}
+
+/// In kB, as `/proc` says it: what the table's entries take is only in the peak.
+fn entries_are_given_back() {
+    const ENTRIES: usize = 10 << 10;
+    let mut command = program::command();
+    command.env("BACKEND", "legacy").env("XTABLES_LOCKFILE", "/dev/null");
+    let program = Program::start(command);
+    let port = program.port();
+    for _ in 0..3 {
+        assert!(scrape(port).len() > 1000);
+    }
+    let (held, peak) = (status(program.pid(), "VmRSS"), status(program.pid(), "VmHWM"));
+    assert!(held + ENTRIES / 2 < peak, "{held} kB of {peak} kB");
 }

@@ -92,7 +92,7 @@ fn reads_beside_a_writer(backend: Backend, choice: BackendChoice) {
             proc: "/proc/thread-self".into(),
             ..Options::default()
         };
-        let mut dataplane = Dataplane::new(options);
+        let mut dataplane = Dataplane::new(options, None);
         let mut read = || dataplane.read(Instant::now() + Duration::from_secs(20)).unwrap().tables.remove(0);
         let first = lasting(&read());
         assert!(first.len() > 20 && first.iter().any(|(_, counts)| counts.contains(&COUNT)));
@@ -161,14 +161,17 @@ fn a_socket_that_was_overrun_is_left_for_another() {
         let mut reader = nft::Reader::new(Family::V4, nft::Tables::Calico);
         let deadline = || Instant::now() + Duration::from_secs(20);
         let first = reader.read(deadline()).unwrap();
-        assert!(first[0].ruleset.rule_count() > 20);
+        assert!(first.iter().map(|table| table.ruleset.rule_count()).sum::<usize>() >= 500, "as many as two sockets are for");
         let (mut opened, until) = (0, deadline());
         let again = reader.read_by(until, &mut || {
             opened += 1;
             let socket = Socket::open(until)?;
-            Ok(if opened <= 3 { overrun(socket) } else { socket })
+            // The first ones of three reads, and the second one of the fourth.
+            Ok(if opened <= 3 || opened == 5 { overrun(socket) } else { socket })
         });
-        assert_eq!((again.unwrap(), opened), (first, 4));
+        assert!(again.unwrap() == first);
+        let has_cpus = std::thread::available_parallelism().unwrap().get() > 1;
+        assert_eq!(opened, if has_cpus { 7 } else { 4 });
         // Time is over in the end.
         let until = Instant::now() + Duration::from_millis(200);
         let error = reader.read_by(until, &mut || Socket::open(until).map(overrun)).unwrap_err();

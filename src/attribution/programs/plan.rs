@@ -1,6 +1,6 @@
 //! Programs → what their rules are, and the grids in which they count: built again only when a program changes. Pure.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::node::RuleKey;
@@ -66,6 +66,19 @@ pub struct Grid {
     pub cells: Vec<Vec<usize>>,
     /// What packets of each row count as that one of several accepted, but which one is not certain.
     pub together: Vec<Option<Item>>,
+    /// The tiers in which each row has policies.
+    pub tiers: Vec<Vec<InTier>>,
+}
+
+/// The policies that a workload has in a tier, as far as they decide in the grid's way.
+#[derive(Debug)]
+pub struct InTier {
+    /// The tier.
+    pub tier: Arc<str>,
+    /// The places of their columns among the row's.
+    pub cells: Vec<usize>,
+    /// As what packets count that one of several decided, but which one is not certain.
+    pub together: Option<Item>,
 }
 
 /// A policy, or what else decides. All its rules that decide in the same way count together.
@@ -97,10 +110,12 @@ impl Plan {
         }
         let live = programs.iter().filter(|shown| shown.is_live).flat_map(|shown| &shown.program.policies);
         let mut policies: HashSet<Arc<Policy>> = live.map(|(policy, _)| Arc::clone(policy)).collect();
+        let uncounted = uncounted(programs);
         let (mut rules, mut places) = (Vec::with_capacity(known.len()), IdMap::default());
         for (id, known) in known {
             places.insert(id, None);
-            rules.extend(known.map(|known| Named::new(id, known.clone())));
+            let named = known.map(|known| Named::new(id, known.clone()));
+            rules.extend(named.map(|named| if uncounted.contains(&id) { Named { rule: None, decided: None, ..named } } else { named }));
         }
         rules.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
         places.extend(rules.iter().enumerate().map(|(place, rule)| (rule.id, Some(place))));
@@ -138,17 +153,27 @@ fn is_understood(program: &Program) -> bool {
     program.unrecognised == 0 && program.rules.iter().any(|rule| rule.counts)
 }
 
-/// The same policy has the same ids in all programs. If not, one of the files is old: Felix numbers rules anew when it restarts with
-/// flow logs.
+/// What ids stand for. The same policy has the same ids in all programs. If not, one of the files is old: Felix numbers rules anew when it
+/// restarts with flow logs.
 fn known(programs: &[Shown]) -> IdMap<Option<&Known>> {
     let mut known: IdMap<Option<&Known>> = IdMap::default();
-    for rule in programs.iter().flat_map(|shown| &shown.program.rules).filter(|rule| rule.id != UNNUMBERED) {
+    let rules = || programs.iter().flat_map(|shown| &shown.program.rules).filter(|rule| rule.id != UNNUMBERED);
+    for rule in rules().filter(|rule| rule.counts) {
         let before = known.entry(rule.id).or_insert(Some(&rule.known));
         if before.is_some_and(|before| *before != rule.known) {
             *before = None;
         }
     }
+    for rule in rules().filter(|rule| !rule.counts) {
+        known.entry(rule.id).or_insert(Some(&rule.known));
+    }
     known
+}
+
+/// Rules whose hits are not counted, or not all of them: of XDP programs.
+fn uncounted(programs: &[Shown]) -> HashSet<RuleId> {
+    let programs = programs.iter().map(|shown| &shown.program).filter(|program| !program.is_counted);
+    programs.flat_map(|program| &program.rules).map(|rule| rule.id).collect()
 }
 
 /// Rules that do not only count for workloads.
@@ -159,8 +184,9 @@ fn hosts_ids(programs: &[Shown]) -> HashSet<RuleId> {
 
 impl Grid {
     fn new(programs: &[&Program], (direction, class): (Direction, Class), elsewhere: impl Fn(RuleId) -> bool) -> Self {
-        let mut grid = Grid { direction, class, rows: Vec::new(), columns: Vec::new(), cells: Vec::new(), together: Vec::new() };
-        let (mut rows, mut columns) = (BTreeMap::new(), HashMap::new());
+        let (rows, columns, cells) = (Vec::new(), Vec::new(), Vec::new());
+        let mut grid = Grid { direction, class, rows, columns, cells, together: Vec::new(), tiers: Vec::new() };
+        let (mut rows, mut columns, mut tiers) = (BTreeMap::new(), HashMap::new(), BTreeMap::new());
         // The programs of both address families of an interface count together.
         for program in programs {
             let row = *rows.entry(&program.interface).or_insert_with(|| {
@@ -168,6 +194,8 @@ impl Grid {
                 grid.cells.push(Vec::new());
                 grid.rows.len() - 1
             });
+            let own = program.policies.iter().filter(|(_, is_workloads)| *is_workloads);
+            tiers.entry(row).or_insert_with(BTreeSet::new).extend(own.map(|(policy, _)| Arc::clone(&policy.tier)));
             for rule in program.rules.iter().filter(|rule| decides(rule, class)) {
                 let item = item(rule);
                 let key = (item.clone(), item.is_none().then_some(rule.id));
@@ -186,8 +214,22 @@ impl Grid {
             column.ids.sort_unstable();
             column.ids.dedup();
         }
-        grid.together = grid.cells.iter().map(|cells| together(class, cells.iter().map(|column| &grid.columns[*column]))).collect();
+        let together = |cells: &Vec<usize>| together(class, cells.iter().map(|column| &grid.columns[*column]));
+        grid.together = grid.cells.iter().map(together).collect();
+        let in_tiers = |(row, tiers): (usize, BTreeSet<Arc<str>>)| tiers.into_iter().map(|tier| grid.in_tier(row, tier)).collect();
+        grid.tiers = tiers.into_iter().map(in_tiers).collect();
         grid
+    }
+
+    fn in_tier(&self, row: usize, tier: Arc<str>) -> InTier {
+        let own = self.cells[row].iter().enumerate().filter_map(|(place, column)| match &self.columns[*column].item {
+            Some(Item::Policy { tier: of, policy, .. }) if *of == tier => Some((place, &**policy)),
+            _ => None,
+        });
+        let (cells, names): (Vec<usize>, Vec<&str>) = own.unzip();
+        let policy = |tier| Item::Policy { tier, policy: names.join(",").into(), verdict: Verdict::Deny };
+        let together = (names.len() > 1).then(|| policy(Arc::clone(&tier)));
+        InTier { tier, cells, together }
     }
 }
 

@@ -40,15 +40,21 @@ impl Rates {
     }
 }
 
+/// What the numbers are: in one line, and for how long they were watched, if that can be told.
+pub struct About<'a> {
+    pub line: &'a str,
+    pub watched: Option<Duration>,
+}
+
 /// Everything; `size`: columns and rows of the terminal, where there is one.
-pub fn page(answer: &WorkloadsAnswer, rates: Option<&Rates>, about: &str, size: Option<(usize, usize)>) -> Vec<String> {
+pub fn page(answer: &WorkloadsAnswer, rates: Option<&Rates>, about: &About, size: Option<(usize, usize)>) -> Vec<String> {
     let mut lines = head(&answer.status);
-    lines.push(safe(about, LONGEST * 2));
+    lines.push(safe(about.line, LONGEST * 2));
     if answer.status.is_ebpf() {
         lines.push(EBPF.to_owned());
     }
     lines.push(String::new());
-    let drops = drops(answer, rates);
+    let drops = drops(answer, rates, about.watched);
     // In a terminal drops may take what the workloads leave, but at least half.
     let room = size.map(|(_, rows)| rows.saturating_sub(lines.len() + 3).max(6));
     let most = room.map_or(usize::MAX, |room| (room / 2).max(room.saturating_sub(answer.workloads.len() + 2)));
@@ -73,7 +79,11 @@ fn head(status: &Status) -> Vec<String> {
     let node = if status.node.is_empty() { String::new() } else { format!("  node {}", safe(&status.node, LONGEST)) };
     let mut lines = vec![format!("calico-accountant {}{node}", safe(&status.version, LONGEST))];
     if let Some(problem) = status.problem.as_deref().filter(|_| !status.up) {
-        lines.push(format!("The kernel cannot be read at present: {}", safe(problem, LONGEST * 2)));
+        let what = if status.has_no_rules() { "NO RULES OF CALICO'S" } else { "The kernel cannot be read at present" };
+        lines.push(format!("{what}: {}", safe(problem, LONGEST * 2)));
+    }
+    if let Some(problem) = &status.node_problem {
+        lines.push(format!("Names are missing: {}", safe(problem, LONGEST * 2)));
     }
     if let Some(problem) = &status.datastore.problem {
         lines.push(format!("Names may be missing: {}", safe(problem, LONGEST * 2)));
@@ -84,7 +94,7 @@ fn head(status: &Status) -> Vec<String> {
     lines
 }
 
-fn drops(answer: &WorkloadsAnswer, rates: Option<&Rates>) -> Vec<String> {
+fn drops(answer: &WorkloadsAnswer, rates: Option<&Rates>, watched: Option<Duration>) -> Vec<String> {
     let names: HashMap<&str, &Workload> = answer.workloads.iter().map(|workload| (&*workload.interface, &**workload)).collect();
     let mut drops: Vec<(f64, &Drop)> = answer.drops.iter().map(|drop| (rates.map_or(0.0, |rates| rates.of(drop)), drop)).collect();
     drops.sort_by(|(a_now, a), (b_now, b)| b_now.total_cmp(a_now).then(b.packets.cmp(&a.packets)));
@@ -109,17 +119,35 @@ fn drops(answer: &WorkloadsAnswer, rates: Option<&Rates>) -> Vec<String> {
         rows[0][0] = "DROPS".to_owned();
     }
     if drops.is_empty() {
-        let is_told = answer.workloads.is_empty() || answer.workloads.iter().any(|w| w.ingress.is_some() || w.egress.is_some());
-        let nothing = match is_told {
-            true if answer.status.unrecognised_rules > 0 => {
-                "No drops are known. The rules that are not understood may have dropped packets."
-            }
-            true => "Nothing was dropped.",
-            false => "One moment does not tell whether anything was dropped: ask a running exporter.",
-        };
-        return vec![nothing.to_owned()];
+        return vec![nothing(answer, watched)];
     }
     columns(&rows, &aligns)
+}
+
+/// What can be said where no drop was counted: never more than was watched.
+fn nothing(answer: &WorkloadsAnswer, watched: Option<Duration>) -> String {
+    let is_told = answer.workloads.is_empty() || answer.workloads.iter().any(|w| w.ingress.is_some() || w.egress.is_some());
+    match watched.map(|watched| watched.as_secs()) {
+        _ if !answer.status.up => "Whether packets are dropped is not known.".to_owned(),
+        _ if !is_told => "One moment does not tell whether anything was dropped: ask a running exporter.".to_owned(),
+        Some(0) => "Watching…".to_owned(),
+        _ if answer.status.unrecognised_rules > 0 => {
+            "No drops are known. The rules that are not understood may have dropped packets.".to_owned()
+        }
+        None => "Nothing was dropped.".to_owned(),
+        Some(seconds) => format!("Nothing was dropped in {} of watching.", time(seconds)),
+    }
+}
+
+/// So many seconds as people say it.
+pub fn time(seconds: u64) -> String {
+    match seconds {
+        1 => "1 second".to_owned(),
+        0..120 => format!("{seconds} seconds"),
+        120..7200 => format!("{} minutes", seconds / 60),
+        7200..172_800 => format!("{} hours", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 fn name(workload: &Workload) -> String {
@@ -187,7 +215,7 @@ mod tests {
 
     fn table(before: &[(&str, u64)], now: &[(&str, u64)]) -> Vec<String> {
         let rates = Rates::new(&answer(before), &answer(now), Duration::from_secs(2));
-        drops(&answer(now), Some(&rates))
+        drops(&answer(now), Some(&rates), None)
     }
 
     #[test]
@@ -207,10 +235,35 @@ mod tests {
         let many: Vec<(String, u64)> = (1..100).map(|i| (format!("policy-{i}"), i)).collect();
         let many: Vec<(&str, u64)> = many.iter().map(|(name, packets)| (name.as_str(), *packets)).collect();
         for rows in [1, 5, 10, 24, 60, 500] {
-            let lines = page(&answer(&many), None, "about", Some((80, rows)));
+            let lines = page(&answer(&many), None, &ABOUT, Some((80, rows)));
             assert!(lines.len() <= rows.max(12), "{} lines for {rows}", lines.len());
         }
-        assert!(page(&answer(&many), None, "about", Some((80, 24))).iter().any(|line| line.starts_with("… ")));
-        assert_eq!(page(&answer(&[]), None, "about", None)[3], "Nothing was dropped.");
+        assert!(page(&answer(&many), None, &ABOUT, Some((80, 24))).iter().any(|line| line.starts_with("… ")));
+    }
+
+    const ABOUT: About = About { line: "about", watched: None };
+
+    #[test]
+    fn nothing_is_claimed_that_was_not_watched() {
+        let said = |watched: Option<u64>, up: bool| {
+            let mut answer = answer(&[]);
+            answer.status.to_mut().up = up;
+            page(&answer, None, &About { line: "about", watched: watched.map(Duration::from_secs) }, None)[3].clone()
+        };
+        assert_eq!(said(None, true), "Nothing was dropped.");
+        assert_eq!(said(Some(0), true), "Watching…");
+        assert_eq!(said(Some(12), true), "Nothing was dropped in 12 seconds of watching.");
+        assert_eq!(said(Some(12), false), "Whether packets are dropped is not known.");
+    }
+
+    /// A state of its own, with its reason.
+    #[test]
+    fn rules_that_are_gone_are_no_quiet_node() {
+        let mut answer = answer(&[]);
+        let status = answer.status.to_mut();
+        (status.problem, status.chains) = (Some("they have vanished".into()), "vanished".into());
+        let lines = page(&answer, None, &ABOUT, None);
+        assert!(lines.iter().any(|line| line == "NO RULES OF CALICO'S: they have vanished"), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("Nothing was dropped")), "{lines:?}");
     }
 }

@@ -8,7 +8,7 @@ use super::kubeconfig::{self, Kubeconfig};
 use super::select::{Overrides, join_host_port, select};
 use super::{ApiGroup, Authentication, KubernetesConfig, Pem, Secret};
 use crate::config::datastore::{check_certificate, check_private_key};
-use crate::config::values::{Said, Values};
+use crate::config::values::{Said, Values, ignored_service_link, is_service_link};
 use crate::config::{ConfigError, Remark, World};
 
 /// Where a pod finds its service account.
@@ -115,7 +115,12 @@ fn parse(content: &[u8], path: &Path, by: &str) -> Result<Kubeconfig, ConfigErro
 /// The service account of the pod we are in; `None` outside of pods. Of the overrides, only a token comes this far.
 fn in_cluster(overrides: &Overrides, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Option<KubernetesConfig>, ConfigError> {
     let variable = |name| (world.variable)(name).and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty());
-    let (Some(host), Some(port)) = (variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT")) else { return Ok(None) };
+    let (Some(host), Some(mut port)) = (variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT")) else { return Ok(None) };
+    if is_service_link(&port) {
+        // Of a Service named kubernetes-service; the API server's own Service has its port here too.
+        remarks.push(ignored_service_link("KUBERNETES_SERVICE_PORT", &port));
+        port = variable("KUBERNETES_SERVICE_PORT_HTTPS").unwrap_or_else(|| "443".to_owned());
+    }
     let token = Path::new(SERVICE_ACCOUNT).join("token");
     if (world.read_file)(&token).is_err() {
         return Ok(None);

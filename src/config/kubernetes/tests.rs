@@ -74,6 +74,10 @@ fn in_a_pod() {
     assert!(remarks.iter().any(|remark| remark.level == log::Level::Warn && remark.text.contains("ca.crt")), "{remarks:?}");
     let v6 = config(&[("KUBERNETES_SERVICE_HOST", "fd00::1"), SERVICE[1]], &ACCOUNT);
     assert_eq!(v6.server, "https://[fd00::1]:443");
+    // A Service named kubernetes-service hides the port.
+    let hidden = [SERVICE[0], ("KUBERNETES_SERVICE_PORT", "tcp://10.0.0.9:80")];
+    assert_eq!(config(&hidden, &ACCOUNT).server, "https://10.0.0.1:443");
+    assert_eq!(config(&[&hidden[..], &[("KUBERNETES_SERVICE_PORT_HTTPS", "6443")]].concat(), &ACCOUNT).server, "https://10.0.0.1:6443");
     // Of the variables that override a kubeconfig, only a token counts here too.
     for name in ["CALICO_K8SAPITOKEN", "K8S_API_TOKEN", "CALICO_K8S_API_TOKEN"] {
         assert_eq!(config(&[SERVICE[0], SERVICE[1], (name, "mine")], &ACCOUNT).authentication, token("mine"), "{name}");

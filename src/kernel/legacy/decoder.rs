@@ -1,21 +1,24 @@
-//! Entries of a legacy table → rules, one after the other as they come. Pure.
+//! Entries of a legacy table → rules. Pure.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::super::xt::{self, string, u16_at, u32_at};
-use super::{Entries, Known, Layout, count_at};
+use super::{Layout, count_at};
 use crate::ruleset::{Backend, Builder, ChainId, Family, RuleParts, Snapshot, Verdict};
 
 /// Header of a match or target: size, name, revision.
 const HEADER: usize = 32;
 
-/// Takes a table apart.
-pub struct Decoder {
-    entries: Entries,
-    rules: Rules,
-    /// Whether an entry was met that could not be taken apart. What comes behind it is not looked at.
-    is_stuck: bool,
+/// Decodes all entries of a table; with the snapshot, where the counters of each rule are.
+pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> (Snapshot, Vec<u32>) {
+    let (layout, builder) = (Layout::of(family), Builder::new(family, Backend::Legacy, table));
+    let mut rules = Rules { layout, builder, starts: HashMap::new(), chain: None, counters: Vec::new() };
+    let end = layout.entries(entries).map_while(|(place, entry)| rules.entry(place, entry).map(|()| place + entry.len())).last();
+    // What follows an entry that is not well formed cannot be found.
+    if end.unwrap_or(0) < entries.len() {
+        rules.builder.unreadable();
+    }
+    rules.finish()
 }
 
 /// The rules so far.
@@ -28,31 +31,6 @@ struct Rules {
     /// The chain that is being read, if it is Calico's, and how many rules there were before it.
     chain: Option<(ChainId, usize)>,
     counters: Vec<u32>,
-}
-
-impl Decoder {
-    /// Begins with a table.
-    pub fn new(family: Family, table: &'static str, entries: Entries) -> Self {
-        let (layout, builder) = (entries.layout, Builder::new(family, Backend::Legacy, table));
-        let rules = Rules { layout, builder, starts: HashMap::new(), chain: None, counters: Vec::new() };
-        Decoder { entries, rules, is_stuck: false }
-    }
-
-    /// Takes the next entries.
-    pub fn take(&mut self, piece: &[u8]) {
-        let Decoder { entries, rules, is_stuck } = self;
-        entries.walk(piece, |at, entry| *is_stuck = *is_stuck || rules.entry(at, entry).is_none());
-    }
-
-    /// The finished table, and what it takes to recognise it.
-    pub fn finish(mut self) -> (Snapshot, Known) {
-        if self.is_stuck || !self.entries.are_whole {
-            self.rules.builder.unreadable();
-        }
-        let (snapshot, counters) = self.rules.finish();
-        let known = Known { ruleset: Arc::clone(&snapshot.ruleset), counters, fingerprint: self.entries.fingerprint() };
-        (snapshot, known)
-    }
 }
 
 /// A match or a target.

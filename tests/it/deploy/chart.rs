@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 /// Values of each variant that is tried, in `tests/fixtures/helm`.
-const VARIANTS: [&str; 5] = ["kubernetes", "etcd", "none", "monitoring", "everything"];
+const VARIANTS: [&str; 6] = ["kubernetes", "etcd", "none", "monitoring", "openshift", "everything"];
 
 fn values(variant: &str) -> PathBuf {
     super::path(&format!("tests/fixtures/helm/{variant}.yaml"))

@@ -140,13 +140,17 @@ fn substitute(expression: &str, values: &BTreeMap<String, String>) -> String {
     text
 }
 
+/// What no node has while all is well; `sight::backends` sees it.
+const ONLY_IN_TROUBLE: &str = "calico_accountant_other_backend_info";
+
 /// The parts of a rule's expression that have values also while all is well: comparisons give their outcome, yesterday is today.
 fn operands(expression: &str) -> Vec<String> {
     let mut text = expression.replace(" offset 1d", "").replace("absent(", "count(");
     for comparison in [">", ">=", "=="] {
         text = text.replace(&format!(" {comparison} "), &format!(" {comparison} bool "));
     }
-    text.split("unless on (policy)").map(|part| part.trim().to_owned()).collect()
+    let parts = text.split("unless on (policy)").flat_map(|part| part.split("unless ignoring (state)"));
+    parts.filter(|part| !part.contains(ONLY_IN_TROUBLE)).map(|part| part.trim().to_owned()).collect()
 }
 
 /// Why an expression is no good: a metric or a label that there is not, no number, or a legend that would be empty.

@@ -1,7 +1,8 @@
 //! The unit under systemd's own checks, and the program as a service that says when it is ready.
 
 use std::net::TcpStream;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
 
 use rustix::process::{Signal, kill_process};
@@ -15,10 +16,17 @@ use crate::support::etcd::Scratch;
 fn the_service_manager_hears_of_start_and_end() {
     let scratch = Scratch::new();
     let path = scratch.path().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
+    says_start_and_end(&UnixDatagram::bind(&path).unwrap(), path.to_str().unwrap());
+    // A name that is no path, as some containers have it.
+    let name = format!("calico-accountant-notify-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    says_start_and_end(&UnixDatagram::bind_addr(&address).unwrap(), &format!("@{name}"));
+}
+
+fn says_start_and_end(socket: &UnixDatagram, name: &str) {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut command = command();
-    command.env("NOTIFY_SOCKET", &path).env("DATASTORE_TYPE", "none");
+    command.env("NOTIFY_SOCKET", name).env("DATASTORE_TYPE", "none");
     let mut program = Program::start(command);
     let said = || {
         let mut datagram = [0; 64];

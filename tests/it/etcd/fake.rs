@@ -8,12 +8,13 @@ use std::thread;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use calico_accountant::etcd::Limits;
 
 use super::{NODE, SOON, app_of, config, endpoint, start, synced};
 use crate::support::within;
 
 /// Answers `POST <path>` with what `answer` writes; a watch's answer ends when `answer` returns.
-fn gateway(answer: impl Fn(&str, &str, &mut TcpStream) + Send + Sync + 'static) -> String {
+pub fn gateway(answer: impl Fn(&str, &str, &mut TcpStream) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let answer = Arc::new(answer);
@@ -47,7 +48,7 @@ fn serve(mut stream: TcpStream, answer: &dyn Fn(&str, &str, &mut TcpStream)) {
 }
 
 /// Ends with the connection, as an answer without a length does.
-fn head(stream: &mut TcpStream, status: &str) {
+pub fn head(stream: &mut TcpStream, status: &str) {
     let _ = write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n\r\n");
 }
 
@@ -56,7 +57,7 @@ fn kv((key, value): &(String, String), revision: u32) -> String {
     format!(r#"{{"key":"{key}","mod_revision":"{revision}","value":"{value}"}}"#)
 }
 
-const HEADER: &str = r#""header":{"cluster_id":"1","revision":"10"}"#;
+pub const HEADER: &str = r#""header":{"cluster_id":"1","revision":"10"}"#;
 
 /// Holds one workload, `listed`.
 fn range(body: &str, stream: &mut TcpStream) {
@@ -150,4 +151,27 @@ fn something_that_is_not_etcd() {
     });
     let inventory = start(config(&url));
     super::troubled(&inventory, &[&url, "unexpected"]);
+}
+
+/// A list without end, none of it this node's, and one that goes back to where it was.
+#[test]
+fn a_list_without_end_is_given_up() {
+    let page = |namespace: usize| {
+        let key = BASE64_STANDARD.encode(endpoint("other", &format!("ns-{namespace:09}"), "web", "web").0);
+        format!("{{{HEADER},\"kvs\":[{{\"key\":\"{key}\"}}],\"more\":true,\"count\":\"7\"}}")
+    };
+    for (endless, words) in [(true, "a list without end within 2s"), (false, "a page that ends outside of what was asked for")] {
+        let pages = AtomicUsize::new(0);
+        let url = gateway(move |_, body, stream| {
+            head(stream, "200 OK");
+            let _ = match body.contains("\"limit\":0") {
+                true => write!(stream, "{{{HEADER}}}"),
+                false => write!(stream, "{}", page(if endless { pages.fetch_add(1, Ordering::SeqCst) } else { 7 })),
+            };
+        });
+        let limits = Limits { list: Duration::from_secs(2), ..Limits::default() };
+        let inventory = super::start_within(config(&url), limits);
+        super::troubled(&inventory, &[words]);
+        assert!(!inventory.synced());
+    }
 }

@@ -323,3 +323,13 @@ fn something_that_is_no_api_server() {
     let inventory = start(Fixed(credentials), Limits::default());
     troubled(&inventory, &["answered 302"]);
 }
+
+/// Pages without end and without an object.
+#[test]
+fn a_list_without_end_is_given_up() {
+    let page = r#"{"metadata":{"resourceVersion":"7","continue":"more"},"items":[]}"#;
+    let (credentials, _) = server(move |_, _, _, stream| said("200 OK", "", page, stream));
+    let inventory = start(Fixed(credentials), Limits { list: Duration::from_secs(2), ..Limits::default() });
+    troubled(&inventory, &["sends too much: a list without end within 2s"]);
+    assert!(!inventory.synced());
+}

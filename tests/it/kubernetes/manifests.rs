@@ -1,5 +1,6 @@
 //! The manifests in `deploy/kustomize`, applied to a real API server, and the program run as they say.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -33,11 +34,17 @@ fn overlay(name: &str) -> PathBuf {
 
 /// A kustomization of a user's own, in `folder`: an overlay with components.
 fn with_components(folder: &Path, name: &str, components: &[&str]) {
+    kustomization(folder, name, components, None);
+}
+
+/// The same, and it may be for another namespace.
+fn kustomization(folder: &Path, name: &str, components: &[&str], namespace: Option<&str>) {
     // kustomize takes no absolute paths.
     let up = "../".repeat(folder.parent().unwrap().canonicalize().unwrap().join("x").components().count() - 1);
     let path = |path: PathBuf| format!("{up}{}", path.strip_prefix("/").unwrap().display());
     let components = components.iter().map(|component| path(repository("deploy/kustomize/components").join(component)));
-    let kustomization = json!({"resources": [path(overlay(name))], "components": components.collect::<Vec<_>>()});
+    let mut kustomization = json!({"resources": [path(overlay(name))], "components": components.collect::<Vec<_>>()});
+    namespace.into_iter().for_each(|namespace| kustomization["namespace"] = namespace.into());
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("kustomization.yaml"), kustomization.to_string()).unwrap();
 }
@@ -84,6 +91,41 @@ fn all_is_applied_without_a_warning_and_runs() {
     });
 }
 
+/// All that an overlay and its components make follows the namespace, the rights included, and none stay where they would be by default.
+#[test]
+fn everything_follows_into_another_namespace() {
+    let Some(kube) = Kube::start() else { return };
+    kube.define("monitoring.coreos.com", "v1", "PodMonitor", true);
+    kube.define("security.openshift.io", "v1", "SecurityContextConstraints", false);
+    kube.namespace("observability");
+    for name in OVERLAYS {
+        let components: &[&str] = match name {
+            "kubernetes" => &["ebpf", "openshift", "podmonitor", "policies"],
+            _ => &["ebpf", "openshift", "podmonitor"],
+        };
+        // One by one, and all together.
+        let mut sets: Vec<Vec<&str>> = components.iter().map(|component| vec![*component]).collect();
+        sets.extend([vec![], components.to_vec()]);
+        for components in sets {
+            let what = format!("{name} with {components:?}");
+            let folder = kube.file("elsewhere");
+            kustomization(&folder, name, &components, Some("observability"));
+            assert!(!kustomize(&folder).contains("kube-system"), "{what}");
+            kube.kubectl(&["apply", "-k", folder.to_str().unwrap()]);
+            let pod = kube.call("GET", "/apis/apps/v1/namespaces/observability/daemonsets/calico-accountant", &Value::Null);
+            assert_eq!(pod["spec"]["template"]["spec"]["serviceAccountName"], "calico-accountant", "{what}");
+            let may = |verb, what| kube.account_may("observability", verb, what);
+            assert_eq!(may("watch", "pods"), name == "kubernetes", "{what}");
+            assert_eq!(may("watch", "networkpolicies.networking.k8s.io"), components.contains(&"policies"), "{what}");
+            let constraints = "securitycontextconstraints.security.openshift.io/calico-accountant";
+            assert_eq!(may("use", constraints), components.contains(&"openshift"), "{what}");
+            assert!(!may("get", "secrets"), "{what}");
+            assert!(!kube.account_may("kube-system", "watch", "pods"), "{what}");
+            kube.kubectl(&["delete", "-k", folder.to_str().unwrap()]);
+        }
+    }
+}
+
 /// A capability and two folders more, nothing else: what was there is there.
 fn for_the_ebpf_dataplane(kube: &Kube) {
     let folder = kube.file("ebpf");
@@ -100,7 +142,9 @@ fn for_the_ebpf_dataplane(kube: &Kube) {
         push(&mut expected["containers"][0]["volumeMounts"], mount);
         push(&mut expected["volumes"], json!({"name": name, "hostPath": {"path": path, "type": "Directory"}}));
     }
-    push(&mut expected["containers"][0]["securityContext"]["capabilities"]["add"], "BPF".into());
+    for capability in ["BPF", "DAC_READ_SEARCH"] {
+        push(&mut expected["containers"][0]["securityContext"]["capabilities"]["add"], capability.into());
+    }
     assert_eq!(spec(), expected);
     kube.kubectl(&["delete", "-k", folder.to_str().unwrap()]);
 }
@@ -141,16 +185,18 @@ fn rights_are_enough_and_cannot_be_reduced(kube: &Kube, table: &str, known: Opti
     let start = || {
         let mut command = host.command(&pod_template(kube)["spec"], fakes.path());
         // Not what is in this kernel.
-        command.env("SOURCE", "save");
+        command.env("SOURCE", "save").env("BACKEND", "nft");
         Program::start(command)
     };
     let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/calico-accountant";
     let whole = kube.call("GET", role, &Value::Null)["rules"].clone();
+    let rights = rights(&whole);
     let program = start();
-    ready(&program);
+    // Not readiness: the datastore need not know the workloads of this table.
+    let all_asked = |asked: &BTreeMap<_, _>| rights.iter().all(|(_, resource, verb)| asked.contains_key(&format!("{verb} {resource}")));
+    within(Duration::from_secs(30), "all is asked for", || all_asked(&kube.asked()));
     assert_eq!(one(&scrape(program.port()), "calico_accountant_datastore_up", &[]), 1.0, "{:#?}", program.log());
     drop(program);
-    let rights = rights(&whole);
     for left_out in (0..rights.len()).filter(|&i| known != Some(&rights[i].1)) {
         let others = rights
             .iter()

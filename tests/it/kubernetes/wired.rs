@@ -206,9 +206,29 @@ fn whatever_happens_shows_soon() {
     assert_eq!(known(&program), 9.0);
 }
 
+/// How many workloads that run have no rules.
+fn without_rules(program: &Program) -> f64 {
+    one(&scrape(program.port()), "calico_accountant_workloads", &[("state", "without_rules")])
+}
+
+/// A pod that waits for its rules lacks them, and a finished one does not.
+fn finished_pods(kube: &Kube, program: &Program) {
+    assert_eq!(without_rules(program), 0.0);
+    for (name, phase) in [("job-a", "Succeeded"), ("job-b", "Failed")] {
+        let mut job = pod(name, "job");
+        job["spec"]["nodeName"] = json!("node1");
+        kube.call("POST", "/api/v1/namespaces/shop/pods", &job);
+        within(SOON, "without rules", || without_rules(program) == 1.0);
+        kube.call("PATCH", &format!("/api/v1/namespaces/shop/pods/{name}/status"), &json!({"status": {"phase": phase}}));
+        within(SOON, phase, || without_rules(program) == 0.0);
+    }
+    assert_eq!(known(program), 9.0);
+}
+
 /// Addresses, labels, an end; deletion; a namespace of the same name.
 fn pods(node: &Node, program: &Program) {
     let kube = &node.kube;
+    finished_pods(kube, program);
     let status = json!({"status": {"phase": "Running", "podIP": "10.65.0.11", "podIPs": [{"ip": "10.65.0.11"}, {"ip": "fd00:65::11"}]}});
     kube.call("PATCH", &format!("{WEB}/status"), &status);
     within(SOON, "addresses", || ip_is(program, "10.65.0.11,fd00:65::11/128"));

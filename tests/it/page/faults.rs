@@ -1,10 +1,13 @@
 //! What the page says when something is away: the kernel's counters, the datastore, the exporter itself.
 
+use std::time::Instant;
+
 use crate::program::{self, Program};
+use crate::sight;
 use crate::support::browser::Browser;
 use crate::support::etcd::Etcd;
 use crate::support::fakes::Fakes;
-use crate::support::netns::Namespace;
+use crate::support::netns::{Namespace, sh};
 
 const RULES: &str = include_str!("../../../demo/fixtures/filter.rules");
 const OBJECTS: &str = include_str!("../../../demo/fixtures/etcd.tsv");
@@ -54,4 +57,63 @@ fn come_and_go(test: &str) {
     drop(program);
     browser.until(&format!("{banners}.includes('The exporter does not answer') && {banners}.includes('The numbers are those of')"));
     assert!(browser.run("return document.querySelector('main').innerText").as_str().unwrap().contains("shop/web-1"), "the numbers stay");
+}
+
+/// Starts the program on Calico's rules in the kernel, and a page on it.
+fn on_kernel(test: &str) -> Option<(Browser, Program)> {
+    let browser = Browser::start(test)?;
+    sight::write("nft", &[sight::WEB_1], true);
+    let mut command = program::command();
+    command.env_remove("ETCD_ENDPOINTS").env("DATASTORE_TYPE", "none").env("POD_LOGS_DIR", "/");
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("SOURCE", "kernel");
+    let program = Program::start(command);
+    Some((browser, program))
+}
+
+/// Nobody has watched for ten seconds when the page has been open for two.
+#[test]
+fn the_first_seconds_claim_no_more_than_was_watched() {
+    let test = "the page's first seconds";
+    let Some(net) = Namespace::new(test) else { return };
+    net.run(|| {
+        let Some((browser, program)) = on_kernel(test) else { return };
+        let opened = Instant::now();
+        browser.open(&format!("http://127.0.0.1:{}/", program.port()));
+        browser.until("document.querySelector('.figure').innerText === 'Nothing is being dropped'");
+        let mut spans = Vec::new();
+        while spans.last() != Some(&10) {
+            let span = browser.run("return document.querySelector('.rests').innerText.match(/dropped in the last (\\d+) s at/)?.[1] ?? ''");
+            let span: u64 = span.as_str().unwrap().parse().unwrap();
+            // The program read for the first time before the page asked, and gives that answer for a second.
+            assert!(span <= opened.elapsed().as_secs() + 2, "{span} s are claimed after {:?}", opened.elapsed());
+            assert!(opened.elapsed().as_secs() < 60);
+            spans.push(span);
+        }
+        assert!(spans[0] < 10, "{spans:?}");
+    });
+}
+
+#[test]
+fn rules_that_vanish_are_a_state_of_their_own() {
+    let test = "the page without rules";
+    let Some(net) = Namespace::new(test) else { return };
+    net.run(|| {
+        let Some((browser, program)) = on_kernel(test) else { return };
+        browser.open(&format!("http://127.0.0.1:{}/", program.port()));
+        let state = |state: &str| browser.until(&format!("document.querySelector('.hero').dataset.state === '{state}'"));
+        state("calm");
+        sh("nft flush ruleset");
+        state("unprotected");
+        assert_eq!(browser.text(".figure"), "Calico’s rules have vanished");
+        assert!(browser.text("#banners").contains("No policy is enforced on this node."), "{}", browser.text("#banners"));
+        let page = browser.run("return document.body.innerText + document.title");
+        let page = page.as_str().unwrap();
+        assert!(page.contains("(no rules)") && !page.contains("Nothing is being dropped") && !page.contains("was dropped"), "{page}");
+        let green = browser.run("return getComputedStyle(document.querySelector('.hero')).borderLeftColor");
+        sight::write("nft", &[sight::WEB_1], true);
+        state("waiting");
+        state("calm");
+        assert_ne!(browser.run("return getComputedStyle(document.querySelector('.hero')).borderLeftColor"), green);
+        assert_eq!(browser.text("#banners"), "");
+    });
 }

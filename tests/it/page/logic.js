@@ -12,6 +12,7 @@ history.add(100, [['a', 10]]);
 same('one read', history.rate('a', 10), null);
 history.add(102, [['a', 14], ['b', 7], ['c', 5]], (key) => (key === 'b' ? 0 : NaN));
 same('two reads', history.rate('a', 10), 2);
+same('observed', [history.observed(10), history.observed(1), new History().observed(10)], [2, 1, 0]);
 same('began at 0', history.rate('b', 10), 3.5);
 same('began unknown', history.rate('c', 10), null);
 history.add(102, [['a', 99]]);

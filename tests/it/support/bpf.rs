@@ -16,13 +16,19 @@ pub struct Map {
     counters: usize,
 }
 
-/// Gives the calling thread mounts of its own: sysfs of its network namespace, bpffs, an empty `/run`. They end with the thread and
-/// its children.
+/// Gives the calling thread mounts of its own: sysfs of its network namespace, bpffs, a `/run` with nothing but Felix's folders. They end
+/// with the thread and its children.
 pub fn own_mounts() {
     // SAFETY: no memory is involved; only this thread is moved.
     assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "{}", std::io::Error::last_os_error());
     sh("mount --make-rprivate / && mount -t sysfs sysfs /sys && mount -t bpf bpf /sys/fs/bpf && mount -t tmpfs tmpfs /run");
-    sh("mkdir -p /sys/fs/bpf/tc/globals /run/calico/bpf/policy");
+    sh("mkdir -p /sys/fs/bpf/tc/globals");
+    felix_folders();
+}
+
+/// Makes the folders as Felix does: nobody may search them, root only by a capability.
+pub fn felix_folders() {
+    sh("mkdir -p /run/calico/bpf/policy && chmod 600 /run/calico/bpf /run/calico/bpf/policy");
 }
 
 /// How many CPUs each entry has a value for.

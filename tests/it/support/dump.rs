@@ -28,14 +28,17 @@ impl Writer {
         self
     }
 
-    /// Records a hit: some instructions, among them the two that load the id.
+    /// Records a hit: some instructions, among them the two that load the id, and the jump, which leads to the next one.
     pub fn record(self, id: u64) -> Self {
         let half = |opcode, registers, half: u32| {
             let [a, b, c, d] = half.to_le_bytes();
             [opcode, registers, 0, 0, a, b, c, d]
         };
         let load8 = [0x71, 0x91, 108, 0, 0, 0, 0, 0];
-        self.instruction(load8).instruction(half(0x18, 2, id as u32)).instruction(half(0, 0, (id >> 32) as u32)).instruction([5; 8])
+        self.instruction(load8)
+            .instruction(half(0x18, 2, id as u32))
+            .instruction(half(0, 0, (id >> 32) as u32))
+            .instruction([5, 0, 0, 0, 0, 0, 0, 0])
     }
 
     /// A rule with its comments.

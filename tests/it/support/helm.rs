@@ -38,18 +38,20 @@ impl Helm {
     /// Runs it; what it prints. An error or a warning is a failure of the test.
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> String {
-        let output = self.try_run(args);
-        let complaints = complaints(&output);
-        assert!(output.status.success() && complaints.is_empty(), "helm {args:?}: {complaints}");
-        String::from_utf8(output.stdout).unwrap()
+        succeeded(&self.try_run(args), args)
     }
 
-    /// The same against an API server.
+    /// The same against a namespace of an API server.
     #[track_caller]
-    pub fn on(&self, kube: &Kube, args: &[&str]) -> String {
+    pub fn on(&self, kube: &Kube, namespace: &str, args: &[&str]) -> String {
+        succeeded(&self.try_on(kube, namespace, args), args)
+    }
+
+    /// The same, whatever becomes of it.
+    pub fn try_on(&self, kube: &Kube, namespace: &str, args: &[&str]) -> Output {
         let (url, ca) = (kube.url(), kube.certificates.ca());
-        let to = ["--kube-apiserver", &url, "--kube-token", ADMIN, "--kube-ca-file", ca.to_str().unwrap(), "--namespace", "kube-system"];
-        self.run(&[args, &to].concat())
+        let to = ["--kube-apiserver", &url, "--kube-token", ADMIN, "--kube-ca-file", ca.to_str().unwrap(), "--namespace", namespace];
+        self.try_run(&[args, &to].concat())
     }
 
     /// The objects that a chart makes with further arguments.
@@ -59,6 +61,13 @@ impl Helm {
         let documents = text.split("\n---\n").filter(|document| document.lines().any(|line| !line.starts_with(['#', '-'])));
         documents.map(|document| yaml_serde::from_str(document).unwrap_or_else(|error| panic!("{error}: {document}"))).collect()
     }
+}
+
+#[track_caller]
+fn succeeded(output: &Output, args: &[&str]) -> String {
+    let complaints = complaints(output);
+    assert!(output.status.success() && complaints.is_empty(), "helm {args:?}: {complaints}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// What it says on standard error, but for where the chart's links lead to.

@@ -17,7 +17,8 @@ use super::certificates::Certificates;
 use super::etcd::{Etcd, free_port};
 use super::{can_run, within};
 
-pub(super) const ADMIN: &str = "admin-token";
+/// The administrator's token.
+pub const ADMIN: &str = "admin-token";
 /// The service account that the follower uses.
 pub const ACCOUNT: &str = "calico-accountant";
 
@@ -235,6 +236,9 @@ impl Kube {
 /// `NetworkPolicy` → `networkpolicies`.
 pub fn plural(kind: &str) -> String {
     let kind = kind.to_lowercase();
+    if kind.ends_with('s') {
+        return kind;
+    }
     kind.strip_suffix('y').map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"))
 }
 

@@ -41,6 +41,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/*
+The container's rights. Root, because a container runtime gives capabilities to no other user; of root's rights, only those that reading
+packet filters takes. Each key of securityContext replaces ours.
+*/}}
+{{- define "calico-accountant.securityContext" -}}
+{{- $add := list "NET_ADMIN" "NET_RAW" }}
+{{- if .Values.ebpf.enabled }}
+{{- $add = concat $add (list .Values.ebpf.capability "DAC_READ_SEARCH") }}
+{{- end }}
+{{- $ours := dict
+  "runAsUser" 0
+  "privileged" false
+  "allowPrivilegeEscalation" false
+  "readOnlyRootFilesystem" true
+  "capabilities" (dict "drop" (list "ALL") "add" $add)
+  "seccompProfile" (dict "type" "RuntimeDefault")
+}}
+{{- if .Values.seLinuxOptions }}
+{{- $_ := set $ours "seLinuxOptions" .Values.seLinuxOptions }}
+{{- else if .Values.securityContextConstraints.create }}
+{{- $_ := set $ours "seLinuxOptions" (dict "type" "spc_t") }}
+{{- end }}
+{{- range $key, $value := .Values.securityContext }}
+{{- $_ := set $ours $key $value }}
+{{- end }}
+{{- toYaml $ours }}
+{{- end }}
+
 {{/* Whether the node's name is what calico-node wrote into its file. */}}
 {{- define "calico-accountant.nodeNameOfFile" -}}
 {{- if or (eq .Values.nodeName "file") (and (eq .Values.nodeName "auto") (eq .Values.datastore.type "etcdv3")) }}true{{ end }}
@@ -94,14 +122,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   value: {{ $value | quote }}
 {{- end }}
 {{- end }}
+{{- with $s.allowedHosts }}
+- name: ALLOWED_HOSTS
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- if $s.minimumCounter }}
 - name: MINIMUM_COUNTER
   value: {{ int64 $s.minimumCounter | quote }}
 {{- end }}
-{{- if ne (int .Values.port) 9009 }}
 - name: METRICS_SERVER_PORT
   value: {{ int .Values.port | quote }}
-{{- end }}
 {{- end }}
 
 {{/* Where the kubelet asks: at the pod's address, which is the node's, unless the program listens at one address alone. */}}

@@ -79,10 +79,13 @@ fn every_variant_has_the_least_rights() {
         let objects = helm.template(&chart(), &["-f", values(variant).to_str().unwrap()]);
         let spec = &of_kind(&objects, "DaemonSet")["spec"]["template"]["spec"];
         let container = &spec["containers"][0];
-        let expected = json!({
+        let mut expected = json!({
             "runAsUser": 0, "privileged": false, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
             "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]}, "seccompProfile": {"type": "RuntimeDefault"},
         });
+        if variant == "openshift" {
+            expected["seLinuxOptions"] = json!({"type": "spc_t"});
+        }
         assert_eq!(container["securityContext"], expected, "{variant}");
         let environment = container["env"].as_array().unwrap();
         let kubernetes = environment.contains(&json!({"name": "DATASTORE_TYPE", "value": "kubernetes"}));
@@ -96,13 +99,56 @@ fn every_variant_has_the_least_rights() {
     }
 }
 
+/// Each key replaces the chart's, whatever its value.
+#[test]
+fn the_security_context_can_be_another() {
+    let Some(helm) = Helm::built("the chart's securityContext") else { return };
+    let set = "seLinuxOptions.type=spc_t,seLinuxOptions.level=s0,securityContext.readOnlyRootFilesystem=false,securityContext.runAsUser=7,\
+               securityContext.seccompProfile.type=Unconfined,securityContext.capabilities.add={NET_ADMIN}";
+    let objects = helm.template(&chart(), &["--set", set]);
+    let found = &of_kind(&objects, "DaemonSet")["spec"]["template"]["spec"]["containers"][0]["securityContext"];
+    let expected = json!({
+        "runAsUser": 7, "privileged": false, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": false,
+        "capabilities": {"add": ["NET_ADMIN"]}, "seccompProfile": {"type": "Unconfined"},
+        "seLinuxOptions": {"type": "spc_t", "level": "s0"},
+    });
+    assert_eq!(found, &expected);
+}
+
+/// They allow what the pod asks for; the chart's and the component's are the same.
+#[test]
+fn security_context_constraints_allow_the_pod_and_no_more() {
+    let Some(helm) = Helm::built("the chart's constraints") else { return };
+    let objects = helm.template(&chart(), &["--set", "securityContextConstraints.create=true,ebpf.enabled=true"]);
+    let strip = |object: &Value| {
+        let mut object = object.clone();
+        object["metadata"] = json!({"name": object["metadata"]["name"]});
+        object
+    };
+    let ours = strip(of_kind(&objects, "SecurityContextConstraints"));
+    let theirs: Value = yaml_serde::from_str(&text("deploy/kustomize/components/openshift/scc.yaml")).unwrap();
+    assert_eq!(ours, strip(&theirs));
+    let pod = &of_kind(&objects, "DaemonSet")["spec"]["template"]["spec"];
+    let asked = &pod["containers"][0]["securityContext"];
+    assert_eq!((&ours["allowedCapabilities"], &ours["allowHostNetwork"]), (&asked["capabilities"]["add"], &pod["hostNetwork"]));
+    assert_eq!(ours["seLinuxContext"]["seLinuxOptions"], asked["seLinuxOptions"]);
+    for volume in pod["volumes"].as_array().unwrap() {
+        let kind = volume.as_object().unwrap().keys().find(|key| *key != "name").unwrap();
+        assert!(ours["volumes"].as_array().unwrap().contains(&json!(kind)), "{volume}");
+    }
+    let privileged = "securityContextConstraints.create=true,securityContext.privileged=true,securityContext.allowPrivilegeEscalation=true";
+    let objects = helm.template(&chart(), &["--set", privileged]);
+    let constraints = of_kind(&objects, "SecurityContextConstraints");
+    assert_eq!((&constraints["allowPrivilegedContainer"], &constraints["allowPrivilegeEscalation"]), (&json!(true), &json!(true)));
+}
+
 /// Only where it is asked for.
 #[test]
-fn the_ebpf_dataplane_takes_a_capability_and_two_folders() {
+fn the_ebpf_dataplane_takes_two_capabilities_and_two_folders() {
     let Some(helm) = Helm::built("the chart for eBPF") else { return };
     let objects = helm.template(&chart(), &["--set", "ebpf.enabled=true"]);
     let container = &of_kind(&objects, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
-    assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["NET_ADMIN", "NET_RAW", "BPF"]));
+    assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["NET_ADMIN", "NET_RAW", "BPF", "DAC_READ_SEARCH"]));
     for mount in [
         json!({"name": "bpffs", "mountPath": "/sys/fs/bpf", "mountPropagation": "HostToContainer", "readOnly": true}),
         json!({"name": "calico-run", "mountPath": "/var/run/calico", "readOnly": true}),
@@ -111,7 +157,7 @@ fn the_ebpf_dataplane_takes_a_capability_and_two_folders() {
     }
     let old = helm.template(&chart(), &["--set", "ebpf.enabled=true,ebpf.capability=SYS_ADMIN"]);
     let container = &of_kind(&old, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
-    assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["NET_ADMIN", "NET_RAW", "SYS_ADMIN"]));
+    assert_eq!(container["securityContext"]["capabilities"]["add"], json!(["NET_ADMIN", "NET_RAW", "SYS_ADMIN", "DAC_READ_SEARCH"]));
 }
 
 #[test]
@@ -173,6 +219,7 @@ fn every_value_has_its_effect() {
         ("ETCD_KEY_FILE", "/calico-secrets/etcd-key"),
         ("ETCD_USERNAME", "reader"),
         ("LISTEN_ADDRESS", "127.0.0.1"),
+        ("ALLOWED_HOSTS", "accountant.example.org,other.example.org"),
         ("METRICS_SERVER_PORT", "9010"),
         ("MINIMUM_COUNTER", "3000000"),
         ("METRIC_NAMES", "standard"),

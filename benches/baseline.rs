@@ -1,0 +1,55 @@
+//! The exporter in Go that came before (0.1.6), where `BASELINE` names its binary: to be scraped on the same table in the same run. It
+//! runs `iptables-save`, and does not know Calico's own nftables tables.
+
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use calico_accountant::ruleset::Backend;
+use rustix::process::Pid;
+
+use crate::http;
+use crate::program::await_some;
+use crate::support::etcd::{Etcd, Scratch};
+
+/// The running program.
+pub struct Baseline {
+    child: Child,
+    port: u16,
+    _programs: Scratch,
+}
+
+impl Baseline {
+    /// Starts it; `None` if it was not asked for, or cannot read these tables.
+    pub fn start(etcd: &Etcd, lock: &Path, backend: Backend) -> Option<Self> {
+        let binary = std::env::var_os("BASELINE").filter(|_| backend != Backend::Native)?;
+        // It knows one name of the program only.
+        let programs = Scratch::new();
+        symlink(format!("/usr/sbin/iptables-{}-save", backend.as_str()), programs.path().join("iptables-save")).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(binary);
+        command.env_clear().env("PATH", programs.path()).env("XTABLES_LOCKFILE", lock).env("NODENAME", "node-1");
+        command.env("DATASTORE_TYPE", "etcdv3").env("ETCD_ENDPOINTS", etcd.url()).env("METRICS_SERVER_PORT", port.to_string());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let baseline = Baseline { child, port, _programs: programs };
+        let has_workloads = || http::get(port, "/metrics").ok().filter(|answer| answer.text().contains("policy_accept_counter{"));
+        await_some(has_workloads, || "BASELINE's metrics".into());
+        Some(baseline)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Baseline {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}

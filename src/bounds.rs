@@ -1,0 +1,92 @@
+//! How much of what comes from outside is kept or repeated: texts are cut, sequences are counted. Pure.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+
+/// The longest name, label or list of addresses that is kept, in bytes. Kubernetes allows 253; in etcd Calico's own may be longer.
+pub const LONGEST_TEXT: usize = 512;
+/// The longest key of an object, in bytes: etcd's keys hold a node's and a workload's name with their hyphens doubled.
+pub const LONGEST_KEY: usize = 2048;
+/// The longest reason that is repeated, in bytes.
+pub const LONGEST_REASON: usize = 300;
+
+/// `text`, or as much of its beginning as `longest` bytes hold, with an ellipsis.
+pub fn cut(text: &str, longest: usize) -> Cow<'_, str> {
+    const ELLIPSIS: char = '…';
+    if text.len() <= longest {
+        return text.into();
+    }
+    let kept = &text[..text.floor_char_boundary(longest.saturating_sub(ELLIPSIS.len_utf8()))];
+    let mut short = String::with_capacity(kept.len() + ELLIPSIS.len_utf8());
+    short.extend([kept, "…"]);
+    short.into()
+}
+
+/// The first line of somebody else's words, fit to be repeated within a line of our own.
+pub fn one_line(text: &str) -> String {
+    let line = text.trim().lines().next().unwrap_or_default();
+    cut(line, LONGEST_REASON).chars().filter(|c| !c.is_control()).collect()
+}
+
+/// A sequence of at most `MOST` elements; as Go writes it, an empty one may be null. For `deserialize_with`.
+///
+/// # Errors
+/// The sequence is longer, or none.
+pub fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct AtMost<T, const MOST: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for AtMost<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MOST} elements")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<T>, A::Error> {
+            let mut elements = Vec::new();
+            while let Some(element) = sequence.next_element()? {
+                if elements.len() == MOST {
+                    return Err(A::Error::custom(format_args!("more than {MOST} elements")));
+                }
+                elements.push(element);
+            }
+            Ok(elements)
+        }
+
+        fn visit_unit<E: Error>(self) -> Result<Vec<T>, E> {
+            Ok(Vec::new())
+        }
+    }
+
+    deserializer.deserialize_any(AtMost::<T, MOST>(PhantomData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(cut("short", 5), "short");
+        assert_eq!(cut("longer", 5), "lo…");
+        assert_eq!(cut("éééé", 7), "éé…");
+        assert_eq!(cut("longer", 0), "…");
+        assert_eq!(one_line(" \u{1b}[31mfirst\r\nsecond\n"), "[31mfirst");
+        assert_eq!(one_line(&"é".repeat(1000)).len(), 299);
+    }
+
+    #[test]
+    fn sequences_end_at_their_limit() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Two<'a>(#[serde(borrow, deserialize_with = "at_most::<_, _, 2>")] Vec<&'a str>);
+        let read = |text: &'static str| serde_json::from_str::<Two<'_>>(text).map_err(|error| error.to_string());
+        assert_eq!(read(r#"["a","b"]"#), Ok(Two(vec!["a", "b"])));
+        assert_eq!(read("null"), Ok(Two(vec![])));
+        assert!(read(r#"["a","b","c"]"#).unwrap_err().starts_with("more than 2 elements"));
+        assert!(read("7").unwrap_err().contains("expected at most 2 elements"));
+    }
+}

@@ -1,0 +1,103 @@
+//! What a program leaves behind: processes that left its group (`setsid`) or outlived their parents. Touches: `/proc` and this process's
+//! own children.
+//!
+//! This process adopts orphans, so that whatever a program starts stays below it. A mark in the environment tells of which run it is: as
+//! process 1 of a container, this process is also given others, which it only reaps.
+
+use std::collections::HashSet;
+use std::fs;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lazy_static::lazy_static;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, set_child_subreaper, waitid, waitpid};
+
+/// The variable that holds the mark.
+const MARK: &str = "CALICO_ACCOUNTANT_RUN";
+/// How long what is left may take to end, with all that it starts meanwhile.
+const LONGEST: Duration = Duration::from_millis(500);
+/// How long to wait before looking again at what was killed.
+const AGAIN: Duration = Duration::from_millis(1);
+
+lazy_static! {
+    /// The programs that run: those who started them wait for them.
+    static ref RUNNING: Mutex<HashSet<u32>> = Mutex::default();
+}
+
+fn running() -> MutexGuard<'static, HashSet<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One run of a program. When it is dropped, everything ends that the program has started.
+pub struct Run {
+    mark: String,
+    program: u32,
+}
+
+impl Run {
+    /// Starts a program.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn start(command: &mut Command) -> std::io::Result<(Child, Run)> {
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        // Without it, orphans are init's, and only a program's group ends with it.
+        _ = set_child_subreaper(Some(getpid()));
+        let mark = format!("{}.{}", getpid().as_raw_nonzero(), RUNS.fetch_add(1, Ordering::Relaxed));
+        let mut running = running();
+        let child = command.env(MARK, &mark).spawn()?;
+        let program = child.id();
+        running.insert(program);
+        Ok((child, Run { mark: format!("{MARK}={mark}"), program }))
+    }
+
+    /// Kills what is left and is this process's child by now; whether there was anything.
+    fn kill_orphans(&self) -> bool {
+        let running = running();
+        let mut found = false;
+        for orphan in children().filter(|child| !running.contains(&child.as_raw_nonzero().get().unsigned_abs())) {
+            if self.has_started(orphan) {
+                _ = kill_process(orphan, Signal::KILL);
+                found = true;
+            }
+            // If it has ended.
+            _ = waitpid(Some(orphan), WaitOptions::NOHANG);
+        }
+        found
+    }
+
+    fn has_started(&self, process: Pid) -> bool {
+        let environment = fs::read(format!("/proc/{}/environ", process.as_raw_nonzero())).unwrap_or_default();
+        environment.split(|&byte| byte == 0).any(|variable| variable == self.mark.as_bytes())
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        running().remove(&self.program);
+        let begun = Instant::now();
+        // Whoever loses a parent is this process's child then.
+        while any_child() && self.kill_orphans() && begun.elapsed() < LONGEST {
+            std::thread::sleep(AGAIN);
+        }
+    }
+}
+
+/// Whether this process has any child, whosever.
+fn any_child() -> bool {
+    !matches!(waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT), Err(Errno::CHILD))
+}
+
+fn children() -> impl Iterator<Item = Pid> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
+    let own = getpid().as_raw_nonzero().to_string();
+    ids.filter(move |process| {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
+        // After the name in parentheses: state, parent.
+        stat.rsplit(')').next().is_some_and(|rest| rest.split(' ').nth(2) == Some(&own))
+    })
+}

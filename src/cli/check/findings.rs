@@ -1,0 +1,145 @@
+//! What `check` has found, line by line, and what follows from all lines together. Pure.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::cli::terminal;
+
+/// How good or bad a finding is; of all findings, the worst is the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Worth knowing, and neither good nor bad.
+    Note,
+    /// Something is missing or in doubt, and the exporter works.
+    Warn,
+    /// The exporter does not work, or its numbers cannot be trusted.
+    Wrong,
+}
+
+impl Level {
+    fn mark(self) -> &'static str {
+        match self {
+            Level::Ok => "ok",
+            Level::Note => "note",
+            Level::Warn => "warn",
+            Level::Wrong => "WRONG",
+        }
+    }
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How good or bad it is.
+    pub level: Level,
+    /// What was looked at: `rules`, `datastore`, …; a fixed set of words.
+    pub subject: &'static str,
+    /// What was found.
+    pub text: String,
+    /// What to do about it; empty where there is nothing to do.
+    pub hint: Cow<'static, str>,
+}
+
+/// All lines.
+#[derive(Debug, Default)]
+pub struct Findings(Vec<Finding>);
+
+/// `check --json`.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    version: &'static str,
+    node: &'a str,
+    result: Level,
+    findings: &'a [Finding],
+}
+
+impl Findings {
+    /// Something is as it should be.
+    pub fn ok(&mut self, subject: &'static str, text: impl Into<String>) {
+        self.add(Level::Ok, subject, text, "");
+    }
+
+    /// Something is worth knowing.
+    pub fn note(&mut self, subject: &'static str, text: impl Into<String>, hint: impl Into<Cow<'static, str>>) {
+        self.add(Level::Note, subject, text, hint);
+    }
+
+    /// Something is missing or in doubt.
+    pub fn warn(&mut self, subject: &'static str, text: impl Into<String>, hint: impl Into<Cow<'static, str>>) {
+        self.add(Level::Warn, subject, text, hint);
+    }
+
+    /// Something is wrong.
+    pub fn wrong(&mut self, subject: &'static str, text: impl Into<String>, hint: impl Into<Cow<'static, str>>) {
+        self.add(Level::Wrong, subject, text, hint);
+    }
+
+    fn add(&mut self, level: Level, subject: &'static str, text: impl Into<String>, hint: impl Into<Cow<'static, str>>) {
+        self.0.push(Finding { level, subject, text: text.into(), hint: hint.into() });
+    }
+
+    /// `ok`, `warn` or `wrong`: the worst finding; notes do not count.
+    pub fn result(&self) -> Level {
+        self.0.iter().map(|finding| finding.level).filter(|level| *level != Level::Note).max().unwrap_or(Level::Ok)
+    }
+
+    /// For people: a line each, and a last one for the result.
+    pub fn text(&self) -> String {
+        let (mut text, harmless) = (String::new(), |text: &str| terminal::safe(text, 1000));
+        for Finding { level, subject, text: found, hint } in &self.0 {
+            _ = writeln!(text, "{:<6}{subject}: {}", level.mark(), harmless(found));
+            if !hint.is_empty() {
+                _ = writeln!(text, "      {}", harmless(hint));
+            }
+        }
+        let count = |level| self.0.iter().filter(|finding| finding.level == level).count();
+        let verdict = match (count(Level::Wrong), count(Level::Warn)) {
+            (0, 0) => "All is well.".to_owned(),
+            (0, 1) => "Nothing is wrong, with 1 warning.".to_owned(),
+            (0, warnings) => format!("Nothing is wrong, with {warnings} warnings."),
+            (1, _) => "1 thing is wrong.".to_owned(),
+            (wrong, _) => format!("{wrong} things are wrong."),
+        };
+        text + "\n" + &verdict + "\n"
+    }
+
+    /// For programs.
+    pub fn json(&self, node: &str) -> Result<String, String> {
+        crate::cli::json(&Answer { version: env!("CARGO_PKG_VERSION"), node, result: self.result(), findings: &self.0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_finding_is_the_result_and_notes_do_not_count() {
+        let mut findings = Findings::default();
+        let mut after = |add: fn(&mut Findings)| {
+            add(&mut findings);
+            (findings.result(), findings.text().lines().last().unwrap_or_default().to_owned())
+        };
+        assert_eq!(after(|_| {}), (Level::Ok, "All is well.".into()));
+        assert_eq!(after(|findings| findings.ok("rules", "read")), (Level::Ok, "All is well.".into()));
+        assert_eq!(after(|findings| findings.note("exporter", "none", "")), (Level::Ok, "All is well.".into()));
+        assert_eq!(after(|findings| findings.warn("rules", "odd", "")), (Level::Warn, "Nothing is wrong, with 1 warning.".into()));
+        assert_eq!(after(|findings| findings.wrong("rules", "gone", "look")), (Level::Wrong, "1 thing is wrong.".into()));
+        assert_eq!(after(|findings| findings.ok("rules", "read")), (Level::Wrong, "1 thing is wrong.".into()));
+    }
+
+    #[test]
+    fn json_is_for_programs_and_text_for_terminals() {
+        let mut findings = Findings::default();
+        findings.wrong("rules", "a\u{1b}[2J", "do it");
+        assert_eq!(findings.text(), "WRONG rules: a\\u{1b}[2J\n      do it\n\n1 thing is wrong.\n");
+        let json: serde_json::Value = serde_json::from_str(&findings.json("n1").unwrap()).unwrap();
+        let finding = serde_json::json!({"level": "wrong", "subject": "rules", "text": "a\u{1b}[2J", "hint": "do it"});
+        assert_eq!((&json["node"], &json["result"], &json["findings"]), (&"n1".into(), &"wrong".into(), &serde_json::json!([finding])));
+    }
+}

@@ -1,0 +1,102 @@
+//! What `check` finds of Calico's tables: how many rules, whether packets come to them, whether they are read under the lock, and whether
+//! they are understood. Touches what reads the kernel's own chains.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::time::Instant;
+
+use super::PATIENCE;
+use super::findings::Findings;
+use crate::config::{Config, Datastore};
+use crate::dataplane::Reading;
+use crate::felix::Structures;
+use crate::kernel::{legacy, nft};
+use crate::ruleset::{Backend, Family, Ruleset};
+
+/// Everything about the tables that were read.
+pub fn rules(config: &Config, reading: &Reading, findings: &mut Findings) {
+    for family in Family::ALL {
+        let tables: Vec<_> = reading.tables.iter().filter(|table| table.ruleset.family == family).collect();
+        let Some(first) = tables.first() else { continue };
+        let count: usize = tables.iter().map(|table| table.ruleset.rule_count()).sum();
+        let (family, backend) = (family.as_str(), first.ruleset.backend.as_str());
+        findings.ok("rules", format!("{count} of {family} in the {backend} dataplane, read by {}", reading.source));
+    }
+    let backend = reading.tables.first().map(|table| table.ruleset.backend);
+    for (backend, rival) in backend.into_iter().flat_map(|backend| reading.rivals.iter().map(move |rival| (backend, rival))) {
+        let text = rival.of(backend);
+        if rival.evidence.is_some() { findings.warn("rules", text, "") } else { findings.wrong("rules", text, "") }
+    }
+    // Where a program that is put in front of iptables-save shows another table, the kernel's own chains are not those of that table.
+    if reading.source == "kernel" {
+        hooks(reading, findings);
+    }
+    lock(config, reading, findings);
+    let mut structures = Structures::default();
+    structures.update(reading.tables.iter().map(|table| &table.ruleset));
+    if structures.unrecognised() > 0 {
+        findings.warn(
+            "rules",
+            format!("{} are not understood", structures.unrecognised()),
+            "what depends on them is left out; please report them, with the output of iptables-save -c or nft -j list ruleset",
+        );
+    }
+    if structures.unnamed() > 0 && config.datastore == Datastore::None {
+        findings.warn("policies", "these rules do not name them (Calico before 3.22)", "only the datastore can; chain names are shown");
+    }
+}
+
+/// Whether the kernel's own chains of the filter table lead to Calico's, as Felix sets them up (`felix/rules/static.go`).
+fn hooks(reading: &Reading, findings: &mut Findings) {
+    let tables = reading.tables.iter().map(|table| &*table.ruleset).filter(|ruleset| ruleset.table == "filter");
+    for ruleset in tables {
+        let found = match found(ruleset) {
+            Ok(found) => found,
+            Err(error) => {
+                findings.warn("hooks", format!("the kernel's own chains of {} cannot be read: {error}", ruleset.family.as_str()), "");
+                continue;
+            }
+        };
+        let missing: Vec<&str> = expected(ruleset).filter(|hook| !found.contains(hook)).collect();
+        let (family, list) = (ruleset.family.as_str(), missing.join(", "));
+        match missing.first() {
+            None => findings.ok("hooks", format!("the kernel's own chains lead to Calico's ({family})")),
+            Some(_) => findings.wrong(
+                "hooks",
+                format!("no rule of {list} leads to Calico's chains ({family}): the policies are not asked for the packets there"),
+                "something has removed Felix's rules, a firewall reload for example; Felix puts them back at its next refresh, or when \
+                 calico-node is restarted",
+            ),
+        }
+    }
+}
+
+/// `FORWARD` where there are workloads; each of the others where Calico has a chain for it.
+fn expected(ruleset: &Ruleset) -> impl Iterator<Item = &'static str> {
+    let has = |prefix: &str| ruleset.chains().iter().any(|chain| chain.name.starts_with(prefix));
+    let workloads = has("cali-tw-") || has("cali-fw-");
+    let expected = [("FORWARD", workloads || has("cali-FORWARD")), ("INPUT", has("cali-INPUT")), ("OUTPUT", has("cali-OUTPUT"))];
+    expected.into_iter().filter(|(_, is_expected)| *is_expected).map(|(hook, _)| hook)
+}
+
+fn found(ruleset: &Ruleset) -> io::Result<BTreeSet<&'static str>> {
+    let deadline = Instant::now() + PATIENCE;
+    match ruleset.backend {
+        Backend::Legacy => legacy::hooks(ruleset.family),
+        Backend::Nft => nft::hooks(ruleset.family, nft::Tables::Iptables("filter"), deadline),
+        Backend::Native => nft::hooks(ruleset.family, nft::Tables::Calico, deadline),
+    }
+}
+
+fn lock(config: &Config, reading: &Reading, findings: &mut Findings) {
+    if let Some(problem) = &reading.lock_problem {
+        findings.wrong(
+            "xtables lock",
+            problem,
+            "mount the host's /run/xtables.lock (read-only is enough), or reads may meet counters at zero",
+        );
+    } else if reading.tables.iter().any(|table| table.ruleset.backend == Backend::Legacy) {
+        let (path, waited) = (config.lock_path.display(), reading.lock_waited.as_millis());
+        findings.ok("xtables lock", format!("{path} was taken in {waited} ms"));
+    }
+}

@@ -1,0 +1,122 @@
+//! Why the tables could not be read, each in one line for the user.
+
+use std::fmt;
+use std::io;
+
+use super::lock::LockError;
+use super::presence::Unreadable;
+use crate::config::BackendChoice;
+use crate::ebpf;
+use crate::iptables::SaveError;
+use crate::ruleset::{Backend, Family};
+
+/// Why the tables could not be read. One line for the user.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// `iptables-save` was asked for, and there is none.
+    NoProgram(String),
+    /// Another process held the xtables lock.
+    Lock(LockError),
+    /// `iptables-save` failed.
+    Save(SaveError),
+    /// The kernel did not let itself be read.
+    Kernel(Backend, Family, io::Error),
+    /// Whether these tables are there cannot be told, and nothing else holds Calico's rules.
+    Hidden(Backend, Unreadable),
+    /// The eBPF dataplane did not let itself be read.
+    Ebpf(ebpf::Error),
+    /// Nothing holds Calico's rules.
+    NoChains(NoChains),
+}
+
+/// Everything was read, and none of Calico's chains has rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoChains {
+    /// Whether there were some before, while this process watched.
+    pub vanished: bool,
+    /// Where they are instead.
+    pub elsewhere: Elsewhere,
+}
+
+/// Where Calico's rules are, if not where they were looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Nowhere that could be seen.
+    Nowhere,
+    /// In another back end than the one asked for.
+    Backend(BackendChoice, Backend),
+    /// In eBPF programs, whose maps are not to be seen: only the chains that go with them are.
+    Ebpf,
+}
+
+impl ReadError {
+    /// What is said of Calico's chains by it, if it is that there are none.
+    pub fn no_chains(&self) -> Option<&NoChains> {
+        match self {
+            ReadError::NoChains(no_chains) => Some(no_chains),
+            _ => None,
+        }
+    }
+
+    /// Whether it lasts until somebody does something about it.
+    pub fn is_blind(&self) -> bool {
+        match self {
+            ReadError::NoProgram(_) | ReadError::Hidden(..) | ReadError::NoChains(_) => true,
+            ReadError::Kernel(_, _, error) => error.kind() == io::ErrorKind::PermissionDenied,
+            ReadError::Ebpf(error) => error.is_denied(),
+            ReadError::Lock(_) | ReadError::Save(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::NoProgram(path) => {
+                write!(f, "neither iptables-nft-save, iptables-legacy-save nor iptables-save is on the search path ({path})")
+            }
+            ReadError::Lock(error) => error.fmt(f),
+            ReadError::Save(error) => error.fmt(f),
+            ReadError::Ebpf(error) => error.fmt(f),
+            ReadError::Kernel(backend, family, error) => {
+                write!(f, "reading the kernel's {} tables ({}) failed: {error}", backend.as_str(), family.as_str())?;
+                match error.kind() {
+                    io::ErrorKind::PermissionDenied => write!(f, "; it takes the capabilities NET_ADMIN and NET_RAW"),
+                    _ => Ok(()),
+                }
+            }
+            ReadError::Hidden(backend, unreadable) => write!(
+                f,
+                "{unreadable}; so nobody knows whether the kernel has {} tables: run as root (runAsUser: 0), or name the dataplane (BACKEND)",
+                backend.as_str()
+            ),
+            ReadError::NoChains(no_chains) => no_chains.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+impl fmt::Display for NoChains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.vanished, self.elsewhere) {
+            (_, Elsewhere::Backend(asked, found)) => write!(
+                f,
+                "none of Calico's chains is in the {} dataplane, which BACKEND asks for: they are in {}",
+                asked.as_str(),
+                found.as_str()
+            ),
+            (_, Elsewhere::Ebpf) => f.write_str(
+                "only the chains that Calico's eBPF dataplane needs are here, and none of its maps: mount the host's /sys/fs/bpf (BPFFS)",
+            ),
+            (true, Elsewhere::Nowhere) => f.write_str(
+                "Calico's chains have vanished: they were here before, and nothing enforces its policies until Felix writes them again",
+            ),
+            (false, Elsewhere::Nowhere) => f.write_str(
+                "none of Calico's chains is here: Felix has not written any yet, or this is not the host's network namespace \
+                 (hostNetwork: true)",
+            ),
+        }
+    }
+}

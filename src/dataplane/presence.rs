@@ -1,0 +1,139 @@
+//! What the kernel has: legacy tables, nf_tables. Touches `/proc` only, so looking never changes anything in the kernel.
+//!
+//! A file that may not be read says nothing: it is an error here, never "there is none".
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::ruleset::{Backend, Family};
+
+/// A file that could not be read, so that what it would have told is unknown.
+#[derive(Debug)]
+pub struct Unreadable {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be read: {}", self.path.display(), self.error)
+    }
+}
+
+/// What a kernel has, by its `/proc`.
+#[derive(Debug)]
+pub struct Presence {
+    proc: PathBuf,
+    /// Whether nf_tables and both kinds of legacy tables are part of the kernel itself. Its symbols are 10 MB, and stay what they are.
+    built_in: [OnceLock<bool>; 3],
+}
+
+impl Presence {
+    /// Of the kernel whose `/proc` this is. Nothing is looked at yet.
+    pub fn new(proc: PathBuf) -> Self {
+        Presence { proc, built_in: Default::default() }
+    }
+
+    /// Whether the kernel has this table of this back end. Looking for it in any other way would load it.
+    ///
+    /// # Errors
+    /// Nothing that may be read tells.
+    pub fn has(&self, backend: Backend, family: Family, table: &str) -> Result<bool, Unreadable> {
+        match (backend, family) {
+            (Backend::Legacy, Family::V4) => self.has_legacy_table("net/ip_tables_names", table, ("ip_tables ", " ipt_do_table", 1)),
+            (Backend::Legacy, Family::V6) => self.has_legacy_table("net/ip6_tables_names", table, ("ip6_tables ", " ip6t_do_table", 2)),
+            // Asking over netlink would load it.
+            (Backend::Nft | Backend::Native, _) => self.has_code(("nf_tables ", " nft_do_chain", 0)),
+        }
+    }
+
+    /// The names may be read by root alone (mode 0440). Without them, the modules still tell whether no legacy table can be there.
+    fn has_legacy_table(&self, names: &str, table: &str, code: (&str, &str, usize)) -> Result<bool, Unreadable> {
+        match content(&self.proc.join(names)) {
+            Ok(names) => Ok(names.is_some_and(|names| names.lines().any(|name| name == table))),
+            Err(unreadable) if self.has_code(code)? => Err(unreadable),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Whether a module is loaded, or part of the kernel, by a symbol of its own.
+    fn has_code(&self, (module, symbol, place): (&str, &str, usize)) -> Result<bool, Unreadable> {
+        let is_module = content(&self.proc.join("modules"))?.is_some_and(|modules| modules.lines().any(|line| line.starts_with(module)));
+        let built_in = || names_symbol(&self.proc.join("kallsyms"), symbol.as_bytes());
+        Ok(is_module || *self.built_in[place].get_or_init(built_in))
+    }
+}
+
+/// A file's text; `None` if there is no such file: a kernel without modules, without IPv6, without the table's kind.
+fn content(path: &Path) -> Result<Option<String>, Unreadable> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Unreadable { path: path.to_owned(), error }),
+    }
+}
+
+/// Whether the kernel's symbols hold this one. Without symbols nothing is known: then it is assumed.
+fn names_symbol(kallsyms: &Path, symbol: &[u8]) -> bool {
+    let Ok(file) = File::open(kallsyms) else { return true };
+    let (mut symbols, mut line, mut any) = (BufReader::with_capacity(1 << 16, file), Vec::new(), false);
+    while symbols.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+        if line.trim_ascii_end().ends_with(symbol) {
+            return true;
+        }
+        any = true;
+        line.clear();
+    }
+    !any
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proc(test: &str) -> (PathBuf, impl Fn(Backend, Family) -> Result<bool, String>) {
+        let proc = std::env::temp_dir().join(format!("accountant-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(proc.join("net")).unwrap();
+        std::fs::write(proc.join("kallsyms"), "0000 T other\n0000 t nft_do_chain_x\n").unwrap();
+        let at = proc.clone();
+        (proc, move |backend, family| Presence::new(at.clone()).has(backend, family, "filter").map_err(|error| error.to_string()))
+    }
+
+    #[test]
+    fn what_the_kernel_has_is_read_off_proc() {
+        let (proc, has) = proc("proc");
+        assert!(!has(Backend::Legacy, Family::V4).unwrap());
+        std::fs::write(proc.join("net/ip_tables_names"), "mangle\n").unwrap();
+        assert!(!has(Backend::Legacy, Family::V4).unwrap());
+        std::fs::write(proc.join("net/ip_tables_names"), "mangle\nfilter\n").unwrap();
+        assert!(has(Backend::Legacy, Family::V4).unwrap() && !has(Backend::Legacy, Family::V6).unwrap());
+        assert!(!has(Backend::Nft, Family::V4).unwrap());
+        std::fs::write(proc.join("kallsyms"), "0000 T nft_do_chain\n").unwrap();
+        assert!(has(Backend::Nft, Family::V4).unwrap());
+        std::fs::remove_file(proc.join("kallsyms")).unwrap();
+        assert!(has(Backend::Native, Family::V4).unwrap(), "without symbols it is assumed");
+        std::fs::remove_dir_all(proc).unwrap();
+    }
+
+    /// A directory in its place cannot be read by root either.
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_absent() {
+        let (proc, has) = proc("unreadable");
+        for names in ["ip_tables_names", "ip6_tables_names"] {
+            std::fs::create_dir_all(proc.join("net").join(names)).unwrap();
+        }
+        std::fs::write(proc.join("modules"), "ip_tables 1 0 - Live 0x0\n").unwrap();
+        let error = has(Backend::Legacy, Family::V4).unwrap_err();
+        assert!(error.contains("net/ip_tables_names cannot be read: "), "{error}");
+        assert!(!has(Backend::Legacy, Family::V6).unwrap(), "without the module there is none");
+        std::fs::write(proc.join("kallsyms"), "0000 T ip6t_do_table\n").unwrap();
+        assert!(has(Backend::Legacy, Family::V6).is_err());
+        std::fs::remove_file(proc.join("modules")).unwrap();
+        std::fs::create_dir(proc.join("modules")).unwrap();
+        assert!(has(Backend::Legacy, Family::V4).is_err() && has(Backend::Nft, Family::V4).is_err());
+        std::fs::remove_dir_all(proc).unwrap();
+    }
+}

@@ -1,0 +1,279 @@
+//! Calico's tables, wherever they are: reads the back end that holds them, looks around for others, and chooses.
+//! Touches what the readers touch, the lock file, `/proc` and `/sys/class/net`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{Level, info, warn};
+
+use super::evidence::{self, Expected};
+use super::family::FamilyReader;
+use super::lock::{Lock, LockError};
+use super::presence::Presence;
+use super::selection::{Rival, Selection};
+use super::{Options, ReadError, Reading, Source};
+use crate::config::{BackendChoice, SourceChoice};
+use crate::inventory::Inventory;
+use crate::kernel::{legacy, nft};
+use crate::logging;
+use crate::ruleset::{Backend, Family};
+
+/// Reads the tables again and again.
+#[derive(Debug)]
+pub struct Tables {
+    options: Options,
+    presence: Presence,
+    /// What the datastore knows: workloads without chains are a reason to look around.
+    inventory: Option<Arc<Inventory>>,
+    selection: Selection,
+    /// Where `iptables-save` shows Calico's chains, while the kernel itself does not.
+    saved_selection: Selection,
+    families: [FamilyReader; 2],
+    said: Said,
+    lock_timeouts: u64,
+}
+
+/// What the log has been told, so that it is told once.
+#[derive(Debug, Default)]
+struct Said {
+    lock: Option<String>,
+    /// Back ends that both hold chains of endpoints.
+    rivals: BTreeSet<BTreeSet<Backend>>,
+}
+
+/// What is looked at to choose a dataplane.
+struct Look {
+    candidates: Vec<Backend>,
+    /// What could not be looked at.
+    hidden: Option<ReadError>,
+    source: Source,
+    expected: Expected,
+    deadline: Instant,
+}
+
+impl Tables {
+    /// A reader that has not looked for anything yet.
+    pub fn new(options: Options, inventory: Option<Arc<Inventory>>) -> Self {
+        Tables {
+            presence: Presence::new(options.proc.clone()),
+            options,
+            inventory,
+            selection: Selection::default(),
+            saved_selection: Selection::default(),
+            families: Family::ALL.map(FamilyReader::new),
+            said: Said::default(),
+            lock_timeouts: 0,
+        }
+    }
+
+    /// How often the lock was waited for in vain.
+    pub fn lock_timeouts(&self) -> u64 {
+        self.lock_timeouts
+    }
+
+    /// By itself, straight from the kernel: it costs half of what `iptables-save` takes and no child, shows rules that an older iptables
+    /// cannot, and nothing else shows Calico's own nftables tables. The program is run where it is asked for, or where it shows
+    /// Calico's chains and the kernel does not: one that is put in front may look elsewhere.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read(&mut self, deadline: Instant) -> Result<Option<Reading>, ReadError> {
+        let source = if self.options.source == SourceChoice::Save { Source::Save } else { Source::Kernel };
+        let reading = self.read_by(source, deadline)?;
+        if reading.is_some() || self.options.source != SourceChoice::Auto || !self.options.programs.any() {
+            return Ok(reading);
+        }
+        std::mem::swap(&mut self.selection, &mut self.saved_selection);
+        let saved = self.read_by(Source::Save, deadline);
+        std::mem::swap(&mut self.selection, &mut self.saved_selection);
+        saved
+    }
+
+    /// `None` if no table has any of Calico's rules.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_by(&mut self, source: Source, deadline: Instant) -> Result<Option<Reading>, ReadError> {
+        let (candidates, hidden) = self.candidates(source)?;
+        let expected = Expected::here(self.inventory.clone(), &self.options.proc, &self.options.sys);
+        let mut read = None;
+        if let Some(chosen) = self.selection.settled().filter(|chosen| candidates.contains(chosen)) {
+            let reading = self.read_backend((chosen, source), deadline)?;
+            let missing = expected.missing(&evidence::endpoints(&reading));
+            if self.selection.stays(evidence::chains(&reading).count(), missing, Instant::now()) {
+                return Ok(Some(Reading { rivals: self.selection.rivals().to_vec(), ..reading }));
+            }
+            read = Some((chosen, reading));
+        }
+        self.look_around(Look { candidates, hidden, source, expected, deadline }, read)
+    }
+
+    /// The dataplanes that were asked for and that the kernel has, as far as they can be read; and what hides one.
+    fn candidates(&self, source: Source) -> Result<(Vec<Backend>, Option<ReadError>), ReadError> {
+        if source == Source::Save && self.options.backend != BackendChoice::Native && !self.options.programs.any() {
+            return Err(ReadError::NoProgram(self.options.programs.search_path()));
+        }
+        let wanted = |backend: &Backend| match self.options.backend {
+            BackendChoice::Auto => true,
+            BackendChoice::Legacy => *backend == Backend::Legacy,
+            BackendChoice::Nft => *backend == Backend::Nft,
+            BackendChoice::Native => *backend == Backend::Native,
+            BackendChoice::Ebpf => false,
+        };
+        let (mut candidates, mut hidden) = (Vec::new(), None);
+        for backend in [Backend::Native, Backend::Nft, Backend::Legacy].into_iter().filter(wanted) {
+            match self.has(backend) {
+                Ok(true) => candidates.push(backend),
+                Ok(false) => {}
+                Err(error) => hidden = Some(error),
+            }
+        }
+        Ok((candidates, hidden))
+    }
+
+    /// Whether the kernel has this back end.
+    ///
+    /// # Errors
+    /// That may not be looked at.
+    pub fn has(&self, backend: Backend) -> Result<bool, ReadError> {
+        for family in Family::ALL {
+            if self.presence.has(backend, family, "filter").map_err(|error| ReadError::Hidden(backend, error))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Reads all dataplanes (but the one that was read already) and chooses.
+    fn look_around(&mut self, look: Look, read: Option<(Backend, Reading)>) -> Result<Option<Reading>, ReadError> {
+        let mut readings: Vec<(Backend, Reading)> = Vec::new();
+        let mut failure = look.hidden;
+        let already = read.as_ref().map(|(backend, _)| *backend);
+        for &backend in look.candidates.iter().filter(|backend| already != Some(**backend)) {
+            match self.read_backend((backend, look.source), look.deadline) {
+                Ok(reading) => readings.push((backend, reading)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        readings.extend(read);
+        let before = self.selection.chosen();
+        let chosen = self.choose(&readings, &look.expected, look.deadline);
+        self.families.iter_mut().for_each(|family| family.forget_all_but(chosen));
+        let reading = readings.into_iter().find(|(backend, _)| Some(*backend) == chosen).map(|(_, reading)| reading);
+        match (reading, failure) {
+            // Calico may be where the failure hides it.
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(None),
+            (Some(reading), failure) => {
+                self.say_choice(before, failure);
+                Ok(Some(Reading { rivals: self.selection.rivals().to_vec(), ..reading }))
+            }
+        }
+    }
+
+    fn choose(&mut self, readings: &[(Backend, Reading)], expected: &Expected, deadline: Instant) -> Option<Backend> {
+        let are_several = readings.iter().filter(|(_, reading)| !evidence::endpoints(reading).is_empty()).count() > 1;
+        let finding = |(backend, reading): &(Backend, Reading)| {
+            let hooked = are_several.then(|| is_hooked(*backend, reading, deadline)).flatten();
+            evidence::finding(*backend, reading, expected, hooked)
+        };
+        let findings = readings.iter().map(finding).collect();
+        self.selection.choose(findings, |finding| expected.missing(&finding.endpoints), Instant::now())
+    }
+
+    /// Says where the rules are, once for each change; and once of two back ends that both hold chains.
+    fn say_choice(&mut self, before: Option<Backend>, failure: Option<ReadError>) {
+        let Some(chosen) = self.selection.chosen() else { return };
+        if before != Some(chosen) {
+            info!("Calico's rules are in the {} dataplane", chosen.as_str());
+        }
+        let pair = |rival: &Rival| BTreeSet::from([chosen, rival.backend]);
+        for rival in self.selection.rivals().iter().filter(|rival| !self.said.rivals.contains(&pair(rival))) {
+            warn!("{}", rival.of(chosen));
+        }
+        self.said.rivals = self.selection.rivals().iter().map(pair).collect();
+        if let Some(failure) = failure {
+            let message = format_args!("another dataplane than {} could not be looked at: {failure}", chosen.as_str());
+            logging::once(Level::Warn, "hidden dataplane", message);
+        }
+    }
+
+    /// Reads one dataplane, both families at the same time. Calico's own tables are only in the kernel.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read_backend(&mut self, (backend, source): (Backend, Source), deadline: Instant) -> Result<Reading, ReadError> {
+        let source = if backend == Backend::Native { Source::Kernel } else { source };
+        let hidden = |error| ReadError::Hidden(backend, error);
+        let mut present = Vec::new();
+        for family in Family::ALL {
+            if self.presence.has(backend, family, "filter").map_err(hidden)? {
+                present.push(family);
+            }
+        }
+        let (lock, lock_waited) = self.lock(backend, deadline)?;
+        let (lock, lock_problem) = lock.map_or_else(|error| (None, Some(error.to_string())), |lock| (lock, None));
+        let (options, presence) = (&self.options, &self.presence);
+        let read = |reader: &mut FamilyReader| reader.read((backend, source), options, presence, deadline);
+        let mut families = self.families.iter_mut().filter(|reader| present.contains(&reader.family()));
+        let (one, other) = (families.next(), families.next());
+        let results = std::thread::scope(|scope| {
+            let other = other.map(|reader| scope.spawn(|| read(reader)));
+            let one = one.map(read);
+            // A panic ends this read, not the table of a family.
+            let other = other.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            one.into_iter().chain(other).collect::<Result<Vec<_>, _>>()
+        });
+        drop(lock);
+        let tables = results?.into_iter().flatten().collect();
+        let locked = lock_problem.is_none();
+        Ok(Reading { tables, source: source.as_str(), lock_waited, locked, lock_problem, ..Reading::default() })
+    }
+
+    /// Without the lock a legacy table may be read while all its counters are zero. The inner error: there is none to take.
+    fn lock(&mut self, backend: Backend, deadline: Instant) -> Result<(Result<Option<Lock>, LockError>, Duration), ReadError> {
+        if backend != Backend::Legacy {
+            return Ok((Ok(None), Duration::ZERO));
+        }
+        let wait = self.options.lock_wait.min(deadline.saturating_duration_since(Instant::now()));
+        match Lock::shared(&self.options.lock_path, wait) {
+            Ok((lock, waited)) => Ok((Ok(Some(lock)), waited)),
+            Err(error) if error.is_missing() => Ok((Err(error), Duration::ZERO)),
+            Err(error) => {
+                self.lock_timeouts += 1;
+                Err(ReadError::Lock(error))
+            }
+        }
+    }
+
+    /// Says of the tables that count, and of no others, that they were read without their lock; once for each change.
+    pub fn say_lock(&mut self, problem: Option<&str>) {
+        if self.said.lock.as_deref() == problem {
+            return;
+        }
+        match problem {
+            Some(problem) => {
+                warn!("{problem}; reading without it, so counters may be wrong while rules are being written: mount it (XTABLES_LOCKFILE)")
+            }
+            None => info!("the xtables lock can be taken again"),
+        }
+        self.said.lock = problem.map(str::to_owned);
+    }
+}
+
+/// Whether the kernel's own chains lead into Calico's, in any family; `None` if the kernel does not tell, or the rules are not its.
+fn is_hooked(backend: Backend, reading: &Reading, deadline: Instant) -> Option<bool> {
+    if reading.source != Source::Kernel.as_str() {
+        return None;
+    }
+    let mut families: Vec<Family> = reading.tables.iter().map(|table| table.ruleset.family).collect();
+    families.dedup();
+    let hooks = |family| match backend {
+        Backend::Legacy => legacy::hooks(family),
+        Backend::Nft => nft::hooks(family, nft::Tables::Iptables("filter"), deadline),
+        Backend::Native => nft::hooks(family, nft::Tables::Calico, deadline),
+    };
+    let hooks: Result<Vec<_>, _> = families.into_iter().map(hooks).collect();
+    hooks.ok().map(|hooks| hooks.iter().any(|hooks| !hooks.is_empty()))
+}

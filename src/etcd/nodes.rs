@@ -1,0 +1,48 @@
+//! The names of the nodes that etcd holds something of. Touches etcd: it asks for keys, for no value.
+
+use std::collections::BTreeSet;
+
+use super::error::Error;
+use super::gateway::Gateway;
+use super::messages::Span;
+use super::{objects, page_of_keys};
+use crate::inventory::is_similar;
+
+/// How many keys of workload endpoints are looked at. A list in the order of keys begins with any node's.
+const MOST_KEYS: usize = 20_000;
+
+/// Names of nodes: those that are stored as such and, unless one of them is like `node`, those that workload endpoints are stored under.
+///
+/// # Errors
+/// None of both may be read, or etcd does not answer.
+pub(super) fn names(gateway: &mut Gateway, node: &str) -> Result<Vec<String>, Error> {
+    let mut names = BTreeSet::new();
+    // A role for workload endpoints alone is enough for everything else.
+    let stored = each_key(gateway, objects::NODES, &mut |key| {
+        names.extend(key.strip_prefix(objects::NODES).map(str::to_owned));
+        true
+    });
+    if !names.iter().any(|name| is_similar(name, node)) {
+        let used = each_key(gateway, objects::WORKLOAD_ENDPOINTS, &mut |key| {
+            let name = objects::node_of(key);
+            let is_found = name.as_ref().is_some_and(|name| is_similar(name, node));
+            names.extend(name);
+            !is_found
+        });
+        used.or(stored)?;
+    }
+    Ok(names.into_iter().collect())
+}
+
+/// Hands on keys under `prefix` until `take` has enough.
+fn each_key(gateway: &mut Gateway, prefix: &str, take: &mut dyn FnMut(&str) -> bool) -> Result<(), Error> {
+    let (mut span, mut position, mut count) = (Span::prefix(prefix), None, 0);
+    loop {
+        let limit = gateway.limits().page;
+        let page = page_of_keys(gateway, prefix, &span, limit, &mut position)?;
+        count += page.keys.len();
+        let wants_more = page.keys.iter().all(|key| take(key));
+        let Some(last) = page.keys.last().filter(|_| page.more && wants_more && count < MOST_KEYS) else { return Ok(()) };
+        span.from = [last.as_bytes(), b"\0"].concat();
+    }
+}

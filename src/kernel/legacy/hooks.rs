@@ -1,0 +1,59 @@
+//! Which of the kernel's own chains of a legacy table lead into Calico's. Felix inserts a jump into each (`felix/iptables/table.go`);
+//! without it Calico's chains are there, and no packet passes through them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use super::super::xt::{string, u16_at, u32_at};
+use super::{ENTRIES, INFO, Layout, NAME, fetch};
+use crate::ruleset::Family;
+
+/// The filter table's own chains, and their places among the kernel's hooks (`enum nf_inet_hooks`).
+const CHAINS: [(&str, usize); 3] = [("INPUT", 1), ("FORWARD", 2), ("OUTPUT", 3)];
+/// Length of what precedes a target's data.
+const TARGET: usize = 32;
+
+/// The chains of the filter table, of `INPUT`, `FORWARD` and `OUTPUT`, that have a jump to one of Calico's.
+///
+/// # Errors
+/// What the kernel answers: no rights, no such table.
+pub fn hooks(family: Family) -> io::Result<BTreeSet<&'static str>> {
+    let (info, answer) = fetch(family, "filter")?;
+    let (layout, mut found) = (Layout::of(family), Found::default());
+    for (at, entry) in layout.entries(answer.get(ENTRIES..).unwrap_or_default()) {
+        found.entry(layout, at, entry);
+    }
+    Ok(found.among(&info))
+}
+
+/// Jumps and chains, by their places in the table.
+#[derive(Default)]
+struct Found {
+    /// Where a jump leads, by where it is.
+    jumps: BTreeMap<usize, usize>,
+    calico: BTreeSet<usize>,
+}
+
+impl Found {
+    fn entry(&mut self, layout: &Layout, at: usize, entry: &[u8]) -> Option<()> {
+        let target = entry.get(usize::from(u16_at(entry, layout.target_offset)?)..)?;
+        match string(target.get(2..31)?) {
+            // It stands in front of a chain and carries its name.
+            b"ERROR" if target.get(TARGET..)?.starts_with(b"cali-") => _ = self.calico.insert(at + entry.len()),
+            b"" => _ = self.jumps.insert(at, usize::try_from(u32_at(target, TARGET)? as i32).ok()?),
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// `struct ipt_getinfo`: name, valid hooks, then where each hook's chain begins, and where it ends.
+    fn among(&self, info: &[u8; INFO]) -> BTreeSet<&'static str> {
+        const HOOKS: usize = 5;
+        let place = |index: usize| u32_at(info, NAME + 4 + 4 * index).unwrap_or(0) as usize;
+        let leads = |hook: usize| {
+            let (begin, end) = (place(hook), place(HOOKS + hook));
+            begin <= end && self.jumps.range(begin..=end).any(|(_, to)| self.calico.contains(to))
+        };
+        CHAINS.into_iter().filter(|(_, hook)| leads(*hook)).map(|(chain, _)| chain).collect()
+    }
+}

@@ -1,0 +1,114 @@
+//! Whether the exporter does what it is there for, and if not, why: what `/readyz` says. Pure.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::dataplane::ReadError;
+use crate::inventory::Inventory;
+
+/// A read that went well is believed for so long, if nobody scrapes.
+const BELIEVED: Duration = Duration::from_secs(30);
+/// One that did not is taken again after this.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What the reads so far have shown.
+#[derive(Debug, Default)]
+pub struct Readiness(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Whether a read ever went well.
+    read: bool,
+    /// When the last read ended, and why it showed nothing, if that lasts.
+    last: Option<(Instant, Option<String>)>,
+    names: Names,
+}
+
+/// What is known of the node's name.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// There is nothing yet to tell by: no workload has rules, or the datastore has not been read.
+    #[default]
+    Unknown,
+    /// The datastore has known a workload that has rules: the name is right, for good.
+    Right,
+    /// There are workloads with rules, and it knows none of them.
+    Doubtful,
+}
+
+impl Readiness {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A read has ended.
+    pub fn took(&self, result: Result<(), &ReadError>) {
+        let mut inner = self.inner();
+        inner.read |= result.is_ok();
+        inner.last = Some((Instant::now(), result.err().filter(|error| error.is_blind()).map(ToString::to_string)));
+    }
+
+    /// So many workloads have rules, of which the datastore, which was read, knows so many. Returns whether the node's name is in doubt.
+    pub fn named(&self, workloads: usize, known: usize) -> bool {
+        let mut inner = self.inner();
+        inner.names = match (inner.names, workloads, known) {
+            (Names::Right, ..) | (_, _, 1..) => Names::Right,
+            (names, 0, 0) => {
+                if names == Names::Doubtful {
+                    Names::Unknown
+                } else {
+                    names
+                }
+            }
+            _ => Names::Doubtful,
+        };
+        inner.names == Names::Doubtful
+    }
+
+    /// Whether the last read is too old to go by, or showed nothing.
+    pub fn wants_read(&self) -> bool {
+        let inner = self.inner();
+        let after = |problem: &Option<String>| if problem.is_some() { AGAIN } else { BELIEVED };
+        !inner.read || inner.last.as_ref().is_none_or(|(at, problem)| at.elapsed() > after(problem))
+    }
+
+    /// Whether the counters can be read, and have names.
+    ///
+    /// # Errors
+    /// The reason, in one line.
+    pub fn reason(&self, node: &str, inventory: &Inventory) -> Result<(), String> {
+        let inner = self.inner();
+        if let Some((_, Some(problem))) = &inner.last {
+            return Err(problem.clone());
+        }
+        if !inner.read {
+            return Err("the kernel's counters could not be read yet; the log says why".into());
+        }
+        drop(inner);
+        self.node_problem(node, inventory).map_or(Ok(()), Err)
+    }
+
+    /// Why the node's name is in doubt, if it is.
+    pub fn node_problem(&self, node: &str, inventory: &Inventory) -> Option<String> {
+        (self.inner().names == Names::Doubtful).then(|| inventory.nodes().problem(node))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_was_right_once_stays_right() {
+        let readiness = Readiness::default();
+        readiness.took(Ok(()));
+        let inventory = Inventory::new();
+        assert!(!readiness.named(0, 0));
+        assert!(readiness.named(2, 0));
+        assert!(readiness.reason("n", &inventory).unwrap_err().contains("under the node name \"n\""));
+        assert!(!readiness.named(0, 0), "the workloads are gone, and so is what would tell");
+        assert!(readiness.named(1, 0) && !readiness.named(2, 1));
+        assert!(!readiness.named(1, 0), "the last pod has left the datastore before its rules");
+        assert_eq!(readiness.reason("n", &inventory), Ok(()));
+    }
+}

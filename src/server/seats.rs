@@ -1,0 +1,139 @@
+//! Who may be connected. For a newcomer another gives way: first of the client that holds most connections, and of these the one on which
+//! nothing has happened for longest, so that hoarders, slow senders and slow readers displace each other. What waits for an answer
+//! gives way only to a client that holds less: otherwise a crowd would keep itself from ever being answered.
+//!
+//! So whoever holds less than another always gets in, and nobody holds more than half while another one wants in. Some places are
+//! kept for those who ask for `/metrics` and the probes, so that also who holds most can still be watched.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Limits;
+use super::connection::{Connection, Doing, Worth};
+
+/// What is said once a minute, however often it happens.
+#[derive(Default)]
+pub(super) struct Rarely(Option<Instant>);
+
+impl Rarely {
+    /// Whether it is time.
+    pub fn again(&mut self) -> bool {
+        let is_time = self.0.is_none_or(|last| last.elapsed() > Duration::from_secs(60));
+        if is_time {
+            self.0 = Some(Instant::now());
+        }
+        is_time
+    }
+}
+
+/// All connections.
+pub(super) struct Seats {
+    /// Each at its place until [`Seats::clear`].
+    pub all: Vec<Connection>,
+    limits: Limits,
+    /// For whom nobody gave way in this turn.
+    full: Vec<IpAddr>,
+    said: Rarely,
+}
+
+impl Seats {
+    /// Nobody yet.
+    pub fn new(limits: Limits) -> Self {
+        Self { all: Vec::new(), limits, full: Vec::new(), said: Rarely::default() }
+    }
+
+    /// Forgets those that are over, and with them closes their sockets.
+    pub fn clear(&mut self) {
+        self.all.retain(|connection| !connection.is_over());
+    }
+
+    /// Begins a turn: others may give way now.
+    pub fn begin(&mut self) {
+        self.clear();
+        self.full.clear();
+    }
+
+    /// Whether it is known that nobody gives way for this client.
+    pub fn is_full_for(&self, client: IpAddr) -> bool {
+        self.full.contains(&client)
+    }
+
+    fn living(&self) -> impl Iterator<Item = &Connection> {
+        self.all.iter().filter(|connection| !connection.is_over())
+    }
+
+    /// Lets a newcomer stay, or ends it where there is no room.
+    pub fn admit(&mut self, newcomer: usize) {
+        if !self.has_room(newcomer) && self.living().count() > self.limits.connections.max(1) {
+            self.end(newcomer, "no other may give way");
+        }
+    }
+
+    /// Whether there is room for the connection at this place beside what is kept for those who ask for metrics; maybe since another
+    /// gave way.
+    pub fn has_room(&mut self, asking: usize) -> bool {
+        let (most, client) = (self.limits.connections, self.all[asking].client);
+        if self.living().count() <= most - (most / 8).min(8) {
+            return true;
+        }
+        if self.is_full_for(client) {
+            return false;
+        }
+        let has_room = self.make_room(Some(asking));
+        if !has_room {
+            self.full.push(client);
+        }
+        has_room
+    }
+
+    /// Ends the connection that should give way first, for the one at this place or because descriptors have run out; whether one does.
+    pub fn make_room(&mut self, asking: Option<usize>) -> bool {
+        let (held, now) = (self.held(), Instant::now());
+        let holds = |connection: &Connection| held.get(&connection.client).copied().unwrap_or_default();
+        let others = self.all.iter().enumerate().filter(|(place, connection)| Some(*place) != asking && !connection.is_over());
+        let Some((place, connection)) =
+            others.min_by_key(|(_, connection)| (Reverse(holds(connection)), connection.worth(now), connection.since))
+        else {
+            return false;
+        };
+        let gives_way = connection.worth(now) < Worth::Answer || asking.is_some_and(|asking| holds(connection) > holds(&self.all[asking]));
+        if gives_way {
+            self.end(place, "to make room");
+        }
+        gives_way
+    }
+
+    fn held(&self) -> HashMap<IpAddr, usize> {
+        let mut held = HashMap::new();
+        self.living().for_each(|connection| *held.entry(connection.client).or_default() += 1);
+        held
+    }
+
+    fn end(&mut self, place: usize, why: &str) {
+        self.all[place].doing = Doing::Over;
+        if self.said.again() {
+            let client = self.all[place].client;
+            let held = self.living().filter(|connection| connection.client == client).count();
+            log::warn!("too many HTTP connections: some are closed, {why} ({held} from {client})");
+        }
+    }
+
+    /// Where more bytes are on their way than may be, others than those who take these texts give way.
+    pub fn bound(&mut self, given: &[Option<*const Vec<u8>>]) {
+        while self.bytes() > self.limits.bytes {
+            let held = self.held();
+            let others = self.all.iter_mut().filter(|other| other.text().is_some_and(|text| !given.contains(&Some(Arc::as_ptr(text)))));
+            let Some(other) = others.min_by_key(|other| (Reverse(held.get(&other.client).copied()), other.since)) else { return };
+            other.doing = Doing::Over;
+        }
+    }
+
+    /// How much is on its way, each text counted once.
+    fn bytes(&self) -> usize {
+        let texts = self.living().filter_map(Connection::text).map(|text| (Arc::as_ptr(text), text.len()));
+        texts.collect::<HashMap<_, _>>().values().sum()
+    }
+}

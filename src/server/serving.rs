@@ -1,0 +1,243 @@
+//! The thread that has all connections, and those that make answers. Nothing a client does ends this; only the system's saying no for
+//! minutes does.
+
+use std::convert::Infallible;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+use rustix::process::{Resource as Limited, getrlimit};
+
+use super::connection::{Connection, network};
+use super::routes::{self, Reply, Resource};
+use super::seats::{Rarely, Seats};
+use super::{Application, Limits, Listener};
+
+/// So many connections are accepted before those that are there have their turn again,
+const ACCEPTED: usize = 1024;
+/// and so many are listened to of clients for whom there is no room: a crowd that connects again and again must not keep others waiting.
+const LISTENED: usize = 32;
+/// So many failures in a row (about two minutes), and the process gives up: a restart may help.
+const FAILURES: u32 = 120;
+
+/// See [`Listener::serve`].
+pub(super) fn serve(listener: &Listener, app: &Arc<dyn Application>) -> io::Result<Infallible> {
+    let limits = Limits { connections: listener.limits.connections.min(affordable()), ..listener.limits };
+    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let (sender, made) = channel();
+    let makers = [Maker::start("scrapes", true, app, &sender, &wake)?, Maker::start("answers", false, app, &sender, &wake)?];
+    let mut serving =
+        Serving { listener, limits, wake, makers, made, seats: Seats::new(limits), failures: 0, said: Rarely::default(), resting: None };
+    loop {
+        serving.turn()?;
+    }
+}
+
+/// Half of the descriptors that this process may have: what is shown needs some too.
+fn affordable() -> usize {
+    let descriptors = getrlimit(Limited::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(descriptors / 2).unwrap_or(usize::MAX)
+}
+
+struct Serving<'a> {
+    listener: &'a Listener,
+    limits: Limits,
+    seats: Seats,
+    makers: [Maker; 2],
+    made: Receiver<Made>,
+    /// Readable once something was made.
+    wake: Arc<OwnedFd>,
+    failures: u32,
+    said: Rarely,
+    /// Until when no connection is accepted.
+    resting: Option<Instant>,
+}
+
+impl Serving<'_> {
+    /// Waits until there is something to do, and does all of that.
+    fn turn(&mut self) -> io::Result<()> {
+        self.seats.begin();
+        let Some(ready) = self.wait()? else { return Ok(()) };
+        _ = rustix::io::read(&*self.wake, &mut [0; 8]);
+        while let Ok(made) = self.made.try_recv() {
+            self.give(&made);
+        }
+        let now = Instant::now();
+        for (place, ready) in ready.into_iter().enumerate() {
+            if !ready.is_empty() || self.seats.all[place].unseen() {
+                self.attend(place, ready);
+            }
+            self.seats.all[place].check_time(now, self.limits);
+        }
+        self.resting = self.resting.filter(|until| *until > now);
+        if self.resting.is_none() {
+            self.accept()?;
+        }
+        for maker in &mut self.makers {
+            maker.set_to_work(&self.seats)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for clients, for answers or for time to pass. What is ready at each connection; `None` if that cannot be said.
+    fn wait(&mut self) -> io::Result<Option<Vec<PollFlags>>> {
+        let due = self.seats.all.iter().filter_map(Connection::due).chain(self.resting).min();
+        let left =
+            due.map(|due| Timespec::try_from(due.saturating_duration_since(Instant::now()))).transpose().map_err(io::Error::other)?;
+        let accepts = if self.resting.is_none() { PollFlags::IN } else { PollFlags::empty() };
+        let mut fds = vec![PollFd::new(&self.listener.socket, accepts), PollFd::new(&*self.wake, PollFlags::IN)];
+        fds.extend(self.seats.all.iter().map(|connection| PollFd::new(&connection.socket, connection.interest())));
+        match poll(&mut fds, left.as_ref()) {
+            Ok(_) => Ok(Some(fds[2..].iter().map(PollFd::revents).collect())),
+            Err(Errno::INTR) => Ok(None),
+            Err(error) => self.rest(error.into()).map(|()| None),
+        }
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        let mut listened = 0;
+        for _ in 0..ACCEPTED {
+            match self.listener.socket.accept().and_then(|(socket, client)| self.welcome(socket, network(client.ip()), &mut listened)) {
+                Ok(()) => self.failures = 0,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => return self.rest(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What it asks for may be there already, and answered at once: then it needs no room.
+    fn welcome(&mut self, socket: TcpStream, client: IpAddr, listened: &mut usize) -> io::Result<()> {
+        if self.seats.is_full_for(client) {
+            *listened += 1;
+            if *listened > LISTENED {
+                return Ok(());
+            }
+        }
+        self.seats.all.push(Connection::new(socket, client, self.limits)?);
+        let place = self.seats.all.len() - 1;
+        self.attend(place, PollFlags::empty());
+        self.seats.admit(place);
+        // Their descriptors are needed for the next one.
+        self.seats.clear();
+        Ok(())
+    }
+
+    /// Descriptors or memory have run out, as a rule: one connection less may help, else time.
+    fn rest(&mut self, error: io::Error) -> io::Result<()> {
+        self.failures += 1;
+        let level = if self.said.again() { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "accepting connections failed, trying again: {error}");
+        if self.failures >= FAILURES {
+            return Err(error);
+        }
+        if !self.seats.make_room(None) {
+            self.resting = Some(Instant::now() + Duration::from_millis(100 * u64::from(self.failures.min(10))));
+        }
+        Ok(())
+    }
+
+    /// Goes on with a connection; answers its request, once there is one.
+    fn attend(&mut self, place: usize, ready: PollFlags) {
+        let Some(request) = self.seats.all[place].go_on(ready, self.limits) else { return };
+        let reply = match routes::wanted(&request, &self.listener.names) {
+            Err(reply) => reply,
+            Ok(resource) if resource.is_watched() || self.seats.has_room(place) => {
+                return self.seats.all[place].wait(request, resource);
+            }
+            Ok(_) => Reply::text(503, "too many ask at the same time"),
+        };
+        self.seats.all[place].give(&reply, Some(&request), self.limits);
+    }
+
+    /// Gives what was made to all who wait for it.
+    fn give(&mut self, made: &Made) {
+        if let Some(maker) = self.makers.iter_mut().find(|maker| maker.watched == made.resource.is_watched()) {
+            maker.job = None;
+        }
+        for connection in &mut self.seats.all {
+            let Some(request) = connection.waits_for(&made.resource).cloned() else { continue };
+            if let Some(reply) = if request.gzip { made.packed.as_ref() } else { Some(&made.plain) } {
+                connection.give(reply, Some(&request), self.limits);
+            }
+        }
+        self.seats.bound(&[Some(&made.plain), made.packed.as_ref()].map(|reply| reply.map(|reply| Arc::as_ptr(&reply.body))));
+    }
+}
+
+/// A thread that makes answers, one after the other.
+struct Maker {
+    /// Which ones, see [`Resource::is_watched`].
+    watched: bool,
+    jobs: Sender<Job>,
+    /// At which it is.
+    job: Option<Job>,
+}
+
+#[derive(Clone)]
+struct Job {
+    resource: Resource,
+    /// Whether somebody wants it compressed, which may turn out while it is made.
+    packed: Arc<AtomicBool>,
+}
+
+struct Made {
+    resource: Resource,
+    plain: Reply,
+    /// For those who accept gzip.
+    packed: Option<Reply>,
+}
+
+impl Maker {
+    fn start(name: &str, watched: bool, app: &Arc<dyn Application>, made: &Sender<Made>, wake: &Arc<OwnedFd>) -> io::Result<Self> {
+        let (jobs, received) = channel::<Job>();
+        let (app, made, wake) = (Arc::clone(app), made.clone(), Arc::clone(wake));
+        let work = move || {
+            for Job { resource, packed } in received {
+                let begun = Instant::now();
+                let plain = resource.make(&*app);
+                let packed = packed.load(Ordering::Relaxed).then(|| plain.compressed().unwrap_or_else(|| plain.clone()));
+                if made.send(Made { resource, plain, packed }).is_err() {
+                    return;
+                }
+                _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
+                if !watched {
+                    // However many look, half of a processor is enough for them.
+                    thread::sleep(begun.elapsed().min(Duration::from_secs(1)));
+                }
+            }
+        };
+        thread::Builder::new().name(name.into()).spawn(work)?;
+        Ok(Self { watched, jobs, job: None })
+    }
+
+    /// Begins with what has been waited for longest, unless it is at work.
+    fn set_to_work(&mut self, seats: &Seats) -> io::Result<()> {
+        let waiting = || seats.all.iter().filter_map(Connection::waits).filter(|(_, resource, _)| resource.is_watched() == self.watched);
+        let is_idle = self.job.is_none();
+        if is_idle {
+            let longest = waiting().min_by_key(|(_, _, since)| *since);
+            self.job = longest.map(|(_, resource, _)| Job { resource: resource.clone(), packed: Arc::default() });
+        }
+        let Some(job) = &self.job else { return Ok(()) };
+        let wanted = waiting().any(|(request, resource, _)| request.gzip && *resource == job.resource);
+        job.packed.fetch_or(wanted, Ordering::Relaxed);
+        if is_idle { self.jobs.send(job.clone()).map_err(io::Error::other) } else { Ok(()) }
+    }
+}
+
+/// Errors of a connection that was over before it was accepted, see accept(2).
+fn is_the_clients(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    let over =
+        [Errno::CONNABORTED, Errno::NETDOWN, Errno::PROTO, Errno::NOPROTOOPT, Errno::HOSTDOWN, Errno::HOSTUNREACH, Errno::NETUNREACH];
+    error.kind() == ErrorKind::Interrupted || errno.is_some_and(|errno| over.contains(&errno))
+}
