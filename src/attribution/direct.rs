@@ -160,7 +160,8 @@ impl Waiting {
         self.before.get(source).copied().unwrap_or(0)
     }
 
-    fn keep(&mut self, source: Source, packets: i64) {
+    /// Keeps a difference for the next read.
+    pub fn keep(&mut self, source: Source, packets: i64) {
         if packets != 0 {
             self.now.insert(source, packets);
         }

@@ -96,9 +96,28 @@ pub struct Total {
 }
 
 impl Total {
+    /// Whether packets were counted of which it is not known whether one policy refused them or passed them on.
+    fn is_sum(&self) -> bool {
+        matches!(&self.item, Item::Policy { verdict: Verdict::DenyOrPass, policy, .. } if self.packets > 0 && !policy.contains(','))
+    }
+
     /// A zero is shown where it is certain.
     fn is_shown(&self, read: u32) -> bool {
         self.seen == read && self.unknown != read && (self.packets > 0 || !self.doubtful)
+    }
+}
+
+/// Moves what a policy refused, and what it passed on, to the sum of both.
+fn add_up(totals: &mut [Total], sum: usize) {
+    let mut item = totals[sum].item.clone();
+    for verdict in [Verdict::Deny, Verdict::Pass] {
+        item.decided(verdict);
+        if let Some(part) = totals.iter_mut().find(|total| total.item == item) {
+            let (packets, seen) = (std::mem::take(&mut part.packets), part.seen);
+            part.doubtful = true;
+            totals[sum].packets = totals[sum].packets.saturating_add(packets);
+            totals[sum].seen = totals[sum].seen.max(seen);
+        }
     }
 }
 
@@ -134,6 +153,17 @@ impl Totals {
                 totals.shrink_to_fit();
             }
             endpoint.expected = [0; 2];
+        }
+    }
+
+    /// Ends a read. Where it is not known of some packets whether a policy refused them or passed them on, what else it refused and
+    /// passed on is not all: everything goes by the sum.
+    pub fn end_read(&mut self) {
+        for totals in self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions) {
+            let sums = (0..totals.len()).filter(|place| totals[*place].is_sum()).collect::<Vec<_>>();
+            for sum in sums {
+                add_up(totals, sum);
+            }
         }
     }
 
