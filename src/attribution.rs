@@ -25,7 +25,7 @@ pub use flow::{Moved, Reach, moved, settle_ages};
 pub use motion::Motion;
 pub use node::{NodeTotals, RuleKey};
 pub use programs::{Datastore, Programs};
-pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
+pub use totals::{EndpointTotals, Item, Sums, Total, Totals, Verdict};
 
 use crate::ebpf;
 use crate::felix::{Decision, DropReason, DropRule, Label, Labels, Pipeline, Pipelines, Structure, Target, Tier};

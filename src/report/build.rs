@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::policies::{self, Bounds, Infos};
 use super::shape::Shape;
 use super::{
-    Can, Counts, Group, HostEndpoint, Pipeline, PolicyCounts, Refused, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint,
+    All, Can, Counts, Group, HostEndpoint, Pipeline, PolicyCounts, Refused, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint,
 };
 use super::{UnknownInterfaces, WorkloadStates};
 use crate::attribution::{Attribution, EndpointTotals, Item, Programs, Totals, Verdict};
@@ -189,6 +189,11 @@ impl Filler<'_> {
             let is_divided = pipeline.accepts().any(|accept| accept.is_some());
             pipeline.undivided = counted.together().or(is_divided.then_some(0));
         }
+        if let Some(totals) = totals.filter(|_| self.programs.is_none() && self.bounds.is_none()) {
+            let (known, all) = (pipeline.sums(), self.totals.sums(totals, direction));
+            let (accepted_exact, refused_exact) = (known.accepted_exact, known.exact);
+            pipeline.all = Some(All { accepted: all.accepted, accepted_exact, refused: all.refused, refused_exact });
+        }
         pipeline
     }
 
@@ -295,12 +300,18 @@ impl Pipeline {
                 self.policies().all(PolicyCounts::is_exact) && self.before.iter().all(is_exact) && by_profile
             }
         };
-        Sums {
+        let all = self.all.unwrap_or_else(|| All {
             accepted: accepted.flatten().fold(0, u64::saturating_add),
             accepted_exact: self.undivided.is_some() || self.accepts_are_known(),
+            refused: refused.flatten().fold(0, u64::saturating_add),
+            refused_exact: exact,
+        });
+        Sums {
+            accepted: all.accepted,
+            accepted_exact: all.accepted_exact,
             established: self.established,
-            dropped: refused.flatten().fold(0, u64::saturating_add),
-            exact,
+            dropped: all.refused,
+            exact: all.refused_exact,
         }
     }
 }

@@ -52,6 +52,7 @@ fn pipeline(program: &Program) -> Pipeline {
         profiles_refuse: false,
         no_profile: None,
         undivided: None,
+        all: None,
     }
 }
 

@@ -115,6 +115,7 @@ impl View<'_> {
             profiles_refuse: pipeline.profiles.targets.iter().any(|profile| self.refuses(profile.chain)),
             no_profile: None,
             undivided: None,
+            all: None,
         }
     }
 
