@@ -25,7 +25,7 @@ pub use flow::{Moved, Reach, moved, settle_ages};
 pub use motion::Motion;
 pub use node::{NodeTotals, RuleKey};
 pub use programs::{Datastore, Programs};
-pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
+pub use totals::{EndpointTotals, Item, Sums, Total, Totals, Verdict};
 
 use crate::ebpf;
 use crate::felix::{Decision, DropReason, DropRule, Label, Labels, Pipeline, Pipelines, Structure, Target, Tier};
@@ -38,9 +38,6 @@ use open::{Open, User};
 use table::{Leftovers, TableView, Users};
 use tier::{Can, Decided, Split, refusals_are_known};
 use totals::Recorder;
-
-/// How many packets may be held up on their way for longer than two looks take, so that nothing seems to move.
-const HELD_UP: u64 = 1;
 
 lazy_static! {
     static ref NO_TIER: Arc<str> = "".into();
@@ -127,7 +124,7 @@ impl Attribution {
         for table in tables {
             let view = TableView::new(*table, &mut leftovers, &users);
             let (claims, cpus) = (Claims::default(), self.cpus);
-            let mut walk = Walk { view, cpus, waiting: &self.waiting, claims, groups: &mut self.groups, open: &mut self.open };
+            let mut walk = Walk { view, cpus, waiting: &mut self.waiting, claims, groups: &mut self.groups, open: &mut self.open };
             for pipeline in &table.pipelines.endpoints {
                 walk.pipeline(pipeline, &mut self.totals.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction));
             }
@@ -141,6 +138,7 @@ impl Attribution {
         self.groups.end_read();
         self.open.end_read();
         self.waiting.end_read();
+        self.totals.end_read();
     }
 
     /// Takes in one read of the eBPF dataplane. If it is the first one that is not the process's first, Calico has moved there:
@@ -214,7 +212,7 @@ impl Attribution {
 struct Walk<'a, 'b> {
     view: TableView<'a>,
     cpus: u64,
-    waiting: &'b Waiting,
+    waiting: &'b mut Waiting,
     claims: Claims,
     groups: &'b mut Groups,
     open: &'b mut Open,
@@ -264,9 +262,36 @@ impl Walk<'_, '_> {
                 deltas.packets(end),
             );
         }
+        let item = Item::PolicyDrop { tier: Arc::clone(&tier.name) };
         if refusals_are_known {
             let unknown = doubts.targets.iter().zip(&can).any(|(doubts, can)| doubts.decided && can.deny);
-            recorder.add_unless(unknown, &Item::PolicyDrop { tier: Arc::clone(&tier.name) }, 0);
+            recorder.add_unless(unknown, &item, 0);
+        } else if can.iter().any(|can| can.deny) {
+            let is_disturbed = doubts.targets.iter().any(|doubts| doubts.any()) || passage.is_disturbed_in(tier);
+            match is_disturbed || tier.after.is_none() {
+                true => recorder.unknown(&item),
+                false => self.refused_in_all(pipeline, tier, &item, recorder),
+            }
+        }
+    }
+
+    /// What a tier refused where it is not known which of its policies refused how many.
+    fn refused_in_all(&mut self, pipeline: &Pipeline, tier: &Tier, item: &Item, recorder: &mut Recorder) {
+        let Table { ruleset, deltas, motion, .. } = self.view.table;
+        let endpoint = Arc::clone(&ruleset.chain(pipeline.chain).name);
+        let source = Source { table: ruleset.id(), endpoint, policy: Arc::clone(&tier.name), verdict: Verdict::Deny };
+        let refused = tier::refused_in_all(tier, deltas, Since::LastRead);
+        let packets = match refused {
+            Some(packets) => packets + self.waiting.of(&source),
+            None => tier::refused_in_all(tier, deltas, Since::Written).unwrap_or(0),
+        };
+        let moving = i64::try_from(motion.sum(tier::all_rules(tier))).unwrap_or(i64::MAX);
+        let certain = packets.saturating_sub(moving).max(0);
+        self.waiting.keep(source, (packets - certain).max(-moving));
+        let certain = u64::try_from(certain).unwrap_or(0);
+        match refused {
+            Some(_) => recorder.add(item, certain),
+            None => recorder.add_at_least(item, certain),
         }
     }
 
@@ -358,6 +383,15 @@ impl Walk<'_, '_> {
         if doubts.decided && here.split != Split::Nothing {
             recorder.unknown_decisions(&mut item.clone());
         }
+        if here.split == Split::Sum {
+            let own = self.own(target, here);
+            self.parts(here, own, &item, recorder);
+            if own.is_some() {
+                item.decided(Verdict::DenyOrPass);
+                return recorder.add(&item, 0);
+            }
+        }
+        self.leave_out_passes(target, here, &item, recorder);
         for verdict in here.split.verdicts(self.view.can(target.chain)) {
             item.decided(verdict);
             recorder.add_unless(doubts.decided, &item, 0);
@@ -369,6 +403,38 @@ impl Walk<'_, '_> {
                 let doubt = here.doubt.max(here.since_last_read.excess(self.waiting.of(&source)));
                 self.claims.add(target.chain, Claim { source, endpoint, item: item.clone(), sum, packets, doubt, entering, unseen });
             }
+        }
+    }
+
+    /// Where nobody else used the policy since the last read, its own rules tell what the endpoint's do not.
+    fn own(&self, target: &Target, here: &Here) -> Option<(i64, i64)> {
+        let own = self.view.own_if_others_were_quiet(target.chain, target.jump).filter(|_| !here.doubts.decided && self.waiting.is_empty());
+        own.filter(|(deny, pass)| here.since_last_read.deny_or_pass == Some(deny + pass))
+    }
+
+    /// What a policy refused and what it passed on, where the endpoint's rules tell only the sum.
+    fn parts(&self, here: &Here, own: Option<(i64, i64)>, item: &Item, recorder: &mut Recorder) {
+        let (deny, pass) = own.unwrap_or_default();
+        let is_known = here.since_last_read.deny_or_pass.is_some() || !self.view.table.deltas.rewritten;
+        let mut item = item.clone();
+        for (verdict, packets) in [(Verdict::Deny, deny), (Verdict::Pass, pass)] {
+            item.decided(verdict);
+            let packets = u64::try_from(packets).unwrap_or(0);
+            match (here.doubts.decided, is_known) {
+                (true, _) => recorder.unknown(&item),
+                (false, true) => recorder.add(&item, packets),
+                (false, false) => recorder.add_at_least(&item, packets),
+            }
+        }
+    }
+
+    /// What a policy passed on is unknown if it mixes with what nobody decided, whatever the other family's rules tell.
+    fn leave_out_passes(&self, target: &Target, here: &Here, item: &Item, recorder: &mut Recorder) {
+        let is_told = matches!(here.split, Split::Sum) || here.split.verdicts(self.view.can(target.chain)).any(|v| v == Verdict::Pass);
+        if self.view.can(target.chain).pass && !is_told {
+            let mut item = item.clone();
+            item.decided(Verdict::Pass);
+            recorder.unknown(&item);
         }
     }
 

@@ -132,12 +132,12 @@ pub struct Pipeline {
     /// Accepted by one of several tiers' policies or of the profiles: which one the counters do not tell (eBPF dataplane).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undivided: Option<u64>,
-    /// What was accepted and refused in all, also by policies that do not apply any more (eBPF dataplane).
+    /// What was accepted and refused in all, also by policies that do not apply any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub all: Option<All>,
 }
 
-/// What an interface counted in one direction.
+/// What was counted of an interface in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct All {
     /// Packets accepted.

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use crate::felix::{Direction, EndpointKind};
 use crate::ruleset::{ChainId, TableId};
 
-use super::HELD_UP;
 use super::table::TableView;
 use super::totals::{Item, Totals, Verdict};
 
@@ -75,7 +74,8 @@ impl Claims {
         for ((policy, verdict), claims) in self.0 {
             let claimed: i64 = claims.iter().map(|claim| claim.packets.max(0)).sum();
             // Where some claims do not show all, their sum proves nothing: a packet that is held up may be in one of them.
-            let least_doubt = if claims.iter().any(|claim| claim.unseen.is_some()) { signed(HELD_UP) } else { 0 };
+            let claims_are_partial = claims.iter().any(|claim| claim.unseen.is_some());
+            let least_doubt = if claims_are_partial { signed(view.table.motion.held_up()) } else { 0 };
             let excess = (claimed - view.budget(policy, verdict)).max(least_doubt);
             let certain: Vec<u64> = claims
                 .iter()
@@ -104,7 +104,7 @@ impl Claims {
                     }
                 }
             }
-            if least_doubt > 0 {
+            if claims_are_partial {
                 view.forget_unclaimed(policy, verdict);
             }
         }
@@ -129,7 +129,9 @@ fn recovered(claims: &[Claim], certain: &[u64], policy: ChainId, view: &TableVie
     let most =
         |but: usize| claims.iter().enumerate().filter(|(place, _)| *place != but).map(|(_, claim)| claim.most()).sum::<Option<u64>>();
     let of = |(place, claim): (usize, &Claim)| match (claim.unseen, most(place)) {
-        (Some(_), Some(others)) => decided.saturating_sub(others).saturating_sub(strangers).saturating_sub(certain[place] + HELD_UP),
+        (Some(_), Some(others)) => {
+            decided.saturating_sub(others).saturating_sub(strangers).saturating_sub(certain[place] + view.table.motion.held_up())
+        }
         _ => 0,
     };
     claims.iter().enumerate().map(of).collect()
@@ -167,7 +169,8 @@ impl Waiting {
         self.before.get(source).copied().unwrap_or(0)
     }
 
-    fn keep(&mut self, source: Source, packets: i64) {
+    /// Keeps a difference for the next read.
+    pub fn keep(&mut self, source: Source, packets: i64) {
         if packets != 0 {
             self.now.insert(source, packets);
         }

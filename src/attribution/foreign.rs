@@ -91,6 +91,11 @@ impl Passage {
         self.matched.iter().any(|foreign| from < foreign.rule && to.is_none_or(|to| foreign.rule < to))
     }
 
+    /// The same between the first jump of a tier and the rule after it.
+    pub fn is_disturbed_in(&self, tier: &Tier) -> bool {
+        tier.targets.first().is_some_and(|first| self.is_disturbed_between(first.jump, tier.after))
+    }
+
     /// Goes through a tier. `inside` tells what happened in the chain of a target.
     pub fn through(&mut self, tier: &Tier, (can, splits): (&[Can], &[Split]), inside: impl Fn(ChainId) -> Disturbance) -> TierDoubts {
         let mut doubts = TierDoubts::default();

@@ -20,8 +20,6 @@
 //! stood still, rows and columns are apart in all (their sums must agree), so bounds give way by that much too, and what may be ahead is
 //! kept back until the next read.
 
-use super::HELD_UP;
-
 /// A row or column: packets since the last read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Margin {
@@ -56,6 +54,8 @@ pub struct Margins {
     pub quiet: bool,
     /// So many packets were on their way at this read, so that as many that rows are ahead may be hidden by columns that are ahead.
     pub hidden: u64,
+    /// How many may be held up there for so long that nothing seems to move.
+    pub held_up: u64,
     /// Whether rows are differences, which a packet on its way makes too high. Else they are counted, and certain.
     pub derived: bool,
 }
@@ -113,7 +113,7 @@ pub fn credit(margins: &Margins, carry: &mut Carry) -> Credits {
         // Nothing came that bears these out.
         carry.rows.fill(0);
     }
-    let unproven = if margins.in_step { 0 } else { signed(HELD_UP) };
+    let unproven = if margins.in_step { 0 } else { signed(margins.held_up) };
     let group = settle(margins, &cells, ahead.unwrap_or(unproven), carry);
     carry.ahead = ahead.unwrap_or(0);
     carry.hidden = margins.hidden;
@@ -223,6 +223,7 @@ mod tests {
             in_step: false,
             quiet: rows.iter().all(|&row| row == 0),
             hidden: 0,
+            held_up: 1,
             derived: true,
         }
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::felix::{Decision, Direction, EndpointKind, GroupChain, PolicyChain};
 use crate::ruleset::{ChainId, RuleId, TableId};
 
-use super::HELD_UP;
 use super::foreign::{Disturbance, Doubts};
 use super::group::{Carry, Credits, Margin, Margins, credit};
 use super::table::TableView;
@@ -169,14 +168,14 @@ impl GroupRead<'_> {
             *waiting += i64::try_from(withdrawn).unwrap_or(0);
         }
         let columns: Vec<Margin> = (0..self.group.policies.len()).map(|index| self.column(index, verdict)).collect();
-        let hidden = self.on_their_way(verdict);
+        let (hidden, held_up) = (self.on_their_way(verdict), self.view.table.motion.held_up());
         let was_still = self.group.policies.iter().all(|(_, policy)| self.view.was_still(*policy));
         if hidden == 0 && was_still && self.users_are_known() {
-            complete(&mut rows, &columns);
+            complete(&mut rows, &columns, held_up);
         }
         // Accepts are counted as they are; a difference of zero can be a packet on its way at the last read and another one now.
         let derived = verdict != Verdict::Accept;
-        Margins { rows, columns, in_step, quiet: !derived || self.nothing_entered(), hidden, derived }
+        Margins { rows, columns, in_step, quiet: !derived || self.nothing_entered(), hidden, held_up, derived }
     }
 
     /// How many packets may be counted in a row and not in its column at this read; or as many the other way round. The first have moved in
@@ -326,16 +325,16 @@ fn record_refusals(recorder: &mut Recorder, member: &Member, verdict: Verdict, p
 }
 
 /// The one row that is not known, because its rules were written anew, got what the policies decided and no other row got.
-fn complete(rows: &mut [Margin], columns: &[Margin]) {
+fn complete(rows: &mut [Margin], columns: &[Margin], held_up: u64) {
     let decided = columns.iter().map(|column| column.most.filter(|most| *most == column.least)).sum::<Option<u64>>();
     let others = rows.iter().filter_map(|row| row.most).sum::<u64>();
     let mut unknown = rows.iter_mut().filter(|row| row.most.is_none());
     if let (Some(decided), Some(row), None) = (decided, unknown.next(), unknown.next())
         && let Some(packets) = decided.checked_sub(others).filter(|packets| *packets >= row.least)
     {
-        *row = match packets == row.least {
+        *row = match held_up == 0 || packets == row.least {
             true => Margin::exact(packets),
-            false => Margin { least: packets.saturating_sub(HELD_UP).max(row.least), most: None },
+            false => Margin { least: packets.saturating_sub(held_up).max(row.least), most: None },
         };
     }
 }

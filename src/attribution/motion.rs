@@ -55,6 +55,12 @@ impl Motion {
         packets < UNKNOWN
     }
 
+    /// How many packets may be held up on their way for longer than two looks take, so that nothing seems to move. None in a table that
+    /// was taken at one instant.
+    pub fn held_up(&self) -> u64 {
+        u64::from(!(self.packets.is_empty() && self.otherwise == 0))
+    }
+
     /// Packets that the rule counted between the two.
     pub fn of(&self, rule: RuleId) -> u64 {
         self.packets.get(rule.0 as usize).copied().unwrap_or(self.otherwise)

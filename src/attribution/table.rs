@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::felix::{Decision, Direction, Pipeline, PolicyChain, is_endpoint_chain};
-use crate::ruleset::{Chain, ChainId, TableId, Verdict as Target};
+use crate::ruleset::{Chain, ChainId, RuleId, TableId, Verdict as Target};
 
 use super::Table;
 use super::foreign::Disturbance;
@@ -33,6 +33,8 @@ pub struct Seen {
 #[derive(Debug, Clone, Copy, Default)]
 struct References {
     count: u32,
+    /// How many of them may have let packets through since the last read, or while the table was read.
+    busy: u32,
     /// The sum of hashes over the chains they stand in.
     users: u64,
     /// Whether it was the same at the last read.
@@ -147,6 +149,8 @@ impl<'a> TableView<'a> {
                 if let Target::Jump(to) = self.table.ruleset.rule(rule).verdict {
                     let references = &mut self.references[to.0 as usize];
                     references.count += 1;
+                    let is_idle = self.table.deltas.since_last_read(rule) == Some(0) && self.table.motion.of(rule) == 0;
+                    references.busy += u32::from(!is_idle);
                     references.users = references.users.wrapping_add(user);
                 }
             }
@@ -281,6 +285,17 @@ impl<'a> TableView<'a> {
         let claimed = *self.claimed[policy.0 as usize].of(verdict);
         let left = self.budgets[policy.0 as usize].of(verdict);
         *left = (*left).min(claimed);
+    }
+
+    /// What the policy's own rules refused and passed on since the last read, if nothing else than this endpoint's jump can have led any
+    /// packets to it.
+    pub fn own_if_others_were_quiet(&self, policy: ChainId, jump: RuleId) -> Option<(i64, i64)> {
+        let References { busy, .. } = self.references[policy.0 as usize];
+        let is_busy = u32::from(self.table.deltas.since_last_read(jump) != Some(0) || self.table.motion.of(jump) != 0);
+        let is_sure = busy == is_busy && self.is_steady(policy) && self.was_still(policy) && self.deciding(policy) == 0;
+        let chain = self.table.pipelines.policy(policy).filter(|_| is_sure && !self.table.deltas.rewritten)?;
+        let of = |decision| self.margin(chain, decision).most.and_then(|most| i64::try_from(most).ok());
+        of(Decision::Deny).zip(of(Decision::Pass))
     }
 
     /// How many jumps lead to the chain.

@@ -183,6 +183,15 @@ pub fn decided(
     splits.iter().enumerate().map(decide).collect()
 }
 
+/// What a tier's policies refused, all together: what went in, less what was accepted, dropped at its end, or came out of it. It is known
+/// also where several of them refuse and pass on.
+pub fn refused_in_all(tier: &Tier, deltas: &Deltas, since: Since) -> Option<i64> {
+    let counts = Counts { deltas, since };
+    let accepted = tier.targets.iter().map(|target| counts.of(target.accepted?)).sum::<Option<i64>>()?;
+    let dropped = tier.end.map_or(Some(0), |end| counts.of(end))?;
+    Some(counts.of(tier.targets.first()?.jump)? - accepted - dropped - counts.of(tier.after?)?)
+}
+
 /// By how many packets a target's differences may be too high: packets that were on their way while the counters were read, of which the
 /// jump is counted already, but not yet the rule that ends their stay. What has not moved is beyond doubt. And a jump is read before the
 /// rules behind it, so that only packets which some of the `cpus` are at work on can be between the two.
@@ -211,7 +220,8 @@ fn ways_out(tier: &Tier, index: usize) -> impl Iterator<Item = RuleId> {
     tier.targets[index].accepted.into_iter().chain(tier.undecided_after(index))
 }
 
-fn all_rules(tier: &Tier) -> impl Iterator<Item = RuleId> {
+/// All that count packets on their way through the tier.
+pub fn all_rules(tier: &Tier) -> impl Iterator<Item = RuleId> {
     let targets = (0..tier.targets.len()).flat_map(|index| ways_out(tier, index).chain([tier.targets[index].jump]));
     targets.chain(tier.end).chain(tier.after)
 }

@@ -74,6 +74,10 @@ impl Item {
 }
 
 impl Item {
+    fn is_no_policy(&self) -> bool {
+        matches!(self, Item::Drop { reason: DropReason::NoPolicy, .. })
+    }
+
     fn is_of(&self, name: &str) -> bool {
         matches!(self, Item::Policy { policy, .. } if **policy == *name)
     }
@@ -105,9 +109,28 @@ impl Total {
         !self.doubtful
     }
 
+    /// Whether packets were counted of which it is not known whether one policy refused them or passed them on.
+    fn is_sum(&self) -> bool {
+        matches!(&self.item, Item::Policy { verdict: Verdict::DenyOrPass, policy, .. } if self.packets > 0 && !policy.contains(','))
+    }
+
     /// A zero is shown where it is certain.
     fn is_shown(&self, read: u32) -> bool {
         self.seen == read && self.unknown != read && (self.packets > 0 || !self.doubtful)
+    }
+}
+
+/// Moves what a policy refused, and what it passed on, to the sum of both.
+fn add_up(totals: &mut [Total], sum: usize) {
+    let mut item = totals[sum].item.clone();
+    for verdict in [Verdict::Deny, Verdict::Pass] {
+        item.decided(verdict);
+        if let Some(part) = totals.iter_mut().find(|total| total.item == item) {
+            let (packets, seen) = (std::mem::take(&mut part.packets), part.seen);
+            part.doubtful = true;
+            totals[sum].packets = totals[sum].packets.saturating_add(packets);
+            totals[sum].seen = totals[sum].seen.max(seen);
+        }
     }
 }
 
@@ -115,9 +138,37 @@ impl Total {
 #[derive(Debug, Clone, Default)]
 pub struct EndpointTotals {
     directions: [Vec<Total>; 2],
+    /// What totals had counted that are not remembered any more.
+    forgotten: [Sums; 2],
     /// Where the next total is expected: a read meets the items in the same order as the one before.
     expected: [usize; 2],
     seen: u32,
+}
+
+/// What was counted of one interface and direction in all, also by policies and tiers that do not apply any more: it never goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sums {
+    /// Accepted by policies and profiles.
+    pub accepted: u64,
+    /// Refused, for whatever reason.
+    pub refused: u64,
+    /// Of these, because no policy of a tier decided.
+    pub no_policy: u64,
+}
+
+impl Sums {
+    fn add(&mut self, total: &Total) {
+        let packets = total.packets;
+        match &total.item {
+            Item::Policy { verdict: Verdict::Accept, .. } | Item::Profile(_) => self.accepted = self.accepted.saturating_add(packets),
+            Item::Drop { .. } | Item::PolicyDrop { .. } => self.refused = self.refused.saturating_add(packets),
+            // Sums of the eBPF dataplane stand by themselves.
+            Item::Policy { .. } | Item::Established | Item::Accepted | Item::Refused => {}
+        }
+        if total.item.is_no_policy() {
+            self.no_policy = self.no_policy.saturating_add(packets);
+        }
+    }
 }
 
 /// All totals of endpoints, by interface.
@@ -137,12 +188,24 @@ impl Totals {
         let oldest = self.read.saturating_sub(REMEMBERED_READS);
         self.endpoints.retain(|_, endpoint| endpoint.seen >= oldest);
         for endpoint in self.endpoints.values_mut() {
-            for totals in &mut endpoint.directions {
+            for (totals, forgotten) in endpoint.directions.iter_mut().zip(&mut endpoint.forgotten) {
+                totals.iter().filter(|total| total.seen < oldest).for_each(|total| forgotten.add(total));
                 totals.retain(|total| total.seen >= oldest);
                 // A large node has 50,000 of them.
                 totals.shrink_to_fit();
             }
             endpoint.expected = [0; 2];
+        }
+    }
+
+    /// Ends a read. Where it is not known of some packets whether a policy refused them or passed them on, what else it refused and
+    /// passed on is not all: everything goes by the sum.
+    pub fn end_read(&mut self) {
+        for totals in self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions) {
+            let sums = (0..totals.len()).filter(|place| totals[*place].is_sum()).collect::<Vec<_>>();
+            for sum in sums {
+                add_up(totals, sum);
+            }
         }
     }
 
@@ -158,6 +221,7 @@ impl Totals {
     /// Sets all totals to 0.
     pub fn restart(&mut self) {
         self.all().for_each(|total| (total.packets, total.doubtful) = (0, false));
+        self.endpoints.values_mut().for_each(|endpoint| endpoint.forgotten = Default::default());
     }
 
     /// Shows some items no more, until a read meets them again.
@@ -205,6 +269,21 @@ impl Totals {
     pub fn shown<'a>(&self, endpoint: &'a EndpointTotals, direction: Direction) -> impl Iterator<Item = &'a Total> + use<'a> {
         let read = self.read;
         endpoint.directions[direction as usize].iter().filter(move |total| total.is_shown(read))
+    }
+
+    /// What was counted of one direction in all.
+    pub fn sums(&self, endpoint: &EndpointTotals, direction: Direction) -> Sums {
+        let mut sums = endpoint.forgotten[direction as usize];
+        endpoint.directions[direction as usize].iter().for_each(|total| sums.add(total));
+        sums
+    }
+
+    /// What the tiers of one direction dropped because no policy decided, also those that do not apply any more. `None` if there is no
+    /// such tier now, or one does not tell.
+    pub fn no_policy_drops(&self, endpoint: &EndpointTotals, direction: Direction) -> Option<u64> {
+        let met = endpoint.directions[direction as usize].iter().filter(|total| total.seen == self.read && total.item.is_no_policy());
+        let is_told = met.map(|total| total.is_shown(self.read)).reduce(|a, b| a && b)?;
+        is_told.then(|| self.sums(endpoint, direction).no_policy)
     }
 
     /// How many interfaces and totals are remembered, shown or not.
@@ -364,6 +443,70 @@ mod tests {
             recorder.add(&Item::Established, packets);
             assert_eq!(shown(&totals), expected.map(|packets| ("cali1".into(), packets)).into_iter().collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn sums_keep_what_tiers_and_policies_counted_that_have_gone() {
+        let mut totals = Totals::default();
+        let interface: Arc<str> = "cali1".into();
+        let drop = |tier: &str| Item::Drop { reason: DropReason::NoPolicy, tier: tier.into() };
+        let policy = |verdict| Item::Policy { tier: "t".into(), policy: "t.p".into(), verdict };
+        let sums = |totals: &Totals| {
+            let (_, endpoint) = totals.workloads().next().unwrap();
+            let Sums { accepted, refused, no_policy } = totals.sums(endpoint, Direction::Ingress);
+            assert_eq!(totals.no_policy_drops(endpoint, Direction::Ingress), Some(no_policy));
+            (accepted, refused, no_policy)
+        };
+        let mut read = |has_policy: bool| {
+            totals.begin_read();
+            let mut recorder = totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress);
+            recorder.add(&drop("default"), 1);
+            if has_policy {
+                recorder.add(&drop("t"), 100);
+                recorder.add(&policy(Verdict::Accept), 7);
+                recorder.add(&policy(Verdict::Deny), 4);
+                recorder.add(&Item::PolicyDrop { tier: "t".into() }, 4);
+            }
+            totals.end_read();
+            sums(&totals)
+        };
+        assert_eq!(read(true), (7, 105, 101));
+        // The tier has gone for so long that its totals are forgotten, and comes back.
+        for n in 1..=u64::from(REMEMBERED_READS) + 5 {
+            assert_eq!(read(false), (7, 105 + n, 101 + n));
+        }
+        let gone = u64::from(REMEMBERED_READS) + 5;
+        assert_eq!(read(true), (14, 210 + gone, 202 + gone));
+    }
+
+    #[test]
+    fn sums_with_a_tier_that_does_not_tell_are_not_told() {
+        let mut totals = Totals::default();
+        let drop = |tier: &str| Item::Drop { reason: DropReason::NoPolicy, tier: tier.into() };
+        totals.begin_read();
+        let mut recorder = totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress);
+        recorder.add(&drop("default"), 1);
+        recorder.unknown(&drop("t"));
+        let (_, endpoint) = totals.workloads().next().unwrap();
+        assert_eq!(totals.no_policy_drops(endpoint, Direction::Ingress), None);
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_goes_by_the_sum() {
+        let mut totals = Totals::default();
+        let policy = |verdict| Item::Policy { tier: "t".into(), policy: "t.p".into(), verdict };
+        let mut read = |deny, pass, together| {
+            totals.begin_read();
+            let mut recorder = totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress);
+            for (verdict, packets) in [(Verdict::Deny, deny), (Verdict::Pass, pass), (Verdict::DenyOrPass, together)] {
+                recorder.add(&policy(verdict), packets);
+            }
+            totals.end_read();
+            shown(&totals).into_iter().map(|(_, packets)| packets).collect::<Vec<_>>()
+        };
+        assert_eq!(read(3, 0, 0), [3, 0, 0]);
+        assert_eq!(read(0, 0, 7), [10]);
+        assert_eq!(read(2, 1, 0), [13]);
     }
 
     #[test]

@@ -56,8 +56,7 @@ fn each(groups: &Groups, mut write: impl FnMut(Group)) {
 }
 
 fn no_policy_drops(metric: &mut Metric, all: &Totals, (labels, endpoints, direction): Group) {
-    let shown = endpoints.iter().flat_map(|endpoint| all.shown(endpoint, direction));
-    let drops = shown.filter(|total| matches!(total.item, Item::Drop { reason: DropReason::NoPolicy, .. })).map(|total| total.packets);
+    let drops = endpoints.iter().filter_map(|endpoint| all.no_policy_drops(endpoint, direction));
     if let Some(packets) = drops.reduce(u64::saturating_add) {
         metric.parts(&[labels.as_str(), ",type=\"", chain_type(direction), "\""], packets);
     }

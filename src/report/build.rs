@@ -205,6 +205,11 @@ impl Filler<'_> {
             let is_divided = pipeline.accepts().any(|accept| accept.is_some());
             pipeline.undivided = counted.together().or(is_divided.then_some(0));
         }
+        if let Some(totals) = totals.filter(|_| self.programs.is_none() && self.bounds.is_none()) {
+            let (known, all) = (pipeline.sums(), self.totals.sums(totals, direction));
+            let (accepted_exact, refused_exact) = (known.accepted_exact, known.exact);
+            pipeline.all = Some(All { accepted: all.accepted, accepted_exact, refused: all.refused, refused_exact });
+        }
         pipeline
     }
 

@@ -100,7 +100,7 @@ impl Pipeline {
 
     /// Takes in the tables of one read, as if they were read at one instant.
     pub fn read(&mut self, tables: &[Snapshot]) {
-        self.read_twice(tables, tables);
+        self.read_twice(tables, &[]);
     }
 
     /// Notes that no endpoint has come or gone since the last read.
@@ -203,28 +203,11 @@ fn every_capture_gives_what_was_sent() {
     }
 }
 
-/// Captures of which both families together give wrong numbers: what one family leaves unknown is shown as what the other counted.
-pub const WRONG_TOGETHER: [&str; 1] = ["v3.32.1-native-families"];
-
-/// Captures in which two policies of one tier refuse and pass on.
-const TWO_POLICIES: [&str; 6] = [
-    "v3.21.6-legacy",
-    "v3.22.5-nft-dnat-both",
-    "v3.24.6-legacy-nohep",
-    "v3.27.5-legacy-v4only",
-    "v3.31.7-native-return",
-    "v3.32.1-native-families",
-];
-
 /// What of a capture is not told. Each is a loss, and none may be wrong.
 fn may_be_unknown(capture: &str, item: &str) -> bool {
     match item.split_once(' ') {
         // Where the last policy of a tier without an end passes packets on, they mix with what nobody decided.
         Some(("Pass", _)) => capture.contains("clean"),
-        // Two policies of a tier refuse and pass: what both refused is not told yet, not even together.
-        Some(("refused", "default")) => TWO_POLICIES.contains(&capture),
-        // The rules of one family tell what its policies refused, those of the other do not.
-        Some(("refused", _)) => capture == "v3.32.1-native-families",
         _ => false,
     }
 }

@@ -70,7 +70,7 @@ fn all_captures() -> Vec<Capture> {
         foreign: rules::by_iptables(backend),
     };
     let mut all: Vec<Capture> = CAPTURES.into_iter().chain(OTHER_CAPTURES).map(capture).collect();
-    for name in NATIVE_CAPTURES.into_iter().filter(|name| !captures::WRONG_TOGETHER.contains(name)) {
+    for name in NATIVE_CAPTURES {
         let (Some(before), Some(after)) = (captures::native(name, "t0", &Family::ALL), captures::native(name, "t1", &Family::ALL)) else {
             break;
         };

@@ -380,7 +380,7 @@ impl Designer<'_> {
         // Mostly the same selector, for long groups.
         let selector = if self.random.percent(60) { 0 } else { self.random.below(3) };
         let staged = cluster.era.has_tiers() && self.random.percent(10);
-        let name = format!("default.p{}", self.serial);
+        let name = format!("{}.p{}", cluster.tiers[tier].name, self.serial);
         let rules = [(); 2].map(|()| self.random.percent(70).then(|| self.policy_rules()));
         let place = self.random.below(cluster.policies.len() + 1);
         cluster.policies.insert(place, Policy { name, tier, selector, staged, rules });

@@ -319,7 +319,7 @@ fn verdict(target: &Target, builder: &mut Builder) -> Verdict {
         Target::Return => Verdict::Return,
         Target::Accept => Verdict::Accept,
         Target::Drop => Verdict::Drop,
-        Target::Log => Verdict::Nflog(Some(builder.comment("DPI|x"))),
+        Target::Log => Verdict::Nflog(Some(builder.comment("DPI|_hashed"))),
     }
 }
 
@@ -359,7 +359,7 @@ impl Rule {
             Target::Return => " -j RETURN".into(),
             Target::Accept => " -j ACCEPT".into(),
             Target::Drop => " -j DROP".into(),
-            Target::Log => " -j NFLOG --nflog-prefix \"DPI|x\" --nflog-group 1".into(),
+            Target::Log => " -j NFLOG --nflog-prefix \"DPI|_hashed\" --nflog-group 1".into(),
         }
     }
 }
