@@ -310,6 +310,7 @@ mod tests {
             deny: Some(6),
             pass: Some(1),
             deny_or_pass: None,
+            limit: None,
         });
         decided.iter().map(|d| (d.deny, d.pass, d.deny_or_pass)).collect()
     }
