@@ -74,7 +74,7 @@ fn every_mistake_is_one_line_that_names_it_and_exit_code_2() {
         (&["--nope"][..], "--nope"),
         (&["-x"], "-x"),
         (&["server"], "server"),
-        (&["check", "--json"], "--json"),
+        (&["metrics", "--json"], "--json"),
         (&["explain"], "explain"),
         (&["top", "--before=x"], "--before"),
         (&["top", "--url=ftp://x"], "--url"),

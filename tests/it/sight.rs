@@ -44,6 +44,7 @@ fn rules(workloads: &[&str], hooks: bool) -> Vec<(String, String)> {
     let mut rules: Vec<(String, String)> = Vec::new();
     let mut add = |chain: &str, rule: &str| rules.push((chain.to_owned(), rule.to_owned()));
     if hooks {
+        add("FORWARD", "-j cali-FORWARD");
         add("OUTPUT", "-j cali-OUTPUT");
     }
     add("cali-FORWARD", "-j MARK --set-xmark 0x0/0xe0000");
@@ -91,7 +92,8 @@ fn native(workloads: &[&str], hooks: bool) -> String {
         text += &format!("udp dport {port} counter jump filter-cali-tw-{workload} comment \"cali:0000000000000003;\"\n");
     }
     let hook = if hooks { "type filter hook output priority 0; counter jump filter-cali-OUTPUT;" } else { "" };
-    text + &format!("}}\nchain filter-OUTPUT {{ {hook} }}\n}}\n")
+    let forward = if hooks { "type filter hook forward priority 0; counter jump filter-cali-FORWARD;" } else { "" };
+    text + &format!("}}\nchain filter-OUTPUT {{ {hook} }}\nchain filter-FORWARD {{ {forward} }}\n}}\n")
 }
 
 /// Writes the rules of these workloads, in place of what is there.

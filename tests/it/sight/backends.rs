@@ -119,7 +119,7 @@ fn rules_without_hooks_are_not_live() {
             assert!(reads(&samples, live), "{live}, not {stale}: {:#?}", program.log());
             assert_eq!(one(&samples, "calico_accountant_other_backend_info", &[("backend", stale), ("evidence", "hooks")]), 1.0);
             let (code, said) = run(alone(&lock.path()), &["check"]);
-            assert!(code == Some(0) && said.contains("note  rules: both the"), "{said}");
+            assert!(code == Some(0) && said.contains("warn  rules: both the"), "{said}");
         });
     }
 }
