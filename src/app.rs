@@ -90,8 +90,8 @@ fn kept(config: &Config) -> Kept {
     let files = matches!(&config.datastore, Datastore::Kubernetes(kubernetes) if plugin(kubernetes));
     let ebpf = match config.backend {
         BackendChoice::Ebpf => true,
-        // Where that cannot be told, the rights do no harm: they cannot be used either.
-        BackendChoice::Auto => ebpf::reader::is_present(&config.bpffs).unwrap_or(true),
+        // Rights that are not surely needed are not kept.
+        BackendChoice::Auto => ebpf::reader::is_present(&config.bpffs).unwrap_or(false),
         BackendChoice::Legacy | BackendChoice::Nft | BackendChoice::Native => false,
     };
     Kept { files, ebpf }
