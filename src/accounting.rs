@@ -61,14 +61,11 @@ impl Accounting {
             let (motion, moved) = (&motions[place], self.moved.get(place).unwrap_or(&none));
             reach.push(settle_ages((&read[place], &structure.pipelines), &mut deltas[place], (motion, moved), self.cpus as u64));
         }
-        let moved_before =
-            std::mem::replace(&mut self.moved, read.iter().zip(&motions).map(|(read, motion)| moved(read, motion)).collect());
-        let is_quiet = moved_before.iter().chain(&self.moved).all(Moved::is_empty);
+        self.moved = read.iter().zip(&motions).map(|(read, motion)| moved(read, motion)).collect();
         let endpoints_stayed = std::mem::take(&mut self.endpoints_stayed);
         let tables = self.structures.tables().iter().zip(&deltas).zip(&motions).zip(&reach);
-        let tables: Vec<Table> = tables
-            .map(|(((s, deltas), motion), reach)| Table { is_quiet, endpoints_stayed, ..Table::new(s, deltas, motion, reach) })
-            .collect();
+        let tables: Vec<Table> =
+            tables.map(|(((s, deltas), motion), reach)| Table { endpoints_stayed, ..Table::new(s, deltas, motion, reach) }).collect();
         self.attribution.advance(&tables);
     }
 

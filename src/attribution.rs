@@ -39,6 +39,9 @@ use table::{Leftovers, TableView, Users};
 use tier::{Can, Decided, Split, refusals_are_known};
 use totals::Recorder;
 
+/// How many packets may be held up on their way for longer than two looks take, so that nothing seems to move.
+const HELD_UP: u64 = 1;
+
 lazy_static! {
     static ref NO_TIER: Arc<str> = "".into();
 }
@@ -58,8 +61,6 @@ pub struct Table<'a> {
     pub motion: &'a Motion,
     /// How many packets can have reached them since the last read.
     pub reach: &'a Reach,
-    /// Whether nothing moved while it was read, this time and the last time.
-    pub is_quiet: bool,
     /// Whether somebody watches endpoints, and none has come or gone since the last read.
     pub endpoints_stayed: bool,
 }
@@ -68,7 +69,7 @@ impl<'a> Table<'a> {
     /// A table of which nothing changes from read to read but what it has counted.
     pub fn new(structure: &'a Structure, deltas: &'a Deltas, motion: &'a Motion, reach: &'a Reach) -> Self {
         let Structure { ruleset, pipelines, labels } = structure;
-        Table { ruleset, pipelines, deltas, labels, motion, reach, is_quiet: true, endpoints_stayed: false }
+        Table { ruleset, pipelines, deltas, labels, motion, reach, endpoints_stayed: false }
     }
 
     /// Whether packets were decided since the last read in a way that no rule counts by itself. Then it matters whether any were on
@@ -401,7 +402,8 @@ impl Walk<'_, '_> {
             let sum = in_sum.then(|| Item::PolicyDrop { tier: Arc::clone(tier) });
             if let Some((source, packets, unseen)) = self.claim(pipeline.chain, target, verdict, here) {
                 let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
-                let Here { doubt, entering, .. } = *here;
+                let entering = here.entering;
+                let doubt = here.doubt.max(here.since_last_read.excess(self.waiting.of(&source)));
                 self.claims.add(target.chain, Claim { source, endpoint, item: item.clone(), sum, packets, doubt, entering, unseen });
             }
         }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::felix::{Direction, EndpointKind};
 use crate::ruleset::{ChainId, TableId};
 
+use super::HELD_UP;
 use super::table::TableView;
 use super::totals::{Item, Totals, Verdict};
 
@@ -73,7 +74,9 @@ impl Claims {
     pub fn settle(self, view: &mut TableView, waiting: &mut Waiting, totals: &mut Totals) {
         for ((policy, verdict), claims) in self.0 {
             let claimed: i64 = claims.iter().map(|claim| claim.packets.max(0)).sum();
-            let excess = (claimed - view.budget(policy, verdict)).max(0);
+            // Where some claims do not show all, their sum proves nothing: a packet that is held up may be in one of them.
+            let least_doubt = if claims.iter().any(|claim| claim.unseen.is_some()) { signed(HELD_UP) } else { 0 };
+            let excess = (claimed - view.budget(policy, verdict)).max(least_doubt);
             let certain: Vec<u64> = claims
                 .iter()
                 .map(|claim| {
@@ -82,7 +85,8 @@ impl Claims {
                 })
                 .collect();
             let recovered = recovered(&claims, &certain, policy, view);
-            let all_are_found = view.surely_decided(policy, verdict) == Some(certain.iter().chain(&recovered).sum());
+            let found = certain.iter().chain(&recovered).sum();
+            let all_are_found = view.surely_decided(policy, verdict).is_some_and(|decided| decided <= found);
             for ((claim, certain), recovered) in claims.into_iter().zip(certain).zip(recovered) {
                 let credited = signed(certain + recovered);
                 let rest = claim.packets - signed(certain);
@@ -99,6 +103,9 @@ impl Claims {
                         false => recorder.add_at_least(item, certain + recovered),
                     }
                 }
+            }
+            if least_doubt > 0 {
+                view.forget_unclaimed(policy, verdict);
             }
         }
     }
@@ -122,7 +129,7 @@ fn recovered(claims: &[Claim], certain: &[u64], policy: ChainId, view: &TableVie
     let most =
         |but: usize| claims.iter().enumerate().filter(|(place, _)| *place != but).map(|(_, claim)| claim.most()).sum::<Option<u64>>();
     let of = |(place, claim): (usize, &Claim)| match (claim.unseen, most(place)) {
-        (Some(_), Some(others)) => decided.saturating_sub(others).saturating_sub(strangers).saturating_sub(certain[place]),
+        (Some(_), Some(others)) => decided.saturating_sub(others).saturating_sub(strangers).saturating_sub(certain[place] + HELD_UP),
         _ => 0,
     };
     claims.iter().enumerate().map(of).collect()

@@ -20,6 +20,8 @@
 //! stood still, rows and columns are apart in all (their sums must agree), so bounds give way by that much too, and what may be ahead is
 //! kept back until the next read.
 
+use super::HELD_UP;
+
 /// A row or column: packets since the last read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Margin {
@@ -82,6 +84,15 @@ impl Carry {
     }
 }
 
+impl Credits {
+    /// Credits to the group what was kept back, where the next interval cannot tell more.
+    pub fn release(&mut self, carry: &mut Carry) {
+        for (group, kept) in self.group.iter_mut().zip(&mut carry.rows) {
+            *group += std::mem::take(kept);
+        }
+    }
+}
+
 /// What is credited for one interval.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Credits {
@@ -107,7 +118,13 @@ pub fn credit(margins: &Margins, carry: &mut Carry) -> Credits {
         Some(ahead) => Bounds::new(margins, carry, ahead).cells(),
         None => vec![vec![0; margins.columns.len()]; margins.rows.len()],
     };
-    let group = settle(margins, &cells, ahead.unwrap_or(0), carry);
+    if margins.derived && margins.quiet && carry.ahead > 0 && rows.zip(columns) == Some((0, 0)) {
+        // Nothing came that bears these out.
+        carry.rows.fill(0);
+    }
+    let unproven = if margins.in_step { 0 } else { signed(HELD_UP) };
+    let group = settle(margins, &cells, ahead.unwrap_or(unproven), carry);
+    carry.ahead = ahead.unwrap_or(0);
     carry.hidden = margins.hidden;
     Credits { cells, group }
 }
@@ -200,7 +217,6 @@ fn settle(margins: &Margins, cells: &[Vec<u64>], ahead: i64, carry: &mut Carry) 
     for (column, kept) in margins.columns.iter().zip(&mut carry.columns) {
         *kept = (column.least + *kept).min(columns_ahead);
     }
-    carry.ahead = ahead;
     group
 }
 
@@ -269,8 +285,9 @@ mod tests {
     fn an_interval_without_movement_ends_all_doubt() {
         let mut carry = Carry::default();
         credit(&margins(&[1, 1], &[1, 0]), &mut carry);
+        // One of the two was wrong, and nothing tells which.
         let quiet = credit(&margins(&[0, 0], &[0, 0]), &mut carry);
-        assert_eq!((quiet.cells, quiet.group), (vec![vec![0, 0], vec![0, 0]], vec![1, 1]));
+        assert_eq!((quiet.cells, quiet.group), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
         assert_eq!(credit(&margins(&[7, 0], &[3, 4]), &mut carry).cells, vec![vec![3, 4], vec![0, 0]]);
     }
 
@@ -290,7 +307,7 @@ mod tests {
     fn margins_that_are_not_known_prove_little() {
         let unknown_row = Margins { rows: vec![Margin { least: 2, most: None }, Margin::exact(3)], ..margins(&[], &[3, 2]) };
         let credits = credit(&unknown_row, &mut Carry::default());
-        assert_eq!((credits.cells, credits.group), (vec![vec![0, 0], vec![0, 0]], vec![2, 3]));
+        assert_eq!((credits.cells, credits.group), (vec![vec![0, 0], vec![0, 0]], vec![1, 2]), "one may be held up");
         let in_step = Margins { in_step: true, ..unknown_row };
         assert_eq!(credit(&in_step, &mut Carry::default()).cells, vec![vec![0, 0], vec![1, 0]]);
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::felix::{Decision, Direction, EndpointKind, GroupChain, PolicyChain};
 use crate::ruleset::{ChainId, RuleId, TableId};
 
+use super::HELD_UP;
 use super::foreign::{Disturbance, Doubts};
 use super::group::{Carry, Credits, Margin, Margins, credit};
 use super::table::TableView;
@@ -120,7 +121,10 @@ impl GroupRead<'_> {
             if self.members.iter().any(|member| counts(member, verdict)) {
                 let carry = &mut state.carries[verdict as usize];
                 let margins = self.margins(verdict, in_step, &mut state.waiting[verdict as usize], carry);
-                let credits = credit(&margins, carry);
+                let mut credits = credit(&margins, carry);
+                if self.is_disturbed() && margins.hidden == 0 {
+                    credits.release(carry);
+                }
                 self.record(verdict, &credits, totals);
             }
         }
@@ -171,7 +175,7 @@ impl GroupRead<'_> {
         let hidden = self.on_their_way(verdict);
         let was_still = self.group.policies.iter().all(|(_, policy)| self.view.was_still(*policy));
         if hidden == 0 && was_still && self.users_are_known() {
-            complete(&mut rows, &columns, self.view.held_up());
+            complete(&mut rows, &columns);
         }
         // Accepts are counted as they are; a difference of zero can be a packet on its way at the last read and another one now.
         let derived = verdict != Verdict::Accept;
@@ -219,7 +223,8 @@ impl GroupRead<'_> {
             *waiting = rest;
             return Margin { least, most: None };
         };
-        let (certain, rest) = certain(*waiting + difference, member);
+        let doubt = member.doubt.max(member.decided.excess(*waiting));
+        let (certain, rest) = certain(*waiting + difference, &Member { doubt, ..member.clone() });
         *waiting = rest;
         Margin::exact(certain)
     }
@@ -324,16 +329,16 @@ fn record_refusals(recorder: &mut Recorder, member: &Member, verdict: Verdict, p
 }
 
 /// The one row that is not known, because its rules were written anew, got what the policies decided and no other row got.
-fn complete(rows: &mut [Margin], columns: &[Margin], held_up: u64) {
+fn complete(rows: &mut [Margin], columns: &[Margin]) {
     let decided = columns.iter().map(|column| column.most.filter(|most| *most == column.least)).sum::<Option<u64>>();
     let others = rows.iter().filter_map(|row| row.most).sum::<u64>();
     let mut unknown = rows.iter_mut().filter(|row| row.most.is_none());
     if let (Some(decided), Some(row), None) = (decided, unknown.next(), unknown.next())
         && let Some(packets) = decided.checked_sub(others).filter(|packets| *packets >= row.least)
     {
-        *row = match held_up {
-            0 => Margin::exact(packets),
-            _ => Margin { least: packets.saturating_sub(held_up).max(row.least), most: None },
+        *row = match packets == row.least {
+            true => Margin::exact(packets),
+            false => Margin { least: packets.saturating_sub(HELD_UP).max(row.least), most: None },
         };
     }
 }

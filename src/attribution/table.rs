@@ -225,7 +225,7 @@ impl<'a> TableView<'a> {
             let policies = chains.iter().filter_map(|chain| self.table.pipelines.policy(*chain));
             policies.map(|policy| self.margin(policy, decision).most.and_then(|most| i64::try_from(most).ok())).sum::<Option<i64>>()
         };
-        Decided { deny: sum(Decision::Deny), pass: sum(Decision::Pass), deny_or_pass: None }
+        Decided { deny: sum(Decision::Deny), pass: sum(Decision::Pass), ..Decided::default() }
     }
 
     /// What may still be credited to the policy.
@@ -262,11 +262,6 @@ impl<'a> TableView<'a> {
         dispatch.peek().is_some() && dispatch.all(|(id, _)| deltas.unchanged(id))
     }
 
-    /// How many packets may be held up on their way for longer than two looks take: none where nothing was on its way.
-    pub fn held_up(&self) -> u64 {
-        u64::from(!self.table.is_quiet)
-    }
-
     /// Whether the policy decided nothing while the table was read the last time.
     pub fn was_still(&self, policy: ChainId) -> bool {
         self.references[policy.0 as usize].deciding_before == 0
@@ -276,7 +271,7 @@ impl<'a> TableView<'a> {
     pub fn surely_decided(&self, policy: ChainId, verdict: Verdict) -> Option<u64> {
         let chain = self.table.pipelines.policy(policy).filter(|_| self.is_steady(policy) || self.table.deltas.appeared(policy))?;
         let sum = verdict.decisions().iter().map(|decision| self.margin(chain, *decision).most).sum::<Option<u64>>();
-        sum.map(|packets| packets.saturating_sub(self.references[policy.0 as usize].deciding_before + self.held_up()))
+        sum.map(|packets| packets.saturating_sub(self.references[policy.0 as usize].deciding_before))
     }
 
     /// Takes from the policy's budget what an endpoint is credited with, and notes what it waits for.
@@ -290,10 +285,17 @@ impl<'a> TableView<'a> {
     pub fn own_if_others_were_quiet(&self, policy: ChainId, jump: RuleId) -> Option<(i64, i64)> {
         let References { busy, .. } = self.references[policy.0 as usize];
         let is_busy = u32::from(self.table.deltas.since_last_read(jump) != Some(0) || self.table.motion.of(jump) != 0);
-        let is_sure = busy == is_busy && self.is_steady(policy) && self.was_still(policy) && self.held_up() == 0 && self.deciding(policy) == 0;
+        let is_sure = busy == is_busy && self.is_steady(policy) && self.was_still(policy) && self.deciding(policy) == 0;
         let chain = self.table.pipelines.policy(policy).filter(|_| is_sure && !self.table.deltas.rewritten)?;
         let of = |decision| self.margin(chain, decision).most.and_then(|most| i64::try_from(most).ok());
         of(Decision::Deny).zip(of(Decision::Pass))
+    }
+
+    /// Leaves room for no more than what endpoints wait for: what else the policy counted may have been decided for others.
+    pub fn forget_unclaimed(&mut self, policy: ChainId, verdict: Verdict) {
+        let claimed = *self.claimed[policy.0 as usize].of(verdict);
+        let left = self.budgets[policy.0 as usize].of(verdict);
+        *left = (*left).min(claimed);
     }
 
     /// How many jumps lead to the chain.

@@ -105,9 +105,17 @@ pub struct Decided {
     pub pass: Option<i64>,
     /// Refused or passed on, where the two cannot be told apart.
     pub deny_or_pass: Option<i64>,
+    /// Refused and passed on together, at most, where that is known otherwise.
+    pub limit: Option<i64>,
 }
 
 impl Decided {
+    /// How much of it, with what has waited, is not borne out.
+    pub fn excess(&self, waiting: i64) -> u64 {
+        let both = self.deny.zip(self.pass).zip(self.limit).map(|((deny, pass), limit)| deny + pass + waiting.max(0) - limit);
+        both.map_or(0, |excess| u64::try_from(excess).unwrap_or(0))
+    }
+
     /// What was decided so.
     pub fn of(&self, verdict: Verdict) -> Option<i64> {
         match verdict {
@@ -164,11 +172,11 @@ pub fn decided(
         Split::Nothing | Split::Open => Decided::default(),
         Split::Deny => Decided { deny: sums[index], ..Decided::default() },
         Split::Pass => Decided { pass: sums[index], ..Decided::default() },
-        Split::Own => counts.not_more_than_went_in(own(&tier.targets[index]), tier, index, passed_by_others()),
+        Split::Own => counts.limited(own(&tier.targets[index]), tier, index, passed_by_others()),
         Split::Sum => Decided { deny_or_pass: sums[index], ..Decided::default() },
         Split::ByTotal => {
             let pass = difference(counts.passed_in_all(tier), passed_by_others());
-            Decided { deny: difference(sums[index], pass), pass, deny_or_pass: None }
+            Decided { deny: difference(sums[index], pass), pass, ..Decided::default() }
         }
         Split::DenyOnly => Decided { deny: counts.refused_by_last(tier, passed_by_others()), ..Decided::default() },
     };
@@ -239,15 +247,13 @@ impl Counts<'_> {
         Some(self.not_accepted(&tier.targets[index])? - went_on)
     }
 
-    /// What a target's own rules tell, if the endpoint's counters bear it out: somebody else may have used it for a while.
-    fn not_more_than_went_in(&self, own: Decided, tier: &Tier, index: usize, passed_by_others: Option<i64>) -> Decided {
-        let most = match tier.undecided_after(index) {
+    /// What a target's own rules tell, and how much of it the endpoint's counters bear out: somebody else may have used it for a while.
+    fn limited(&self, own: Decided, tier: &Tier, index: usize, passed_by_others: Option<i64>) -> Decided {
+        let limit = match tier.undecided_after(index) {
             Some(_) => self.refused_or_passed(tier, index),
             None => self.refused_by_last(tier, passed_by_others).zip(own.pass).map(|(refused, passed)| refused + passed),
         };
-        let excess = own.deny.zip(own.pass).zip(most).map_or(0, |((deny, pass), most)| (deny + pass - most).max(0));
-        let less = |packets: Option<i64>| packets.map(|packets| (packets - excess).max(0));
-        Decided { deny: less(own.deny), pass: less(own.pass), deny_or_pass: None }
+        Decided { limit, ..own }
     }
 
     fn not_accepted(&self, target: &Target) -> Option<i64> {
@@ -313,6 +319,7 @@ mod tests {
             deny: Some(6),
             pass: Some(1),
             deny_or_pass: None,
+            limit: None,
         });
         decided.iter().map(|d| (d.deny, d.pass, d.deny_or_pass)).collect()
     }

@@ -64,7 +64,9 @@ impl Checker {
         for (key, highest) in &self.highest {
             match shown.get(key) {
                 Some(now) if now < highest => return Err(format!("{key:?} went from {highest} to {now}")),
-                None if same_rules && self.last.contains_key(key) && !goes_by_the_sum(key, shown) => return Err(format!("{key:?} has vanished")),
+                None if same_rules && self.last.contains_key(key) && !goes_by_the_sum(key, shown) => {
+                    return Err(format!("{key:?} has vanished"));
+                }
                 _ => {}
             }
         }

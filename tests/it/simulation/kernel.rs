@@ -229,6 +229,17 @@ impl Table {
         !packet.stack.is_empty()
     }
 
+    /// Whether rules have an identity beside their hash, and a write of Felix gives them another one.
+    pub fn has_handles(&self) -> bool {
+        self.writes == Writes::Chains
+    }
+
+    /// The table at one instant.
+    pub fn look(&self) -> Snapshot {
+        let packets: Vec<u64> = self.rules().map(|(_, rule)| rule.packets).collect();
+        self.ruleset(&packets)
+    }
+
     /// Reads the table, rule by rule; `between` is what happens before each.
     pub fn read(&mut self, mut between: impl FnMut(&mut Table)) -> Snapshot {
         let mut packets = Vec::new();

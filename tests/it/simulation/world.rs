@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use calico_accountant::felix::Direction;
-use calico_accountant::ruleset::{Backend, Family, Snapshot};
+use calico_accountant::ruleset::{Backend, Family, RuleId, Snapshot};
 
 use super::cluster::{Cluster, Designer, Era, Group, Workload, endpoint_chain};
 use super::kernel::{Key, Kind, Order, Packet, Table, Writes};
@@ -102,6 +102,16 @@ impl World {
                 self.burst();
             }
         }
+    }
+
+    /// Whether the counters show that something was written since the last read. A table without handles in which all rules are the same
+    /// and count no less cannot be told from one in which nothing happened: nobody could.
+    pub fn shows_what_happened(&self, last: &[Snapshot]) -> bool {
+        self.tables.iter().zip(last).all(|(table, last)| {
+            let now = table.look();
+            let less = |rule: u32| now.packets(RuleId(rule)) < last.packets(RuleId(rule));
+            table.has_handles() || now.ruleset != last.ruleset || (0..now.ruleset.rule_count() as u32).any(less)
+        })
     }
 
     /// Somebody sets all counters to zero.
