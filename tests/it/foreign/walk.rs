@@ -97,11 +97,7 @@ impl<'a> Walk<'a> {
             self.note(chain, id);
             match rule.verdict {
                 Verdict::SetMark { value, mask } => self.mark = self.mark & !mask | value,
-                Verdict::Jump(to) => {
-                    if self.chain(to) == After::Gone {
-                        return After::Gone;
-                    }
-                }
+                Verdict::Jump(to) if self.chain(to) == After::Gone => return After::Gone,
                 Verdict::Goto(to) => return self.chain(to),
                 Verdict::Return => return After::Returned,
                 Verdict::Accept | Verdict::Drop | Verdict::Reject => return After::Gone,
