@@ -84,6 +84,15 @@ impl Carry {
     }
 }
 
+impl Credits {
+    /// Credits to the group what was kept back, where the next interval cannot tell more.
+    pub fn release(&mut self, carry: &mut Carry) {
+        for (group, kept) in self.group.iter_mut().zip(&mut carry.rows) {
+            *group += std::mem::take(kept);
+        }
+    }
+}
+
 /// What is credited for one interval.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Credits {

@@ -120,7 +120,10 @@ impl GroupRead<'_> {
             if self.members.iter().any(|member| counts(member, verdict)) {
                 let carry = &mut state.carries[verdict as usize];
                 let margins = self.margins(verdict, in_step, &mut state.waiting[verdict as usize], carry);
-                let credits = credit(&margins, carry);
+                let mut credits = credit(&margins, carry);
+                if self.is_disturbed() && margins.hidden == 0 {
+                    credits.release(carry);
+                }
                 self.record(verdict, &credits, totals);
             }
         }
