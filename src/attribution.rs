@@ -18,6 +18,7 @@ mod totals;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use lazy_static::lazy_static;
 
@@ -114,11 +115,12 @@ impl Attribution {
 
     /// Takes in one read: all tables of it, both families.
     pub fn advance(&mut self, tables: &[Table]) {
+        let now = Instant::now();
         self.programs = None;
         self.rename(tables);
         let mut drops = tables.iter().flat_map(|table| &table.pipelines.endpoints).flat_map(|pipeline| &pipeline.drops);
         self.limits_are_derived = drops.any(|drop| !drop.let_through.is_empty());
-        self.totals.begin_read();
+        self.totals.begin_read(now);
         let mut leftovers = std::mem::take(&mut self.leftovers);
         let users = std::mem::take(&mut self.users);
         for table in tables {
@@ -134,7 +136,7 @@ impl Attribution {
             self.open.settle(&view, &mut self.totals);
             view.leave(&mut self.leftovers, &mut self.users);
         }
-        self.node.advance(tables);
+        self.node.advance(tables, now);
         self.groups.end_read();
         self.open.end_read();
         self.waiting.end_read();
@@ -145,7 +147,7 @@ impl Attribution {
     /// its counts may be old, and are where counting begins.
     pub fn advance_programs(&mut self, read: &ebpf::Snapshot, datastore: Datastore) {
         let counts_before = self.node.is_new();
-        self.totals.begin_read();
+        self.totals.begin_read(Instant::now());
         let programs = self.programs.get_or_insert_default();
         programs.advance(read, datastore, counts_before, &mut self.totals, &mut self.node);
     }

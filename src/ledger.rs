@@ -256,6 +256,8 @@ struct Comparison<'a> {
     /// Whether most counts are those of the last read, although the table was replaced as a whole or may have been: then it was
     /// replaced with counts that were saved before (`iptables-restore -c`), which are no news.
     restored: bool,
+    /// Whether any rule had counted at the last read.
+    had_counted: bool,
     deltas: Deltas,
     /// Whether a rule that kept its handle began again.
     zeroed: bool,
@@ -268,6 +270,7 @@ impl<'a> Comparison<'a> {
             last,
             pairs: pair(now, &last.read).collect(),
             restored: false,
+            had_counted: true,
             deltas: Deltas { rewritten: now.ruleset != last.read.ruleset, ..first(now, false) },
             zeroed: false,
         };
@@ -287,6 +290,8 @@ impl<'a> Comparison<'a> {
             let unchanged = match before {
                 // A chain that has appeared since the last read was empty then.
                 None => self.written(id, chain, flushes),
+                // Replaced with its counts, as if it had counted on.
+                Some(before) if self.is_replaced() => self.by_hash(chain, before),
                 Some(before) => match self.now.chain_handle(id).zip(before.handle) {
                     // It was deleted and made again.
                     Some((handle, then)) if handle != then => {
@@ -307,7 +312,7 @@ impl<'a> Comparison<'a> {
             self.deltas.idle[rule] |= stood_still;
         }
         self.deltas.restarted |= self.zeroed;
-        self.deltas.handles_prove = flushes && !self.zeroed && self.has_handles();
+        self.deltas.handles_prove = flushes && !self.zeroed && self.has_handles() && !self.restored;
         (self.deltas, flushes)
     }
 
@@ -336,7 +341,7 @@ impl<'a> Comparison<'a> {
 
     /// Whether the counts of a table that was replaced as a whole, or that cannot tell, are mostly those of the last read. Rules that
     /// Felix wrote anew have counted less, unless the table is young: then too little is counted.
-    fn was_restored(&self) -> bool {
+    fn was_restored(&mut self) -> bool {
         let survives = |(id, _, before): &(ChainId, &Chain, Option<Before>)| {
             before.is_some_and(|before| before.handle.is_some() && before.handle == self.now.chain_handle(*id))
         };
@@ -353,7 +358,8 @@ impl<'a> Comparison<'a> {
                 }
             }
         }
-        all > 0 && kept >= all - kept
+        self.had_counted = all > 0;
+        kept >= all - kept
     }
 
     fn set(&mut self, rule: RuleId, packets: u64, age: Age) {
@@ -363,7 +369,7 @@ impl<'a> Comparison<'a> {
 
     /// What a rule that was written since the last read has counted.
     fn since_written(&self, rule: RuleId) -> u64 {
-        if self.is_replaced() { 0 } else { self.now.packets(rule) }
+        if self.is_replaced() && self.had_counted { 0 } else { self.now.packets(rule) }
     }
 
     /// Whether handles show that the whole table was replaced, with its counts.

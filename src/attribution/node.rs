@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::felix::{Decision, Direction};
 use crate::ruleset::Family;
 
 use super::Table;
-use super::totals::{Item, REMEMBERED_READS};
+use super::totals::{Item, Reads};
 
 /// A rule of a policy. IPv4 and IPv6 count apart, because a policy may have other rules for each, but on the eBPF dataplane.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,13 +107,14 @@ pub struct NodeTotals {
     decided: Ordered<(Direction, Item)>,
     unknown_rules: u64,
     unknown_interfaces: [u64; 2],
+    reads: Reads,
     read: u32,
 }
 
 impl NodeTotals {
     /// Takes in one read.
-    pub fn advance(&mut self, tables: &[Table]) {
-        self.begin_read();
+    pub fn advance(&mut self, tables: &[Table], now: Instant) {
+        self.begin_read(now);
         for table in tables {
             self.policies(table);
             for &(direction, rule) in &table.pipelines.unknown_interfaces {
@@ -127,9 +129,9 @@ impl NodeTotals {
     }
 
     /// Begins the next read: only what is met from now on is shown.
-    pub(super) fn begin_read(&mut self) {
-        self.read += 1;
-        let oldest = self.read.saturating_sub(REMEMBERED_READS);
+    pub(super) fn begin_read(&mut self, now: Instant) {
+        let oldest = self.reads.next(now);
+        self.read = self.reads.last;
         self.rules.begin_read(oldest);
         self.decided.begin_read(oldest);
     }

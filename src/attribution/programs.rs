@@ -11,6 +11,7 @@ mod plan;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::group::Margin;
 use super::node::NodeTotals;
@@ -69,7 +70,7 @@ impl Programs {
         }
         let is_ignored = !self.started && !counts_before;
         let counted = Counted { now: &read.rules, last: &self.counts, is_same_map: self.rule_map == read.rule_map, is_ignored };
-        node.begin_read();
+        node.begin_read(Instant::now());
         self.is_comparable = self.started && !read.interface_maps.is_empty() && self.interface_maps == read.interface_maps;
         self.interface_maps.clone_from(&read.interface_maps);
         self.unknown = self.count_for_the_node(&strangers, &counted, node);

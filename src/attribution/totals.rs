@@ -1,7 +1,8 @@
 //! The totals that metrics show: what was counted for every workload, monotone while the process lives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::felix::{Decision, Direction, DropReason, EndpointKind};
 
@@ -175,17 +176,43 @@ impl Sums {
 #[derive(Debug, Default)]
 pub struct Totals {
     endpoints: BTreeMap<(EndpointKind, Arc<str>), EndpointTotals>,
+    reads: Reads,
     read: u32,
 }
 
-/// For how many reads a total is remembered after its rules have gone, so that it goes on if they come back.
-pub(super) const REMEMBERED_READS: u32 = 240;
+/// For how long a total is remembered after its rules have gone, so that it goes on if they come back.
+const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+
+/// How many totals of endpoints that have gone are remembered: pods that come and go quickly must not fill the memory.
+const MOST_REMEMBERED: usize = 20_000;
+
+/// The number of the read, and which reads are remembered.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reads {
+    /// The number of the last read.
+    pub last: u32,
+    /// When the reads that are remembered began.
+    begun: VecDeque<Instant>,
+}
+
+impl Reads {
+    /// Begins the next read; the first one that is remembered.
+    pub fn next(&mut self, now: Instant) -> u32 {
+        self.last += 1;
+        self.begun.push_back(now);
+        while self.begun.front().is_some_and(|begun| now.duration_since(*begun) > REMEMBERED) {
+            self.begun.pop_front();
+        }
+        self.last + 1 - u32::try_from(self.begun.len()).unwrap_or(self.last)
+    }
+}
 
 impl Totals {
     /// Begins the next read: only what is met from now on is shown.
-    pub fn begin_read(&mut self) {
-        self.read += 1;
-        let oldest = self.read.saturating_sub(REMEMBERED_READS);
+    pub fn begin_read(&mut self, now: Instant) {
+        let oldest = self.reads.next(now);
+        self.read = self.reads.last;
+        self.forget_most_of_the_gone();
         self.endpoints.retain(|_, endpoint| endpoint.seen >= oldest);
         for endpoint in self.endpoints.values_mut() {
             for (totals, forgotten) in endpoint.directions.iter_mut().zip(&mut endpoint.forgotten) {
@@ -195,6 +222,22 @@ impl Totals {
                 totals.shrink_to_fit();
             }
             endpoint.expected = [0; 2];
+        }
+    }
+
+    /// Forgets the endpoints that have gone first, if there are too many.
+    fn forget_most_of_the_gone(&mut self) {
+        let size = |endpoint: &EndpointTotals| endpoint.directions.iter().map(Vec::len).sum::<usize>();
+        let mut gone: Vec<(u32, usize)> = self.endpoints.values().filter(|e| e.seen + 1 < self.read).map(|e| (e.seen, size(e))).collect();
+        gone.sort_unstable_by_key(|(seen, _)| std::cmp::Reverse(*seen));
+        let mut room = MOST_REMEMBERED;
+        let too_many = gone.into_iter().find(|(_, size)| {
+            let fits = *size <= room;
+            room = room.saturating_sub(*size);
+            !fits
+        });
+        if let Some((seen, _)) = too_many {
+            self.endpoints.retain(|_, endpoint| endpoint.seen > seen);
         }
     }
 
@@ -389,12 +432,12 @@ mod tests {
         let mut totals = Totals::default();
         let interface: Arc<str> = "cali1".into();
         let item = || Item::Profile("kns.a".into());
-        totals.begin_read();
+        totals.begin_read(Instant::now());
         totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress).add(&item(), 5);
         assert_eq!(shown(&totals), [("cali1".into(), 5)]);
-        totals.begin_read();
+        totals.begin_read(Instant::now());
         assert_eq!(shown(&totals), []);
-        totals.begin_read();
+        totals.begin_read(Instant::now());
         totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress).add(&item(), 1);
         assert_eq!(shown(&totals), [("cali1".into(), 6)]);
     }
@@ -403,10 +446,10 @@ mod tests {
     fn a_policy_that_gets_its_name_keeps_its_count() {
         let mut totals = Totals::default();
         let item = |policy: &str| Item::Policy { tier: "default".into(), policy: policy.into(), verdict: Verdict::Accept };
-        totals.begin_read();
+        totals.begin_read(Instant::now());
         totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("cali-pi-_x"), 5);
         totals.rename_policy("cali-pi-_x", &"default.foo".into());
-        totals.begin_read();
+        totals.begin_read(Instant::now());
         totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("default.foo"), 2);
         assert_eq!(shown(&totals), [("cali1".into(), 7)]);
         // It has lost it for a while, and has it again.
@@ -419,12 +462,12 @@ mod tests {
     fn a_zero_that_is_not_certain_is_not_shown() {
         let mut totals = Totals::default();
         for (packets, expected) in [(0, vec![]), (2, vec![("cali1".into(), 2)]), (0, vec![("cali1".into(), 2)])] {
-            totals.begin_read();
+            totals.begin_read(Instant::now());
             totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add_at_least(&Item::Established, packets);
             assert_eq!(shown(&totals), expected);
         }
         // Certain from now on, it is not certain what was before.
-        totals.begin_read();
+        totals.begin_read(Instant::now());
         totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add_at_least(&Item::Established, 0);
         totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add(&Item::Established, 0);
         assert_eq!(shown(&totals), []);
@@ -435,7 +478,7 @@ mod tests {
         let mut totals = Totals::default();
         let interface: Arc<str> = "cali1".into();
         for (unknown, packets, expected) in [(false, 5, Some(5)), (true, 1, None), (false, 1, Some(7))] {
-            totals.begin_read();
+            totals.begin_read(Instant::now());
             let mut recorder = totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress);
             if unknown {
                 recorder.unknown(&Item::Established);
@@ -458,7 +501,7 @@ mod tests {
             (accepted, refused, no_policy)
         };
         let mut read = |has_policy: bool| {
-            totals.begin_read();
+            totals.begin_read(Instant::now());
             let mut recorder = totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress);
             recorder.add(&drop("default"), 1);
             if has_policy {
@@ -472,18 +515,17 @@ mod tests {
         };
         assert_eq!(read(true), (7, 105, 101));
         // The tier has gone for so long that its totals are forgotten, and comes back.
-        for n in 1..=u64::from(REMEMBERED_READS) + 5 {
+        for n in 1..=35 {
             assert_eq!(read(false), (7, 105 + n, 101 + n));
         }
-        let gone = u64::from(REMEMBERED_READS) + 5;
-        assert_eq!(read(true), (14, 210 + gone, 202 + gone));
+        assert_eq!(read(true), (14, 210 + 35, 202 + 35));
     }
 
     #[test]
     fn sums_with_a_tier_that_does_not_tell_are_not_told() {
         let mut totals = Totals::default();
         let drop = |tier: &str| Item::Drop { reason: DropReason::NoPolicy, tier: tier.into() };
-        totals.begin_read();
+        totals.begin_read(Instant::now());
         let mut recorder = totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress);
         recorder.add(&drop("default"), 1);
         recorder.unknown(&drop("t"));
@@ -496,7 +538,7 @@ mod tests {
         let mut totals = Totals::default();
         let policy = |verdict| Item::Policy { tier: "t".into(), policy: "t.p".into(), verdict };
         let mut read = |deny, pass, together| {
-            totals.begin_read();
+            totals.begin_read(Instant::now());
             let mut recorder = totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress);
             for (verdict, packets) in [(Verdict::Deny, deny), (Verdict::Pass, pass), (Verdict::DenyOrPass, together)] {
                 recorder.add(&policy(verdict), packets);
@@ -512,11 +554,31 @@ mod tests {
     #[test]
     fn what_stays_away_is_forgotten() {
         let mut totals = Totals::default();
-        totals.begin_read();
+        let begun = Instant::now();
+        totals.begin_read(begun);
         totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&Item::Established, 5);
-        for _ in 0..=REMEMBERED_READS {
-            totals.begin_read();
+        for seconds in 1..=REMEMBERED.as_secs() {
+            totals.begin_read(begun + Duration::from_secs(seconds));
         }
+        assert_eq!(totals.size(), (1, 1));
+        totals.begin_read(begun + REMEMBERED + Duration::from_secs(1));
         assert_eq!(totals.size(), (0, 0));
+    }
+
+    #[test]
+    fn what_has_gone_is_remembered_within_bounds() {
+        let (mut totals, begun) = (Totals::default(), Instant::now());
+        for pod in 0..600 {
+            totals.begin_read(begun + Duration::from_millis(pod));
+            let interface = format!("cali{pod}").into();
+            let mut recorder = totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress);
+            (0..100).for_each(|profile| recorder.add(&Item::Profile(profile.to_string().into()), 1));
+        }
+        let (endpoints, size) = totals.size();
+        assert!((200..=202).contains(&endpoints) && size <= MOST_REMEMBERED + 200, "{endpoints} {size}");
+        totals.begin_read(begun + Duration::from_secs(1));
+        let mut recorder = totals.endpoint(EndpointKind::Workload, &"cali599".into(), Direction::Ingress);
+        recorder.add(&Item::Profile("0".into()), 1);
+        assert_eq!(shown(&totals), [("cali599".into(), 2)], "the last ones are remembered");
     }
 }

@@ -74,7 +74,7 @@ impl Node {
 
     fn advance(&mut self) -> &mut Self {
         let first = self.node.is_new();
-        self.totals.begin_read();
+        self.totals.begin_read(Instant::now());
         self.programs.advance(&self.read, Datastore::default(), first, &mut self.totals, &mut self.node);
         self.read.unchanged = true;
         self
@@ -435,7 +435,7 @@ fn interfaces_that_stand_still_while_rules_count_prove_no_zero() {
 #[test]
 fn after_a_move_to_this_dataplane_counting_begins_there() {
     let mut node = Node::new(vec![program("cali1", &[101], 9)]);
-    node.node.begin_read();
+    node.node.begin_read(Instant::now());
     node.counts(&[(101, 100)], &[]).advance();
     node.counts(&[(101, 103)], &[]).advance();
     assert_eq!(node.rules(), [("p1#0 Accept".into(), 3)]);

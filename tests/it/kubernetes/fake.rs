@@ -125,7 +125,7 @@ fn expired_positions() {
     });
     let inventory = start(Fixed(credentials), Limits::default());
     within(Duration::from_secs(5), "a watch after the second list", || log.targets("watch=true").len() == 2);
-    assert_eq!(inventory.workload_count(), 5);
+    assert_eq!(inventory.workload_count(), 4);
     let lists: Vec<_> = log.targets("limit=").iter().map(|target| target.contains("continue=")).collect();
     assert_eq!(lists, [false, true, false, false], "page, expired page, from the start, and after the expired watch");
     assert!(!log.targets("continue=")[0].contains("resourceVersion"));
@@ -222,7 +222,7 @@ fn watches_that_fail_at_once() {
         troubled(&inventory, &[words]);
         thread::sleep(Duration::from_secs(5));
         assert!((3..=12).contains(&log.targets("watch=true").len()), "{}", log.targets("watch=true").len());
-        assert_eq!((inventory.workload_count(), log.targets("limit=").len()), (5, 1));
+        assert_eq!((inventory.workload_count(), log.targets("limit=").len()), (4, 1));
     }
 }
 
@@ -254,7 +254,7 @@ fn a_flood_ends_in_a_list() {
     });
     let inventory = start(Fixed(credentials), Limits::default());
     within(Duration::from_secs(20), "a second list", || log.targets("limit=").len() == 2);
-    assert_eq!(inventory.workload_count(), 5);
+    assert_eq!(inventory.workload_count(), 4);
 }
 
 /// One object that cannot be understood costs nothing but itself, in a list and in a watch.
@@ -309,7 +309,7 @@ fn half_a_list_changes_nothing() {
     });
     let inventory = start(Fixed(credentials), Limits::default());
     within(Duration::from_secs(5), "the broken list is noticed", || !inventory.up() && inventory.synced());
-    assert_eq!(inventory.workload_count(), 5);
+    assert_eq!(inventory.workload_count(), 4);
 }
 
 /// A page of a web server is an error and not a panic.
