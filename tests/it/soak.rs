@@ -108,7 +108,9 @@ fn nothing_grows() {
                 costs.push(Cost::of(program.pid()));
             }
         }
-        assert_eq!(shows(&program, changes), series, "series are those of what is there");
+        // Or fewer: where rules were replaced, a zero that is not proven is not shown.
+        let now = shows(&program, changes);
+        assert!(now <= series, "series are those of what is there: {series} became {now}");
 
         let tenth = costs.len() / 10;
         let (second, last) = (&costs[tenth..2 * tenth], &costs[costs.len() - tenth..]);
