@@ -147,15 +147,23 @@ impl Ledger {
     /// Whether any rule counts less than at the last read, though it seems to be the same. Either it was set to zero, or a legacy table
     /// was read without its lock in the moment in which all its counters are zero.
     pub fn went_back(&self, tables: &[Snapshot]) -> bool {
-        tables.iter().any(|now| {
-            let Some(last) = self.tables.get(&place_of(now)) else { return false };
-            pair(now, &last.read).any(|(_, chain, before)| {
-                let before = before.into_iter().flat_map(Before::rules);
-                let now = chain.rule_ids().map(|id| (now.ruleset.rule(id), now.count(id)));
-                now.zip(before).any(|((rule, now), (rule_before, last))| {
-                    rule.hash == rule_before.hash && now.handle == last.handle && is_less(now, last)
-                })
-            })
+        self.anew(tables, |now, last| now.handle == last.handle && is_less(now, last)).next().is_some()
+    }
+
+    /// The first chain in which rules have the text that they had at the last read and have begun to count anew since.
+    pub fn began_anew<'a>(&'a self, tables: &'a [Snapshot]) -> Option<(&'a Snapshot, &'a Chain)> {
+        self.anew(tables, |now, last| now.handle != last.handle || is_less(now, last)).next()
+    }
+
+    /// Chains with a rule of the same text as at the last read whose counts then and now are so.
+    fn anew<'a>(&'a self, tables: &'a [Snapshot], is: fn(Count, Count) -> bool) -> impl Iterator<Item = (&'a Snapshot, &'a Chain)> {
+        tables.iter().filter_map(|now| Some((now, self.tables.get(&place_of(now))?))).flat_map(move |(now, last)| {
+            let chains = pair(now, &last.read).filter(move |(_, chain, before)| {
+                let before = before.iter().flat_map(|before| before.rules());
+                let counts = chain.rule_ids().map(|id| (now.ruleset.rule(id), now.count(id)));
+                counts.zip(before).any(|((rule, count), (then, last))| rule.hash == then.hash && is(count, last))
+            });
+            chains.map(move |(_, chain, _)| (now, chain))
         })
     }
 
@@ -444,9 +452,12 @@ impl<'a> Comparison<'a> {
         let flushed = restarted && ruleset.backend == Backend::Nft;
         // A chain of iptables-nft was flushed if its rules differ, for that is how Felix writes there.
         let counts_on = !restarted && (same_rules || ruleset.backend == Backend::Legacy);
+        let mut anew = flushed;
         for (rule, last) in chain.rule_ids().zip(last) {
             let now = self.now.count(rule);
-            match last.filter(|last| !flushed && !is_less(now, *last)) {
+            // What follows a rule that was written anew was, too: its hash contains those of the rules before it.
+            anew |= !self.restored && last.is_some_and(|last| is_less(now, last));
+            match last.filter(|last| !anew && !is_less(now, *last)) {
                 Some(last) => self.set(rule, now.packets - last.packets, if counts_on { Age::Continued } else { Age::Unknown }),
                 None => self.set(rule, if same_rules && self.restored { 0 } else { now.packets }, Age::Unknown),
             }

@@ -12,6 +12,7 @@ use crate::app;
 use crate::config::Config;
 use crate::dataplane::{ReadError, Reader, Reading};
 use crate::inventory::Inventory;
+use crate::ledger::Ledger;
 use crate::ruleset::Snapshot;
 use crate::saved;
 use crate::scraper::{self, Scraper};
@@ -63,6 +64,9 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
         let files = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
         moments.push_back(saved::moment(&files).map_err(|error| error.to_string())?);
     }
+    if let [before, now] = moments.make_contiguous() {
+        warn_of_new_counts(before, now);
+    }
     let one_moment = moments.len() == 1;
     let options = scraper::Options {
         node_name: config.node_name,
@@ -80,6 +84,20 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
         scraper.begin_counting();
     }
     Ok(scraper)
+}
+
+/// Says it where counters do not tell of the whole time between the moments.
+fn warn_of_new_counts(before: &[Snapshot], now: &[Snapshot]) {
+    let mut ledger = Ledger::new();
+    ledger.advance(before);
+    if let Some((table, chain)) = ledger.began_anew(now) {
+        let (family, table) = (table.ruleset.family.as_str(), table.ruleset.table);
+        log::warn!(
+            "counters went back in chain {} (table {table}, {family}): the node was rebooted or the rules were rewritten between --before \
+             and --ruleset, or the two are swapped; what was counted before that is missing",
+            chain.name
+        );
+    }
 }
 
 /// A file's name and content; `-` is standard input.

@@ -15,7 +15,7 @@ use crate::program::command;
 use crate::support::fixture;
 
 /// Cases that are not handled yet. One of them that passes fails its test: it is to be removed here.
-const NOT_YET: &[&str] = &["02-before-reboot-or-rewrite"];
+const NOT_YET: &[&str] = &[];
 
 /// A test for each case. A case returns `None` where it cannot run here.
 macro_rules! cases {

@@ -23,6 +23,13 @@ pub fn counters_went_back(case: &Case) -> Option<()> {
         assert!(policy["accept"] == 5 && (policy["deny"].is_null() || policy["deny"] == 60), "{backend}: {policy}");
         let ingress = &explained["workload"]["ingress"];
         assert!(ingress["dropped"] == 85 || ingress["exact"] == false, "{backend}: {ingress}");
+
+        for command in ["top", "metrics"] {
+            let swapped = case.says(&[command, "--before", &now, "--ruleset", &before]);
+            assert!(swapped.code == Some(0) && swapped.has_line(&["went back", "cali-", "swapped"]), "{backend}: {swapped:?}");
+        }
+        let same = case.says(&["top", "--before", &now, "--ruleset", &now]);
+        assert!(!same.has_line(&["went back"]), "{backend}: {same:?}");
     }
     Some(())
 }
