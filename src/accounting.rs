@@ -15,7 +15,7 @@ pub struct Accounting {
     ledger: Ledger,
     structures: Structures,
     attribution: Attribution,
-    cpus: usize,
+    cpus: u64,
     endpoints_stayed: bool,
     /// What counted while the tables were read the last time.
     moved: Vec<Moved>,
@@ -27,8 +27,8 @@ impl Accounting {
         Accounting {
             ledger: Ledger::new(),
             structures: Structures::default(),
-            attribution: Attribution::new(cpus),
-            cpus,
+            attribution: Attribution::default(),
+            cpus: cpus as u64,
             endpoints_stayed: false,
             moved: Vec::new(),
         }
@@ -59,13 +59,13 @@ impl Accounting {
         let mut reach = Vec::with_capacity(read.len());
         for (place, structure) in self.structures.tables().iter().enumerate() {
             let (motion, moved) = (&motions[place], self.moved.get(place).unwrap_or(&none));
-            reach.push(settle_ages((&read[place], &structure.pipelines), &mut deltas[place], (motion, moved), self.cpus as u64));
+            reach.push(settle_ages((&read[place], &structure.pipelines), &mut deltas[place], (motion, moved), self.cpus));
         }
         self.moved = read.iter().zip(&motions).map(|(read, motion)| moved(read, motion)).collect();
-        let endpoints_stayed = std::mem::take(&mut self.endpoints_stayed);
+        let (cpus, endpoints_stayed) = (self.cpus, std::mem::take(&mut self.endpoints_stayed));
         let tables = self.structures.tables().iter().zip(&deltas).zip(&motions).zip(&reach);
         let tables: Vec<Table> =
-            tables.map(|(((s, deltas), motion), reach)| Table { endpoints_stayed, ..Table::new(s, deltas, motion, reach) }).collect();
+            tables.map(|(((s, deltas), motion), reach)| Table { cpus, endpoints_stayed, ..Table::new(s, deltas, motion, reach) }).collect();
         self.attribution.advance(&tables);
     }
 
@@ -165,5 +165,83 @@ impl Accounting {
             Some(programs) => programs.catalog(),
             None => self.structures.catalog(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attribution::{Item, Verdict};
+    use crate::felix::Direction;
+    use crate::iptables::text::Parser;
+    use crate::ruleset::{Backend, Family};
+
+    /// An endpoint with one policy that accepts and refuses: packets at the jump, at the return of what was accepted, at the policy's two
+    /// rules, and at the end of the tier.
+    fn table([jump, accepted, accepts, denies, end]: [u64; 5]) -> Snapshot {
+        let rule = |packets: u64, chain: &str, hash: &str, rest: &str| {
+            format!("[{packets}:{packets}] -A {chain} -m comment --comment \"cali:{hash:a<16}\" {rest}\n")
+        };
+        let (policy, endpoint) = ("cali-pi-_p", "cali-tw-cali1");
+        let rules = [
+            rule(
+                accepts,
+                policy,
+                "1",
+                "-m comment --comment \"Policy default/default.p ingress\" -s 10.0.0.1 -j MARK --set-xmark 0x10000/0x10000",
+            ),
+            rule(accepts, policy, "2", "-m mark --mark 0x10000/0x10000 -j RETURN"),
+            rule(denies, policy, "3", "-s 10.0.0.2 -j DROP"),
+            rule(jump, endpoint, "4", "-m comment --comment \"Start of policies\" -j MARK --set-xmark 0x0/0x20000"),
+            rule(jump, endpoint, "5", "-m mark --mark 0x0/0x20000 -j cali-pi-_p"),
+            rule(accepted, endpoint, "6", "-m comment --comment \"Return if policy accepted\" -m mark --mark 0x10000/0x10000 -j RETURN"),
+            rule(end, endpoint, "7", "-m comment --comment \"Drop if no policies passed packet\" -m mark --mark 0x0/0x20000 -j DROP"),
+        ];
+        let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+        parser.push(format!("*filter\n:{policy} - [0:0]\n:{endpoint} - [0:0]\n{}COMMIT\n", rules.concat()).as_bytes());
+        parser.finish().unwrap()
+    }
+
+    fn read(accounting: &mut Accounting, first: [u64; 5], second: Option<[u64; 5]>) -> u64 {
+        let look_again = |_: &[Snapshot]| second.map(|second| vec![table(second)]).ok_or("no answer");
+        accounting.advance(&[table(first)], look_again);
+        let (_, endpoint) = accounting.totals().workloads().next().unwrap();
+        let is_deny = |item: &Item| matches!(item, Item::Policy { verdict: Verdict::Deny, .. });
+        accounting.totals().shown(endpoint, Direction::Ingress).find(|total| is_deny(&total.item)).map_or(0, |total| total.packets)
+    }
+
+    /// Two packets went in, and nothing came out yet.
+    const INSIDE: [u64; 5] = [2, 0, 0, 2, 0];
+
+    #[test]
+    fn what_the_second_look_shows_to_be_on_its_way_is_not_refused_yet() {
+        let counted = |second| {
+            let mut accounting = Accounting::new(2);
+            read(&mut accounting, [0; 5], Some([0; 5]));
+            read(&mut accounting, INSIDE, second)
+        };
+        assert_eq!(counted(Some(INSIDE)), 2, "nothing moved");
+        assert_eq!(counted(Some([2, 1, 1, 2, 0])), 1, "one was on its way, and was accepted");
+        assert_eq!(counted(None), 0, "nobody looked");
+        assert_eq!(counted(Some([2, 5, 5, 2, 0])), 0, "no more than the CPUs are at work on");
+    }
+
+    #[test]
+    fn what_was_on_its_way_is_credited_by_the_next_read() {
+        let mut accounting = Accounting::new(2);
+        read(&mut accounting, [0; 5], Some([0; 5]));
+        assert_eq!(read(&mut accounting, INSIDE, None), 0);
+        assert_eq!(read(&mut accounting, INSIDE, Some(INSIDE)), 2);
+    }
+
+    #[test]
+    fn a_debt_ends_with_the_first_look_in_which_nothing_moves() {
+        let mut accounting = Accounting::new(2);
+        // Seven packets go by while the first read is made: as many too few may the next difference show.
+        read(&mut accounting, [7, 7, 7, 0, 0], Some([14, 14, 14, 0, 0]));
+        let quiet = [20, 20, 20, 0, 0];
+        assert_eq!(read(&mut accounting, quiet, Some(quiet)), 0);
+        let refused = [25, 20, 20, 5, 0];
+        assert_eq!(read(&mut accounting, refused, Some(refused)), 5);
     }
 }

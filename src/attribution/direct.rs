@@ -22,6 +22,8 @@ use super::totals::{Item, Totals, Verdict};
 pub struct Claim {
     /// Where it comes from.
     pub source: Source,
+    /// The endpoint's chain.
+    pub chain: ChainId,
     /// The endpoint.
     pub endpoint: (EndpointKind, Arc<str>, Direction),
     /// What it is to be credited as.
@@ -123,7 +125,7 @@ fn recovered(claims: &[Claim], certain: &[u64], policy: ChainId, view: &TableVie
     if view.references(policy) as usize != claims.len() {
         return nothing();
     }
-    let is_user = |chain: &str| claims.iter().any(|claim| *claim.source.endpoint == *chain);
+    let is_user = |chain: ChainId| claims.iter().any(|claim| claim.chain == chain);
     let (decided, strangers) = (view.surely_decided(policy, first.source.verdict), view.strangers(first.endpoint.2, is_user));
     let Some((decided, strangers)) = decided.zip(strangers) else { return nothing() };
     let most =

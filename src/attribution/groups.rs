@@ -253,8 +253,7 @@ impl GroupRead<'_> {
     /// Whether no endpoint that was written anew, and is no member now, can have been one since the last read.
     fn had_no_others(&self) -> bool {
         let Some(first) = self.members.first() else { return false };
-        let chain = |member: &Member| &*self.view.table.ruleset.chain(member.chain).name;
-        self.view.strangers(first.direction, |name| self.members.iter().any(|member| chain(member) == name)) == Some(0)
+        self.view.strangers(first.direction, |chain| self.members.iter().any(|member| member.chain == chain)) == Some(0)
     }
 
     fn counted(&self, policy: &PolicyChain, verdict: Verdict) -> Margin {

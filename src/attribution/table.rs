@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::felix::{Decision, Direction, Pipeline, PolicyChain, is_endpoint_chain};
-use crate::ruleset::{Chain, ChainId, RuleId, TableId, Verdict as Target};
+use crate::ruleset::{ChainId, RuleId, TableId, Verdict as Target};
 
 use super::Table;
 use super::foreign::Disturbance;
@@ -82,6 +82,38 @@ impl Budget {
     }
 }
 
+/// An endpoint whose chain was written anew since the last read.
+struct Written {
+    chain: ChainId,
+    direction: Direction,
+    /// How many packets can have entered it since then; `None` if nothing limits them.
+    inflow: Option<u64>,
+}
+
+impl Written {
+    /// All of a table; `None` if there may have been others, which came and went.
+    fn all(table: &Table) -> Option<Vec<Written>> {
+        let Table { ruleset, pipelines, deltas, reach, .. } = table;
+        let have_gone = deltas.vanished.iter().any(|chain| is_endpoint_chain(ruleset.table, chain));
+        if have_gone || !(table.endpoints_stayed || dispatch_is_unchanged(table)) {
+            return None;
+        }
+        let inflow = |chain| ruleset.chain(chain).rule_ids().next().map_or(Some(0), |first| reach.inflow(first));
+        let written = pipelines.endpoints.iter().filter(|endpoint| !deltas.unchanged(endpoint.chain));
+        Some(written.map(|e| Written { chain: e.chain, direction: e.direction, inflow: inflow(e.chain) }).collect())
+    }
+}
+
+/// Whether the rules that lead to endpoints are those of the last read, so that no endpoint has come and gone. Calico's own tables have
+/// maps for that.
+fn dispatch_is_unchanged(table: &Table) -> bool {
+    let mut is_endpoint = vec![false; table.ruleset.chains().len()];
+    table.pipelines.endpoints.iter().for_each(|endpoint| is_endpoint[endpoint.chain.0 as usize] = true);
+    let leads = |rule: RuleId| matches!(table.ruleset.rule(rule).verdict, Target::Goto(to) if is_endpoint[to.0 as usize]);
+    let mut dispatch = table.ruleset.chain_ids().filter(|(_, chain)| chain.rule_ids().any(leads)).peekable();
+    dispatch.peek().is_some() && dispatch.all(|(id, _)| table.deltas.unchanged(id))
+}
+
 /// One table with what is worked out of it once a read.
 pub struct TableView<'a> {
     /// The table.
@@ -92,6 +124,8 @@ pub struct TableView<'a> {
     claimed: Vec<Budget>,
     references: Vec<References>,
     disturbances: Vec<Disturbance>,
+    /// Where anything was written since the last read.
+    written: Option<Vec<Written>>,
 }
 
 impl<'a> TableView<'a> {
@@ -105,6 +139,7 @@ impl<'a> TableView<'a> {
             claimed: vec![Budget::default(); chains],
             references: vec![References::default(); chains],
             disturbances: vec![Disturbance::None; chains],
+            written: if table.deltas.rewritten { Written::all(&table) } else { None },
         };
         view.count_references();
         view.compare_users(users);
@@ -210,11 +245,8 @@ impl<'a> TableView<'a> {
 
     /// What the policy's, or the group's policies', own rules refused and passed on since the last read, if `endpoint` alone uses it.
     pub fn own(&self, chain: ChainId, endpoint: &Pipeline) -> Decided {
-        if self.table.deltas.rewritten {
-            let user = &*self.table.ruleset.chain(endpoint.chain).name;
-            if self.strangers(endpoint.direction, |name| name == user) != Some(0) {
-                return Decided::default();
-            }
+        if self.table.deltas.rewritten && self.strangers(endpoint.direction, |chain| chain == endpoint.chain) != Some(0) {
+            return Decided::default();
         }
         let group = self.table.pipelines.group(chain).into_iter().flat_map(|group| &group.policies).map(|(_, policy)| *policy);
         let chains: Vec<ChainId> = std::iter::once(chain).chain(group).collect();
@@ -241,25 +273,9 @@ impl<'a> TableView<'a> {
 
     /// How many packets endpoints may have had, at most, that were written anew since the last read and are no users of a policy or group
     /// now: they may have used it meanwhile. `None` if nothing limits that.
-    pub fn strangers(&self, direction: Direction, is_user: impl Fn(&str) -> bool) -> Option<u64> {
-        let Table { ruleset, pipelines, deltas, reach, .. } = self.table;
-        let have_gone = deltas.vanished.iter().any(|chain| is_endpoint_chain(ruleset.table, chain));
-        if have_gone || !(self.table.endpoints_stayed || self.dispatch_is_unchanged()) {
-            return None;
-        }
-        let written = pipelines.endpoints.iter().filter(|e| e.direction == direction && !deltas.unchanged(e.chain));
-        let strangers = written.map(|endpoint| ruleset.chain(endpoint.chain)).filter(|chain| !is_user(&chain.name));
-        strangers.map(|chain| chain.rule_ids().next().map_or(Some(0), |first| reach.inflow(first))).sum()
-    }
-
-    /// Whether the rules that lead to endpoints are those of the last read, so that no endpoint has come and gone. Calico's own tables have
-    /// maps for that.
-    fn dispatch_is_unchanged(&self) -> bool {
-        let Table { ruleset, pipelines, deltas, .. } = self.table;
-        let is_endpoint = |chain: ChainId| pipelines.endpoints.iter().any(|endpoint| endpoint.chain == chain);
-        let leads = |chain: &Chain| chain.rule_ids().any(|rule| matches!(ruleset.rule(rule).verdict, Target::Goto(to) if is_endpoint(to)));
-        let mut dispatch = ruleset.chain_ids().filter(|(_, chain)| leads(chain)).peekable();
-        dispatch.peek().is_some() && dispatch.all(|(id, _)| deltas.unchanged(id))
+    pub fn strangers(&self, direction: Direction, is_user: impl Fn(ChainId) -> bool) -> Option<u64> {
+        let written = self.written.as_ref()?.iter().filter(|written| written.direction == direction && !is_user(written.chain));
+        written.map(|written| written.inflow).sum()
     }
 
     /// Whether the policy decided nothing while the table was read the last time.

@@ -1,0 +1,161 @@
+use super::*;
+
+fn shown(totals: &Totals) -> Vec<(String, u64)> {
+    let all = totals.workloads().flat_map(|(name, e)| totals.shown(e, Direction::Ingress).map(move |t| (name.to_string(), t.packets)));
+    all.collect()
+}
+
+#[test]
+fn what_a_read_does_not_meet_is_not_shown_but_goes_on_when_it_returns() {
+    let mut totals = Totals::default();
+    let interface: Arc<str> = "cali1".into();
+    let item = || Item::Profile("kns.a".into());
+    totals.begin_read(Instant::now());
+    totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress).add(&item(), 5);
+    assert_eq!(shown(&totals), [("cali1".into(), 5)]);
+    totals.begin_read(Instant::now());
+    assert_eq!(shown(&totals), []);
+    totals.begin_read(Instant::now());
+    totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress).add(&item(), 1);
+    assert_eq!(shown(&totals), [("cali1".into(), 6)]);
+}
+
+#[test]
+fn a_policy_that_gets_its_name_keeps_its_count() {
+    let mut totals = Totals::default();
+    let item = |policy: &str| Item::Policy { tier: "default".into(), policy: policy.into(), verdict: Verdict::Accept };
+    totals.begin_read(Instant::now());
+    totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("cali-pi-_x"), 5);
+    totals.rename_policy("cali-pi-_x", &"default.foo".into());
+    totals.begin_read(Instant::now());
+    totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("default.foo"), 2);
+    assert_eq!(shown(&totals), [("cali1".into(), 7)]);
+    // It has lost it for a while, and has it again.
+    totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("cali-pi-_x"), 4);
+    totals.rename_policy("cali-pi-_x", &"default.foo".into());
+    assert_eq!(shown(&totals), [("cali1".into(), 11)]);
+}
+
+#[test]
+fn a_zero_that_is_not_certain_is_not_shown() {
+    let mut totals = Totals::default();
+    for (packets, expected) in [(0, vec![]), (2, vec![("cali1".into(), 2)]), (0, vec![("cali1".into(), 2)])] {
+        totals.begin_read(Instant::now());
+        totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add_at_least(&Item::Established, packets);
+        assert_eq!(shown(&totals), expected);
+    }
+    // Certain from now on, it is not certain what was before.
+    totals.begin_read(Instant::now());
+    totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add_at_least(&Item::Established, 0);
+    totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add(&Item::Established, 0);
+    assert_eq!(shown(&totals), []);
+}
+
+#[test]
+fn what_a_read_does_not_tell_is_not_shown_whatever_is_added() {
+    let mut totals = Totals::default();
+    let interface: Arc<str> = "cali1".into();
+    for (unknown, packets, expected) in [(false, 5, Some(5)), (true, 1, None), (false, 1, Some(7))] {
+        totals.begin_read(Instant::now());
+        let mut recorder = totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress);
+        if unknown {
+            recorder.unknown(&Item::Established);
+        }
+        recorder.add(&Item::Established, packets);
+        assert_eq!(shown(&totals), expected.map(|packets| ("cali1".into(), packets)).into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn sums_keep_what_tiers_and_policies_counted_that_have_gone() {
+    let mut totals = Totals::default();
+    let interface: Arc<str> = "cali1".into();
+    let drop = |tier: &str| Item::Drop { reason: DropReason::NoPolicy, tier: tier.into() };
+    let policy = |verdict| Item::Policy { tier: "t".into(), policy: "t.p".into(), verdict };
+    let sums = |totals: &Totals| {
+        let (_, endpoint) = totals.workloads().next().unwrap();
+        let Sums { accepted, refused, no_policy } = totals.sums(endpoint, Direction::Ingress);
+        assert_eq!(totals.no_policy_drops(endpoint, Direction::Ingress), Some(no_policy));
+        (accepted, refused, no_policy)
+    };
+    let mut read = |has_policy: bool| {
+        totals.begin_read(Instant::now());
+        let mut recorder = totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress);
+        recorder.add(&drop("default"), 1);
+        if has_policy {
+            recorder.add(&drop("t"), 100);
+            recorder.add(&policy(Verdict::Accept), 7);
+            recorder.add(&policy(Verdict::Deny), 4);
+            recorder.add(&Item::PolicyDrop { tier: "t".into() }, 4);
+        }
+        totals.end_read();
+        sums(&totals)
+    };
+    assert_eq!(read(true), (7, 105, 101));
+    // The tier has gone for so long that its totals are forgotten, and comes back.
+    for n in 1..=35 {
+        assert_eq!(read(false), (7, 105 + n, 101 + n));
+    }
+    assert_eq!(read(true), (14, 210 + 35, 202 + 35));
+}
+
+#[test]
+fn sums_with_a_tier_that_does_not_tell_are_not_told() {
+    let mut totals = Totals::default();
+    let drop = |tier: &str| Item::Drop { reason: DropReason::NoPolicy, tier: tier.into() };
+    totals.begin_read(Instant::now());
+    let mut recorder = totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress);
+    recorder.add(&drop("default"), 1);
+    recorder.unknown(&drop("t"));
+    let (_, endpoint) = totals.workloads().next().unwrap();
+    assert_eq!(totals.no_policy_drops(endpoint, Direction::Ingress), None);
+}
+
+#[test]
+fn what_cannot_be_told_apart_goes_by_the_sum() {
+    let mut totals = Totals::default();
+    let policy = |verdict| Item::Policy { tier: "t".into(), policy: "t.p".into(), verdict };
+    let mut read = |deny, pass, together| {
+        totals.begin_read(Instant::now());
+        let mut recorder = totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress);
+        for (verdict, packets) in [(Verdict::Deny, deny), (Verdict::Pass, pass), (Verdict::DenyOrPass, together)] {
+            recorder.add(&policy(verdict), packets);
+        }
+        totals.end_read();
+        shown(&totals).into_iter().map(|(_, packets)| packets).collect::<Vec<_>>()
+    };
+    assert_eq!(read(3, 0, 0), [3, 0, 0]);
+    assert_eq!(read(0, 0, 7), [10]);
+    assert_eq!(read(2, 1, 0), [13]);
+}
+
+#[test]
+fn what_stays_away_is_forgotten() {
+    let mut totals = Totals::default();
+    let begun = Instant::now();
+    totals.begin_read(begun);
+    totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&Item::Established, 5);
+    for seconds in 1..=REMEMBERED.as_secs() {
+        totals.begin_read(begun + Duration::from_secs(seconds));
+    }
+    assert_eq!(totals.size(), (1, 1));
+    totals.begin_read(begun + REMEMBERED + Duration::from_secs(1));
+    assert_eq!(totals.size(), (0, 0));
+}
+
+#[test]
+fn what_has_gone_is_remembered_within_bounds() {
+    let (mut totals, begun) = (Totals::default(), Instant::now());
+    for pod in 0..600 {
+        totals.begin_read(begun + Duration::from_millis(pod));
+        let interface = format!("cali{pod}").into();
+        let mut recorder = totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress);
+        (0..100).for_each(|profile| recorder.add(&Item::Profile(profile.to_string().into()), 1));
+    }
+    let (endpoints, size) = totals.size();
+    assert!((200..=202).contains(&endpoints) && size <= MOST_REMEMBERED + 200, "{endpoints} {size}");
+    totals.begin_read(begun + Duration::from_secs(1));
+    let mut recorder = totals.endpoint(EndpointKind::Workload, &"cali599".into(), Direction::Ingress);
+    recorder.add(&Item::Profile("0".into()), 1);
+    assert_eq!(shown(&totals), [("cali599".into(), 2)], "the last ones are remembered");
+}

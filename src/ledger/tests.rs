@@ -1,0 +1,134 @@
+use super::*;
+use crate::ruleset::{Builder, RuleParts, Verdict};
+
+fn table(backend: Backend, chains: &[(&str, &[(&str, u64)])]) -> [Snapshot; 1] {
+    let mut builder = Builder::new(Family::V4, backend, "filter");
+    for (chain, rules) in chains {
+        let chain = builder.chain(chain);
+        for (hash, packets) in *rules {
+            let parts = RuleParts {
+                hash: RuleHash::new(hash.as_bytes()),
+                count: Count { packets: *packets, ..Count::default() },
+                ..RuleParts::default()
+            };
+            builder.push(chain, &parts, Verdict::Return);
+        }
+    }
+    [builder.finish()]
+}
+
+fn chain(backend: Backend, rules: &[(&str, u64)]) -> [Snapshot; 1] {
+    table(backend, &[("c", rules)])
+}
+
+/// Reads two tables; what the second read gives: packets, and whether the rule continued.
+fn second(backend: Backend, first: &[(&str, u64)], second: &[(&str, u64)]) -> Vec<(u64, bool)> {
+    let mut ledger = Ledger::new();
+    ledger.advance(&chain(backend, first));
+    let deltas = &ledger.advance(&chain(backend, second))[0];
+    (0..second.len() as u32).map(|i| (deltas.packets(RuleId(i)), deltas.since_last_read(RuleId(i)).is_some())).collect()
+}
+
+#[test]
+fn the_first_read_counts_what_the_kernel_shows_but_proves_no_age() {
+    let deltas = &Ledger::new().advance(&chain(Backend::Legacy, &[("a", 7)]))[0];
+    assert_eq!((deltas.packets(RuleId(0)), deltas.since_last_read(RuleId(0))), (7, None));
+}
+
+#[test]
+fn unchanged_rules_count_on() {
+    assert_eq!(second(Backend::Nft, &[("a", 7), ("b", 1)], &[("a", 9), ("b", 1)]), [(2, true), (0, true)]);
+}
+
+#[test]
+fn legacy_keeps_the_rules_before_the_first_difference() {
+    let rules = second(Backend::Legacy, &[("a", 7), ("b", 5)], &[("a", 9), ("x", 3), ("b2", 1)]);
+    assert_eq!(rules, [(2, true), (3, false), (1, false)]);
+}
+
+#[test]
+fn nft_flushes_the_whole_chain() {
+    // b counts less than before, so a, too, has started again, although it counts more than before.
+    let rules = second(Backend::Nft, &[("a", 7), ("b", 5)], &[("a", 9), ("b", 2), ("x", 3)]);
+    assert_eq!(rules, [(9, false), (2, false), (3, false)]);
+    // Nothing proves it here: count what is certain.
+    let rules = second(Backend::Nft, &[("a", 7)], &[("a", 9), ("x", 3)]);
+    assert_eq!(rules, [(2, false), (3, false)]);
+}
+
+#[test]
+fn a_flush_under_unchanged_hashes_is_seen_by_any_rule_that_went_back() {
+    assert_eq!(second(Backend::Nft, &[("a", 70), ("b", 50)], &[("a", 9), ("b", 2)]), [(9, false), (2, false)]);
+    // On legacy a single rule can be zeroed (iptables -Z chain rule): the other counted on.
+    assert_eq!(second(Backend::Legacy, &[("a", 7), ("b", 50)], &[("a", 9), ("b", 2)]), [(2, false), (2, false)]);
+}
+
+#[test]
+fn a_new_chain_began_at_zero() {
+    let mut ledger = Ledger::new();
+    ledger.advance(&chain(Backend::Legacy, &[("a", 1)]));
+    let both = table(Backend::Legacy, &[("c", &[("a", 1)]), ("d", &[("b", 4)])]);
+    let deltas = &ledger.advance(&both)[0];
+    assert_eq!((deltas.packets(RuleId(1)), deltas.since_last_read(RuleId(1))), (4, None));
+}
+
+#[test]
+fn a_chain_that_lost_its_last_rule_is_changed_although_all_others_counted_on() {
+    let mut ledger = Ledger::new();
+    ledger.advance(&table(Backend::Legacy, &[("c", &[("a", 1), ("b", 1)]), ("d", &[("e", 4)])]));
+    let deltas = &ledger.advance(&table(Backend::Legacy, &[("c", &[("a", 2)]), ("d", &[("e", 5)])]))[0];
+    assert_eq!(deltas.since_last_read(RuleId(0)), Some(1));
+    assert_eq!((deltas.unchanged(ChainId(0)), deltas.unchanged(ChainId(1))), (false, true));
+}
+
+#[test]
+fn another_back_end_starts_where_it_stands() {
+    let mut ledger = Ledger::new();
+    ledger.advance(&chain(Backend::Legacy, &[("a", 1)]));
+    assert_eq!(ledger.advance(&chain(Backend::Nft, &[("a", 100)]))[0].packets(RuleId(0)), 0);
+    assert_eq!(ledger.advance(&chain(Backend::Nft, &[("a", 103)]))[0].packets(RuleId(0)), 3);
+    assert_eq!(ledger.advance(&chain(Backend::Legacy, &[("a", 500)]))[0].packets(RuleId(0)), 0);
+}
+
+#[test]
+fn counts_that_were_restored_are_no_news() {
+    for backend in [Backend::Nft, Backend::Legacy] {
+        assert_eq!(second(backend, &[("a", 105), ("b", 5)], &[("a", 101), ("b", 5)])[0], (0, false), "{backend:?}");
+    }
+    let table = |first: u64, packets: u64| {
+        let mut builder = Builder::new(Family::V4, Backend::Native, "filter");
+        let chain = builder.chain("c");
+        builder.chain_handle(chain, first);
+        let count = Count { packets, bytes: packets, handle: first + 1 };
+        builder.push(chain, &RuleParts { hash: RuleHash::new(b"a"), count, ..RuleParts::default() }, Verdict::Return);
+        [builder.finish()]
+    };
+    for (packets, news) in [(105, 0), (101, 0), (3, 3)] {
+        let mut ledger = Ledger::new();
+        ledger.advance(&table(1, 105));
+        assert_eq!(ledger.advance(&table(9, packets))[0].packets(RuleId(0)), news);
+    }
+}
+
+#[test]
+fn rules_without_a_hash_are_known_by_what_they_do() {
+    assert_eq!(second(Backend::Legacy, &[("a", 7), ("", 5)], &[("a", 9), ("", 6)]), [(2, true), (1, true)]);
+    assert_eq!(second(Backend::Legacy, &[("a", 7), ("", 5)], &[("a", 9), ("", 6), ("b", 1)])[1], (1, true));
+    assert_eq!(second(Backend::Legacy, &[("a", 7)], &[("", 3), ("a", 9)]), [(3, false), (2, true)]);
+}
+
+#[test]
+fn a_count_that_went_back_is_noticed() {
+    let mut ledger = Ledger::new();
+    ledger.advance(&chain(Backend::Legacy, &[("a", 7), ("b", 5)]));
+    assert!(!ledger.went_back(&chain(Backend::Legacy, &[("a", 7), ("x", 0)])));
+    assert!(ledger.went_back(&chain(Backend::Legacy, &[("a", 6), ("b", 5)])));
+}
+
+#[test]
+fn vanished_chains_are_forgotten() {
+    let mut ledger = Ledger::new();
+    ledger.advance(&table(Backend::Legacy, &[("c", &[("a", 1)]), ("d", &[("b", 4)])]));
+    ledger.advance(&chain(Backend::Legacy, &[("a", 1)]));
+    assert_eq!(ledger.tables.values().map(|table| table.read.ruleset.chains().len()).sum::<usize>(), 1);
+}
