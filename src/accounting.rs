@@ -176,38 +176,84 @@ mod tests {
     use crate::iptables::text::Parser;
     use crate::ruleset::{Backend, Family};
 
+    /// What a rule counted, its chain, its hash, and the rest of it.
+    type Line = (u64, &'static str, &'static str, &'static str);
+
+    fn legacy(lines: &[Line]) -> Snapshot {
+        let rule = |(packets, chain, hash, rest): &Line| {
+            format!("[{packets}:{packets}] -A {chain} -m comment --comment \"cali:{hash:a<16}\" {rest}\n")
+        };
+        let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
+        parser.push(format!("*filter\n{}COMMIT\n", lines.iter().map(rule).collect::<String>()).as_bytes());
+        parser.finish().unwrap()
+    }
+
+    const START: &str = "-m comment --comment \"Start of policies\" -j MARK --set-xmark 0x0/0x20000";
+    const TO_P: &str = "-m mark --mark 0x0/0x20000 -j cali-pi-_p";
+    const TO_Q: &str = "-m mark --mark 0x0/0x20000 -j cali-pi-_q";
+    const ACCEPTED: &str = "-m comment --comment \"Return if policy accepted\" -m mark --mark 0x10000/0x10000 -j RETURN";
+    const END: &str = "-m comment --comment \"Drop if no policies passed packet\" -m mark --mark 0x0/0x20000 -j DROP";
+    const ACCEPTS: &str = "-m comment --comment \"Policy default/default.p ingress\" -s 10.0.0.1 -j MARK --set-xmark 0x10000/0x10000";
+    const Q_ACCEPTS: &str = "-m comment --comment \"Policy default/default.q ingress\" -s 10.0.0.1 -j MARK --set-xmark 0x10000/0x10000";
+    const P_DENIES: &str = "-m comment --comment \"Policy default/default.p ingress\" -s 10.0.0.2 -j DROP";
+    const RETURN: &str = "-m mark --mark 0x10000/0x10000 -j RETURN";
+
     /// An endpoint with one policy that accepts and refuses: packets at the jump, at the return of what was accepted, at the policy's two
     /// rules, and at the end of the tier.
     fn table([jump, accepted, accepts, denies, end]: [u64; 5]) -> Snapshot {
-        let rule = |packets: u64, chain: &str, hash: &str, rest: &str| {
-            format!("[{packets}:{packets}] -A {chain} -m comment --comment \"cali:{hash:a<16}\" {rest}\n")
-        };
-        let (policy, endpoint) = ("cali-pi-_p", "cali-tw-cali1");
-        let rules = [
-            rule(
-                accepts,
-                policy,
-                "1",
-                "-m comment --comment \"Policy default/default.p ingress\" -s 10.0.0.1 -j MARK --set-xmark 0x10000/0x10000",
-            ),
-            rule(accepts, policy, "2", "-m mark --mark 0x10000/0x10000 -j RETURN"),
-            rule(denies, policy, "3", "-s 10.0.0.2 -j DROP"),
-            rule(jump, endpoint, "4", "-m comment --comment \"Start of policies\" -j MARK --set-xmark 0x0/0x20000"),
-            rule(jump, endpoint, "5", "-m mark --mark 0x0/0x20000 -j cali-pi-_p"),
-            rule(accepted, endpoint, "6", "-m comment --comment \"Return if policy accepted\" -m mark --mark 0x10000/0x10000 -j RETURN"),
-            rule(end, endpoint, "7", "-m comment --comment \"Drop if no policies passed packet\" -m mark --mark 0x0/0x20000 -j DROP"),
-        ];
-        let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
-        parser.push(format!("*filter\n:{policy} - [0:0]\n:{endpoint} - [0:0]\n{}COMMIT\n", rules.concat()).as_bytes());
-        parser.finish().unwrap()
+        legacy(&[
+            (accepts, "cali-pi-_p", "1", ACCEPTS),
+            (accepts, "cali-pi-_p", "2", RETURN),
+            (denies, "cali-pi-_p", "3", "-s 10.0.0.2 -j DROP"),
+            (jump, "cali-tw-cali1", "4", START),
+            (jump, "cali-tw-cali1", "5", TO_P),
+            (accepted, "cali-tw-cali1", "6", ACCEPTED),
+            (end, "cali-tw-cali1", "7", END),
+        ])
+    }
+
+    /// Two endpoints with policy p, which refuses, before q, which accepts: packets of each at the jump to p, and at that to q and behind
+    /// it. And the hash of the second one's rules from the jump to q on, which changes with anything before.
+    fn two([(a, a_q), (b, b_q)]: [(u64, u64); 2], denies: u64, accepts: u64, hash: &'static str) -> Snapshot {
+        legacy(&[
+            (denies, "cali-pi-_p", "1", P_DENIES),
+            (accepts, "cali-pi-_q", "2", Q_ACCEPTS),
+            (accepts, "cali-pi-_q", "3", RETURN),
+            (a, "cali-tw-cali1", "4", START),
+            (a, "cali-tw-cali1", "5", TO_P),
+            (0, "cali-tw-cali1", "6", ACCEPTED),
+            (a_q, "cali-tw-cali1", "7", TO_Q),
+            (a_q, "cali-tw-cali1", "8", ACCEPTED),
+            (0, "cali-tw-cali1", "9", END),
+            (b, "cali-tw-cali2", "b1", START),
+            (b, "cali-tw-cali2", "b2", TO_P),
+            (0, "cali-tw-cali2", "b3", ACCEPTED),
+            (b_q, "cali-tw-cali2", hash, TO_Q),
+            (b_q, "cali-tw-cali2", "b5", ACCEPTED),
+            (0, "cali-tw-cali2", "b6", END),
+        ])
     }
 
     fn read(accounting: &mut Accounting, first: [u64; 5], second: Option<[u64; 5]>) -> u64 {
         let look_again = |_: &[Snapshot]| second.map(|second| vec![table(second)]).ok_or("no answer");
         accounting.advance(&[table(first)], look_again);
+        denied(accounting)
+    }
+
+    /// What the first endpoint's packets were refused by policies.
+    fn denied(accounting: &Accounting) -> u64 {
         let (_, endpoint) = accounting.totals().workloads().next().unwrap();
         let is_deny = |item: &Item| matches!(item, Item::Policy { verdict: Verdict::Deny, .. });
         accounting.totals().shown(endpoint, Direction::Ingress).find(|total| is_deny(&total.item)).map_or(0, |total| total.packets)
+    }
+
+    /// Between two reads at which nothing was on its way.
+    fn denied_between(first: Snapshot, second: Snapshot) -> u64 {
+        let mut accounting = Accounting::new(2);
+        for table in [first, second] {
+            accounting.advance(&[table], |read| Ok::<_, &str>(read.to_vec()));
+        }
+        denied(&accounting)
     }
 
     /// Two packets went in, and nothing came out yet.
@@ -243,5 +289,66 @@ mod tests {
         assert_eq!(read(&mut accounting, quiet, Some(quiet)), 0);
         let refused = [25, 20, 20, 5, 0];
         assert_eq!(read(&mut accounting, refused, Some(refused)), 5);
+    }
+
+    #[test]
+    fn counters_that_contradict_one_another_prove_nothing() {
+        let refused = |second: [u64; 5]| {
+            let mut accounting = Accounting::new(2);
+            let first = [40, 20, 20, 20, 0];
+            read(&mut accounting, first, Some(first));
+            read(&mut accounting, second, Some(second))
+        };
+        assert_eq!(refused([60, 20, 20, 40, 0]), 20);
+        // More packets were refused in the policy's chain than came into it: some counters have begun again meanwhile.
+        assert_eq!(refused([60, 20, 20, 80, 0]), 0);
+    }
+
+    #[test]
+    fn a_policy_that_goes_and_comes_back_shifts_no_refusals() {
+        // 10 of the first are accepted by q, 15 of the second refused by p; q goes and comes back, so that all from its jump on begins
+        // again; 6 more are accepted. 16 went in at the first and 1 more to q than before: it looks as if p had refused 15 there.
+        let (before, after) = (two([(5, 5), (50, 50)], 0, 55, "b4"), two([(21, 6), (65, 0)], 15, 6, "b4"));
+        assert_eq!(denied_between(before, after), 0);
+        let calm = (two([(5, 5), (50, 50)], 0, 55, "b4"), two([(21, 6), (65, 65)], 15, 71, "b4"));
+        assert_eq!(denied_between(calm.0, calm.1), 15, "and without any trace of it, they are the first one's");
+    }
+
+    #[test]
+    fn rules_that_may_have_been_written_twice_prove_nothing() {
+        // The same before anything was counted, so that nothing goes back; but the second endpoint's rules are others.
+        let (before, after) = (two([(0, 0), (0, 0)], 0, 0, "b4"), two([(16, 6), (10, 0)], 10, 6, "c4"));
+        assert_eq!(denied_between(before, after), 0);
+    }
+
+    #[test]
+    fn refusals_are_recovered_only_if_nobody_else_can_have_got_them() {
+        // Packets that p refused, packets to each endpoint, and a hash of each one's rules. The second endpoint does not use p.
+        let table = |refused: u64, first: u64, second: u64, hashes: [&'static str; 2]| {
+            legacy(&[
+                (first + second, "cali-FORWARD", "f1", "-j cali-to-wl-dispatch"),
+                (first, "cali-to-wl-dispatch", "d1", "-o cali1 -g cali-tw-cali1"),
+                (second, "cali-to-wl-dispatch", "d2", "-o cali2 -g cali-tw-cali2"),
+                (refused, "cali-pi-_p", "1", P_DENIES),
+                (0, "cali-pi-_q", "2", Q_ACCEPTS),
+                (first, "cali-tw-cali1", "4", START),
+                (if hashes[0] == "5" { first } else { 0 }, "cali-tw-cali1", hashes[0], TO_P),
+                (0, "cali-tw-cali1", "6", ACCEPTED),
+                (0, "cali-tw-cali1", "7", END),
+                (second, "cali-tw-cali2", "b1", START),
+                (second, "cali-tw-cali2", hashes[1], TO_Q),
+                (0, "cali-tw-cali2", "b3", ACCEPTED),
+                (0, "cali-tw-cali2", "b4", END),
+            ])
+        };
+        let refused = |second: Snapshot| {
+            let mut accounting = Accounting::new(2);
+            for read in [table(1000, 1000, 1000, ["5", "b2"]), second] {
+                accounting.advance(&[read], |_| Ok::<_, &str>(vec![]));
+            }
+            denied(&accounting)
+        };
+        assert_eq!(refused(table(1010, 1016, 1000, ["x5", "b2"])), 10, "the first one's rules were written anew after that");
+        assert_eq!(refused(table(1010, 1016, 1012, ["x5", "x2"])), 0, "the second one's too: it may have used p meanwhile");
     }
 }

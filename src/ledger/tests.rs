@@ -132,3 +132,34 @@ fn vanished_chains_are_forgotten() {
     ledger.advance(&chain(Backend::Legacy, &[("a", 1)]));
     assert_eq!(ledger.tables.values().map(|table| table.read.ruleset.chains().len()).sum::<usize>(), 1);
 }
+
+/// A chain of nf_tables: its handle, the first rule's handle, and what each rule has counted.
+fn with_handles(backend: Backend, chain_handle: u64, first: u64, packets: &[u64]) -> [Snapshot; 1] {
+    let mut builder = Builder::new(Family::V4, backend, "filter");
+    let lasting = builder.chain("cali-FORWARD");
+    builder.chain_handle(lasting, 1);
+    let chain = builder.chain("c");
+    builder.chain_handle(chain, chain_handle);
+    for (place, packets) in packets.iter().enumerate() {
+        let count = Count { packets: *packets, bytes: *packets, handle: first + place as u64 };
+        let hash = RuleHash::new(format!("{place}").as_bytes());
+        builder.push(chain, &RuleParts { hash, count, ..RuleParts::default() }, Verdict::Return);
+    }
+    [builder.finish()]
+}
+
+#[test]
+fn a_new_handle_is_a_new_rule_whatever_it_has_counted() {
+    let second = |backend, chain_handle, first| {
+        let mut ledger = Ledger::new();
+        ledger.advance(&with_handles(backend, 2, 3, &[7, 5]));
+        let deltas = ledger.advance(&with_handles(backend, chain_handle, first, &[9, 6])).remove(0);
+        let rule = RuleId(0);
+        (deltas.packets(rule), deltas.since_last_read(rule), deltas.since(Since::Written, rule), deltas.unchanged(ChainId(1)))
+    };
+    assert_eq!(second(Backend::Nft, 2, 3), (2, Some(2), None, true), "the same rules");
+    assert_eq!(second(Backend::Nft, 2, 10), (9, None, Some(9), false), "flushed and written again");
+    assert_eq!(second(Backend::Nft, 9, 10), (9, None, Some(9), false), "deleted and made again");
+    assert_eq!(second(Backend::Nft, 9, 3), (9, None, Some(9), false), "the chain's handle tells it alone");
+    assert_eq!(second(Backend::Native, 9, 10), (9, None, None, false), "rules of one age only where whole chains are flushed");
+}
