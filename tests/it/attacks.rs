@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::http;
 use crate::program::{self, Program, await_some};
+use crate::server::connect_from;
 use crate::support::fakes::Fakes;
 use crate::support::prometheus::{self, Prometheus};
 use crate::support::{can_run, fixture, is_long, status};
@@ -90,7 +91,8 @@ fn a_prometheus_beside_attackers_keeps_its_rhythm() {
     assert!(program.log().len() < 100, "attackers fill the log: {:#?}", program.log());
 }
 
-/// Asks for `/healthz` four times a second on a connection of its own, and waits for the answer as long as a probe may.
+/// Asks for `/healthz` four times a second on a connection of its own, and waits for the answer as long as a probe may. It has another
+/// address than the attackers: those use up all ports of theirs within seconds, and what is left of one connection can reset the next.
 struct Probe {
     running: Arc<AtomicBool>,
     /// How often it asked, and what failed.
@@ -104,10 +106,9 @@ impl Probe {
         thread::spawn(move || {
             while running.load(Ordering::Relaxed) {
                 let begun = Instant::now();
-                let answer = http::connect(port).and_then(|mut stream| {
-                    stream.set_read_timeout(Some(PROBE))?;
-                    http::request_on(&mut stream, "GET", "/healthz", "Connection: close\r\n")
-                });
+                let mut stream = connect_from("127.0.0.2", port);
+                stream.set_read_timeout(Some(PROBE)).unwrap();
+                let answer = http::request_on(&mut stream, "GET", "/healthz", "Connection: close\r\n");
                 let mut seen = seen.lock().unwrap();
                 seen.0 += 1;
                 match answer {
