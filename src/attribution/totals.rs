@@ -360,11 +360,7 @@ impl Recorder<'_> {
     }
 
     fn total(&mut self, item: &Item, packets: u64) -> &mut Total {
-        let expected = *self.expected;
-        let place = match self.totals.get(expected) {
-            Some(total) if total.item == *item => expected,
-            _ => self.find(item),
-        };
+        let place = self.find(item);
         *self.expected = place + 1;
         let total = &mut self.totals[place];
         total.packets = total.packets.saturating_add(packets);
@@ -410,8 +406,10 @@ impl Recorder<'_> {
         }
     }
 
+    /// The place of an item's total. Most follow the one before.
     fn find(&mut self, item: &Item) -> usize {
-        self.totals.iter().position(|total| total.item == *item).unwrap_or_else(|| {
+        let (before, behind) = (0..*self.expected, *self.expected..self.totals.len());
+        behind.chain(before).find(|place| self.totals.get(*place).is_some_and(|total| total.item == *item)).unwrap_or_else(|| {
             self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, unknown: 0, doubtful: false });
             self.totals.len() - 1
         })
