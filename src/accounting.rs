@@ -174,7 +174,7 @@ mod tests {
     use crate::attribution::{Item, Verdict};
     use crate::felix::Direction;
     use crate::iptables::text::Parser;
-    use crate::ruleset::{Backend, Family};
+    use crate::ruleset::{Backend, Chain, Count, Family, Ruleset};
 
     /// What a rule counted, its chain, its hash, and the rest of it.
     type Line = (u64, &'static str, &'static str, &'static str);
@@ -312,6 +312,32 @@ mod tests {
         assert_eq!(denied_between(before, after), 0);
         let calm = (two([(5, 5), (50, 50)], 0, 55, "b4"), two([(21, 6), (65, 65)], 15, 71, "b4"));
         assert_eq!(denied_between(calm.0, calm.1), 15, "and without any trace of it, they are the first one's");
+    }
+
+    /// The same table as iptables-nft has it: every rule and chain keeps its handle.
+    fn with_handles(table: Snapshot) -> Snapshot {
+        let mut ruleset = Ruleset::clone(&table.ruleset);
+        ruleset.backend = Backend::Nft;
+        let counts = (0..).zip(table.ruleset.chains().iter().flat_map(Chain::rule_ids));
+        let counts = counts.map(|(handle, rule)| Count { handle: 100 + handle, ..table.count(rule) }).collect();
+        let chain_handles = (1..=ruleset.chains().len() as u64).collect();
+        Snapshot::new(ruleset.into(), counts, chain_handles)
+    }
+
+    #[test]
+    fn counters_that_were_reset_prove_nothing() {
+        // As above, but somebody reset counters (`nft reset rules`): the rules are still the same.
+        let (before, after) = (two([(5, 5), (50, 50)], 0, 55, "b4"), two([(21, 6), (65, 0)], 15, 1, "b4"));
+        assert_eq!(denied_between(with_handles(before), with_handles(after)), 0);
+    }
+
+    #[test]
+    fn an_endpoint_gets_no_more_than_the_policys_own_rules_counted() {
+        let mut accounting = Accounting::new(2);
+        read(&mut accounting, [0; 5], Some([0; 5]));
+        // A packet is held up behind the jump for longer than two looks take.
+        let held_up = [2, 0, 0, 1, 0];
+        assert_eq!(read(&mut accounting, held_up, Some(held_up)), 1);
     }
 
     #[test]
