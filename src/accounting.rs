@@ -348,6 +348,54 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_apart_is_not_counted_again_in_a_sum() {
+        // A group of p, which refuses, and q, which passes on. The first endpoint tells one from the other; the second one does not, because
+        // it uses r as well, which does both.
+        let table = |packets: u64| {
+            legacy(&[
+                (20 * packets, "cali-gi-group", "1", "-j cali-pi-_p"),
+                (17 * packets, "cali-gi-group", "2", "-m mark --mark 0x0/0x30000 -j cali-pi-_q"),
+                (3 * packets, "cali-pi-_p", "3", P_DENIES),
+                (
+                    4 * packets,
+                    "cali-pi-_q",
+                    "4",
+                    "-m comment --comment \"Policy default/default.q ingress\" -s 10.0.0.3 -j MARK --set-xmark 0x20000/0x20000",
+                ),
+                (2 * packets, "cali-pi-_r", "5", "-m comment --comment \"Policy default/default.r ingress\" -s 10.0.0.2 -j DROP"),
+                (packets, "cali-pi-_r", "6", "-s 10.0.0.3 -j MARK --set-xmark 0x20000/0x20000"),
+                (10 * packets, "cali-tw-cali1", "7", START),
+                (10 * packets, "cali-tw-cali1", "8", "-m mark --mark 0x0/0x20000 -j cali-gi-group"),
+                (0, "cali-tw-cali1", "9", ACCEPTED),
+                (5 * packets, "cali-tw-cali1", "10", END),
+                (3 * packets, "cali-tw-cali1", "11", "-j cali-pri-kns.a"),
+                (10 * packets, "cali-tw-cali2", "12", START),
+                (10 * packets, "cali-tw-cali2", "13", "-m mark --mark 0x0/0x20000 -j cali-gi-group"),
+                (0, "cali-tw-cali2", "14", ACCEPTED),
+                (8 * packets, "cali-tw-cali2", "15", "-m mark --mark 0x0/0x20000 -j cali-pi-_r"),
+                (0, "cali-tw-cali2", "16", ACCEPTED),
+                (5 * packets, "cali-tw-cali2", "17", END),
+                (2 * packets, "cali-tw-cali2", "18", "-j cali-pri-kns.a"),
+                (0, "cali-tw-cali3", "19", START),
+                (0, "cali-tw-cali3", "20", "-m mark --mark 0x0/0x20000 -j cali-pi-_r"),
+                (0, "cali-tw-cali3", "21", ACCEPTED),
+                (0, "cali-tw-cali3", "22", END),
+                (0, "cali-tw-cali3", "23", "-j cali-pri-kns.a"),
+            ])
+        };
+        let mut accounting = Accounting::new(2);
+        for read in [table(0), table(1)] {
+            accounting.advance(&[read], |_| Ok::<_, &str>(vec![]));
+        }
+        let (_, endpoint) = accounting.totals().workloads().next().unwrap();
+        let decided = |wanted: Verdict| -> u64 {
+            let totals = accounting.totals().shown(endpoint, Direction::Ingress);
+            totals.filter(|total| matches!(total.item, Item::Policy { verdict, .. } if verdict == wanted)).map(|total| total.packets).sum()
+        };
+        assert_eq!([Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass].map(decided), [2, 3, 0]);
+    }
+
+    #[test]
     fn refusals_are_recovered_only_if_nobody_else_can_have_got_them() {
         // Packets that p refused, packets to each endpoint, and a hash of each one's rules. The second endpoint does not use p.
         let table = |refused: u64, first: u64, second: u64, hashes: [&'static str; 2]| {

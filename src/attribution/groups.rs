@@ -301,7 +301,7 @@ impl GroupRead<'_> {
             }
             if let Some(group) = &group {
                 let item = policy_item(member, group, verdict);
-                match *rest > 0 || (deciding > 1 && counts(member, verdict)) {
+                match counts(member, verdict) && (*rest > 0 || deciding > 1) {
                     true => recorder.add_unless(unknown, &item, *rest),
                     // From the first read on, when nothing was proven, it may hold what one policy did.
                     false => recorder.keep(&item),
