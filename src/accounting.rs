@@ -273,6 +273,21 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_that_only_the_ways_out_have_counted_is_looked_for() {
+        let looks = |second: [u64; 5]| {
+            let (mut accounting, mut looks) = (Accounting::new(2), 0);
+            for read in [[0; 5], second] {
+                accounting.advance(&[table(read)], |_| {
+                    looks += 1;
+                    Ok::<_, &str>(vec![])
+                });
+            }
+            looks
+        };
+        assert_eq!([looks([0; 5]), looks([0, 0, 0, 0, 1]), looks([1, 0, 0, 1, 0])], [0, 1, 1]);
+    }
+
+    #[test]
     fn what_was_on_its_way_is_credited_by_the_next_read() {
         let mut accounting = Accounting::new(2);
         read(&mut accounting, [0; 5], Some([0; 5]));

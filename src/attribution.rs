@@ -69,10 +69,11 @@ impl<'a> Table<'a> {
     /// their way while the table was read.
     pub fn has_to_be_derived(&self) -> bool {
         let moved = |rule: RuleId| self.deltas.packets(rule) > 0;
-        let tiers = self.pipelines.endpoints.iter().flat_map(|endpoint| endpoint.tiers.iter().chain([&endpoint.profiles]));
-        tiers.flat_map(|tier| &tier.targets).any(|target| {
-            let moved = moved(target.jump) || target.accepted.is_some_and(moved);
-            moved && (self.pipelines.group(target.chain).is_some() || self.decides_unseen(target.chain))
+        let mut tiers = self.pipelines.endpoints.iter().flat_map(|endpoint| endpoint.tiers.iter().chain([&endpoint.profiles]));
+        // Also if only the ways out have counted: a packet went by after the jump was read.
+        tiers.any(|tier| {
+            tier.targets.iter().any(|target| self.pipelines.group(target.chain).is_some() || self.decides_unseen(target.chain))
+                && tier::all_rules(tier).any(moved)
         })
     }
 

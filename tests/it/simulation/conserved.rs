@@ -104,7 +104,7 @@ impl Endpoint<'_> {
                 denied + passed,
                 self.allowed,
             )?;
-            if !does_both || both == 1 {
+            if !does_both || (both == 1 && tier.has_end) {
                 self.near(&format!("Deny {name}"), deny, denied, self.allowed)?;
                 self.near(&format!("Pass {name}"), pass, passed, self.allowed)?;
             }
