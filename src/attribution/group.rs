@@ -74,6 +74,11 @@ pub struct Carry {
 }
 
 impl Carry {
+    /// Whether nothing was kept back.
+    pub fn is_empty(&self) -> bool {
+        self.rows.iter().all(|packets| *packets == 0)
+    }
+
     /// Takes packets back that a row had too many, as far as they were kept back. Returns how many.
     pub fn withdraw(&mut self, row: usize, packets: u64) -> u64 {
         let Some(kept) = self.rows.get_mut(row) else { return 0 };

@@ -59,7 +59,15 @@ struct GroupState {
     waiting: [Vec<i64>; 4],
     /// How far the jumps of all members together are ahead of the group's first rule.
     entries_ahead: i64,
+    /// What each policy could decide since the oldest packet that is not credited yet.
+    could: Vec<Can>,
     seen: bool,
+}
+
+impl GroupState {
+    fn nothing_waits(&self) -> bool {
+        self.waiting.iter().flatten().all(|packets| *packets <= 0) && self.carries.iter().all(Carry::is_empty)
+    }
 }
 
 /// The groups of all tables.
@@ -102,6 +110,12 @@ struct GroupRead<'a> {
     members: &'a [Member],
 }
 
+/// As what packets are credited that no single policy of a group can be shown to have decided.
+struct Together {
+    label: Arc<str>,
+    verdict: Verdict,
+}
+
 impl GroupRead<'_> {
     fn credit(&self, state: &mut GroupState, totals: &mut Totals) {
         state.seen = true;
@@ -109,13 +123,15 @@ impl GroupRead<'_> {
         let moved = state.members != members;
         if moved {
             // Numbers of other workloads mean nothing here.
-            *state = GroupState { members, seen: true, ..GroupState::default() };
+            *state = GroupState { members, seen: true, could: std::mem::take(&mut state.could), ..GroupState::default() };
         }
         if !self.counts_on() {
             // What was out of step before means nothing now.
             (state.carries, state.entries_ahead) = Default::default();
         }
         let in_step = self.in_step(state) && !self.is_disturbed();
+        let can: Vec<Can> = self.group.policies.iter().map(|(_, policy)| self.view.can(*policy)).collect();
+        let could = self.could(&can, &state.could);
         for verdict in [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
             if self.members.iter().any(|member| counts(member, verdict)) {
                 let carry = &mut state.carries[verdict as usize];
@@ -124,13 +140,15 @@ impl GroupRead<'_> {
                 if self.is_disturbed() && margins.hidden == 0 {
                     credits.release(carry);
                 }
-                self.record(verdict, &credits, totals);
+                self.record(verdict, &credits, (&can, &could), totals);
             }
         }
+        state.could = if state.nothing_waits() { can } else { could };
+        self.keep(totals);
         if self.is_disturbed() {
             // Rows and columns of such an interval need not balance, ever.
-            let members = std::mem::take(&mut state.members);
-            *state = GroupState { members, seen: true, ..GroupState::default() };
+            let GroupState { members, could, .. } = std::mem::take(state);
+            *state = GroupState { members, could, seen: true, ..GroupState::default() };
         }
     }
 
@@ -282,10 +300,11 @@ impl GroupRead<'_> {
         u64::try_from(went_in - went_on).ok()
     }
 
-    fn record(&self, verdict: Verdict, credits: &Credits, totals: &mut Totals) {
+    fn record(&self, verdict: Verdict, credits: &Credits, (can, could): (&[Can], &[Can]), totals: &mut Totals) {
         let labels: Vec<Option<(Arc<str>, Can)>> = self.group.policies.iter().map(|(_, policy)| self.label(*policy)).collect();
         let group = self.view.table.labels.get(self.group.chain).map(|label| Arc::clone(&label.label));
-        let deciding = labels.iter().flatten().filter(|(_, can)| decides(*can, verdict)).count();
+        let (now, since) = (self.together(can, verdict), self.together(could, verdict));
+        let several = can.iter().filter(|can| decides(**can, verdict)).count() > 1;
         for ((member, cells), rest) in self.members.iter().zip(&credits.cells).zip(&credits.group) {
             let mut recorder = totals.endpoint(member.kind, &member.interface, member.direction);
             let unknown = if verdict == Verdict::Accept { member.doubts.accepted } else { member.doubts.decided };
@@ -299,16 +318,50 @@ impl GroupRead<'_> {
                     recorder.add_unless(unknown, &policy_item(member, policy, single(verdict, *can)), *packets);
                 }
             }
-            if let Some(group) = &group {
-                let item = policy_item(member, group, verdict);
-                match counts(member, verdict) && (*rest > 0 || deciding > 1) {
-                    true => recorder.add_unless(unknown, &item, *rest),
-                    // From the first read on, when nothing was proven, it may hold what one policy did.
-                    false => recorder.keep(&item),
-                }
+            if counts(member, verdict) && several {
+                recorder.add_unless(unknown, &policy_item(member, &now.label, now.verdict), 0);
+            }
+            if counts(member, verdict) && *rest > 0 {
+                recorder.add_unless(unknown, &policy_item(member, &since.label, since.verdict), *rest);
             }
             record_refusals(&mut recorder, member, verdict, cells.iter().sum::<u64>() + rest);
         }
+    }
+
+    /// Shows again what was credited to several policies together, when others of them could decide.
+    fn keep(&self, totals: &mut Totals) {
+        let labels: Vec<Arc<str>> = self.group.policies.iter().filter_map(|(_, policy)| Some(self.label(*policy)?.0)).collect();
+        for member in self.members {
+            totals.endpoint(member.kind, &member.interface, member.direction).keep_joined(&member.tier, &labels);
+        }
+    }
+
+    /// What each policy can have decided of all that is credited now: what it can, and what it could before, if any of that waited.
+    fn could(&self, can: &[Can], before: &[Can]) -> Vec<Can> {
+        let anything = Can { accept: true, deny: true, pass: true, ..Can::default() };
+        let is_new = self.view.table.deltas.appeared(self.group.chain);
+        let could = |(place, can): (usize, &Can)| match before.get(place) {
+            _ if can.changed || self.is_disturbed() => anything,
+            Some(before) => can.or(*before),
+            None if is_new => *can,
+            None => anything,
+        };
+        can.iter().enumerate().map(could).collect()
+    }
+
+    /// As what to credit what one of the policies that can do this has decided so.
+    fn together(&self, can: &[Can], verdict: Verdict) -> Together {
+        let policies = || self.group.policies.iter().map(|(_, policy)| *policy).zip(can).filter(|(_, can)| decides(**can, verdict));
+        let mut deciding = policies();
+        match (deciding.next(), deciding.next()) {
+            (Some((_, can)), None) => Together { label: self.joined(policies().map(|(policy, _)| policy)), verdict: single(verdict, *can) },
+            (Some(_), Some(_)) => Together { label: self.joined(policies().map(|(policy, _)| policy)), verdict },
+            (None, _) => Together { label: self.joined(self.group.policies.iter().map(|(_, policy)| *policy)), verdict },
+        }
+    }
+
+    fn joined(&self, policies: impl Iterator<Item = ChainId>) -> Arc<str> {
+        self.view.table.labels.joined(policies).into()
     }
 
     fn label(&self, policy: ChainId) -> Option<(Arc<str>, Can)> {

@@ -392,14 +392,19 @@ impl Recorder<'_> {
         }
     }
 
-    /// Shows a total again if there is one: a series must not end only because nothing can be added to it any more.
-    pub fn keep(&mut self, item: &Item) {
-        if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item) {
-            total.seen = self.read;
+    /// Shows again what several of these policies decided together, if there was any: a series must not end only because nothing can be
+    /// added to it any more.
+    pub fn keep_joined(&mut self, tier: &str, policies: &[Arc<str>]) {
+        let is_one = |name: &str| policies.iter().any(|policy| **policy == *name);
+        for total in self.totals.iter_mut().filter(|total| total.packets > 0) {
+            let Item::Policy { tier: of, policy, .. } = &total.item else { continue };
+            if **of == *tier && policy.contains(',') && policy.split(',').all(is_one) {
+                total.seen = self.read;
+            }
         }
     }
 
-    /// The same, but not of a total that is zero.
+    /// Shows a total again if it is not zero: a series must not end only because nothing can be added to it any more.
     pub fn keep_if_counted(&mut self, item: &Item) {
         if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item && total.packets > 0) {
             total.seen = self.read;

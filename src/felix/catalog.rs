@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Direction, Labels, Pipelines, PolicyName};
-use crate::ruleset::Ruleset;
+use super::{Decision, Direction, Labels, Pipelines, PolicyName};
+use crate::ruleset::{ChainId, Ruleset};
 
 /// A policy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +24,7 @@ pub struct PolicyInfo {
 /// A policy's place in a group.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GroupPlace {
-    /// The group's label: the names of its policies joined by commas.
+    /// The group's label: the names of its policies joined by commas; or of those among them that can decide in one way.
     pub group: Arc<str>,
     /// The direction it is for.
     pub direction: Direction,
@@ -64,17 +64,29 @@ impl Catalog {
             let Some(label) = labels.get(group.chain) else { continue };
             let inwards = ruleset.chain(group.chain).name.starts_with("cali-gi-");
             let direction = if inwards { Direction::Ingress } else { Direction::Egress };
-            let policies = group.policies.iter().filter_map(|(_, policy)| labels.get(*policy)).enumerate();
-            self.groups.extend(policies.map(|(position, policy)| GroupPlace {
-                group: Arc::clone(&label.label),
-                direction,
-                tier: Arc::clone(&label.tier),
-                position,
-                policy: Arc::clone(&policy.label),
-            }));
+            let all: Vec<(usize, ChainId)> = group.policies.iter().map(|(_, policy)| *policy).enumerate().collect();
+            let that_can = |decisions: &[Decision]| {
+                let can = |policy: ChainId| pipelines.policy(policy).is_some_and(|policy| decisions.iter().any(|d| policy.can(*d)));
+                all.iter().copied().filter(|(_, policy)| can(*policy)).collect::<Vec<_>>()
+            };
+            let some = COUNTED_TOGETHER.iter().map(|decisions| that_can(decisions)).filter(|policies| policies.len() > 1);
+            for policies in some.chain([all.clone()]) {
+                let joined: Arc<str> = labels.joined(policies.iter().map(|(_, policy)| *policy)).into();
+                let places = policies.iter().filter_map(|(position, policy)| Some((*position, labels.get(*policy)?)));
+                self.groups.extend(places.map(|(position, policy)| GroupPlace {
+                    group: Arc::clone(&joined),
+                    direction,
+                    tier: Arc::clone(&label.tier),
+                    position,
+                    policy: Arc::clone(&policy.label),
+                }));
+            }
         }
     }
 }
+
+/// What is counted together of those policies of a group that can decide so.
+const COUNTED_TOGETHER: [&[Decision]; 4] = [&[Decision::Accept], &[Decision::Deny], &[Decision::Pass], &[Decision::Deny, Decision::Pass]];
 
 /// Kind, namespace and name. Calico stores Kubernetes' policies under names of its own, and up to 3.31 its own with their tier.
 fn as_written(policy: &PolicyName, tier: &str) -> (String, String, String) {

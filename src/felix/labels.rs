@@ -111,12 +111,16 @@ impl Labels {
     fn groups(&mut self, pipelines: &Pipelines, tiers: &[Option<Arc<str>>], names: &mut Names) {
         for (place, tier) in tiers.iter().enumerate() {
             let (Some(tier), Some(group)) = (tier, pipelines.group(ChainId(place as u32))) else { continue };
-            let policies: Vec<&Label> = group.policies.iter().filter_map(|(_, policy)| self.get(*policy)).collect();
-            let label = policies.iter().map(|policy| &*policy.label).collect::<Vec<_>>().join(",");
-            let provisional = policies.iter().any(|policy| policy.provisional);
-            self.chains[place] =
-                Some(Label { label: names.get(&label), tier: Arc::clone(tier), name: None, is_profile: false, provisional });
+            let policies = || group.policies.iter().map(|(_, policy)| *policy);
+            let provisional = policies().filter_map(|policy| self.get(policy)).any(|policy| policy.provisional);
+            let label = names.get(&self.joined(policies()));
+            self.chains[place] = Some(Label { label, tier: Arc::clone(tier), name: None, is_profile: false, provisional });
         }
+    }
+
+    /// What several policies are called together.
+    pub fn joined(&self, policies: impl Iterator<Item = ChainId>) -> String {
+        policies.filter_map(|policy| self.get(policy)).map(|policy| &*policy.label).collect::<Vec<_>>().join(",")
     }
 
     /// All that have a label.

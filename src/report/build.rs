@@ -159,6 +159,18 @@ impl<'a> Counted<'a> {
         self.refused.get(&(reason, tier)).copied()
     }
 
+    /// What several of a group's policies decided, together.
+    fn decided_together(&self, tier: &str, policies: &[PolicyCounts]) -> Counts {
+        let are_of_group = |names: &str| names.contains(',') && names.split(',').all(|name| policies.iter().any(|p| *p.policy == *name));
+        let decided = |wanted: Verdict| {
+            let together =
+                self.policies.iter().filter(|((of, names, verdict), _)| *of == tier && *verdict == wanted && are_of_group(names));
+            together.map(|(_, packets)| *packets).reduce(u64::saturating_add)
+        };
+        let [accept, deny, pass, deny_or_pass] = [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass].map(decided);
+        Counts { accept, deny, pass, deny_or_pass }
+    }
+
     fn decided(&self, tier: &str, policy: &str) -> Counts {
         let of = |verdict| self.policies.get(&(tier, policy, verdict)).copied();
         Counts { accept: of(Verdict::Accept), deny: of(Verdict::Deny), pass: of(Verdict::Pass), deny_or_pass: of(Verdict::DenyOrPass) }
@@ -229,12 +241,11 @@ impl Filler<'_> {
     }
 
     fn group(&self, group: &mut Group, tier: &Arc<str>, direction: Direction, counted: &Counted) {
-        let label = || group.policies.iter().map(|policy| &*policy.policy).collect::<Vec<_>>().join(",");
         let joined = match group.policies.len() {
             _ if *group.group == *ebpf::BACKEND => Counts { accept: counted.together(), ..Counts::default() },
             // A group of one goes by its policy's name.
             0 | 1 => Counts::default(),
-            _ => counted.decided(tier, &label()),
+            _ => counted.decided_together(tier, &group.policies),
         };
         for policy in &mut group.policies {
             self.policy(policy, tier, direction, counted, self.most_accepted(joined.accept));

@@ -65,10 +65,17 @@ impl Endpoint<'_> {
         Ok(())
     }
 
-    /// All that is shown for a target: its policies' cells and what is credited to them together.
+    /// All that is shown for a target: its policies' cells and what is credited to some of them together.
     fn credited(&self, verdict: &str, target: &Group) -> u64 {
-        let together = (target.len() > 1).then(|| target.join(","));
-        target.iter().chain(together.iter()).map(|policy| self.of(self.shown, &format!("{verdict} {policy}"))).sum()
+        let is_of = |item: &str| {
+            let policies = item.strip_prefix(verdict).and_then(|rest| rest.strip_prefix(' '));
+            policies.is_some_and(|policies| policies.split(',').all(|policy| target.iter().any(|known| *known == *policy)))
+        };
+        let here = self
+            .shown
+            .iter()
+            .filter(|((interface, direction, item), _)| interface == self.interface() && *direction == self.direction && is_of(item));
+        here.map(|(_, packets)| packets).sum()
     }
 
     fn ever(&self, verdict: &str, target: &Group) -> u64 {
