@@ -362,6 +362,56 @@ mod tests {
         assert_eq!(denied_between(before, after), 0);
     }
 
+    /// What the first endpoint's packets were decided so, by the policies' names.
+    fn decided(accounting: &Accounting, wanted: Verdict) -> Vec<(String, u64)> {
+        let (_, endpoint) = accounting.totals().workloads().next().unwrap();
+        let totals = accounting.totals().shown(endpoint, Direction::Ingress);
+        let policies = totals.filter_map(|total| match &total.item {
+            Item::Policy { policy, verdict, .. } if *verdict == wanted => Some((policy.to_string(), total.packets)),
+            _ => None,
+        });
+        policies.collect()
+    }
+
+    #[test]
+    fn what_one_policy_of_a_group_alone_can_decide_is_its_own() {
+        // p refuses, q and r accept. Packets that went in, were accepted by q and r, and were refused.
+        let table = |packets: u64, accepted: [u64; 2], refused: u64| {
+            legacy(&[
+                (packets, "cali-gi-group", "1", "-j cali-pi-_p"),
+                (packets - refused, "cali-gi-group", "2", "-m mark --mark 0x0/0x30000 -j cali-pi-_q"),
+                (packets - refused - accepted[0], "cali-gi-group", "3", "-m mark --mark 0x0/0x30000 -j cali-pi-_r"),
+                (refused, "cali-pi-_p", "4", P_DENIES),
+                (accepted[0], "cali-pi-_q", "5", Q_ACCEPTS),
+                (accepted[0], "cali-pi-_q", "6", RETURN),
+                (
+                    accepted[1],
+                    "cali-pi-_r",
+                    "7",
+                    "-m comment --comment \"Policy default/default.r ingress\" -s 10.0.0.5 -j MARK --set-xmark 0x10000/0x10000",
+                ),
+                (accepted[1], "cali-pi-_r", "8", RETURN),
+                (packets, "cali-tw-cali1", "9", START),
+                (packets, "cali-tw-cali1", "10", "-m mark --mark 0x0/0x20000 -j cali-gi-group"),
+                (accepted[0] + accepted[1], "cali-tw-cali1", "11", ACCEPTED),
+                (packets - accepted[0] - accepted[1] - refused, "cali-tw-cali1", "12", END),
+            ])
+        };
+        let mut accounting = Accounting::new(2);
+        accounting.advance(&[table(0, [0, 0], 0)], |_| Ok::<_, &str>(vec![]));
+        // While the table was read, five more packets were accepted and one was refused.
+        for packets in [1, 2] {
+            let now = table(20 * packets, [4 * packets, 6 * packets], 8 * packets);
+            let again = table(20 * packets + 6, [4 * packets + 3, 6 * packets + 2], 8 * packets + 1);
+            accounting.advance(&[now], |_| Ok::<_, &str>(vec![again]));
+        }
+        let of = |policy: &str, packets| (format!("default/default.{policy}"), packets);
+        assert_eq!(decided(&accounting, Verdict::Deny), [of("p", 13)], "two were on their way, one may be held up");
+        let accepted = decided(&accounting, Verdict::Accept);
+        assert!(accepted.iter().all(|(policies, packets)| *packets == 0 || !policies.contains("default.p")), "{accepted:?}");
+        assert_eq!(accepted.iter().map(|(_, packets)| packets).sum::<u64>(), 20, "{accepted:?}");
+    }
+
     #[test]
     fn what_is_told_apart_is_not_counted_again_in_a_sum() {
         // A group of p, which refuses, and q, which passes on. The first endpoint tells one from the other; the second one does not, because
@@ -402,11 +452,7 @@ mod tests {
         for read in [table(0), table(1)] {
             accounting.advance(&[read], |_| Ok::<_, &str>(vec![]));
         }
-        let (_, endpoint) = accounting.totals().workloads().next().unwrap();
-        let decided = |wanted: Verdict| -> u64 {
-            let totals = accounting.totals().shown(endpoint, Direction::Ingress);
-            totals.filter(|total| matches!(total.item, Item::Policy { verdict, .. } if verdict == wanted)).map(|total| total.packets).sum()
-        };
+        let decided = |verdict| decided(&accounting, verdict).iter().map(|(_, packets)| packets).sum::<u64>();
         assert_eq!([Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass].map(decided), [2, 3, 0]);
     }
 

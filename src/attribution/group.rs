@@ -73,7 +73,26 @@ pub struct Carry {
     columns: Vec<u64>,
 }
 
+impl Margins {
+    /// Rows and columns together, where all are known.
+    fn sums(&self) -> (Option<i64>, Option<i64>) {
+        let sum = |margins: &[Margin]| margins.iter().map(|margin| margin.known()).sum();
+        (sum(&self.rows), sum(&self.columns))
+    }
+}
+
 impl Carry {
+    /// How far rows are ahead of columns after an interval, if that is known.
+    fn ahead_after(&self, margins: &Margins) -> Option<i64> {
+        let (rows, columns) = margins.sums();
+        match rows.zip(columns) {
+            // Nothing has moved for a whole interval: then nothing is on its way either.
+            Some((0, 0)) if margins.quiet => Some(0),
+            Some((rows, columns)) => Some(self.ahead + rows - columns),
+            None => margins.in_step.then_some(0),
+        }
+    }
+
     /// Whether nothing was kept back.
     pub fn is_empty(&self) -> bool {
         self.rows.iter().all(|packets| *packets == 0)
@@ -111,17 +130,11 @@ pub struct Credits {
 pub fn credit(margins: &Margins, carry: &mut Carry) -> Credits {
     carry.rows.resize(margins.rows.len(), 0);
     carry.columns.resize(margins.columns.len(), 0);
-    let rows: Option<i64> = margins.rows.iter().map(|row| row.known()).sum();
-    let columns: Option<i64> = margins.columns.iter().map(|column| column.known()).sum();
-    let ahead = match rows.zip(columns) {
-        // Nothing has moved for a whole interval: then nothing is on its way either.
-        Some((0, 0)) if margins.quiet => Some(0),
-        Some((rows, columns)) => Some(carry.ahead + rows - columns),
-        None => margins.in_step.then_some(0),
-    };
+    let (rows, columns) = margins.sums();
+    let ahead = carry.ahead_after(margins);
     let cells = match ahead {
         Some(ahead) => Bounds::new(margins, carry, ahead).cells(),
-        None => vec![vec![0; margins.columns.len()]; margins.rows.len()],
+        None => nothing(margins),
     };
     if margins.derived && margins.quiet && carry.ahead > 0 && rows.zip(columns) == Some((0, 0)) {
         // Nothing came that bears these out.
@@ -132,6 +145,21 @@ pub fn credit(margins: &Margins, carry: &mut Carry) -> Credits {
     carry.ahead = ahead.unwrap_or(0);
     carry.hidden = margins.hidden;
     Credits { cells, group }
+}
+
+/// Credits an interval in which one policy alone can have decided so: there is nothing to divide. What may be held up is kept back.
+pub fn credit_undivided(margins: &Margins, carry: &mut Carry) -> Credits {
+    let held_up = if margins.derived { margins.held_up } else { 0 };
+    let before = std::mem::take(carry);
+    (carry.ahead, carry.hidden) = (before.ahead_after(margins).unwrap_or(0), margins.hidden);
+    carry.rows = margins.rows.iter().map(|row| row.least.min(held_up)).collect();
+    let kept = before.rows.into_iter().chain(std::iter::repeat(0));
+    let group = margins.rows.iter().zip(&carry.rows).zip(kept).map(|((row, keep), kept)| kept + row.least - keep);
+    Credits { cells: nothing(margins), group: group.collect() }
+}
+
+fn nothing(margins: &Margins) -> Vec<Vec<u64>> {
+    vec![vec![0; margins.columns.len()]; margins.rows.len()]
 }
 
 /// Stands for "no limit" and leaves room to add.

@@ -7,7 +7,7 @@ use crate::felix::{Decision, Direction, EndpointKind, GroupChain, PolicyChain};
 use crate::ruleset::{ChainId, RuleId, TableId};
 
 use super::foreign::{Disturbance, Doubts};
-use super::group::{Carry, Credits, Margin, Margins, credit};
+use super::group::{Carry, Credits, Margin, Margins, credit, credit_undivided};
 use super::table::TableView;
 use super::tier::{Can, Decided, Split};
 use super::totals::{Item, Recorder, Totals, Verdict};
@@ -136,7 +136,10 @@ impl GroupRead<'_> {
             if self.members.iter().any(|member| counts(member, verdict)) {
                 let carry = &mut state.carries[verdict as usize];
                 let margins = self.margins(verdict, in_step, &mut state.waiting[verdict as usize], carry);
-                let mut credits = credit(&margins, carry);
+                let one_alone_can = !self.may_have_differed() && could.iter().filter(|can| decides(**can, verdict)).count() == 1;
+                // Where nothing moves, rows and columns together tell more.
+                let mut credits =
+                    if one_alone_can && margins.hidden > 0 { credit_undivided(&margins, carry) } else { credit(&margins, carry) };
                 if self.is_disturbed() && margins.hidden == 0 {
                     credits.release(carry);
                 }
@@ -186,7 +189,8 @@ impl GroupRead<'_> {
             self.members.iter().zip(waiting.iter_mut()).map(|(member, waiting)| self.row(member, verdict, waiting)).collect();
         for (row, waiting) in waiting.iter_mut().enumerate().filter(|(_, waiting)| **waiting < 0) {
             let withdrawn = carry.withdraw(row, waiting.unsigned_abs());
-            *waiting += i64::try_from(withdrawn).unwrap_or(0);
+            // A debt is no larger than what is on its way now.
+            *waiting = (*waiting + signed(withdrawn)).max(-signed(self.members[row].entering));
         }
         let columns: Vec<Margin> = (0..self.group.policies.len()).map(|index| self.column(index, verdict)).collect();
         let (hidden, held_up) = (self.on_their_way(verdict), self.view.table.motion.held_up());
@@ -236,7 +240,7 @@ impl GroupRead<'_> {
         }
         let Some(difference) = member.decided.of(verdict) else {
             let seen = member.since_written.of(verdict);
-            let (least, rest) = certain(seen.unwrap_or_else(|| -i64::try_from(member.entering).unwrap_or(0)), member);
+            let (least, rest) = certain(seen.unwrap_or_else(|| -signed(member.entering)), member);
             *waiting = rest;
             return Margin { least, most: None };
         };
@@ -339,14 +343,22 @@ impl GroupRead<'_> {
     /// What each policy can have decided of all that is credited now: what it can, and what it could before, if any of that waited.
     fn could(&self, can: &[Can], before: &[Can]) -> Vec<Can> {
         let anything = Can { accept: true, deny: true, pass: true, ..Can::default() };
-        let is_new = self.view.table.deltas.appeared(self.group.chain);
+        let deltas = self.view.table.deltas;
+        // Rules may have been others for a while, and be as they were.
+        let may_differ =
+            (deltas.rewritten && !deltas.handles_prove_ages()) || self.view.can(self.group.chain).changed || self.is_disturbed();
         let could = |(place, can): (usize, &Can)| match before.get(place) {
-            _ if can.changed || self.is_disturbed() => anything,
+            _ if can.changed || may_differ => anything,
             Some(before) => can.or(*before),
-            None if is_new => *can,
             None => anything,
         };
         can.iter().enumerate().map(could).collect()
+    }
+
+    /// Whether the group's rules may have been others for a while since the last read, though they are as they were.
+    fn may_have_differed(&self) -> bool {
+        let deltas = self.view.table.deltas;
+        (deltas.rewritten && !deltas.handles_prove_ages()) || self.view.can(self.group.chain).changed || self.is_disturbed()
     }
 
     /// As what to credit what one of the policies that can do this has decided so.
@@ -394,11 +406,14 @@ fn complete(rows: &mut [Margin], columns: &[Margin], held_up: u64) {
     }
 }
 
-/// What is beyond doubt of a difference, and what is left of it. A debt is no larger than what is on its way now.
+/// What is beyond doubt of a difference, and what is left of it.
 fn certain(difference: i64, member: &Member) -> (u64, i64) {
-    let signed = |packets: u64| i64::try_from(packets).unwrap_or(i64::MAX);
     let certain = difference.saturating_sub(signed(member.doubt)).max(0);
-    (u64::try_from(certain).unwrap_or(0), (difference - certain).max(-signed(member.entering)))
+    (u64::try_from(certain).unwrap_or(0), difference - certain)
+}
+
+fn signed(packets: u64) -> i64 {
+    i64::try_from(packets).unwrap_or(i64::MAX)
 }
 
 /// The policy's rules that decide so.
