@@ -124,6 +124,11 @@ impl Accounting {
         }
     }
 
+    /// Takes back that no total can be higher than it is.
+    pub fn note_that_there_may_have_been_more(&mut self) {
+        self.attribution.doubt();
+    }
+
     /// What has been counted so far for each endpoint.
     pub fn totals(&self) -> &Totals {
         self.attribution.totals()

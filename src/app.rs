@@ -216,5 +216,6 @@ pub fn scraper_options(config: Config) -> scraper::Options {
         },
         process_metrics: true,
         one_moment: false,
+        began_anew: false,
     }
 }

@@ -178,6 +178,11 @@ impl Attribution {
         });
     }
 
+    /// Takes back that no total can be higher than it is.
+    pub fn doubt(&mut self) {
+        self.totals.doubt();
+    }
+
     /// Hides all that is told of endpoints: on the eBPF dataplane, all of it takes two reads.
     pub fn forget_endpoints(&mut self) {
         self.totals.hide(|_| true);

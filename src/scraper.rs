@@ -47,6 +47,8 @@ pub struct Options {
     pub process_metrics: bool,
     /// Whether only one moment will ever be known: what it takes two to tell is left out, instead of being 0.
     pub one_moment: bool,
+    /// Whether counters are known to have begun anew between the moments: there may have been more of everything.
+    pub began_anew: bool,
 }
 
 /// The exporter's heart.
@@ -334,6 +336,9 @@ impl Scraper {
         }
         if self.options.one_moment {
             accounting.forget_derived();
+        }
+        if self.options.began_anew {
+            accounting.note_that_there_may_have_been_more();
         }
         about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, accounting.tables())).collect();
         about.unrecognised = accounting.unrecognised();

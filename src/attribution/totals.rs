@@ -272,6 +272,11 @@ impl Totals {
         self.all().filter(|total| hidden(&total.item)).for_each(|total| total.seen = 0);
     }
 
+    /// Takes back that no total can be higher than it is.
+    pub fn doubt(&mut self) {
+        self.all().for_each(|total| total.doubtful = true);
+    }
+
     fn all(&mut self) -> impl Iterator<Item = &mut Total> {
         self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions).flatten()
     }

@@ -64,9 +64,7 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
         let files = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
         moments.push_back(saved::moment(&files).map_err(|error| error.to_string())?);
     }
-    if let [before, now] = moments.make_contiguous() {
-        warn_of_new_counts(before, now);
-    }
+    let began_anew = matches!(moments.make_contiguous(), [before, now] if began_anew(before, now));
     let one_moment = moments.len() == 1;
     let options = scraper::Options {
         node_name: config.node_name,
@@ -78,6 +76,7 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
         datastore: Some("none"),
         process_metrics: false,
         one_moment,
+        began_anew,
     };
     let scraper = Scraper::new(options, Box::new(Saved(moments)), Arc::new(Inventory::new()));
     if !one_moment {
@@ -86,11 +85,12 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
     Ok(scraper)
 }
 
-/// Says it where counters do not tell of the whole time between the moments.
-fn warn_of_new_counts(before: &[Snapshot], now: &[Snapshot]) {
+/// Whether counters do not tell of the whole time between the moments; says where.
+fn began_anew(before: &[Snapshot], now: &[Snapshot]) -> bool {
     let mut ledger = Ledger::new();
     ledger.advance(before);
-    if let Some((table, chain)) = ledger.began_anew(now) {
+    let found = ledger.began_anew(now);
+    if let Some((table, chain)) = found {
         let (family, table) = (table.ruleset.family.as_str(), table.ruleset.table);
         log::warn!(
             "counters went back in chain {} (table {table}, {family}): the node was rebooted or the rules were rewritten between --before \
@@ -98,6 +98,7 @@ fn warn_of_new_counts(before: &[Snapshot], now: &[Snapshot]) {
             chain.name
         );
     }
+    found.is_some()
 }
 
 /// A file's name and content; `-` is standard input.

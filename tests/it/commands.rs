@@ -97,6 +97,27 @@ fn metrics_of_saved_tables() {
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1, "nothing is left beside it");
 }
 
+/// After a reboot a counter that is no lower than before may have counted on, or anew and more.
+#[test]
+fn counters_that_went_back_anywhere_prove_no_zero() {
+    let scratch = Scratch::new();
+    let text = fixture::text("captures/v3.32.1-legacy/t2/iptables-save.txt.gz");
+    let counted = text.lines().find(|line| line.contains("-A cali-tw-") && !line.starts_with("[0:")).unwrap();
+    let rebooted = text.replace(counted, &format!("[1:60{}", &counted[counted.find(']').unwrap()..]));
+    let series = |now: &str| {
+        let [before, now] = [("before", text.as_str()), ("now", now)].map(|(name, text)| {
+            let file = scratch.path().join(name);
+            std::fs::write(&file, text).unwrap();
+            file.display().to_string()
+        });
+        let output = run(&["metrics", &format!("--before={before}"), &format!("--ruleset={now}")]);
+        let metrics = scrape::parse(std::str::from_utf8(&output.stdout).unwrap());
+        scrape::with(&metrics, "calico_accountant_policy_packets_total", &[]).count()
+    };
+    assert!(series(&text) > 10);
+    assert_eq!(series(&rebooted), 0);
+}
+
 #[test]
 fn json_is_what_the_api_answers() {
     let files = saved("v3.32.1-legacy", &[("ruleset", "t2")]);
