@@ -7,7 +7,7 @@ use crate::attribution::{Attribution, Datastore, Motion, Moved, NodeTotals, Prog
 use crate::ebpf;
 use crate::felix::{Catalog, ChainNames, Structure, Structures};
 use crate::ledger::{Deltas, Ledger};
-use crate::ruleset::Snapshot;
+use crate::ruleset::{Backend, Snapshot};
 
 /// All that is known of the packets so far.
 #[derive(Debug)]
@@ -106,6 +106,12 @@ impl Accounting {
         self.attribution.advance_programs(read, datastore);
     }
 
+    /// Whether a policy that changes loses what endpoints got since the last read: where Felix flushes whole chains, and leads to endpoints
+    /// by a map, which counts nothing that could stand in for them.
+    pub fn loses_what_is_rewritten(&self) -> bool {
+        self.ledger.flushes(Backend::Native)
+    }
+
     /// Notes that there is nothing of Calico's any more: what comes back there will have counted from 0.
     pub fn vanished(&mut self) {
         self.ledger.advance(&[]);
@@ -179,7 +185,7 @@ mod tests {
     use crate::attribution::{Item, Verdict};
     use crate::felix::Direction;
     use crate::iptables::text::Parser;
-    use crate::ruleset::{Backend, Chain, Count, Family, Ruleset};
+    use crate::ruleset::{Chain, Count, Family, Ruleset};
 
     /// What a rule counted, its chain, its hash, and the rest of it.
     type Line = (u64, &'static str, &'static str, &'static str);

@@ -171,7 +171,7 @@ const LIST: Duration = Duration::from_secs(1);
 
 /// Reads the kernel soon: derived counts begin with the first read, and names that only the datastore has are asked for early. Not while
 /// the datastore is listed, if that is quick: both together would take more memory and time than either ever does later. A scrape that
-/// comes meanwhile does not wait, or shares this one. Then reads on, if that was asked for.
+/// comes meanwhile does not wait, or shares this one. Then reads on, if that was asked for or pays.
 fn read_early(scraper: Arc<Scraper>, inventory: Arc<Inventory>, sample_interval: Option<Duration>) -> std::io::Result<()> {
     let reads = move || {
         let begun = Instant::now();
@@ -179,9 +179,15 @@ fn read_early(scraper: Arc<Scraper>, inventory: Arc<Inventory>, sample_interval:
             thread::sleep(Duration::from_millis(10));
         }
         scraper.scrape();
-        while let Some(interval) = sample_interval {
-            thread::sleep(interval);
-            scraper.sample();
+        let mut took = Duration::ZERO;
+        while sample_interval != Some(Duration::ZERO) {
+            // By default as often as takes 1 % of a CPU.
+            thread::sleep(sample_interval.unwrap_or(Duration::from_secs(1).max(100 * took)));
+            if sample_interval.is_some() || scraper.loses_what_is_rewritten() {
+                let begun = Instant::now();
+                scraper.sample();
+                took = begun.elapsed();
+            }
         }
     };
     thread::Builder::new().name("reads".into()).spawn(reads).map(|_| ())

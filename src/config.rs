@@ -116,7 +116,7 @@ fn resolve(
         lock_wait: values.duration("XTABLES_LOCK_WAIT")?.unwrap_or(Duration::from_secs(2)),
         bpffs: values.path("BPFFS_DIR")?.unwrap_or_else(|| PathBuf::from("/sys/fs/bpf")),
         calico_run: values.path("CALICO_RUN_DIR")?.unwrap_or_else(|| PathBuf::from("/var/run/calico")),
-        sample_interval: values.interval("SAMPLE_INTERVAL")?.filter(|interval| !interval.is_zero()),
+        sample_interval: values.interval("SAMPLE_INTERVAL")?,
         metric_names: values.choice("METRIC_NAMES", METRIC_NAMES)?.unwrap_or(MetricNames::All),
         log_level: log_level.unwrap_or(log::LevelFilter::Info),
         log_format: values.choice("LOG_FORMAT", LOG_FORMATS)?.unwrap_or(LogFormat::Logfmt),
@@ -174,7 +174,7 @@ pub struct Config {
     pub bpffs: PathBuf,
     /// Calico's own folder, where Felix shows its eBPF programs.
     pub calico_run: PathBuf,
-    /// How often to read the kernel between scrapes, if at all.
+    /// How often to read the kernel between scrapes, zero: never; `None`: where it pays.
     pub sample_interval: Option<Duration>,
     /// Which metric names to write.
     pub metric_names: MetricNames,

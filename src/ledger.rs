@@ -185,6 +185,11 @@ impl Ledger {
         deltas
     }
 
+    /// Whether Felix was seen to flush whole chains there.
+    pub fn flushes(&self, backend: Backend) -> bool {
+        self.tables.iter().any(|((_, of, _), last)| *of == backend && last.flushes)
+    }
+
     /// Notes that Calico's rules are somewhere else. If they come back to where they were, old counts may have stayed there.
     pub fn leave(&mut self) {
         *self = Ledger { started: true, ..Ledger::default() };

@@ -140,8 +140,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "SAMPLE_INTERVAL",
         "time",
         Group::Kernel,
-        "0, never",
-        "Read the kernel this often between scrapes: policy groups are told apart better.",
+        "1s where rewritten rules lose their counts, else never",
+        "Read the kernel this often between scrapes: policy groups are told apart better. 0: never.",
     ),
     calico(
         "DATASTORE_TYPE",

@@ -106,7 +106,7 @@ fn own_variables_and_flags() {
     assert_eq!((set.backend, set.metric_names, set.log_format), (BackendChoice::Nft, MetricNames::Legacy, LogFormat::Json));
     assert_eq!((set.lock_path, set.lock_wait), (PathBuf::from("/var/run/lock"), Duration::from_millis(500)));
     assert_eq!((set.log_level, set.sample_interval), (log::LevelFilter::Debug, Some(Duration::from_secs(1))));
-    assert_eq!(config(&[("SAMPLE_INTERVAL", "0")], &[]).sample_interval, None);
+    assert_eq!(config(&[("SAMPLE_INTERVAL", "0")], &[]).sample_interval, Some(Duration::ZERO));
 
     let flags = ["--metrics-server-port=1", "--listen-address", "127.0.0.1", "--backend=legacy", "--metric-names=standard"];
     let flagged = config(&variables, &flags);

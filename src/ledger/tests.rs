@@ -149,6 +149,17 @@ fn with_handles(backend: Backend, chain_handle: u64, first: u64, packets: &[u64]
 }
 
 #[test]
+fn who_flushes_is_seen_by_it() {
+    let flushes = |second: u64| {
+        let mut ledger = Ledger::new();
+        ledger.advance(&with_handles(Backend::Native, 2, 3, &[7, 5]));
+        ledger.advance(&with_handles(Backend::Native, 2, second, &[9, 6]));
+        ledger.flushes(Backend::Native)
+    };
+    assert_eq!([3, 10].map(flushes), [false, true]);
+}
+
+#[test]
 fn a_new_handle_is_a_new_rule_whatever_it_has_counted() {
     let second = |backend, chain_handle, first| {
         let mut ledger = Ledger::new();
