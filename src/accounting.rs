@@ -106,10 +106,10 @@ impl Accounting {
         self.attribution.advance_programs(read, datastore);
     }
 
-    /// Whether a policy that changes loses what endpoints got since the last read: where Felix flushes whole chains, and leads to endpoints
+    /// Whether a policy that changes may lose what endpoints got since the last read: where Felix flushes whole chains, and leads to endpoints
     /// by a map, which counts nothing that could stand in for them.
-    pub fn loses_what_is_rewritten(&self) -> bool {
-        self.ledger.flushes(Backend::Native)
+    pub fn may_lose_what_is_rewritten(&self) -> bool {
+        self.ledger.may_flush(Backend::Native)
     }
 
     /// Notes that there is nothing of Calico's any more: what comes back there will have counted from 0.

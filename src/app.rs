@@ -183,7 +183,7 @@ fn read_early(scraper: Arc<Scraper>, inventory: Arc<Inventory>, sample_interval:
         while sample_interval != Some(Duration::ZERO) {
             // By default as often as takes 1 % of a CPU.
             thread::sleep(sample_interval.unwrap_or(Duration::from_secs(1).max(100 * took)));
-            if sample_interval.is_some() || scraper.loses_what_is_rewritten() {
+            if sample_interval.is_some() || scraper.may_lose_what_is_rewritten() {
                 let begun = Instant::now();
                 scraper.sample();
                 took = begun.elapsed();

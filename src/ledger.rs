@@ -135,7 +135,7 @@ pub struct Ledger {
 struct Last {
     read: Snapshot,
     /// Whether Felix flushes whole chains there, as far as could be seen.
-    flushes: bool,
+    flushes: Option<bool>,
 }
 
 impl Ledger {
@@ -175,7 +175,7 @@ impl Ledger {
             let backend = now.ruleset.backend;
             let (of_table, flushes) = match before.remove(&place_of(now)) {
                 Some(last) => Comparison::new(now, &last).deltas(),
-                None => (first(now, !self.started || self.backend == Some(backend)), backend == Backend::Nft),
+                None => (first(now, !self.started || self.backend == Some(backend)), (backend == Backend::Nft).then_some(true)),
             };
             deltas.push(of_table);
             self.tables.insert(place_of(now), Last { read: now.clone(), flushes });
@@ -185,9 +185,9 @@ impl Ledger {
         deltas
     }
 
-    /// Whether Felix was seen to flush whole chains there.
-    pub fn flushes(&self, backend: Backend) -> bool {
-        self.tables.iter().any(|((_, of, _), last)| *of == backend && last.flushes)
+    /// Whether there are tables there in which Felix may flush whole chains: it was not seen to write otherwise.
+    pub fn may_flush(&self, backend: Backend) -> bool {
+        self.tables.iter().any(|((_, of, _), last)| *of == backend && last.flushes != Some(false))
     }
 
     /// Notes that Calico's rules are somewhere else. If they come back to where they were, old counts may have stayed there.
@@ -291,9 +291,10 @@ impl<'a> Comparison<'a> {
         comparison
     }
 
-    /// The deltas, and whether Felix is known to flush whole chains.
-    fn deltas(mut self) -> (Deltas, bool) {
-        let flushes = self.flushes();
+    /// The deltas, and whether Felix flushes whole chains, if that could be seen.
+    fn deltas(mut self) -> (Deltas, Option<bool>) {
+        let seen = self.flushes();
+        let flushes = seen == Some(true);
         if self.deltas.rewritten {
             let names: HashSet<&str> = self.now.ruleset.chains().iter().map(|chain| &*chain.name).collect();
             let gone = self.last.read.ruleset.chains().iter().filter(|chain| !names.contains(&*chain.name));
@@ -326,7 +327,7 @@ impl<'a> Comparison<'a> {
         }
         self.deltas.restarted |= self.zeroed;
         self.deltas.handles_prove = flushes && !self.zeroed && self.has_handles() && !self.restored;
-        (self.deltas, flushes)
+        (self.deltas, seen)
     }
 
     fn has_handles(&self) -> bool {
@@ -335,7 +336,7 @@ impl<'a> Comparison<'a> {
 
     /// Whether Felix flushes a chain to change it (iptables-nft, Calico ≥ 3.33), or replaces its rules one by one: then a rule with the
     /// same handle has another hash.
-    fn flushes(&self) -> bool {
+    fn flushes(&self) -> Option<bool> {
         let mut flushes = self.last.flushes;
         for (id, chain, before) in &self.pairs {
             let Some(before) = before.filter(|before| self.now.chain_handle(*id).is_some_and(|handle| before.handle == Some(handle)))
@@ -345,9 +346,11 @@ impl<'a> Comparison<'a> {
             let rules = || chain.rule_ids().map(|id| (self.now.ruleset.rule(id).hash, self.now.count(id).handle));
             let same_place = || rules().zip(before.rules().map(|(rule, count)| (rule.hash, count.handle)));
             if same_place().any(|(now, last)| now.1 == last.1 && now.0 != last.0) {
-                return false;
+                return Some(false);
             }
-            flushes |= same_place().next().is_some() && same_place().all(|(now, last)| now.1 != last.1);
+            if same_place().next().is_some() && same_place().all(|(now, last)| now.1 != last.1) {
+                flushes = Some(true);
+            }
         }
         flushes
     }

@@ -83,9 +83,9 @@ impl Scraper {
         self.advance(&mut self.state(), &mut About::default());
     }
 
-    /// Whether Calico was seen to rewrite rules in a way that loses what they counted since the last read.
-    pub fn loses_what_is_rewritten(&self) -> bool {
-        self.state().accounting.loses_what_is_rewritten()
+    /// Whether Calico may rewrite rules in a way that loses what they counted since the last read.
+    pub fn may_lose_what_is_rewritten(&self) -> bool {
+        self.state().accounting.may_lose_what_is_rewritten()
     }
 
     /// Reads, and counts from there on: for tables of an earlier moment.

@@ -149,14 +149,21 @@ fn with_handles(backend: Backend, chain_handle: u64, first: u64, packets: &[u64]
 }
 
 #[test]
-fn who_flushes_is_seen_by_it() {
-    let flushes = |second: u64| {
+fn who_replaces_rules_one_by_one_does_not_flush() {
+    let may_flush = |second: [Snapshot; 1]| {
         let mut ledger = Ledger::new();
         ledger.advance(&with_handles(Backend::Native, 2, 3, &[7, 5]));
-        ledger.advance(&with_handles(Backend::Native, 2, second, &[9, 6]));
-        ledger.flushes(Backend::Native)
+        ledger.advance(&second);
+        ledger.may_flush(Backend::Native)
     };
-    assert_eq!([3, 10].map(flushes), [false, true]);
+    assert!(may_flush(with_handles(Backend::Native, 2, 3, &[9, 6])), "nothing was written");
+    assert!(may_flush(with_handles(Backend::Native, 2, 10, &[9, 6])));
+    let mut builder = Builder::new(Family::V4, Backend::Native, "filter");
+    let chain = builder.chain("c");
+    builder.chain_handle(chain, 2);
+    let parts = RuleParts { hash: RuleHash::new(b"other"), count: Count { handle: 3, ..Count::default() }, ..RuleParts::default() };
+    builder.push(chain, &parts, Verdict::Return);
+    assert!(!may_flush([builder.finish()]), "another rule with the same handle");
 }
 
 #[test]

@@ -176,9 +176,12 @@ fn the_share_of_mixed_load_that_is_resolved() {
             observer.read(&mut world, true)?;
         }
         for (workload, direction, _, target) in world.targets().filter(|(_, _, _, target)| target.len() > 1) {
-            let shown = |policies: &str| check::get(&observer.shown, &workload.interface, direction, &format!("Accept {policies}"));
-            single += target.iter().map(|policy| shown(policy)).sum::<u64>();
-            joined += shown(&target.join(","));
+            for ((_, _, item), packets) in observer.shown.iter().filter(|((i, d, _), _)| *i == workload.interface && *d == direction) {
+                let Some(policies) = item.strip_prefix("Accept ") else { continue };
+                if policies.split(',').all(|policy| target.iter().any(|of_group| of_group == policy)) {
+                    *if policies.contains(',') { &mut joined } else { &mut single } += packets;
+                }
+            }
         }
         Ok(())
     });
