@@ -316,6 +316,10 @@ impl GroupRead<'_> {
                 let names = labels.iter().flatten().map(|(label, _)| label).chain(&group);
                 names.for_each(|name| recorder.unknown_decisions(&mut policy_item(member, name, verdict)));
             }
+            if unknown {
+                // The other family may show another share of the group.
+                group.iter().for_each(|group| recorder.unknown(&policy_item(member, group, verdict)));
+            }
             for (label, packets) in labels.iter().zip(cells) {
                 let Some((policy, can)) = label else { continue };
                 if verdict == Verdict::Accept || (counts(member, verdict) && decides(*can, verdict)) {

@@ -260,6 +260,10 @@ impl Walk<'_, '_> {
         let mut rules = Vec::new();
         for next in self.context.ruleset.chain(self.pipeline.chain).rule_ids().filter(|next| *next > id) {
             let rule = self.context.ruleset.rule(next);
+            // Not Felix's: nothing ends there as long as it does not match, see `foreign`.
+            if rule.hash.is_none() {
+                continue;
+            }
             if rule.counts_before_match || reason != DropReason::RateLimit {
                 return None;
             }
