@@ -108,6 +108,26 @@ fn a_foreign_rule_that_matched_nothing_changes_nothing() {
     }
 }
 
+/// What a limit of Calico's own tables refused follows from the rules behind it: anywhere among them.
+#[test]
+fn a_foreign_rule_among_limits_changes_nothing() {
+    for capture in all_captures().iter().filter(|capture| capture.name == "v3.32.1-native-reject") {
+        let plain = capture.totals(capture.tables());
+        for (table, snapshot) in capture.before.iter().enumerate() {
+            let Some((chain, found)) = snapshot.ruleset.chain_ids().find(|(_, chain)| &*chain.name == "cali-tw-cali571d22ceb1d") else {
+                continue;
+            };
+            for (before, foreign) in (0..=found.rules.len()).flat_map(|before| capture.foreign.iter().map(move |foreign| (before, foreign)))
+            {
+                let place = Place { table, chain, before };
+                let tables = [0, 1].map(|moment| mutated(capture.tables()[moment], place, foreign, 0));
+                let context = format!("{} at {}", foreign.text, place.describe(&capture.before));
+                assert_eq!(capture.totals([&tables[0], &tables[1]]), plain, "{context}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_foreign_rule_that_matched_makes_no_number_wrong() {
     let (mut matched, mut unknown, mut cells) = (0, 0, 0);
