@@ -271,6 +271,12 @@ impl<'a> TableView<'a> {
         self.table.motion.sum(rules.map(|rule| rule.rule))
     }
 
+    /// The same of a policy, or of all of a group's.
+    pub fn deciding_within(&self, chain: ChainId) -> u64 {
+        let group = self.table.pipelines.group(chain).into_iter().flat_map(|group| &group.policies).map(|(_, policy)| *policy);
+        std::iter::once(chain).chain(group).map(|policy| self.deciding(policy)).fold(0, u64::saturating_add)
+    }
+
     /// How many packets endpoints may have had, at most, that were written anew since the last read and are no users of a policy or group
     /// now: they may have used it meanwhile. `None` if nothing limits that.
     pub fn strangers(&self, direction: Direction, is_user: impl Fn(ChainId) -> bool) -> Option<u64> {

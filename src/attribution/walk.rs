@@ -137,6 +137,15 @@ impl Walk<'_, '_> {
         tier::doubt(tier, index, split, motion, self.view.table.cpus).saturating_add(taken)
     }
 
+    /// How many packets the own rules of a tier's targets counted while the table was read, where a difference depends on these, too.
+    fn deciding_in(&self, tier: &Tier, splits: &[Split], split: Split) -> u64 {
+        if !matches!(split, Split::ByTotal | Split::DenyOnly) {
+            return 0;
+        }
+        let own = tier.targets.iter().zip(splits).filter(|(_, split)| **split == Split::Own);
+        own.map(|(target, _)| self.view.deciding_within(target.chain)).fold(0, u64::saturating_add)
+    }
+
     /// What profiles accepted is counted; what they refused, that is less, is claimed of all together.
     fn profiles(&mut self, pipeline: &Pipeline, passage: &mut Passage, recorder: &mut Recorder) {
         let profiles = &pipeline.profiles;
@@ -173,13 +182,14 @@ impl Walk<'_, '_> {
         let look = |index: usize| {
             let (split, doubts) = (splits[index], doubts.targets[index]);
             let known = |decided: Decided| if doubts.decided { Decided::default() } else { decided };
+            let deciding = self.deciding_in(tier, splits, split);
             Here {
                 split,
                 since_last_read: known(since_last_read[index]),
                 since_written: known(since_written[index]),
                 doubts,
-                doubt: self.doubt(pipeline, tier, index, split),
-                entering: tier::entering(tier, index, split, self.view.table.motion),
+                doubt: self.doubt(pipeline, tier, index, split).saturating_add(deciding),
+                entering: tier::entering(tier, index, split, self.view.table.motion).saturating_add(deciding),
                 refusals_are_known: false,
             }
         };
