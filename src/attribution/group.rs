@@ -132,10 +132,16 @@ pub fn credit(margins: &Margins, carry: &mut Carry) -> Credits {
     carry.columns.resize(margins.columns.len(), 0);
     let (rows, columns) = margins.sums();
     let ahead = carry.ahead_after(margins);
-    let cells = match ahead {
+    let mut cells = match ahead {
         Some(ahead) => Bounds::new(margins, carry, ahead).cells(),
         None => nothing(margins),
     };
+    for (cells, (row, kept)) in cells.iter_mut().zip(margins.rows.iter().zip(&carry.rows)) {
+        // More than there was: the columns are another interval's.
+        if row.most.is_some_and(|most| cells.iter().sum::<u64>() > most + kept) {
+            cells.fill(0);
+        }
+    }
     if margins.derived && margins.quiet && carry.ahead > 0 && rows.zip(columns) == Some((0, 0)) {
         // Nothing came that bears these out.
         carry.rows.fill(0);
@@ -313,6 +319,15 @@ mod tests {
         // The late packet of P must not be taken for B's, who met Q.
         let second = credit(&counted(&[0, 1], &[1, 1]), &mut carry);
         assert_eq!((second.cells, second.group), (vec![vec![0, 0], vec![0, 0]], vec![0, 1]));
+    }
+
+    #[test]
+    fn a_row_is_never_divided_into_more_than_it_has() {
+        // One of the columns is late from the interval before, and a third one that is not known hides it.
+        let columns = vec![Margin::exact(1), Margin::exact(1), Margin::default()];
+        let margins = Margins { rows: vec![Margin::exact(1)], columns, in_step: true, ..Margins::default() };
+        let credits = credit(&margins, &mut Carry::default());
+        assert_eq!((credits.cells, credits.group), (vec![vec![0, 0, 0]], vec![1]));
     }
 
     #[test]

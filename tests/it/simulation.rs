@@ -117,7 +117,7 @@ fn lives_that_were_wrong_once() {
     runs(&[4247], &|mut random| simulate(&setting(&mut random, 0, false), random, 6));
     runs(&[213, 1243, 2156, 2908, 3767, 5477, 6809, 8088], &|mut random| simulate(&setting(&mut random, 0, true), random, 8));
     runs(&[1864, 2214, 3391, 4781, 6663, 7295, 7710], &|random| overtaken(random, false));
-    runs(&[1066, 3403, 3700, 3864, 4781, 5746, 5897, 6067], &|random| overtaken(random, true));
+    runs(&[1066, 3403, 3700, 3864, 4781, 5746, 5897, 5998, 6067], &|random| overtaken(random, true));
 }
 
 #[test]
