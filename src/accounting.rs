@@ -183,9 +183,9 @@ impl Accounting {
 mod tests {
     use super::*;
     use crate::attribution::{Item, Verdict};
-    use crate::felix::Direction;
+    use crate::felix::{Direction, DropReason};
     use crate::iptables::text::Parser;
-    use crate::ruleset::{Chain, Count, Family, Ruleset};
+    use crate::ruleset::{Builder, Chain, Count, Family, RuleHash, RuleParts, Ruleset, Verdict as RuleVerdict};
 
     /// What a rule counted, its chain, its hash, and the rest of it.
     type Line = (u64, &'static str, &'static str, &'static str);
@@ -364,6 +364,38 @@ mod tests {
         // A packet is held up behind the jump for longer than two looks take.
         let held_up = [2, 0, 0, 1, 0];
         assert_eq!(read(&mut accounting, held_up, Some(held_up)), 1);
+    }
+
+    /// A limit of Calico's own tables counts what reaches it: what it refused takes two moments, and no rule of others may end the sum.
+    #[test]
+    fn what_a_limit_refused_takes_two_moments() {
+        let table = |reached: u64, went_on: u64| {
+            let mut builder = Builder::new(Family::V4, Backend::Native, "filter");
+            let chain = builder.chain("cali-tw-cali1");
+            let mut push = |hash: &[u8], comment: &str, packets: u64, is_limit: bool, verdict| {
+                let comments = if comment.is_empty() { vec![] } else { vec![builder.comment(comment)] };
+                let (hash, count) = (RuleHash::new(hash), Count { packets, ..Count::default() });
+                let parts =
+                    RuleParts { hash, comments, count, counts_before_match: is_limit, other_matches: is_limit, ..RuleParts::default() };
+                builder.push(chain, &parts, verdict);
+            };
+            push(b"a", "Drop packets over ingress packet rate limit", reached, true, RuleVerdict::Drop);
+            push(b"", "", 0, false, RuleVerdict::Return);
+            push(b"b", "", went_on, false, RuleVerdict::SetMark { value: 0, mask: 0x10000 });
+            push(b"c", "Drop if no profiles matched", went_on, false, RuleVerdict::Drop);
+            [builder.finish()]
+        };
+        let refused = |accounting: &Accounting| {
+            let (_, endpoint) = accounting.totals().workloads().next().unwrap();
+            let is_limit = |item: &Item| matches!(item, Item::Drop { reason: DropReason::RateLimit, .. });
+            accounting.totals().shown(endpoint, Direction::Ingress).find(|total| is_limit(&total.item)).map(|total| total.packets)
+        };
+        let mut accounting = Accounting::new(2);
+        accounting.advance(&table(10, 7), |_| Ok::<_, &str>(vec![]));
+        accounting.forget_derived();
+        assert_eq!(refused(&accounting), None);
+        accounting.advance(&table(30, 20), |_| Ok::<_, &str>(vec![]));
+        assert_eq!(refused(&accounting), Some(7));
     }
 
     #[test]

@@ -45,3 +45,42 @@ fn forget_doubles(pipeline: &mut Pipeline) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iptables::text::Parser;
+    use crate::ruleset::{Backend, Family};
+
+    /// The tier's name at the first of two endpoints, whose rules are led by an old comment; `policy`: what its policy's chain says.
+    fn tier(policy: &str, second: &str) -> String {
+        let rules = [
+            ("cali-pi-_p", format!("-m comment --comment \"{policy} ingress\" -s 10.0.0.2 -j DROP")),
+            ("cali-tw-cali1", "-m comment --comment \"Start of tier old\" -j MARK --set-xmark 0x0/0x20000".into()),
+            ("cali-tw-cali1", "-m mark --mark 0x0/0x20000 -j cali-pi-_p".into()),
+            ("cali-tw-cali1", "-m comment --comment \"Return if policy accepted\" -m mark --mark 0x10000/0x10000 -j RETURN".into()),
+            ("cali-tw-cali2", "-m comment --comment \"Start of tier old\" -j MARK --set-xmark 0x0/0x20000".into()),
+            ("cali-tw-cali2", "-m mark --mark 0x0/0x20000 -j cali-pi-_p".into()),
+            ("cali-tw-cali2", "-m comment --comment \"Return if policy accepted\" -m mark --mark 0x10000/0x10000 -j RETURN".into()),
+            ("cali-tw-cali2", second.into()),
+        ];
+        let line = |(place, (chain, rule)): (usize, (&str, String))| {
+            format!("[0:0] -A {chain} -m comment --comment \"cali:{place:a<16}\" {rule}\n")
+        };
+        let mut parser = Parser::new(Family::V4, Backend::Native, "filter");
+        parser.push(format!("*filter\n{}COMMIT\n", rules.into_iter().enumerate().map(line).collect::<String>()).as_bytes());
+        let pipelines = Pipelines::new(&parser.finish().unwrap().ruleset);
+        pipelines.endpoints.iter().find(|pipeline| &*pipeline.interface == "cali1").unwrap().tiers[0].name.to_string()
+    }
+
+    #[test]
+    fn policies_know_their_tier_better_than_an_old_comment() {
+        let (end, other) = (
+            "-m comment --comment \"End of tier young. Drop if no policies passed packet\" -m mark --mark 0x0/0x20000 -j DROP",
+            "-j cali-pri-kns.a",
+        );
+        assert_eq!(tier("Policy young.p", other), "young", "up to 3.31 a policy's name begins with its tier");
+        assert_eq!(tier("GlobalNetworkPolicy p", end), "young", "at another endpoint the tier's end says it");
+        assert_eq!(tier("GlobalNetworkPolicy p", other), "old", "nothing contradicts");
+    }
+}

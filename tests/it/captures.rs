@@ -291,3 +291,23 @@ fn reconstructed_tables_and_upstream_dumps_are_fully_recognised() {
         }
     }
 }
+
+/// Calico ≤ 3.21 names no policies: what was counted under a chain's name moves to the policy's once the datastore tells it.
+#[test]
+fn names_that_come_late_lose_nothing() {
+    let tables = ["t0", "t1"].map(|at| rulesets("v3.21.6-legacy", at, Backend::Legacy, &Family::ALL));
+    let names = || ChainNames::new(&stored_policies("v3.21.6-legacy"));
+    let read = |early: bool| {
+        let mut exporter = Pipeline::default();
+        if early {
+            exporter.rename(names());
+        }
+        tables.iter().for_each(|moment| exporter.read(moment));
+        exporter.rename(names());
+        exporter.read(&tables[1]);
+        exporter.totals()
+    };
+    let (early, late) = (read(true), read(false));
+    assert!(early.iter().any(|((_, _, item), packets)| item.starts_with("Deny ") && *packets > 0));
+    assert_eq!(early, late);
+}
