@@ -129,9 +129,12 @@ fn record(users: &[User], totals: &mut Totals, mut add: impl FnMut(&mut Recorder
     }
 }
 
-/// What one endpoint or the other was refused goes by the names of both.
+/// What one host endpoint or the other was refused goes by the names of both. Not so of workloads: no pod has such an interface.
 fn record_rest(users: &[User], rest: u64, totals: &mut Totals) {
     let [first, _, ..] = users else { return };
+    if users.iter().any(|user| user.kind == EndpointKind::Workload) {
+        return;
+    }
     let mut interfaces: Vec<&str> = users.iter().map(|user| &*user.interface).collect();
     interfaces.sort_unstable();
     let mut recorder = totals.endpoint(first.kind, &interfaces.join(",").into(), first.direction);
