@@ -42,7 +42,9 @@ impl Motion {
             let Some(again) = again.filter(|again| again.rules.len() == chain.rules.len()) else { continue };
             for (now, then) in chain.rule_ids().zip(again.rule_ids()) {
                 let (count, again) = (first.count(now), second.count(then));
-                if first.ruleset.rule(now).hash == second.ruleset.rule(then).hash && count.handle == again.handle {
+                // Text has no handles; the second look at the same rules may have.
+                let is_same = count.handle == again.handle || count.handle == 0;
+                if is_same && first.ruleset.rule(now).hash == second.ruleset.rule(then).hash {
                     packets[now.0 as usize] = again.packets.checked_sub(count.packets).unwrap_or(UNKNOWN);
                 }
             }
@@ -99,5 +101,12 @@ mod tests {
         let motion = Motion::between(&first, &table(&[("a", 4), ("b", 0)]));
         assert_eq!(motion.of(RuleId(0)), UNKNOWN);
         assert_eq!(Motion::still().sum([RuleId(0), RuleId(7)]), 0);
+        // A read by `iptables-save`, and a look by netlink.
+        let with_handles = |table: &Snapshot| {
+            let counts = (0..2).map(|rule| Count { handle: 9 + u64::from(rule), ..table.count(RuleId(rule)) });
+            Snapshot::new(table.ruleset.clone(), counts.collect(), vec![3])
+        };
+        let (first, second) = (table(&[("a", 3), ("b", 5)]), table(&[("a", 4), ("b", 5)]));
+        assert_eq!(Motion::between(&first, &with_handles(&second)).of(RuleId(0)), 1);
     }
 }
