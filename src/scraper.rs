@@ -80,7 +80,7 @@ impl Scraper {
 
     /// Reads the kernel without showing it: shorter intervals prove more about policy groups.
     pub fn sample(&self) {
-        self.advance(&mut self.state(), &mut About::default());
+        self.advance(&mut self.state(), Instant::now());
     }
 
     /// Whether Calico may rewrite rules in a way that loses what they counted since the last read.
@@ -101,16 +101,16 @@ impl Scraper {
 
     /// What was counted up to now, or a second ago.
     pub fn report(&self) -> Arc<Report> {
+        let asked = Instant::now();
         let mut state = self.state();
         match &state.report {
             Some((made, report)) if made.elapsed() < FRESH => Arc::clone(report),
-            _ => self.read_and_report(&mut state),
+            _ => self.read_and_report(&mut state, asked),
         }
     }
 
-    fn read_and_report(&self, state: &mut State) -> Arc<Report> {
-        let mut about = About::default();
-        about.up = self.advance(state, &mut about);
+    fn read_and_report(&self, state: &mut State, asked: Instant) -> Arc<Report> {
+        let about = self.advance(state, asked);
         let found = self.name_the_unknown(state);
         let status = self.status(state, &about);
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
@@ -175,15 +175,13 @@ impl Scraper {
         if let Some(text) = last.upgrade().filter(|_| ended.is_some_and(|ended| ended > asked)) {
             return text;
         }
-        let text = Arc::new(self.read_and_render(&mut state));
+        let text = Arc::new(self.read_and_render(&mut state, asked));
         state.text = (Some(Instant::now()), Arc::downgrade(&text));
         text
     }
 
-    fn read_and_render(&self, state: &mut State) -> Vec<u8> {
-        let mut about = About::default();
-        let begun = Instant::now();
-        about.up = self.advance(state, &mut about);
+    fn read_and_render(&self, state: &mut State, asked: Instant) -> Vec<u8> {
+        let mut about = self.advance(state, asked);
         state.report.take_if(|(made, _)| made.elapsed() > FORGOTTEN);
         let found = self.name_the_unknown(state);
         let totals = state.accounting.totals();
@@ -193,7 +191,7 @@ impl Scraper {
             warn!("dropping a scrape: all counters are below MINIMUM_COUNTER ({})", self.options.minimum_counter);
         }
         about.dropped_scrapes = state.dropped_scrapes;
-        about.stages.push(("total", begun.elapsed()));
+        about.stages.push(("total", asked.elapsed()));
         self.about_datastore(state, &mut about);
         if self.options.process_metrics {
             about.started = Some(seconds(self.started));
@@ -247,8 +245,20 @@ impl Scraper {
         self.inventory.without_rules(interfaces.filter(|_| is_up))
     }
 
-    /// Reads the kernel and brings the totals up to date; returns whether that went well.
-    fn advance(&self, state: &mut State, about: &mut About) -> bool {
+    /// Reads the kernel and brings the totals up to date, unless a read has ended since this was asked for: two reads that hang would
+    /// take longer than Prometheus waits.
+    fn advance(&self, state: &mut State, asked: Instant) -> About {
+        if let Some((_, about)) = state.last_read.as_ref().filter(|(ended, _)| *ended > asked) {
+            return about.clone();
+        }
+        let mut about = About::default();
+        about.up = self.read(state, &mut about);
+        state.last_read = Some((Instant::now(), about.clone()));
+        about
+    }
+
+    /// Whether it went well.
+    fn read(&self, state: &mut State, about: &mut About) -> bool {
         let begun = Instant::now();
         let result = state.read();
         about.stages.push(("read", begun.elapsed()));

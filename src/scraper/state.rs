@@ -10,6 +10,7 @@ use log::{error, info};
 use crate::accounting::Accounting;
 use crate::dataplane::{ReadError, Reader, Reading};
 use crate::felix::HashedName;
+use crate::metrics::About;
 use crate::report::Report;
 use crate::sys;
 
@@ -24,7 +25,9 @@ pub struct State {
     /// Of the inventory's workloads at the last read.
     pub workloads_version: u64,
     pub dropped_scrapes: u64,
-    /// When the kernel was last read.
+    /// When the last read ended, and what it was like.
+    pub last_read: Option<(Instant, About)>,
+    /// When the kernel was last read and that went well.
     pub read_at: Option<SystemTime>,
     /// The last report, for as long as somebody looks.
     pub report: Option<(Instant, Arc<Report>)>,
@@ -79,6 +82,7 @@ impl State {
             policies_version: 0,
             workloads_version: 0,
             dropped_scrapes: 0,
+            last_read: None,
             read_at: None,
             report: None,
             text_length: 0,
