@@ -63,6 +63,18 @@ fn a_flush_under_unchanged_hashes_is_seen_by_any_rule_that_went_back() {
     assert_eq!(second(Backend::Legacy, &[("a", 7), ("b", 50)], &[("a", 9), ("b", 2)]), [(2, false), (2, false)]);
 }
 
+/// Whatever share of all packets it had counted.
+#[test]
+fn one_rule_that_was_zeroed_says_nothing_of_the_others() {
+    for backend in [Backend::Legacy, Backend::Nft] {
+        let rules = second(backend, &[("a", 1000), ("b", 50), ("c", 5)], &[("a", 3), ("b", 52), ("c", 5)]);
+        assert_eq!(rules, [(3, false), (2, false), (0, false)], "{backend:?}");
+        // Together with the rule behind it, which returns what it accepts, it was written anew.
+        let rules = second(backend, &[("a", 1000), ("b", 1000), ("c", 5)], &[("a", 300), ("b", 300), ("c", 6)]);
+        assert_eq!(rules, [(300, false), (300, false), (6, false)], "{backend:?}");
+    }
+}
+
 #[test]
 fn a_new_chain_began_at_zero() {
     let mut ledger = Ledger::new();
