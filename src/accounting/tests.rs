@@ -77,6 +77,33 @@ fn denied(accounting: &Accounting) -> u64 {
     accounting.totals().shown(endpoint, Direction::Ingress).find(|total| is_deny(&total.item)).map_or(0, |total| total.packets)
 }
 
+/// A policy that only refuses, of two workloads without a rule behind it: packets of each that go in, and what it refused in all.
+fn without_end([a, b]: [u64; 2], denies: u64) -> Snapshot {
+    legacy(&[
+        (denies, "cali-pi-_p", "1", P_DENIES),
+        (a, "cali-tw-cali1", "4", START),
+        (a, "cali-tw-cali1", "5", TO_P),
+        (0, "cali-tw-cali1", "6", ACCEPTED),
+        (b, "cali-tw-cali2", "b1", START),
+        (b, "cali-tw-cali2", "b2", TO_P),
+        (0, "cali-tw-cali2", "b3", ACCEPTED),
+    ])
+}
+
+#[test]
+fn what_one_workload_or_another_was_refused_goes_by_no_name() {
+    for (refused, of_each) in [(12, [7, 5]), (9, [4, 2])] {
+        let mut accounting = Accounting::new(1);
+        for table in [without_end([0, 0], 0), without_end([7, 5], refused)] {
+            accounting.advance(&[table.clone()], |_| Ok::<_, &str>(vec![table.clone()]));
+        }
+        let totals = accounting.totals();
+        let denied = |endpoint| totals.shown(endpoint, Direction::Ingress).map(|total| total.packets).max().unwrap_or(0);
+        let shown: Vec<(&str, u64)> = totals.workloads().map(|(interface, endpoint)| (&**interface, denied(endpoint))).collect();
+        assert_eq!(shown, [("cali1", of_each[0]), ("cali2", of_each[1])], "{refused}");
+    }
+}
+
 /// Between two reads at which nothing was on its way.
 fn denied_between(first: Snapshot, second: Snapshot) -> u64 {
     let mut accounting = Accounting::new(2);
