@@ -271,6 +271,8 @@ struct Comparison<'a> {
     restored: bool,
     /// Whether any rule had counted at the last read.
     had_counted: bool,
+    /// Whether only one rule has gone back: `iptables -Z` can name it. Where rules are written anew, one alone hardly ever had counted more.
+    is_one_zeroed: bool,
     deltas: Deltas,
     /// Whether a rule that kept its handle began again.
     zeroed: bool,
@@ -284,6 +286,7 @@ impl<'a> Comparison<'a> {
             pairs: pair(now, &last.read).collect(),
             restored: false,
             had_counted: true,
+            is_one_zeroed: false,
             deltas: Deltas { rewritten: now.ruleset != last.read.ruleset, ..first(now, false) },
             zeroed: false,
         };
@@ -364,17 +367,19 @@ impl<'a> Comparison<'a> {
         if self.has_handles() && self.pairs.iter().any(survives) {
             return false;
         }
-        let (mut kept, mut all) = (0u64, 0u64);
+        let (mut kept, mut all, mut less) = (0u64, 0u64, 0);
         for (_, chain, before) in &self.pairs {
             let Some(before) = before else { continue };
             for (id, (rule, last)) in chain.rule_ids().zip(before.rules()) {
                 if self.now.ruleset.rule(id).hash == rule.hash {
                     kept = kept.saturating_add(last.packets.min(self.now.packets(id)));
                     all = all.saturating_add(last.packets);
+                    less += usize::from(is_less(self.now.count(id), last));
                 }
             }
         }
         self.had_counted = all > 0;
+        self.is_one_zeroed = less == 1;
         kept >= all - kept
     }
 
@@ -455,38 +460,22 @@ impl<'a> Comparison<'a> {
             true => before.counts.iter().copied().map(Some).collect(),
             false => chain.rule_ids().map(|id| by_hash.get(&ruleset.rule(id).hash).copied()).collect(),
         };
-        let counts: Vec<(Count, Option<Count>)> = chain.rule_ids().map(|id| self.now.count(id)).zip(last).collect();
-        let restarted = counts.iter().position(|(now, last)| last.is_some_and(|last| is_less(*now, last)));
-        self.deltas.restarted |= restarted.is_some();
+        let restarted = chain.rule_ids().zip(&last).any(|(id, last)| last.is_some_and(|last| is_less(self.now.count(id), last)));
+        self.deltas.restarted |= restarted;
+        let flushed = restarted && ruleset.backend == Backend::Nft && !(same_rules && self.is_one_zeroed);
         // A chain of iptables-nft was flushed if its rules differ, for that is how Felix writes there.
-        let counts_on = restarted.is_none() && (same_rules || ruleset.backend == Backend::Legacy);
-        let written = restarted.and_then(|first| self.written_with(first, &counts, same_rules));
-        for (place, (rule, (now, last))) in chain.rule_ids().zip(&counts).enumerate() {
-            let anew = written.is_some_and(|written| place >= written);
-            match last.filter(|last| !anew && !is_less(*now, *last)) {
+        let counts_on = !restarted && (same_rules || ruleset.backend == Backend::Legacy);
+        let mut anew = flushed;
+        for (rule, last) in chain.rule_ids().zip(last) {
+            let now = self.now.count(rule);
+            // What follows a rule that was written anew was, too: its hash contains those of the rules before it.
+            anew |= !self.restored && !self.is_one_zeroed && last.is_some_and(|last| is_less(now, last));
+            match last.filter(|last| !anew && !is_less(now, *last)) {
                 Some(last) => self.set(rule, now.packets - last.packets, if counts_on { Age::Continued } else { Age::Unknown }),
                 None => self.set(rule, if same_rules && self.restored { 0 } else { now.packets }, Age::Unknown),
             }
         }
-        same_rules && restarted.is_none()
-    }
-
-    /// From where on rules were written anew together with this one, whose count went back; `None` if they seem to have counted on, as
-    /// they do when `iptables -Z` names a rule.
-    fn written_with(&self, rule: usize, counts: &[(Count, Option<Count>)], same_rules: bool) -> Option<usize> {
-        let from = match self.now.ruleset.backend {
-            // The whole chain was flushed.
-            Backend::Nft if !same_rules => return Some(0),
-            Backend::Nft => 0,
-            // What follows a rule that was written anew was, too: its hash contains those of the rules before it.
-            _ if self.restored => return None,
-            _ => rule,
-        };
-        let others = counts.iter().enumerate().skip(from).filter(|(place, _)| *place != rule);
-        let others = others.filter_map(|(_, (now, last))| Some((now.packets, (*last)?.packets)));
-        let (kept, all) =
-            others.fold((0u64, 0u64), |(kept, all), (now, last)| (kept.saturating_add(last.min(now)), all.saturating_add(last)));
-        (kept < all - kept).then_some(from)
+        same_rules && !restarted
     }
 }
 

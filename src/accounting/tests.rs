@@ -104,6 +104,33 @@ fn what_one_workload_or_another_was_refused_goes_by_no_name() {
     }
 }
 
+/// An endpoint without policies whose profile accepts and refuses: packets that go in, that it accepted and refused, and that are left.
+fn profile([jump, accepted, refused, left]: [u64; 4]) -> Snapshot {
+    const PROFILE_ACCEPTED: &str = "-m comment --comment \"Return if profile accepted\" -m mark --mark 0x10000/0x10000 -j RETURN";
+    legacy(&[
+        (refused, "cali-pri-p", "1", "-s 10.0.0.2 -j DROP"),
+        (accepted, "cali-pri-p", "2", "-s 10.0.0.1 -j MARK --set-xmark 0x10000/0x10000"),
+        (accepted, "cali-pri-p", "3", RETURN),
+        (jump, "cali-tw-cali1", "4", "-j cali-pri-p"),
+        (accepted, "cali-tw-cali1", "5", PROFILE_ACCEPTED),
+        (left, "cali-tw-cali1", "6", "-m comment --comment \"Drop if no profiles matched\" -j DROP"),
+    ])
+}
+
+#[test]
+fn what_profiles_refused_is_what_they_neither_accepted_nor_left() {
+    let mut accounting = Accounting::new(1);
+    for table in [profile([0; 4]), profile([10, 3, 5, 2])] {
+        accounting.advance(&[table.clone()], |_| Ok::<_, &str>(vec![table.clone()]));
+    }
+    let (_, endpoint) = accounting.totals().workloads().next().unwrap();
+    let dropped = |wanted: DropReason| {
+        let is_wanted = |item: &Item| matches!(item, Item::Drop { reason, .. } if reason == &wanted);
+        accounting.totals().shown(endpoint, Direction::Ingress).find(|total| is_wanted(&total.item)).map(|total| total.packets)
+    };
+    assert_eq!((dropped(DropReason::Profile), dropped(DropReason::NoProfile)), (Some(5), Some(2)));
+}
+
 /// Between two reads at which nothing was on its way.
 fn denied_between(first: Snapshot, second: Snapshot) -> u64 {
     let mut accounting = Accounting::new(2);
