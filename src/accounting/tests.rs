@@ -95,7 +95,7 @@ fn what_one_workload_or_another_was_refused_goes_by_no_name() {
     for (refused, of_each) in [(12, [7, 5]), (9, [4, 2])] {
         let mut accounting = Accounting::new(1);
         for table in [without_end([0, 0], 0), without_end([7, 5], refused)] {
-            accounting.advance(&[table.clone()], |_| Ok::<_, &str>(vec![table.clone()]));
+            accounting.advance(std::slice::from_ref(&table), |_| Ok::<_, &str>(vec![table.clone()]));
         }
         let totals = accounting.totals();
         let denied = |endpoint| totals.shown(endpoint, Direction::Ingress).map(|total| total.packets).max().unwrap_or(0);
@@ -121,7 +121,7 @@ fn profile([jump, accepted, refused, left]: [u64; 4]) -> Snapshot {
 fn what_profiles_refused_is_what_they_neither_accepted_nor_left() {
     let mut accounting = Accounting::new(1);
     for table in [profile([0; 4]), profile([10, 3, 5, 2])] {
-        accounting.advance(&[table.clone()], |_| Ok::<_, &str>(vec![table.clone()]));
+        accounting.advance(std::slice::from_ref(&table), |_| Ok::<_, &str>(vec![table.clone()]));
     }
     let (_, endpoint) = accounting.totals().workloads().next().unwrap();
     let dropped = |wanted: DropReason| {
