@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use calico_accountant::accounting::Accounting;
 use calico_accountant::config::MetricNames;
-use calico_accountant::inventory::{Interface, Workload};
+use calico_accountant::datastore::inventory::{Interface, Workload};
 use calico_accountant::iptables::text::Parser;
 use calico_accountant::metrics::{self, About, View};
 use calico_accountant::ruleset::{Backend, Family};

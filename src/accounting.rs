@@ -1,12 +1,17 @@
 //! The one way from tables to totals: a read, and a second look where something must be derived from it → [`Attribution`]. Pure state;
 //! the second look is the caller's.
 
+pub mod attribution;
+pub mod ledger;
+
 use log::debug;
 
-use crate::attribution::{Attribution, Datastore, Motion, Moved, NodeTotals, Programs, Reach, Table, Totals, moved, settle_ages};
+use crate::accounting::attribution::{
+    Attribution, Datastore, Motion, Moved, NodeTotals, Programs, Reach, Table, Totals, moved, settle_ages,
+};
+use crate::accounting::ledger::{Deltas, Ledger};
 use crate::ebpf;
 use crate::felix::{Catalog, ChainNames, Structure, Structures};
-use crate::ledger::{Deltas, Ledger};
 use crate::ruleset::{Backend, Snapshot};
 
 /// All that is known of the packets so far.

@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::{Task, Tool};
-use crate::logging;
+use crate::os::logging;
 
 /// Said above what is shown of a node with that dataplane.
 const EBPF: &str = "The eBPF dataplane counts a policy's packets for the node, not for each workload: numbers are what is certain.";

@@ -9,6 +9,7 @@ mod evidence;
 mod family;
 mod lock;
 mod presence;
+pub mod saved;
 mod selection;
 mod tables;
 
@@ -19,8 +20,8 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use crate::config::{BackendChoice, SourceChoice};
+use crate::datastore::inventory::Inventory;
 use crate::ebpf;
-use crate::inventory::Inventory;
 use crate::iptables::Programs;
 use crate::ruleset::{Backend, Snapshot};
 pub use error::{Elsewhere, NoChains, ReadError};

@@ -29,9 +29,9 @@ pub use error::Error;
 pub use gateway::Limits;
 
 use crate::config::EtcdConfig;
-use crate::dns::Resolver;
-use crate::follow::{self, Ended, Failure, Frames, Patience, Sign, Source};
-use crate::inventory::{Inventory, Object, Table, TooMany};
+use crate::datastore::dns::Resolver;
+use crate::datastore::follow::{self, Ended, Failure, Frames, Patience, Sign, Source};
+use crate::datastore::inventory::{Inventory, Object, Table, TooMany};
 use gateway::Gateway;
 use kinds::{Kind, Policies, Workloads};
 use messages::{Event, KeyRange, RangeRequest, RangeResponse, Span, WatchCreateRequest, WatchFrame, WatchRequest};

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::child::{self, ChildError};
-use crate::logging;
+use crate::os::child::{self, ChildError};
+use crate::os::logging;
 use crate::ruleset::{Backend, Family, Snapshot};
 
 /// How long one child may take.

@@ -27,8 +27,8 @@ pub use client::Limits;
 pub use credentials::{Authorization, Configured, Credentials, Error as CredentialsError};
 pub use error::Error;
 
-use crate::follow;
-use crate::inventory::Inventory;
+use crate::datastore::follow;
+use crate::datastore::inventory::Inventory;
 use client::Client;
 use kinds::{Collection, Kind, Pods, Policies};
 use range::Range;

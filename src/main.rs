@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use calico_accountant::config::{self, Command, Task, World};
-use calico_accountant::{app, cli, privileges};
+use calico_accountant::os::privileges;
+use calico_accountant::{cli, exporter};
 
 /// Wrong flag or variable; 1 is a failure while running.
 const USAGE: u8 = 2;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
         Ok(Command::Help(text)) => print(io::stdout(), text.trim_end(), ExitCode::SUCCESS),
         Ok(Command::Version(line)) => print(io::stdout(), &line, ExitCode::SUCCESS),
         Ok(Command::Run(config, remarks)) => {
-            let failure = app::run(*config, &remarks);
+            let failure = exporter::start::run(*config, &remarks);
             log::error!("{failure}");
             ExitCode::FAILURE
         }

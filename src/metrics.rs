@@ -10,10 +10,10 @@ use std::sync::{Arc, OnceLock};
 
 pub use about::{About, Chains};
 
-use crate::attribution::{Attribution, EndpointTotals, Totals};
+use crate::accounting::attribution::{Attribution, EndpointTotals, Totals};
 use crate::config::MetricNames;
+use crate::datastore::inventory::Workload;
 use crate::felix::Catalog;
-use crate::inventory::Workload;
 use text::Text;
 
 /// Everything that one scrape shows.

@@ -9,10 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use calico_accountant::config::{self, World};
+use calico_accountant::datastore::follow::Ended;
+use calico_accountant::datastore::inventory::Inventory;
 use calico_accountant::ebpf::dump;
 use calico_accountant::felix::Direction;
-use calico_accountant::follow::Ended;
-use calico_accountant::inventory::Inventory;
 use calico_accountant::report::Report;
 use calico_accountant::ruleset::Family;
 use calico_accountant::server::{Application, Limits, Listener};

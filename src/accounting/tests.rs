@@ -1,7 +1,7 @@
 //! Small tables by hand, read twice or three times: one rule of attribution each.
 
 use super::*;
-use crate::attribution::{Item, Verdict};
+use crate::accounting::attribution::{Item, Verdict};
 use crate::felix::{Direction, DropReason};
 use crate::iptables::text::Parser;
 use crate::ruleset::{Builder, Chain, Count, Family, RuleHash, RuleParts, Ruleset, Verdict as RuleVerdict};

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use super::exporter::Exporter;
 use super::print;
-use crate::app;
 use crate::config::{BackendChoice, Config, SourceChoice, Task, Tool};
 use crate::dataplane::{Elsewhere, NoChains, ReadError, Reader, Reading};
+use crate::datastore::inventory::Inventory;
 use crate::ebpf::reader;
-use crate::inventory::Inventory;
+use crate::exporter::start;
 use crate::iptables::Programs;
 use crate::ruleset::{Backend, Family};
 use findings::{Findings, Level};
@@ -80,7 +80,7 @@ fn capabilities(findings: &mut Findings) {
 
 fn kernel(config: &Config, inventory: &Arc<Inventory>, findings: &mut Findings) -> Option<Reading> {
     programs(config, findings);
-    match app::dataplane(config, inventory).read(Instant::now() + PATIENCE) {
+    match start::dataplane(config, inventory).read(Instant::now() + PATIENCE) {
         Err(error) => {
             findings.wrong("rules", error.to_string(), remedy(&error));
             None

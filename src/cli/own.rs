@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::app;
+use crate::accounting::ledger::Ledger;
 use crate::config::Config;
+use crate::dataplane::saved;
 use crate::dataplane::{ReadError, Reader, Reading};
-use crate::inventory::Inventory;
-use crate::ledger::Ledger;
+use crate::datastore::inventory::Inventory;
+use crate::exporter::start;
+use crate::exporter::{self, Scraper};
 use crate::ruleset::Snapshot;
-use crate::saved;
-use crate::scraper::{self, Scraper};
 
 /// How long the datastore may take to tell its names.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,13 +26,13 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Threads cannot be started.
 pub fn of_kernel(config: Config, one_moment: bool) -> Result<Scraper, String> {
     let inventory = Arc::new(Inventory::new());
-    app::follow(&config, &inventory).map_err(|error| format!("starting the datastore's follower failed: {error}"))?;
+    start::follow(&config, &inventory).map_err(|error| format!("starting the datastore's follower failed: {error}"))?;
     if !wait_until(PATIENCE, || inventory.synced()) {
         let why = inventory.troubles().join("; ");
         log::warn!("the datastore's names are missing: {}", if why.is_empty() { "it does not answer in time" } else { &why });
     }
-    let reader = Box::new(app::dataplane(&config, &inventory));
-    let options = scraper::Options { process_metrics: false, one_moment, ..app::scraper_options(config) };
+    let reader = Box::new(start::dataplane(&config, &inventory));
+    let options = exporter::Options { process_metrics: false, one_moment, ..start::scraper_options(config) };
     let scraper = Scraper::new(options, reader, Arc::clone(&inventory));
     scraper.sample();
     // Only the datastore knows what these rules are called (Calico ≤ 3.21).
@@ -66,7 +66,7 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
     }
     let began_anew = matches!(moments.make_contiguous(), [before, now] if began_anew(before, now));
     let one_moment = moments.len() == 1;
-    let options = scraper::Options {
+    let options = exporter::Options {
         node_name: config.node_name,
         minimum_counter: config.minimum_counter,
         metric_names: config.metric_names,

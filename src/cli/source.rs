@@ -7,8 +7,8 @@ use super::exporter::Exporter;
 use super::own;
 use super::top::time;
 use crate::config::{Input, Tool};
+use crate::exporter::Scraper;
 use crate::report::{HostEndpointsAnswer, Status, WorkloadAnswer, WorkloadsAnswer};
-use crate::scraper::Scraper;
 
 /// Where the numbers come from.
 pub enum Source {

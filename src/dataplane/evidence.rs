@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::Reading;
 use super::selection::Finding;
+use crate::datastore::inventory::{Interface, Inventory};
+use crate::datastore::podlogs::routes;
 use crate::felix::PolicyName;
-use crate::inventory::{Interface, Inventory};
-use crate::podlogs::routes;
 use crate::ruleset::{Backend, Chain, Ruleset};
 
 /// The workloads that there are, as others than Calico's rules know them.
@@ -107,7 +107,7 @@ fn format(ruleset: &Ruleset) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::Workload;
+    use crate::datastore::inventory::Workload;
     use crate::iptables::text::Parser;
     use crate::ruleset::Family;
 

@@ -14,9 +14,9 @@ use super::presence::Presence;
 use super::selection::{Rival, Selection};
 use super::{Options, ReadError, Reading, Source};
 use crate::config::{BackendChoice, SourceChoice};
-use crate::inventory::Inventory;
+use crate::datastore::inventory::Inventory;
 use crate::kernel::{legacy, nft};
-use crate::logging;
+use crate::os::logging;
 use crate::ruleset::{Backend, Family};
 
 /// Reads the tables again and again.

@@ -13,10 +13,10 @@ use log::Level;
 
 use super::dump;
 use super::{Program, Shown, Snapshot};
+use crate::datastore::inventory::Interface;
 use crate::felix::Direction;
-use crate::inventory::Interface;
-use crate::logging;
-use crate::privileges::searching;
+use crate::os::logging;
+use crate::os::privileges::searching;
 
 /// A program of the most instructions that the kernel takes is some 100 MB; Felix splits far earlier. In bytes.
 const MOST_BYTES: u64 = 32 << 20;

@@ -65,8 +65,8 @@ fn hash(parts: &[&str]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datastore::inventory::{PolicyKind, StoredPolicy};
     use crate::felix::hashed_names;
-    use crate::inventory::{PolicyKind, StoredPolicy};
 
     #[test]
     fn the_hash_is_fnv_1a() {

@@ -15,7 +15,7 @@ use super::folder::Folder;
 use super::{IdMap, Snapshot, Verdicts};
 use crate::felix::Direction;
 use crate::kernel::bpf::{Counters, OpenError};
-use crate::logging;
+use crate::os::logging;
 
 /// The map of rule counters, and the one version of it that is known (Calico ≥ 3.25).
 const RULES: &str = "cali_rule_ctrs";

@@ -1,6 +1,6 @@
 //! `ETCD_DISCOVERY_SRV`: a DNS domain → etcd's endpoints, as etcd's own client finds them (`client/pkg/srv/srv.go`).
 
-use crate::dns::{Error, Srv};
+use crate::datastore::dns::{Error, Srv};
 
 /// Servers with TLS, and without.
 const SERVICES: [(&str, &str); 2] = [("https", "_etcd-client-ssl._tcp"), ("http", "_etcd-client._tcp")];

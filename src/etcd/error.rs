@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::messages::ErrorBody;
-use crate::bounds::one_line;
-use crate::follow::{Failure, Patience};
+use crate::datastore::bounds::one_line;
+use crate::datastore::follow::{Failure, Patience};
 
 /// Why etcd could not be asked, or did not answer the question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,7 +244,7 @@ impl From<Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bounds::LONGEST_REASON;
+    use crate::datastore::bounds::LONGEST_REASON;
 
     const AT: &str = "http://etcd:2379";
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::objects::{self, NodeKeys};
 use super::sweep::Group;
-use crate::bounds::{LONGEST_TEXT, cut};
-use crate::inventory::{Inventory, Object, StoredPolicy, Table, TooMany, Workload};
+use crate::datastore::bounds::{LONGEST_TEXT, cut};
+use crate::datastore::inventory::{Inventory, Object, StoredPolicy, Table, TooMany, Workload};
 
 /// Keys that are reported as not understood; beyond so many, nobody reads the log anyway.
 const MOST_REPORTED: usize = 1000;

@@ -8,7 +8,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::bounds::{LONGEST_KEY, at_most};
+use crate::datastore::bounds::{LONGEST_KEY, at_most};
 
 /// The most keys in one answer: more than on any page that is asked for.
 const MOST_KEYS: usize = 20_000;

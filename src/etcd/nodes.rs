@@ -6,7 +6,7 @@ use super::error::Error;
 use super::gateway::Gateway;
 use super::messages::Span;
 use super::{objects, page_of_keys};
-use crate::inventory::is_similar;
+use crate::datastore::inventory::is_similar;
 
 /// How many keys of workload endpoints are looked at. A list in the order of keys begins with any node's.
 const MOST_KEYS: usize = 20_000;

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::messages::Span;
 use super::sweep::Group;
-use crate::bounds::at_most;
-use crate::inventory::{Interface, StoredPolicy, Workload, ip_label};
+use crate::datastore::bounds::at_most;
+use crate::datastore::inventory::{Interface, StoredPolicy, Workload, ip_label};
 
 /// Under it, `<namespace>/<node>-<orchestrator>-<workload>-<endpoint>`.
 pub const WORKLOAD_ENDPOINTS: &str = "/calico/resources/v3/projectcalico.org/workloadendpoints/";

@@ -9,7 +9,7 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use super::error::Error;
 use crate::config::EtcdConfig;
-use crate::tls;
+use crate::datastore::tls;
 
 const CA_VARIABLE: &str = "ETCD_CA_CERT_FILE";
 const CERT_VARIABLE: &str = "ETCD_CERT_FILE";

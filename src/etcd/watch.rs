@@ -2,7 +2,7 @@
 
 use super::error::{Refusal, refusal};
 use super::messages::WatchFrame;
-use crate::bounds::one_line;
+use crate::datastore::bounds::one_line;
 
 /// A frame of the usual thousand events of workload endpoints takes 2 MB. More than this is not kept in memory; listing again,
 /// page by page, is cheaper.

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 
-use crate::inventory::{PolicyKind, StoredPolicy};
+use crate::datastore::inventory::{PolicyKind, StoredPolicy};
 
 /// Longest chain name of iptables (Felix: `MaxChainNameLength`).
 const MAX_CHAIN_NAME: usize = 28;

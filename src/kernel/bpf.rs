@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-pub use crate::sys::bpf::OpenError;
-use crate::sys::bpf::{Map, Position};
+pub use crate::os::sys::bpf::OpenError;
+use crate::os::sys::bpf::{Map, Position};
 
 /// A batch takes about this much memory, in bytes.
 const BATCH: usize = 1 << 20;
@@ -29,7 +29,7 @@ impl Counters {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let map = Map::open(path)?;
         if map.key != 8 || !map.value.is_multiple_of(8) {
-            return Err(OpenError::Other(crate::sys::bpf::PER_CPU_HASH, map.key as u32, map.value as u32));
+            return Err(OpenError::Other(crate::os::sys::bpf::PER_CPU_HASH, map.key as u32, map.value as u32));
         }
         let counters = map.value / 8;
         Ok(Counters { id: map.id, map, counters })

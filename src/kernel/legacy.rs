@@ -19,8 +19,8 @@ use memmap2::{Advice, MmapMut};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
 use super::xt::{u16_at, u32_at, u64_at};
+use crate::os::sys::getsockopt;
 use crate::ruleset::{Count, Family, Ruleset, Snapshot};
-use crate::sys::getsockopt;
 pub use hooks::hooks;
 
 /// Length of a table's name.

@@ -12,7 +12,7 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt};
 
 use super::xt::{u16_at, u32_at};
-use crate::sys;
+use crate::os::sys;
 
 const REQUEST: u16 = 1;
 const DUMP: u16 = 0x300;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::messages::Status;
-use crate::bounds::one_line;
-use crate::follow::{Failure, Patience};
+use crate::datastore::bounds::one_line;
+use crate::datastore::follow::{Failure, Patience};
 
 /// Why the API server could not be asked, or did not answer the question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,7 +189,7 @@ impl From<Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bounds::LONGEST_REASON;
+    use crate::datastore::bounds::LONGEST_REASON;
 
     fn answered(code: u16, retry_after: Option<u32>, body: &str) -> Error {
         Error::answered(Asked { server: "https://k", verb: "list", resource: "pods", token: true }, code, retry_after, body)

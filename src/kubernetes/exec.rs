@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::credentials::Error;
 use super::timestamp;
-use crate::child::{self, ChildError};
 use crate::config::{self, ExecPlugin, KubernetesConfig, Secret};
+use crate::os::child::{self, ChildError};
 
 /// How much a plugin may print, in bytes. A token and a certificate take some kilobytes.
 const LARGEST_ANSWER: usize = 1 << 20;

@@ -9,7 +9,7 @@ use super::client::{Client, Question};
 use super::error::Error;
 use super::messages::{Envelope, Groups, LARGEST_OBJECT};
 use super::{CalicoApi, pods};
-use crate::inventory::{Inventory, Object, PolicyKind, StoredPolicy, Table, TooMany, Workload};
+use crate::datastore::inventory::{Inventory, Object, PolicyKind, StoredPolicy, Table, TooMany, Workload};
 
 /// One kind of object: a collection of the API server's, a part of the inventory.
 pub(super) trait Kind {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::bounds::at_most;
+use crate::datastore::bounds::at_most;
 
 /// More than any object takes (etcd refuses requests beyond 1.5 MiB) is not kept in memory.
 pub(super) const LARGEST_OBJECT: usize = 8 << 20;
@@ -240,7 +240,7 @@ impl<'de, E: fmt::Display> Visitor<'de> for Items<'_, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::TooMany;
+    use crate::datastore::inventory::TooMany;
 
     fn list(text: &str) -> serde_json::Result<(ListMeta, Vec<String>)> {
         let mut items = Vec::new();

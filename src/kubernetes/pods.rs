@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use crate::bounds::at_most;
-use crate::inventory::{Interface, Workload, ip_label};
+use crate::datastore::bounds::at_most;
+use crate::datastore::inventory::{Interface, Workload, ip_label};
 
 /// The most addresses of one pod: it has one of each family.
 const MOST_ADDRESSES: usize = 100;

@@ -12,9 +12,9 @@ use super::error::Error;
 use super::kinds::Kind;
 use super::messages::{Envelope, Event, LARGEST_OBJECT, ListMeta, Status, read_list};
 use super::watch::{Meaning, Position, meaning};
-use crate::bounds::{LONGEST_TEXT, cut};
-use crate::follow::{Ended, Failure, Frames, Sign, Source, jitter};
-use crate::inventory::{Inventory, Table, TooMany};
+use crate::datastore::bounds::{LONGEST_TEXT, cut};
+use crate::datastore::follow::{Ended, Failure, Frames, Sign, Source, jitter};
+use crate::datastore::inventory::{Inventory, Table, TooMany};
 
 /// Servers that do not know metadata alone (Kubernetes < 1.15) send whole objects.
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use super::credentials::Credentials;
-use crate::tls;
+use crate::datastore::tls;
 
 /// # Errors
 /// When the PEM holds no certificate or key, or certificate and key do not belong together: one line.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::client::Limits;
 use super::messages::{Envelope, Event, Status};
-use crate::bounds::LONGEST_TEXT;
+use crate::datastore::bounds::LONGEST_TEXT;
 
 /// Where a watch continues.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::dataplane::{Evidence, Rival};
-use crate::process::Process;
+use crate::os::process::Process;
 use crate::ruleset::Family;
 
 use super::View;

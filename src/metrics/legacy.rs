@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::attribution::{EndpointTotals, Item, Totals, Verdict};
+use crate::accounting::attribution::{EndpointTotals, Item, Totals, Verdict};
 use crate::felix::{Direction, DropReason};
 
 use super::text::{Labels, Metric, Text};

@@ -1,6 +1,6 @@
 //! The metrics of the node as a whole: its host endpoints, its policies and their rules.
 
-use crate::attribution::{Item, Total};
+use crate::accounting::attribution::{Item, Total};
 use crate::felix::{Decision, Direction, EndpointKind};
 use crate::ruleset::Family;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::attribution::{Item, Total, Verdict};
+use crate::accounting::attribution::{Item, Total, Verdict};
 use crate::felix::Direction;
 
 use super::text::{Labels, Metric, Text};

@@ -9,10 +9,10 @@ use super::{
     All, Can, Counts, Group, HostEndpoint, Pipeline, PolicyCounts, Refused, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint,
 };
 use super::{UnknownInterfaces, WorkloadStates};
-use crate::attribution::{Attribution, EndpointTotals, Item, Programs, Totals, Verdict};
+use crate::accounting::attribution::{Attribution, EndpointTotals, Item, Programs, Totals, Verdict};
+use crate::datastore::inventory;
 use crate::ebpf;
 use crate::felix::{Catalog, Direction, DropReason, EndpointKind};
-use crate::inventory;
 
 /// What a report is made of.
 #[derive(Clone, Copy)]

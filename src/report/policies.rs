@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{Can, Counts, Pipeline, Policy, PolicyCounts, Report, Rule, User};
-use crate::attribution::NodeTotals;
+use crate::accounting::attribution::NodeTotals;
 use crate::felix::{Catalog, Decision, Direction};
 use crate::ruleset::Family;
 

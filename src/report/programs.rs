@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::shape::{Shape, join_pipelines, merge};
 use super::{Can, Counts, DefaultAction, Group, Pipeline, PolicyCounts, Profile, Refused, Target, Tier};
-use crate::attribution::Programs;
+use crate::accounting::attribution::Programs;
 use crate::ebpf::{self, Owner, Policy, Program, Rule};
 use crate::felix::{Decision, DropReason, EndpointKind};
 

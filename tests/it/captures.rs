@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use calico_accountant::accounting::Accounting;
-use calico_accountant::attribution::Item;
+use calico_accountant::accounting::attribution::Item;
+use calico_accountant::datastore::inventory::StoredPolicy;
 use calico_accountant::felix::{ChainNames, Direction, DropReason, EndpointKind, Pipelines, PolicyName};
-use calico_accountant::inventory::StoredPolicy;
 use calico_accountant::iptables::text::Parser;
 use calico_accountant::kernel::nft;
 use calico_accountant::ruleset::{Backend, Family, Snapshot};

@@ -88,7 +88,7 @@ fn names_are_looked_for_where_the_settings_say() {
         let Some(etcd) = Etcd::plain() else { return };
         let stored = |pod: &str| {
             let key = format!("/calico/resources/v3/projectcalico.org/workloadendpoints/shop/node--1-k8s-{}-eth0", pod.replace('-', "--"));
-            let hash = calico_accountant::inventory::Interface::suffix_of("shop", pod);
+            let hash = calico_accountant::datastore::inventory::Interface::suffix_of("shop", pod);
             let spec = serde_json::json!({"node": "node-1", "pod": pod, "orchestrator": "k8s", "interfaceName": format!("cali{hash}")});
             etcd.put(&(key, serde_json::json!({"metadata": {"namespace": "shop"}, "spec": spec}).to_string()));
         };

@@ -71,8 +71,11 @@ fn who_asks_the_same_shares_what_is_made() {
         app.await_begun(1);
         let others = (0..19).map(|number| ask(connect(port).unwrap(), path, if number % 2 == 0 { "gzip" } else { "identity" }));
         let all: Vec<_> = [first].into_iter().chain(others).collect();
-        // They have all arrived once another one has been answered.
-        assert_eq!(request_on(&mut connect(port).unwrap(), "GET", "/healthz", "").unwrap().status, 200);
+        // They have all arrived once another one has been answered, and asked again: the first time may be the turn before.
+        let mut probe = connect(port).unwrap();
+        for _ in 0..2 {
+            assert_eq!(request_on(&mut probe, "GET", "/healthz", "").unwrap().status, 200);
+        }
         app.let_go(1);
         for stream in &all {
             assert_eq!(answer(stream, false).unwrap().status, 200, "{path}");

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use calico_accountant::config::EtcdConfig;
+use calico_accountant::datastore::inventory::Inventory;
 use calico_accountant::etcd::{Limits, follow_within};
-use calico_accountant::inventory::Inventory;
 
 use crate::support::within;
 

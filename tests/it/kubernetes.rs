@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use calico_accountant::config::Secret;
-use calico_accountant::inventory::{Inventory, Workload};
+use calico_accountant::datastore::inventory::{Inventory, Workload};
 use calico_accountant::kubernetes::{Access, Authorization, CalicoApi, Credentials, CredentialsError, Limits, follow_within};
 use serde_json::{Value, json};
 

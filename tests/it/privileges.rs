@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 
 use calico_accountant::kernel::bpf::Counters;
-use calico_accountant::privileges::{self, Kept};
+use calico_accountant::os::privileges::{self, Kept};
 
 use crate::program::{Program, command};
 use crate::support::bpf::{Map, PER_CPU_HASH, own_mounts};

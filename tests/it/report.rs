@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use calico_accountant::config::MetricNames;
+use calico_accountant::dataplane::saved;
 use calico_accountant::dataplane::{ReadError, Reader, Reading};
-use calico_accountant::inventory::{Interface, Inventory, Workload};
+use calico_accountant::datastore::inventory::{Interface, Inventory, Workload};
+use calico_accountant::exporter::{Options, Scraper};
 use calico_accountant::report::Report;
 use calico_accountant::ruleset::{Family, Snapshot};
-use calico_accountant::saved;
-use calico_accountant::scraper::{Options, Scraper};
 use calico_accountant::server::{Application, Limits, Listener};
 use serde_json::Value;
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::PATIENCE;
 use super::findings::Findings;
-use crate::app;
 use crate::cli::own;
 use crate::config::{Config, Datastore, Tool};
-use crate::inventory::Inventory;
-use crate::podlogs::PodLogs;
+use crate::datastore::inventory::Inventory;
+use crate::datastore::podlogs::PodLogs;
+use crate::exporter::start;
 
 /// Asks the datastore for the workloads of this node.
 pub fn datastore(tool: &Tool, findings: &mut Findings) -> Arc<Inventory> {
@@ -20,7 +20,7 @@ pub fn datastore(tool: &Tool, findings: &mut Findings) -> Arc<Inventory> {
         Datastore::Etcd(_) => "etcd",
         Datastore::Kubernetes(_) => "the Kubernetes API server",
     };
-    if let Err(error) = app::follow(config, &inventory) {
+    if let Err(error) = start::follow(config, &inventory) {
         findings.wrong(SUBJECT, format!("its follower cannot be started: {error}"), "");
         return inventory;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use calico_accountant::attribution::Verdict;
+use calico_accountant::accounting::attribution::Verdict;
 use calico_accountant::felix::PolicyName;
 use calico_accountant::ruleset::Family;
 use serde_json::{Map, Value};

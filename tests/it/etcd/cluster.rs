@@ -7,8 +7,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use calico_accountant::config::EtcdConfig;
+use calico_accountant::datastore::inventory::Inventory;
 use calico_accountant::etcd::{Limits, follow_within};
-use calico_accountant::inventory::Inventory;
 use serde_json::{Value, json};
 
 use super::{NODE, ROOT, SOON, config, endpoint};

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use calico_accountant::config::EtcdConfig;
+use calico_accountant::datastore::inventory::Inventory;
 use calico_accountant::etcd::Limits;
-use calico_accountant::inventory::Inventory;
 
 use super::{NODE, ROOT, SOON, app_of, config, endpoint, start, start_within, synced};
 use crate::support::certificates::Certificates;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use calico_accountant::config::EtcdConfig;
+use calico_accountant::datastore::inventory::Inventory;
 use calico_accountant::etcd::Limits;
-use calico_accountant::inventory::Inventory;
 
 use super::{NODE, SOON, app_of, config, endpoint, start, start_within, synced};
 use crate::support::certificates::Certificates;

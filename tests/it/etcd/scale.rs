@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use calico_accountant::datastore::inventory::Inventory;
 use calico_accountant::etcd::follow;
-use calico_accountant::inventory::Inventory;
 
 use super::{NODE, config, endpoint};
 use crate::support::etcd::Etcd;

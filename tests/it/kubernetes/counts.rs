@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use calico_accountant::inventory::{PolicyKind, StoredPolicy};
+use calico_accountant::datastore::inventory::{PolicyKind, StoredPolicy};
 use calico_accountant::ruleset::Family;
 use serde_json::{Value, json};
 

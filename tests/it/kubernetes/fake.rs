@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use calico_accountant::inventory::Inventory;
+use calico_accountant::datastore::inventory::Inventory;
 use calico_accountant::kubernetes::{Access, CalicoApi, Credentials, CredentialsError, Fixed, Limits, follow_within};
 
 use super::{bearer, ip_of, synced, troubled, workload};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use calico_accountant::inventory::Inventory;
+use calico_accountant::datastore::inventory::Inventory;
 use calico_accountant::kubernetes::{CalicoApi, Credentials, Fixed, Limits, follow_within};
 use rustix::process::Signal;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use calico_accountant::inventory::Inventory;
+use calico_accountant::datastore::inventory::Inventory;
 use serde_json::{Value, json};
 
 use super::{Changing, SOON, app_of, credentials, ip_of, pod, start, synced, workload};

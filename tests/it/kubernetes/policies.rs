@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use calico_accountant::datastore::inventory::Inventory;
 use calico_accountant::felix::ChainNames;
-use calico_accountant::inventory::Inventory;
 use calico_accountant::kubernetes::Limits;
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use calico_accountant::inventory::Inventory;
+use calico_accountant::datastore::inventory::Inventory;
 use rustix::process::Pid;
 use serde_json::{Value, json};
 

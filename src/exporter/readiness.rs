@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::dataplane::ReadError;
-use crate::inventory::Inventory;
+use crate::datastore::inventory::Inventory;
 
 /// A read that went well is believed for so long, if nobody scrapes.
 const BELIEVED: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::inventory::Inventory;
+use crate::datastore::inventory::Inventory;
 
 /// How often to look whether a scrape has asked for the policies.
 const EVERY: Duration = Duration::from_secs(1);

@@ -13,8 +13,8 @@ use super::open::{Open, User};
 use super::table::TableView;
 use super::tier::{self, Can, Decided, Split, refusals_are_known};
 use super::totals::{Item, Recorder, Verdict};
+use crate::accounting::ledger::{Deltas, Since};
 use crate::felix::{DropReason, DropRule, Label, Pipeline, Target, Tier};
-use crate::ledger::{Deltas, Since};
 use crate::ruleset::ChainId;
 
 lazy_static! {

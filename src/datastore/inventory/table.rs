@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::objects::{StoredPolicy, Workload};
-use crate::bounds::{LONGEST_KEY, LONGEST_TEXT, cut};
+use crate::datastore::bounds::{LONGEST_KEY, LONGEST_TEXT, cut};
 
 /// How much memory the objects of one table may take, in bytes, about.
 const MOST_BYTES: usize = 24 << 20;

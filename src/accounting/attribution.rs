@@ -27,9 +27,9 @@ pub use node::{NodeTotals, RuleKey};
 pub use programs::{Datastore, Programs};
 pub use totals::{EndpointTotals, Item, Sums, Total, Totals, Verdict};
 
+use crate::accounting::ledger::Deltas;
 use crate::ebpf;
 use crate::felix::{Decision, DropReason, Labels, Pipelines, Structure};
-use crate::ledger::Deltas;
 use crate::ruleset::{ChainId, RuleId, Ruleset, TableId};
 use direct::{Claims, Waiting};
 use groups::Groups;

@@ -13,8 +13,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::accounting::ledger::Deltas;
 use crate::felix::{Direction, EndpointKind, Pipelines};
-use crate::ledger::Deltas;
 use crate::ruleset::{Chain, ChainId, Rule, RuleHash, RuleId, Ruleset, Snapshot, Verdict};
 
 use super::motion::Motion;

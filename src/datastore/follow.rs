@@ -15,8 +15,8 @@ pub(crate) use backoff::jitter;
 pub use frames::Frames;
 pub use wanted::{when_nodes_are_wanted, when_policies_are_wanted};
 
-use crate::bounds::cut;
-use crate::inventory::{Inventory, TooMany};
+use crate::datastore::bounds::cut;
+use crate::datastore::inventory::{Inventory, TooMany};
 
 /// A list that held for less than this was of little use: the next one is delayed.
 const LASTING: Duration = Duration::from_secs(10);

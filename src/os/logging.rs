@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use lazy_static::lazy_static;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::bounds::cut;
 use crate::config::LogFormat;
+use crate::datastore::bounds::cut;
 
 /// The longest message, in bytes; of a longer one the beginning is logged.
 const LONGEST_MESSAGE: usize = 2048;

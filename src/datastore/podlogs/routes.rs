@@ -8,7 +8,7 @@ use std::path::Path;
 
 use log::Level;
 
-use crate::logging;
+use crate::os::logging;
 
 /// How much of a table is read, in bytes: 100,000 routes and more.
 const LARGEST_TABLE: u64 = 16 << 20;

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::bounds::{LONGEST_TEXT, cut};
+use crate::datastore::bounds::{LONGEST_TEXT, cut};
 
 /// How many names one message holds.
 const MOST: usize = 3;

@@ -11,8 +11,8 @@ use crate::accounting::Accounting;
 use crate::dataplane::{ReadError, Reader, Reading};
 use crate::felix::HashedName;
 use crate::metrics::About;
+use crate::os::sys;
 use crate::report::Report;
-use crate::sys;
 
 /// What lasts from scrape to scrape.
 pub struct State {

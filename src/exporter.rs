@@ -3,6 +3,7 @@
 //! Touches the world only through its reader and the inventory.
 
 mod readiness;
+pub mod start;
 mod state;
 
 use std::collections::HashMap;
@@ -12,19 +13,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::warn;
 
-use crate::attribution::Datastore;
+use crate::accounting::attribution::Datastore;
 use crate::config::MetricNames;
 use crate::dataplane::{ReadError, Reader, Reading};
+use crate::datastore::inventory::{Inventory, Workload};
+use crate::datastore::podlogs::PodLogs;
 use crate::ebpf;
 use crate::felix::{ChainNames, Structure, hashed_names};
-use crate::inventory::{Inventory, Workload};
 use crate::metrics::{self, About, Chains, View};
-use crate::podlogs::PodLogs;
-use crate::process::Process;
+use crate::os::process::Process;
+use crate::os::sys;
 use crate::report::{DatastoreStatus, OtherBackend, Report, Shape, Sources, Status, TableStatus, WorkloadStates};
 use crate::ruleset::{Family, Snapshot};
 use crate::server::Application;
-use crate::sys;
 use readiness::Readiness;
 use state::State;
 

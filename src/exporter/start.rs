@@ -15,13 +15,13 @@ use signal_hook::low_level::signal_name;
 
 use crate::config::{ApiGroup, Authentication, BackendChoice, Config, Datastore, KubernetesConfig, Remark};
 use crate::dataplane::{self, Dataplane};
+use crate::datastore::inventory::{Inventory, Table};
 use crate::ebpf;
 use crate::etcd;
-use crate::inventory::{Inventory, Table};
+use crate::exporter::{self, Scraper};
 use crate::kubernetes::{self, CalicoApi, Configured};
-use crate::logging;
-use crate::privileges::{self, Kept};
-use crate::scraper::{self, Scraper};
+use crate::os::logging;
+use crate::os::privileges::{self, Kept};
 use crate::server::{Limits, Listener};
 
 /// Why the program stopped: what failed, and the error.
@@ -208,8 +208,8 @@ pub fn dataplane(config: &Config, inventory: &Arc<Inventory>) -> Dataplane {
 }
 
 /// What a scraper that serves is told.
-pub fn scraper_options(config: Config) -> scraper::Options {
-    scraper::Options {
+pub fn scraper_options(config: Config) -> exporter::Options {
+    exporter::Options {
         node_name: config.node_name,
         minimum_counter: config.minimum_counter,
         metric_names: config.metric_names,

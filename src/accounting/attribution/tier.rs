@@ -14,8 +14,8 @@
 //! told apart as long as not more than one of the tier's targets has rules for both; not counting targets that no other endpoint
 //! uses, for their own rules count for this endpoint alone.
 
+use crate::accounting::ledger::{Deltas, Since};
 use crate::felix::{Target, Tier};
-use crate::ledger::{Deltas, Since};
 use crate::ruleset::RuleId;
 
 use super::motion::Motion;
@@ -280,7 +280,7 @@ impl Counts<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Ledger;
+    use crate::accounting::ledger::Ledger;
     use crate::ruleset::{Backend, Builder, ChainId, Count, Family, RuleHash, RuleParts, Verdict as Target_};
 
     const DENY: Can = Can { accept: true, deny: true, pass: false, alone: false, changed: false };

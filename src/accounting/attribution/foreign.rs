@@ -4,8 +4,8 @@
 //! difference then shows refusals that never were; or it may have changed the marks by which all rules behind it tell whether a packet
 //! was accepted or passed on. What a rule of Felix counts by itself stays true as long as the marks are Felix's.
 
+use crate::accounting::ledger::Deltas;
 use crate::felix::{Foreign, Tier, Way};
-use crate::ledger::Deltas;
 use crate::ruleset::{ChainId, RuleId, Ruleset};
 
 use super::tier::{Can, Split};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::inventory::{Interface, Object, Workload, ip_label};
+use crate::datastore::inventory::{Interface, Object, Workload, ip_label};
 
 /// A folder changed less than this ago may change again without a new modification time.
 const SETTLING: Duration = Duration::from_secs(2);
