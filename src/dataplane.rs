@@ -32,15 +32,11 @@ use tables::Tables;
 /// Where to look for what; [`Options::default`] is the running system.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which dataplane to read.
     pub backend: BackendChoice,
-    /// How to read it.
     pub source: SourceChoice,
     /// The xtables lock file.
     pub lock_path: PathBuf,
-    /// How long to wait for the lock.
     pub lock_wait: Duration,
-    /// `iptables-save` is looked for here.
     pub programs: Programs,
     /// Defaults to `/proc`.
     pub proc: PathBuf,
@@ -68,17 +64,13 @@ impl Default for Options {
     }
 }
 
-/// How rules were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// By `iptables-save`.
     Save,
-    /// From the kernel.
     Kernel,
 }
 
 impl Source {
-    /// As metrics name it.
     pub fn as_str(self) -> &'static str {
         match self {
             Source::Save => "save",
@@ -87,14 +79,12 @@ impl Source {
     }
 }
 
-/// One read of all tables that hold Calico's rules.
 #[derive(Debug, Default)]
 pub struct Reading {
     /// The tables, one family after the other.
     pub tables: Vec<Snapshot>,
     /// Calico's eBPF programs, which have no tables.
     pub programs: Option<ebpf::Snapshot>,
-    /// Other back ends that hold chains of endpoints too.
     pub rivals: Vec<Rival>,
     /// How they were read, as metrics name it.
     pub source: &'static str,
@@ -109,28 +99,20 @@ pub struct Reading {
 /// What gives the tables of a moment: the running system, or files.
 pub trait Reader: Send {
     /// Reads the tables of both families once, and is done by `deadline`, well or not.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
     fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError>;
 
     /// Reads the same tables once more, straight from the kernel: what has moved since the read before. Empty if the rules are not in
     /// the kernel; then nothing moves.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
     fn look_again(&mut self, read: &[Snapshot], deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
         _ = (read, deadline);
         Ok(vec![])
     }
 
-    /// How often the lock was waited for in vain.
     fn lock_timeouts(&self) -> u64 {
         0
     }
 }
 
-/// Reads Calico's rules, each time from where they are.
 #[derive(Debug)]
 pub struct Dataplane {
     options: Options,

@@ -24,13 +24,11 @@ pub const BACKEND: &str = "ebpf";
 /// The number of a rule, by which all programs count it.
 pub type RuleId = u64;
 
-/// Something by the rules' ids.
 pub type IdMap<T> = HashMap<RuleId, T, foldhash::fast::RandomState>;
 
 /// The id that Calico up to 3.29 gives to everything that is no rule of a policy or profile: the ends of all tiers, whatever they do.
 pub const UNNUMBERED: RuleId = 0;
 
-/// One read of the dataplane.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Packets that every rule has decided since its entry was made. Rules that never did have none.
@@ -42,7 +40,6 @@ pub struct Snapshot {
     /// The maps in which interfaces are counted, by the kernel's ids; none where the release's is not known, or cannot be read. Where one has
     /// come or gone, counts have no common beginning.
     pub interface_maps: Vec<u32>,
-    /// What Felix says the programs are.
     pub programs: Vec<Shown>,
     /// Why Felix's files cannot be listed.
     pub unlisted: Option<std::io::ErrorKind>,
@@ -55,7 +52,6 @@ pub struct Snapshot {
     pub unreadable: usize,
 }
 
-/// A program, and what is known of its file.
 #[derive(Debug, Clone)]
 pub struct Shown {
     /// What the file says; or said, while it cannot be read.
@@ -69,9 +65,7 @@ pub struct Shown {
 /// What an interface's program decided, before and after the rules' counters were read: they are not read at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Verdicts {
-    /// Packets it accepted.
     pub accepted: (u64, u64),
-    /// Packets it refused.
     pub refused: (u64, u64),
     /// The interface's number: under the same name, another number is another interface.
     pub number: u32,
@@ -80,13 +74,10 @@ pub struct Verdicts {
 /// The policies of one interface in one direction and address family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
-    /// The interface.
     pub interface: Arc<str>,
     /// Seen from the workload; for a host's own interface, from the host.
     pub direction: Direction,
-    /// The address family.
     pub family: Family,
-    /// Whether it is a workload's interface, or one of the host's.
     pub is_workload: bool,
     /// Whether its rules' hits are counted. XDP programs, which enforce untracked policies, count none.
     pub is_counted: bool,
@@ -94,11 +85,9 @@ pub struct Program {
     pub policies: Vec<(Arc<Policy>, bool)>,
     /// Its rules, in the order of evaluation.
     pub rules: Vec<Rule>,
-    /// What could not be understood.
     pub unrecognised: usize,
 }
 
-/// A rule in a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// What its hits are counted under.
@@ -114,33 +103,26 @@ pub struct Rule {
 /// What a rule is, apart from its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
-    /// Where it comes from.
     pub owner: Owner,
-    /// What it does.
     pub decision: Decision,
     /// The direction of the policy.
     pub direction: Direction,
 }
 
-/// A policy in a tier.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Policy {
-    /// As Felix names it.
     pub name: PolicyName,
-    /// Its tier.
     pub tier: Arc<str>,
     /// As metrics name it.
     pub label: Arc<str>,
 }
 
 impl Policy {
-    /// A policy of this name in this tier.
     pub fn new(name: PolicyName, tier: &Arc<str>) -> Self {
         Policy { label: name.label(tier).into(), name, tier: Arc::clone(tier) }
     }
 }
 
-/// Where a rule comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// A policy, and the rule's place in it, from 0.

@@ -21,7 +21,6 @@ const CHILD_LIMIT: Duration = Duration::from_secs(6);
 /// What one child may print. The largest nodes have some 100,000 rules.
 const MOST: Most = Most { rules: 2_000_000, bytes: 1 << 30 };
 
-/// More than this is refused.
 #[derive(Debug, Clone, Copy)]
 struct Most {
     rules: usize,
@@ -31,9 +30,7 @@ struct Most {
 /// Why a program did not give a table. One line for the user.
 #[derive(Debug)]
 pub enum SaveError {
-    /// It failed.
     Child(PathBuf, ChildError),
-    /// Its text is no table.
     Text(PathBuf, text::TextError),
 }
 
@@ -62,17 +59,14 @@ impl Programs {
         Self::on(std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/sbin:/usr/bin:/bin".into()))
     }
 
-    /// Those on this search path.
     pub fn on(search_path: OsString) -> Self {
         Programs { search_path, kinds: Arc::default() }
     }
 
-    /// Where they are looked for.
     pub fn search_path(&self) -> String {
         self.search_path.to_string_lossy().into_owned()
     }
 
-    /// Whether there is any.
     pub fn any(&self) -> bool {
         [Backend::Nft, Backend::Legacy].into_iter().any(|backend| self.find(backend, Family::V4).is_some())
     }
@@ -92,9 +86,6 @@ impl Programs {
     }
 
     /// Runs the program for a table; nothing if there is no such program.
-    ///
-    /// # Errors
-    /// See [`SaveError`].
     pub fn save(&self, backend: Backend, family: Family, table: &'static str, deadline: Instant) -> Result<Vec<Snapshot>, SaveError> {
         let Some(program) = self.find(backend, family) else {
             let message =
@@ -121,7 +112,6 @@ fn backend_of(program: &Path) -> Backend {
     }
 }
 
-/// Runs one program and takes its text apart while it writes.
 fn save(program: &Path, mut parser: text::Parser, table: &str, (limit, most): (Duration, Most)) -> Result<Snapshot, SaveError> {
     let mut bytes = 0;
     let result = child::run(program, &["-t", table, "-c"], limit, &mut |piece| {

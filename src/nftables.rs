@@ -12,14 +12,11 @@ use serde_json::Value;
 use crate::kernel::nft::Tables;
 use crate::ruleset::{Backend, Builder, Family, Snapshot};
 
-/// Why a text is not a ruleset that can be reported.
 #[derive(Debug)]
 pub enum JsonError {
-    /// No JSON, or not what `nft -j` prints.
     Malformed(serde_json::Error),
     /// Calico's rules are those of iptables-nft, whose matches are not in there.
     Iptables,
-    /// The rules are there without what they have counted.
     NoCounters,
 }
 
@@ -40,9 +37,6 @@ impl fmt::Display for JsonError {
 impl std::error::Error for JsonError {}
 
 /// The tables in a text, one for each family and prefix of chain names; none if none of them is Calico's.
-///
-/// # Errors
-/// See [`JsonError`].
 pub fn parse(json: &[u8]) -> Result<Vec<Snapshot>, JsonError> {
     let mut tables = Collector::default();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
@@ -63,7 +57,6 @@ struct Collector {
 }
 
 impl Collector {
-    /// Takes in a `chain` or a `rule`.
     fn object(&mut self, kind: &str, object: &Value) {
         let text = |key| object.get(key).and_then(Value::as_str).unwrap_or_default();
         let family = match text("family") {

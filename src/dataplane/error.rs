@@ -14,19 +14,13 @@ use crate::ruleset::{Backend, Family};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// `iptables-save` was asked for, and there is none.
     NoProgram(String),
-    /// Another process held the xtables lock.
     Lock(LockError),
-    /// `iptables-save` failed.
     Save(SaveError),
-    /// The kernel did not let itself be read.
     Kernel(Backend, Family, io::Error),
     /// Whether these tables are there cannot be told, and nothing else holds Calico's rules.
     Hidden(Backend, Unreadable),
-    /// The eBPF dataplane did not let itself be read.
     Ebpf(ebpf::Error),
-    /// Nothing holds Calico's rules.
     NoChains(NoChains),
 }
 
@@ -35,14 +29,12 @@ pub enum ReadError {
 pub struct NoChains {
     /// Whether there were some before, while this process watched.
     pub vanished: bool,
-    /// Where they are instead.
     pub elsewhere: Elsewhere,
 }
 
 /// Where Calico's rules are, if not where they were looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Elsewhere {
-    /// Nowhere that could be seen.
     Nowhere,
     /// In another back end than the one asked for.
     Backend(BackendChoice, Backend),

@@ -16,7 +16,6 @@ use crate::ruleset::{Backend, Chain, Ruleset};
 /// The workloads that there are, as others than Calico's rules know them.
 pub struct Expected {
     inventory: Option<Arc<Inventory>>,
-    /// Interfaces of the node.
     interfaces: BTreeSet<String>,
 }
 
@@ -72,7 +71,6 @@ fn interface_of(chain: &str) -> Option<&str> {
     PREFIXES.into_iter().find_map(|prefix| chain.strip_prefix(prefix))
 }
 
-/// What was found in one back end.
 pub fn finding(backend: Backend, reading: &Reading, expected: &Expected, hooked: Option<bool>) -> Finding {
     let endpoints = endpoints(reading);
     let known = endpoints.iter().filter(|interface| expected.knows(interface)).count();

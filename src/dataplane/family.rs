@@ -10,7 +10,6 @@ use super::{Options, ReadError, Source};
 use crate::kernel::{legacy, nft};
 use crate::ruleset::{Backend, Family, Ruleset, Snapshot};
 
-/// Reads one family's tables.
 #[derive(Debug)]
 pub struct FamilyReader {
     family: Family,
@@ -22,21 +21,16 @@ pub struct FamilyReader {
 }
 
 impl FamilyReader {
-    /// A reader that has not read anything yet.
     pub fn new(family: Family) -> Self {
         let native = nft::Reader::new(family, nft::Tables::Calico);
         FamilyReader { family, legacy: HashMap::new(), nft: HashMap::new(), native, saved: HashMap::new() }
     }
 
-    /// The family.
     pub fn family(&self) -> Family {
         self.family
     }
 
     /// Reads a dataplane: the filter table, and the others only if Calico has host endpoints.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
     pub fn read(
         &mut self,
         (backend, source): (Backend, Source),
@@ -96,7 +90,6 @@ impl FamilyReader {
         *last = Arc::clone(&table.ruleset);
     }
 
-    /// Forgets the dataplanes that are not read any more.
     pub fn forget_all_but(&mut self, backend: Option<Backend>) {
         self.saved.retain(|(of, _), _| Some(*of) == backend);
         if backend != Some(Backend::Legacy) {

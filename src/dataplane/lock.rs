@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 /// How often to try, while somebody else holds the lock: iptables-restore polls too, and a commit takes some milliseconds.
 const RETRY: Duration = Duration::from_millis(2);
 
-/// Why the lock is not held.
 #[derive(Debug)]
 pub enum LockError {
     /// The file cannot be opened: it is not mounted, as a rule.
@@ -23,7 +22,6 @@ pub enum LockError {
     NotAFile(PathBuf, &'static str),
     /// The file has lost its name: writers lock another one. So it is with a file that was mounted and then replaced on the host.
     Replaced(PathBuf),
-    /// Somebody held it exclusively all the time.
     TimedOut(PathBuf, Duration),
     /// flock(2) failed.
     Lock(PathBuf, io::Error),
@@ -68,9 +66,6 @@ pub struct Lock(File);
 
 impl Lock {
     /// Takes the lock shared; returns it with the time that it took.
-    ///
-    /// # Errors
-    /// See [`LockError`].
     pub fn shared(path: &Path, wait: Duration) -> Result<(Lock, Duration), LockError> {
         let begun = Instant::now();
         loop {

@@ -23,7 +23,6 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// What a kernel has, by its `/proc`.
 #[derive(Debug)]
 pub struct Presence {
     proc: PathBuf,
@@ -32,20 +31,15 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Of the kernel whose `/proc` this is. Nothing is looked at yet.
     pub fn new(proc: PathBuf) -> Self {
         Presence { proc, built_in: Default::default() }
     }
 
     /// Whether the kernel has this table of this back end. Looking for it in any other way would load it.
-    ///
-    /// # Errors
-    /// Nothing that may be read tells.
     pub fn has(&self, backend: Backend, family: Family, table: &str) -> Result<bool, Unreadable> {
         match (backend, family) {
             (Backend::Legacy, Family::V4) => self.has_legacy_table("net/ip_tables_names", table, ("ip_tables ", " ipt_do_table", 1)),
             (Backend::Legacy, Family::V6) => self.has_legacy_table("net/ip6_tables_names", table, ("ip6_tables ", " ip6t_do_table", 2)),
-            // Asking over netlink would load it.
             (Backend::Nft | Backend::Native, _) => self.has_code(("nf_tables ", " nft_do_chain", 0)),
         }
     }

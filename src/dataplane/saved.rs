@@ -13,7 +13,6 @@ use crate::ruleset::{Backend, Family, Snapshot};
 /// More than this is not unpacked.
 pub const LARGEST: u64 = 1 << 30;
 
-/// Why files do not make one moment's tables. One line for the user.
 #[derive(Debug)]
 pub struct SavedError {
     file: String,
@@ -57,9 +56,6 @@ impl fmt::Display for SavedError {
 impl std::error::Error for SavedError {}
 
 /// The tables that these files hold together: name and content of each.
-///
-/// # Errors
-/// A file that is not what it should be, or none of Calico's chains in one; the same table in two.
 pub fn moment(files: &[(String, Vec<u8>)]) -> Result<Vec<Snapshot>, SavedError> {
     let mut all: Vec<(Snapshot, &str)> = Vec::new();
     for (file, bytes) in files {
@@ -119,7 +115,6 @@ fn unpacked(bytes: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
     if unpacked.len() as u64 > LARGEST { Err(Problem::TooLarge) } else { Ok(Some(unpacked)) }
 }
 
-/// One table in a text.
 struct Section<'a> {
     /// As the text's head says it, if there is one.
     family: Option<Family>,

@@ -9,10 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::ruleset::Backend;
 
-/// What was found in one back end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Where.
     pub backend: Backend,
     /// Chains of Calico's that have rules.
     pub chains: usize,
@@ -33,22 +31,15 @@ pub struct Finding {
 /// What tells that one back end is live and the other is not, the strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
-    /// It has chains for more of the workloads that there are.
     Workloads,
-    /// The kernel's own chains lead to Calico's chains there, and only there.
     Hooks,
-    /// Calico's rules there were written last, while this process watched.
     Written,
-    /// It has fewer chains for workloads that are gone.
     Gone,
-    /// Its rules are of a later release of Calico.
     Format,
-    /// Its counters have moved while this process watched, and the other's have not.
     Packets,
 }
 
 impl Evidence {
-    /// As metrics name it.
     pub fn as_str(self) -> &'static str {
         match self {
             Evidence::Workloads => "workloads",
@@ -60,7 +51,6 @@ impl Evidence {
         }
     }
 
-    /// As messages name it.
     pub fn reason(self) -> &'static str {
         match self {
             Evidence::Workloads => "it has chains for more of the node's workloads",
@@ -76,14 +66,12 @@ impl Evidence {
 /// Another back end that holds chains of endpoints too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rival {
-    /// The other one.
     pub backend: Backend,
     /// Why it is not the one that is read; `None` if nothing tells which is live.
     pub evidence: Option<Evidence>,
 }
 
 impl Rival {
-    /// In one line, beside the one that is read.
     pub fn of(&self, read: Backend) -> String {
         let (read, other) = (read.as_str(), self.backend.as_str());
         match self.evidence {
@@ -103,7 +91,6 @@ impl Rival {
 /// How long one back end is read before the others are looked at again.
 pub const LOOK_AROUND: Duration = Duration::from_secs(60);
 
-/// Which back end is read, over time.
 #[derive(Debug, Default)]
 pub struct Selection {
     chosen: Option<Backend>,
@@ -128,12 +115,10 @@ impl Selection {
         self.chosen.filter(|_| self.rivals.iter().all(|rival| rival.evidence.is_some()))
     }
 
-    /// The back end chosen last.
     pub fn chosen(&self) -> Option<Backend> {
         self.chosen
     }
 
-    /// The other back ends that hold chains of endpoints.
     pub fn rivals(&self) -> &[Rival] {
         &self.rivals
     }
@@ -162,7 +147,6 @@ impl Selection {
         self.chosen
     }
 
-    /// Notes what has changed since the last look.
     fn watch(&mut self, found: &[Finding]) {
         self.looks += 1;
         for finding in found.iter().filter(|f| f.chains > 0) {
@@ -186,7 +170,6 @@ impl Selection {
     }
 }
 
-/// What tells the better one from the other.
 fn tells(better: Rank, other: Rank) -> Option<Evidence> {
     use Evidence::{Format, Gone, Hooks, Packets, Workloads, Written};
     let differ = [

@@ -19,7 +19,6 @@ use crate::kernel::{legacy, nft};
 use crate::os::logging;
 use crate::ruleset::{Backend, Family};
 
-/// Reads the tables again and again.
 #[derive(Debug)]
 pub struct Tables {
     options: Options,
@@ -42,7 +41,6 @@ struct Said {
     rivals: BTreeSet<BTreeSet<Backend>>,
 }
 
-/// What is looked at to choose a dataplane.
 struct Look {
     candidates: Vec<Backend>,
     /// What could not be looked at.
@@ -53,7 +51,6 @@ struct Look {
 }
 
 impl Tables {
-    /// A reader that has not looked for anything yet.
     pub fn new(options: Options, inventory: Option<Arc<Inventory>>) -> Self {
         Tables {
             presence: Presence::new(options.proc.clone()),
@@ -67,7 +64,6 @@ impl Tables {
         }
     }
 
-    /// How often the lock was waited for in vain.
     pub fn lock_timeouts(&self) -> u64 {
         self.lock_timeouts
     }
@@ -75,9 +71,6 @@ impl Tables {
     /// By itself, straight from the kernel: it costs half of what `iptables-save` takes and no child, shows rules that an older iptables
     /// cannot, and nothing else shows Calico's own nftables tables. The program is run where it is asked for, or where it shows
     /// Calico's chains and the kernel does not: one that is put in front may look elsewhere.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
     pub fn read(&mut self, deadline: Instant) -> Result<Option<Reading>, ReadError> {
         let source = if self.options.source == SourceChoice::Save { Source::Save } else { Source::Kernel };
         let reading = self.read_by(source, deadline)?;
@@ -91,9 +84,6 @@ impl Tables {
     }
 
     /// `None` if no table has any of Calico's rules.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
     pub fn read_by(&mut self, source: Source, deadline: Instant) -> Result<Option<Reading>, ReadError> {
         let (candidates, hidden) = self.candidates(source)?;
         let expected = Expected::here(self.inventory.clone(), &self.options.proc, &self.options.sys);
@@ -132,10 +122,6 @@ impl Tables {
         Ok((candidates, hidden))
     }
 
-    /// Whether the kernel has this back end.
-    ///
-    /// # Errors
-    /// That may not be looked at.
     pub fn has(&self, backend: Backend) -> Result<bool, ReadError> {
         for family in Family::ALL {
             if self.presence.has(backend, family, "filter").map_err(|error| ReadError::Hidden(backend, error))? {
@@ -200,9 +186,6 @@ impl Tables {
     }
 
     /// Reads one dataplane, both families at the same time. Calico's own tables are only in the kernel.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
     pub fn read_backend(&mut self, (backend, source): (Backend, Source), deadline: Instant) -> Result<Reading, ReadError> {
         let source = if backend == Backend::Native { Source::Kernel } else { source };
         let hidden = |error| ReadError::Hidden(backend, error);

@@ -72,13 +72,10 @@ struct Instruction<'a> {
 /// What a file's name says: `<interface>_<direction>_v<4|6>.json`. Directions are capitalised in Calico 3.25.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Name<'a> {
-    /// The interface.
     pub interface: &'a str,
     /// The direction; that of an XDP program is what comes in through a host's interface.
     pub direction: Direction,
-    /// The address family.
     pub family: Family,
-    /// Whether it is an XDP program.
     pub is_xdp: bool,
 }
 
@@ -102,10 +99,6 @@ impl<'a> Name<'a> {
     }
 }
 
-/// Takes a file apart.
-///
-/// # Errors
-/// It is cut short or no JSON of Felix's, is about another interface than its name says, or Felix could not load the program.
 pub fn parse(content: &[u8], name: Name) -> Result<Program, String> {
     let dump: Dump = serde_json::from_slice(content).map_err(|error| error.to_string())?;
     if dump.interface != name.interface {

@@ -52,7 +52,6 @@ impl Stamp {
     }
 }
 
-/// A file about a program.
 #[derive(Debug)]
 struct Dumped {
     stamp: Stamp,
@@ -61,7 +60,6 @@ struct Dumped {
     /// What it says; or said, while it cannot be read.
     program: Option<Arc<Program>>,
     is_readable: bool,
-    /// Whether its interface is there.
     is_live: bool,
     /// Whether all this was so at the last read.
     unchanged: bool,

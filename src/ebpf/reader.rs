@@ -29,24 +29,18 @@ const REFUSED: usize = 4;
 /// More interfaces than this are not looked at.
 const MOST_INTERFACES: usize = 20_000;
 
-/// Why the dataplane could not be read. One line for the user.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no map of rule counters under this folder.
     NoMap(PathBuf),
-    /// The map's version is not known.
     Version(PathBuf),
     /// The map is laid out otherwise: its type, and the lengths of its keys and values.
     Layout(PathBuf, (u32, u32, u32)),
-    /// The kernel did not let itself be read.
     Io(PathBuf, io::Error),
-    /// The folder of the maps may not be looked into.
     Folder(PathBuf, io::Error),
 }
 
 impl Error {
-    /// Whether it is a matter of rights.
     pub fn is_denied(&self) -> bool {
         matches!(self, Error::Io(_, error) | Error::Folder(_, error) if error.kind() == io::ErrorKind::PermissionDenied)
     }
@@ -92,10 +86,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Reads the dataplane again and again.
 #[derive(Debug, Default)]
 pub struct Reader {
-    /// The files about programs.
     folder: Folder,
     /// How many entries the map of rules had then.
     rules: usize,
@@ -107,9 +99,6 @@ fn globals(bpffs: &Path) -> PathBuf {
 }
 
 /// Whether Felix has pinned a map of rule counters here, of whatever version.
-///
-/// # Errors
-/// The folder may not be looked into, so nobody knows.
 pub fn is_present(bpffs: &Path) -> Result<bool, Error> {
     let globals = globals(bpffs);
     versions(&globals, RULES).map(|versions| !versions.is_empty()).map_err(|error| Error::Folder(globals, error))
@@ -132,9 +121,6 @@ fn versions(folder: &Path, name: &str) -> io::Result<Vec<u32>> {
 
 impl Reader {
     /// Reads everything once. `sys` is `/sys`, `run` is Calico's own folder in `/var/run`.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub fn read(&mut self, bpffs: &Path, sys: &Path, run: &Path) -> Result<Snapshot, Error> {
         let globals = globals(bpffs);
         let rules = open_rules(&globals)?;

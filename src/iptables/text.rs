@@ -9,7 +9,6 @@ use crate::ruleset::{Backend, Builder, ChainId, Count, CtState, Family, MarkMatc
 /// Longest line that is looked at, in bytes. Felix's longest rules stay below 2 kB.
 const LONGEST_LINE: usize = 64 * 1024;
 
-/// Why a text is not a table that can be reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextError {
     /// The table was begun but its `COMMIT` never came: the writer died or was cut off.
@@ -71,7 +70,6 @@ enum Section {
 }
 
 impl Parser {
-    /// A parser that picks one table out of the text.
     pub fn new(family: Family, backend: Backend, table: &'static str) -> Self {
         Parser {
             builder: Builder::new(family, backend, table),
@@ -86,7 +84,6 @@ impl Parser {
         }
     }
 
-    /// Takes the next piece of text.
     pub fn push(&mut self, mut text: &[u8]) {
         while let Some(end) = text.iter().position(|&b| b == b'\n') {
             let (line, rest) = (&text[..end], &text[end + 1..]);
@@ -118,9 +115,6 @@ impl Parser {
     }
 
     /// The finished table, empty if the text had no such table.
-    ///
-    /// # Errors
-    /// See [`TextError`].
     pub fn finish(mut self) -> Result<Snapshot, TextError> {
         if !self.partial.is_empty() || self.skipping {
             self.end_partial();
@@ -135,12 +129,10 @@ impl Parser {
         }
     }
 
-    /// The first line that could not be taken apart, if there was one.
     pub fn first_unreadable(&self) -> Option<&str> {
         self.first_unreadable.as_deref()
     }
 
-    /// How many rules there are so far.
     pub fn rule_count(&self) -> usize {
         self.builder.rule_count()
     }

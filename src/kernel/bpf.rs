@@ -22,10 +22,6 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Opens the map that is pinned at `path`.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let map = Map::open(path)?;
         if map.key != 8 || !map.value.is_multiple_of(8) {
@@ -37,9 +33,6 @@ impl Counters {
 
     /// Gives every entry once or more: its key, and its counters summed over all CPUs. An entry that comes or goes meanwhile may be left
     /// out.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn read(&self, each: &mut dyn FnMut(u64, &[u64])) -> io::Result<()> {
         let mut sums = vec![0u64; self.counters];
         let mut entry = |key: &[u8], values: &[u8]| {

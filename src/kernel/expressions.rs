@@ -22,11 +22,8 @@ enum Loaded {
 const ONLY_MATCH: [&[u8]; 12] =
     [b"payload", b"exthdr", b"lookup", b"range", b"limit", b"connlimit", b"quota", b"fib", b"socket", b"osf", b"rt", b"hash"];
 
-/// A rule being taken apart.
 pub struct Rule<'a> {
-    /// What was found so far.
     parts: RuleParts,
-    /// What it does.
     verdict: Verdict,
     builder: &'a mut Builder,
     /// Gives the chain that a jump names.
@@ -48,14 +45,11 @@ fn value(data: &[u8]) -> Option<u32> {
     }
 }
 
-/// The counter in a list of expressions.
 #[derive(Debug, Clone, Copy)]
 pub struct Counter<'a> {
     /// All that changes while it counts.
     pub values: &'a [u8],
-    /// What it has counted.
     pub packets: u64,
-    /// The same in bytes.
     pub bytes: u64,
 }
 
@@ -75,7 +69,6 @@ pub fn counter(list: &[u8]) -> Option<Counter<'_>> {
 }
 
 impl<'a> Rule<'a> {
-    /// A rule of which nothing is known yet but its handle.
     pub fn new(builder: &'a mut Builder, chain: &'a dyn Fn(&mut Builder, &str) -> Option<ChainId>, handle: u64) -> Self {
         let count = Count { handle, ..Count::default() };
         let parts = RuleParts { count, ..RuleParts::default() };
@@ -103,7 +96,6 @@ impl<'a> Rule<'a> {
         Some(())
     }
 
-    /// What was found.
     pub fn finish(mut self) -> (RuleParts, Verdict) {
         self.parts.uncounted = !self.counted;
         (self.parts, self.verdict)

@@ -73,7 +73,6 @@ impl Layout {
     }
 }
 
-/// Reads the same table again and again.
 #[derive(Debug)]
 pub struct Reader {
     family: Family,
@@ -83,7 +82,6 @@ pub struct Reader {
     hasher: RandomState,
 }
 
-/// What the last read found.
 #[derive(Debug)]
 struct Known {
     ruleset: Arc<Ruleset>,
@@ -94,15 +92,10 @@ struct Known {
 }
 
 impl Reader {
-    /// A reader of this table.
     pub fn new(family: Family, table: &'static str) -> Self {
         Reader { family, table, known: None, hasher: RandomState::default() }
     }
 
-    /// Reads the table.
-    ///
-    /// # Errors
-    /// What the kernel answers: no rights, no such table.
     pub fn read(&mut self) -> io::Result<Snapshot> {
         for _ in 0..TRIES {
             match fetch(self.family, self.table) {
@@ -148,7 +141,6 @@ fn count_at(entry: &[u8], place: usize) -> Option<Count> {
     Some(Count { packets: u64_at(entry, place)?, bytes: u64_at(entry, place + 8)?, handle: 0 })
 }
 
-/// Decodes all entries of a table.
 pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> Snapshot {
     decoder::decode(family, table, entries).0
 }

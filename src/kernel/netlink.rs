@@ -29,10 +29,8 @@ const HEADERS: usize = 20;
 /// Dumps come in pieces of up to this size, in bytes; large pieces are few system calls.
 const PIECE: usize = 256 << 10;
 
-/// Why an answer did not come.
 #[derive(Debug)]
 pub enum DumpError {
-    /// The kernel says no, or the socket fails.
     Io(io::Error),
     /// The kernel could not finish, or lost a part of it: ask again.
     Again,
@@ -40,10 +38,8 @@ pub enum DumpError {
     Gone,
 }
 
-/// How a dump went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dump {
-    /// Nothing changed meanwhile.
     Whole,
     /// Something changed, not necessarily what was asked for: entries may be missing, or twice.
     Interrupted,
@@ -65,7 +61,6 @@ impl From<Errno> for DumpError {
     }
 }
 
-/// A socket.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
@@ -82,9 +77,6 @@ impl AsFd for Socket {
 
 impl Socket {
     /// Opens one; answers must be there by `deadline`.
-    ///
-    /// # Errors
-    /// The kernel has no netlink for netfilter, or there are no descriptors.
     pub fn open(deadline: Instant) -> io::Result<Self> {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
@@ -95,18 +87,12 @@ impl Socket {
     }
 
     /// Sends a dump request of this type for this family with these attributes; hands each answer's attributes to `take`.
-    ///
-    /// # Errors
-    /// See [`DumpError`].
     pub fn dump(&mut self, message: u16, family: u8, attributes: &[u8], take: &mut dyn FnMut(&[u8])) -> Result<Dump, DumpError> {
         self.request(message, family, DUMP, attributes)?;
         self.answers(take)
     }
 
     /// Sends a request with one answer.
-    ///
-    /// # Errors
-    /// See [`DumpError`].
     pub fn get(&mut self, message: u16, family: u8, attributes: &[u8], take: &mut dyn FnMut(&[u8])) -> Result<(), DumpError> {
         const ACK: u16 = 4;
         self.request(message, family, ACK, attributes)?;
@@ -235,7 +221,6 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// Appends a string attribute.
 pub fn put_string(attributes: &mut Vec<u8>, kind: u16, text: &str) {
     let length = 4 + text.len() + 1;
     attributes.extend((length as u16).to_ne_bytes());

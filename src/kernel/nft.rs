@@ -31,7 +31,6 @@ const GET_GENERATION: u16 = 16;
 /// From this many rules on, a second thread is worth its start: they take the kernel about 1 ms.
 const LARGE: usize = 500;
 
-/// Which tables to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tables {
     /// iptables-nft's table of this name.
@@ -68,7 +67,6 @@ impl Tables {
     }
 }
 
-/// Reads the same tables of a family again and again.
 #[derive(Debug)]
 pub struct Reader {
     family: Family,
@@ -79,7 +77,6 @@ pub struct Reader {
     has_cpus: bool,
 }
 
-/// What the last read found.
 #[derive(Debug, Default)]
 struct Known {
     /// In the order in which the kernel lists them.
@@ -87,7 +84,6 @@ struct Known {
     rulesets: Vec<Arc<Ruleset>>,
 }
 
-/// A chain that was read.
 #[derive(Debug)]
 struct Chain {
     name: String,
@@ -111,24 +107,17 @@ struct Listed {
 type Counts = Vec<(usize, Option<Vec<Count>>)>;
 
 impl Reader {
-    /// A reader of these tables.
     pub fn new(family: Family, tables: Tables) -> Self {
         let has_cpus = thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
         Reader { family, tables, known: Known::default(), hasher: RandomState::default(), has_cpus }
     }
 
     /// Reads the tables: empty if there is none.
-    ///
-    /// # Errors
-    /// No rights, no answer in time, or changes without end.
     pub fn read(&mut self, deadline: Instant) -> io::Result<Vec<Snapshot>> {
         self.read_by(deadline, &mut || Socket::open(deadline))
     }
 
     /// The same, by sockets that are opened for it.
-    ///
-    /// # Errors
-    /// As [`Reader::read`].
     pub fn read_by(&mut self, deadline: Instant, open: &mut dyn FnMut() -> io::Result<Socket>) -> io::Result<Vec<Snapshot>> {
         loop {
             match self.attempt(open) {
@@ -189,7 +178,6 @@ impl Reader {
         }
     }
 
-    /// All rules are those of the last read.
     fn same_rules(&self, listed: &[Listed]) -> Vec<Snapshot> {
         let snapshot = |(place, ruleset): (usize, &Arc<Ruleset>)| {
             let mut counts = Vec::with_capacity(ruleset.rule_count());
@@ -292,9 +280,6 @@ impl Reader {
 }
 
 /// The chains of the filter table, of `INPUT`, `FORWARD` and `OUTPUT`, that have a jump to one of Calico's.
-///
-/// # Errors
-/// No rights, or no answer in time.
 pub fn hooks(family: Family, tables: Tables, deadline: Instant) -> io::Result<BTreeSet<&'static str>> {
     let reader = Reader::new(family, tables);
     let mut socket = Socket::open(deadline)?;

@@ -4,17 +4,14 @@
 
 use crate::ruleset::{Builder, CtState, MarkMatch, RuleHash, RuleParts, Verdict};
 
-/// The 16 bits at `at`.
 pub fn u16_at(data: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(data.get(at..at + 2)?.try_into().ok()?))
 }
 
-/// The 32 bits at `at`.
 pub fn u32_at(data: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(data.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// The 64 bits at `at`.
 pub fn u64_at(data: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(data.get(at..at + 8)?.try_into().ok()?))
 }

@@ -27,19 +27,12 @@ const KEPT_ERROR: usize = 2048;
 /// Why a program did not give what it was asked for.
 #[derive(Debug)]
 pub enum ChildError {
-    /// It could not be started.
     Start(io::Error),
-    /// Its pipes could not be read.
     Read(io::Error),
-    /// It was still running at the deadline, and was killed.
     TimedOut(Duration),
-    /// The reader of its output had enough of it, and it was killed.
     Refused(String),
-    /// It ended with an error.
     Failed {
-        /// How it ended.
         status: ExitStatus,
-        /// What it wrote to standard error, in one line.
         stderr: String,
     },
 }
@@ -68,7 +61,6 @@ impl std::error::Error for ChildError {}
 /// What of its own environment this process hands on: where programs, their libraries and the modules of iptables are.
 const ENVIRONMENT: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "XTABLES_LIBDIR"];
 
-/// Finds a program on the search path.
 pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
     let is_program = |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
@@ -77,9 +69,6 @@ pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
 
 /// Runs `program` until it ends, at the latest for `limit`; hands each piece of its output to `take`, which may refuse more. Of the
 /// environment, with its passwords, it sees no more than where programs and libraries are.
-///
-/// # Errors
-/// When it cannot be started, does not end in time or ends with an error, or when `take` refuses its output.
 pub fn run(program: &Path, args: &[&str], limit: Duration, take: Take<'_>) -> Result<(), ChildError> {
     let environment = ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     run_command(Command::new(program).args(args).env_clear().envs(environment), limit, take)
@@ -89,9 +78,6 @@ pub fn run(program: &Path, args: &[&str], limit: Duration, take: Take<'_>) -> Re
 pub type Take<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), String>;
 
 /// [`run()`] for a command with an environment of its own; its standard streams and its process group are set here.
-///
-/// # Errors
-/// As [`run()`].
 pub fn run_command(command: &mut Command, limit: Duration, take: Take<'_>) -> Result<(), ChildError> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // In a group of its own, which ends with it.

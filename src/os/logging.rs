@@ -48,16 +48,13 @@ struct Rate {
     left_out: Option<u64>,
 }
 
-/// What becomes of a line.
 #[derive(Debug, PartialEq, Eq)]
 enum Passage {
-    /// It is logged.
     Free,
     /// It is logged, and the next ones are not.
     Last,
     /// It is logged after so many that were not.
     After(u64),
-    /// It is not logged.
     Closed,
 }
 

@@ -5,20 +5,15 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
-/// Resources used by this process; `None` where the kernel would not say.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Process {
     /// `process_cpu_seconds_total`: user and system time, in seconds.
     pub cpu_seconds: Option<f64>,
-    /// `process_open_fds`.
     pub open_fds: Option<u64>,
     /// `process_max_fds`: the soft limit; `None` also where there is none.
     pub max_fds: Option<u64>,
-    /// `process_virtual_memory_bytes`.
     pub virtual_memory_bytes: Option<u64>,
-    /// `process_resident_memory_bytes`.
     pub resident_memory_bytes: Option<u64>,
-    /// `process_threads`.
     pub threads: Option<u64>,
 }
 

@@ -12,9 +12,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc as kernel;
 
 /// Calls getsockopt(2) with `buffer` as the option's value, both ways; returns the length that the kernel gives it.
-///
-/// # Errors
-/// What the kernel answers, as errno.
 pub fn getsockopt(socket: BorrowedFd, level: i32, option: i32, buffer: &mut [u8]) -> io::Result<usize> {
     let mut length = libc::socklen_t::try_from(buffer.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the buffer is valid for reads and writes of `length` bytes, and bytes have no invalid values. The descriptor is open for
@@ -25,10 +22,6 @@ pub fn getsockopt(socket: BorrowedFd, level: i32, option: i32, buffer: &mut [u8]
     }
 }
 
-/// Calls setsockopt(2) with a number as the option's value.
-///
-/// # Errors
-/// What the kernel answers, as errno.
 pub fn setsockopt(socket: BorrowedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     let length = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes from `value`, which lives until the call returns. The descriptor is open for as long as

@@ -10,7 +10,6 @@ use crate::felix::{Decision, Direction, PolicyName};
 /// Policies in the order of evaluation, and whether they are the workload's own.
 pub type Policies = Vec<(Arc<Policy>, bool)>;
 
-/// What a rule belongs to.
 enum Part {
     Policy(Arc<Policy>),
     /// A policy whose name says nothing: there are no rules in it.
@@ -22,7 +21,6 @@ enum Part {
 /// What the end of a tier does; `None` up to 3.29, which do not say it.
 type EndOfTier = Option<Decision>;
 
-/// Where in the program the walk is.
 pub struct Walk {
     direction: Direction,
     policies: Policies,
@@ -39,7 +37,6 @@ pub struct Walk {
     /// A tier's end whose id is still to come. There is none where something else starts at the same instruction: then no packet reaches
     /// the end.
     end_of_tier: Option<EndOfTier>,
-    /// What could not be understood.
     pub unrecognised: usize,
 }
 
@@ -54,7 +51,6 @@ struct Started {
 }
 
 impl Walk {
-    /// At the program's start.
     pub fn new(direction: Direction) -> Self {
         Walk {
             direction,
@@ -87,7 +83,6 @@ impl Walk {
         }
     }
 
-    /// Takes in a comment.
     pub fn comment(&mut self, comment: &str) {
         if let Some(tier) = comment.strip_prefix(TIER_STARTS) {
             (self.tier, self.end_of_tier) = (tier.into(), None);

@@ -21,7 +21,6 @@ pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> (Snapshot,
     rules.finish()
 }
 
-/// The rules so far.
 struct Rules {
     layout: &'static Layout,
     /// Until the end, a jump holds the place that it leads to.

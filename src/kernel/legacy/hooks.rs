@@ -14,9 +14,6 @@ const CHAINS: [(&str, usize); 3] = [("INPUT", 1), ("FORWARD", 2), ("OUTPUT", 3)]
 const TARGET: usize = 32;
 
 /// The chains of the filter table, of `INPUT`, `FORWARD` and `OUTPUT`, that have a jump to one of Calico's.
-///
-/// # Errors
-/// What the kernel answers: no rights, no such table.
 pub fn hooks(family: Family) -> io::Result<BTreeSet<&'static str>> {
     let (info, answer) = fetch(family, "filter")?;
     let (layout, mut found) = (Layout::of(family), Found::default());

@@ -38,10 +38,6 @@ pub struct Run {
 }
 
 impl Run {
-    /// Starts a program.
-    ///
-    /// # Errors
-    /// The system's.
     pub fn start(command: &mut Command) -> std::io::Result<(Child, Run)> {
         static RUNS: AtomicU64 = AtomicU64::new(0);
         // Without it, orphans are init's, and only a program's group ends with it.

@@ -18,7 +18,6 @@ const START: CapabilitySet = CapabilitySet::NET_BIND_SERVICE.union(CapabilitySet
 /// programs that this process starts cannot have it.
 const SEARCH: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 
-/// What starting takes.
 pub fn at_start() -> CapabilitySet {
     START | in_operation(true)
 }
@@ -70,7 +69,6 @@ pub fn searching<T>(read: impl FnOnce() -> T) -> T {
     read()
 }
 
-/// Gives back what was lent.
 struct Lent(CapabilitySets);
 
 impl Drop for Lent {

@@ -28,7 +28,6 @@ const MOST_BYTES: u32 = 4096;
 /// A bucket of the map, where a batch begins and ends.
 pub type Position = [u8; 8];
 
-/// An open map.
 #[derive(Debug)]
 pub struct Map {
     fd: OwnedFd,
@@ -47,7 +46,6 @@ pub struct Map {
 /// Why a map was not opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// What the kernel answers.
     Io(io::Error),
     /// It is no hash with values per CPU, or its keys or values are no counters: its type and their lengths.
     Other(u32, u32, u32),
@@ -61,9 +59,6 @@ impl From<io::Error> for OpenError {
 
 impl Map {
     /// Opens the map that is pinned at `path`.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let name = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)?;
         // pathname; bpf_fd (unused), file_flags
@@ -81,9 +76,6 @@ impl Map {
     }
 
     /// The key after `key`, or the first one; `false` behind the last.
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
         fits(next.len(), self.key)?;
         key.map_or(Ok(()), |key| fits(key.len(), self.key))?;
@@ -94,9 +86,6 @@ impl Map {
     }
 
     /// The values of all CPUs under `key`; `false` if there is no such entry (any more).
-    ///
-    /// # Errors
-    /// What the kernel answers.
     pub fn lookup(&self, key: &[u8], values: &mut [u8]) -> io::Result<bool> {
         fits(key.len(), self.key)?;
         fits(values.len(), self.all_values)?;
@@ -107,9 +96,6 @@ impl Map {
     }
 
     /// Many entries at once (Linux ≥ 5.6), from a position on; says how many there were, and whether these were the last ones.
-    ///
-    /// # Errors
-    /// What the kernel answers: `ENOSPC` where a bucket holds more than there is room for, `EINVAL` before 5.6.
     pub fn lookup_batch(&self, from: Option<Position>, to: &mut Position, keys: &mut [u8], values: &mut [u8]) -> io::Result<(usize, bool)> {
         let room = u32::try_from(keys.len() / self.key).map_err(|_| io::ErrorKind::InvalidInput)?;
         fits(values.len(), room as usize * self.all_values)?;
@@ -184,7 +170,6 @@ fn found(result: io::Result<i32>) -> io::Result<bool> {
     }
 }
 
-/// Calls bpf(2).
 ///
 /// # Safety
 /// What the attributes point to must be as long as the command reads or writes.

@@ -40,7 +40,6 @@ pub unsafe fn madvise(begin: *mut c_void, length: usize, _: c_int) -> c_int {
     c_int::from(all.first().is_some_and(|byte| *byte != 0))
 }
 
-/// bpf(2).
 pub unsafe fn syscall(_: c_long, command: u32, attributes: *mut u64, size: usize) -> c_long {
     let cpus = possible_cpus().unwrap_or(1);
     // SAFETY: what is tried out.
