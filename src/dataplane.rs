@@ -22,7 +22,6 @@ use log::info;
 use crate::config::{BackendChoice, SourceChoice};
 use crate::datastore::inventory::Inventory;
 use crate::ebpf;
-use crate::iptables::Programs;
 use crate::ruleset::{Backend, Snapshot};
 pub use error::{Elsewhere, NoChains, ReadError};
 use selection::LOOK_AROUND;
@@ -37,14 +36,10 @@ pub struct Options {
     /// The xtables lock file.
     pub lock_path: PathBuf,
     pub lock_wait: Duration,
-    pub programs: Programs,
-    /// Defaults to `/proc`.
     pub proc: PathBuf,
-    /// Defaults to `/sys`.
-    pub sys: PathBuf,
-    /// Where bpffs is mounted. Defaults to `/sys/fs/bpf`.
+    /// Where bpffs is mounted.
     pub bpffs: PathBuf,
-    /// Calico's own folder. Defaults to `/var/run/calico`.
+    /// Calico's own folder.
     pub calico_run: PathBuf,
 }
 
@@ -55,9 +50,7 @@ impl Default for Options {
             source: SourceChoice::Auto,
             lock_path: "/run/xtables.lock".into(),
             lock_wait: Duration::from_secs(2),
-            programs: Programs::on_search_path(),
             proc: "/proc".into(),
-            sys: "/sys".into(),
             bpffs: "/sys/fs/bpf".into(),
             calico_run: "/var/run/calico".into(),
         }
@@ -86,13 +79,11 @@ pub struct Reading {
     /// Calico's eBPF programs, which have no tables.
     pub programs: Option<ebpf::Snapshot>,
     pub rivals: Vec<Rival>,
-    /// How they were read, as metrics name it.
+    /// As metrics name it.
     pub source: &'static str,
     /// How long the xtables lock was waited for.
     pub lock_waited: Duration,
-    /// Whether the tables were read under the lock that they need.
-    pub locked: bool,
-    /// Why not.
+    /// Why the tables were read without the lock that they need.
     pub lock_problem: Option<String>,
 }
 
@@ -101,8 +92,8 @@ pub trait Reader: Send {
     /// Reads the tables of both families once, and is done by `deadline`, well or not.
     fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError>;
 
-    /// Reads the same tables once more, straight from the kernel: what has moved since the read before. Empty if the rules are not in
-    /// the kernel; then nothing moves.
+    /// Reads the same tables once more, straight from the kernel: what has moved since. Empty if they are not in the kernel, where nothing
+    /// moves.
     fn look_again(&mut self, read: &[Snapshot], deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
         _ = (read, deadline);
         Ok(vec![])
@@ -137,7 +128,7 @@ impl Reader for Dataplane {
 
     fn look_again(&mut self, read: &[Snapshot], deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
         let Some(backend) = read.first().map(|table| table.ruleset.backend) else { return Ok(vec![]) };
-        self.tables.read_backend((backend, Source::Kernel), deadline).map(|reading| reading.tables)
+        self.tables.read_backend(backend, Source::Kernel, deadline).map(|reading| reading.tables)
     }
 
     fn lock_timeouts(&self) -> u64 {
@@ -213,7 +204,7 @@ impl Dataplane {
         let mut found = Elsewhere::Nowhere;
         for backend in [Backend::Native, Backend::Nft, Backend::Legacy] {
             let is_there = asked != BackendChoice::Auto && self.tables.has(backend).unwrap_or(false);
-            let reading = is_there.then(|| self.tables.read_backend((backend, Source::Kernel), deadline)).and_then(Result::ok);
+            let reading = is_there.then(|| self.tables.read_backend(backend, Source::Kernel, deadline)).and_then(Result::ok);
             if reading.is_some_and(|reading| evidence::chains(&reading).next().is_some()) {
                 found = Elsewhere::Backend(asked, backend);
                 break;
@@ -236,8 +227,7 @@ impl Dataplane {
     }
 
     fn read_ebpf(&mut self) -> Result<Reading, ReadError> {
-        let Options { bpffs, sys, calico_run, .. } = &self.options;
-        let programs = self.ebpf.read(bpffs, sys, calico_run).map_err(ReadError::Ebpf)?;
-        Ok(Reading { programs: Some(programs), source: Source::Kernel.as_str(), locked: true, ..Reading::default() })
+        let programs = self.ebpf.read(&self.options.bpffs, &self.options.calico_run).map_err(ReadError::Ebpf)?;
+        Ok(Reading { programs: Some(programs), source: Source::Kernel.as_str(), ..Reading::default() })
     }
 }

@@ -308,7 +308,7 @@ impl Scraper {
     fn take_in(&self, state: &mut State, reading: &Reading, about: &mut About) {
         about.source = reading.source;
         about.lock_waited = reading.lock_waited;
-        about.locked = reading.locked;
+        about.locked = reading.lock_problem.is_none();
         about.chains = Chains::Present;
         about.rivals.clone_from(&reading.rivals);
         self.refresh_names(state);

@@ -5,7 +5,7 @@ mod catalog;
 mod endpoint;
 mod foreign;
 mod labels;
-mod names;
+pub mod names;
 mod phrases;
 mod policy;
 mod structures;

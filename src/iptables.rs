@@ -5,45 +5,25 @@ pub mod text;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::os::child::{self, ChildError};
+use crate::os::child;
 use crate::os::logging;
 use crate::ruleset::{Backend, Family, Snapshot};
 
-/// How long one child may take.
-const CHILD_LIMIT: Duration = Duration::from_secs(6);
-/// What one child may print. The largest nodes have some 100,000 rules.
-const MOST: Most = Most { rules: 2_000_000, bytes: 1 << 30 };
+/// What one child may take and print. The largest nodes have some 100,000 rules.
+const MOST: Most = Most { time: Duration::from_secs(6), rules: 2_000_000, bytes: 1 << 30 };
 
 #[derive(Debug, Clone, Copy)]
 struct Most {
+    time: Duration,
     rules: usize,
     bytes: usize,
 }
-
-/// Why a program did not give a table. One line for the user.
-#[derive(Debug)]
-pub enum SaveError {
-    Child(PathBuf, ChildError),
-    Text(PathBuf, text::TextError),
-}
-
-impl fmt::Display for SaveError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SaveError::Child(program, error) => write!(f, "{} {error}", program.display()),
-            SaveError::Text(program, error) => write!(f, "{}: {error}", program.display()),
-        }
-    }
-}
-
-impl std::error::Error for SaveError {}
 
 /// The programs on a search path.
 #[derive(Debug, Clone)]
@@ -86,23 +66,23 @@ impl Programs {
     }
 
     /// Runs the program for a table; nothing if there is no such program.
-    pub fn save(&self, backend: Backend, family: Family, table: &'static str, deadline: Instant) -> Result<Vec<Snapshot>, SaveError> {
+    pub fn save(&self, backend: Backend, family: Family, table: &'static str, deadline: Instant) -> Result<Vec<Snapshot>, String> {
         let Some(program) = self.find(backend, family) else {
             let message =
                 format_args!("there is no save program for {} tables of iptables-{}: they are left out", family.as_str(), backend.as_str());
             logging::once(Level::Warn, &format!("no program {} {}", family.as_str(), backend.as_str()), message);
             return Ok(Vec::new());
         };
-        let limit = CHILD_LIMIT.min(deadline.saturating_duration_since(Instant::now()));
+        let time = MOST.time.min(deadline.saturating_duration_since(Instant::now()));
         let parser = text::Parser::new(family, backend, table);
-        save(&program, parser, table, (limit, MOST)).map(|ruleset| vec![ruleset])
+        save(&program, parser, table, Most { time, ..MOST }).map(|table| vec![table])
     }
 }
 
 /// Asks a plain `iptables-save` what it is. `v1.8.9 (nf_tables)`, `v1.8.9 (legacy)`; before 1.8 there was only legacy.
 fn backend_of(program: &Path) -> Backend {
     let mut version = Vec::new();
-    let asked = child::run(program, &["--version"], CHILD_LIMIT, &mut |piece| {
+    let asked = child::run(program, &["--version"], MOST.time, &mut |piece| {
         version.extend_from_slice(&piece[..piece.len().min(200)]);
         Ok(())
     });
@@ -112,9 +92,9 @@ fn backend_of(program: &Path) -> Backend {
     }
 }
 
-fn save(program: &Path, mut parser: text::Parser, table: &str, (limit, most): (Duration, Most)) -> Result<Snapshot, SaveError> {
+fn save(program: &Path, mut parser: text::Parser, table: &str, most: Most) -> Result<Snapshot, String> {
     let mut bytes = 0;
-    let result = child::run(program, &["-t", table, "-c"], limit, &mut |piece| {
+    let result = child::run(program, &["-t", table, "-c"], most.time, &mut |piece| {
         bytes += piece.len();
         parser.push(piece);
         match bytes > most.bytes || parser.rule_count() > most.rules {
@@ -122,12 +102,12 @@ fn save(program: &Path, mut parser: text::Parser, table: &str, (limit, most): (D
             false => Ok(()),
         }
     });
-    result.map_err(|error| SaveError::Child(program.to_owned(), error))?;
+    result.map_err(|error| format!("{} {error}", program.display()))?;
     if let Some(line) = parser.first_unreadable() {
         let message = format_args!("{}: a line that is no rule is skipped: {line:?}", program.display());
         logging::once(Level::Warn, &format!("unreadable {}", program.display()), message);
     }
-    parser.finish().map_err(|error| SaveError::Text(program.to_owned(), error))
+    parser.finish().map_err(|error| format!("{}: {error}", program.display()))
 }
 
 #[cfg(test)]
@@ -145,15 +125,15 @@ mod tests {
             std::fs::write(&program, format!("#!/bin/sh\n{begin}; {script}\n")).unwrap();
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
             let parser = text::Parser::new(Family::V4, Backend::Nft, "filter");
-            save(&program, parser, "filter", (Duration::from_secs(60), most)).map(|table| table.ruleset.rule_count())
+            save(&program, parser, "filter", most).map(|table| table.ruleset.rule_count())
         };
-        let (rules, bytes) = (1000, 1 << 20);
-        for most in [Most { rules, bytes: 1 << 30 }, Most { rules: 1 << 30, bytes }] {
-            let (begun, error) = (Instant::now(), save_from("yes '[1:1] -A cali-pi-x -j ACCEPT'", most).unwrap_err().to_string());
+        let (time, rules, bytes) = (Duration::from_secs(60), 1000, 1 << 20);
+        for most in [Most { time, rules, bytes: 1 << 30 }, Most { time, rules: 1 << 30, bytes }] {
+            let (begun, error) = (Instant::now(), save_from("yes '[1:1] -A cali-pi-x -j ACCEPT'", most).unwrap_err());
             assert!(error.contains("was killed: it printed more than"), "{error}");
             assert!(begun.elapsed() < Duration::from_secs(30));
         }
-        let least = save_from("yes '[1:1] -A cali-pi-x -j ACCEPT' | head -n 1000; echo COMMIT", Most { rules, bytes });
+        let least = save_from("yes '[1:1] -A cali-pi-x -j ACCEPT' | head -n 1000; echo COMMIT", Most { time, rules, bytes });
         assert_eq!(least.unwrap(), 1000);
         std::fs::remove_file(program).unwrap();
     }

@@ -9,43 +9,26 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use crate::felix::names::CHAIN_PREFIX;
 use crate::kernel::nft::Tables;
 use crate::ruleset::{Backend, Builder, Family, Snapshot};
 
-#[derive(Debug)]
-pub enum JsonError {
-    Malformed(serde_json::Error),
-    /// Calico's rules are those of iptables-nft, whose matches are not in there.
-    Iptables,
-    NoCounters,
-}
-
-impl fmt::Display for JsonError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            JsonError::Malformed(error) => write!(f, "not what nft -j prints: {error}"),
-            JsonError::NoCounters => {
-                f.write_str("its rules were saved without their counters; use nft -j list ruleset (without -s)")
-            }
-            JsonError::Iptables => f.write_str(
-                "Calico's rules are in iptables-nft's tables, of which nft shows no matches; save them by iptables-save -c and ip6tables-save -c",
-            ),
-        }
-    }
-}
-
-impl std::error::Error for JsonError {}
-
 /// The tables in a text, one for each family and prefix of chain names; none if none of them is Calico's.
-pub fn parse(json: &[u8]) -> Result<Vec<Snapshot>, JsonError> {
+pub fn parse(json: &[u8]) -> Result<Vec<Snapshot>, String> {
     let mut tables = Collector::default();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    Document(&mut tables).deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(JsonError::Malformed)?;
-    match tables.builders.is_empty() && tables.has_iptables {
-        true => Err(JsonError::Iptables),
-        false if tables.has_no_counters => Err(JsonError::NoCounters),
-        false => Ok(tables.builders.into_values().map(Builder::finish).collect()),
+    let document = Part { kind: Kind::Document, tables: &mut tables };
+    let read = document.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    read.map_err(|error| format!("not what nft -j prints: {error}"))?;
+    if tables.builders.is_empty() && tables.has_iptables {
+        return Err("Calico's rules are in iptables-nft's tables, of which nft shows no matches; save them by iptables-save -c and \
+                    ip6tables-save -c"
+            .into());
     }
+    if tables.has_no_counters {
+        return Err("its rules were saved without their counters; use nft -j list ruleset (without -s)".into());
+    }
+    Ok(tables.builders.into_values().map(Builder::finish).collect())
 }
 
 /// Builders by family and table, filled object by object: a ruleset with its sets can be a hundred times as large as its rules.
@@ -66,7 +49,7 @@ impl Collector {
         };
         let chain = text(if kind == "chain" { "name" } else { "chain" });
         if text("table") != "calico" {
-            self.has_iptables |= chain.starts_with("cali-");
+            self.has_iptables |= chain.starts_with(CHAIN_PREFIX);
             return;
         }
         let Some((table, name)) = Tables::Calico.place(chain) else { return };
@@ -84,86 +67,61 @@ impl Collector {
     }
 }
 
-/// `{"nftables": [ … ]}`
-struct Document<'a>(&'a mut Collector);
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// `{"nftables": [ … ]}`
+    Document,
+    /// `[ {"metainfo": …}, {"table": …}, … ]`
+    Objects,
+    /// `{"rule": …}`; what is neither chain nor rule is passed over without being kept.
+    Object,
+}
 
-/// `[ {"metainfo": …}, {"table": …}, … ]`
-struct Objects<'a>(&'a mut Collector);
+/// A part of the text that is still to come.
+struct Part<'a> {
+    kind: Kind,
+    tables: &'a mut Collector,
+}
 
-/// `{"rule": …}`; what is neither chain nor rule is passed over without being kept.
-struct Object<'a>(&'a mut Collector);
-
-impl<'de> DeserializeSeed<'de> for Document<'_> {
+impl<'de> DeserializeSeed<'de> for Part<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
+        match self.kind {
+            Kind::Objects => deserializer.deserialize_seq(self),
+            Kind::Document | Kind::Object => deserializer.deserialize_map(self),
+        }
     }
 }
 
-impl<'de> Visitor<'de> for Document<'_> {
+impl<'de> Visitor<'de> for Part<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an object with \"nftables\" in it")
+        f.write_str(match self.kind {
+            Kind::Document => "an object with \"nftables\" in it",
+            Kind::Objects => "a list of tables, chains and rules",
+            Kind::Object => "a table, chain or rule",
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut found = false;
+        let mut is_complete = self.kind == Kind::Object;
         while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "nftables" => map.next_value_seed(Objects(&mut *self.0))?,
+            match (self.kind, key.as_str()) {
+                (Kind::Document, "nftables") => {
+                    map.next_value_seed(Part { kind: Kind::Objects, tables: &mut *self.tables })?;
+                    is_complete = true;
+                }
+                (Kind::Object, "chain" | "rule") => self.tables.object(&key, &map.next_value()?),
                 _ => _ = map.next_value::<IgnoredAny>()?,
             }
-            found |= key == "nftables";
         }
-        if found { Ok(()) } else { Err(A::Error::custom("there is no \"nftables\" in it")) }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Objects<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Objects<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a list of tables, chains and rules")
+        if is_complete { Ok(()) } else { Err(A::Error::custom("there is no \"nftables\" in it")) }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut objects: A) -> Result<(), A::Error> {
-        while objects.next_element_seed(Object(&mut *self.0))?.is_some() {}
-        Ok(())
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Object<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Object<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a table, chain or rule")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(kind) = map.next_key::<String>()? {
-            match kind.as_str() {
-                "chain" | "rule" => self.0.object(&kind, &map.next_value()?),
-                _ => _ = map.next_value::<IgnoredAny>()?,
-            }
-        }
+        while objects.next_element_seed(Part { kind: Kind::Object, tables: &mut *self.tables })?.is_some() {}
         Ok(())
     }
 }
@@ -188,7 +146,7 @@ mod tests {
                 "its rules were saved without their counters; use nft -j list ruleset (without -s)",
             ),
         ] {
-            let error = parse(text.as_bytes()).unwrap_err().to_string();
+            let error = parse(text.as_bytes()).unwrap_err();
             assert!(error.starts_with(expected), "{text}: {error}");
         }
         assert!(parse(br#"{"nftables": [{"rule": {"family": "inet", "table": "x"}}, {"set": {"elem": []}}]}"#).unwrap().is_empty());

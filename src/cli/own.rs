@@ -62,7 +62,7 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
     let mut moments = VecDeque::new();
     for files in [before, now].into_iter().filter(|files| !files.is_empty()) {
         let files = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
-        moments.push_back(saved::moment(&files).map_err(|error| error.to_string())?);
+        moments.push_back(saved::moment(&files)?);
     }
     let began_anew = matches!(moments.make_contiguous(), [before, now] if began_anew(before, now));
     let one_moment = moments.len() == 1;
@@ -122,6 +122,6 @@ struct Saved(VecDeque<Vec<Snapshot>>);
 impl Reader for Saved {
     fn read(&mut self, _: Instant) -> Result<Reading, ReadError> {
         let tables = if self.0.len() > 1 { self.0.pop_front() } else { self.0.front().cloned() };
-        Ok(Reading { tables: tables.unwrap_or_default(), source: "file", locked: true, ..Reading::default() })
+        Ok(Reading { tables: tables.unwrap_or_default(), source: "file", ..Reading::default() })
     }
 }

@@ -3,20 +3,18 @@
 use std::fmt;
 use std::io;
 
-use super::lock::LockError;
 use super::presence::Unreadable;
 use crate::config::BackendChoice;
 use crate::ebpf;
-use crate::iptables::SaveError;
 use crate::ruleset::{Backend, Family};
 
-/// Why the tables could not be read. One line for the user.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum ReadError {
     NoProgram(String),
-    Lock(LockError),
-    Save(SaveError),
+    /// The xtables lock is there, but cannot be had.
+    Lock(String),
+    /// `iptables-save` failed.
+    Save(String),
     Kernel(Backend, Family, io::Error),
     /// Whether these tables are there cannot be told, and nothing else holds Calico's rules.
     Hidden(Backend, Unreadable),
@@ -43,7 +41,6 @@ pub enum Elsewhere {
 }
 
 impl ReadError {
-    /// What is said of Calico's chains by it, if it is that there are none.
     pub fn no_chains(&self) -> Option<&NoChains> {
         match self {
             ReadError::NoChains(no_chains) => Some(no_chains),
@@ -68,8 +65,7 @@ impl fmt::Display for ReadError {
             ReadError::NoProgram(path) => {
                 write!(f, "neither iptables-nft-save, iptables-legacy-save nor iptables-save is on the search path ({path})")
             }
-            ReadError::Lock(error) => error.fmt(f),
-            ReadError::Save(error) => error.fmt(f),
+            ReadError::Lock(error) | ReadError::Save(error) => f.write_str(error),
             ReadError::Ebpf(error) => error.fmt(f),
             ReadError::Kernel(backend, family, error) => {
                 write!(f, "reading the kernel's {} tables ({}) failed: {error}", backend.as_str(), family.as_str())?;

@@ -10,7 +10,7 @@ use super::Reading;
 use super::selection::Finding;
 use crate::datastore::inventory::{Interface, Inventory};
 use crate::datastore::podlogs::routes;
-use crate::felix::PolicyName;
+use crate::felix::{PolicyName, names};
 use crate::ruleset::{Backend, Chain, Ruleset};
 
 /// The workloads that there are, as others than Calico's rules know them.
@@ -21,9 +21,9 @@ pub struct Expected {
 
 impl Expected {
     /// Those of the datastore, the node's interfaces, and its routes to single addresses.
-    pub fn here(inventory: Option<Arc<Inventory>>, proc: &Path, sys: &Path) -> Self {
+    pub fn here(inventory: Option<Arc<Inventory>>, proc: &Path) -> Self {
         let mut interfaces: BTreeSet<String> = routes::of_interfaces(proc, &|_| true).into_keys().collect();
-        let entries = std::fs::read_dir(sys.join("class/net")).into_iter().flatten();
+        let entries = std::fs::read_dir("/sys/class/net").into_iter().flatten();
         interfaces.extend(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()));
         Expected { inventory, interfaces }
     }
@@ -56,19 +56,12 @@ pub fn chains(reading: &Reading) -> impl Iterator<Item = &Chain> {
 
 /// The interfaces of workloads and host endpoints that have chains.
 pub fn endpoints(reading: &Reading) -> BTreeSet<String> {
-    chains(reading).filter_map(|chain| interface_of(&chain.name)).map(str::to_owned).collect()
+    chains(reading).filter_map(|chain| names::interface_in(&chain.name)).map(str::to_owned).collect()
 }
 
-/// Whether Calico's static chains are those of a dataplane with tables. On the eBPF dataplane Felix puts its rules into the kernel's own
-/// chains (`setUpIptablesBPF`), and there is no chain for what is forwarded.
+/// Whether Calico's static chains are those of a dataplane with tables.
 pub fn is_of_tables(reading: &Reading) -> bool {
-    chains(reading).any(|chain| &*chain.name == "cali-FORWARD")
-}
-
-/// The interface whose packets a chain is for: of a workload, or of a host endpoint at one of its stages.
-fn interface_of(chain: &str) -> Option<&str> {
-    const PREFIXES: [&str; 6] = ["cali-tw-", "cali-fw-", "cali-th-", "cali-fh-", "cali-thfw-", "cali-fhfw-"];
-    PREFIXES.into_iter().find_map(|prefix| chain.strip_prefix(prefix))
+    chains(reading).any(|chain| &*chain.name == names::FORWARD)
 }
 
 pub fn finding(backend: Backend, reading: &Reading, expected: &Expected, hooked: Option<bool>) -> Finding {
@@ -80,7 +73,7 @@ pub fn finding(backend: Backend, reading: &Reading, expected: &Expected, hooked:
             count += 1;
             (&chain.name, chain.rules.len()).hash(&mut hasher);
             chain.rule_ids().for_each(|rule| table.ruleset.rule(rule).hash.hash(&mut hasher));
-            if interface_of(&chain.name).is_some() {
+            if names::interface_in(&chain.name).is_some() {
                 packets = table.counts_of(chain).iter().fold(packets, |sum, count| sum.wrapping_add(count.packets));
             }
         }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::presence::Presence;
-use super::{Options, ReadError, Source};
+use super::{ReadError, Source};
+use crate::felix::names;
+use crate::iptables::Programs;
 use crate::kernel::{legacy, nft};
 use crate::ruleset::{Backend, Family, Ruleset, Snapshot};
 
@@ -33,21 +35,20 @@ impl FamilyReader {
     /// Reads a dataplane: the filter table, and the others only if Calico has host endpoints.
     pub fn read(
         &mut self,
-        (backend, source): (Backend, Source),
-        options: &Options,
+        backend: Backend,
+        source: Source,
+        programs: &Programs,
         presence: &Presence,
         deadline: Instant,
     ) -> Result<Vec<Snapshot>, ReadError> {
         if backend == Backend::Native {
             return self.native.read(deadline).map_err(|error| ReadError::Kernel(backend, self.family, error));
         }
-        let mut tables = self.read_table(backend, source, "filter", options, deadline)?;
-        let family = self.family;
-        let is_host_endpoint = |name: &str| name.starts_with("cali-th-") || name.starts_with("cali-fh-");
-        if tables.iter().flat_map(|table| table.ruleset.chains()).any(|chain| is_host_endpoint(&chain.name)) {
+        let mut tables = self.read_table(backend, source, "filter", programs, deadline)?;
+        if tables.iter().any(|filter| names::has_host_endpoints(&filter.ruleset)) {
             for table in ["mangle", "raw"] {
-                if presence.has(backend, family, table).map_err(|error| ReadError::Hidden(backend, error))? {
-                    tables.extend(self.read_table(backend, source, table, options, deadline)?);
+                if presence.has(backend, self.family, table).map_err(|error| ReadError::Hidden(backend, error))? {
+                    tables.extend(self.read_table(backend, source, table, programs, deadline)?);
                 }
             }
         }
@@ -59,17 +60,15 @@ impl FamilyReader {
         backend: Backend,
         source: Source,
         table: &'static str,
-        options: &Options,
+        programs: &Programs,
         deadline: Instant,
     ) -> Result<Vec<Snapshot>, ReadError> {
         let family = self.family;
         let failed = |error| ReadError::Kernel(backend, family, error);
         match (source, backend) {
             (Source::Save, _) => {
-                let mut tables = options.programs.save(backend, family, table, deadline).map_err(ReadError::Save)?;
-                for table in &mut tables {
-                    self.remember(table);
-                }
+                let mut tables = programs.save(backend, family, table, deadline).map_err(ReadError::Save)?;
+                tables.iter_mut().for_each(|table| self.remember(table));
                 Ok(tables)
             }
             (Source::Kernel, Backend::Legacy) => {

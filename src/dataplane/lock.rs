@@ -4,61 +4,23 @@
 //! The lock is opened anew for each read, and it counts only if writers would take the same one: a regular file, still there under its
 //! name once it is locked. iptables opens it by its name each time (`iptables/xshared.c`), so a file that was replaced is nobody's.
 
-use std::fmt;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often to try, while somebody else holds the lock: iptables-restore polls too, and a commit takes some milliseconds.
 const RETRY: Duration = Duration::from_millis(2);
 
+/// Why the lock is not held. One line for the user.
 #[derive(Debug)]
 pub enum LockError {
-    /// The file cannot be opened: it is not mounted, as a rule.
-    Open(PathBuf, io::Error),
-    /// Under its name is something that no writer could lock.
-    NotAFile(PathBuf, &'static str),
-    /// The file has lost its name: writers lock another one. So it is with a file that was mounted and then replaced on the host.
-    Replaced(PathBuf),
-    TimedOut(PathBuf, Duration),
-    /// flock(2) failed.
-    Lock(PathBuf, io::Error),
+    /// There is none to take.
+    Missing(String),
+    /// It cannot be had at present.
+    Unavailable(String),
 }
-
-impl LockError {
-    /// Whether there is no lock to take, rather than one that cannot be had at present.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, LockError::Open(..) | LockError::NotAFile(..) | LockError::Replaced(..))
-    }
-}
-
-impl fmt::Display for LockError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LockError::Open(path, error) => write!(f, "the xtables lock {} cannot be opened: {error}", path.display()),
-            LockError::NotAFile(path, kind) => write!(
-                f,
-                "the xtables lock {} is {kind}, not a regular file: no writer can lock it (a container runtime makes a directory where \
-                 the file to mount is not there yet)",
-                path.display()
-            ),
-            LockError::Replaced(path) => write!(
-                f,
-                "the xtables lock {} was removed or replaced after it was mounted, so writers use another file: restart the pod, or \
-                 mount the folder",
-                path.display()
-            ),
-            LockError::TimedOut(path, wait) => {
-                write!(f, "the xtables lock {} was held by another process for {:.1} s", path.display(), wait.as_secs_f64())
-            }
-            LockError::Lock(path, error) => write!(f, "the xtables lock {} cannot be taken: {error}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for LockError {}
 
 /// The lock, held until this is dropped.
 #[derive(Debug)]
@@ -76,7 +38,7 @@ impl Lock {
             }
             // Replaced while it was waited for: the next one is the one that counts.
             if begun.elapsed() >= wait {
-                return Err(LockError::TimedOut(path.to_owned(), wait));
+                return Err(timed_out(path, wait));
             }
         }
     }
@@ -86,28 +48,53 @@ impl Lock {
             match self.0.try_lock_shared() {
                 Ok(()) => return Ok(()),
                 Err(TryLockError::WouldBlock) if begun.elapsed() < wait => std::thread::sleep(RETRY),
-                Err(TryLockError::WouldBlock) => return Err(LockError::TimedOut(path.to_owned(), wait)),
-                Err(TryLockError::Error(error)) => return Err(LockError::Lock(path.to_owned(), error)),
+                Err(TryLockError::WouldBlock) => return Err(timed_out(path, wait)),
+                Err(TryLockError::Error(error)) => {
+                    return Err(LockError::Unavailable(format!("the xtables lock {} cannot be taken: {error}", path.display())));
+                }
             }
         }
     }
 
     /// Whether whoever opens the path now gets the file that is locked.
     fn is_current(&self, path: &Path) -> Result<bool, LockError> {
-        let failed = |error| LockError::Open(path.to_owned(), error);
+        let failed = |error| not_open(path, &error);
         let (held, named) = (self.0.metadata().map_err(failed)?, path.metadata().map_err(failed)?);
         if (held.dev(), held.ino()) != (named.dev(), named.ino()) {
             return Ok(false);
         }
-        // A mounted file keeps its path in here when it loses its name out there.
-        if held.nlink() == 0 { Err(LockError::Replaced(path.to_owned())) } else { Ok(true) }
+        // A mounted file keeps its path in here when it is replaced on the host: then writers lock another one.
+        if held.nlink() == 0 {
+            return Err(LockError::Missing(format!(
+                "the xtables lock {} was removed or replaced after it was mounted, so writers use another file: restart the pod, or mount \
+                 the folder",
+                path.display()
+            )));
+        }
+        Ok(true)
     }
+}
+
+fn timed_out(path: &Path, wait: Duration) -> LockError {
+    LockError::Unavailable(format!("the xtables lock {} was held by another process for {:.1} s", path.display(), wait.as_secs_f64()))
+}
+
+/// As a rule, it is not mounted.
+fn not_open(path: &Path, error: &io::Error) -> LockError {
+    LockError::Missing(format!("the xtables lock {} cannot be opened: {error}", path.display()))
 }
 
 /// Reading is enough for flock(2), and right for a file that belongs to others. Opening a FIFO would wait for a writer.
 fn open(path: &Path) -> Result<File, LockError> {
-    let failed = |error| LockError::Open(path.to_owned(), error);
-    let refuse = |metadata: &Metadata| kind(metadata).map_or(Ok(()), |kind| Err(LockError::NotAFile(path.to_owned(), kind)));
+    let failed = |error| not_open(path, &error);
+    let refuse = |metadata: &Metadata| match kind(metadata) {
+        None => Ok(()),
+        Some(kind) => Err(LockError::Missing(format!(
+            "the xtables lock {} is {kind}, not a regular file: no writer can lock it (a container runtime makes a directory where the file \
+             to mount is not there yet)",
+            path.display()
+        ))),
+    };
     // Beforehand, for a socket cannot even be opened; and afterwards, for it may be another one by then.
     refuse(&path.metadata().map_err(failed)?)?;
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).map_err(failed)?;
@@ -136,6 +123,8 @@ impl Drop for Lock {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn file(name: &str) -> PathBuf {
@@ -152,8 +141,8 @@ mod tests {
         drop((one, two));
         let writer = File::open(&path).unwrap();
         writer.lock().unwrap();
-        let error = Lock::shared(&path, Duration::from_millis(30)).unwrap_err();
-        assert!(error.to_string().contains("was held by another process"), "{error}");
+        let LockError::Unavailable(error) = Lock::shared(&path, Duration::from_millis(30)).unwrap_err() else { panic!("it is there") };
+        assert!(error.contains("was held by another process"), "{error}");
         let release = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
             drop(writer);
@@ -171,12 +160,12 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(folder.join("fifo")).status().unwrap().success());
         let _socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
         std::os::unix::fs::symlink("/dev/null", folder.join("device")).unwrap();
-        for name in ["directory", "fifo", "socket", "device"] {
+        for (name, kind) in [("directory", "directory"), ("fifo", "FIFO"), ("socket", "socket"), ("device", "device")] {
             let (send, receive) = std::sync::mpsc::channel();
             let path = folder.join(name);
             std::thread::spawn(move || send.send(Lock::shared(&path, Duration::from_millis(10)).map(|_| ())));
             let error = receive.recv_timeout(Duration::from_secs(5)).expect(name).unwrap_err();
-            assert!(error.is_missing() && error.to_string().contains(name), "{error}");
+            assert!(matches!(&error, LockError::Missing(error) if error.contains(&format!(" is a {kind},"))), "{error:?}");
         }
         std::fs::remove_dir_all(folder).unwrap();
     }
@@ -207,8 +196,8 @@ mod tests {
     #[test]
     fn a_file_that_is_missing_is_named_and_not_made() {
         let path = std::env::temp_dir().join("accountant-no-such-lock");
-        let error = Lock::shared(&path, Duration::ZERO).unwrap_err();
-        assert!(error.to_string().contains("accountant-no-such-lock cannot be opened"), "{error}");
+        let LockError::Missing(error) = Lock::shared(&path, Duration::ZERO).unwrap_err() else { panic!("it is not there") };
+        assert!(error.contains("accountant-no-such-lock cannot be opened"), "{error}");
         assert!(!path.exists());
     }
 }

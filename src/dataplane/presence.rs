@@ -2,7 +2,6 @@
 //!
 //! A file that may not be read says nothing: it is an error here, never "there is none".
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,23 +9,25 @@ use std::sync::OnceLock;
 
 use crate::ruleset::{Backend, Family};
 
-/// A file that could not be read, so that what it would have told is unknown.
-#[derive(Debug)]
-pub struct Unreadable {
-    path: PathBuf,
-    error: io::Error,
+/// Which file cannot be read, so that what it would tell is unknown.
+pub type Unreadable = String;
+
+/// By what a part of the kernel shows: a module's line, or a symbol where it is built in.
+struct Code {
+    module: &'static str,
+    symbol: &'static str,
+    /// In [`Presence::built_in`].
+    place: usize,
 }
 
-impl fmt::Display for Unreadable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} cannot be read: {}", self.path.display(), self.error)
-    }
-}
+const NF_TABLES: Code = Code { module: "nf_tables ", symbol: " nft_do_chain", place: 0 };
+const IP_TABLES: Code = Code { module: "ip_tables ", symbol: " ipt_do_table", place: 1 };
+const IP6_TABLES: Code = Code { module: "ip6_tables ", symbol: " ip6t_do_table", place: 2 };
 
 #[derive(Debug)]
 pub struct Presence {
     proc: PathBuf,
-    /// Whether nf_tables and both kinds of legacy tables are part of the kernel itself. Its symbols are 10 MB, and stay what they are.
+    /// Which of them are part of the kernel itself. Its symbols are 10 MB, and stay what they are.
     built_in: [OnceLock<bool>; 3],
 }
 
@@ -37,15 +38,12 @@ impl Presence {
 
     /// Whether the kernel has this table of this back end. Looking for it in any other way would load it.
     pub fn has(&self, backend: Backend, family: Family, table: &str) -> Result<bool, Unreadable> {
-        match (backend, family) {
-            (Backend::Legacy, Family::V4) => self.has_legacy_table("net/ip_tables_names", table, ("ip_tables ", " ipt_do_table", 1)),
-            (Backend::Legacy, Family::V6) => self.has_legacy_table("net/ip6_tables_names", table, ("ip6_tables ", " ip6t_do_table", 2)),
-            (Backend::Nft | Backend::Native, _) => self.has_code(("nf_tables ", " nft_do_chain", 0)),
-        }
-    }
-
-    /// The names may be read by root alone (mode 0440). Without them, the modules still tell whether no legacy table can be there.
-    fn has_legacy_table(&self, names: &str, table: &str, code: (&str, &str, usize)) -> Result<bool, Unreadable> {
+        let (names, code) = match (backend, family) {
+            (Backend::Legacy, Family::V4) => ("net/ip_tables_names", &IP_TABLES),
+            (Backend::Legacy, Family::V6) => ("net/ip6_tables_names", &IP6_TABLES),
+            (Backend::Nft | Backend::Native, _) => return self.has_code(&NF_TABLES),
+        };
+        // The names may be read by root alone (mode 0440). Without them, the modules still tell whether no legacy table can be there.
         match content(&self.proc.join(names)) {
             Ok(names) => Ok(names.is_some_and(|names| names.lines().any(|name| name == table))),
             Err(unreadable) if self.has_code(code)? => Err(unreadable),
@@ -53,11 +51,11 @@ impl Presence {
         }
     }
 
-    /// Whether a module is loaded, or part of the kernel, by a symbol of its own.
-    fn has_code(&self, (module, symbol, place): (&str, &str, usize)) -> Result<bool, Unreadable> {
-        let is_module = content(&self.proc.join("modules"))?.is_some_and(|modules| modules.lines().any(|line| line.starts_with(module)));
-        let built_in = || names_symbol(&self.proc.join("kallsyms"), symbol.as_bytes());
-        Ok(is_module || *self.built_in[place].get_or_init(built_in))
+    fn has_code(&self, code: &Code) -> Result<bool, Unreadable> {
+        let modules = content(&self.proc.join("modules"))?;
+        let is_module = modules.is_some_and(|modules| modules.lines().any(|line| line.starts_with(code.module)));
+        let built_in = || names_symbol(&self.proc.join("kallsyms"), code.symbol.as_bytes());
+        Ok(is_module || *self.built_in[code.place].get_or_init(built_in))
     }
 }
 
@@ -66,7 +64,7 @@ fn content(path: &Path) -> Result<Option<String>, Unreadable> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Unreadable { path: path.to_owned(), error }),
+        Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
     }
 }
 
@@ -93,7 +91,7 @@ mod tests {
         std::fs::create_dir_all(proc.join("net")).unwrap();
         std::fs::write(proc.join("kallsyms"), "0000 T other\n0000 t nft_do_chain_x\n").unwrap();
         let at = proc.clone();
-        (proc, move |backend, family| Presence::new(at.clone()).has(backend, family, "filter").map_err(|error| error.to_string()))
+        (proc, move |backend, family| Presence::new(at.clone()).has(backend, family, "filter"))
     }
 
     #[test]

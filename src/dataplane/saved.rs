@@ -1,72 +1,30 @@
 //! Tables out of files: what `iptables-save -c`, `ip6tables-save -c` or `nft -j list ruleset` printed, compressed or not, one or several in
 //! a file → one [`Ruleset`](crate::ruleset::Ruleset) a table. Pure: bytes in; what they are is seen from their content.
 
-use std::fmt;
 use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
 
+use crate::felix::names;
 use crate::iptables::text::{Parser, TextError};
-use crate::nftables::{self, JsonError};
+use crate::nftables;
 use crate::ruleset::{Backend, Family, Snapshot};
 
-/// More than this is not unpacked.
+/// More than this is not unpacked, in bytes.
 pub const LARGEST: u64 = 1 << 30;
 
-#[derive(Debug)]
-pub struct SavedError {
-    file: String,
-    problem: Problem,
-}
-
-#[derive(Debug)]
-enum Problem {
-    Empty,
-    TooLarge,
-    Unpacking(std::io::Error),
-    NftWithoutJson,
-    Unknown,
-    NoCounters,
-    NoCalico,
-    Twice(Family, &'static str, String),
-    Text(TextError),
-    Json(JsonError),
-}
-
-impl fmt::Display for SavedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.file)?;
-        match &self.problem {
-            Problem::Empty => f.write_str("it is empty"),
-            Problem::TooLarge => write!(f, "it is larger than {} MiB", LARGEST >> 20),
-            Problem::Unpacking(error) => write!(f, "cannot be unpacked: {error}"),
-            Problem::NftWithoutJson => f.write_str("this is what nft prints without -j; use nft -j list ruleset"),
-            Problem::Unknown => f.write_str("neither what iptables-save -c nor what nft -j list ruleset prints"),
-            Problem::NoCounters => f.write_str("its rules were saved without their counters; use iptables-save -c"),
-            Problem::NoCalico => f.write_str("none of Calico's chains is in it"),
-            Problem::Twice(family, table, first) => {
-                write!(f, "the table {table} ({}) is in {first}, too; one moment has each table once", family.as_str())
-            }
-            Problem::Text(error) => error.fmt(f),
-            Problem::Json(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for SavedError {}
-
 /// The tables that these files hold together: name and content of each.
-pub fn moment(files: &[(String, Vec<u8>)]) -> Result<Vec<Snapshot>, SavedError> {
+pub fn moment(files: &[(String, Vec<u8>)]) -> Result<Vec<Snapshot>, String> {
     let mut all: Vec<(Snapshot, &str)> = Vec::new();
     for (file, bytes) in files {
-        let failed = |problem| SavedError { file: file.clone(), problem };
-        let tables = tables(file, bytes).map_err(failed)?;
+        let tables = tables(file, bytes).map_err(|problem| format!("{file}: {problem}"))?;
         if tables.is_empty() {
-            return Err(failed(Problem::NoCalico));
+            return Err(format!("{file}: none of Calico's chains is in it"));
         }
         for read in tables {
             if let Some((_, first)) = all.iter().find(|(known, _)| known.ruleset.id() == read.ruleset.id()) {
-                return Err(failed(Problem::Twice(read.ruleset.family, read.ruleset.table, (*first).to_owned())));
+                let (table, family) = (read.ruleset.table, read.ruleset.family.as_str());
+                return Err(format!("{file}: the table {table} ({family}) is in {first}, too; one moment has each table once"));
             }
             all.push((read, file));
         }
@@ -77,17 +35,20 @@ pub fn moment(files: &[(String, Vec<u8>)]) -> Result<Vec<Snapshot>, SavedError> 
 }
 
 /// The tables of one file that hold some of Calico's chains.
-fn tables(file: &str, bytes: &[u8]) -> Result<Vec<Snapshot>, Problem> {
+fn tables(file: &str, bytes: &[u8]) -> Result<Vec<Snapshot>, String> {
     let unpacked = unpacked(bytes)?;
     let bytes = unpacked.as_deref().unwrap_or(bytes);
-    let first = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or(Problem::Empty)?;
+    let first = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or("it is empty")?;
     if bytes[first] == b'{' {
-        return nftables::parse(bytes).map_err(Problem::Json);
+        return nftables::parse(bytes);
     }
     let sections = sections(bytes);
     if sections.is_empty() {
-        let nft = bytes[first..].starts_with(b"table ");
-        return Err(if nft { Problem::NftWithoutJson } else { incompatible(bytes).unwrap_or(Problem::Unknown) });
+        if bytes[first..].starts_with(b"table ") {
+            return Err("this is what nft prints without -j; use nft -j list ruleset".into());
+        }
+        let unknown = || "neither what iptables-save -c nor what nft -j list ruleset prints".into();
+        return Err(incompatible(bytes).map_or_else(unknown, |error| error.to_string()));
     }
     let guess = guess_family(file, bytes);
     let mut tables = Vec::new();
@@ -95,10 +56,10 @@ fn tables(file: &str, bytes: &[u8]) -> Result<Vec<Snapshot>, Problem> {
         let Some(table) = ["filter", "mangle", "raw"].into_iter().find(|table| table.as_bytes() == section.table) else { continue };
         let mut parser = Parser::new(section.family.unwrap_or(guess), section.backend, table);
         parser.push(section.text);
-        let read = parser.finish().map_err(Problem::Text)?;
+        let read = parser.finish().map_err(|error| error.to_string())?;
         if !read.ruleset.chains().is_empty() {
             if has_no_counters(section.text) {
-                return Err(Problem::NoCounters);
+                return Err("its rules were saved without their counters; use iptables-save -c".into());
             }
             tables.push(read);
         }
@@ -106,13 +67,16 @@ fn tables(file: &str, bytes: &[u8]) -> Result<Vec<Snapshot>, Problem> {
     Ok(without_noise(tables))
 }
 
-fn unpacked(bytes: &[u8]) -> Result<Option<Vec<u8>>, Problem> {
+fn unpacked(bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
     if !bytes.starts_with(&[0x1f, 0x8b]) {
         return Ok(None);
     }
     let mut unpacked = Vec::new();
-    MultiGzDecoder::new(bytes).take(LARGEST + 1).read_to_end(&mut unpacked).map_err(Problem::Unpacking)?;
-    if unpacked.len() as u64 > LARGEST { Err(Problem::TooLarge) } else { Ok(Some(unpacked)) }
+    let read = MultiGzDecoder::new(bytes).take(LARGEST + 1).read_to_end(&mut unpacked);
+    match read.map_err(|error| format!("cannot be unpacked: {error}"))? as u64 {
+        ..=LARGEST => Ok(Some(unpacked)),
+        _ => Err(format!("it is larger than {} MiB", LARGEST >> 20)),
+    }
 }
 
 struct Section<'a> {
@@ -150,10 +114,10 @@ fn sections(bytes: &[u8]) -> Vec<Section<'_>> {
 }
 
 /// The line that iptables-nft prints where it does not understand a table.
-fn incompatible(bytes: &[u8]) -> Option<Problem> {
+fn incompatible(bytes: &[u8]) -> Option<TextError> {
     let line = bytes.split(|byte| *byte == b'\n').find(|line| line.windows(15).any(|word| word == b"is incompatible"))?;
     let line = String::from_utf8_lossy(&line[..line.len().min(200)]).trim_start_matches(['#', ' ']).to_owned();
-    Some(Problem::Text(TextError::Incompatible { line }))
+    Some(TextError::Incompatible(line))
 }
 
 /// The family of a text that does not say it: Calico's IP sets do, or the file's name.
@@ -174,13 +138,8 @@ fn has_no_counters(text: &[u8]) -> bool {
 
 /// Without host endpoints, only the filter table has policies: the exporter does not read the others then, either.
 fn without_noise(mut tables: Vec<Snapshot>) -> Vec<Snapshot> {
-    let is_host_endpoint = |name: &str| name.starts_with("cali-th-") || name.starts_with("cali-fh-");
-    let with_hosts: Vec<Family> = tables
-        .iter()
-        .map(|read| &read.ruleset)
-        .filter(|ruleset| ruleset.table == "filter" && ruleset.chains().iter().any(|chain| is_host_endpoint(&chain.name)))
-        .map(|ruleset| ruleset.family)
-        .collect();
+    let with_hosts = tables.iter().filter(|read| read.ruleset.table == "filter" && names::has_host_endpoints(&read.ruleset));
+    let with_hosts: Vec<Family> = with_hosts.map(|read| read.ruleset.family).collect();
     tables.retain(|read| read.ruleset.table == "filter" || with_hosts.contains(&read.ruleset.family));
     tables
 }
@@ -201,12 +160,8 @@ mod tests {
     }
 
     fn kinds(texts: &[(&str, &str)]) -> Vec<(Family, Backend, &'static str)> {
-        moment(&files(texts))
-            .unwrap()
-            .iter()
-            .map(|read| &read.ruleset)
-            .map(|ruleset| (ruleset.family, ruleset.backend, ruleset.table))
-            .collect()
+        let read = moment(&files(texts)).unwrap();
+        read.iter().map(|read| (read.ruleset.family, read.ruleset.backend, read.ruleset.table)).collect()
     }
 
     #[test]
@@ -245,7 +200,7 @@ mod tests {
         packed.write_all(RULES.as_bytes()).unwrap();
         let packed = packed.finish().unwrap();
         assert_eq!(moment(&[("a.gz".into(), packed.clone())]).unwrap()[0].ruleset.rule_count(), 1);
-        let error = moment(&[("a.gz".into(), packed[..20].to_vec())]).unwrap_err().to_string();
+        let error = moment(&[("a.gz".into(), packed[..20].to_vec())]).unwrap_err();
         assert!(error.starts_with("a.gz: cannot be unpacked: "), "{error}");
     }
 
@@ -266,7 +221,7 @@ mod tests {
                  rules; use one at least as new",
             ),
         ] {
-            assert_eq!(moment(&files(texts)).unwrap_err().to_string(), expected);
+            assert_eq!(moment(&files(texts)).unwrap_err(), expected);
         }
     }
 }

@@ -3,7 +3,6 @@
 //! Felix decides on its back end when it starts, and up to 3.32 leaves the rules in the one before where they are. Packets pass through
 //! both then, so that a stale table goes on counting. What tells them apart is named by [`Evidence`], the strongest first.
 
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -40,25 +39,21 @@ pub enum Evidence {
 }
 
 impl Evidence {
+    const ALL: [Self; 6] = [Self::Workloads, Self::Hooks, Self::Written, Self::Gone, Self::Format, Self::Packets];
+
     pub fn as_str(self) -> &'static str {
-        match self {
-            Evidence::Workloads => "workloads",
-            Evidence::Hooks => "hooks",
-            Evidence::Written => "written",
-            Evidence::Gone => "gone",
-            Evidence::Format => "format",
-            Evidence::Packets => "packets",
-        }
+        self.words().0
     }
 
-    pub fn reason(self) -> &'static str {
+    /// As metrics name it, and as messages do.
+    fn words(self) -> (&'static str, &'static str) {
         match self {
-            Evidence::Workloads => "it has chains for more of the node's workloads",
-            Evidence::Hooks => "only there FORWARD, INPUT or OUTPUT lead to Calico's chains",
-            Evidence::Written => "the rules there were written last",
-            Evidence::Gone => "the other has more chains for workloads that are gone",
-            Evidence::Format => "the rules there are of a later release of Calico",
-            Evidence::Packets => "only its counters move",
+            Evidence::Workloads => ("workloads", "it has chains for more of the node's workloads"),
+            Evidence::Hooks => ("hooks", "only there FORWARD, INPUT or OUTPUT lead to Calico's chains"),
+            Evidence::Written => ("written", "the rules there were written last"),
+            Evidence::Gone => ("gone", "the other has more chains for workloads that are gone"),
+            Evidence::Format => ("format", "the rules there are of a later release of Calico"),
+            Evidence::Packets => ("packets", "only its counters move"),
         }
     }
 }
@@ -78,7 +73,7 @@ impl Rival {
             Some(evidence) => format!(
                 "both the {read} and the {other} dataplane hold chains of endpoints; {read} is read: {}. Remove the rules that Felix has \
                  left in {other}, or set BACKEND",
-                evidence.reason()
+                evidence.words().1
             ),
             None => format!(
                 "both the {read} and the {other} dataplane hold chains of the same endpoints, and nothing tells which Felix writes now; \
@@ -106,8 +101,8 @@ pub struct Selection {
     moved: BTreeSet<Backend>,
 }
 
-/// In the order of [`Evidence`].
-type Rank = (usize, bool, u32, Reverse<usize>, u8, bool);
+/// A number for each of [`Evidence::ALL`]: of two back ends, the one whose first other number is higher is live.
+type Rank = [u64; 6];
 
 impl Selection {
     /// The back end that is enough to read now; `None` if all must be looked at.
@@ -163,24 +158,16 @@ impl Selection {
 
     fn rank(&self, finding: &Finding) -> Rank {
         let written = self.written.iter().find(|(backend, _)| *backend == finding.backend).map_or(0, |(_, look)| *look);
-        let gone = finding.endpoints.len() - finding.known;
         // Where nobody knows any workload, all of them look gone.
-        let gone = if finding.known > 0 { gone } else { 0 };
-        (finding.known, finding.hooked != Some(false), written, Reverse(gone), finding.format, self.moved.contains(&finding.backend))
+        let gone = if finding.known > 0 { finding.endpoints.len() - finding.known } else { 0 };
+        let (is_hooked, has_moved) = (finding.hooked != Some(false), self.moved.contains(&finding.backend));
+        [finding.known as u64, is_hooked.into(), written.into(), u64::MAX - gone as u64, finding.format.into(), has_moved.into()]
     }
 }
 
+/// What tells the better one from the other.
 fn tells(better: Rank, other: Rank) -> Option<Evidence> {
-    use Evidence::{Format, Gone, Hooks, Packets, Workloads, Written};
-    let differ = [
-        (better.0 != other.0, Workloads),
-        (better.1 != other.1, Hooks),
-        (better.2 != other.2, Written),
-        (better.3 != other.3, Gone),
-        (better.4 != other.4, Format),
-        (better.5 != other.5, Packets),
-    ];
-    differ.into_iter().find(|(differs, _)| *differs).map(|(_, evidence)| evidence)
+    (0..Evidence::ALL.len()).find(|&place| better[place] != other[place]).map(|place| Evidence::ALL[place])
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::{Level, info, warn};
 
@@ -15,13 +15,15 @@ use super::selection::{Rival, Selection};
 use super::{Options, ReadError, Reading, Source};
 use crate::config::{BackendChoice, SourceChoice};
 use crate::datastore::inventory::Inventory;
-use crate::kernel::{legacy, nft};
+use crate::iptables::Programs;
+use crate::kernel;
 use crate::os::logging;
 use crate::ruleset::{Backend, Family};
 
 #[derive(Debug)]
 pub struct Tables {
     options: Options,
+    programs: Programs,
     presence: Presence,
     /// What the datastore knows: workloads without chains are a reason to look around.
     inventory: Option<Arc<Inventory>>,
@@ -54,6 +56,7 @@ impl Tables {
     pub fn new(options: Options, inventory: Option<Arc<Inventory>>) -> Self {
         Tables {
             presence: Presence::new(options.proc.clone()),
+            programs: Programs::on_search_path(),
             options,
             inventory,
             selection: Selection::default(),
@@ -74,7 +77,7 @@ impl Tables {
     pub fn read(&mut self, deadline: Instant) -> Result<Option<Reading>, ReadError> {
         let source = if self.options.source == SourceChoice::Save { Source::Save } else { Source::Kernel };
         let reading = self.read_by(source, deadline)?;
-        if reading.is_some() || self.options.source != SourceChoice::Auto || !self.options.programs.any() {
+        if reading.is_some() || self.options.source != SourceChoice::Auto || !self.programs.any() {
             return Ok(reading);
         }
         std::mem::swap(&mut self.selection, &mut self.saved_selection);
@@ -86,10 +89,10 @@ impl Tables {
     /// `None` if no table has any of Calico's rules.
     pub fn read_by(&mut self, source: Source, deadline: Instant) -> Result<Option<Reading>, ReadError> {
         let (candidates, hidden) = self.candidates(source)?;
-        let expected = Expected::here(self.inventory.clone(), &self.options.proc, &self.options.sys);
+        let expected = Expected::here(self.inventory.clone(), &self.options.proc);
         let mut read = None;
         if let Some(chosen) = self.selection.settled().filter(|chosen| candidates.contains(chosen)) {
-            let reading = self.read_backend((chosen, source), deadline)?;
+            let reading = self.read_backend(chosen, source, deadline)?;
             let missing = expected.missing(&evidence::endpoints(&reading));
             if self.selection.stays(evidence::chains(&reading).count(), missing, Instant::now()) {
                 return Ok(Some(Reading { rivals: self.selection.rivals().to_vec(), ..reading }));
@@ -101,8 +104,8 @@ impl Tables {
 
     /// The dataplanes that were asked for and that the kernel has, as far as they can be read; and what hides one.
     fn candidates(&self, source: Source) -> Result<(Vec<Backend>, Option<ReadError>), ReadError> {
-        if source == Source::Save && self.options.backend != BackendChoice::Native && !self.options.programs.any() {
-            return Err(ReadError::NoProgram(self.options.programs.search_path()));
+        if source == Source::Save && self.options.backend != BackendChoice::Native && !self.programs.any() {
+            return Err(ReadError::NoProgram(self.programs.search_path()));
         }
         let wanted = |backend: &Backend| match self.options.backend {
             BackendChoice::Auto => true,
@@ -137,7 +140,7 @@ impl Tables {
         let mut failure = look.hidden;
         let already = read.as_ref().map(|(backend, _)| *backend);
         for &backend in look.candidates.iter().filter(|backend| already != Some(**backend)) {
-            match self.read_backend((backend, look.source), look.deadline) {
+            match self.read_backend(backend, look.source, look.deadline) {
                 Ok(reading) => readings.push((backend, reading)),
                 Err(error) => failure = Some(error),
             }
@@ -149,8 +152,7 @@ impl Tables {
         let reading = readings.into_iter().find(|(backend, _)| Some(*backend) == chosen).map(|(_, reading)| reading);
         match (reading, failure) {
             // Calico may be where the failure hides it.
-            (None, Some(error)) => Err(error),
-            (None, None) => Ok(None),
+            (None, failure) => failure.map_or(Ok(None), Err),
             (Some(reading), failure) => {
                 self.say_choice(before, failure);
                 Ok(Some(Reading { rivals: self.selection.rivals().to_vec(), ..reading }))
@@ -186,7 +188,7 @@ impl Tables {
     }
 
     /// Reads one dataplane, both families at the same time. Calico's own tables are only in the kernel.
-    pub fn read_backend(&mut self, (backend, source): (Backend, Source), deadline: Instant) -> Result<Reading, ReadError> {
+    pub fn read_backend(&mut self, backend: Backend, source: Source, deadline: Instant) -> Result<Reading, ReadError> {
         let source = if backend == Backend::Native { Source::Kernel } else { source };
         let hidden = |error| ReadError::Hidden(backend, error);
         let mut present = Vec::new();
@@ -195,10 +197,10 @@ impl Tables {
                 present.push(family);
             }
         }
-        let (lock, lock_waited) = self.lock(backend, deadline)?;
-        let (lock, lock_problem) = lock.map_or_else(|error| (None, Some(error.to_string())), |lock| (lock, None));
-        let (options, presence) = (&self.options, &self.presence);
-        let read = |reader: &mut FamilyReader| reader.read((backend, source), options, presence, deadline);
+        let mut reading = Reading { source: source.as_str(), ..Reading::default() };
+        let lock = if backend == Backend::Legacy { self.lock(&mut reading, deadline)? } else { None };
+        let (programs, presence) = (&self.programs, &self.presence);
+        let read = |reader: &mut FamilyReader| reader.read(backend, source, programs, presence, deadline);
         let mut families = self.families.iter_mut().filter(|reader| present.contains(&reader.family()));
         let (one, other) = (families.next(), families.next());
         let results = std::thread::scope(|scope| {
@@ -209,23 +211,25 @@ impl Tables {
             one.into_iter().chain(other).collect::<Result<Vec<_>, _>>()
         });
         drop(lock);
-        let tables = results?.into_iter().flatten().collect();
-        let locked = lock_problem.is_none();
-        Ok(Reading { tables, source: source.as_str(), lock_waited, locked, lock_problem, ..Reading::default() })
+        reading.tables = results?.into_iter().flatten().collect();
+        Ok(reading)
     }
 
-    /// Without the lock a legacy table may be read while all its counters are zero. The inner error: there is none to take.
-    fn lock(&mut self, backend: Backend, deadline: Instant) -> Result<(Result<Option<Lock>, LockError>, Duration), ReadError> {
-        if backend != Backend::Legacy {
-            return Ok((Ok(None), Duration::ZERO));
-        }
+    /// Without the lock a legacy table may be read while all its counters are zero. `None` if there is none to take.
+    fn lock(&mut self, reading: &mut Reading, deadline: Instant) -> Result<Option<Lock>, ReadError> {
         let wait = self.options.lock_wait.min(deadline.saturating_duration_since(Instant::now()));
         match Lock::shared(&self.options.lock_path, wait) {
-            Ok((lock, waited)) => Ok((Ok(Some(lock)), waited)),
-            Err(error) if error.is_missing() => Ok((Err(error), Duration::ZERO)),
-            Err(error) => {
+            Ok((lock, waited)) => {
+                reading.lock_waited = waited;
+                Ok(Some(lock))
+            }
+            Err(LockError::Missing(problem)) => {
+                reading.lock_problem = Some(problem);
+                Ok(None)
+            }
+            Err(LockError::Unavailable(problem)) => {
                 self.lock_timeouts += 1;
-                Err(ReadError::Lock(error))
+                Err(ReadError::Lock(problem))
             }
         }
     }
@@ -252,11 +256,6 @@ fn is_hooked(backend: Backend, reading: &Reading, deadline: Instant) -> Option<b
     }
     let mut families: Vec<Family> = reading.tables.iter().map(|table| table.ruleset.family).collect();
     families.dedup();
-    let hooks = |family| match backend {
-        Backend::Legacy => legacy::hooks(family),
-        Backend::Nft => nft::hooks(family, nft::Tables::Iptables("filter"), deadline),
-        Backend::Native => nft::hooks(family, nft::Tables::Calico, deadline),
-    };
-    let hooks: Result<Vec<_>, _> = families.into_iter().map(hooks).collect();
+    let hooks: Result<Vec<_>, _> = families.into_iter().map(|family| kernel::hooks(backend, family, deadline)).collect();
     hooks.ok().map(|hooks| hooks.iter().any(|hooks| !hooks.is_empty()))
 }

@@ -120,8 +120,8 @@ fn versions(folder: &Path, name: &str) -> io::Result<Vec<u32>> {
 }
 
 impl Reader {
-    /// Reads everything once. `sys` is `/sys`, `run` is Calico's own folder in `/var/run`.
-    pub fn read(&mut self, bpffs: &Path, sys: &Path, run: &Path) -> Result<Snapshot, Error> {
+    /// Reads everything once. `run` is Calico's own folder in `/var/run`.
+    pub fn read(&mut self, bpffs: &Path, run: &Path) -> Result<Snapshot, Error> {
         let globals = globals(bpffs);
         let rules = open_rules(&globals)?;
         let interfaces = open_interfaces(&globals);
@@ -129,13 +129,13 @@ impl Reader {
         let counts = self.read_rules(&rules).map_err(|error| Error::Io(globals.join(format!("{RULES}{RULES_VERSION}")), error))?;
         let after = read_interfaces(&interfaces);
         let mut snapshot = Snapshot { rules: Arc::new(counts), rule_map: rules.id, ..Snapshot::default() };
-        let net = sys.join("class/net");
-        if let Some(counted) = before.zip(after).and_then(|(before, after)| by_name(&net, &before, &after)) {
+        let net = Path::new("/sys/class/net");
+        if let Some(counted) = before.zip(after).and_then(|(before, after)| by_name(net, &before, &after)) {
             snapshot.interface_maps = interfaces.iter().map(|(_, counters)| counters.id).collect();
             snapshot.interfaces = counted;
         }
         // Last: Felix loads a program first and writes its file then, so whatever has counted has its file by now.
-        self.folder.read(&run.join("bpf/policy"), &net, &mut snapshot);
+        self.folder.read(&run.join("bpf/policy"), net, &mut snapshot);
         Ok(snapshot)
     }
 

@@ -110,7 +110,7 @@ impl State {
 
 /// How many CPUs can be at work on packets, at most.
 fn cpus() -> usize {
-    sys::bpf::possible_cpus().unwrap_or(usize::MAX)
+    sys::cpus::possible().unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -128,7 +128,7 @@ mod tests {
             let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
             let rule = "-A cali-pi-x -m comment --comment \"cali:aaaaaaaaaaaaaaaa\" -j DROP";
             parser.push(format!("*filter\n:cali-pi-x - [0:0]\n[{packets}:1] {rule}\nCOMMIT\n").as_bytes());
-            Ok(Reading { tables: vec![parser.finish().unwrap()], locked: true, ..Reading::default() })
+            Ok(Reading { tables: vec![parser.finish().unwrap()], ..Reading::default() })
         }
     }
 

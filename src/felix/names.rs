@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 
 use crate::datastore::inventory::{PolicyKind, StoredPolicy};
+use crate::ruleset::Ruleset;
 
 /// Longest chain name of iptables (Felix: `MaxChainNameLength`).
 const MAX_CHAIN_NAME: usize = 28;
@@ -116,6 +117,27 @@ impl PolicyName {
             None => name,
         }
     }
+}
+
+/// What the names of all of Felix's chains begin with.
+pub const CHAIN_PREFIX: &str = "cali-";
+/// The static chain for what is forwarded. On the eBPF dataplane Felix puts its rules into the kernel's own chains instead
+/// (`setUpIptablesBPF`).
+pub const FORWARD: &str = "cali-FORWARD";
+
+/// Chains of host endpoints, but for what is forwarded.
+const HOST_CHAINS: [&str; 2] = ["cali-th-", "cali-fh-"];
+
+/// The interface whose packets a chain is for, as the chain's name says it: of a workload, or of a host endpoint.
+pub fn interface_in(chain: &str) -> Option<&str> {
+    let mut prefixes = ["cali-tw-", "cali-fw-", "cali-thfw-", "cali-fhfw-"].into_iter().chain(HOST_CHAINS);
+    prefixes.find_map(|prefix| chain.strip_prefix(prefix))
+}
+
+/// Whether there are host endpoints in a filter table: only then, other tables have policies.
+pub fn has_host_endpoints(filter: &Ruleset) -> bool {
+    let is_hosts = |name: &str| HOST_CHAINS.iter().any(|prefix| name.starts_with(prefix));
+    filter.chains().iter().any(|chain| is_hosts(&chain.name))
 }
 
 /// The name of a chain.

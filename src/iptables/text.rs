@@ -4,7 +4,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::ruleset::{Backend, Builder, ChainId, Count, CtState, Family, MarkMatch, RuleHash, RuleParts, Snapshot, Verdict};
+use crate::felix::names::CHAIN_PREFIX;
+use crate::kernel::add_comment;
+use crate::ruleset::{Backend, Builder, ChainId, Count, CtState, Family, MarkMatch, RuleParts, Snapshot, Verdict};
 
 /// Longest line that is looked at, in bytes. Felix's longest rules stay below 2 kB.
 const LONGEST_LINE: usize = 64 * 1024;
@@ -12,25 +14,20 @@ const LONGEST_LINE: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextError {
     /// The table was begun but its `COMMIT` never came: the writer died or was cut off.
-    CutOff {
-        /// The table.
-        table: &'static str,
-    },
+    CutOff(&'static str),
     /// There is text, and no table in it.
     NoTable,
     /// iptables-nft met rules that it cannot show: it is older than the one that wrote them.
-    Incompatible {
-        /// The line it printed instead of the table.
-        line: String,
-    },
+    /// This is the line it printed instead of the table.
+    Incompatible(String),
 }
 
 impl fmt::Display for TextError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TextError::CutOff { table } => write!(f, "the output ends within table {table}, before its COMMIT"),
+            TextError::CutOff(table) => write!(f, "the output ends within table {table}, before its COMMIT"),
             TextError::NoTable => f.write_str("what it prints is not what iptables-save prints: there is no table in it"),
-            TextError::Incompatible { line } => {
+            TextError::Incompatible(line) => {
                 write!(f, "it says \"{line}\": this iptables is older than the one that wrote Calico's rules; use one at least as new")
             }
         }
@@ -120,10 +117,10 @@ impl Parser {
             self.end_partial();
         }
         if let Some(line) = self.incompatible {
-            return Err(TextError::Incompatible { line });
+            return Err(TextError::Incompatible(line));
         }
         match self.section {
-            Section::Wanted => Err(TextError::CutOff { table: self.table }),
+            Section::Wanted => Err(TextError::CutOff(self.table)),
             Section::Before if self.first_unreadable.is_some() => Err(TextError::NoTable),
             _ => Ok(self.builder.finish()),
         }
@@ -188,7 +185,7 @@ impl Parser {
     /// `:cali-tw-cali1234 - [0:0]`
     fn declare_chain(&mut self, line: &[u8]) {
         let name = line[1..].split(|&b| b == b' ').next().unwrap_or_default();
-        if name.starts_with(b"cali-") {
+        if name.starts_with(CHAIN_PREFIX.as_bytes()) {
             match std::str::from_utf8(name) {
                 Ok(name) => _ = self.builder.chain(name),
                 Err(_) => self.unreadable(line),
@@ -204,7 +201,7 @@ impl Parser {
             return None;
         }
         let chain = words.next()??;
-        if !chain.starts_with(b"cali-") {
+        if !chain.starts_with(CHAIN_PREFIX.as_bytes()) {
             return Some(());
         }
         let chain = self.chain(&chain)?;
@@ -240,7 +237,7 @@ impl Parser {
                     negated = true;
                     continue;
                 }
-                b"--comment" => self.comment(&words.next()??, parts),
+                b"--comment" => add_comment(&words.next()??, parts, &mut self.builder),
                 b"--mark" => parts.mark = Some(mark_match(&words.next()??, negated)?),
                 b"--ctstate" => parts.ctstate = ctstate(&words.next()??, negated),
                 b"-j" => return self.target(words, Verdict::Jump),
@@ -255,13 +252,6 @@ impl Parser {
             negated = false;
         }
         Some(Verdict::None)
-    }
-
-    fn comment(&mut self, text: &[u8], parts: &mut RuleParts) {
-        match text.strip_prefix(b"cali:") {
-            Some(hash) if parts.hash.is_none() => parts.hash = RuleHash::new(hash),
-            _ => parts.comments.push(self.builder.comment(&String::from_utf8_lossy(text))),
-        }
     }
 
     fn nflog(&mut self, words: &mut Words) -> Option<Verdict> {
@@ -284,7 +274,7 @@ impl Parser {
             b"REJECT" => Verdict::Reject,
             b"LOG" => Verdict::Log,
             b"NFLOG" => return self.nflog(words),
-            name if name.starts_with(b"cali-") => call(self.builder.chain(std::str::from_utf8(name).ok()?)),
+            name if name.starts_with(CHAIN_PREFIX.as_bytes()) => call(self.builder.chain(std::str::from_utf8(name).ok()?)),
             _ => Verdict::Other,
         })
     }

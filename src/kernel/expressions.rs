@@ -3,17 +3,20 @@
 //!
 //! Layouts: `include/uapi/linux/netfilter/nf_tables.h`. Numbers of netlink are big-endian, data in registers is as the machine has it.
 
+use super::draft::{Bits, Draft};
 use super::netlink::Attributes;
+use super::tables::Tables;
 use super::xt::{self, be64, string, u32_at};
-use crate::ruleset::{Builder, ChainId, Count, CtState, MarkMatch, RuleParts, Verdict};
+use crate::ruleset::{Builder, CtState, MarkMatch, RuleParts, Verdict};
 
 /// What a register holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loaded {
-    /// The packet's mark, with some bits kept and some turned: `mark & mask ^ xor`.
-    Mark { mask: u32, xor: u32 },
+    Mark(Bits),
     /// The conntrack state, with some bits kept.
-    CtState { mask: u32 },
+    CtState {
+        mask: u32,
+    },
     /// Something that Calico's verdicts do not depend on.
     Other,
 }
@@ -23,26 +26,18 @@ const ONLY_MATCH: [&[u8]; 12] =
     [b"payload", b"exthdr", b"lookup", b"range", b"limit", b"connlimit", b"quota", b"fib", b"socket", b"osf", b"rt", b"hash"];
 
 pub struct Rule<'a> {
-    parts: RuleParts,
-    verdict: Verdict,
-    builder: &'a mut Builder,
-    /// Gives the chain that a jump names.
-    chain: &'a dyn Fn(&mut Builder, &str) -> Option<ChainId>,
+    draft: Draft<'a>,
+    tables: Tables,
     registers: [Option<(u32, Loaded)>; 4],
-    counted: bool,
 }
 
 fn be32(data: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(data.get(..4)?.try_into().ok()?))
 }
 
-/// `NFTA_DATA_VALUE` inside: up to four bytes as the machine has them.
+/// `NFTA_DATA_VALUE` inside: the first four bytes as the machine has them.
 fn value(data: &[u8]) -> Option<u32> {
-    let bytes = Attributes(data).get(1)?;
-    match bytes.len() {
-        4.. => u32_at(bytes, 0),
-        _ => None,
-    }
+    u32_at(Attributes(data).get(1)?, 0)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,10 +64,8 @@ pub fn counter(list: &[u8]) -> Option<Counter<'_>> {
 }
 
 impl<'a> Rule<'a> {
-    pub fn new(builder: &'a mut Builder, chain: &'a dyn Fn(&mut Builder, &str) -> Option<ChainId>, handle: u64) -> Self {
-        let count = Count { handle, ..Count::default() };
-        let parts = RuleParts { count, ..RuleParts::default() };
-        Rule { parts, verdict: Verdict::None, builder, chain, registers: [None; 4], counted: false }
+    pub fn new(builder: &'a mut Builder, tables: Tables, handle: u64) -> Self {
+        Rule { draft: Draft::new(builder, handle), tables, registers: [None; 4] }
     }
 
     /// Adds the comment in a rule's user data: type and length in a byte each, 0 is the comment.
@@ -80,7 +73,7 @@ impl<'a> Rule<'a> {
         while let [kind, length, rest @ ..] = data {
             let length = usize::from(*length).min(rest.len());
             if *kind == 0 {
-                xt::add_comment(string(&rest[..length]), &mut self.parts, self.builder);
+                xt::add_comment(string(&rest[..length]), &mut self.draft.parts, self.draft.builder);
             }
             data = &rest[length..];
         }
@@ -96,18 +89,17 @@ impl<'a> Rule<'a> {
         Some(())
     }
 
-    pub fn finish(mut self) -> (RuleParts, Verdict) {
-        self.parts.uncounted = !self.counted;
-        (self.parts, self.verdict)
+    pub fn finish(self) -> (RuleParts, Verdict) {
+        self.draft.finish()
     }
 
     fn expression(&mut self, name: &[u8], data: Attributes) -> Option<()> {
         match name {
             b"counter" => {
                 // Of several, the first one; Calico's rules have one.
-                if !std::mem::replace(&mut self.counted, true) {
+                if !std::mem::replace(&mut self.draft.counted, true) {
                     let Counter { packets, bytes, .. } = Counter::new(data.0)?;
-                    self.parts.count = Count { packets, bytes, ..self.parts.count };
+                    self.draft.count(packets, bytes);
                 }
             }
             b"match" | b"target" => return self.xt(name, data),
@@ -116,34 +108,28 @@ impl<'a> Rule<'a> {
             b"bitwise" => return self.bitwise(data),
             b"cmp" => return self.cmp(data),
             b"immediate" => return self.immediate(data),
-            b"reject" => self.verdict = Verdict::Reject,
-            b"log" => self.log(data),
-            b"notrack" => self.verdict = Verdict::Other,
+            b"reject" => self.draft.verdict = Verdict::Reject,
+            b"log" => self.draft.log(data.get(1).is_some(), data.get(2).map(string).unwrap_or_default()),
+            b"notrack" => self.draft.verdict = Verdict::Other,
             _ => {
                 // It may have loaded something into a register that held the mark.
                 self.registers = [None; 4];
-                self.other();
+                self.draft.other();
                 let gives_verdict = name == b"lookup" && data.get(3).and_then(be32) == Some(0);
                 if gives_verdict || !ONLY_MATCH.contains(&name) {
-                    self.verdict = Verdict::Other;
+                    self.draft.verdict = Verdict::Other;
                 }
             }
         }
         Some(())
     }
 
-    /// Something else that is matched on. Behind the counter, it has counted packets that did not match.
-    fn other(&mut self) {
-        self.parts.other_matches = true;
-        self.parts.counts_before_match |= self.counted;
-    }
-
     fn xt(&mut self, kind: &[u8], data: Attributes) -> Option<()> {
         let (name, revision, info) = (string(data.get(1)?), be32(data.get(2)?)?, data.get(3).unwrap_or_default());
         match kind {
-            b"match" => xt::add_match(name, revision, info, &mut self.parts, self.builder),
+            b"match" => xt::add_match(name, revision, info, &mut self.draft.parts, self.draft.builder),
             _ => {
-                self.verdict = xt::target(name, revision, info, self.builder)?;
+                self.draft.verdict = xt::target(name, revision, info, self.draft.builder)?;
                 Some(())
             }
         }
@@ -167,13 +153,12 @@ impl<'a> Rule<'a> {
         const MARK: u32 = 3;
         let is_mark = be32(data.get(2)?)? == MARK;
         match (data.get(1), data.get(3)) {
-            (Some(to), _) => self.load(to, if is_mark { Loaded::Mark { mask: u32::MAX, xor: 0 } } else { Loaded::Other }),
+            (Some(to), _) => self.load(to, if is_mark { Loaded::Mark(Bits::ALL) } else { Loaded::Other }),
             (None, Some(from)) => {
-                self.verdict = match self.register(from) {
-                    // Bits that are not kept are set to what they are turned to; kept ones that are turned cannot be said so.
-                    Some(Loaded::Mark { mask, xor }) if is_mark && mask & xor == 0 => Verdict::SetMark { value: xor, mask: !mask },
-                    _ => Verdict::Other,
-                };
+                match self.register(from) {
+                    Some(Loaded::Mark(bits)) if is_mark => self.draft.mark(Some(bits)),
+                    _ => self.draft.mark(None),
+                }
                 Some(())
             }
             (None, None) => None,
@@ -194,7 +179,9 @@ impl<'a> Rule<'a> {
         let operands = data.get(4).and_then(value).zip(data.get(5).and_then(value));
         let plain = data.get(6).is_none_or(|operation| be32(operation) == Some(0));
         let result = match (loaded, operands) {
-            (Some(Loaded::Mark { mask, xor }), Some((and, or))) if plain => Loaded::Mark { mask: mask & and, xor: (xor & and) ^ or },
+            (Some(Loaded::Mark(Bits { mask, xor })), Some((and, turned))) if plain => {
+                Loaded::Mark(Bits { mask: mask & and, xor: (xor & and) ^ turned })
+            }
             (Some(Loaded::CtState { mask }), Some((and, 0))) if plain => Loaded::CtState { mask: mask & and },
             _ => Loaded::Other,
         };
@@ -207,14 +194,16 @@ impl<'a> Rule<'a> {
         let (operation, wanted) = (be32(data.get(2)?)?, data.get(3).and_then(value));
         let negated = operation != EQUAL;
         match (loaded, wanted) {
-            (Some(Loaded::Mark { mask, xor: 0 }), Some(value)) if operation <= 1 => {
-                self.parts.mark = Some(MarkMatch { value, mask, negated })
+            (Some(Loaded::Mark(Bits { mask, xor: 0 })), Some(value)) if operation <= 1 => {
+                self.draft.parts.mark = Some(MarkMatch { value, mask, negated })
             }
             // "has one of these states" is written as "the bits are not all 0".
-            (Some(Loaded::CtState { mask }), Some(0)) if operation <= 1 => self.parts.ctstate = xt::ct_state(mask, !negated),
-            (Some(Loaded::CtState { mask: u32::MAX }), Some(state)) if operation <= 1 => self.parts.ctstate = xt::ct_state(state, negated),
-            (Some(Loaded::CtState { .. }), _) => self.parts.ctstate = CtState::Other,
-            _ => self.other(),
+            (Some(Loaded::CtState { mask }), Some(0)) if operation <= 1 => self.draft.parts.ctstate = xt::ct_state(mask, !negated),
+            (Some(Loaded::CtState { mask: u32::MAX }), Some(state)) if operation <= 1 => {
+                self.draft.parts.ctstate = xt::ct_state(state, negated)
+            }
+            (Some(Loaded::CtState { .. }), _) => self.draft.parts.ctstate = CtState::Other,
+            _ => self.draft.other(),
         }
         Some(())
     }
@@ -225,24 +214,15 @@ impl<'a> Rule<'a> {
             return self.load(data.get(1)?, Loaded::Other);
         };
         let chain = || std::str::from_utf8(string(verdict.get(2)?)).ok();
-        self.verdict = match be32(verdict.get(1)?)? as i32 {
+        self.draft.verdict = match be32(verdict.get(1)?)? as i32 {
             0 => Verdict::Drop,
             1 => Verdict::Accept,
             -1 => Verdict::None,
-            -3 => (self.chain)(self.builder, chain()?).map_or(Verdict::Other, Verdict::Jump),
-            -4 => (self.chain)(self.builder, chain()?).map_or(Verdict::Other, Verdict::Goto),
+            -3 => self.draft.jump(self.tables, chain()?, Verdict::Jump),
+            -4 => self.draft.jump(self.tables, chain()?, Verdict::Goto),
             -5 => Verdict::Return,
             _ => Verdict::Other,
         };
         Some(())
-    }
-
-    /// With a group it goes to Felix, else to the kernel's log.
-    fn log(&mut self, data: Attributes) {
-        let prefix = data.get(2).map(string).filter(|prefix| !prefix.is_empty());
-        self.verdict = match data.get(1) {
-            Some(_) => Verdict::Nflog(prefix.map(|prefix| self.builder.comment(&String::from_utf8_lossy(prefix)))),
-            None => Verdict::Log,
-        };
     }
 }

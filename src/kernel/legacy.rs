@@ -21,7 +21,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 use super::xt::{u16_at, u32_at, u64_at};
 use crate::os::sys::getsockopt;
 use crate::ruleset::{Count, Family, Ruleset, Snapshot};
-pub use hooks::hooks;
+pub(super) use hooks::hooks;
 
 /// Length of a table's name.
 const NAME: usize = 32;

@@ -21,8 +21,10 @@ use foldhash::quality::{FoldHasher, RandomState};
 
 use super::expressions::{Rule, counter};
 use super::netlink::{self, Attributes, Dump, DumpError, Socket, put_string};
+pub use super::tables::Tables;
 use super::xt::{be64, string};
-use crate::ruleset::{Backend, Builder, ChainId, Count, Family, Ruleset, Snapshot};
+use crate::felix::names::CHAIN_PREFIX;
+use crate::ruleset::{Builder, ChainId, Count, Family, Ruleset, Snapshot};
 
 /// Messages of nf_tables.
 const GET_CHAIN: u16 = 4;
@@ -30,42 +32,6 @@ const GET_RULE: u16 = 7;
 const GET_GENERATION: u16 = 16;
 /// From this many rules on, a second thread is worth its start: they take the kernel about 1 ms.
 const LARGE: usize = 500;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tables {
-    /// iptables-nft's table of this name.
-    Iptables(&'static str),
-    /// Calico's own table `calico` (≥ 3.29), which holds several of iptables' in one: their names are prefixes of its chains'.
-    Calico,
-}
-
-impl Tables {
-    fn name(self) -> &'static str {
-        match self {
-            Tables::Iptables(table) => table,
-            Tables::Calico => "calico",
-        }
-    }
-
-    fn backend(self) -> Backend {
-        match self {
-            Tables::Iptables(_) => Backend::Nft,
-            Tables::Calico => Backend::Native,
-        }
-    }
-
-    /// The table that a chain belongs to, and its name there, if it is one of Calico's that matter.
-    pub(crate) fn place(self, chain: &str) -> Option<(&'static str, &str)> {
-        let (table, chain) = match self {
-            Tables::Iptables(table) => (table, chain),
-            Tables::Calico => {
-                let (prefix, chain) = chain.split_once('-')?;
-                (["filter", "mangle", "raw"].into_iter().find(|table| *table == prefix)?, chain)
-            }
-        };
-        chain.starts_with("cali-").then_some((table, chain))
-    }
-}
 
 #[derive(Debug)]
 pub struct Reader {
@@ -279,8 +245,8 @@ impl Reader {
     }
 }
 
-/// The chains of the filter table, of `INPUT`, `FORWARD` and `OUTPUT`, that have a jump to one of Calico's.
-pub fn hooks(family: Family, tables: Tables, deadline: Instant) -> io::Result<BTreeSet<&'static str>> {
+/// See [`hooks`](super::hooks).
+pub(super) fn hooks(family: Family, tables: Tables, deadline: Instant) -> io::Result<BTreeSet<&'static str>> {
     let reader = Reader::new(family, tables);
     let mut socket = Socket::open(deadline)?;
     let mut found = BTreeSet::new();
@@ -288,7 +254,7 @@ pub fn hooks(family: Family, tables: Tables, deadline: Instant) -> io::Result<BT
         let name = if tables == Tables::Calico { format!("filter-{chain}") } else { chain.to_owned() };
         // Nothing but the name of a chain of Calico's begins like this in a rule: interfaces are `cali+`, comments `cali:`.
         let mut take = |rule: &[u8]| {
-            if rule.windows(CALICO.len()).any(|bytes| bytes == CALICO) {
+            if rule.windows(CHAIN_PREFIX.len()).any(|bytes| bytes == CHAIN_PREFIX.as_bytes()) {
                 found.insert(chain);
             }
         };
@@ -303,13 +269,9 @@ pub fn hooks(family: Family, tables: Tables, deadline: Instant) -> io::Result<BT
     Ok(found)
 }
 
-/// What the names of Calico's chains begin with.
-const CALICO: &[u8] = b"cali-";
-
 /// Takes a rule apart and appends it to a chain; whether it is well formed.
 fn push_rule(attributes: Attributes, tables: Tables, builder: &mut Builder, chain: ChainId) -> bool {
-    let find = |builder: &mut Builder, chain: &str| tables.place(chain).map(|(_, name)| builder.chain(name));
-    let mut rule = Rule::new(builder, &find, handle(attributes));
+    let mut rule = Rule::new(builder, tables, handle(attributes));
     rule.user_data(attributes.get(7).unwrap_or_default());
     let expressions = attributes.get(4).unwrap_or_default();
     let is_readable = rule.expressions(expressions).is_some();

@@ -93,10 +93,11 @@ pub fn target(name: &[u8], revision: u32, data: &[u8], builder: &mut Builder) ->
         (b"REJECT", _) => Verdict::Reject,
         (b"LOG", _) => Verdict::Log,
         // struct xt_nflog_info { __u32 len; __u16 group, threshold, flags, pad; char prefix[64]; }
-        (b"NFLOG", _) => {
-            let prefix = string(data.get(12..76)?);
-            Verdict::Nflog((!prefix.is_empty()).then(|| builder.comment(&String::from_utf8_lossy(prefix))))
-        }
+        (b"NFLOG", _) => nflog(string(data.get(12..76)?), builder),
         _ => Verdict::Other,
     })
+}
+
+pub fn nflog(prefix: &[u8], builder: &mut Builder) -> Verdict {
+    Verdict::Nflog((!prefix.is_empty()).then(|| builder.comment(&String::from_utf8_lossy(prefix))))
 }

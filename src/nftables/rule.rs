@@ -3,22 +3,20 @@
 use serde_json::Value;
 
 use crate::kernel::nft::Tables;
-use crate::kernel::{add_comment, ct_state};
-use crate::ruleset::{Builder, Count, CtState, MarkMatch, RuleParts, Verdict};
+use crate::kernel::{Bits, Draft, add_comment, ct_state};
+use crate::ruleset::{Builder, CtState, MarkMatch, RuleParts, Verdict};
 
 /// The parts of a rule; `None` if they are not what nft writes.
 pub fn read(rule: &Value, builder: &mut Builder) -> Option<(RuleParts, Verdict)> {
-    let mut reader = Reader { parts: RuleParts::default(), verdict: Verdict::None, counted: false, builder };
+    let mut draft = Draft::new(builder, rule.get("handle").and_then(Value::as_u64).unwrap_or(0));
     if let Some(comment) = rule.get("comment").and_then(Value::as_str) {
-        add_comment(comment.as_bytes(), &mut reader.parts, reader.builder);
+        add_comment(comment.as_bytes(), &mut draft.parts, draft.builder);
     }
-    reader.parts.count.handle = rule.get("handle").and_then(Value::as_u64).unwrap_or(0);
-    for statement in rule.get("expr")?.as_array()? {
-        let (kind, what) = statement.as_object()?.iter().next()?;
-        reader.statement(kind, what)?;
+    for part in rule.get("expr")?.as_array()? {
+        let (kind, what) = part.as_object()?.iter().next()?;
+        statement(&mut draft, kind, what)?;
     }
-    reader.parts.uncounted = !reader.counted;
-    Some((reader.parts, reader.verdict))
+    Some(draft.finish())
 }
 
 /// Whether a rule was written without what it has counted, as `nft -s` does.
@@ -27,98 +25,64 @@ pub fn is_stateless(rule: &Value) -> bool {
     statements.is_some_and(|statements| statements.iter().any(|statement| statement.get("counter").is_some_and(Value::is_null)))
 }
 
-struct Reader<'a> {
-    parts: RuleParts,
-    verdict: Verdict,
-    counted: bool,
-    builder: &'a mut Builder,
+fn statement(rule: &mut Draft, kind: &str, what: &Value) -> Option<()> {
+    match kind {
+        "counter" => {
+            let number = |key| what.get(key)?.as_u64();
+            rule.count(number("packets")?, number("bytes")?);
+        }
+        "match" => return matches(rule, what),
+        "mangle" => return mangle(rule, what),
+        "accept" => rule.verdict = Verdict::Accept,
+        "drop" => rule.verdict = Verdict::Drop,
+        "return" => rule.verdict = Verdict::Return,
+        "continue" => rule.verdict = Verdict::None,
+        "reject" => rule.verdict = Verdict::Reject,
+        "notrack" => rule.verdict = Verdict::Other,
+        "jump" => rule.verdict = rule.jump(Tables::Calico, what.get("target")?.as_str()?, Verdict::Jump),
+        "goto" => rule.verdict = rule.jump(Tables::Calico, what.get("target")?.as_str()?, Verdict::Goto),
+        "log" => {
+            let prefix = what.get("prefix").and_then(Value::as_str).unwrap_or_default();
+            rule.log(what.get("group").is_some(), prefix.as_bytes());
+        }
+        "limit" | "ct count" => rule.other(),
+        // It may send the packet anywhere: a map of verdicts, a queue, another address.
+        _ => {
+            rule.other();
+            rule.verdict = Verdict::Other;
+        }
+    }
+    Some(())
 }
 
-impl Reader<'_> {
-    fn statement(&mut self, kind: &str, what: &Value) -> Option<()> {
-        match kind {
-            "counter" => {
-                let number = |key| what.get(key)?.as_u64();
-                self.parts.count = Count { packets: number("packets")?, bytes: number("bytes")?, ..self.parts.count };
-                self.counted = true;
-            }
-            "match" => return self.matches(what),
-            "mangle" => return self.mangle(what),
-            "accept" => self.verdict = Verdict::Accept,
-            "drop" => self.verdict = Verdict::Drop,
-            "return" => self.verdict = Verdict::Return,
-            "continue" => self.verdict = Verdict::None,
-            "reject" => self.verdict = Verdict::Reject,
-            "notrack" => self.verdict = Verdict::Other,
-            "jump" => self.verdict = self.chain(what)?.map_or(Verdict::Other, Verdict::Jump),
-            "goto" => self.verdict = self.chain(what)?.map_or(Verdict::Other, Verdict::Goto),
-            "log" => self.log(what),
-            "limit" | "ct count" => self.other(),
-            // It may send the packet anywhere: a map of verdicts, a queue, another address.
-            _ => {
-                self.other();
-                self.verdict = Verdict::Other;
-            }
-        }
-        Some(())
-    }
-
-    /// Something else that is matched on. Behind the counter, it has counted packets that did not match.
-    fn other(&mut self) {
-        self.parts.other_matches = true;
-        self.parts.counts_before_match |= self.counted;
-    }
-
-    /// Where a jump leads, if that is one of Calico's chains.
-    fn chain(&mut self, what: &Value) -> Option<Option<crate::ruleset::ChainId>> {
-        let target = what.get("target")?.as_str()?;
-        Some(Tables::Calico.place(target).map(|(_, name)| self.builder.chain(name)))
-    }
-
-    /// With a group it goes to Felix, else to the kernel's log.
-    fn log(&mut self, what: &Value) {
-        let prefix = what.get("prefix").and_then(Value::as_str).filter(|prefix| !prefix.is_empty());
-        self.verdict = match what.get("group") {
-            Some(_) => Verdict::Nflog(prefix.map(|prefix| self.builder.comment(prefix))),
-            None => Verdict::Log,
+fn matches(rule: &mut Draft, what: &Value) -> Option<()> {
+    let (operation, left, right) = (what.get("op")?.as_str()?, what.get("left")?, what.get("right")?);
+    if key(left, "ct") == Some("state") {
+        rule.parts.ctstate = match operation {
+            "in" | "==" => ct_states(right).map_or(CtState::Other, |states| ct_state(states, false)),
+            _ => CtState::Other,
         };
+        return Some(());
     }
+    match (arithmetic(left), number(right), operation) {
+        (Some(Bits { mask, xor: 0 }), Some(value), "==" | "!=") if mask != 0 => {
+            rule.parts.mark = Some(MarkMatch { value, mask, negated: operation == "!=" });
+        }
+        _ => rule.other(),
+    }
+    Some(())
+}
 
-    fn matches(&mut self, what: &Value) -> Option<()> {
-        let (operation, left, right) = (what.get("op")?.as_str()?, what.get("left")?, what.get("right")?);
-        if key(left, "ct") == Some("state") {
-            self.parts.ctstate = match operation {
-                "in" | "==" => ct_states(right).map_or(CtState::Other, |states| ct_state(states, false)),
-                _ => CtState::Other,
-            };
-            return Some(());
-        }
-        match (arithmetic(left), number(right), operation) {
-            (Some(Bits { mask, xor: 0 }), Some(value), "==" | "!=") if mask != 0 => {
-                self.parts.mark = Some(MarkMatch { value, mask, negated: operation == "!=" });
-            }
-            _ => self.other(),
-        }
-        Some(())
+/// `meta mark set …`
+fn mangle(rule: &mut Draft, what: &Value) -> Option<()> {
+    let (target, value) = (what.get("key")?, what.get("value")?);
+    match (key(target, "meta"), target.get("ct")) {
+        (Some("mark"), _) => rule.mark(arithmetic(value)),
+        (Some(_), _) => rule.verdict = Verdict::Other,
+        (None, Some(_)) => {}
+        (None, None) => rule.other(),
     }
-
-    /// `meta mark set …`
-    fn mangle(&mut self, what: &Value) -> Option<()> {
-        let (target, value) = (what.get("key")?, what.get("value")?);
-        match (key(target, "meta"), target.get("ct")) {
-            (Some("mark"), _) => {
-                self.verdict = match arithmetic(value) {
-                    // Bits that are not kept are set to what they are turned to; kept ones that are turned cannot be said so.
-                    Some(Bits { mask, xor }) if mask & xor == 0 => Verdict::SetMark { value: xor, mask: !mask },
-                    _ => Verdict::Other,
-                };
-            }
-            (Some(_), _) => self.verdict = Verdict::Other,
-            (None, Some(_)) => {}
-            (None, None) => self.other(),
-        }
-        Some(())
-    }
+    Some(())
 }
 
 /// `{"meta": {"key": "mark"}}` → `mark`
@@ -130,17 +94,10 @@ fn number(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|number| u32::try_from(number).ok())
 }
 
-/// The packet's mark, with some bits kept and some turned: `mark & mask ^ xor`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Bits {
-    mask: u32,
-    xor: u32,
-}
-
 /// What becomes of the mark by `&`, `|` and `^`; `None` if something else is in it.
 fn arithmetic(value: &Value) -> Option<Bits> {
     if key(value, "meta") == Some("mark") {
-        return Some(Bits { mask: u32::MAX, xor: 0 });
+        return Some(Bits::ALL);
     }
     if let Some(number) = number(value) {
         return Some(Bits { mask: 0, xor: number });

@@ -16,8 +16,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How much is read at once, and how large the pipe is made, in bytes: a large table would otherwise cost a context switch per page.
 const PIPE_SIZE: usize = 1 << 20;
-/// Above this size of output, in bytes, the pipe is left to fill for a while before it is read again: woken for every page that the
-/// child writes, reader and child would spend their time on getting in each other's way.
+/// Above this size of output, in bytes, the pipe is left to fill for a while before it is read again: a reader that is woken for every page
+/// slows down the child that writes it.
 const LARGE: usize = 256 << 10;
 /// How long that is: iptables-save writes some 100 kB meanwhile.
 const GATHER: Duration = Duration::from_millis(1);
@@ -31,10 +31,7 @@ pub enum ChildError {
     Read(io::Error),
     TimedOut(Duration),
     Refused(String),
-    Failed {
-        status: ExitStatus,
-        stderr: String,
-    },
+    Failed { status: ExitStatus, stderr: String },
 }
 
 impl fmt::Display for ChildError {
@@ -67,8 +64,8 @@ pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(search_path).map(|folder| folder.join(name)).find(|path| is_program(path))
 }
 
-/// Runs `program` until it ends, at the latest for `limit`; hands each piece of its output to `take`, which may refuse more. Of the
-/// environment, with its passwords, it sees no more than where programs and libraries are.
+/// Runs `program` until it ends, for `limit` at most. Of the environment, with its passwords, it sees no more than where programs and
+/// libraries are.
 pub fn run(program: &Path, args: &[&str], limit: Duration, take: Take<'_>) -> Result<(), ChildError> {
     let environment = ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     run_command(Command::new(program).args(args).env_clear().envs(environment), limit, take)
@@ -82,7 +79,7 @@ pub fn run_command(command: &mut Command, limit: Duration, take: Take<'_>) -> Re
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // In a group of its own, which ends with it.
     let (child, orphans) = orphans::Run::start(command.process_group(0)).map_err(ChildError::Start)?;
-    let mut run = Run { child: Reaped(child), _orphans: orphans, deadline: Instant::now() + limit, limit };
+    let mut run = Run { child, _orphans: orphans, deadline: Instant::now() + limit, limit };
     let stderr = run.output(take)?;
     let status = run.wait()?;
     match status.success() {
@@ -91,33 +88,30 @@ pub fn run_command(command: &mut Command, limit: Duration, take: Take<'_>) -> Re
     }
 }
 
-/// A child that is killed and reaped however its owner goes.
-struct Reaped(Child);
-
-impl Drop for Reaped {
-    fn drop(&mut self) {
-        if !matches!(self.0.try_wait(), Ok(Some(_))) {
-            if let Some(group) = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw) {
-                _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-            }
-            _ = self.0.kill();
-            _ = self.0.wait();
-        }
-    }
-}
-
+/// A child that is killed and reaped when this is dropped, and then its orphans.
 struct Run {
-    child: Reaped,
-    /// After the child, whose end makes orphans.
+    child: Child,
     _orphans: orphans::Run,
     deadline: Instant,
     limit: Duration,
 }
 
+impl Drop for Run {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            if let Some(group) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+                _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            }
+            _ = self.child.kill();
+            _ = self.child.wait();
+        }
+    }
+}
+
 impl Run {
     /// Reads both pipes until the output ends; returns what came on standard error.
     fn output(&mut self, take: Take<'_>) -> Result<Vec<u8>, ChildError> {
-        let (stdout, stderr) = (self.child.0.stdout.take(), self.child.0.stderr.take());
+        let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
         let (Some(mut stdout), Some(mut stderr)) = (stdout, stderr) else { return Ok(Vec::new()) };
         // Only a wish: an unprivileged user may have a lower limit.
         _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_SIZE);
@@ -126,9 +120,7 @@ impl Run {
         while stdout_open {
             let (out_ready, err_ready) = self.wait_for(&stdout, stderr_open.then_some(&stderr))?;
             if err_ready {
-                let n = read(&mut stderr, &mut buffer)?;
-                kept.extend_from_slice(&buffer[..n.min(KEPT_ERROR - kept.len())]);
-                stderr_open = n > 0;
+                stderr_open = keep(&mut stderr, &mut buffer, &mut kept)?;
             }
             if out_ready {
                 let n = read(&mut stdout, &mut buffer)?;
@@ -142,9 +134,7 @@ impl Run {
         }
         // What it still says before it ends; without waiting for what it may have started.
         while stderr_open && kept.len() < KEPT_ERROR && self.wait().is_ok() && readable(&stderr)? {
-            let n = read(&mut stderr, &mut buffer)?;
-            kept.extend_from_slice(&buffer[..n.min(KEPT_ERROR - kept.len())]);
-            stderr_open = n > 0;
+            stderr_open = keep(&mut stderr, &mut buffer, &mut kept)?;
         }
         Ok(kept)
     }
@@ -167,7 +157,7 @@ impl Run {
     /// Waits for the end, which comes right after the output's as a rule.
     fn wait(&mut self) -> Result<ExitStatus, ChildError> {
         loop {
-            if let Some(status) = self.child.0.try_wait().map_err(ChildError::Read)? {
+            if let Some(status) = self.child.try_wait().map_err(ChildError::Read)? {
                 return Ok(status);
             }
             if Instant::now() >= self.deadline {
@@ -182,6 +172,13 @@ fn readable(fd: &impl AsFd) -> Result<bool, ChildError> {
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     Ok(poll(&mut fds, Some(&now)).map_err(|error| ChildError::Read(error.into()))? > 0 && fds[0].revents().contains(PollFlags::IN))
+}
+
+/// Keeps the beginning of what is said; whether more may come.
+fn keep(from: &mut impl Read, buffer: &mut [u8], kept: &mut Vec<u8>) -> Result<bool, ChildError> {
+    let n = read(from, buffer)?;
+    kept.extend_from_slice(&buffer[..n.min(KEPT_ERROR - kept.len())]);
+    Ok(n > 0)
 }
 
 fn read(from: &mut impl Read, buffer: &mut [u8]) -> Result<usize, ChildError> {

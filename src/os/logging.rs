@@ -1,13 +1,12 @@
 //! Log lines on standard error: one event, one line, in logfmt or JSON; no outside text can break or forge a line, or make the log grow
 //! without bound.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lazy_static::lazy_static;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::config::LogFormat;
@@ -33,14 +32,8 @@ struct Logger {
     rate: Mutex<Rate>,
 }
 
-impl Logger {
-    fn new(level: LevelFilter, format: LogFormat) -> Self {
-        Logger { level, format, rate: Mutex::new(Rate::new(Instant::now())) }
-    }
-}
-
-/// How many lines may be logged: at most [`BURST`], and one more every [`REFILL`]. Once there are none left, they are saved up for a while,
-/// so that a flood shows in parts of some length, each with the number of lines that are missing before it.
+/// How many lines may be logged now. Once there are none left, some are saved up first, so that a flood shows in parts of some length, each
+/// with the number of lines that are missing before it.
 struct Rate {
     left: u32,
     counted: Instant,
@@ -94,6 +87,10 @@ const CHATTY: [&str; 2] = ["ureq", "rustls"];
 const INDISCREET: &str = "ureq_proto";
 
 impl Logger {
+    fn new(level: LevelFilter, format: LogFormat) -> Self {
+        Logger { level, format, rate: Mutex::new(Rate::new(Instant::now())) }
+    }
+
     fn write(&self, level: Level, message: &str) {
         let line = line(self.format, SystemTime::now(), level, &cut(message, LONGEST_MESSAGE));
         // One write, so that lines of several threads do not mix; if standard error is gone, nobody can be told.
@@ -102,9 +99,8 @@ impl Logger {
 
     fn wants(&self, target: &str, level: Level) -> bool {
         let library = target.split("::").next().unwrap_or(target);
-        let noise = level > Level::Warn && CHATTY.contains(&library);
-        let secret = level > Level::Warn && library == INDISCREET;
-        level <= self.level && !secret && (self.level == LevelFilter::Trace || !noise)
+        let is_unwanted = library == INDISCREET || self.level < LevelFilter::Trace && CHATTY.contains(&library);
+        level <= self.level && (level <= Level::Warn || !is_unwanted)
     }
 }
 
@@ -155,10 +151,8 @@ fn escape(text: &str) -> String {
             '\n' => escaped.push_str("\\n"),
             '\r' => escaped.push_str("\\r"),
             '\t' => escaped.push_str("\\t"),
-            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
-                // Writing to a String cannot fail.
-                let _ = write!(escaped, "\\u{:04x}", u32::from(c));
-            }
+            // Writing to a String cannot fail.
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => _ = write!(escaped, "\\u{:04x}", u32::from(c)),
             c => escaped.push(c),
         }
     }
@@ -187,30 +181,19 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// Remembers what was said already; bounded, because keys come from outside.
-#[derive(Debug, Default)]
-pub struct Once {
-    seen: Mutex<HashSet<String>>,
-}
+/// The keys of what was said already.
+static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// So many keys are remembered, because they come from outside: beyond that, no further one is new.
+const MOST_KEYS: usize = 1024;
 
-impl Once {
-    /// How many keys are remembered.
-    pub const CAPACITY: usize = 1024;
-
-    /// Whether this key is new. Once [`Once::CAPACITY`] keys are known, no further one is.
-    pub fn first(&self, key: &str) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.len() < Self::CAPACITY && !seen.contains(key) && seen.insert(key.to_owned())
-    }
-}
-
-lazy_static! {
-    static ref SAID: Once = Once::default();
+fn is_new(key: &str, said: &Mutex<BTreeSet<String>>) -> bool {
+    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    said.len() < MOST_KEYS && !said.contains(key) && said.insert(key.to_owned())
 }
 
 /// Logs a message only the first time this `key` comes, process-wide. For what every scrape would find again.
 pub fn once(level: Level, key: &str, message: impl std::fmt::Display) {
-    if SAID.first(key) {
+    if is_new(key, &SAID) {
         log::log!(level, "{message}");
     }
 }
@@ -222,15 +205,13 @@ pub fn report_panics() {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current();
         let message = panic.payload_as_str().unwrap_or("no message");
-        let level = if SAID.first(&format!("panic {place}")) { Level::Error } else { Level::Debug };
+        let level = if is_new(&format!("panic {place}"), &SAID) { Level::Error } else { Level::Debug };
         log::log!(level, "thread {:?} panicked at {place}: {message}", thread.name().unwrap_or("unnamed"));
     }));
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -290,11 +271,9 @@ mod tests {
 
     #[test]
     fn once_is_bounded() {
-        let once = Once::default();
-        assert!(once.first("0") && !once.first("0"));
-        for key in 1..Once::CAPACITY {
-            assert!(once.first(&key.to_string()));
-        }
-        assert!(!once.first("one too many"));
+        let said = Mutex::default();
+        assert!(is_new("0", &said) && !is_new("0", &said));
+        assert!((1..MOST_KEYS).all(|key| is_new(&key.to_string(), &said)));
+        assert!(!is_new("one too many", &said));
     }
 }

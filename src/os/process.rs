@@ -20,40 +20,25 @@ pub struct Process {
 impl Process {
     /// Reads everything below `proc`, which is `/proc` outside tests.
     pub fn read(proc: &Path) -> Self {
-        let stat = fs::read_to_string(proc.join("self/stat")).ok().and_then(|stat| parse_stat(&stat));
+        let stat = fs::read_to_string(proc.join("self/stat")).unwrap_or_default();
+        let field = |number| stat_field(&stat, number);
         let ticks = rustix::param::clock_ticks_per_second() as f64;
         let page = rustix::param::page_size() as u64;
         Self {
-            cpu_seconds: stat.map(|stat| stat.cpu_ticks as f64 / ticks),
+            cpu_seconds: field(14).zip(field(15)).map(|(user, system)| user.saturating_add(system) as f64 / ticks),
             open_fds: count_fds(&proc.join("self/fd")),
             max_fds: getrlimit(Resource::Nofile).current,
-            virtual_memory_bytes: stat.map(|stat| stat.virtual_memory_bytes),
-            resident_memory_bytes: stat.map(|stat| stat.resident_pages.saturating_mul(page)),
-            threads: stat.map(|stat| stat.threads),
+            virtual_memory_bytes: field(23),
+            resident_memory_bytes: field(24).map(|pages| pages.saturating_mul(page)),
+            threads: field(20),
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Stat {
-    cpu_ticks: u64,
-    threads: u64,
-    virtual_memory_bytes: u64,
-    resident_pages: u64,
-}
-
-/// `/proc/self/stat`, see proc(5). The second field is the program's name in parentheses and may contain anything.
-fn parse_stat(stat: &str) -> Option<Stat> {
+/// A field of `/proc/self/stat`, as proc(5) numbers them. The second one is the program's name in parentheses and may contain anything.
+fn stat_field(stat: &str, number: usize) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
-    // proc(5) counts from 1; the first field here is its third.
-    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-    Some(Stat {
-        cpu_ticks: field(14)?.saturating_add(field(15)?),
-        threads: field(20)?,
-        virtual_memory_bytes: field(23)?,
-        resident_pages: field(24)?,
-    })
+    after_name.split_ascii_whitespace().nth(number - 3)?.parse().ok()
 }
 
 /// How many descriptors are open, apart from the one that reading this directory takes.
@@ -68,10 +53,9 @@ mod tests {
     #[test]
     fn a_program_may_be_called_anything() {
         let stat = "7 (a b) R) S 1 7 7 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 9 0 4242 10485760 256 18446744073709551615 1 1 0";
-        let expected = Stat { cpu_ticks: 200, threads: 9, virtual_memory_bytes: 10_485_760, resident_pages: 256 };
-        assert_eq!(parse_stat(stat), Some(expected));
-        assert_eq!(parse_stat("7 (x) S 1"), None);
-        assert_eq!(parse_stat(""), None);
+        let fields = |stat| [14, 15, 20, 23, 24].map(|number| stat_field(stat, number));
+        assert_eq!(fields(stat), [150, 50, 9, 10_485_760, 256].map(Some));
+        assert_eq!((fields("7 (x) S 1"), fields("")), ([None; 5], [None; 5]));
     }
 
     #[test]

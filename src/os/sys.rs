@@ -3,20 +3,21 @@
 
 pub mod bpf;
 #[cfg(miri)]
-mod kernel;
+mod calls;
+pub mod cpus;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 #[cfg(not(miri))]
-use libc as kernel;
+use libc as calls;
 
 /// Calls getsockopt(2) with `buffer` as the option's value, both ways; returns the length that the kernel gives it.
 pub fn getsockopt(socket: BorrowedFd, level: i32, option: i32, buffer: &mut [u8]) -> io::Result<usize> {
     let mut length = libc::socklen_t::try_from(buffer.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the buffer is valid for reads and writes of `length` bytes, and bytes have no invalid values. The descriptor is open for
     // as long as it is borrowed.
-    match unsafe { kernel::getsockopt(socket.as_raw_fd(), level, option, buffer.as_mut_ptr().cast(), &raw mut length) } {
+    match unsafe { calls::getsockopt(socket.as_raw_fd(), level, option, buffer.as_mut_ptr().cast(), &raw mut length) } {
         0 => Ok(length as usize),
         _ => Err(io::Error::last_os_error()),
     }
@@ -26,8 +27,7 @@ pub fn setsockopt(socket: BorrowedFd, level: i32, option: i32, value: i32) -> io
     let length = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes from `value`, which lives until the call returns. The descriptor is open for as long as
     // it is borrowed.
-    let result = unsafe { kernel::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) };
-    match result {
+    match unsafe { calls::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -42,7 +42,7 @@ pub fn large(length: usize) -> Vec<u8> {
     if length >= HUGE_PAGE && begin < length {
         // SAFETY: the range is inside `memory` and begins with a page; the advice changes nothing in what it holds, and pages at its
         // end that it shares with others neither.
-        _ = unsafe { kernel::madvise(memory.as_ptr().add(begin).cast_mut().cast(), length - begin, kernel::MADV_HUGEPAGE) };
+        _ = unsafe { calls::madvise(memory.as_ptr().add(begin).cast_mut().cast(), length - begin, calls::MADV_HUGEPAGE) };
     }
     memory
 }

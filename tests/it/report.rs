@@ -52,7 +52,7 @@ impl Reader for Moments {
         if tables.as_ref().is_none_or(Vec::is_empty) {
             return Err(ReadError::NoProgram("/nowhere".into()));
         }
-        Ok(Reading { tables: tables.unwrap(), source: "file", locked: true, ..Reading::default() })
+        Ok(Reading { tables: tables.unwrap(), source: "file", ..Reading::default() })
     }
 }
 

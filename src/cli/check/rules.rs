@@ -10,7 +10,7 @@ use super::findings::Findings;
 use crate::config::{Config, Datastore};
 use crate::dataplane::Reading;
 use crate::felix::Structures;
-use crate::kernel::{legacy, nft};
+use crate::kernel;
 use crate::ruleset::{Backend, Family, Ruleset};
 
 /// Everything about the tables that were read.
@@ -80,12 +80,7 @@ fn expected(ruleset: &Ruleset) -> impl Iterator<Item = &'static str> {
 }
 
 fn found(ruleset: &Ruleset) -> io::Result<BTreeSet<&'static str>> {
-    let deadline = Instant::now() + PATIENCE;
-    match ruleset.backend {
-        Backend::Legacy => legacy::hooks(ruleset.family),
-        Backend::Nft => nft::hooks(ruleset.family, nft::Tables::Iptables("filter"), deadline),
-        Backend::Native => nft::hooks(ruleset.family, nft::Tables::Calico, deadline),
-    }
+    kernel::hooks(ruleset.backend, ruleset.family, Instant::now() + PATIENCE)
 }
 
 fn lock(config: &Config, reading: &Reading, findings: &mut Findings) {

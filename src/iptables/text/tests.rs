@@ -1,7 +1,7 @@
 //! Texts of `iptables-save`, good and bad.
 
 use super::*;
-use crate::ruleset::{CommentId, RuleId, Ruleset};
+use crate::ruleset::{CommentId, RuleHash, RuleId, Ruleset};
 
 fn parse(text: &str) -> Result<Snapshot, TextError> {
     let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
@@ -146,7 +146,7 @@ fn a_line_without_end_is_not_kept() {
 
 #[test]
 fn a_table_without_its_commit_is_an_error() {
-    assert_eq!(parse("*filter\n[1:2] -A cali-pi-x -j DROP\n"), Err(TextError::CutOff { table: "filter" }));
+    assert_eq!(parse("*filter\n[1:2] -A cali-pi-x -j DROP\n"), Err(TextError::CutOff("filter")));
     assert_eq!(parse("").unwrap().ruleset.rule_count(), 0);
 }
 
@@ -161,6 +161,6 @@ fn only_the_wanted_table_counts() {
 #[test]
 fn an_iptables_that_is_too_old_is_recognised() {
     let error = parse("# Table `filter' is incompatible, use 'nft' tool.\n").unwrap_err();
-    assert!(matches!(error, TextError::Incompatible { .. }), "{error}");
+    assert!(matches!(error, TextError::Incompatible(_)), "{error}");
     assert!(parse("# Table `nat' is incompatible, use 'nft' tool.\n*filter\nCOMMIT\n").is_ok());
 }

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use super::super::xt::{self, string, u16_at, u32_at};
 use super::{Layout, count_at};
+use crate::felix::names::CHAIN_PREFIX;
 use crate::ruleset::{Backend, Builder, ChainId, Family, RuleParts, Snapshot, Verdict};
 
 /// Header of a match or target: size, name, revision.
-const HEADER: usize = 32;
+pub const HEADER: usize = 32;
 
 /// Decodes all entries of a table; with the snapshot, where the counters of each rule are.
 pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> (Snapshot, Vec<u32>) {
@@ -59,7 +60,7 @@ impl Rules {
     /// A chain begins behind an entry whose target is `ERROR` and carries its name.
     fn begin_chain(&mut self, start: usize, name: &[u8]) -> Option<()> {
         self.end_chain();
-        if !name.starts_with(b"cali-") {
+        if !name.starts_with(CHAIN_PREFIX.as_bytes()) {
             return Some(());
         }
         let name = std::str::from_utf8(string(name)).ok()?;

@@ -1,19 +1,17 @@
-//! Which of the kernel's own chains of a legacy table lead into Calico's. Felix inserts a jump into each (`felix/iptables/table.go`);
-//! without it Calico's chains are there, and no packet passes through them.
+//! Which of the kernel's own chains of a legacy table lead into Calico's: see [`hooks`](crate::kernel::hooks).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::super::xt::{string, u16_at, u32_at};
+use super::decoder::HEADER;
 use super::{ENTRIES, INFO, Layout, NAME, fetch};
+use crate::felix::names::CHAIN_PREFIX;
 use crate::ruleset::Family;
 
 /// The filter table's own chains, and their places among the kernel's hooks (`enum nf_inet_hooks`).
 const CHAINS: [(&str, usize); 3] = [("INPUT", 1), ("FORWARD", 2), ("OUTPUT", 3)];
-/// Length of what precedes a target's data.
-const TARGET: usize = 32;
 
-/// The chains of the filter table, of `INPUT`, `FORWARD` and `OUTPUT`, that have a jump to one of Calico's.
 pub fn hooks(family: Family) -> io::Result<BTreeSet<&'static str>> {
     let (info, answer) = fetch(family, "filter")?;
     let (layout, mut found) = (Layout::of(family), Found::default());
@@ -36,8 +34,8 @@ impl Found {
         let target = entry.get(usize::from(u16_at(entry, layout.target_offset)?)..)?;
         match string(target.get(2..31)?) {
             // It stands in front of a chain and carries its name.
-            b"ERROR" if target.get(TARGET..)?.starts_with(b"cali-") => _ = self.calico.insert(at + entry.len()),
-            b"" => _ = self.jumps.insert(at, usize::try_from(u32_at(target, TARGET)? as i32).ok()?),
+            b"ERROR" if target.get(HEADER..)?.starts_with(CHAIN_PREFIX.as_bytes()) => _ = self.calico.insert(at + entry.len()),
+            b"" => _ = self.jumps.insert(at, usize::try_from(u32_at(target, HEADER)? as i32).ok()?),
             _ => {}
         }
         Some(())

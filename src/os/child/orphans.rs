@@ -4,14 +4,13 @@
 //! This process adopts orphans, so that whatever a program starts stays below it. A mark in the environment tells of which run it is: as
 //! process 1 of a container, this process is also given others, which it only reaps.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lazy_static::lazy_static;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, set_child_subreaper, waitid, waitpid};
 
@@ -22,12 +21,10 @@ const LONGEST: Duration = Duration::from_millis(500);
 /// How long to wait before looking again at what was killed.
 const AGAIN: Duration = Duration::from_millis(1);
 
-lazy_static! {
-    /// The programs that run: those who started them wait for them.
-    static ref RUNNING: Mutex<HashSet<u32>> = Mutex::default();
-}
+/// The programs that run: those who started them wait for them.
+static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
-fn running() -> MutexGuard<'static, HashSet<u32>> {
+fn running() -> MutexGuard<'static, BTreeSet<u32>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -35,7 +35,7 @@ fn maps_capability() -> CapabilitySet {
     }
 }
 
-/// Drops all others; `search`: but keeps what [`searching`] takes. None is gained.
+/// Drops all others, and adds none. `search`: keeps what [`searching`] takes, too.
 pub fn keep(kept: CapabilitySet, search: bool) -> io::Result<()> {
     for capability in CapabilitySet::all().difference(kept).iter() {
         match remove_capability_from_bounding_set(capability) {

@@ -4,13 +4,12 @@
 //! map, whatever the caller has room for; so the sizes are asked for once, and every buffer is checked against them.
 
 use std::ffi::CString;
-use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::kernel;
+use super::{calls, cpus};
 
 const MAP_LOOKUP_ELEM: u32 = 1;
 const MAP_GET_NEXT_KEY: u32 = 4;
@@ -21,8 +20,6 @@ const MAP_LOOKUP_BATCH: u32 = 24;
 const READ_ONLY: u64 = 1 << 3;
 /// `BPF_MAP_TYPE_PERCPU_HASH`
 pub const PER_CPU_HASH: u32 = 5;
-/// More CPUs than this no kernel is built for (`CONFIG_NR_CPUS`).
-const MOST_CPUS: usize = 8192;
 /// Beyond this, a key or value is no counter of Calico's, in bytes.
 const MOST_BYTES: u32 = 4096;
 /// A bucket of the map, where a batch begins and ends.
@@ -71,7 +68,7 @@ impl Map {
         if kind != PER_CPU_HASH || !(1..=MOST_BYTES).contains(&key) || !(1..=MOST_BYTES).contains(&value) {
             return Err(OpenError::Other(kind, key, value));
         }
-        let all_values = (value as usize).next_multiple_of(8) * possible_cpus()?;
+        let all_values = (value as usize).next_multiple_of(8) * cpus::possible()?;
         Ok(Map { fd, id, key: key as usize, value: value as usize, all_values, most_entries: most_entries as usize })
     }
 
@@ -105,11 +102,7 @@ impl Map {
         let (keys, values) = (keys.as_mut_ptr() as u64, values.as_mut_ptr() as u64);
         let mut attributes = [address(from), to.as_mut_ptr() as u64, keys, values, counts, 0, 0];
         // SAFETY: the kernel writes at most `room` keys and values of all CPUs, for which there is room, and four bytes of position.
-        let is_last = match unsafe { bpf(MAP_LOOKUP_BATCH, &mut attributes) } {
-            Ok(_) => false,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-            Err(error) => return Err(error),
-        };
+        let is_last = !found(unsafe { bpf(MAP_LOOKUP_BATCH, &mut attributes) })?;
         let [a, b, c, d, ..] = attributes[4].to_ne_bytes();
         Ok((u32::from_ne_bytes([a, b, c, d]).min(room) as usize, is_last))
     }
@@ -132,25 +125,6 @@ fn info(fd: &OwnedFd) -> io::Result<[u32; 5]> {
     Ok(info)
 }
 
-/// How many CPUs this kernel could have, whether or not they are there: so many values each entry has.
-pub fn possible_cpus() -> io::Result<usize> {
-    const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
-    let list = fs::read_to_string(POSSIBLE).map_err(|error| io::Error::new(error.kind(), format!("{POSSIBLE}: {error}")))?;
-    count(list.trim_end()).filter(|cpus| (1..=MOST_CPUS).contains(cpus)).ok_or_else(|| {
-        let message = format!("{POSSIBLE}: {:?} is no list of CPUs", list.trim_end());
-        io::Error::new(io::ErrorKind::InvalidData, message)
-    })
-}
-
-/// `0-3,8,10-11` → 7
-fn count(list: &str) -> Option<usize> {
-    list.split(',').try_fold(0usize, |sum, range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        sum.checked_add(last.checked_sub(first)?.checked_add(1)?)
-    })
-}
-
 fn fits(length: usize, needed: usize) -> io::Result<()> {
     match length >= needed {
         true => Ok(()),
@@ -170,38 +144,26 @@ fn found(result: io::Result<i32>) -> io::Result<bool> {
     }
 }
 
-///
 /// # Safety
 /// What the attributes point to must be as long as the command reads or writes.
 unsafe fn bpf(command: u32, attributes: &mut [u64]) -> io::Result<i32> {
     // SAFETY: the attributes themselves are valid for their length; what they point to, the caller answers for.
-    let result = unsafe { kernel::syscall(kernel::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
+    let result = unsafe { calls::syscall(calls::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
     match result {
         0.. => i32::try_from(result).map_err(io::Error::other),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, miri))]
 mod tests {
     use super::*;
 
-    #[test]
-    fn possible_cpus_are_counted() {
-        for (list, cpus) in
-            [("0", Some(1)), ("0-1", Some(2)), ("0-3,8,10-11", Some(7)), ("", None), ("3-0", None), ("0-", None), ("x", None)]
-        {
-            assert_eq!(count(list), cpus, "{list:?}");
-        }
-        assert!(possible_cpus().unwrap() >= 1);
-    }
-
     /// With Miri's map: buffers that are just as long as it takes are, and shorter ones are refused.
-    #[cfg(miri)]
     #[test]
     fn buffers_are_as_long_as_what_is_read_and_written() {
         let map = Map::open(Path::new("/sys/fs/bpf/map")).unwrap();
-        assert_eq!((map.key, map.value, map.most_entries), (kernel::KEY, kernel::VALUE, 100));
+        assert_eq!((map.key, map.value, map.most_entries), (calls::KEY, calls::VALUE, 100));
         let (mut key, mut next, mut values) = (vec![0; map.key], vec![0; map.key], vec![0; map.all_values]);
         assert!(map.next_key(None, &mut key).unwrap() && map.next_key(Some(&key), &mut next).unwrap());
         assert!(map.lookup(&next, &mut values).unwrap());

@@ -8,7 +8,7 @@ use std::ptr::{with_exposed_provenance, with_exposed_provenance_mut};
 
 use libc::{c_char, c_int, c_long, c_void, socklen_t};
 
-use super::bpf::possible_cpus;
+use super::cpus;
 
 pub use libc::{MADV_HUGEPAGE, SYS_bpf};
 
@@ -41,7 +41,7 @@ pub unsafe fn madvise(begin: *mut c_void, length: usize, _: c_int) -> c_int {
 }
 
 pub unsafe fn syscall(_: c_long, command: u32, attributes: *mut u64, size: usize) -> c_long {
-    let cpus = possible_cpus().unwrap_or(1);
+    let cpus = cpus::possible().unwrap_or(1);
     // SAFETY: what is tried out.
     unsafe {
         let attributes = std::slice::from_raw_parts_mut(attributes, size / 8);
