@@ -33,7 +33,6 @@ use tables::Tables;
 pub struct Options {
     pub backend: BackendChoice,
     pub source: SourceChoice,
-    /// The xtables lock file.
     pub lock_path: PathBuf,
     pub lock_wait: Duration,
     pub proc: PathBuf,
@@ -76,12 +75,10 @@ impl Source {
 pub struct Reading {
     /// The tables, one family after the other.
     pub tables: Vec<Snapshot>,
-    /// Calico's eBPF programs, which have no tables.
     pub programs: Option<ebpf::Snapshot>,
     pub rivals: Vec<Rival>,
     /// As metrics name it.
     pub source: &'static str,
-    /// How long the xtables lock was waited for.
     pub lock_waited: Duration,
     /// Why the tables were read without the lock that they need.
     pub lock_problem: Option<String>,
@@ -111,7 +108,6 @@ pub struct Dataplane {
     ebpf: ebpf::Reader,
     /// When it was last certain that no table holds chains of endpoints, while the eBPF dataplane is what is read.
     only_ebpf: Option<Instant>,
-    /// Whether any of Calico's rules were ever found.
     found: bool,
     /// Where else Calico's rules were, when none was where they were asked for, and when that was looked at.
     elsewhere: Option<(Instant, Elsewhere)>,
@@ -132,7 +128,7 @@ impl Reader for Dataplane {
     }
 
     fn lock_timeouts(&self) -> u64 {
-        self.tables.lock_timeouts()
+        self.tables.lock_timeouts
     }
 }
 

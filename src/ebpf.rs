@@ -41,7 +41,6 @@ pub struct Snapshot {
     /// come or gone, counts have no common beginning.
     pub interface_maps: Vec<u32>,
     pub programs: Vec<Shown>,
-    /// Why Felix's files cannot be listed.
     pub unlisted: Option<std::io::ErrorKind>,
     /// Whether no program has come, gone or changed since the last read, as far as Felix says. What the rules counted since can then
     /// only have happened in these programs.
@@ -58,7 +57,6 @@ pub struct Shown {
     pub program: Arc<Program>,
     /// Whether the interface exists. Calico 3.25 leaves the files of those that have gone.
     pub is_live: bool,
-    /// Whether it is the same as at the last read.
     pub unchanged: bool,
 }
 
@@ -83,7 +81,6 @@ pub struct Program {
     pub is_counted: bool,
     /// Its policies, in the order of evaluation, also those without rules; and whether they are the workload's own.
     pub policies: Vec<(Arc<Policy>, bool)>,
-    /// Its rules, in the order of evaluation.
     pub rules: Vec<Rule>,
     pub unrecognised: usize,
 }
@@ -94,7 +91,6 @@ pub struct Rule {
     pub id: RuleId,
     /// What it is. The direction is the policy's: for a host endpoint's rules in a workload's program, the other one.
     pub known: Known,
-    /// Whether it belongs to the workload itself, and not to the host endpoint of all interfaces.
     pub is_workloads: bool,
     /// Whether this program counts its hits: not those of a rule that logs, is for the other address family, or is never reached.
     pub counts: bool,
@@ -105,7 +101,6 @@ pub struct Rule {
 pub struct Known {
     pub owner: Owner,
     pub decision: Decision,
-    /// The direction of the policy.
     pub direction: Direction,
 }
 

@@ -6,7 +6,7 @@ pub mod text;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -25,22 +25,18 @@ struct Most {
     bytes: usize,
 }
 
-/// The programs on a search path.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Programs {
     search_path: OsString,
     /// What plain `iptables-save` programs said they are, so that they are asked once.
-    kinds: Arc<Mutex<HashMap<PathBuf, Backend>>>,
+    kinds: Mutex<HashMap<PathBuf, Backend>>,
 }
 
 impl Programs {
     /// Those on the process's search path, or where they usually are.
     pub fn on_search_path() -> Self {
-        Self::on(std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/sbin:/usr/bin:/bin".into()))
-    }
-
-    pub fn on(search_path: OsString) -> Self {
-        Programs { search_path, kinds: Arc::default() }
+        let search_path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/sbin:/usr/bin:/bin".into());
+        Programs { search_path, kinds: Mutex::default() }
     }
 
     pub fn search_path(&self) -> String {

@@ -77,7 +77,6 @@ enum Kind {
     Object,
 }
 
-/// A part of the text that is still to come.
 struct Part<'a> {
     kind: Kind,
     tables: &'a mut Collector,

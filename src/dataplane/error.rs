@@ -25,12 +25,10 @@ pub enum ReadError {
 /// Everything was read, and none of Calico's chains has rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoChains {
-    /// Whether there were some before, while this process watched.
     pub vanished: bool,
     pub elsewhere: Elsewhere,
 }
 
-/// Where Calico's rules are, if not where they were looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Elsewhere {
     Nowhere,

@@ -54,7 +54,6 @@ pub fn chains(reading: &Reading) -> impl Iterator<Item = &Chain> {
     reading.tables.iter().flat_map(|table| table.ruleset.chains()).filter(|chain| !chain.rules.is_empty())
 }
 
-/// The interfaces of workloads and host endpoints that have chains.
 pub fn endpoints(reading: &Reading) -> BTreeSet<String> {
     chains(reading).filter_map(|chain| names::interface_in(&chain.name)).map(str::to_owned).collect()
 }

@@ -14,7 +14,7 @@ use crate::ruleset::{Backend, Family, Ruleset, Snapshot};
 
 #[derive(Debug)]
 pub struct FamilyReader {
-    family: Family,
+    pub family: Family,
     legacy: HashMap<&'static str, legacy::Reader>,
     nft: HashMap<&'static str, nft::Reader>,
     native: nft::Reader,
@@ -26,10 +26,6 @@ impl FamilyReader {
     pub fn new(family: Family) -> Self {
         let native = nft::Reader::new(family, nft::Tables::Calico);
         FamilyReader { family, legacy: HashMap::new(), nft: HashMap::new(), native, saved: HashMap::new() }
-    }
-
-    pub fn family(&self) -> Family {
-        self.family
     }
 
     /// Reads a dataplane: the filter table, and the others only if Calico has host endpoints.

@@ -102,7 +102,6 @@ fn open(path: &Path) -> Result<File, LockError> {
     Ok(file)
 }
 
-/// What it is, if it is no regular file.
 fn kind(metadata: &Metadata) -> Option<&'static str> {
     let kind = metadata.file_type();
     match kind {

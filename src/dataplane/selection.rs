@@ -13,7 +13,6 @@ pub struct Finding {
     pub backend: Backend,
     /// Chains of Calico's that have rules.
     pub chains: usize,
-    /// Interfaces of workloads and host endpoints that have chains.
     pub endpoints: BTreeSet<String>,
     /// How many of these the node or the datastore knows.
     pub known: usize,
@@ -45,7 +44,6 @@ impl Evidence {
         self.words().0
     }
 
-    /// As metrics name it, and as messages do.
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Evidence::Workloads => ("workloads", "it has chains for more of the node's workloads"),
@@ -88,8 +86,9 @@ pub const LOOK_AROUND: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub struct Selection {
-    chosen: Option<Backend>,
-    rivals: Vec<Rival>,
+    /// The back end chosen last.
+    pub chosen: Option<Backend>,
+    pub rivals: Vec<Rival>,
     last: Vec<Finding>,
     last_look: Option<Instant>,
     /// Workloads that the chosen back end did not have at the last look.
@@ -108,14 +107,6 @@ impl Selection {
     /// The back end that is enough to read now; `None` if all must be looked at.
     pub fn settled(&self) -> Option<Backend> {
         self.chosen.filter(|_| self.rivals.iter().all(|rival| rival.evidence.is_some()))
-    }
-
-    pub fn chosen(&self) -> Option<Backend> {
-        self.chosen
-    }
-
-    pub fn rivals(&self) -> &[Rival] {
-        &self.rivals
     }
 
     /// Whether it is enough to read the chosen back end, which has so many chains and lacks so many of the workloads that there are.
@@ -194,7 +185,7 @@ mod tests {
         let mut selection = Selection::default();
         assert_eq!(choose(&mut selection, &[found(Legacy, 2, 9), found(Nft, 0, 9)]), Some(Legacy));
         assert_eq!(selection.settled(), Some(Legacy));
-        assert_eq!(selection.rivals(), [Rival { backend: Nft, evidence: Some(Evidence::Workloads) }]);
+        assert_eq!(selection.rivals, [Rival { backend: Nft, evidence: Some(Evidence::Workloads) }]);
         assert_eq!(choose(&mut Selection::default(), &[empty(Nft)]), None);
     }
 
@@ -205,19 +196,19 @@ mod tests {
         let mut selection = Selection::default();
         assert_eq!(choose(&mut selection, &[static_only.clone(), empty(Nft)]), Some(Native));
         assert_eq!(choose(&mut selection, &[static_only, found(Legacy, 0, 0)]), Some(Legacy));
-        assert!(selection.rivals().is_empty());
+        assert!(selection.rivals.is_empty());
     }
 
     #[test]
     fn of_two_that_look_alike_the_one_that_counts() {
         let mut selection = Selection::default();
         assert_eq!(choose(&mut selection, &[found(Legacy, 2, 9), found(Nft, 2, 9)]), Some(Nft));
-        assert_eq!((selection.settled(), selection.chosen()), (None, Some(Nft)), "both must be read until something tells");
+        assert_eq!((selection.settled(), selection.chosen), (None, Some(Nft)), "both must be read until something tells");
         assert_eq!(choose(&mut selection, &[found(Legacy, 2, 10), found(Nft, 2, 9)]), Some(Legacy));
         assert_eq!(selection.settled(), Some(Legacy));
         // Packets may pass through both: then that one moves tells nothing any more.
         assert_eq!(choose(&mut selection, &[found(Legacy, 2, 11), found(Nft, 2, 10)]), Some(Legacy));
-        assert_eq!((selection.settled(), selection.chosen()), (None, Some(Legacy)));
+        assert_eq!((selection.settled(), selection.chosen), (None, Some(Legacy)));
     }
 
     /// Every move between two back ends, whatever the stale one counts.
@@ -229,7 +220,7 @@ mod tests {
             let expected = [Rival { backend: stale, evidence: Some(Evidence::Written) }];
             for packets in [9, 10, 20] {
                 assert_eq!(choose(&mut selection, &[found(stale, 2, packets), found(live, 2, packets)]), Some(live), "{stale:?} {live:?}");
-                assert_eq!(selection.rivals(), expected);
+                assert_eq!(selection.rivals, expected);
             }
             // A new workload is written where Felix is, even if it went back meanwhile.
             let rewritten = Finding { rules: 8, ..found(stale, 2, 20) };
@@ -248,7 +239,7 @@ mod tests {
         ] {
             let mut selection = Selection::default();
             assert_eq!(choose(&mut selection, &[live, stale]), Some(Legacy), "{evidence:?}");
-            assert_eq!(selection.rivals(), other(evidence));
+            assert_eq!(selection.rivals, other(evidence));
         }
     }
 

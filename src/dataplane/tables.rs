@@ -32,7 +32,8 @@ pub struct Tables {
     saved_selection: Selection,
     families: [FamilyReader; 2],
     said: Said,
-    lock_timeouts: u64,
+    /// How often the lock was waited for in vain.
+    pub lock_timeouts: u64,
 }
 
 /// What the log has been told, so that it is told once.
@@ -41,15 +42,6 @@ struct Said {
     lock: Option<String>,
     /// Back ends that both hold chains of endpoints.
     rivals: BTreeSet<BTreeSet<Backend>>,
-}
-
-struct Look {
-    candidates: Vec<Backend>,
-    /// What could not be looked at.
-    hidden: Option<ReadError>,
-    source: Source,
-    expected: Expected,
-    deadline: Instant,
 }
 
 impl Tables {
@@ -67,10 +59,6 @@ impl Tables {
         }
     }
 
-    pub fn lock_timeouts(&self) -> u64 {
-        self.lock_timeouts
-    }
-
     /// By itself, straight from the kernel: it costs half of what `iptables-save` takes and no child, shows rules that an older iptables
     /// cannot, and nothing else shows Calico's own nftables tables. The program is run where it is asked for, or where it shows
     /// Calico's chains and the kernel does not: one that is put in front may look elsewhere.
@@ -86,20 +74,39 @@ impl Tables {
         saved
     }
 
-    /// `None` if no table has any of Calico's rules.
+    /// Reads the back end that was chosen last, or else all, and chooses. `None` if no table has any of Calico's rules.
     pub fn read_by(&mut self, source: Source, deadline: Instant) -> Result<Option<Reading>, ReadError> {
-        let (candidates, hidden) = self.candidates(source)?;
+        let (candidates, mut failure) = self.candidates(source)?;
         let expected = Expected::here(self.inventory.clone(), &self.options.proc);
-        let mut read = None;
+        let mut first = None;
         if let Some(chosen) = self.selection.settled().filter(|chosen| candidates.contains(chosen)) {
             let reading = self.read_backend(chosen, source, deadline)?;
             let missing = expected.missing(&evidence::endpoints(&reading));
             if self.selection.stays(evidence::chains(&reading).count(), missing, Instant::now()) {
-                return Ok(Some(Reading { rivals: self.selection.rivals().to_vec(), ..reading }));
+                return Ok(Some(Reading { rivals: self.selection.rivals.clone(), ..reading }));
             }
-            read = Some((chosen, reading));
+            first = Some((chosen, reading));
         }
-        self.look_around(Look { candidates, hidden, source, expected, deadline }, read)
+        let mut readings: Vec<(Backend, Reading)> = Vec::new();
+        let already = first.as_ref().map(|(backend, _)| *backend);
+        for backend in candidates.into_iter().filter(|backend| already != Some(*backend)) {
+            match self.read_backend(backend, source, deadline) {
+                Ok(reading) => readings.push((backend, reading)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        readings.extend(first);
+        let before = self.selection.chosen;
+        let chosen = self.choose(&readings, &expected, deadline);
+        self.families.iter_mut().for_each(|family| family.forget_all_but(chosen));
+        match (readings.into_iter().find(|(backend, _)| Some(*backend) == chosen), failure) {
+            // Calico may be where the failure hides it.
+            (None, failure) => failure.map_or(Ok(None), Err),
+            (Some((_, reading)), failure) => {
+                self.say_choice(before, failure);
+                Ok(Some(Reading { rivals: self.selection.rivals.clone(), ..reading }))
+            }
+        }
     }
 
     /// The dataplanes that were asked for and that the kernel has, as far as they can be read; and what hides one.
@@ -134,32 +141,6 @@ impl Tables {
         Ok(false)
     }
 
-    /// Reads all dataplanes (but the one that was read already) and chooses.
-    fn look_around(&mut self, look: Look, read: Option<(Backend, Reading)>) -> Result<Option<Reading>, ReadError> {
-        let mut readings: Vec<(Backend, Reading)> = Vec::new();
-        let mut failure = look.hidden;
-        let already = read.as_ref().map(|(backend, _)| *backend);
-        for &backend in look.candidates.iter().filter(|backend| already != Some(**backend)) {
-            match self.read_backend(backend, look.source, look.deadline) {
-                Ok(reading) => readings.push((backend, reading)),
-                Err(error) => failure = Some(error),
-            }
-        }
-        readings.extend(read);
-        let before = self.selection.chosen();
-        let chosen = self.choose(&readings, &look.expected, look.deadline);
-        self.families.iter_mut().for_each(|family| family.forget_all_but(chosen));
-        let reading = readings.into_iter().find(|(backend, _)| Some(*backend) == chosen).map(|(_, reading)| reading);
-        match (reading, failure) {
-            // Calico may be where the failure hides it.
-            (None, failure) => failure.map_or(Ok(None), Err),
-            (Some(reading), failure) => {
-                self.say_choice(before, failure);
-                Ok(Some(Reading { rivals: self.selection.rivals().to_vec(), ..reading }))
-            }
-        }
-    }
-
     fn choose(&mut self, readings: &[(Backend, Reading)], expected: &Expected, deadline: Instant) -> Option<Backend> {
         let are_several = readings.iter().filter(|(_, reading)| !evidence::endpoints(reading).is_empty()).count() > 1;
         let finding = |(backend, reading): &(Backend, Reading)| {
@@ -172,15 +153,15 @@ impl Tables {
 
     /// Says where the rules are, once for each change; and once of two back ends that both hold chains.
     fn say_choice(&mut self, before: Option<Backend>, failure: Option<ReadError>) {
-        let Some(chosen) = self.selection.chosen() else { return };
+        let Some(chosen) = self.selection.chosen else { return };
         if before != Some(chosen) {
             info!("Calico's rules are in the {} dataplane", chosen.as_str());
         }
         let pair = |rival: &Rival| BTreeSet::from([chosen, rival.backend]);
-        for rival in self.selection.rivals().iter().filter(|rival| !self.said.rivals.contains(&pair(rival))) {
+        for rival in self.selection.rivals.iter().filter(|rival| !self.said.rivals.contains(&pair(rival))) {
             warn!("{}", rival.of(chosen));
         }
-        self.said.rivals = self.selection.rivals().iter().map(pair).collect();
+        self.said.rivals = self.selection.rivals.iter().map(pair).collect();
         if let Some(failure) = failure {
             let message = format_args!("another dataplane than {} could not be looked at: {failure}", chosen.as_str());
             logging::once(Level::Warn, "hidden dataplane", message);
@@ -201,7 +182,7 @@ impl Tables {
         let lock = if backend == Backend::Legacy { self.lock(&mut reading, deadline)? } else { None };
         let (programs, presence) = (&self.programs, &self.presence);
         let read = |reader: &mut FamilyReader| reader.read(backend, source, programs, presence, deadline);
-        let mut families = self.families.iter_mut().filter(|reader| present.contains(&reader.family()));
+        let mut families = self.families.iter_mut().filter(|reader| present.contains(&reader.family));
         let (one, other) = (families.next(), families.next());
         let results = std::thread::scope(|scope| {
             let other = other.map(|reader| scope.spawn(|| read(reader)));

@@ -80,7 +80,6 @@ pub struct Name<'a> {
 }
 
 impl<'a> Name<'a> {
-    /// Takes a name apart; `None` for other files.
     pub fn parse(name: &'a str) -> Option<Self> {
         let (rest, family) = name.strip_suffix(".json")?.rsplit_once("_v")?;
         let family = match family {
@@ -181,5 +180,4 @@ fn jump_denies(instructions: &[Instruction], at: usize) -> Option<bool> {
 }
 
 #[cfg(test)]
-#[path = "dump_tests.rs"]
 mod tests;

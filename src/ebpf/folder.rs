@@ -23,7 +23,6 @@ const MOST_BYTES: u64 = 32 << 20;
 /// More files than this are not looked at: a node has some hundreds of interfaces.
 const MOST_FILES: usize = 20_000;
 
-/// What the folder looked like at the last read, and what its files said.
 #[derive(Debug, Default)]
 pub struct Folder {
     stamp: Option<Stamp>,
@@ -89,7 +88,7 @@ impl Folder {
         for name in names {
             let Some(parsed) = dump::Name::parse(&name) else { continue };
             let is_live = interfaces.as_ref().is_some_and(|interfaces| interfaces.contains(parsed.interface));
-            let file = look_at(&path.join(&name), &name, is_live, last.files.remove(&name), now);
+            let file = look_at(&path.join(&name), parsed, is_live, last.files.remove(&name), now);
             self.files.extend(file.map(|file| (name, file)));
         }
         let files = self.files.values();
@@ -126,7 +125,7 @@ fn prefix(interface: &str) -> &str {
 
 /// Looks at a file again; reads it only if it has, or may have, changed. While Felix writes it, it is cut short: then what it said before
 /// is what is known of its rules, but no longer that the program is the same.
-fn look_at(path: &Path, name: &str, is_live: bool, last: Option<Dumped>, now: SystemTime) -> Option<Dumped> {
+fn look_at(path: &Path, name: dump::Name, is_live: bool, last: Option<Dumped>, now: SystemTime) -> Option<Dumped> {
     let stamp = Stamp::of(&fs::metadata(path).ok()?);
     let (last, same) = match last {
         Some(last) if last.stamp == stamp && last.is_readable && last.is_settled => {
@@ -140,19 +139,14 @@ fn look_at(path: &Path, name: &str, is_live: bool, last: Option<Dumped>, now: Sy
         logging::once(Level::Warn, "policy program", message);
     });
     let (is_readable, is_settled) = (read.is_ok(), stamp.is_settled(now));
-    match (read, last) {
-        (Ok(read), Some(last)) if *last == read => {
-            Some(Dumped { stamp, is_settled, program: Some(last), is_readable, is_live, unchanged: same })
-        }
-        (read, last) => {
-            let program = read.ok().map(Arc::new).or(last);
-            Some(Dumped { stamp, is_settled, program, is_readable, is_live, unchanged: false })
-        }
-    }
+    let (program, unchanged) = match (read, last) {
+        (Ok(read), Some(last)) if *last == read => (Some(last), same),
+        (read, last) => (read.ok().map(Arc::new).or(last), false),
+    };
+    Some(Dumped { stamp, is_settled, program, is_readable, is_live, unchanged })
 }
 
-fn read_program(path: &Path, name: &str) -> Result<Program, String> {
-    let name = dump::Name::parse(name).ok_or("its name says no interface")?;
+fn read_program(path: &Path, name: dump::Name) -> Result<Program, String> {
     let mut content = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
     let length = file.take(MOST_BYTES + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
@@ -185,23 +179,23 @@ mod tests {
     fn a_file_that_is_written_again_within_the_same_moment_is_read_again() {
         let folder = std::env::temp_dir().join(format!("accountant-dumps-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let path = folder.join(NAME);
+        let (path, name) = (folder.join(NAME), dump::Name::parse(NAME).unwrap());
         let (now, later) = (SystemTime::now(), SystemTime::now() + std::time::Duration::from_secs(4));
         file(&path, "a");
-        let first = look_at(&path, NAME, true, None, now).unwrap();
+        let first = look_at(&path, name, true, None, now).unwrap();
         assert_eq!(says(&first), ("default.a".into(), false));
         let stamp = file(&path, "b");
-        let second = look_at(&path, NAME, true, Some(Dumped { stamp, ..first }), now).unwrap();
+        let second = look_at(&path, name, true, Some(Dumped { stamp, ..first }), now).unwrap();
         assert_eq!(says(&second), ("default.b".into(), false), "the same stamp, too young to be trusted");
         // As long as nothing shows another content, the program is the same; and the second time, the file's age tells.
-        let third = look_at(&path, NAME, true, Some(second), later).unwrap();
+        let third = look_at(&path, name, true, Some(second), later).unwrap();
         assert_eq!((says(&third), third.is_settled), (("default.b".into(), true), true));
         let stamp = file(&path, "c");
-        let fourth = look_at(&path, NAME, true, Some(Dumped { stamp, ..third }), later).unwrap();
+        let fourth = look_at(&path, name, true, Some(Dumped { stamp, ..third }), later).unwrap();
         assert_eq!(says(&fourth), ("default.b".into(), true), "it is not even opened");
-        let fifth = look_at(&path, NAME, true, Some(fourth), later).unwrap();
+        let fifth = look_at(&path, name, true, Some(fourth), later).unwrap();
         assert_eq!(says(&fifth), ("default.b".into(), true));
-        let sixth = look_at(&path, NAME, true, Some(Dumped { stamp: Stamp { inode: 0, ..stamp }, ..fifth }), later).unwrap();
+        let sixth = look_at(&path, name, true, Some(Dumped { stamp: Stamp { inode: 0, ..stamp }, ..fifth }), later).unwrap();
         assert_eq!(says(&sixth), ("default.c".into(), false));
         fs::remove_dir_all(folder).unwrap();
     }

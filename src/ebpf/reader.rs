@@ -14,7 +14,7 @@ use log::Level;
 use super::folder::Folder;
 use super::{IdMap, Snapshot, Verdicts};
 use crate::felix::Direction;
-use crate::kernel::bpf::{Counters, OpenError};
+use crate::kernel::bpf::{Counters, Layout, OpenError};
 use crate::os::logging;
 
 /// The map of rule counters, and the one version of it that is known (Calico ≥ 3.25).
@@ -30,12 +30,10 @@ const REFUSED: usize = 4;
 const MOST_INTERFACES: usize = 20_000;
 
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Error {
     NoMap(PathBuf),
     Version(PathBuf),
-    /// The map is laid out otherwise: its type, and the lengths of its keys and values.
-    Layout(PathBuf, (u32, u32, u32)),
+    Layout(PathBuf, Layout),
     Io(PathBuf, io::Error),
     Folder(PathBuf, io::Error),
 }
@@ -58,7 +56,7 @@ impl fmt::Display for Error {
             Error::Version(path) => {
                 write!(f, "the map {} has a version that is not known; known is {RULES}{RULES_VERSION}", path.display())
             }
-            Error::Layout(path, (kind, key, value)) => write!(
+            Error::Layout(path, Layout { kind, key, value }) => write!(
                 f,
                 "the map {} has an unknown layout: type {kind}, keys of {key} and values of {value} bytes; known is type 5, 8 and 8",
                 path.display()
@@ -89,7 +87,7 @@ impl std::error::Error for Error {}
 #[derive(Debug, Default)]
 pub struct Reader {
     folder: Folder,
-    /// How many entries the map of rules had then.
+    /// How many entries the map of rules had at the last read.
     rules: usize,
 }
 
@@ -102,6 +100,12 @@ fn globals(bpffs: &Path) -> PathBuf {
 pub fn is_present(bpffs: &Path) -> Result<bool, Error> {
     let globals = globals(bpffs);
     versions(&globals, RULES).map(|versions| !versions.is_empty()).map_err(|error| Error::Folder(globals, error))
+}
+
+/// Where a map of this name is pinned.
+fn pinned(folder: &Path, name: &str, version: u32) -> PathBuf {
+    let version = if version == 1 { String::new() } else { version.to_string() };
+    folder.join(format!("{name}{version}"))
 }
 
 /// The versions of a map that are pinned. One without a number is the first; names with other endings are Felix's while it replaces one.
@@ -126,12 +130,12 @@ impl Reader {
         let rules = open_rules(&globals)?;
         let interfaces = open_interfaces(&globals);
         let before = read_interfaces(&interfaces);
-        let counts = self.read_rules(&rules).map_err(|error| Error::Io(globals.join(format!("{RULES}{RULES_VERSION}")), error))?;
+        let counts = self.read_rules(&rules).map_err(|error| Error::Io(pinned(&globals, RULES, RULES_VERSION), error))?;
         let after = read_interfaces(&interfaces);
-        let mut snapshot = Snapshot { rules: Arc::new(counts), rule_map: rules.id, ..Snapshot::default() };
+        let mut snapshot = Snapshot { rules: Arc::new(counts), rule_map: rules.map.id, ..Snapshot::default() };
         let net = Path::new("/sys/class/net");
         if let Some(counted) = before.zip(after).and_then(|(before, after)| by_name(net, &before, &after)) {
-            snapshot.interface_maps = interfaces.iter().map(|(_, counters)| counters.id).collect();
+            snapshot.interface_maps = interfaces.iter().map(|(_, counters)| counters.map.id).collect();
             snapshot.interfaces = counted;
         }
         // Last: Felix loads a program first and writes its file then, so whatever has counted has its file by now.
@@ -149,21 +153,18 @@ impl Reader {
 
 fn open_rules(globals: &Path) -> Result<Counters, Error> {
     let versions = versions(globals, RULES).map_err(|error| Error::Folder(globals.to_owned(), error))?;
-    let path = globals.join(format!("{RULES}{RULES_VERSION}"));
-    match versions.iter().max() {
+    let path = pinned(globals, RULES, RULES_VERSION);
+    match versions.into_iter().max() {
         None => return Err(Error::NoMap(globals.to_owned())),
         // An older one may be left over from an upgrade; a newer one is where the programs count now.
-        Some(&newest) if newest != RULES_VERSION => {
-            let number = if newest == 1 { String::new() } else { newest.to_string() };
-            return Err(Error::Version(globals.join(format!("{RULES}{number}"))));
-        }
+        Some(newest) if newest != RULES_VERSION => return Err(Error::Version(pinned(globals, RULES, newest))),
         Some(_) => {}
     }
     match Counters::open(&path) {
         Ok(counters) if counters.counters == 1 => Ok(counters),
-        Ok(counters) => Err(Error::Layout(path, (5, 8, counters.counters as u32 * 8))),
+        Ok(counters) => Err(Error::Layout(path, counters.map.layout())),
         Err(OpenError::Io(error)) => Err(Error::Io(path, error)),
-        Err(OpenError::Other(kind, key, value)) => Err(Error::Layout(path, (kind, key, value))),
+        Err(OpenError::Other(layout)) => Err(Error::Layout(path, layout)),
     }
 }
 
@@ -175,7 +176,7 @@ fn open_interfaces(globals: &Path) -> Vec<(PathBuf, Counters)> {
     let Ok(mut versions) = versions(globals, INTERFACES) else { return maps };
     versions.sort_unstable();
     for version in versions {
-        let path = globals.join(format!("{INTERFACES}{}", if version == 1 { String::new() } else { version.to_string() }));
+        let path = pinned(globals, INTERFACES, version);
         let opened = INTERFACES_VERSIONS.contains(&version).then(|| Counters::open(&path).ok()).flatten();
         let Some(counters) = opened.filter(|counters| counters.counters > REFUSED) else {
             let message = format_args!("the map {} is not known: totals of workloads are left out", path.display());
@@ -190,7 +191,6 @@ fn open_interfaces(globals: &Path) -> Vec<(PathBuf, Counters)> {
 /// Accepted and refused packets by the interface's number and direction.
 type Totals = HashMap<(u32, Direction), (u64, u64), RandomState>;
 
-/// `None` where a map cannot be read.
 fn read_interfaces(maps: &[(PathBuf, Counters)]) -> Option<Totals> {
     let mut totals = Totals::default();
     for (path, counters) in maps {
@@ -239,7 +239,6 @@ fn by_name(net: &Path, before: &Totals, after: &Totals) -> Option<BTreeMap<(Arc<
     Some(interfaces)
 }
 
-/// What is in a file of one number.
 fn number(path: &Path) -> Option<u32> {
     let mut text = [0; 16];
     let length = File::open(path).ok()?.read(&mut text).ok()?;

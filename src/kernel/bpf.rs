@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-pub use crate::os::sys::bpf::OpenError;
+pub use crate::os::sys::bpf::{Layout, OpenError};
 use crate::os::sys::bpf::{Map, Position};
 
 /// A batch takes about this much memory, in bytes.
@@ -14,21 +14,19 @@ const ROUNDS: usize = 4;
 /// A map of counters: keys of 8 bytes, and one or several counters of 64 bits under each.
 #[derive(Debug)]
 pub struct Counters {
-    map: Map,
+    pub map: Map,
     /// How many counters there are under a key.
     pub counters: usize,
-    /// The kernel's id: another one is another map, wherever it is pinned.
-    pub id: u32,
 }
 
 impl Counters {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let map = Map::open(path)?;
         if map.key != 8 || !map.value.is_multiple_of(8) {
-            return Err(OpenError::Other(crate::os::sys::bpf::PER_CPU_HASH, map.key as u32, map.value as u32));
+            return Err(OpenError::Other(map.layout()));
         }
         let counters = map.value / 8;
-        Ok(Counters { id: map.id, map, counters })
+        Ok(Counters { map, counters })
     }
 
     /// Gives every entry once or more: its key, and its counters summed over all CPUs. An entry that comes or goes meanwhile may be left

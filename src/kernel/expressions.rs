@@ -7,7 +7,7 @@ use super::draft::{Bits, Draft};
 use super::netlink::Attributes;
 use super::tables::Tables;
 use super::xt::{self, be64, string, u32_at};
-use crate::ruleset::{Builder, CtState, MarkMatch, RuleParts, Verdict};
+use crate::ruleset::{Builder, CtState, MarkMatch, Verdict};
 
 /// What a register holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ const ONLY_MATCH: [&[u8]; 12] =
     [b"payload", b"exthdr", b"lookup", b"range", b"limit", b"connlimit", b"quota", b"fib", b"socket", b"osf", b"rt", b"hash"];
 
 pub struct Rule<'a> {
-    draft: Draft<'a>,
+    pub draft: Draft<'a>,
     tables: Tables,
     registers: [Option<(u32, Loaded)>; 4],
 }
@@ -87,10 +87,6 @@ impl<'a> Rule<'a> {
             self.expression(name, Attributes(data))?;
         }
         Some(())
-    }
-
-    pub fn finish(self) -> (RuleParts, Verdict) {
-        self.draft.finish()
     }
 
     fn expression(&mut self, name: &[u8], data: Attributes) -> Option<()> {

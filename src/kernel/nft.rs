@@ -69,7 +69,6 @@ struct Listed {
     counts: Option<Vec<Count>>,
 }
 
-/// What the rules of chains have counted, by the chains' places.
 type Counts = Vec<(usize, Option<Vec<Count>>)>;
 
 impl Reader {
@@ -245,7 +244,6 @@ impl Reader {
     }
 }
 
-/// See [`hooks`](super::hooks).
 pub(super) fn hooks(family: Family, tables: Tables, deadline: Instant) -> io::Result<BTreeSet<&'static str>> {
     let reader = Reader::new(family, tables);
     let mut socket = Socket::open(deadline)?;
@@ -275,7 +273,7 @@ fn push_rule(attributes: Attributes, tables: Tables, builder: &mut Builder, chai
     rule.user_data(attributes.get(7).unwrap_or_default());
     let expressions = attributes.get(4).unwrap_or_default();
     let is_readable = rule.expressions(expressions).is_some();
-    let (parts, verdict) = rule.finish();
+    let (parts, verdict) = rule.draft.finish();
     match is_readable {
         true => builder.push(chain, &parts, verdict),
         false => builder.push_unreadable(chain, (!parts.uncounted).then_some(parts.count)),
@@ -296,7 +294,6 @@ pub fn decode(family: Family, tables: Tables, dump: &[u8]) -> Vec<Snapshot> {
     builders.into_values().map(Builder::finish).collect()
 }
 
-/// `NFTA_RULE_HANDLE`
 fn handle(rule: Attributes) -> u64 {
     rule.get(3).and_then(be64).unwrap_or(0)
 }

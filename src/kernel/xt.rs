@@ -21,7 +21,6 @@ pub fn be64(data: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(data.get(..8)?.try_into().ok()?))
 }
 
-/// Bytes up to the first zero.
 pub fn string(data: &[u8]) -> &[u8] {
     data.split(|&byte| byte == 0).next().unwrap_or_default()
 }

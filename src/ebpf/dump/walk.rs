@@ -67,7 +67,6 @@ impl Walk {
         }
     }
 
-    /// What follows is the workload's.
     pub fn host_ends(&mut self) {
         self.rule_ends();
         self.end_of_tier = None;
@@ -228,7 +227,6 @@ fn action_of(rule: &str) -> Option<Decision> {
     })
 }
 
-/// The name that precedes the rule since 3.32.
 fn owner_of(rule: &str) -> Option<&str> {
     rule.split(' ').next().filter(|word| !word.is_empty() && !word.contains(':'))
 }

@@ -33,7 +33,6 @@ struct Rules {
     counters: Vec<u32>,
 }
 
-/// A match or a target.
 struct Extension<'a> {
     name: &'a [u8],
     revision: u32,

@@ -19,7 +19,7 @@ const MAP_LOOKUP_BATCH: u32 = 24;
 /// `BPF_F_RDONLY`
 const READ_ONLY: u64 = 1 << 3;
 /// `BPF_MAP_TYPE_PERCPU_HASH`
-pub const PER_CPU_HASH: u32 = 5;
+const PER_CPU_HASH: u32 = 5;
 /// Beyond this, a key or value is no counter of Calico's, in bytes.
 const MOST_BYTES: u32 = 4096;
 /// A bucket of the map, where a batch begins and ends.
@@ -44,8 +44,16 @@ pub struct Map {
 #[derive(Debug)]
 pub enum OpenError {
     Io(io::Error),
-    /// It is no hash with values per CPU, or its keys or values are no counters: its type and their lengths.
-    Other(u32, u32, u32),
+    /// It is no hash with values per CPU, or its keys or values are no counters.
+    Other(Layout),
+}
+
+/// A map's type, and the lengths of its keys and values, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    pub kind: u32,
+    pub key: u32,
+    pub value: u32,
 }
 
 impl From<io::Error> for OpenError {
@@ -66,10 +74,14 @@ impl Map {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let [kind, id, key, value, most_entries] = info(&fd)?;
         if kind != PER_CPU_HASH || !(1..=MOST_BYTES).contains(&key) || !(1..=MOST_BYTES).contains(&value) {
-            return Err(OpenError::Other(kind, key, value));
+            return Err(OpenError::Other(Layout { kind, key, value }));
         }
         let all_values = (value as usize).next_multiple_of(8) * cpus::possible()?;
         Ok(Map { fd, id, key: key as usize, value: value as usize, all_values, most_entries: most_entries as usize })
+    }
+
+    pub fn layout(&self) -> Layout {
+        Layout { kind: PER_CPU_HASH, key: self.key as u32, value: self.value as u32 }
     }
 
     /// The key after `key`, or the first one; `false` behind the last.

@@ -2,7 +2,7 @@ use super::*;
 use crate::ebpf::{Known, Owner, Rule};
 use writer::Writer;
 
-#[path = "../../tests/it/support/dump.rs"]
+#[path = "../../../tests/it/support/dump.rs"]
 mod writer;
 
 fn ingress(file: &[u8]) -> Program {
