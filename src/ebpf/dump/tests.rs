@@ -5,6 +5,15 @@ use writer::Writer;
 #[path = "../../../tests/it/support/dump.rs"]
 mod writer;
 
+impl Writer {
+    /// A policy with these rules, all of which count.
+    fn policy(self, name: &str, rules: &[(&str, u64)]) -> Self {
+        let begun = self.comment(&format!("Start of {name}"));
+        let written = rules.iter().fold(begun, |writer, (rule, id)| writer.rule(rule, *id));
+        written.comment(&format!("End of {name}"))
+    }
+}
+
 fn ingress(file: &[u8]) -> Program {
     parse(file, Name::parse("cali1_ingress_v4.json").unwrap()).unwrap()
 }
@@ -31,10 +40,10 @@ fn a_program_of_3_29() {
     let file = Writer::default()
         .label(WORKLOAD)
         .comment("Start of tier default")
-        .comment("Start of policy shop/knp.default.web")
-        .rule(r#"action:"allow" protocol:{number:6} rule_id:"x""#, 11)
-        .rule(r#"action: "deny""#, u64::MAX - 1)
-        .comment("End of policy shop/knp.default.web")
+        .policy(
+            "policy shop/knp.default.web",
+            &[(r#"action:"allow" protocol:{number:6} rule_id:"x""#, 11), (r#"action: "deny""#, u64::MAX - 1)],
+        )
         .comment("Start of policy default.all")
         .rule_without_instructions(r#"action:"log""#, 13, false)
         .rule_without_instructions(r#"action:"allow" ip_version:IPV6"#, 14, false)
@@ -65,9 +74,7 @@ fn a_program_of_3_29() {
 fn a_program_of_3_32_behind_the_policies_of_all_interfaces() {
     let file = Writer::default()
         .comment("Start of tier security")
-        .comment("Start of GlobalNetworkPolicy guard 0")
-        .rule(r#"guard action:"deny""#, 21)
-        .comment("End of GlobalNetworkPolicy guard 0")
+        .policy("GlobalNetworkPolicy guard 0", &[(r#"guard action:"deny""#, 21)])
         .comment("End of tier security: pass")
         .record(22)
         // A split program lands here first.
@@ -75,19 +82,13 @@ fn a_program_of_3_32_behind_the_policies_of_all_interfaces() {
         .instruction([0; 8])
         .comment("##### Start of program 1 #####")
         .comment("Start of tier default")
-        .comment("Start of GlobalNetworkPolicy late 1")
-        .rule(r#"late action:"allow""#, 23)
-        .comment("End of GlobalNetworkPolicy late 1")
+        .policy("GlobalNetworkPolicy late 1", &[(r#"late action:"allow""#, 23)])
         .comment("End of tier default: deny")
         .record(24)
         .label(WORKLOAD)
         .comment("Start of tier kube-admin")
-        .comment("Start of KubernetesClusterNetworkPolicy first 2")
-        .rule(r#"first action:"next-tier""#, 25)
-        .comment("End of KubernetesClusterNetworkPolicy first 2")
-        .comment("Start of NetworkPolicy shop/web 3")
-        .rule(r#"shop/web action:"Allow""#, 26)
-        .comment("End of NetworkPolicy shop/web 3")
+        .policy("KubernetesClusterNetworkPolicy first 2", &[(r#"first action:"next-tier""#, 25)])
+        .policy("NetworkPolicy shop/web 3", &[(r#"shop/web action:"Allow""#, 26)])
         .comment("End of tier kube-admin: pass")
         .record(27)
         .rule(r#"kns.shop action:"allow""#, 28)
@@ -112,8 +113,8 @@ fn a_program_of_3_32_behind_the_policies_of_all_interfaces() {
 #[test]
 fn a_hosts_own_interface_is_no_workload() {
     let policy = |writer: Writer| {
-        let rule = writer.comment("Start of tier default").comment("Start of policy default.hep").rule(r#"action:"deny""#, 31);
-        rule.comment("End of policy default.hep").comment("End of tier default: deny").record(32)
+        let policy = writer.comment("Start of tier default").policy("policy default.hep", &[(r#"action:"deny""#, 31)]);
+        policy.comment("End of tier default: deny").record(32)
     };
     for file in [policy(Writer::default()).label(WORKLOAD).file("cali1"), policy(Writer::default()).file("cali1")] {
         let program = ingress(&file);
@@ -131,8 +132,8 @@ fn policies(program: &Program) -> Vec<(String, bool)> {
 /// The host endpoint `*` with a policy that accepts everything, as Calico 3.32 writes it for `lo`: the last rule's comments, those of all
 /// that no packet reaches, and the label stand on one instruction.
 fn all_hosts(writer: Writer) -> Writer {
-    let rule = writer.comment("Start of tier default").comment("Start of GlobalNetworkPolicy wild 0").rule(r#"wild action:"allow""#, 51);
-    rule.comment("End of GlobalNetworkPolicy wild 0").comment("End of tier default: deny")
+    let policy = writer.comment("Start of tier default").policy("GlobalNetworkPolicy wild 0", &[(r#"wild action:"allow""#, 51)]);
+    policy.comment("End of tier default: deny")
 }
 
 #[test]
@@ -147,9 +148,9 @@ fn the_last_rule_of_a_host_endpoint_is_not_the_workloads() {
     );
 
     let workloads = |writer: Writer| {
-        let rule = writer.label(WORKLOAD).comment("Start of tier default").comment("Start of NetworkPolicy shop/web 1");
-        let rule = rule.rule(r#"shop/web action:"allow""#, 61).comment("End of NetworkPolicy shop/web 1");
-        rule.comment("End of tier default: deny").record(62).file("cali1")
+        let tier = writer.label(WORKLOAD).comment("Start of tier default");
+        let policy = tier.policy("NetworkPolicy shop/web 1", &[(r#"shop/web action:"allow""#, 61)]);
+        policy.comment("End of tier default: deny").record(62).file("cali1")
     };
     let program = ingress(&workloads(all_hosts(Writer::default())));
     assert!(program.is_workload && program.unrecognised == 0);
@@ -170,12 +171,9 @@ fn what_no_packet_reaches_is_not_what_follows_it() {
     assert_eq!(shown(&program)[1..], ["0 no profile Deny Ingress"]);
     assert_eq!(program.unrecognised, 0);
     // All of the second tier of the host's, and then a policy of the workload's that has no rules.
-    let second =
-        || writer().comment("Start of tier late").comment("Start of GlobalNetworkPolicy b 1").comment("End of GlobalNetworkPolicy b 1");
-    let second = || second().comment("End of tier late: deny");
+    let second = || writer().comment("Start of tier late").policy("GlobalNetworkPolicy b 1", &[]).comment("End of tier late: deny");
     let none = |writer: Writer| {
-        let policy = writer.comment("Start of tier default").comment("Start of NetworkPolicy shop/none 2");
-        policy.comment("End of NetworkPolicy shop/none 2").comment("End of tier default: deny")
+        writer.comment("Start of tier default").policy("NetworkPolicy shop/none 2", &[]).comment("End of tier default: deny")
     };
     let program = ingress(&none(second()).record(81).file("cali1"));
     assert_eq!(shown(&program)[1..], ["81 end of default Deny Ingress"]);
@@ -187,18 +185,15 @@ fn what_no_packet_reaches_is_not_what_follows_it() {
     assert_eq!((shown(&program)[1].as_str(), program.unrecognised), ("0 end of default Deny Ingress", 0));
 
     // A tier whose policies let nothing reach its end, but pass on.
-    let tier = Writer::default().label(WORKLOAD).comment("Start of tier a").comment("Start of policy a.p").rule(r#"action:"pass""#, 1);
-    let tier = tier.rule(r#"action:"deny""#, 2).comment("End of policy a.p").comment("End of tier a: deny").label("end_of_tier_0");
-    assert_eq!(shown(&ingress(&tier.record(0).file("cali1")))[2..], ["0 no profile Deny Ingress"]);
+    let tier = Writer::default().label(WORKLOAD).comment("Start of tier a");
+    let tier = tier.policy("policy a.p", &[(r#"action:"pass""#, 1), (r#"action:"deny""#, 2)]).comment("End of tier a: deny");
+    assert_eq!(shown(&ingress(&tier.label("end_of_tier_0").record(0).file("cali1")))[2..], ["0 no profile Deny Ingress"]);
 }
 
 /// Up to 3.29 the comment does not say what the end of a tier does.
 #[test]
 fn what_a_tiers_end_does_shows_where_it_jumps_to() {
-    let tier = || {
-        let tier = Writer::default().label(WORKLOAD).comment("Start of tier a").comment("Start of policy a.p").comment("End of policy a.p");
-        tier.comment("End of tier a").record(0)
-    };
+    let tier = || Writer::default().label(WORKLOAD).comment("Start of tier a").policy("policy a.p", &[]).comment("End of tier a").record(0);
     let end = |writer: Writer| shown(&ingress(&writer.file("cali1")))[0].clone();
     assert_eq!(end(tier().label("end_of_tier_0").rule(r#"action:"allow""#, 1)), "0 end of a Pass Ingress");
     assert_eq!(end(tier().label("deny").rule(r#"action:"allow""#, 1)), "0 end of a Deny Ingress");
@@ -207,10 +202,9 @@ fn what_a_tiers_end_does_shows_where_it_jumps_to() {
 #[test]
 fn a_policy_without_a_name_is_not_enforced() {
     for nameless in ["  1", "policy "] {
-        let file =
-            Writer::default().label(WORKLOAD).comment("Start of tier default").comment("Start of policy a").rule(r#"action:"allow""#, 1);
-        let file = file.comment("End of policy a").comment(&format!("Start of {nameless}")).comment(&format!("End of {nameless}"));
-        let file = file.comment("End of tier default: deny").record(2).rule(r#"action:"pass""#, 3).record(0).file("cali1");
+        let tier = Writer::default().label(WORKLOAD).comment("Start of tier default");
+        let tier = tier.policy("policy a", &[(r#"action:"allow""#, 1)]).policy(nameless, &[]);
+        let file = tier.comment("End of tier default: deny").record(2).rule(r#"action:"pass""#, 3).record(0).file("cali1");
         let program = ingress(&file);
         assert_eq!((program.unrecognised, policies(&program).len()), (0, 1), "{nameless:?}");
         let expected = ["1 default|a#0 Accept Ingress", "2 end of default Deny Ingress"];
@@ -231,11 +225,7 @@ fn what_is_not_understood_is_counted_and_left_out() {
     let file = Writer::default()
         .label(WORKLOAD)
         .comment("Start of tier default")
-        .comment("Start of policy shop/default.web")
-        .rule(r#"action:"teleport""#, 41)
-        .rule(r#"protocol:{number:6}"#, 42)
-        .rule(r#"action:"allow""#, 43)
-        .comment("End of policy shop/default.web")
+        .policy("policy shop/default.web", &[(r#"action:"teleport""#, 41), (r#"protocol:{number:6}"#, 42), (r#"action:"allow""#, 43)])
         .comment("Start of something new")
         .record(44)
         // The comment says one id, the instruction another.

@@ -18,7 +18,7 @@ pub const VALUE: usize = 20;
 
 /// Writes all of the buffer, and says that half of it matters.
 pub unsafe fn getsockopt(_: c_int, _: c_int, _: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int {
-    // SAFETY: what is tried out.
+    // SAFETY: there are as many bytes to write to as the caller says; Miri tells if not.
     unsafe {
         value.cast::<u8>().write_bytes(0x5a, *length as usize);
         *length /= 2;
@@ -28,21 +28,21 @@ pub unsafe fn getsockopt(_: c_int, _: c_int, _: c_int, value: *mut c_void, lengt
 
 /// Takes no value but 1.
 pub unsafe fn setsockopt(_: c_int, _: c_int, _: c_int, value: *const c_void, length: socklen_t) -> c_int {
-    // SAFETY: what is tried out.
+    // SAFETY: there are as many bytes to read as the caller says; Miri tells if not.
     let value = unsafe { std::slice::from_raw_parts(value.cast::<u8>(), length as usize) };
     if value == 1i32.to_ne_bytes() { 0 } else { -1 }
 }
 
 /// Looks at all of the range.
 pub unsafe fn madvise(begin: *mut c_void, length: usize, _: c_int) -> c_int {
-    // SAFETY: what is tried out.
+    // SAFETY: the range is the caller's, and all of it is initialised; Miri tells if not.
     let all = unsafe { std::slice::from_raw_parts(begin.cast::<u8>(), length) };
     c_int::from(all.first().is_some_and(|byte| *byte != 0))
 }
 
 pub unsafe fn syscall(_: c_long, command: u32, attributes: *mut u64, size: usize) -> c_long {
     let cpus = cpus::possible().unwrap_or(1);
-    // SAFETY: what is tried out.
+    // SAFETY: the attributes are as long as the caller says, and what they point to as the command takes; Miri tells if not.
     unsafe {
         let attributes = std::slice::from_raw_parts_mut(attributes, size / 8);
         match (command, &mut *attributes) {
@@ -76,15 +76,15 @@ pub unsafe fn syscall(_: c_long, command: u32, attributes: *mut u64, size: usize
 }
 
 /// # Safety
-/// What is tried out.
+/// So many bytes are at this address.
 unsafe fn read(address: u64, length: usize) -> Vec<u8> {
-    // SAFETY: see above.
+    // SAFETY: the caller's promise.
     unsafe { std::slice::from_raw_parts(with_exposed_provenance::<u8>(address as usize), length) }.to_vec()
 }
 
 /// # Safety
-/// What is tried out.
+/// There is room for these bytes at this address.
 unsafe fn write(address: u64, bytes: &[u8]) {
-    // SAFETY: see above.
+    // SAFETY: the caller's promise.
     unsafe { with_exposed_provenance_mut::<u8>(address as usize).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) }
 }
