@@ -238,7 +238,10 @@ impl Parser {
                     continue;
                 }
                 b"--comment" => add_comment(&words.next()??, parts, &mut self.builder),
-                b"--mark" => parts.mark = Some(mark_match(&words.next()??, negated)?),
+                b"--mark" => {
+                    let (value, mask) = value_and_mask(&words.next()??)?;
+                    parts.mark = Some(MarkMatch { value, mask, negated });
+                }
                 b"--ctstate" => parts.ctstate = ctstate(&words.next()??, negated),
                 b"-j" => return self.target(words, Verdict::Jump),
                 b"-g" => return self.target(words, Verdict::Goto),
@@ -317,11 +320,6 @@ fn mark(text: &[u8]) -> Option<u32> {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),
     }
-}
-
-fn mark_match(text: &[u8], negated: bool) -> Option<MarkMatch> {
-    let (value, mask) = value_and_mask(text)?;
-    Some(MarkMatch { value, mask, negated })
 }
 
 /// `--set-xmark value/mask`, which is how iptables-save prints all forms of the target.

@@ -176,7 +176,7 @@ impl Reader {
                     builder.adopt(id, from, from.chain(chain), &counts);
                     fingerprint
                 }
-                None => self.rules(socket, &name, (builder, id))?,
+                None => self.rules(socket, &name, builder, id)?,
             };
             chains.push(Chain { name, fingerprint, place: (place, id) });
         }
@@ -229,7 +229,7 @@ impl Reader {
     }
 
     /// Takes a chain's rules apart; their fingerprint, if all are understood.
-    fn rules(&self, socket: &mut Socket, name: &str, (builder, id): (&mut Builder, ChainId)) -> Result<Option<u64>, DumpError> {
+    fn rules(&self, socket: &mut Socket, name: &str, builder: &mut Builder, id: ChainId) -> Result<Option<u64>, DumpError> {
         loop {
             let (before, mut hasher, mut all_readable) = (builder.rule_count(), self.hasher.build_hasher(), true);
             let dump = self.dump_rules(socket, name, &mut |attributes| {

@@ -74,12 +74,11 @@ fn conntrack(revision: u32, data: &[u8], parts: &mut RuleParts) -> Option<()> {
 /// The states of `--ctstate`, and of nft's `ct state`, which has the same bits.
 pub fn ct_state(states: u32, negated: bool) -> CtState {
     const INVALID: u32 = 1;
-    const ESTABLISHED: u32 = 2;
-    const RELATED: u32 = 4;
+    const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
     match states {
         _ if negated => CtState::Other,
         INVALID => CtState::Invalid,
-        _ if states == ESTABLISHED | RELATED => CtState::Established,
+        ESTABLISHED_OR_RELATED => CtState::Established,
         _ => CtState::Other,
     }
 }
