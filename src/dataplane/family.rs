@@ -16,16 +16,14 @@ use crate::ruleset::{Backend, Family, Ruleset, Snapshot};
 pub struct FamilyReader {
     pub family: Family,
     legacy: HashMap<&'static str, legacy::Reader>,
-    nft: HashMap<&'static str, nft::Reader>,
-    native: nft::Reader,
+    nft: HashMap<nft::Tables, nft::Reader>,
     /// What `iptables-save` gave last.
     saved: HashMap<(Backend, &'static str), Arc<Ruleset>>,
 }
 
 impl FamilyReader {
     pub fn new(family: Family) -> Self {
-        let native = nft::Reader::new(family, nft::Tables::Calico);
-        FamilyReader { family, legacy: HashMap::new(), nft: HashMap::new(), native, saved: HashMap::new() }
+        FamilyReader { family, legacy: HashMap::new(), nft: HashMap::new(), saved: HashMap::new() }
     }
 
     /// Reads a dataplane: the filter table, and the others only if Calico has host endpoints.
@@ -38,7 +36,7 @@ impl FamilyReader {
         deadline: Instant,
     ) -> Result<Vec<Snapshot>, ReadError> {
         if backend == Backend::Native {
-            return self.native.read(deadline).map_err(|error| ReadError::Kernel(backend, self.family, error));
+            return self.read_nft(nft::Tables::Calico, deadline);
         }
         let mut tables = self.read_table(backend, source, "filter", programs, deadline)?;
         if tables.iter().any(|filter| names::has_host_endpoints(&filter.ruleset)) {
@@ -60,7 +58,6 @@ impl FamilyReader {
         deadline: Instant,
     ) -> Result<Vec<Snapshot>, ReadError> {
         let family = self.family;
-        let failed = |error| ReadError::Kernel(backend, family, error);
         match (source, backend) {
             (Source::Save, _) => {
                 let mut tables = programs.save(backend, family, table, deadline).map_err(ReadError::Save)?;
@@ -69,13 +66,16 @@ impl FamilyReader {
             }
             (Source::Kernel, Backend::Legacy) => {
                 let reader = self.legacy.entry(table).or_insert_with(|| legacy::Reader::new(family, table));
-                reader.read().map(|table| vec![table]).map_err(failed)
+                reader.read().map(|table| vec![table]).map_err(|error| ReadError::Kernel(backend, family, error))
             }
-            (Source::Kernel, _) => {
-                let reader = self.nft.entry(table).or_insert_with(|| nft::Reader::new(family, nft::Tables::Iptables(table)));
-                reader.read(deadline).map_err(failed)
-            }
+            (Source::Kernel, _) => self.read_nft(nft::Tables::Iptables(table), deadline),
         }
+    }
+
+    fn read_nft(&mut self, tables: nft::Tables, deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
+        let family = self.family;
+        let reader = self.nft.entry(tables).or_insert_with(|| nft::Reader::new(family, tables));
+        reader.read(deadline).map_err(|error| ReadError::Kernel(tables.backend(), family, error))
     }
 
     /// A text is taken apart each time; if it says the same as the last one, its rules are those.
@@ -87,14 +87,9 @@ impl FamilyReader {
 
     pub fn forget_all_but(&mut self, backend: Option<Backend>) {
         self.saved.retain(|(of, _), _| Some(*of) == backend);
+        self.nft.retain(|tables, _| Some(tables.backend()) == backend);
         if backend != Some(Backend::Legacy) {
             self.legacy.clear();
-        }
-        if backend != Some(Backend::Nft) {
-            self.nft.clear();
-        }
-        if backend != Some(Backend::Native) {
-            self.native = nft::Reader::new(self.family, nft::Tables::Calico);
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::felix::names::CHAIN_PREFIX;
 use crate::ruleset::Backend;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tables {
     /// iptables-nft's table of this name.
     Iptables(&'static str),
