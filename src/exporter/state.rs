@@ -1,5 +1,4 @@
-//! What lasts from scrape to scrape, and how a read begins.
-//! Touches the kernel only through its reader.
+//! What lasts from scrape to scrape, and how a read begins. Touches the kernel only through its reader.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -14,9 +13,7 @@ use crate::metrics::About;
 use crate::os::sys;
 use crate::report::Report;
 
-/// What lasts from scrape to scrape.
 pub struct State {
-    /// Reads the kernel, or what stands for it.
     pub reader: Box<dyn Reader>,
     pub accounting: Accounting,
     /// The policies' names, for rules of the eBPF dataplane that no file shows.
@@ -25,7 +22,7 @@ pub struct State {
     /// Of the inventory's workloads at the last read.
     pub workloads_version: u64,
     pub dropped_scrapes: u64,
-    /// When the last read ended, and what it was like.
+    /// When the last read ended.
     pub last_read: Option<(Instant, About)>,
     /// When the kernel was last read and that went well.
     pub read_at: Option<SystemTime>,
@@ -39,12 +36,12 @@ pub struct State {
     pub complaint_of_names: Complaint,
 }
 
-/// Says a failure once, and that it is over.
+/// Logs a failure once, and when it is over.
 #[derive(Debug, Default)]
 pub struct Complaint(Option<String>);
 
 impl Complaint {
-    /// Says it, unless it was said last.
+    /// Logs it, unless it was the last thing logged.
     pub fn failed(&mut self, doing: &str, error: &dyn fmt::Display) {
         let text = error.to_string();
         if self.0.as_ref() != Some(&text) {
@@ -53,12 +50,11 @@ impl Complaint {
         }
     }
 
-    /// What is wrong now.
     pub fn last(&self) -> Option<String> {
         self.0.clone()
     }
 
-    /// Says that it is over, if it was.
+    /// Logs that it is over, if it had failed.
     pub fn went_well(&mut self, again: &str) {
         if self.0.take().is_some() {
             info!("{again} again");
@@ -73,11 +69,11 @@ const READ_LIMIT: Duration = Duration::from_secs(8);
 const RETRIES: usize = 3;
 
 impl State {
-    /// Of a process that has not read anything yet.
     pub fn new(reader: Box<dyn Reader>) -> Self {
         State {
             reader,
-            accounting: Accounting::new(cpus()),
+            // As many as can be at work on packets.
+            accounting: Accounting::new(sys::bpf::possible_cpus().unwrap_or(usize::MAX)),
             hashed_names: Vec::new(),
             policies_version: 0,
             workloads_version: 0,
@@ -90,6 +86,11 @@ impl State {
             complaint: Complaint::default(),
             complaint_of_names: Complaint::default(),
         }
+    }
+
+    /// Of all workloads that have rules.
+    pub fn interfaces(&self) -> impl Iterator<Item = &str> {
+        self.accounting.totals().workloads().map(|(interface, _)| &**interface)
     }
 
     /// Reads the kernel. Without the lock that writers hold, counters that went back may only be a commit's moment, and nothing tells for
@@ -106,11 +107,6 @@ impl State {
         }
         Ok(reading)
     }
-}
-
-/// How many CPUs can be at work on packets, at most.
-fn cpus() -> usize {
-    sys::bpf::possible_cpus().unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
