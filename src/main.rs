@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             log::error!("{failure}");
             ExitCode::FAILURE
         }
-        Ok(Command::Tool(tool)) => cli::run(*tool),
+        Ok(Command::Tool(tool)) => cli::run(&tool),
         Err(error) => print(io::stderr(), &format!("calico-accountant: {error}"), ExitCode::from(USAGE)),
     }
 }

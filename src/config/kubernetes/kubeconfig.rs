@@ -167,10 +167,8 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(deserial
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Reads a file's text; relative paths in it are relative to `folder`.
-///
-/// # Errors
-/// What is wrong, beginning with the line as far as it is known; never the value itself, which may be a secret.
+/// Relative paths in the text are relative to `folder`. An error begins with the line, if it is known, and never has the value, which may
+/// be a secret.
 pub(super) fn parse(text: &[u8], folder: &Path) -> Result<Kubeconfig, String> {
     let file: Option<File> = match text.trim_ascii().is_empty() {
         true => None,
