@@ -222,7 +222,7 @@ fn whole(size: Size, backend: Backend) -> Cost {
     std::fs::write(&lock, "").unwrap();
     let kernel = exporter(&etcd, &lock, backend, "kernel");
     let save = (backend != Backend::Native).then(|| exporter(&etcd, &lock, backend, "save"));
-    let baseline = Baseline::start(&etcd, &lock, backend);
+    let baseline = Baseline::start(&etcd, size.policies, &lock, backend);
 
     let mut times: [Vec<Duration>; 8] = Default::default();
     let (mut ratios, mut answer, mut other) = (vec![], vec![], vec![]);

@@ -7,7 +7,7 @@ mod state;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::warn;
@@ -26,7 +26,7 @@ use crate::report::{DatastoreStatus, OtherBackend, Outline, Report, Sources, Sta
 use crate::ruleset::{Family, Snapshot};
 use crate::server::Application;
 use readiness::Readiness;
-use state::State;
+use state::{LastRead, State};
 
 /// Most as in [`Config`](crate::config::Config).
 #[derive(Debug, Clone)]
@@ -158,16 +158,15 @@ impl Scraper {
         }
     }
 
-    /// One scrape. Whoever had to wait for one that has ended since shares it, while somebody still has it.
+    /// One scrape. Whoever had to wait shares what was read meanwhile, and its text while somebody still has it.
     pub fn scrape(&self) -> Arc<Vec<u8>> {
         let asked = Instant::now();
         let mut state = self.state();
-        let (ended, last) = &state.text;
-        if let Some(text) = last.upgrade().filter(|_| ended.is_some_and(|ended| ended > asked)) {
+        if let Some(text) = state.answer_to(asked).and_then(|_| state.text.upgrade()) {
             return text;
         }
         let text = Arc::new(self.read_and_render(&mut state, asked));
-        state.text = (Some(Instant::now()), Arc::downgrade(&text));
+        state.text = Arc::downgrade(&text);
         text
     }
 
@@ -231,15 +230,16 @@ impl Scraper {
         self.inventory.without_rules(state.interfaces().filter(|_| is_up))
     }
 
-    /// Reads the kernel and brings the totals up to date, unless a read has ended since this was asked for: two reads that hang would
-    /// take longer than Prometheus waits.
+    /// Reads the kernel and brings the totals up to date, unless another's read answers this, too.
     fn advance(&self, state: &mut State, asked: Instant) -> About {
-        if let Some((_, about)) = state.last_read.as_ref().filter(|(ended, _)| *ended > asked) {
+        if let Some(about) = state.answer_to(asked) {
             return about.clone();
         }
+        let begun = Instant::now();
         let mut about = About::default();
         about.up = self.read(state, &mut about);
-        state.last_read = Some((Instant::now(), about.clone()));
+        state.last_read = Some(LastRead { begun, ended: Instant::now(), about: about.clone() });
+        state.text = Weak::new();
         about
     }
 

@@ -22,19 +22,28 @@ pub struct State {
     /// Of the inventory's workloads at the last read.
     pub workloads_version: u64,
     pub dropped_scrapes: u64,
-    /// When the last read ended.
-    pub last_read: Option<(Instant, About)>,
+    pub last_read: Option<LastRead>,
     /// When the kernel was last read and that went well.
     pub read_at: Option<SystemTime>,
     /// The last report, for as long as somebody looks.
     pub report: Option<(Instant, Arc<Report>)>,
     /// Of the last text, in bytes. The text itself is its readers': the next read needs the memory.
     pub text_length: usize,
-    /// The last text, and when it was ready.
-    pub text: (Option<Instant>, Weak<Vec<u8>>),
+    /// The text of the last read.
+    pub text: Weak<Vec<u8>>,
     pub complaint: Complaint,
     pub complaint_of_names: Complaint,
 }
+
+/// When the last read began and ended, and what it was like.
+pub struct LastRead {
+    pub begun: Instant,
+    pub ended: Instant,
+    pub about: About,
+}
+
+/// A read that took longer also answers who asked while it went on: it and another one would take longer than Prometheus waits.
+const LONG: Duration = Duration::from_secs(2);
 
 /// Logs a failure once, and when it is over.
 #[derive(Debug, Default)]
@@ -82,7 +91,7 @@ impl State {
             read_at: None,
             report: None,
             text_length: 0,
-            text: (None, Weak::new()),
+            text: Weak::new(),
             complaint: Complaint::default(),
             complaint_of_names: Complaint::default(),
         }
@@ -91,6 +100,12 @@ impl State {
     /// Of all workloads that have rules.
     pub fn interfaces(&self) -> impl Iterator<Item = &str> {
         self.accounting.totals().workloads().map(|(interface, _)| &**interface)
+    }
+
+    /// The last read, if it answers what was asked at this moment: what happened before is in it.
+    pub fn answer_to(&self, asked: Instant) -> Option<&About> {
+        let is_answer = |last: &&LastRead| last.begun > asked || (last.ended > asked && last.ended - last.begun > LONG);
+        self.last_read.as_ref().filter(is_answer).map(|last| &last.about)
     }
 
     /// Reads the kernel. Without the lock that writers hold, counters that went back may only be a commit's moment, and nothing tells for
