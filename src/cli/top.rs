@@ -13,7 +13,6 @@ use crate::config::{Input, Tool};
 use crate::report::WorkloadsAnswer;
 use text::{About, Rates};
 
-/// How often to look.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 pub fn run(tool: &Tool, as_json: bool, once: bool) -> Result<ExitCode, String> {

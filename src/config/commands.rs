@@ -8,13 +8,11 @@ pub struct Subcommand {
     /// One line for `--help`.
     pub about: &'static str,
     pub more: &'static str,
-    /// Its flags, by name.
     pub options: &'static [&'static str],
 }
 
 #[derive(Debug, PartialEq)]
 pub struct CommandOption {
-    /// Without its dashes.
     pub name: &'static str,
     /// What stands for its value, if it takes one.
     pub value: Option<&'static str>,

@@ -95,7 +95,6 @@ impl Typed {
         Ok(())
     }
 
-    /// Each flag must be one of the command's.
     fn check_options(&self) -> Result<(), ConfigError> {
         let allowed = self.command.map_or(&[][..], |command| command.options);
         match self.options.iter().find(|(name, _)| !allowed.contains(name)) {

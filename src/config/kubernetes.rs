@@ -31,7 +31,6 @@ pub struct KubernetesConfig {
     pub tls_server_name: Option<String>,
     /// The proxy that a kubeconfig asks for; may hold a password.
     pub proxy: Option<Secret>,
-    /// Where Calico's own objects are (`CALICO_API_GROUP`).
     pub api_group: ApiGroup,
     /// Where all this was said, for messages.
     pub origin: String,
@@ -108,7 +107,6 @@ pub struct ExecPlugin {
 /// Which API group holds Calico's own objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiGroup {
-    /// To be found out from the server.
     Discover,
     /// `crd.projectcalico.org/v1`.
     Crd,
@@ -116,7 +114,6 @@ pub enum ApiGroup {
     V3,
 }
 
-/// Where a pod finds its service account.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// `None` where nothing leads to an API server.

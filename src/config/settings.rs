@@ -20,7 +20,6 @@ pub enum CalicoType {
     Float,
 }
 
-/// The headings of `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     Exporter,
@@ -34,7 +33,6 @@ pub enum Group {
 pub struct Setting {
     /// The environment variable; its flag is the same in kebab-case.
     pub name: &'static str,
-    /// What stands for the value in `--help`.
     pub value: &'static str,
     pub spelling: Spelling,
     pub group: Group,

@@ -11,7 +11,7 @@ use super::settings::{CalicoType, SETTINGS, Setting, Spelling, setting};
 use super::syntax::{duration, go_int, is_go_bool, is_go_float32, is_service_link};
 use super::{ConfigError, Remark, Sampling, World};
 
-/// A value with the name under which the user gave it.
+/// What the user said, and where.
 pub(super) struct Said {
     /// The variable as it was spelled, or the flag with its dashes.
     pub by: String,
@@ -89,7 +89,6 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// One of a few words, in any case.
     pub fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         let allowed = format!("one of {}", words.join(", "));
@@ -120,7 +119,6 @@ impl<'a> Values<'a> {
         Ok(hosts.unwrap_or_default())
     }
 
-    /// A duration up to a minute.
     pub fn duration(&self, name: &str) -> Result<Option<Duration>, ConfigError> {
         self.parse(name, "a duration such as 2s, 500ms or 2 (seconds), at most 60s", |text| {
             duration(text).filter(|duration| *duration <= Duration::from_secs(60))

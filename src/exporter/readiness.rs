@@ -39,7 +39,6 @@ impl Readiness {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A read has ended.
     pub fn took(&self, result: Result<(), &ReadError>) {
         let mut inner = self.inner();
         inner.read |= result.is_ok();

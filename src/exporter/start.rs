@@ -183,7 +183,6 @@ pub fn dataplane(config: &Config, inventory: &Arc<Inventory>) -> Dataplane {
     Dataplane::new(options, Some(Arc::clone(inventory)))
 }
 
-/// Of a scraper that serves.
 pub fn scraper_options(config: Config) -> exporter::Options {
     exporter::Options {
         node_name: config.node_name,

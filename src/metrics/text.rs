@@ -22,7 +22,6 @@ impl Text {
         Metric { text: self, name }
     }
 
-    /// A metric with one sample and no labels.
     pub fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Value) {
         self.metric(name, kind, help).sample("", value);
     }

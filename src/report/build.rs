@@ -14,7 +14,6 @@ use crate::datastore::inventory;
 use crate::ebpf;
 use crate::felix::{Catalog, Direction, DropReason, EndpointKind};
 
-/// What a report is made of.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
     pub outline: &'a Outline,
@@ -307,7 +306,6 @@ impl Pipeline {
         targets.all(of_target) && self.profiles.iter().all(|profile| profile.accept.is_some())
     }
 
-    /// Three numbers for all of it.
     pub fn sums(&self) -> Sums {
         let accepted = self.accepts().chain([self.undivided]);
         let refused = self.decisions().map(|(_, counts)| counts.deny).chain(self.tiers.iter().map(|tier| tier.no_policy));

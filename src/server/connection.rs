@@ -36,7 +36,6 @@ pub(super) struct Connection {
 
 /// What a connection is doing.
 pub(super) enum Doing {
-    /// Sending a request, or about to.
     Asking {
         first: bool,
     },
@@ -45,7 +44,6 @@ pub(super) enum Doing {
     Taking(Answer),
     /// Answered for the last time; so many bytes may still be read.
     Leaving(usize),
-    /// To be closed.
     Over,
 }
 
@@ -103,7 +101,6 @@ impl Connection {
         if let Doing::Waiting(request, resource) = &self.doing { Some((request, resource, self.since)) } else { None }
     }
 
-    /// The body that it takes.
     pub fn text(&self) -> Option<&Arc<Vec<u8>>> {
         if let Doing::Taking(answer) = &self.doing { Some(&answer.body) } else { None }
     }

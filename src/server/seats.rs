@@ -118,10 +118,11 @@ impl Seats {
     }
 
     /// Where more bytes are being sent than may be, others than those who take these texts give way.
-    pub fn bound(&mut self, given: &[Option<*const Vec<u8>>]) {
+    pub fn bound(&mut self, given: &[&Arc<Vec<u8>>]) {
+        let is_other = |text: &Arc<Vec<u8>>| !given.iter().any(|given| Arc::ptr_eq(given, text));
         while self.bytes() > self.limits.bytes {
             let held = self.held();
-            let others = self.all.iter_mut().filter(|other| other.text().is_some_and(|text| !given.contains(&Some(Arc::as_ptr(text)))));
+            let others = self.all.iter_mut().filter(|other| other.text().is_some_and(is_other));
             let Some(other) = others.min_by_key(|other| (Reverse(held.get(&other.client).copied()), other.since)) else { return };
             other.doing = Doing::Over;
         }

@@ -169,7 +169,8 @@ impl Serving<'_> {
                 connection.give(reply, Some(&request), self.limits);
             }
         }
-        self.seats.bound(&[Some(&made.plain), made.packed.as_ref()].map(|reply| reply.map(|reply| Arc::as_ptr(&reply.body))));
+        let replies = [Some(&made.plain), made.packed.as_ref()].into_iter().flatten();
+        self.seats.bound(&replies.map(|reply| &reply.body).collect::<Vec<_>>());
     }
 }
 

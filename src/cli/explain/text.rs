@@ -30,7 +30,6 @@ pub fn workload(answer: &WorkloadAnswer, about: &str) -> String {
     text(&title.join("  "), about, &answer.status, answer.directions.iter())
 }
 
-/// Stage by stage.
 pub fn host_endpoints(hosts: &[HostEndpoint], status: &Status, about: &str) -> String {
     let texts = hosts.iter().map(|host| {
         let title = format!("Host endpoint {}  stage {}", safe(&host.interface, LONGEST), safe(&host.stage, LONGEST));
