@@ -6,7 +6,7 @@ pub mod start;
 mod state;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -34,7 +34,6 @@ pub struct Options {
     pub node_name: String,
     pub minimum_counter: u64,
     pub metric_names: MetricNames,
-    pub proc: PathBuf,
     pub pod_logs: PathBuf,
     /// The kind of the datastore, `etcd` or `kubernetes`, if there is one.
     pub datastore: Option<&'static str>,
@@ -67,7 +66,7 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 impl Scraper {
     pub fn new(options: Options, reader: Box<dyn Reader>, inventory: Arc<Inventory>) -> Self {
         let state = State::new(reader);
-        let pod_logs = PodLogs::new(options.pod_logs.clone(), options.proc.clone(), options.node_name.clone());
+        let pod_logs = PodLogs::new(options.pod_logs.clone(), "/proc".into(), options.node_name.clone());
         Scraper { options, inventory, pod_logs, started: SystemTime::now(), state: Mutex::new(state), readiness: Readiness::default() }
     }
 
@@ -188,7 +187,7 @@ impl Scraper {
         about.without_rules = self.workloads_without_rules(state, about.up);
         if self.options.process_metrics {
             about.started = Some(seconds(self.started));
-            about.process = Process::read(&self.options.proc);
+            about.process = Process::read(Path::new("/proc"));
         }
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
         let view = View {

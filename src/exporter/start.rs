@@ -188,7 +188,6 @@ pub fn scraper_options(config: Config) -> exporter::Options {
         node_name: config.node_name,
         minimum_counter: config.minimum_counter,
         metric_names: config.metric_names,
-        proc: "/proc".into(),
         pod_logs: config.pod_logs,
         datastore: match config.datastore {
             Datastore::Etcd(_) => Some("etcd"),

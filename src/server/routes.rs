@@ -13,8 +13,6 @@ use crate::web;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Resource {
     Metrics,
-    /// Takes no time.
-    Health,
     Ready,
     /// By path.
     Api(String),
@@ -24,20 +22,19 @@ pub(super) enum Resource {
 /// What a server of these names has to make for a request; the error is an answer for which nothing has to be made.
 pub(super) fn wanted(request: &Request, names: &[String]) -> Result<Resource, Reply> {
     let resource = match &*request.path {
-        "/metrics" => Resource::Metrics,
-        "/healthz" => Resource::Health,
-        "/readyz" => Resource::Ready,
-        api if api.starts_with(api::PREFIX) => Resource::Api(api.to_owned()),
-        path => web::file(path)
+        "/metrics" => Ok(Resource::Metrics),
+        "/healthz" => Err(Reply::text(200, "ok")),
+        "/readyz" => Ok(Resource::Ready),
+        api if api.starts_with(api::PREFIX) => Ok(Resource::Api(api.to_owned())),
+        path => Ok(web::file(path)
             .map(Resource::Page)
-            .ok_or_else(|| Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/ and /"))?,
+            .ok_or_else(|| Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/ and /"))?),
     };
     match resource {
         _ if !request.may_get => Err(Reply::text(405, "only GET and HEAD are allowed").with("Allow", "GET, HEAD")),
         _ if request.has_body => Err(Reply::text(413, "no request here has a body")),
-        Resource::Health => Err(Reply::text(200, "ok")),
-        Resource::Api(_) | Resource::Page(_) => misdirected(request.host.as_deref(), names).map_or(Ok(resource), Err),
-        Resource::Metrics | Resource::Ready => Ok(resource),
+        Ok(Resource::Api(_) | Resource::Page(_)) => misdirected(request.host.as_deref(), names).map_or(resource, Err),
+        resource => resource,
     }
 }
 
@@ -56,14 +53,13 @@ fn misdirected(host: Option<&str>, names: &[String]) -> Option<Reply> {
 impl Resource {
     /// Whether it is a scrape or a probe, which come before what people look at.
     pub fn is_watched(&self) -> bool {
-        matches!(self, Resource::Metrics | Resource::Health | Resource::Ready)
+        matches!(self, Resource::Metrics | Resource::Ready)
     }
 
     /// Makes it. A panic costs this answer, not more.
     pub fn make(&self, app: &dyn Application) -> Reply {
         let make = || match self {
             Resource::Metrics => Reply::packable(200, "text/plain; version=0.0.4; charset=utf-8", app.metrics()),
-            Resource::Health => Reply::text(200, "ok"),
             Resource::Ready => match app.ready() {
                 Ok(()) => Reply::text(200, "ok"),
                 Err(reason) => Reply::text(503, &reason.replace(['\n', '\r'], " ")),
