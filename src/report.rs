@@ -56,7 +56,6 @@ pub struct Workload {
     pub interface: Arc<str>,
     pub namespace: Arc<str>,
     pub pod: Arc<str>,
-    /// Its label `app`.
     pub app: Arc<str>,
     pub ip: Vec<Arc<str>>,
     /// Its node, as the datastore says it.
@@ -158,7 +157,6 @@ pub enum DefaultAction {
     Pass,
 }
 
-/// What a tier asks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Target {
@@ -203,7 +201,6 @@ impl Can {
     }
 }
 
-/// Packets by verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
     pub accept: Option<u64>,
@@ -230,12 +227,10 @@ pub struct Profile {
     pub accept: Option<u64>,
 }
 
-/// A policy on the whole node. Its counts are packets that its own rules matched.
+/// A policy on the whole node, named as in [`PolicyCounts`]. Its counts are packets that its own rules matched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Policy {
-    /// As the metrics label it; `name` is what people write.
     pub policy: Arc<str>,
-    /// `NetworkPolicy`, …; empty if nothing is known of it.
     pub kind: Arc<str>,
     pub namespace: Option<Arc<str>>,
     pub name: Arc<str>,

@@ -96,7 +96,6 @@ fn remedy(error: &ReadError) -> &'static str {
     }
 }
 
-/// How rules are going to be read.
 fn programs(config: &Config, findings: &mut Findings) {
     const SUBJECT: &str = "iptables-save";
     let programs = Programs::on_search_path();

@@ -137,7 +137,6 @@ impl Drop for Screen {
     }
 }
 
-/// To standard output.
 pub fn write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;

@@ -69,8 +69,6 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
         (true, false, _) => return Err(ConfigError("--before: needs --ruleset, with the tables of a later moment (see --help)".into())),
         (false, _, Some(_)) => return Err(ConfigError("--url and --ruleset: only one of the two can be asked".into())),
     };
-    // Neither datastore nor node name is needed where files or another exporter tell everything.
-    let is_here = input == Input::Here;
     let (mut remarks, mut problems) = (Vec::new(), Vec::new());
     let values = Values::new(typed, world);
     let mut tolerate = |error: ConfigError| match task {
@@ -80,13 +78,13 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
             Ok(())
         }
     };
-    let datastore = match is_here {
-        false => Datastore::None,
-        true => datastore::resolve(&values, world, &mut remarks).or_else(|error| tolerate(error).map(|()| Datastore::None))?,
-    };
-    let node = match is_here {
-        false => String::new(),
-        true => node_name::resolve(&values, world, &mut remarks).or_else(|error| tolerate(error).map(|()| String::new()))?,
+    let (datastore, node) = match input {
+        Input::Here => (
+            datastore::resolve(&values, world, &mut remarks).or_else(|error| tolerate(error).map(|()| Datastore::None))?,
+            node_name::resolve(&values, world, &mut remarks).or_else(|error| tolerate(error).map(|()| String::new()))?,
+        ),
+        // Files, or the exporter that is asked, tell everything.
+        Input::Exporter(_) | Input::Files { .. } => (Datastore::None, String::new()),
     };
     let mut config = super::resolve(&values, typed.verbosity, datastore, node, &mut remarks)?;
     if values.get("LOG_LEVEL").is_none() && typed.verbosity.is_none() {

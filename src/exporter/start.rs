@@ -30,14 +30,7 @@ fn failed(doing: impl fmt::Display) -> impl FnOnce(io::Error) -> String {
 }
 
 /// Runs until a signal ends the process, or something fails for good; says what.
-pub fn run(config: Config, remarks: &[Remark]) -> String {
-    match start(config, remarks) {
-        Ok(never) => match never {},
-        Err(failure) => failure,
-    }
-}
-
-fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, String> {
+pub fn run(config: Config, remarks: &[Remark]) -> Result<Infallible, String> {
     logging::start(config.log_level, config.log_format);
     logging::report_panics();
     log::info!("calico-accountant {}", env!("CARGO_PKG_VERSION"));

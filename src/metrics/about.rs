@@ -32,7 +32,6 @@ impl Chains {
     }
 }
 
-/// What is known of the scrape and the process.
 #[derive(Debug, Clone, Default)]
 pub struct About {
     pub up: bool,

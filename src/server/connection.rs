@@ -34,7 +34,6 @@ pub(super) struct Connection {
     unseen: bool,
 }
 
-/// What a connection is doing.
 pub(super) enum Doing {
     Asking {
         first: bool,

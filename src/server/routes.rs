@@ -14,7 +14,6 @@ use crate::web;
 pub(super) enum Resource {
     Metrics,
     Ready,
-    /// By path.
     Api(String),
     Page(web::File),
 }

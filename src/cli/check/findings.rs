@@ -79,7 +79,6 @@ impl Findings {
         self.0.iter().map(|finding| finding.level).filter(|level| *level != Level::Note).max().unwrap_or(Level::Ok)
     }
 
-    /// For people: a line each, and a last one for the result.
     pub fn text(&self) -> String {
         let (mut text, harmless) = (String::new(), |text: &str| terminal::safe(text, 1000));
         for Finding { level, subject, text: found, hint } in &self.0 {
