@@ -14,7 +14,6 @@ use crate::ebpf;
 use crate::felix::{Catalog, ChainNames, Structure, Structures};
 use crate::ruleset::{Backend, Snapshot};
 
-/// All that is known of the packets so far.
 #[derive(Debug)]
 pub struct Accounting {
     ledger: Ledger,
@@ -30,7 +29,7 @@ impl Accounting {
     /// Nothing has been read yet. `cpus`: how many CPUs the node has; each works on one packet at a time.
     pub fn new(cpus: usize) -> Self {
         Accounting {
-            ledger: Ledger::new(),
+            ledger: Ledger::default(),
             structures: Structures::default(),
             attribution: Attribution::default(),
             cpus: cpus as u64,
@@ -39,7 +38,6 @@ impl Accounting {
         }
     }
 
-    /// Takes over the names that the datastore has for chains.
     pub fn rename(&mut self, chain_names: ChainNames) {
         self.structures.rename(chain_names);
     }
@@ -103,7 +101,6 @@ impl Accounting {
         read.iter().map(motion).collect()
     }
 
-    /// Takes in one read of the eBPF dataplane.
     pub fn advance_programs(&mut self, read: &ebpf::Snapshot, datastore: Datastore) {
         // So that tables, should Calico go back to them, are not compared with what they held before.
         self.ledger.leave();
@@ -122,7 +119,6 @@ impl Accounting {
         self.ledger.advance(&[]);
     }
 
-    /// Counts from here on: all totals are 0 again.
     pub fn restart(&mut self) {
         self.attribution.restart();
     }
@@ -140,42 +136,34 @@ impl Accounting {
         self.attribution.doubt();
     }
 
-    /// What has been counted so far for each endpoint.
     pub fn totals(&self) -> &Totals {
         self.attribution.totals()
     }
 
-    /// What has been counted so far for the node as a whole.
     pub fn node(&self) -> &NodeTotals {
         self.attribution.node()
     }
 
-    /// All of it.
     pub fn attribution(&self) -> &Attribution {
         &self.attribution
     }
 
-    /// The eBPF dataplane's programs, while that is what is read.
     pub fn programs(&self) -> Option<&Programs> {
         self.attribution.programs()
     }
 
-    /// What the tables of the last read mean.
     pub fn tables(&self) -> &[Structure] {
         self.structures.tables()
     }
 
-    /// Policy chains that nothing names: only the datastore's policies could (Calico ≤ 3.21).
     pub fn unnamed(&self) -> usize {
         self.structures.unnamed()
     }
 
-    /// Rules in Calico's chains that are not understood, and lines that are no rule.
     pub fn unrecognised(&self) -> u64 {
         self.structures.unrecognised()
     }
 
-    /// The policies and groups of the dataplane that was read last.
     pub fn catalog(&self) -> &Catalog {
         match self.programs() {
             Some(programs) => programs.catalog(),

@@ -34,19 +34,19 @@ use crate::ruleset::{ChainId, RuleId, Ruleset, TableId};
 use direct::{Claims, Waiting};
 use groups::Groups;
 use open::Open;
-use table::{Leftovers, TableView, Users};
+use table::{ByChain, Leftovers, TableView, Users};
 use walk::Walk;
+
+/// A chain, as it is known again at the next read.
+type ChainKey = (TableId, Arc<str>);
 
 /// One table of one read, with all that is known about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Table<'a> {
-    /// The rules.
     pub ruleset: &'a Ruleset,
-    /// What they mean.
     pub pipelines: &'a Pipelines,
     /// What they have counted since the last read.
     pub deltas: &'a Deltas,
-    /// What their policies are called.
     pub labels: &'a Labels,
     /// What they counted while they were read.
     pub motion: &'a Motion,
@@ -63,6 +63,10 @@ impl<'a> Table<'a> {
     pub fn new(structure: &'a Structure, deltas: &'a Deltas, motion: &'a Motion, reach: &'a Reach) -> Self {
         let Structure { ruleset, pipelines, labels } = structure;
         Table { ruleset, pipelines, deltas, labels, motion, reach, cpus: u64::MAX, endpoints_stayed: false }
+    }
+
+    fn key(&self, chain: ChainId) -> ChainKey {
+        (self.ruleset.id(), Arc::clone(&self.ruleset.chain(chain).name))
     }
 
     /// Whether packets were decided since the last read in a way that no rule counts by itself. Then it matters whether any were on
@@ -83,7 +87,6 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Attribution over the life of the process.
 #[derive(Debug, Default)]
 pub struct Attribution {
     totals: Totals,
@@ -96,13 +99,12 @@ pub struct Attribution {
     /// Whether what limits refuse is not counted by their rules, as in Calico's own nftables tables.
     limits_are_derived: bool,
     /// Labels that stood in for a policy's name at the last read, by table and chain.
-    provisional: HashMap<(TableId, Arc<str>), Arc<str>>,
+    provisional: HashMap<ChainKey, Arc<str>>,
     /// Of the eBPF dataplane, while that is what is read.
     programs: Option<Programs>,
 }
 
 impl Attribution {
-    /// Takes in one read: all tables of it, both families.
     pub fn advance(&mut self, tables: &[Table]) {
         let now = Instant::now();
         self.programs = None;
@@ -114,15 +116,15 @@ impl Attribution {
         let users = std::mem::take(&mut self.users);
         for table in tables {
             let view = TableView::new(*table, &mut leftovers, &users);
-            let claims = Claims::default();
-            let mut walk = Walk { view, waiting: &mut self.waiting, claims, groups: &mut self.groups, open: &mut self.open };
+            let (claims, members, open) = (Claims::default(), ByChain(Vec::new()), ByChain(Vec::new()));
+            let mut walk = Walk { view, waiting: &mut self.waiting, claims, members, open };
             for pipeline in &table.pipelines.endpoints {
-                walk.pipeline(pipeline, &mut self.totals.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction));
+                walk.pipeline(pipeline, &mut self.totals.of(pipeline));
             }
-            let Walk { mut view, claims, .. } = walk;
+            let Walk { mut view, claims, members, open, .. } = walk;
             claims.settle(&mut view, &mut self.waiting, &mut self.totals);
-            self.groups.credit(&view, &mut self.totals);
-            self.open.settle(&view, &mut self.totals);
+            self.groups.credit(&view, members, &mut self.totals);
+            self.open.settle(&view, open, &mut self.totals);
             view.leave(&mut self.leftovers, &mut self.users);
         }
         self.node.advance(tables, now);
@@ -149,7 +151,7 @@ impl Attribution {
                 if before.is_empty() && !label.provisional {
                     continue;
                 }
-                let key = (table.ruleset.id(), Arc::clone(&table.ruleset.chain(chain).name));
+                let key = table.key(chain);
                 if let Some(old) = before.get(&key).filter(|old| **old != label.label) {
                     self.totals.rename_policy(old, &label.label);
                     self.node.rename_policy(old, &label.label);
@@ -161,7 +163,6 @@ impl Attribution {
         }
     }
 
-    /// Counts from here on: all totals are 0 again.
     pub fn restart(&mut self) {
         self.totals.restart();
         self.node.restart();
@@ -188,17 +189,14 @@ impl Attribution {
         self.totals.hide(|_| true);
     }
 
-    /// What has been counted so far.
     pub fn totals(&self) -> &Totals {
         &self.totals
     }
 
-    /// The eBPF dataplane's programs, while that is what is read.
     pub fn programs(&self) -> Option<&Programs> {
         self.programs.as_ref()
     }
 
-    /// What has been counted so far for the node as a whole.
     pub fn node(&self) -> &NodeTotals {
         &self.node
     }

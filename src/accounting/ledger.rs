@@ -14,32 +14,20 @@ use std::sync::Arc;
 
 use crate::ruleset::{Backend, Chain, ChainId, Count, Family, Rule, RuleHash, RuleId, Ruleset, Snapshot};
 
-/// What the ledger knows of a rule's age.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Age {
-    /// The same rule was there at the last read and has counted on.
-    Continued,
-    /// It was written since the last read, together with all rules of its chain.
-    Written,
-    /// Not known: this is the first read, or it was written since the last one, but not surely together with its neighbours.
-    Unknown,
-}
-
 /// Since when a difference of counters holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// Since the last read.
+    /// The same rule was there at the last read and has counted on.
     LastRead,
-    /// Since the rules were written, later than the last read.
+    /// The rule was written since the last read, together with all rules of its chain.
     Written,
 }
 
-/// What every rule of a table has counted since the last read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deltas {
     packets: Vec<u64>,
-    ages: Vec<Age>,
-    idle: Vec<bool>,
+    /// `None`: this is the first read, or the rule was written since the last one, but not surely together with its neighbours.
+    ages: Vec<Option<Since>>,
     unchanged: Vec<bool>,
     same_rules: Vec<bool>,
     appeared: Vec<bool>,
@@ -47,9 +35,9 @@ pub struct Deltas {
     pub rewritten: bool,
     /// Whether rules that seem to be the same have begun again.
     pub restarted: bool,
-    /// Chains that were there at the last read and are not any more.
     pub vanished: Vec<Arc<str>>,
-    handles_prove: bool,
+    /// Whether handles prove that rules which have the one they had before were not written anew.
+    pub handles_prove_ages: bool,
 }
 
 impl Deltas {
@@ -79,7 +67,6 @@ impl Deltas {
         self.since(Since::LastRead, rule)
     }
 
-    /// The same as a count; `None` also if it is not one.
     pub fn count_since_last_read(&self, rule: RuleId) -> Option<u64> {
         self.since_last_read(rule).and_then(|packets| u64::try_from(packets).ok())
     }
@@ -87,41 +74,23 @@ impl Deltas {
     /// Packets for calculations with several rules of one chain; `None` if the rule's count does not hold since then.
     pub fn since(&self, since: Since, rule: RuleId) -> Option<i64> {
         let place = rule.0 as usize;
-        let age = match since {
-            Since::LastRead => Age::Continued,
-            Since::Written => Age::Written,
-        };
-        (self.ages[place] == age).then(|| i64::try_from(self.packets[place]).unwrap_or(i64::MAX))
+        (self.ages[place] == Some(since)).then(|| i64::try_from(self.packets[place]).unwrap_or(i64::MAX))
     }
 
-    /// Whether it is certain that the rule has not matched any packet since the last read.
-    pub fn is_idle(&self, rule: RuleId) -> bool {
-        self.idle[rule.0 as usize]
-    }
-
-    /// Whether handles prove that rules which have the one they had before were not written anew.
-    pub fn handles_prove_ages(&self) -> bool {
-        self.handles_prove
-    }
-
-    /// Takes back that rules of the chain from this place on have counted on since the last read. What they have counted more is still
-    /// certain.
+    /// Takes back that rules of the chain from this one on have counted on. What they have counted more is still certain.
     pub fn doubt(&mut self, id: ChainId, chain: &Chain, from: u32) {
         for rule in chain.rules.clone().filter(|rule| *rule >= from) {
             let rule = rule as usize;
-            if self.ages[rule] == Age::Continued {
-                self.ages[rule] = Age::Unknown;
-                self.idle[rule] = false;
+            if self.ages[rule] == Some(Since::LastRead) {
+                self.ages[rule] = None;
                 self.unchanged[id.0 as usize] = false;
             }
         }
     }
 }
 
-/// Where a rule set was read.
 type Place = (Family, Backend, &'static str);
 
-/// The last read.
 #[derive(Debug, Default)]
 pub struct Ledger {
     tables: HashMap<Place, Last>,
@@ -130,7 +99,6 @@ pub struct Ledger {
     backend: Option<Backend>,
 }
 
-/// A table at the last read.
 #[derive(Debug)]
 struct Last {
     read: Snapshot,
@@ -139,13 +107,8 @@ struct Last {
 }
 
 impl Ledger {
-    /// An empty ledger: the next reads are the first.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Whether any rule counts less than at the last read, though it seems to be the same. Either it was set to zero, or a legacy table
-    /// was read without its lock in the moment in which all its counters are zero.
+    /// Whether any rule that seems to be the same counts less than at the last read. It was set to zero, or a legacy table was read
+    /// without its lock while a commit had zeroed all its counters.
     pub fn went_back(&self, tables: &[Snapshot]) -> bool {
         self.anew(tables, |now, last| now.handle == last.handle && is_less(now, last)).next().is_some()
     }
@@ -211,7 +174,7 @@ impl<'a> Before<'a> {
         Before { ruleset: &last.ruleset, chain, counts: last.counts_of(chain), handle: last.chain_handle(id) }
     }
 
-    fn rules_at(self, place: usize) -> Option<(&'a Rule, Count)> {
+    fn rule_at(self, place: usize) -> Option<(&'a Rule, Count)> {
         let rule = RuleId(self.chain.rules.start + place as u32);
         Some((self.ruleset.rule(rule), *self.counts.get(place)?))
     }
@@ -246,18 +209,16 @@ fn is_less(now: Count, last: Count) -> bool {
 /// Of a table that was not read before: all it has counted if its rules began to count unseen, else it is where counting begins.
 fn first(now: &Snapshot, counts: bool) -> Deltas {
     let rules = now.ruleset.rule_count();
-    let of_rule = |rule: usize| now.packets(RuleId(rule as u32));
     Deltas {
-        packets: (0..rules).map(|rule| if counts { of_rule(rule) } else { 0 }).collect(),
-        ages: vec![Age::Unknown; rules],
-        idle: (0..rules).map(|rule| of_rule(rule) == 0).collect(),
+        packets: (0..rules as u32).map(|rule| if counts { now.packets(RuleId(rule)) } else { 0 }).collect(),
+        ages: vec![None; rules],
         unchanged: vec![false; now.ruleset.chains().len()],
         same_rules: vec![false; now.ruleset.chains().len()],
         appeared: vec![false; now.ruleset.chains().len()],
         rewritten: false,
         restarted: false,
         vanished: vec![],
-        handles_prove: false,
+        handles_prove_ages: false,
     }
 }
 
@@ -324,12 +285,8 @@ impl<'a> Comparison<'a> {
             self.deltas.appeared[id.0 as usize] = before.is_none() && !self.is_replaced();
             self.deltas.rewritten |= !unchanged;
         }
-        for rule in 0..self.deltas.packets.len() {
-            let stood_still = self.deltas.ages[rule] == Age::Continued && self.deltas.packets[rule] == 0;
-            self.deltas.idle[rule] |= stood_still;
-        }
         self.deltas.restarted |= self.zeroed;
-        self.deltas.handles_prove = flushes && !self.zeroed && self.has_handles() && !self.restored;
+        self.deltas.handles_prove_ages = flushes && !self.zeroed && self.has_handles() && !self.restored;
         (self.deltas, seen)
     }
 
@@ -383,7 +340,7 @@ impl<'a> Comparison<'a> {
         kept >= all - kept
     }
 
-    fn set(&mut self, rule: RuleId, packets: u64, age: Age) {
+    fn set(&mut self, rule: RuleId, packets: u64, age: Option<Since>) {
         self.deltas.packets[rule.0 as usize] = packets;
         self.deltas.ages[rule.0 as usize] = age;
     }
@@ -402,7 +359,7 @@ impl<'a> Comparison<'a> {
     fn written(&mut self, id: ChainId, chain: &Chain, flushes: bool) -> bool {
         let together = flushes && !self.is_replaced() && self.now.chain_handle(id).is_some() && self.are_consecutive(chain);
         for rule in chain.rule_ids() {
-            self.set(rule, self.since_written(rule), if together { Age::Written } else { Age::Unknown });
+            self.set(rule, self.since_written(rule), together.then_some(Since::Written));
         }
         false
     }
@@ -426,20 +383,16 @@ impl<'a> Comparison<'a> {
             return self.written(id, chain, flushes);
         }
         let mut unchanged = chain.rules.len() == before.counts.len();
-        let places = chain.rule_ids().enumerate();
-        for (place, rule) in places {
+        for (place, rule) in chain.rule_ids().enumerate() {
             let now = self.now.count(rule);
-            let then = match same_place {
-                true => before.rules_at(place),
-                false => handles.get(&now.handle).copied(),
-            };
+            let then = if same_place { before.rule_at(place) } else { handles.get(&now.handle).copied() };
             match then {
                 Some((then, last)) if self.now.ruleset.rule(rule).hash == then.hash && !is_less(now, last) => {
-                    self.set(rule, now.packets - last.packets, Age::Continued);
+                    self.set(rule, now.packets - last.packets, Some(Since::LastRead));
                 }
                 then => {
                     self.zeroed |= then.is_some_and(|(then, _)| self.now.ruleset.rule(rule).hash == then.hash);
-                    self.set(rule, self.since_written(rule), Age::Unknown);
+                    self.set(rule, self.since_written(rule), None);
                     unchanged = false;
                 }
             }
@@ -471,8 +424,8 @@ impl<'a> Comparison<'a> {
             // What follows a rule that was written anew was, too: its hash contains those of the rules before it.
             anew |= !self.restored && !self.is_one_zeroed && last.is_some_and(|last| is_less(now, last));
             match last.filter(|last| !anew && !is_less(now, *last)) {
-                Some(last) => self.set(rule, now.packets - last.packets, if counts_on { Age::Continued } else { Age::Unknown }),
-                None => self.set(rule, if same_rules && self.restored { 0 } else { now.packets }, Age::Unknown),
+                Some(last) => self.set(rule, now.packets - last.packets, counts_on.then_some(Since::LastRead)),
+                None => self.set(rule, if same_rules && self.restored { 0 } else { now.packets }, None),
             }
         }
         same_rules && !restarted

@@ -1,26 +1,23 @@
 //! The totals that metrics show: what was counted for every workload, monotone while the process lives.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::felix::{Decision, Direction, DropReason, EndpointKind};
+use crate::felix::{Decision, Direction, DropReason, EndpointKind, Pipeline};
 
 /// How a policy, or several, decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verdict {
-    /// Accepted.
     Accept,
-    /// Refused.
     Deny,
-    /// Passed on to the next tier or the profiles.
     Pass,
     /// Refused or passed on: the counters cannot tell which.
     DenyOrPass,
 }
 
 impl Verdict {
-    /// What rules of a policy decide so.
     pub fn decisions(self) -> &'static [Decision] {
         match self {
             Verdict::Accept => &[Decision::Accept],
@@ -31,36 +28,47 @@ impl Verdict {
     }
 }
 
+/// Something for each verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PerVerdict<T>(pub [T; 4]);
+
+impl<T> Index<Verdict> for PerVerdict<T> {
+    type Output = T;
+
+    fn index(&self, verdict: Verdict) -> &T {
+        &self.0[verdict as usize]
+    }
+}
+
+impl<T> IndexMut<Verdict> for PerVerdict<T> {
+    fn index_mut(&mut self, verdict: Verdict) -> &mut T {
+        &mut self.0[verdict as usize]
+    }
+}
+
 /// What a total counts for a workload in one direction.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
-    /// Packets of connections that are known.
     Established,
     /// Packets refused otherwise than by a policy.
     Drop {
-        /// Why.
         reason: DropReason,
         /// The tier, for [`DropReason::NoPolicy`]; else empty.
         tier: Arc<str>,
     },
     /// Packets refused by the policies of a tier, together.
     PolicyDrop {
-        /// The tier.
         tier: Arc<str>,
     },
     /// All packets accepted, also by policies that do not apply any more: where interfaces count them.
     Accepted,
     /// All packets refused, likewise.
     Refused,
-    /// Packets accepted by a profile.
     Profile(Arc<str>),
     /// Packets that a policy decided; or one of several, their names joined by commas.
     Policy {
-        /// The tier.
         tier: Arc<str>,
-        /// The policy's label.
         policy: Arc<str>,
-        /// What became of the packets.
         verdict: Verdict,
     },
 }
@@ -72,9 +80,7 @@ impl Item {
             *verdict = decided;
         }
     }
-}
 
-impl Item {
     fn is_no_policy(&self) -> bool {
         matches!(self, Item::Drop { reason: DropReason::NoPolicy, .. })
     }
@@ -90,12 +96,9 @@ impl Item {
     }
 }
 
-/// One total.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Total {
-    /// What is counted.
     pub item: Item,
-    /// Packets.
     pub packets: u64,
     seen: u32,
     /// The last read that did not tell.
@@ -135,7 +138,6 @@ fn add_up(totals: &mut [Total], sum: usize) {
     }
 }
 
-/// What was counted on one interface, per direction, in the order of evaluation.
 #[derive(Debug, Clone, Default)]
 pub struct EndpointTotals {
     directions: [Vec<Total>; 2],
@@ -149,9 +151,7 @@ pub struct EndpointTotals {
 /// What was counted of one interface and direction in all, also by policies and tiers that do not apply any more: it never goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sums {
-    /// Accepted by policies and profiles.
     pub accepted: u64,
-    /// Refused, for whatever reason.
     pub refused: u64,
     /// Of these, because no policy of a tier decided.
     pub no_policy: u64,
@@ -172,7 +172,6 @@ impl Sums {
     }
 }
 
-/// All totals of endpoints, by interface.
 #[derive(Debug, Default)]
 pub struct Totals {
     endpoints: BTreeMap<(EndpointKind, Arc<str>), EndpointTotals>,
@@ -189,9 +188,7 @@ const MOST_REMEMBERED: usize = 20_000;
 /// The number of the read, and which reads are remembered.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reads {
-    /// The number of the last read.
     pub last: u32,
-    /// When the reads that are remembered began.
     begun: VecDeque<Instant>,
 }
 
@@ -208,7 +205,6 @@ impl Reads {
 }
 
 impl Totals {
-    /// Begins the next read: only what is met from now on is shown.
     pub fn begin_read(&mut self, now: Instant) {
         let oldest = self.reads.next(now);
         self.read = self.reads.last;
@@ -252,7 +248,11 @@ impl Totals {
         }
     }
 
-    /// The totals of an interface, made if there are none.
+    /// The totals of an endpoint, made if there are none.
+    pub fn of(&mut self, pipeline: &Pipeline) -> Recorder<'_> {
+        self.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction)
+    }
+
     pub fn endpoint(&mut self, kind: EndpointKind, interface: &Arc<str>, direction: Direction) -> Recorder<'_> {
         let endpoint = self.endpoints.entry((kind, Arc::clone(interface))).or_default();
         endpoint.seen = self.read;
@@ -261,7 +261,6 @@ impl Totals {
         Recorder { totals: &mut directions[place], expected: &mut expected[place], read: self.read }
     }
 
-    /// Sets all totals to 0.
     pub fn restart(&mut self) {
         self.all().for_each(|total| (total.packets, total.doubtful) = (0, false));
         self.endpoints.values_mut().for_each(|endpoint| endpoint.forgotten = Default::default());
@@ -302,13 +301,11 @@ impl Totals {
         }
     }
 
-    /// What the last read met, by kind and interface, in the order of the names.
     pub fn endpoints(&self) -> impl Iterator<Item = (EndpointKind, &Arc<str>, &EndpointTotals)> {
         let shown = self.endpoints.iter().filter(|(_, endpoint)| endpoint.seen == self.read);
         shown.map(|((kind, interface), endpoint)| (*kind, interface, endpoint))
     }
 
-    /// The same, of workloads only.
     pub fn workloads(&self) -> impl Iterator<Item = (&Arc<str>, &EndpointTotals)> {
         self.endpoints().filter(|(kind, ..)| *kind == EndpointKind::Workload).map(|(_, interface, endpoint)| (interface, endpoint))
     }
@@ -340,7 +337,6 @@ impl Totals {
     }
 }
 
-/// Adds to the totals of one interface and direction.
 pub struct Recorder<'a> {
     totals: &'a mut Vec<Total>,
     expected: &'a mut usize,
@@ -399,8 +395,8 @@ impl Recorder<'_> {
 
     /// Shows again what several of these policies decided together, if there was any: a series must not end only because nothing can be
     /// added to it any more.
-    pub fn keep_joined(&mut self, tier: &str, policies: &[Arc<str>]) {
-        let is_one = |name: &str| policies.iter().any(|policy| **policy == *name);
+    pub fn keep_joined(&mut self, tier: &str, policies: &[&Arc<str>]) {
+        let is_one = |name: &str| policies.iter().any(|policy| ***policy == *name);
         for total in self.totals.iter_mut().filter(|total| total.packets > 0) {
             let Item::Policy { tier: of, policy, .. } = &total.item else { continue };
             if **of == *tier && policy.contains(',') && policy.split(',').all(is_one) {

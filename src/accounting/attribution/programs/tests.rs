@@ -58,6 +58,12 @@ impl Node {
         Node { read, ..Node::default() }
     }
 
+    /// Replaces all programs.
+    fn programs(&mut self, programs: Vec<Shown>) -> &mut Self {
+        (self.read.programs, self.read.unchanged) = (programs, false);
+        self
+    }
+
     /// Sets counters: rules by id, interfaces' accepted and refused packets.
     fn counts(&mut self, rules: &[(RuleId, u64)], interfaces: &[(&str, u64, u64)]) -> &mut Self {
         self.read.rules = Arc::new(rules.iter().copied().collect());
@@ -70,6 +76,12 @@ impl Node {
         self.read.interfaces = interfaces.iter().map(verdicts).collect();
         self.read.interface_maps = if interfaces.is_empty() { Vec::new() } else { vec![1] };
         self
+    }
+
+    /// So many packets of the first interface were accepted when the columns had been read.
+    fn also_accepted(&mut self, packets: u64) {
+        let key = (Arc::<str>::from("cali1"), Direction::Ingress);
+        self.read.interfaces.get_mut(&key).unwrap().accepted.1 = packets;
     }
 
     fn advance(&mut self) -> &mut Self {
@@ -201,8 +213,7 @@ fn a_row_that_is_divided_has_certain_zeros() {
     assert_eq!((node.shown()["cali1 p1 Accept"], node.shown()["cali1 p2 Accept"]), (10, 0));
     // A packet more came while the columns were read: it may be anyone's.
     let mut node = read();
-    let key = (Arc::<str>::from("cali1"), Direction::Ingress);
-    node.read.interfaces.get_mut(&key).unwrap().accepted.1 = 11;
+    node.also_accepted(11);
     node.advance();
     assert_eq!((node.shown()["cali1 p1 Accept"], node.shown().get("cali1 p2 Accept")), (10, None));
 }
@@ -254,15 +265,11 @@ fn unknown_ids_are_counted_once_and_named_from_then_on() {
     let mut node = Node::new(vec![program("cali1", &[101], 9)]);
     node.counts(&[(101, 1), (777, 10)], &[]).advance();
     assert_eq!((node.programs.unknown(), node.node.unknown_rules()), (1, 10));
-    node.read.programs = vec![program("cali1", &[101, 777], 9)];
-    node.read.unchanged = false;
-    node.counts(&[(101, 1), (777, 13)], &[]).advance();
+    node.programs(vec![program("cali1", &[101, 777], 9)]).counts(&[(101, 1), (777, 13)], &[]).advance();
     assert_eq!((node.programs.unknown(), node.node.unknown_rules()), (0, 10));
     assert!(node.rules().contains(&("p7#76 Accept".into(), 3)));
     // The file goes, the entry stays: it is what it was.
-    node.read.programs = vec![program("cali1", &[101], 9)];
-    node.read.unchanged = false;
-    node.counts(&[(101, 1), (777, 20)], &[]).advance();
+    node.programs(vec![program("cali1", &[101], 9)]).counts(&[(101, 1), (777, 20)], &[]).advance();
     assert!(node.rules().contains(&("p7#76 Accept".into(), 10)));
     // Its entry goes too: forgotten, and unknown when it comes again.
     node.counts(&[(101, 1)], &[]).advance();
@@ -277,9 +284,7 @@ fn programs_that_contradict_each_other_name_nothing() {
     node.counts(&[(101, 4)], &[]).advance();
     assert_eq!((node.programs.unknown(), node.node.unknown_rules()), (1, 4));
     // One is written anew: what was counted meanwhile is still doubtful, what follows is not.
-    node.read.programs = vec![shown("cali1", vec![other(101)]), shown("cali2", vec![other(101)])];
-    node.read.unchanged = false;
-    node.counts(&[(101, 6)], &[]).advance();
+    node.programs(vec![shown("cali1", vec![other(101)]), shown("cali2", vec![other(101)])]).counts(&[(101, 6)], &[]).advance();
     assert_eq!((node.rules(), node.node.unknown_rules()), (vec![("p2#0 Accept".into(), 2)], 4));
 }
 
@@ -287,9 +292,7 @@ fn programs_that_contradict_each_other_name_nothing() {
 fn a_number_that_changes_its_meaning_counts_for_neither_meanwhile() {
     let mut node = Node::new(vec![program("cali1", &[101], 9)]);
     node.counts(&[(101, 4)], &[]).advance();
-    node.read.programs = vec![shown("cali1", vec![Rule { known: of_policy(201).known, ..of_policy(101) }])];
-    node.read.unchanged = false;
-    node.counts(&[(101, 6)], &[]).advance();
+    node.programs(vec![shown("cali1", vec![Rule { known: of_policy(201).known, ..of_policy(101) }])]).counts(&[(101, 6)], &[]).advance();
     assert_eq!(node.node.unknown_rules(), 2);
     node.counts(&[(101, 9)], &[]).advance();
     assert_eq!((node.rules(), node.node.unknown_rules()), (vec![("p2#0 Accept".into(), 3)], 2));
@@ -301,9 +304,7 @@ fn nothing_is_attributed_while_something_changes() {
     changed[0].unchanged = false;
     let mut node = Node::new(vec![program("cali1", &[101, 103], 9), program("cali2", &[201], 9)]);
     node.counts(&[], &[("cali1", 0, 0), ("cali2", 0, 0)]).advance();
-    node.read.programs = changed;
-    node.read.unchanged = false;
-    node.counts(&[(101, 3), (201, 4)], &[("cali1", 3, 2), ("cali2", 4, 0)]).advance();
+    node.programs(changed).counts(&[(101, 3), (201, 4)], &[("cali1", 3, 2), ("cali2", 4, 0)]).advance();
     // cali2 has not changed, and has but one policy that accepts. That cali1 has refused two stays certain.
     let expected = [("cali2 p2 Accept", 4), ("cali2 no_policy", 0), ("cali1 policy_or_none", 2), ("cali2 policy_or_none", 0)];
     assert_eq!(node.shown(), map(&expected));
@@ -367,8 +368,7 @@ fn a_row_that_is_read_a_moment_before_its_columns_is_never_exceeded() {
     node.counts(&[], &[("cali1", 0, 0), ("cali2", 0, 0)]).advance();
     node.counts(&[(101, 5)], &[("cali1", 4, 0), ("cali2", 0, 0)]);
     // A fifth packet came between.
-    let key = (Arc::<str>::from("cali1"), Direction::Ingress);
-    node.read.interfaces.get_mut(&key).unwrap().accepted.1 = 5;
+    node.also_accepted(5);
     node.advance();
     assert_eq!(node.shown()["cali1 p1 Accept"], 4);
     node.counts(&[(101, 5)], &[("cali1", 5, 0), ("cali2", 0, 0)]).advance();
