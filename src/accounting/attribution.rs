@@ -29,7 +29,7 @@ pub use totals::{EndpointTotals, Item, Sums, Total, Totals, Verdict};
 
 use crate::accounting::ledger::Deltas;
 use crate::ebpf;
-use crate::felix::{Decision, DropReason, Labels, Pipelines, Structure};
+use crate::felix::{Decision, DropReason, Labels, Pipelines, PolicyChain, Structure};
 use crate::ruleset::{ChainId, RuleId, Ruleset, TableId};
 use direct::{Claims, Waiting};
 use groups::Groups;
@@ -59,7 +59,6 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// A table of which nothing changes from read to read but what it has counted.
     pub fn new(structure: &'a Structure, deltas: &'a Deltas, motion: &'a Motion, reach: &'a Reach) -> Self {
         let Structure { ruleset, pipelines, labels } = structure;
         Table { ruleset, pipelines, deltas, labels, motion, reach, cpus: u64::MAX, endpoints_stayed: false }
@@ -73,17 +72,14 @@ impl<'a> Table<'a> {
     /// their way while the table was read.
     pub fn has_to_be_derived(&self) -> bool {
         let moved = |rule: RuleId| self.deltas.packets(rule) > 0;
+        let denies_or_passes = |policy: &PolicyChain| policy.can(Decision::Deny) || policy.can(Decision::Pass);
+        let decides_otherwise = |chain| self.pipelines.policy(chain).is_some_and(denies_or_passes);
         let mut tiers = self.pipelines.endpoints.iter().flat_map(|endpoint| endpoint.tiers.iter().chain([&endpoint.profiles]));
         // Also if only the ways out have counted: a packet went by after the jump was read.
         tiers.any(|tier| {
-            tier.targets.iter().any(|target| self.pipelines.group(target.chain).is_some() || self.decides_unseen(target.chain))
+            tier.targets.iter().any(|target| self.pipelines.group(target.chain).is_some() || decides_otherwise(target.chain))
                 && tier::all_rules(tier).any(moved)
         })
-    }
-
-    /// Whether a policy decides in a way that the endpoint's rules do not count.
-    fn decides_unseen(&self, policy: ChainId) -> bool {
-        self.pipelines.policy(policy).is_some_and(|policy| policy.can(Decision::Deny) || policy.can(Decision::Pass))
     }
 }
 
@@ -168,10 +164,11 @@ impl Attribution {
         self.node.restart();
     }
 
-    /// Hides what takes two reads to tell, because there has been but one.
+    /// Hides what takes two reads to tell, because there has been but one: on the eBPF dataplane, all that is told of endpoints.
     pub fn forget_derived(&mut self) {
-        let limits_are_derived = self.limits_are_derived;
+        let (has_programs, limits_are_derived) = (self.programs.is_some(), self.limits_are_derived);
         self.totals.hide(|item| match item {
+            _ if has_programs => true,
             Item::PolicyDrop { .. } | Item::Drop { reason: DropReason::Profile, .. } => true,
             Item::Drop { reason: DropReason::RateLimit | DropReason::ConnectionLimit, .. } => limits_are_derived,
             Item::Policy { verdict, .. } => *verdict != Verdict::Accept,
@@ -180,13 +177,8 @@ impl Attribution {
     }
 
     /// Takes back that no total can be higher than it is.
-    pub fn doubt(&mut self) {
-        self.totals.doubt();
-    }
-
-    /// Hides all that is told of endpoints: on the eBPF dataplane, all of it takes two reads.
-    pub fn forget_endpoints(&mut self) {
-        self.totals.hide(|_| true);
+    pub fn note_that_there_may_have_been_more(&mut self) {
+        self.totals.note_that_there_may_have_been_more();
     }
 
     pub fn totals(&self) -> &Totals {

@@ -60,7 +60,7 @@ pub fn settle_ages(
     if deltas.restarted || context.is_broken(deltas) {
         deltas.rewritten = true;
         for (id, chain) in read.ruleset.chain_ids() {
-            deltas.doubt(id, chain, chain.rules.start);
+            deltas.forget_ages(id, chain, chain.rules.start);
         }
     }
     if !deltas.rewritten {
@@ -277,7 +277,7 @@ impl Walk<'_, '_> {
                 None => false,
             };
             let doubtful = rules.iter().rposition(is_sure).map_or(0, |last| last + 1);
-            self.deltas.doubt(id, chain, chain.rules.start + doubtful as u32);
+            self.deltas.forget_ages(id, chain, chain.rules.start + doubtful as u32);
         }
         self.reach.chains[id.0 as usize] = inflow;
         let bounds = self.bound(&rules, inflow);

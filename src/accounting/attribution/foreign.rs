@@ -42,22 +42,22 @@ fn matched<'a>(foreign: &'a [Foreign], ruleset: &Ruleset, deltas: &Deltas) -> im
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Doubts {
+pub struct Disturbed {
     /// What it accepted.
     pub accepted: bool,
     /// What it refused and passed on.
     pub decided: bool,
 }
 
-impl Doubts {
+impl Disturbed {
     pub fn any(self) -> bool {
         self.accepted || self.decided
     }
 }
 
 #[derive(Debug, Default)]
-pub struct TierDoubts {
-    pub targets: Vec<Doubts>,
+pub struct DisturbedTier {
+    pub targets: Vec<Disturbed>,
     pub end: bool,
 }
 
@@ -89,25 +89,27 @@ impl Passage {
     }
 
     /// Goes through a tier. `inside` tells what happened in the chain of a target.
-    pub fn through(&mut self, split: &SplitTier, inside: impl Fn(ChainId) -> Disturbance) -> TierDoubts {
+    pub fn through(&mut self, split: &SplitTier, inside: impl Fn(ChainId) -> Disturbance) -> DisturbedTier {
         let SplitTier { tier, can, splits } = split;
-        let mut doubts = TierDoubts::default();
+        let mut disturbed = DisturbedTier::default();
         for (index, target) in tier.targets.iter().enumerate() {
             let inside = inside(target.chain);
             let next = tier.undecided_after(index).or(tier.after);
             let is_own = matches!(splits[index], Split::Own) && inside > Disturbance::None;
             let decided = inside >= Disturbance::Taken || is_own || self.is_disturbed_between(target.jump, next);
             let marked = self.is_marked_at(target.accepted.unwrap_or(target.jump)) || inside == Disturbance::Marked;
-            doubts.targets.push(Doubts { accepted: marked, decided: decided || marked || self.is_marked_at(next.unwrap_or(target.jump)) });
+            disturbed
+                .targets
+                .push(Disturbed { accepted: marked, decided: decided || marked || self.is_marked_at(next.unwrap_or(target.jump)) });
             self.marked |= inside == Disturbance::Marked;
         }
         // What is derived from all that came out of the tier is wrong by what was taken anywhere in it, and by what is wrong of others.
-        let passes = |index: usize| can[index].pass && doubts.targets[index].decided;
+        let passes = |index: usize| can[index].pass && disturbed.targets[index].decided;
         let wrong = self.is_disturbed_in(tier) || (0..splits.len()).any(passes);
-        for (split, doubts) in splits.iter().zip(&mut doubts.targets) {
-            doubts.decided |= wrong && matches!(split, Split::ByTotal | Split::DenyOnly);
+        for (split, disturbed) in splits.iter().zip(&mut disturbed.targets) {
+            disturbed.decided |= wrong && matches!(split, Split::ByTotal | Split::DenyOnly);
         }
-        doubts.end = tier.end.is_some_and(|end| self.is_marked_at(end));
-        doubts
+        disturbed.end = tier.end.is_some_and(|end| self.is_marked_at(end));
+        disturbed
     }
 }

@@ -44,7 +44,7 @@ impl Member<'_> {
 
     /// Whether foreign rules made unknown what counts under this verdict.
     fn is_unknown(&self, verdict: Verdict) -> bool {
-        if verdict == Verdict::Accept { self.read.doubts.accepted } else { self.read.doubts.decided }
+        if verdict == Verdict::Accept { self.read.disturbed.accepted } else { self.read.disturbed.decided }
     }
 
     fn item(&self, policy: &Arc<str>, verdict: Verdict) -> Item {
@@ -53,7 +53,7 @@ impl Member<'_> {
 
     fn record_refusals(&self, verdict: Verdict, packets: u64, recorder: &mut Recorder) {
         if verdict == Verdict::Deny && self.counts(verdict) && self.read.refusals_are_known {
-            recorder.add_unless(self.read.doubts.decided, &Item::PolicyDrop { tier: Arc::clone(self.tier) }, packets);
+            recorder.add_unless(self.read.disturbed.decided, &Item::PolicyDrop { tier: Arc::clone(self.tier) }, packets);
         }
     }
 }
@@ -154,7 +154,7 @@ impl GroupRead<'_> {
 
     /// Whether foreign rules matched since the last read, on the way to the group or in it.
     fn is_disturbed(&self) -> bool {
-        self.view.disturbance(self.group.chain) > Disturbance::None || self.members.iter().any(|member| member.read.doubts.any())
+        self.view.disturbance(self.group.chain) > Disturbance::None || self.members.iter().any(|member| member.read.disturbed.any())
     }
 
     /// Whether all rules that tell of the group have counted on since the last read.
@@ -229,7 +229,7 @@ impl GroupRead<'_> {
     fn row(&self, member: &Member, verdict: Verdict, waiting: &mut i64) -> Margin {
         let deltas = self.view.table.deltas;
         if verdict == Verdict::Accept {
-            let Some(accepted) = member.target.accepted.filter(|_| !member.read.doubts.accepted) else { return Margin::default() };
+            let Some(accepted) = member.target.accepted.filter(|_| !member.read.disturbed.accepted) else { return Margin::default() };
             let least = deltas.packets(accepted);
             return Margin { least, most: deltas.since_last_read(accepted).map(|_| least) };
         }

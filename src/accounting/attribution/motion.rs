@@ -16,7 +16,8 @@ pub struct Motion {
     otherwise: u64,
 }
 
-/// More than any rule counts between two looks: what is said of one that was written meanwhile.
+/// More than any rule counts between two looks: what is said of one that was written meanwhile. A sum with it is as large, so that
+/// nothing is certain of what may be wrong by that much.
 const UNKNOWN: u64 = 1 << 40;
 
 impl Motion {

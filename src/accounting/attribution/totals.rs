@@ -1,100 +1,14 @@
 //! The totals that metrics show: what was counted for every workload, monotone while the process lives.
 
+mod item;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::felix::{Decision, Direction, DropReason, EndpointKind, Pipeline};
+pub use item::{Item, PerVerdict, Verdict};
 
-/// How a policy, or several, decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Verdict {
-    Accept,
-    Deny,
-    Pass,
-    /// Refused or passed on: the counters cannot tell which.
-    DenyOrPass,
-}
-
-impl Verdict {
-    pub fn decisions(self) -> &'static [Decision] {
-        match self {
-            Verdict::Accept => &[Decision::Accept],
-            Verdict::Deny => &[Decision::Deny],
-            Verdict::Pass => &[Decision::Pass],
-            Verdict::DenyOrPass => &[Decision::Deny, Decision::Pass],
-        }
-    }
-}
-
-/// Something for each verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PerVerdict<T>(pub [T; 4]);
-
-impl<T> Index<Verdict> for PerVerdict<T> {
-    type Output = T;
-
-    fn index(&self, verdict: Verdict) -> &T {
-        &self.0[verdict as usize]
-    }
-}
-
-impl<T> IndexMut<Verdict> for PerVerdict<T> {
-    fn index_mut(&mut self, verdict: Verdict) -> &mut T {
-        &mut self.0[verdict as usize]
-    }
-}
-
-/// What a total counts for a workload in one direction.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Item {
-    Established,
-    /// Packets refused otherwise than by a policy.
-    Drop {
-        reason: DropReason,
-        /// The tier, for [`DropReason::NoPolicy`]; else empty.
-        tier: Arc<str>,
-    },
-    /// Packets refused by the policies of a tier, together.
-    PolicyDrop {
-        tier: Arc<str>,
-    },
-    /// All packets accepted, also by policies that do not apply any more: where interfaces count them.
-    Accepted,
-    /// All packets refused, likewise.
-    Refused,
-    Profile(Arc<str>),
-    /// Packets that a policy decided; or one of several, their names joined by commas.
-    Policy {
-        tier: Arc<str>,
-        policy: Arc<str>,
-        verdict: Verdict,
-    },
-}
-
-impl Item {
-    /// Makes a policy's item that of another verdict.
-    pub fn decided(&mut self, decided: Verdict) {
-        if let Item::Policy { verdict, .. } = self {
-            *verdict = decided;
-        }
-    }
-
-    fn is_no_policy(&self) -> bool {
-        matches!(self, Item::Drop { reason: DropReason::NoPolicy, .. })
-    }
-
-    fn is_of(&self, name: &str) -> bool {
-        matches!(self, Item::Policy { policy, .. } if **policy == *name)
-    }
-
-    fn rename(&mut self, name: &Arc<str>) {
-        if let Item::Policy { policy, .. } = self {
-            *policy = Arc::clone(name);
-        }
-    }
-}
+use crate::felix::{Direction, EndpointKind, Pipeline};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Total {
@@ -104,13 +18,13 @@ pub struct Total {
     /// The last read that did not tell.
     unknown: u32,
     /// Whether there may have been more.
-    doubtful: bool,
+    at_least: bool,
 }
 
 impl Total {
     /// Whether there cannot have been more.
     pub fn is_exact(&self) -> bool {
-        !self.doubtful
+        !self.at_least
     }
 
     /// Whether packets were counted of which it is not known whether one policy refused them or passed them on.
@@ -120,7 +34,7 @@ impl Total {
 
     /// A zero is shown where it is certain.
     fn is_shown(&self, read: u32) -> bool {
-        self.seen == read && self.unknown != read && (self.packets > 0 || !self.doubtful)
+        self.seen == read && self.unknown != read && (self.packets > 0 || !self.at_least)
     }
 }
 
@@ -131,7 +45,7 @@ fn add_up(totals: &mut [Total], sum: usize) {
         item.decided(verdict);
         if let Some(part) = totals.iter_mut().find(|total| total.item == item) {
             let (packets, seen) = (std::mem::take(&mut part.packets), part.seen);
-            part.doubtful = true;
+            part.at_least = true;
             totals[sum].packets = totals[sum].packets.saturating_add(packets);
             totals[sum].seen = totals[sum].seen.max(seen);
         }
@@ -262,7 +176,7 @@ impl Totals {
     }
 
     pub fn restart(&mut self) {
-        self.all().for_each(|total| (total.packets, total.doubtful) = (0, false));
+        self.all().for_each(|total| (total.packets, total.at_least) = (0, false));
         self.endpoints.values_mut().for_each(|endpoint| endpoint.forgotten = Default::default());
     }
 
@@ -272,8 +186,8 @@ impl Totals {
     }
 
     /// Takes back that no total can be higher than it is.
-    pub fn doubt(&mut self) {
-        self.all().for_each(|total| total.doubtful = true);
+    pub fn note_that_there_may_have_been_more(&mut self) {
+        self.all().for_each(|total| total.at_least = true);
     }
 
     fn all(&mut self) -> impl Iterator<Item = &mut Total> {
@@ -288,11 +202,11 @@ impl Totals {
                 renamed.rename(new);
                 match totals.iter().position(|total| total.item == renamed) {
                     Some(known) => {
-                        let Total { packets, seen, unknown, doubtful, .. } = totals[place];
+                        let Total { packets, seen, unknown, at_least, .. } = totals[place];
                         let into = &mut totals[known];
                         into.packets = into.packets.saturating_add(packets);
                         (into.seen, into.unknown) = (into.seen.max(seen), into.unknown.max(unknown));
-                        into.doubtful |= doubtful;
+                        into.at_least |= at_least;
                         totals.remove(place);
                     }
                     None => totals[place].item = renamed,
@@ -351,13 +265,13 @@ impl Recorder<'_> {
 
     /// The same, where there may have been more: from now on, the total is visible only if it is not zero.
     pub fn add_at_least(&mut self, item: &Item, packets: u64) {
-        self.total(item, packets).doubtful = true;
+        self.total(item, packets).at_least = true;
     }
 
     /// One or the other: whether there cannot have been more.
     pub fn add_counted(&mut self, item: &Item, packets: u64, is_exact: bool) {
         let total = self.total(item, packets);
-        total.doubtful |= !is_exact;
+        total.at_least |= !is_exact;
     }
 
     fn total(&mut self, item: &Item, packets: u64) -> &mut Total {
@@ -382,7 +296,7 @@ impl Recorder<'_> {
     pub fn unknown(&mut self, item: &Item) {
         let read = self.read;
         let total = self.total(item, 0);
-        (total.doubtful, total.unknown) = (true, read);
+        (total.at_least, total.unknown) = (true, read);
     }
 
     /// The same of all that a policy refused and passed on: another family may tell one from the other, where this one does not.
@@ -416,7 +330,7 @@ impl Recorder<'_> {
     fn find(&mut self, item: &Item) -> usize {
         let (before, behind) = (0..*self.expected, *self.expected..self.totals.len());
         behind.chain(before).find(|place| self.totals.get(*place).is_some_and(|total| total.item == *item)).unwrap_or_else(|| {
-            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, unknown: 0, doubtful: false });
+            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, unknown: 0, at_least: false });
             self.totals.len() - 1
         })
     }

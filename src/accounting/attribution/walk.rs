@@ -3,11 +3,9 @@
 
 use std::sync::Arc;
 
-use lazy_static::lazy_static;
-
 use super::Table;
 use super::direct::{Claim, Claims, Coverage, Source, Waiting};
-use super::foreign::{Doubts, Passage, TierDoubts};
+use super::foreign::{Disturbed, DisturbedTier, Passage};
 use super::group::signed;
 use super::groups::Member;
 use super::open::User;
@@ -16,10 +14,6 @@ use super::tier::{Can, Counts, Decided, Split, SplitTier, all_rules};
 use super::totals::{Item, Recorder, Verdict};
 use crate::accounting::ledger::{Deltas, Since};
 use crate::felix::{DropReason, DropRule, Label, Pipeline, Target, Tier};
-
-lazy_static! {
-    static ref NO_TIER: Arc<str> = "".into();
-}
 
 pub struct Walk<'a, 'b> {
     pub view: TableView<'a>,
@@ -43,7 +37,7 @@ impl<'a> Walk<'a, '_> {
         }
         self.profiles(pipeline, &mut passage, recorder);
         for drop in &pipeline.drops {
-            let item = Item::Drop { reason: drop.reason, tier: Arc::clone(&NO_TIER) };
+            let item = Item::Drop { reason: drop.reason, tier: Arc::clone(&pipeline.profiles.name) };
             let last = drop.let_through.last().filter(|last| passage.is_disturbed_between(drop.rule, Some(**last)));
             match last.is_some() || (drop.reason == DropReason::NoProfile && passage.is_marked_at(drop.rule)) {
                 true => recorder.unknown(&item),
@@ -54,8 +48,8 @@ impl<'a> Walk<'a, '_> {
 
     fn tier(&mut self, pipeline: &'a Pipeline, tier: &'a Tier, passage: &mut Passage, recorder: &mut Recorder) {
         let split = SplitTier::new(tier, tier.targets.iter().map(|target| self.view.can(target.chain)).collect());
-        let doubts = passage.through(&split, |chain| self.view.disturbance(chain));
-        for (index, (target, read)) in tier.targets.iter().zip(self.targets(pipeline, &split, &doubts)).enumerate() {
+        let disturbed = passage.through(&split, |chain| self.view.disturbance(chain));
+        for (index, (target, read)) in tier.targets.iter().zip(self.targets(pipeline, &split, &disturbed)).enumerate() {
             if read.split == Split::Open {
                 self.open(pipeline, tier, target, &read);
             }
@@ -69,14 +63,14 @@ impl<'a> Walk<'a, '_> {
         }
         if let Some(end) = tier.end {
             let item = Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(&tier.name) };
-            recorder.add_unless(doubts.end, &item, self.view.table.deltas.packets(end));
+            recorder.add_unless(disturbed.end, &item, self.view.table.deltas.packets(end));
         }
         let item = Item::PolicyDrop { tier: Arc::clone(&tier.name) };
         if split.refusals_are_known() {
-            let unknown = doubts.targets.iter().zip(&split.can).any(|(doubts, can)| doubts.decided && can.deny);
+            let unknown = disturbed.targets.iter().zip(&split.can).any(|(disturbed, can)| disturbed.decided && can.deny);
             recorder.add_unless(unknown, &item, 0);
         } else if split.can_deny() {
-            let is_disturbed = doubts.targets.iter().any(|doubts| doubts.any()) || passage.is_disturbed_in(tier);
+            let is_disturbed = disturbed.targets.iter().any(|disturbed| disturbed.any()) || passage.is_disturbed_in(tier);
             match is_disturbed || tier.after.is_none() {
                 true => recorder.unknown(&item),
                 false => self.refused_in_all(pipeline, tier, &item, recorder),
@@ -112,7 +106,7 @@ impl<'a> Walk<'a, '_> {
         let tier = Arc::clone(&tier.name);
         let mut items = vec![Item::Policy { tier: Arc::clone(&tier), policy: Arc::clone(label), verdict: Verdict::Deny }];
         items.extend(read.refusals_are_known.then_some(Item::PolicyDrop { tier }));
-        self.open.add(target.chain, User { pipeline, target, items, is_disturbed: read.doubts.decided });
+        self.open.add(target.chain, User { pipeline, target, items, is_disturbed: read.disturbed.decided });
     }
 
     /// By how many packets a target's differences may be too high, also by some that a foreign rule has taken meanwhile.
@@ -141,17 +135,17 @@ impl<'a> Walk<'a, '_> {
         // What a profile passes on goes to the next one, undecided.
         let can = profiles.targets.iter().map(|profile| Can { pass: false, ..self.view.can(profile.chain) });
         let split = SplitTier::new(profiles, can.collect());
-        let doubts = passage.through(&split, |chain| self.view.disturbance(chain));
-        for (profile, read) in profiles.targets.iter().zip(self.targets(pipeline, &split, &doubts)) {
+        let disturbed = passage.through(&split, |chain| self.view.disturbance(chain));
+        for (profile, read) in profiles.targets.iter().zip(self.targets(pipeline, &split, &disturbed)) {
             if let (Some(label), Some(accepted)) = (self.view.table.labels.get(profile.chain), profile.accepted) {
                 let item = Item::Profile(Arc::clone(&label.label));
-                recorder.add_unless(read.doubts.accepted, &item, self.view.table.deltas.packets(accepted));
+                recorder.add_unless(read.disturbed.accepted, &item, self.view.table.deltas.packets(accepted));
             }
             if !read.can.deny {
                 continue;
             }
-            let item = Item::Drop { reason: DropReason::Profile, tier: Arc::clone(&NO_TIER) };
-            recorder.add_unless(read.doubts.decided, &item, 0);
+            let item = Item::Drop { reason: DropReason::Profile, tier: Arc::clone(&pipeline.profiles.name) };
+            recorder.add_unless(read.disturbed.decided, &item, 0);
             if let Some(claim) = self.claim(pipeline, profile, Verdict::Deny, &item, &read) {
                 self.claims.add(profile.chain, claim);
             }
@@ -159,22 +153,22 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// What is known of each target of a tier.
-    fn targets(&self, pipeline: &Pipeline, tier: &SplitTier, doubts: &TierDoubts) -> Vec<TargetRead> {
+    fn targets(&self, pipeline: &Pipeline, tier: &SplitTier, disturbed: &DisturbedTier) -> Vec<TargetRead> {
         let deltas = self.view.table.deltas;
         let decided = |since| tier.decided(deltas, since, |target| self.view.own(target.chain, pipeline));
         let since_last_read = decided(Since::LastRead);
         let nothing = || vec![Decided::default(); tier.can.len()];
         let since_written = if deltas.unchanged(pipeline.chain) { nothing() } else { decided(Since::Written) };
         let target = |index: usize| {
-            let doubts = doubts.targets[index];
-            let known = |decided: Decided| if doubts.decided { Decided::default() } else { decided };
+            let disturbed = disturbed.targets[index];
+            let known = |decided: Decided| if disturbed.decided { Decided::default() } else { decided };
             let deciding = self.deciding_in(tier, index);
             TargetRead {
                 can: tier.can[index],
                 split: tier.splits[index],
                 since_last_read: known(since_last_read[index]),
                 since_written: known(since_written[index]),
-                doubts,
+                disturbed,
                 doubt: self.doubt(pipeline, tier, index).saturating_add(deciding),
                 entering: tier.entering(index, self.view.table.motion).saturating_add(deciding),
                 refusals_are_known: tier.refusals_are_known(),
@@ -185,13 +179,13 @@ impl<'a> Walk<'a, '_> {
 
     /// A policy with its own jump: what it accepted is counted, what it refused and passed on is claimed.
     fn policy(&mut self, pipeline: &'a Pipeline, target: &Target, read: &TargetRead, recorder: &mut Recorder) {
-        let doubts = read.doubts;
+        let disturbed = read.disturbed;
         let Some(Label { label, tier, .. }) = self.view.table.labels.get(target.chain) else { return };
         let mut item = Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict: Verdict::Accept };
         if let Some(accepted) = target.accepted {
-            recorder.add_unless(doubts.accepted, &item, self.view.table.deltas.packets(accepted));
+            recorder.add_unless(disturbed.accepted, &item, self.view.table.deltas.packets(accepted));
         }
-        if doubts.decided && read.split != Split::Nothing {
+        if disturbed.decided && read.split != Split::Nothing {
             recorder.unknown_decisions(&mut item.clone());
         }
         if read.split == Split::Sum {
@@ -210,7 +204,7 @@ impl<'a> Walk<'a, '_> {
         }
         for verdict in read.split.verdicts(read.can) {
             item.decided(verdict);
-            recorder.add_unless(doubts.decided, &item, 0);
+            recorder.add_unless(disturbed.decided, &item, 0);
             if let Some(claim) = self.claim(pipeline, target, verdict, &item, read) {
                 let in_sum = read.refusals_are_known && verdict == Verdict::Deny;
                 let sum = in_sum.then(|| Item::PolicyDrop { tier: Arc::clone(tier) });
@@ -222,7 +216,8 @@ impl<'a> Walk<'a, '_> {
 
     /// What it refused and passed on. Where nobody else used the policy since the last read, its own rules tell what the endpoint's do not.
     fn own(&self, target: &Target, read: &TargetRead) -> Option<(i64, i64)> {
-        let own = self.view.own_if_others_were_quiet(target.chain, target.jump).filter(|_| !read.doubts.decided && self.waiting.is_empty());
+        let own =
+            self.view.own_if_others_were_quiet(target.chain, target.jump).filter(|_| !read.disturbed.decided && self.waiting.is_empty());
         own.filter(|(deny, pass)| read.since_last_read.deny_or_pass == Some(deny + pass))
     }
 
@@ -233,7 +228,7 @@ impl<'a> Walk<'a, '_> {
         let mut item = item.clone();
         for (verdict, packets) in [(Verdict::Deny, deny), (Verdict::Pass, pass)] {
             item.decided(verdict);
-            match read.doubts.decided {
+            match read.disturbed.decided {
                 true => recorder.unknown(&item),
                 false => recorder.add_counted(&item, u64::try_from(packets).unwrap_or(0), is_known),
             }
@@ -273,7 +268,7 @@ pub struct TargetRead {
     pub since_last_read: Decided,
     /// If its rules were written later than that.
     pub since_written: Decided,
-    pub doubts: Doubts,
+    pub disturbed: Disturbed,
     /// By how many packets what it decided may be too high.
     pub doubt: u64,
     /// By how many packets the next difference may be too high, if it begins at this read.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::ruleset::{Builder, RuleParts, Verdict, test};
+use crate::ruleset::{Builder, RuleHash, RuleParts, Verdict, test};
 
 fn table(backend: Backend, chains: &[(&str, &[(&str, u64)])]) -> [Snapshot; 1] {
     [test::table(backend, chains)]

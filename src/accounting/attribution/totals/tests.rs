@@ -1,4 +1,5 @@
 use super::*;
+use crate::felix::DropReason;
 
 fn cali1(totals: &mut Totals) -> Recorder<'_> {
     totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress)
