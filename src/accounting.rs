@@ -80,7 +80,6 @@ impl Accounting {
         self.attribution.advance(&tables);
     }
 
-    /// What has moved while the tables were read, where that matters.
     fn motions<E: std::fmt::Display>(
         &self,
         read: &[Snapshot],
@@ -131,7 +130,6 @@ impl Accounting {
         self.attribution.restart();
     }
 
-    /// Hides what it takes two reads to tell.
     pub fn forget_derived(&mut self) {
         self.attribution.forget_derived();
     }

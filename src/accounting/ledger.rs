@@ -7,7 +7,7 @@
 //! * Calico's own tables: up to 3.32 rules are replaced one by one and keep their handles; from 3.33 on whole chains are flushed.
 //!
 //! So a new handle is a new rule, while the same handle, or the same hash on legacy, is the same rule only as long as nothing else says
-//! that it was written anew; [`Deltas::doubt`] takes that back. In doubt the ledger counts too little, never too much.
+//! that it was written anew; [`Deltas::forget_ages`] takes that back. In doubt the ledger counts too little, never too much.
 
 mod comparison;
 

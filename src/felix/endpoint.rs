@@ -15,7 +15,6 @@ lazy_static! {
     static ref NO_TIER: Arc<str> = "".into();
 }
 
-/// The chain of one endpoint in one direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pipeline {
     pub chain: ChainId,
@@ -120,7 +119,6 @@ pub struct Context<'a> {
     pub marks: Marks,
 }
 
-/// Walks an endpoint chain; adds to `unrecognised` what is not understood.
 pub fn pipeline(
     context: &Context,
     chain: ChainId,
@@ -138,7 +136,6 @@ pub fn pipeline(
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Section {
-    /// Before the first tier.
     Head,
     /// In the last of the pipeline's tiers.
     Tier,

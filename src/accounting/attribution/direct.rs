@@ -18,7 +18,6 @@ use super::group::signed;
 use super::table::TableView;
 use super::totals::{Item, Totals, Verdict};
 
-/// What an endpoint claims of a policy's decisions.
 pub struct Claim<'a> {
     pub source: Source,
     pub pipeline: &'a Pipeline,
@@ -57,7 +56,6 @@ impl Claim<'_> {
     }
 }
 
-/// The claims of one table, by policy and verdict.
 #[derive(Default)]
 pub struct Claims<'a>(BTreeMap<(ChainId, Verdict), Vec<Claim<'a>>>);
 

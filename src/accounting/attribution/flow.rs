@@ -36,7 +36,6 @@ impl Reach {
         self.chains.get(chain.0 as usize).copied().flatten()
     }
 
-    /// The most packets that can have matched a rule; `None` if nothing limits them.
     pub fn of(&self, rule: RuleId) -> Option<u64> {
         self.rules.get(rule.0 as usize).copied().flatten()
     }

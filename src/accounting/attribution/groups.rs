@@ -11,7 +11,7 @@ use super::foreign::Disturbance;
 use super::group::{Carry, Credits, Margin, Margins, credit, credit_undivided, signed};
 use super::table::{ByChain, TableView};
 use super::tier::{Can, Split};
-use super::totals::{Item, PerVerdict, Recorder, Totals, Verdict};
+use super::totals::{Item, PerVerdict, Totals, Verdict};
 use super::walk::TargetRead;
 
 /// An endpoint that uses a group.
@@ -42,19 +42,8 @@ impl Member<'_> {
         }
     }
 
-    /// Whether foreign rules made unknown what counts under this verdict.
-    fn is_unknown(&self, verdict: Verdict) -> bool {
-        if verdict == Verdict::Accept { self.read.disturbed.accepted } else { self.read.disturbed.decided }
-    }
-
     fn item(&self, policy: &Arc<str>, verdict: Verdict) -> Item {
         Item::Policy { tier: Arc::clone(self.tier), policy: Arc::clone(policy), verdict }
-    }
-
-    fn record_refusals(&self, verdict: Verdict, packets: u64, recorder: &mut Recorder) {
-        if verdict == Verdict::Deny && self.counts(verdict) && self.read.refusals_are_known {
-            recorder.add_unless(self.read.disturbed.decided, &Item::PolicyDrop { tier: Arc::clone(self.tier) }, packets);
-        }
     }
 }
 
@@ -85,7 +74,6 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Credits all groups of a table.
     pub fn credit(&mut self, view: &TableView, members: ByChain<Member>, totals: &mut Totals) {
         for (chain, members) in members.0 {
             let Some(group) = view.table.pipelines.group(chain) else { continue };
@@ -102,7 +90,6 @@ impl Groups {
     }
 }
 
-/// One group in one read.
 struct GroupRead<'a> {
     view: &'a TableView<'a>,
     group: &'a GroupChain,
@@ -264,14 +251,11 @@ impl GroupRead<'_> {
     /// Whether the members, and nobody else, used the group since the last read.
     fn users_are_known(&self) -> bool {
         let steady = self.view.is_steady(self.group.chain) && self.view.references(self.group.chain) as usize == self.members.len();
-        steady && (!self.view.table.deltas.rewritten || self.had_no_others())
-    }
-
-    /// Whether no endpoint that was written anew, and is no member now, can have been one since the last read.
-    fn had_no_others(&self) -> bool {
-        let Some(first) = self.members.first() else { return false };
         let is_member = |chain| self.members.iter().any(|member| member.pipeline.chain == chain);
-        self.view.inflow_of_others(first.pipeline.direction, is_member) == Some(0)
+        // One that was written anew, and is no member now, can have been one.
+        let had_no_others = |direction| self.view.inflow_of_others(direction, is_member) == Some(0);
+        let direction = self.members.first().map(|first| first.pipeline.direction);
+        steady && (!self.view.table.deltas.rewritten || direction.is_some_and(had_no_others))
     }
 
     fn counted(&self, policy: &PolicyChain, verdict: Verdict) -> Margin {
@@ -298,7 +282,8 @@ impl GroupRead<'_> {
         let several = self.can.iter().filter(|can| decides(**can, verdict)).count() > 1;
         for ((member, cells), rest) in self.members.iter().zip(&credits.cells).zip(&credits.group) {
             let mut recorder = totals.of(member.pipeline);
-            let unknown = member.is_unknown(verdict);
+            let disturbed = member.read.disturbed;
+            let unknown = if verdict == Verdict::Accept { disturbed.accepted } else { disturbed.decided };
             if unknown && verdict != Verdict::Accept {
                 let names = self.names.iter().copied().flatten().chain(group);
                 names.for_each(|name| recorder.unknown_decisions(&mut member.item(name, verdict)));
@@ -319,7 +304,10 @@ impl GroupRead<'_> {
             if member.counts(verdict) && *rest > 0 {
                 recorder.add_unless(unknown, &member.item(&since.name, since.verdict), *rest);
             }
-            member.record_refusals(verdict, cells.iter().sum::<u64>() + rest, &mut recorder);
+            if verdict == Verdict::Deny && member.counts(verdict) && member.read.refusals_are_known {
+                let item = Item::PolicyDrop { tier: Arc::clone(member.tier) };
+                recorder.add_unless(unknown, &item, cells.iter().sum::<u64>() + rest);
+            }
         }
     }
 

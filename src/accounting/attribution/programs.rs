@@ -276,5 +276,4 @@ fn column_margin(column: &plan::Column, counted: &Counted, is_exact: bool) -> Ma
 }
 
 #[cfg(test)]
-#[path = "programs/tests.rs"]
 mod tests;

@@ -39,7 +39,6 @@ impl<T> ByChain<T> {
     }
 }
 
-/// The jumps that lead to a chain.
 #[derive(Debug, Clone, Copy, Default)]
 struct References {
     count: u32,
@@ -108,7 +107,6 @@ pub struct TableView<'a> {
 }
 
 impl<'a> TableView<'a> {
-    /// Looks through all policies and jumps.
     pub fn new(table: Table<'a>, leftovers: &mut Leftovers, users: &Users) -> Self {
         let chains = table.ruleset.chains().len();
         let mut view = TableView {
@@ -229,7 +227,6 @@ impl<'a> TableView<'a> {
         policies.map(|policy| self.margin(policy, decision).most.map(signed)).sum()
     }
 
-    /// What may still be credited to the policy.
     pub fn budget(&self, policy: ChainId, verdict: Verdict) -> i64 {
         self.budgets[policy.0 as usize][verdict]
     }

@@ -162,7 +162,6 @@ impl Totals {
         }
     }
 
-    /// The totals of an endpoint, made if there are none.
     pub fn of(&mut self, pipeline: &Pipeline) -> Recorder<'_> {
         self.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction)
     }
@@ -180,7 +179,6 @@ impl Totals {
         self.endpoints.values_mut().for_each(|endpoint| endpoint.forgotten = Default::default());
     }
 
-    /// Shows some items no more, until a read meets them again.
     pub fn hide(&mut self, hidden: impl Fn(&Item) -> bool) {
         self.all().filter(|total| hidden(&total.item)).for_each(|total| total.seen = 0);
     }
@@ -230,7 +228,6 @@ impl Totals {
         endpoint.directions[direction as usize].iter().filter(move |total| total.is_shown(read))
     }
 
-    /// What was counted of one direction in all.
     pub fn sums(&self, endpoint: &EndpointTotals, direction: Direction) -> Sums {
         let mut sums = endpoint.forgotten[direction as usize];
         endpoint.directions[direction as usize].iter().for_each(|total| sums.add(total));
@@ -268,7 +265,7 @@ impl Recorder<'_> {
         self.total(item, packets).at_least = true;
     }
 
-    /// One or the other: whether there cannot have been more.
+    /// One or the other. `is_exact`: there cannot have been more.
     pub fn add_counted(&mut self, item: &Item, packets: u64, is_exact: bool) {
         let total = self.total(item, packets);
         total.at_least |= !is_exact;

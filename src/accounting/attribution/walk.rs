@@ -152,7 +152,6 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// What is known of each target of a tier.
     fn targets(&self, pipeline: &Pipeline, tier: &SplitTier, disturbed: &DisturbedTier) -> Vec<TargetRead> {
         let deltas = self.view.table.deltas;
         let decided = |since| tier.decided(deltas, since, |target| self.view.own(target.chain, pipeline));
@@ -277,7 +276,6 @@ pub struct TargetRead {
     pub refusals_are_known: bool,
 }
 
-/// What a rule refused since the last read.
 fn dropped(drop: &DropRule, deltas: &Deltas) -> u64 {
     if drop.let_through.is_empty() {
         return deltas.packets(drop.rule);

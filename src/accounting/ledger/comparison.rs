@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::{Deltas, Last, Since};
 use crate::ruleset::{Backend, Chain, ChainId, Count, Rule, RuleHash, RuleId, Ruleset, Snapshot};
 
-/// A chain at the last read.
 #[derive(Clone, Copy)]
 pub struct Before<'a> {
     ruleset: &'a Ruleset,
@@ -65,7 +64,6 @@ pub fn first(now: &Snapshot, counts: bool) -> Deltas {
     }
 }
 
-/// A table now and at the last read.
 pub struct Comparison<'a> {
     now: &'a Snapshot,
     last: &'a Last,
@@ -188,7 +186,6 @@ impl<'a> Comparison<'a> {
         self.deltas.ages[rule.0 as usize] = age;
     }
 
-    /// What a rule that was written since the last read has counted.
     fn since_written(&self, rule: RuleId) -> u64 {
         if self.is_replaced() && self.had_counted { 0 } else { self.now.packets(rule) }
     }

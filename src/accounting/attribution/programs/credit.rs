@@ -53,7 +53,6 @@ impl Credit<'_> {
         self.record_all(0, is_row_known, recorder);
     }
 
-    /// Credits what is within these bounds of its cells.
     pub fn record(&self, bounds: &[Margin], recorder: &mut Recorder) {
         // The row was read a moment before the columns: what is certain of packets after it comes to count with them.
         let mut rest = self.row.packets;
