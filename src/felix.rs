@@ -87,7 +87,6 @@ impl Stage {
     }
 }
 
-/// What a chain is for, by its name and table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Endpoint(EndpointKind, Direction),

@@ -152,9 +152,7 @@ pub enum Verdict {
     None,
     /// Sets the bits of `mask` to `value`.
     SetMark {
-        /// Bits after.
         value: u32,
-        /// Bits touched.
         mask: u32,
     },
     /// Continues in another chain and comes back.

@@ -40,7 +40,6 @@ use walk::Walk;
 /// A chain, as it is known again at the next read.
 type ChainKey = (TableId, Arc<str>);
 
-/// One table of one read, with all that is known about it.
 #[derive(Debug, Clone, Copy)]
 pub struct Table<'a> {
     pub ruleset: &'a Ruleset,

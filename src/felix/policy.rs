@@ -28,7 +28,6 @@ pub struct PolicyRule {
     pub index: u32,
 }
 
-/// What a policy decides about a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Decision {
     Accept,

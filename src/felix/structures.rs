@@ -12,7 +12,6 @@ pub struct Structure {
     pub labels: Labels,
 }
 
-/// The tables of the last read.
 #[derive(Debug, Default)]
 pub struct Structures {
     tables: Vec<Structure>,

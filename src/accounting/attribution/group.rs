@@ -23,7 +23,6 @@
 /// A row or column: packets since the last read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Margin {
-    /// At least so many.
     pub least: u64,
     /// At most so many; `None` where nothing limits them.
     pub most: Option<u64>,

@@ -120,7 +120,6 @@ impl NodeTotals {
         self.rules.rename(|key| (*key.policy == *old).then(|| RuleKey { policy: Arc::clone(new), ..key.clone() }));
     }
 
-    /// Begins the next read: only what is met from now on is shown.
     pub(super) fn begin_read(&mut self, now: Instant) {
         let oldest = self.reads.next(now);
         self.read = self.reads.last;

@@ -26,7 +26,6 @@ pub struct Programs {
     plan: Plan,
     /// What every rule had counted.
     counts: Arc<IdMap<u64>>,
-    /// In which map.
     rule_map: u32,
     /// What ids were known as that no program holds. An id stays what it was while it counts.
     remembered: IdMap<Named>,

@@ -168,7 +168,6 @@ impl<'a> TableView<'a> {
         }
     }
 
-    /// What the policy's rules counted since the last read.
     fn counted(&self, policy: &PolicyChain) -> Budget {
         let sum = |decision| self.margin(policy, decision).most.map_or(UNLIMITED, signed);
         let (deny, pass) = (sum(Decision::Deny), sum(Decision::Pass));

@@ -135,7 +135,6 @@ impl Totals {
         }
     }
 
-    /// Forgets the endpoints that have gone first, if there are too many.
     fn forget_most_of_the_gone(&mut self) {
         let size = |endpoint: &EndpointTotals| endpoint.directions.iter().map(Vec::len).sum::<usize>();
         let mut gone: Vec<(u32, usize)> = self.endpoints.values().filter(|e| e.seen + 1 < self.read).map(|e| (e.seen, size(e))).collect();

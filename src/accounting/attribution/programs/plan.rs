@@ -48,11 +48,9 @@ pub struct Grid {
     pub class: Class,
     pub rows: Vec<Arc<str>>,
     pub columns: Vec<Column>,
-    /// The columns that each row has.
     pub cells: Vec<Vec<usize>>,
     /// What packets of each row count as that one of several accepted, but which one is not certain.
     pub together: Vec<Option<Item>>,
-    /// The tiers in which each row has policies.
     pub tiers: Vec<Vec<InTier>>,
 }
 

@@ -26,7 +26,6 @@ impl Verdict {
     }
 }
 
-/// Something for each verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PerVerdict<T>(pub [T; 4]);
 
@@ -72,7 +71,6 @@ pub enum Item {
 }
 
 impl Item {
-    /// Makes a policy's item that of another verdict.
     pub fn decided(&mut self, decided: Verdict) {
         if let Item::Policy { verdict, .. } = self {
             *verdict = decided;
