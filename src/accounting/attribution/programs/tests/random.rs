@@ -1,5 +1,7 @@
 //! Programs and packets at random.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 /// Numbers that look random, the same ones each time.
