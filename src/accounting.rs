@@ -1,21 +1,35 @@
 //! The one way from tables to totals: a read, and a second look where something must be derived from it → [`Attribution`]. Pure state;
 //! the second look is the caller's.
+//!
+//! The words of this module and of those below it:
+//!
+//! * *read*: all tables, or programs, at one scrape; the time since the last read is an *interval*. *Look*: a second read, at once.
+//! * *delta*: what a rule counted in an interval. A rule that is not the last read's was *written anew*, and began at 0.
+//! * *deciding rule*: it carries the match of a policy's rule, so it counts what the policy decided, but for all endpoints together.
+//! * *target*: what an endpoint's tier jumps to: a policy, a group or a profile. The tier's *end* refuses what no target decided.
+//! * *difference*: between an endpoint's counters around a target: what the target refused or passed on of that endpoint's packets.
+//! * *motion*: what moved between a read and the look after it: packets that were on their way while counters were read.
+//! * *doubt*: by how many packets a difference may be too high for that; *entering*: by how many the next one may be.
+//! * *held up*: on its way for longer than read and look take, so that nothing moves: on a CPU that a hypervisor has stopped.
+//! * *claim*: a difference for which an endpoint is to be credited; *budget*: what the policy's deciding rules have left for claims.
+//! * *waiting*: what a claim could not get yet. Below zero it is a *debt*: the next difference is too high by as much.
+//! * *group*: policies in one chain. A *row* is what it decided for one endpoint, a *column* what one of its policies decided, a *cell*
+//!   what one decided for one. *Margin*: least and most of a row or column. *Carry*: by how much rows and columns were out of step.
+//! * *open*: a policy behind which no rule counts what it left undecided.
+//! * *foreign*: not Felix's, or not understood. A target is *disturbed* if a foreign rule may have changed what its counters say.
 
 pub mod attribution;
 pub mod ledger;
 
 use log::debug;
 
-use crate::accounting::attribution::{
-    Attribution, Datastore, Motion, Moved, NodeTotals, Programs, Reach, Table, Totals, moved, settle_ages,
-};
+use crate::accounting::attribution::{Attribution, Datastore, Motion, Moved, Programs, Reach, Table, Totals, moved, settle_ages};
 use crate::accounting::ledger::{Deltas, Ledger};
 use crate::ebpf;
 use crate::felix::{Catalog, ChainNames, Structure, Structures};
 use crate::ruleset::{Backend, Snapshot};
 
-/// All that is known of the packets so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Accounting {
     ledger: Ledger,
     structures: Structures,
@@ -27,19 +41,11 @@ pub struct Accounting {
 }
 
 impl Accounting {
-    /// Nothing has been read yet. `cpus`: how many CPUs the node has; each works on one packet at a time.
+    /// `cpus`: how many CPUs the node has; each works on one packet at a time.
     pub fn new(cpus: usize) -> Self {
-        Accounting {
-            ledger: Ledger::new(),
-            structures: Structures::default(),
-            attribution: Attribution::default(),
-            cpus: cpus as u64,
-            endpoints_stayed: false,
-            moved: Vec::new(),
-        }
+        Accounting { cpus: cpus as u64, ..Accounting::default() }
     }
 
-    /// Takes over the names that the datastore has for chains.
     pub fn rename(&mut self, chain_names: ChainNames) {
         self.structures.rename(chain_names);
     }
@@ -74,7 +80,6 @@ impl Accounting {
         self.attribution.advance(&tables);
     }
 
-    /// What has moved while the tables were read, where that matters.
     fn motions<E: std::fmt::Display>(
         &self,
         read: &[Snapshot],
@@ -103,7 +108,6 @@ impl Accounting {
         read.iter().map(motion).collect()
     }
 
-    /// Takes in one read of the eBPF dataplane.
     pub fn advance_programs(&mut self, read: &ebpf::Snapshot, datastore: Datastore) {
         // So that tables, should Calico go back to them, are not compared with what they held before.
         self.ledger.leave();
@@ -122,60 +126,43 @@ impl Accounting {
         self.ledger.advance(&[]);
     }
 
-    /// Counts from here on: all totals are 0 again.
     pub fn restart(&mut self) {
         self.attribution.restart();
     }
 
-    /// Hides what it takes two reads to tell.
     pub fn forget_derived(&mut self) {
-        match self.attribution.programs() {
-            Some(_) => self.attribution.forget_endpoints(),
-            None => self.attribution.forget_derived(),
-        }
+        self.attribution.forget_derived();
     }
 
     /// Takes back that no total can be higher than it is.
     pub fn note_that_there_may_have_been_more(&mut self) {
-        self.attribution.doubt();
+        self.attribution.note_that_there_may_have_been_more();
     }
 
-    /// What has been counted so far for each endpoint.
     pub fn totals(&self) -> &Totals {
         self.attribution.totals()
     }
 
-    /// What has been counted so far for the node as a whole.
-    pub fn node(&self) -> &NodeTotals {
-        self.attribution.node()
-    }
-
-    /// All of it.
     pub fn attribution(&self) -> &Attribution {
         &self.attribution
     }
 
-    /// The eBPF dataplane's programs, while that is what is read.
     pub fn programs(&self) -> Option<&Programs> {
         self.attribution.programs()
     }
 
-    /// What the tables of the last read mean.
     pub fn tables(&self) -> &[Structure] {
         self.structures.tables()
     }
 
-    /// Policy chains that nothing names: only the datastore's policies could (Calico ≤ 3.21).
     pub fn unnamed(&self) -> usize {
         self.structures.unnamed()
     }
 
-    /// Rules in Calico's chains that are not understood, and lines that are no rule.
     pub fn unrecognised(&self) -> u64 {
         self.structures.unrecognised()
     }
 
-    /// The policies and groups of the dataplane that was read last.
     pub fn catalog(&self) -> &Catalog {
         match self.programs() {
             Some(programs) => programs.catalog(),

@@ -11,6 +11,7 @@ mod policy;
 mod structures;
 mod tiers;
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 pub use catalog::{Catalog, GroupPlace, PolicyInfo};
@@ -30,17 +31,13 @@ use phrases::Phrase;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// Towards the endpoint.
     Ingress,
-    /// Away from the endpoint.
     Egress,
 }
 
 impl Direction {
-    /// Both directions.
     pub const ALL: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 
-    /// As the standard metrics name it.
     pub fn as_str(self) -> &'static str {
         match self {
             Direction::Ingress => "ingress",
@@ -60,12 +57,9 @@ pub struct Marks {
     pub drop: Option<u32>,
 }
 
-/// What an endpoint chain is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EndpointKind {
-    /// A workload.
     Workload,
-    /// A host endpoint, at one of its stages.
     Host(Stage),
 }
 
@@ -83,7 +77,6 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// As metrics name it.
     pub fn as_str(self) -> &'static str {
         match self {
             Stage::Untracked => "untracked",
@@ -94,7 +87,6 @@ impl Stage {
     }
 }
 
-/// What a chain is for, by its name and table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Endpoint(EndpointKind, Direction),
@@ -126,7 +118,6 @@ fn role(table: &str, name: &str) -> Role {
     }
 }
 
-/// Whether a chain of this name is an endpoint's.
 pub fn is_endpoint_chain(table: &str, name: &str) -> bool {
     matches!(role(table, name), Role::Endpoint(..))
 }
@@ -150,7 +141,6 @@ fn interface_of(chain: &str) -> Arc<str> {
     }
 }
 
-/// What every chain of a table is for.
 pub struct Roles(Vec<Role>);
 
 impl Roles {
@@ -162,47 +152,31 @@ impl Roles {
         self.0[chain.0 as usize]
     }
 
-    fn is_profile(&self, chain: ChainId) -> bool {
-        self.of(chain) == Role::Profile
-    }
-
     fn is_policy_or_group(&self, chain: ChainId) -> bool {
         matches!(self.of(chain), Role::Policy | Role::Group)
-    }
-
-    fn is_failsafe(&self, chain: ChainId) -> bool {
-        self.of(chain) == Role::Failsafe
     }
 }
 
 /// Everything that one table says about endpoints and policies.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pipelines {
-    /// Endpoint chains.
     pub endpoints: Vec<Pipeline>,
     /// Rules that refuse packets of interfaces which have no endpoint (yet).
     pub unknown_interfaces: Vec<(Direction, RuleId)>,
-    /// Policy, profile and group chains, by their place in the ruleset.
-    chains: Vec<Option<SharedChain>>,
+    /// Policy and profile chains, by their place in the ruleset.
+    policies: Vec<Option<PolicyChain>>,
+    groups: BTreeMap<ChainId, GroupChain>,
     /// Rules in chains that matter which are not understood, whatever they do.
     pub unrecognised: Vec<RuleId>,
 }
 
-/// A chain that several endpoints share.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum SharedChain {
-    Policy(PolicyChain),
-    Group(GroupChain),
-}
-
 impl Pipelines {
-    /// Works out the pipelines of a table.
     pub fn new(ruleset: &Ruleset) -> Self {
         let phrases: Vec<Phrase> = ruleset.comments().iter().map(|comment| phrases::phrase(comment)).collect();
         let roles = Roles::new(ruleset);
         let marks = Marks::learn(ruleset, &roles);
         let context = endpoint::Context { ruleset, phrases: &phrases, roles: &roles, marks };
-        let mut pipelines = Pipelines { chains: vec![None; ruleset.chains().len()], ..Pipelines::default() };
+        let mut pipelines = Pipelines { policies: vec![None; ruleset.chains().len()], ..Pipelines::default() };
         for (id, chain) in ruleset.chain_ids() {
             pipelines.chain(&context, id, &chain.name);
         }
@@ -215,11 +189,10 @@ impl Pipelines {
     fn chain(&mut self, context: &endpoint::Context, id: ChainId, name: &str) {
         let endpoint::Context { ruleset, phrases, roles, marks } = *context;
         let unrecognised = &mut self.unrecognised;
-        let shared = match roles.of(id) {
+        match roles.of(id) {
             Role::Endpoint(kind, direction) => {
                 // Chains of real interfaces are never hashed: at most 10 bytes of prefix and 15 of interface stay below 28.
                 self.endpoints.push(endpoint::pipeline(context, id, (kind, interface_of(name), direction), unrecognised));
-                None
             }
             Role::Dispatch(direction) => {
                 let is_end = |rule: &RuleId| ruleset.comments_of(*rule).iter().any(|c| phrases[c.0 as usize] == Phrase::UnknownInterface);
@@ -229,45 +202,40 @@ impl Pipelines {
                 let ends = ruleset.chain(id).rule_ids().filter(is_felixs);
                 let ends = ends.filter(|rule| ruleset.rule(*rule).verdict.is_deny() && is_end(rule));
                 self.unknown_interfaces.extend(ends.map(|rule| (direction, rule)));
-                None
             }
-            Role::Policy | Role::Profile => Some(SharedChain::Policy(policy::policy_chain(ruleset, id, marks, unrecognised))),
-            Role::Group => Some(SharedChain::Group(policy::group_chain(context, id, unrecognised))),
-            Role::Failsafe | Role::Other => None,
-        };
-        self.chains[id.0 as usize] = shared;
+            Role::Policy | Role::Profile => {
+                self.policies[id.0 as usize] = Some(policy::policy_chain(ruleset, id, marks, unrecognised));
+            }
+            Role::Group => _ = self.groups.insert(id, policy::group_chain(context, id, unrecognised)),
+            Role::Failsafe | Role::Other => {}
+        }
     }
 
-    /// The policy or profile chain at `id`.
+    pub fn endpoint_chains(&self) -> HashSet<ChainId> {
+        self.endpoints.iter().map(|endpoint| endpoint.chain).collect()
+    }
+
     pub fn policy(&self, id: ChainId) -> Option<&PolicyChain> {
-        match self.chains.get(id.0 as usize)?.as_ref()? {
-            SharedChain::Policy(policy) => Some(policy),
-            SharedChain::Group(_) => None,
-        }
+        self.policies.get(id.0 as usize)?.as_ref()
     }
 
-    /// The group chain at `id`.
     pub fn group(&self, id: ChainId) -> Option<&GroupChain> {
-        match self.chains.get(id.0 as usize)?.as_ref()? {
-            SharedChain::Group(group) => Some(group),
-            SharedChain::Policy(_) => None,
-        }
+        self.groups.get(&id)
     }
 
-    /// All group chains.
+    /// The policies of a group; of any other chain, that chain itself.
+    pub fn policies_in(&self, id: ChainId) -> impl Iterator<Item = ChainId> {
+        let group = self.group(id);
+        let alone = group.is_none().then_some(id);
+        group.into_iter().flat_map(GroupChain::policy_chains).chain(alone)
+    }
+
     pub fn groups(&self) -> impl Iterator<Item = &GroupChain> {
-        self.chains.iter().filter_map(|chain| match chain {
-            Some(SharedChain::Group(group)) => Some(group),
-            _ => None,
-        })
+        self.groups.values()
     }
 
-    /// All policy and profile chains.
     pub fn policies(&self) -> impl Iterator<Item = &PolicyChain> {
-        self.chains.iter().filter_map(|chain| match chain {
-            Some(SharedChain::Policy(policy)) => Some(policy),
-            _ => None,
-        })
+        self.policies.iter().flatten()
     }
 }
 

@@ -13,29 +13,22 @@ pub use builder::{Builder, RuleParts};
 /// What a rule has counted, and as which rule the kernel knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Count {
-    /// Packets.
     pub packets: u64,
-    /// Bytes.
     pub bytes: u64,
-    /// nf_tables' handle of the rule (`NFTA_RULE_HANDLE`): a table never gives a handle twice, but a rule that replaces another one
-    /// keeps its handle. 0 where there is none: legacy tables, and texts of `iptables-save`.
+    /// nf_tables' handle of the rule (`NFTA_RULE_HANDLE`): never given twice, but a rule that replaces another one keeps its handle.
+    /// 0 where there is none: legacy tables, and texts of `iptables-save`.
     pub handle: u64,
 }
 
-/// The address family a table belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
-    /// IPv4
     V4,
-    /// IPv6
     V6,
 }
 
 impl Family {
-    /// Both families.
     pub const ALL: [Family; 2] = [Family::V4, Family::V6];
 
-    /// As metrics and messages name it.
     pub fn as_str(self) -> &'static str {
         match self {
             Family::V4 => "ipv4",
@@ -43,7 +36,7 @@ impl Family {
         }
     }
 
-    /// The same, where both may be counted together.
+    /// `None`: both counted together.
     pub fn name(family: Option<Family>) -> &'static str {
         family.map_or("any", Family::as_str)
     }
@@ -61,7 +54,6 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// As metrics and messages name it.
     pub fn as_str(self) -> &'static str {
         match self {
             Backend::Legacy => "legacy",
@@ -74,7 +66,6 @@ impl Backend {
 /// Which table of which family: chains of one name can be in several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId {
-    /// The address family.
     pub family: Family,
     /// `filter`, `mangle` or `raw`.
     pub table: &'static str,
@@ -128,16 +119,12 @@ impl fmt::Debug for RuleHash {
 /// A match on the packet's mark: `mark & mask == value`, or its negation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MarkMatch {
-    /// The value compared with.
     pub value: u32,
-    /// The bits that are compared.
     pub mask: u32,
-    /// Whether the match is negated.
     pub negated: bool,
 }
 
 impl MarkMatch {
-    /// Matches packets in which all of `bits` are clear.
     pub fn is_clear(&self) -> bool {
         !self.negated && self.value == 0
     }
@@ -151,14 +138,10 @@ impl MarkMatch {
 /// The conntrack states a rule matches, as far as Felix's rules differ by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CtState {
-    /// No match on the state.
     #[default]
     Any,
-    /// `RELATED,ESTABLISHED`
     Established,
-    /// `INVALID`
     Invalid,
-    /// Some other set of states.
     Other,
 }
 
@@ -169,48 +152,44 @@ pub enum Verdict {
     None,
     /// Sets the bits of `mask` to `value`.
     SetMark {
-        /// Bits after.
         value: u32,
-        /// Bits touched.
         mask: u32,
     },
     /// Continues in another chain and comes back.
     Jump(ChainId),
     /// Continues in another chain; a return there returns from here.
     Goto(ChainId),
-    /// Returns to the calling chain.
     Return,
-    /// Accepts the packet.
     Accept,
-    /// Drops the packet.
     Drop,
-    /// Drops the packet and answers its sender.
     Reject,
     /// Logs the packet and goes on (`LOG`).
     Log,
     /// Tells Felix of the packet and goes on (`NFLOG`), under this prefix.
     Nflog(Option<CommentId>),
-    /// Any other target.
     Other,
-    /// The rule could not be taken apart.
     Unreadable,
 }
 
 impl Verdict {
-    /// Whether the packet ends here, refused.
     pub fn is_deny(self) -> bool {
         matches!(self, Verdict::Drop | Verdict::Reject)
+    }
+
+    /// Where a jump or goto leads.
+    pub fn target(self) -> Option<ChainId> {
+        match self {
+            Verdict::Jump(to) | Verdict::Goto(to) => Some(to),
+            _ => None,
+        }
     }
 }
 
 /// One rule. What it has counted is in a [`Snapshot`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Felix's identity of the rule.
     pub hash: RuleHash,
-    /// The match on the mark, if there is one.
     pub mark: Option<MarkMatch>,
-    /// The match on the conntrack state.
     pub ctstate: CtState,
     /// Whether it matches on anything else: addresses, ports, sets, interfaces, limits.
     pub other_matches: bool,
@@ -218,7 +197,6 @@ pub struct Rule {
     pub counts_before_match: bool,
     /// Whether it has no counter: nobody knows what it matched.
     pub uncounted: bool,
-    /// What it does.
     pub verdict: Verdict,
     comments: (u32, u8),
 }
@@ -235,31 +213,23 @@ impl Rule {
     }
 }
 
-/// A chain: its name and its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
-    /// The chain's name.
     pub name: Arc<str>,
-    /// Its rules, in order.
     pub rules: Range<u32>,
 }
 
 impl Chain {
-    /// The rules' places, in order.
     pub fn rule_ids(&self) -> impl DoubleEndedIterator<Item = RuleId> + ExactSizeIterator + use<> {
-        let range: Range<u32> = self.rules.clone();
-        (range.start as usize..range.end as usize).map(|rule| RuleId(rule as u32))
+        (self.rules.start as usize..self.rules.end as usize).map(|rule| RuleId(rule as u32))
     }
 }
 
 /// One table of one family, without its counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
-    /// The address family.
     pub family: Family,
-    /// Where it was read.
     pub backend: Backend,
-    /// The table: `filter`, `mangle`, `raw`.
     pub table: &'static str,
     chains: Vec<Chain>,
     rules: Vec<Rule>,
@@ -270,32 +240,26 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// Which table this is.
     pub fn id(&self) -> TableId {
         TableId { family: self.family, table: self.table }
     }
 
-    /// All of Calico's chains.
     pub fn chains(&self) -> &[Chain] {
         &self.chains
     }
 
-    /// The chain at `id`.
     pub fn chain(&self, id: ChainId) -> &Chain {
         &self.chains[id.0 as usize]
     }
 
-    /// All chains with their places.
     pub fn chain_ids(&self) -> impl Iterator<Item = (ChainId, &Chain)> {
         self.chains.iter().enumerate().map(|(i, chain)| (ChainId(i as u32), chain))
     }
 
-    /// How many rules there are in Calico's chains.
     pub fn rule_count(&self) -> usize {
         self.rules.len()
     }
 
-    /// The rule at `id`.
     pub fn rule(&self, id: RuleId) -> &Rule {
         &self.rules[id.0 as usize]
     }
@@ -315,7 +279,6 @@ impl Ruleset {
 /// A table read at one moment: its rules, which it shares with other reads as long as they are the same, and their counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The rules.
     pub ruleset: Arc<Ruleset>,
     counts: Vec<Count>,
     chain_handles: Vec<u64>,
@@ -334,22 +297,18 @@ impl Snapshot {
         self.chain_handles.get(id.0 as usize).copied().filter(|handle| *handle != 0)
     }
 
-    /// Packets that the rule at `id` has matched, as the kernel counts them.
     pub fn packets(&self, id: RuleId) -> u64 {
         self.count(id).packets
     }
 
-    /// What the rule at `id` has counted.
     pub fn count(&self, id: RuleId) -> Count {
         self.counts[id.0 as usize]
     }
 
-    /// The same for all rules of a chain, in order.
     pub fn counts_of(&self, chain: &Chain) -> &[Count] {
         &self.counts[chain.rules.start as usize..chain.rules.end as usize]
     }
 
-    /// Whether both were read of the very same rules.
     pub fn shares_rules_with(&self, other: &Snapshot) -> bool {
         Arc::ptr_eq(&self.ruleset, &other.ruleset)
     }
@@ -359,5 +318,23 @@ impl Snapshot {
         if self.ruleset == *other {
             self.ruleset = Arc::clone(other);
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod test {
+    use super::*;
+
+    /// A table of these chains, whose rules have these hashes and have counted so many packets.
+    pub fn table(backend: Backend, chains: &[(&str, &[(&str, u64)])]) -> Snapshot {
+        let mut builder = Builder::new(Family::V4, backend, "filter");
+        for (chain, rules) in chains {
+            let chain = builder.chain(chain);
+            for &(hash, packets) in *rules {
+                let (hash, count) = (RuleHash::new(hash.as_bytes()), Count { packets, ..Count::default() });
+                builder.push(chain, &RuleParts { hash, count, ..RuleParts::default() }, Verdict::Return);
+            }
+        }
+        builder.finish()
     }
 }

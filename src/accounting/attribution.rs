@@ -29,24 +29,23 @@ pub use totals::{EndpointTotals, Item, Sums, Total, Totals, Verdict};
 
 use crate::accounting::ledger::Deltas;
 use crate::ebpf;
-use crate::felix::{Decision, DropReason, Labels, Pipelines, Structure};
+use crate::felix::{Decision, DropReason, Labels, Pipelines, PolicyChain, Structure};
 use crate::ruleset::{ChainId, RuleId, Ruleset, TableId};
 use direct::{Claims, Waiting};
 use groups::Groups;
 use open::Open;
-use table::{Leftovers, TableView, Users};
+use table::{ByChain, Leftovers, TableView, Users};
 use walk::Walk;
 
-/// One table of one read, with all that is known about it.
+/// A chain, as it is known again at the next read.
+type ChainKey = (TableId, Arc<str>);
+
 #[derive(Debug, Clone, Copy)]
 pub struct Table<'a> {
-    /// The rules.
     pub ruleset: &'a Ruleset,
-    /// What they mean.
     pub pipelines: &'a Pipelines,
     /// What they have counted since the last read.
     pub deltas: &'a Deltas,
-    /// What their policies are called.
     pub labels: &'a Labels,
     /// What they counted while they were read.
     pub motion: &'a Motion,
@@ -59,31 +58,30 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// A table of which nothing changes from read to read but what it has counted.
     pub fn new(structure: &'a Structure, deltas: &'a Deltas, motion: &'a Motion, reach: &'a Reach) -> Self {
         let Structure { ruleset, pipelines, labels } = structure;
         Table { ruleset, pipelines, deltas, labels, motion, reach, cpus: u64::MAX, endpoints_stayed: false }
+    }
+
+    fn key(&self, chain: ChainId) -> ChainKey {
+        (self.ruleset.id(), Arc::clone(&self.ruleset.chain(chain).name))
     }
 
     /// Whether packets were decided since the last read in a way that no rule counts by itself. Then it matters whether any were on
     /// their way while the table was read.
     pub fn has_to_be_derived(&self) -> bool {
         let moved = |rule: RuleId| self.deltas.packets(rule) > 0;
+        let denies_or_passes = |policy: &PolicyChain| policy.can(Decision::Deny) || policy.can(Decision::Pass);
+        let decides_otherwise = |chain| self.pipelines.policy(chain).is_some_and(denies_or_passes);
         let mut tiers = self.pipelines.endpoints.iter().flat_map(|endpoint| endpoint.tiers.iter().chain([&endpoint.profiles]));
         // Also if only the ways out have counted: a packet went by after the jump was read.
         tiers.any(|tier| {
-            tier.targets.iter().any(|target| self.pipelines.group(target.chain).is_some() || self.decides_unseen(target.chain))
+            tier.targets.iter().any(|target| self.pipelines.group(target.chain).is_some() || decides_otherwise(target.chain))
                 && tier::all_rules(tier).any(moved)
         })
     }
-
-    /// Whether a policy decides in a way that the endpoint's rules do not count.
-    fn decides_unseen(&self, policy: ChainId) -> bool {
-        self.pipelines.policy(policy).is_some_and(|policy| policy.can(Decision::Deny) || policy.can(Decision::Pass))
-    }
 }
 
-/// Attribution over the life of the process.
 #[derive(Debug, Default)]
 pub struct Attribution {
     totals: Totals,
@@ -96,13 +94,12 @@ pub struct Attribution {
     /// Whether what limits refuse is not counted by their rules, as in Calico's own nftables tables.
     limits_are_derived: bool,
     /// Labels that stood in for a policy's name at the last read, by table and chain.
-    provisional: HashMap<(TableId, Arc<str>), Arc<str>>,
+    provisional: HashMap<ChainKey, Arc<str>>,
     /// Of the eBPF dataplane, while that is what is read.
     programs: Option<Programs>,
 }
 
 impl Attribution {
-    /// Takes in one read: all tables of it, both families.
     pub fn advance(&mut self, tables: &[Table]) {
         let now = Instant::now();
         self.programs = None;
@@ -114,15 +111,15 @@ impl Attribution {
         let users = std::mem::take(&mut self.users);
         for table in tables {
             let view = TableView::new(*table, &mut leftovers, &users);
-            let claims = Claims::default();
-            let mut walk = Walk { view, waiting: &mut self.waiting, claims, groups: &mut self.groups, open: &mut self.open };
+            let (claims, members, open) = (Claims::default(), ByChain(Vec::new()), ByChain(Vec::new()));
+            let mut walk = Walk { view, waiting: &mut self.waiting, claims, members, open };
             for pipeline in &table.pipelines.endpoints {
-                walk.pipeline(pipeline, &mut self.totals.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction));
+                walk.pipeline(pipeline, &mut self.totals.of(pipeline));
             }
-            let Walk { mut view, claims, .. } = walk;
+            let Walk { mut view, claims, members, open, .. } = walk;
             claims.settle(&mut view, &mut self.waiting, &mut self.totals);
-            self.groups.credit(&view, &mut self.totals);
-            self.open.settle(&view, &mut self.totals);
+            self.groups.credit(&view, members, &mut self.totals);
+            self.open.settle(&view, open, &mut self.totals);
             view.leave(&mut self.leftovers, &mut self.users);
         }
         self.node.advance(tables, now);
@@ -149,7 +146,7 @@ impl Attribution {
                 if before.is_empty() && !label.provisional {
                     continue;
                 }
-                let key = (table.ruleset.id(), Arc::clone(&table.ruleset.chain(chain).name));
+                let key = table.key(chain);
                 if let Some(old) = before.get(&key).filter(|old| **old != label.label) {
                     self.totals.rename_policy(old, &label.label);
                     self.node.rename_policy(old, &label.label);
@@ -161,16 +158,16 @@ impl Attribution {
         }
     }
 
-    /// Counts from here on: all totals are 0 again.
     pub fn restart(&mut self) {
         self.totals.restart();
         self.node.restart();
     }
 
-    /// Hides what takes two reads to tell, because there has been but one.
+    /// Hides what takes two reads to tell, because there has been but one: on the eBPF dataplane, all that is told of endpoints.
     pub fn forget_derived(&mut self) {
-        let limits_are_derived = self.limits_are_derived;
+        let (has_programs, limits_are_derived) = (self.programs.is_some(), self.limits_are_derived);
         self.totals.hide(|item| match item {
+            _ if has_programs => true,
             Item::PolicyDrop { .. } | Item::Drop { reason: DropReason::Profile, .. } => true,
             Item::Drop { reason: DropReason::RateLimit | DropReason::ConnectionLimit, .. } => limits_are_derived,
             Item::Policy { verdict, .. } => *verdict != Verdict::Accept,
@@ -179,26 +176,18 @@ impl Attribution {
     }
 
     /// Takes back that no total can be higher than it is.
-    pub fn doubt(&mut self) {
-        self.totals.doubt();
+    pub fn note_that_there_may_have_been_more(&mut self) {
+        self.totals.note_that_there_may_have_been_more();
     }
 
-    /// Hides all that is told of endpoints: on the eBPF dataplane, all of it takes two reads.
-    pub fn forget_endpoints(&mut self) {
-        self.totals.hide(|_| true);
-    }
-
-    /// What has been counted so far.
     pub fn totals(&self) -> &Totals {
         &self.totals
     }
 
-    /// The eBPF dataplane's programs, while that is what is read.
     pub fn programs(&self) -> Option<&Programs> {
         self.programs.as_ref()
     }
 
-    /// What has been counted so far for the node as a whole.
     pub fn node(&self) -> &NodeTotals {
         &self.node
     }

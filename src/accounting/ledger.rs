@@ -7,39 +7,30 @@
 //! * Calico's own tables: up to 3.32 rules are replaced one by one and keep their handles; from 3.33 on whole chains are flushed.
 //!
 //! So a new handle is a new rule, while the same handle, or the same hash on legacy, is the same rule only as long as nothing else says
-//! that it was written anew; [`Deltas::doubt`] takes that back. In doubt the ledger counts too little, never too much.
+//! that it was written anew; [`Deltas::forget_ages`] takes that back. In doubt the ledger counts too little, never too much.
 
-use std::collections::{HashMap, HashSet};
+mod comparison;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::ruleset::{Backend, Chain, ChainId, Count, Family, Rule, RuleHash, RuleId, Ruleset, Snapshot};
-
-/// What the ledger knows of a rule's age.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Age {
-    /// The same rule was there at the last read and has counted on.
-    Continued,
-    /// It was written since the last read, together with all rules of its chain.
-    Written,
-    /// Not known: this is the first read, or it was written since the last one, but not surely together with its neighbours.
-    Unknown,
-}
+use crate::ruleset::{Backend, Chain, ChainId, Count, Family, RuleId, Snapshot};
+use comparison::{Comparison, first, is_less, pair};
 
 /// Since when a difference of counters holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// Since the last read.
+    /// The same rule was there at the last read and has counted on.
     LastRead,
-    /// Since the rules were written, later than the last read.
+    /// The rule was written since the last read, together with all rules of its chain.
     Written,
 }
 
-/// What every rule of a table has counted since the last read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deltas {
     packets: Vec<u64>,
-    ages: Vec<Age>,
-    idle: Vec<bool>,
+    /// `None`: this is the first read, or the rule was written since the last one, but not surely together with its neighbours.
+    ages: Vec<Option<Since>>,
     unchanged: Vec<bool>,
     same_rules: Vec<bool>,
     appeared: Vec<bool>,
@@ -47,9 +38,9 @@ pub struct Deltas {
     pub rewritten: bool,
     /// Whether rules that seem to be the same have begun again.
     pub restarted: bool,
-    /// Chains that were there at the last read and are not any more.
     pub vanished: Vec<Arc<str>>,
-    handles_prove: bool,
+    /// Whether handles prove that rules which have the one they had before were not written anew.
+    pub handles_prove_ages: bool,
 }
 
 impl Deltas {
@@ -79,7 +70,6 @@ impl Deltas {
         self.since(Since::LastRead, rule)
     }
 
-    /// The same as a count; `None` also if it is not one.
     pub fn count_since_last_read(&self, rule: RuleId) -> Option<u64> {
         self.since_last_read(rule).and_then(|packets| u64::try_from(packets).ok())
     }
@@ -87,41 +77,23 @@ impl Deltas {
     /// Packets for calculations with several rules of one chain; `None` if the rule's count does not hold since then.
     pub fn since(&self, since: Since, rule: RuleId) -> Option<i64> {
         let place = rule.0 as usize;
-        let age = match since {
-            Since::LastRead => Age::Continued,
-            Since::Written => Age::Written,
-        };
-        (self.ages[place] == age).then(|| i64::try_from(self.packets[place]).unwrap_or(i64::MAX))
+        (self.ages[place] == Some(since)).then(|| i64::try_from(self.packets[place]).unwrap_or(i64::MAX))
     }
 
-    /// Whether it is certain that the rule has not matched any packet since the last read.
-    pub fn is_idle(&self, rule: RuleId) -> bool {
-        self.idle[rule.0 as usize]
-    }
-
-    /// Whether handles prove that rules which have the one they had before were not written anew.
-    pub fn handles_prove_ages(&self) -> bool {
-        self.handles_prove
-    }
-
-    /// Takes back that rules of the chain from this place on have counted on since the last read. What they have counted more is still
-    /// certain.
-    pub fn doubt(&mut self, id: ChainId, chain: &Chain, from: u32) {
+    /// Takes back that rules of the chain from this one on have counted on. What they have counted more is still certain.
+    pub fn forget_ages(&mut self, id: ChainId, chain: &Chain, from: u32) {
         for rule in chain.rules.clone().filter(|rule| *rule >= from) {
             let rule = rule as usize;
-            if self.ages[rule] == Age::Continued {
-                self.ages[rule] = Age::Unknown;
-                self.idle[rule] = false;
+            if self.ages[rule] == Some(Since::LastRead) {
+                self.ages[rule] = None;
                 self.unchanged[id.0 as usize] = false;
             }
         }
     }
 }
 
-/// Where a rule set was read.
 type Place = (Family, Backend, &'static str);
 
-/// The last read.
 #[derive(Debug, Default)]
 pub struct Ledger {
     tables: HashMap<Place, Last>,
@@ -130,7 +102,6 @@ pub struct Ledger {
     backend: Option<Backend>,
 }
 
-/// A table at the last read.
 #[derive(Debug)]
 struct Last {
     read: Snapshot,
@@ -139,13 +110,8 @@ struct Last {
 }
 
 impl Ledger {
-    /// An empty ledger: the next reads are the first.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Whether any rule counts less than at the last read, though it seems to be the same. Either it was set to zero, or a legacy table
-    /// was read without its lock in the moment in which all its counters are zero.
+    /// Whether any rule that seems to be the same counts less than at the last read. It was set to zero, or a legacy table was read
+    /// without its lock while a commit had zeroed all its counters.
     pub fn went_back(&self, tables: &[Snapshot]) -> bool {
         self.anew(tables, |now, last| now.handle == last.handle && is_less(now, last)).next().is_some()
     }
@@ -196,287 +162,8 @@ impl Ledger {
     }
 }
 
-/// A chain at the last read.
-#[derive(Clone, Copy)]
-struct Before<'a> {
-    ruleset: &'a Ruleset,
-    chain: &'a Chain,
-    counts: &'a [Count],
-    handle: Option<u64>,
-}
-
-impl<'a> Before<'a> {
-    fn new(last: &'a Snapshot, id: ChainId) -> Self {
-        let chain = last.ruleset.chain(id);
-        Before { ruleset: &last.ruleset, chain, counts: last.counts_of(chain), handle: last.chain_handle(id) }
-    }
-
-    fn rules_at(self, place: usize) -> Option<(&'a Rule, Count)> {
-        let rule = RuleId(self.chain.rules.start + place as u32);
-        Some((self.ruleset.rule(rule), *self.counts.get(place)?))
-    }
-
-    fn rules(self) -> impl Iterator<Item = (&'a Rule, Count)> {
-        self.chain.rule_ids().map(move |id| self.ruleset.rule(id)).zip(self.counts.iter().copied())
-    }
-}
-
-/// Pairs every chain with what it was at the last read: by place where the rules are the very same, else by name.
-fn pair<'a>(now: &'a Snapshot, last: &'a Snapshot) -> impl Iterator<Item = (ChainId, &'a Chain, Option<Before<'a>>)> {
-    let same = now.shares_rules_with(last);
-    let by_name: HashMap<&str, ChainId> = match same {
-        true => HashMap::new(),
-        false => last.ruleset.chain_ids().map(|(id, chain)| (&*chain.name, id)).collect(),
-    };
-    now.ruleset.chain_ids().map(move |(id, chain)| {
-        let before = if same { Some(id) } else { by_name.get(&*chain.name).copied() };
-        (id, chain, before.map(|before| Before::new(last, before)))
-    })
-}
-
 fn place_of(table: &Snapshot) -> Place {
     (table.ruleset.family, table.ruleset.backend, table.ruleset.table)
-}
-
-/// Whether a counter cannot have come from the other one by counting on.
-fn is_less(now: Count, last: Count) -> bool {
-    now.packets < last.packets || now.bytes < last.bytes
-}
-
-/// Of a table that was not read before: all it has counted if its rules began to count unseen, else it is where counting begins.
-fn first(now: &Snapshot, counts: bool) -> Deltas {
-    let rules = now.ruleset.rule_count();
-    let of_rule = |rule: usize| now.packets(RuleId(rule as u32));
-    Deltas {
-        packets: (0..rules).map(|rule| if counts { of_rule(rule) } else { 0 }).collect(),
-        ages: vec![Age::Unknown; rules],
-        idle: (0..rules).map(|rule| of_rule(rule) == 0).collect(),
-        unchanged: vec![false; now.ruleset.chains().len()],
-        same_rules: vec![false; now.ruleset.chains().len()],
-        appeared: vec![false; now.ruleset.chains().len()],
-        rewritten: false,
-        restarted: false,
-        vanished: vec![],
-        handles_prove: false,
-    }
-}
-
-/// A table now and at the last read.
-struct Comparison<'a> {
-    now: &'a Snapshot,
-    last: &'a Last,
-    pairs: Vec<(ChainId, &'a Chain, Option<Before<'a>>)>,
-    /// Whether most counts are those of the last read, although the table was replaced as a whole or may have been: then it was
-    /// replaced with counts that were saved before (`iptables-restore -c`), which are no news.
-    restored: bool,
-    /// Whether any rule had counted at the last read.
-    had_counted: bool,
-    /// Whether only one rule has gone back: `iptables -Z` can name it. Where rules are written anew, one alone hardly ever had counted more.
-    is_one_zeroed: bool,
-    deltas: Deltas,
-    /// Whether a rule that kept its handle began again.
-    zeroed: bool,
-}
-
-impl<'a> Comparison<'a> {
-    fn new(now: &'a Snapshot, last: &'a Last) -> Self {
-        let mut comparison = Comparison {
-            now,
-            last,
-            pairs: pair(now, &last.read).collect(),
-            restored: false,
-            had_counted: true,
-            is_one_zeroed: false,
-            deltas: Deltas { rewritten: now.ruleset != last.read.ruleset, ..first(now, false) },
-            zeroed: false,
-        };
-        comparison.restored = comparison.was_restored();
-        comparison
-    }
-
-    /// The deltas, and whether Felix flushes whole chains, if that could be seen.
-    fn deltas(mut self) -> (Deltas, Option<bool>) {
-        let seen = self.flushes();
-        let flushes = seen == Some(true);
-        if self.deltas.rewritten {
-            let names: HashSet<&str> = self.now.ruleset.chains().iter().map(|chain| &*chain.name).collect();
-            let gone = self.last.read.ruleset.chains().iter().filter(|chain| !names.contains(&*chain.name));
-            self.deltas.vanished = gone.map(|chain| Arc::clone(&chain.name)).collect();
-        }
-        for (id, chain, before) in std::mem::take(&mut self.pairs) {
-            let unchanged = match before {
-                // A chain that has appeared since the last read was empty then.
-                None => self.written(id, chain, flushes),
-                // Replaced with its counts, as if it had counted on.
-                Some(before) if self.is_replaced() => self.by_hash(chain, before),
-                Some(before) => match self.now.chain_handle(id).zip(before.handle) {
-                    // It was deleted and made again.
-                    Some((handle, then)) if handle != then => {
-                        self.deltas.restarted |= !flushes;
-                        self.written(id, chain, flushes)
-                    }
-                    Some(_) => self.by_handle(id, chain, before, flushes),
-                    None => self.by_hash(chain, before),
-                },
-            };
-            self.deltas.unchanged[id.0 as usize] = unchanged;
-            self.deltas.same_rules[id.0 as usize] = unchanged;
-            self.deltas.appeared[id.0 as usize] = before.is_none() && !self.is_replaced();
-            self.deltas.rewritten |= !unchanged;
-        }
-        for rule in 0..self.deltas.packets.len() {
-            let stood_still = self.deltas.ages[rule] == Age::Continued && self.deltas.packets[rule] == 0;
-            self.deltas.idle[rule] |= stood_still;
-        }
-        self.deltas.restarted |= self.zeroed;
-        self.deltas.handles_prove = flushes && !self.zeroed && self.has_handles() && !self.restored;
-        (self.deltas, seen)
-    }
-
-    fn has_handles(&self) -> bool {
-        !self.now.ruleset.chains().is_empty() && self.now.chain_handle(ChainId(0)).is_some()
-    }
-
-    /// Whether Felix flushes a chain to change it (iptables-nft, Calico ≥ 3.33), or replaces its rules one by one: then a rule with the
-    /// same handle has another hash.
-    fn flushes(&self) -> Option<bool> {
-        let mut flushes = self.last.flushes;
-        for (id, chain, before) in &self.pairs {
-            let Some(before) = before.filter(|before| self.now.chain_handle(*id).is_some_and(|handle| before.handle == Some(handle)))
-            else {
-                continue;
-            };
-            let rules = || chain.rule_ids().map(|id| (self.now.ruleset.rule(id).hash, self.now.count(id).handle));
-            let same_place = || rules().zip(before.rules().map(|(rule, count)| (rule.hash, count.handle)));
-            if same_place().any(|(now, last)| now.1 == last.1 && now.0 != last.0) {
-                return Some(false);
-            }
-            if same_place().next().is_some() && same_place().all(|(now, last)| now.1 != last.1) {
-                flushes = Some(true);
-            }
-        }
-        flushes
-    }
-
-    /// Whether the counts of a table that was replaced as a whole, or that cannot tell, are mostly those of the last read. Rules that
-    /// Felix wrote anew have counted less, unless the table is young: then too little is counted.
-    fn was_restored(&mut self) -> bool {
-        let survives = |(id, _, before): &(ChainId, &Chain, Option<Before>)| {
-            before.is_some_and(|before| before.handle.is_some() && before.handle == self.now.chain_handle(*id))
-        };
-        if self.has_handles() && self.pairs.iter().any(survives) {
-            return false;
-        }
-        let (mut kept, mut all, mut less) = (0u64, 0u64, 0);
-        for (_, chain, before) in &self.pairs {
-            let Some(before) = before else { continue };
-            for (id, (rule, last)) in chain.rule_ids().zip(before.rules()) {
-                if self.now.ruleset.rule(id).hash == rule.hash {
-                    kept = kept.saturating_add(last.packets.min(self.now.packets(id)));
-                    all = all.saturating_add(last.packets);
-                    less += usize::from(is_less(self.now.count(id), last));
-                }
-            }
-        }
-        self.had_counted = all > 0;
-        self.is_one_zeroed = less == 1;
-        kept >= all - kept
-    }
-
-    fn set(&mut self, rule: RuleId, packets: u64, age: Age) {
-        self.deltas.packets[rule.0 as usize] = packets;
-        self.deltas.ages[rule.0 as usize] = age;
-    }
-
-    /// What a rule that was written since the last read has counted.
-    fn since_written(&self, rule: RuleId) -> u64 {
-        if self.is_replaced() && self.had_counted { 0 } else { self.now.packets(rule) }
-    }
-
-    /// Whether handles show that the whole table was replaced, with its counts.
-    fn is_replaced(&self) -> bool {
-        self.restored && self.has_handles()
-    }
-
-    /// All rules of the chain were written since the last read.
-    fn written(&mut self, id: ChainId, chain: &Chain, flushes: bool) -> bool {
-        let together = flushes && !self.is_replaced() && self.now.chain_handle(id).is_some() && self.are_consecutive(chain);
-        for rule in chain.rule_ids() {
-            self.set(rule, self.since_written(rule), if together { Age::Written } else { Age::Unknown });
-        }
-        false
-    }
-
-    /// Whether Felix's rules of the chain were written in one go: then their handles follow one another.
-    fn are_consecutive(&self, chain: &Chain) -> bool {
-        let rules = chain.rule_ids().filter(|id| !self.now.ruleset.rule(*id).hash.is_none());
-        let handles: Vec<u64> = rules.map(|id| self.now.count(id).handle).collect();
-        handles.windows(2).all(|pair| pair[1] == pair[0] + 1)
-    }
-
-    /// A chain of nf_tables that was there at the last read.
-    fn by_handle(&mut self, id: ChainId, chain: &Chain, before: Before, flushes: bool) -> bool {
-        let same_place = chain.rules.len() == before.counts.len()
-            && chain.rule_ids().zip(before.counts).all(|(id, last)| self.now.count(id).handle == last.handle);
-        let handles: HashMap<u64, (&Rule, Count)> = match same_place {
-            true => HashMap::new(),
-            false => before.rules().map(|(rule, count)| (count.handle, (rule, count))).collect(),
-        };
-        if !same_place && chain.rule_ids().all(|id| !handles.contains_key(&self.now.count(id).handle)) {
-            return self.written(id, chain, flushes);
-        }
-        let mut unchanged = chain.rules.len() == before.counts.len();
-        let places = chain.rule_ids().enumerate();
-        for (place, rule) in places {
-            let now = self.now.count(rule);
-            let then = match same_place {
-                true => before.rules_at(place),
-                false => handles.get(&now.handle).copied(),
-            };
-            match then {
-                Some((then, last)) if self.now.ruleset.rule(rule).hash == then.hash && !is_less(now, last) => {
-                    self.set(rule, now.packets - last.packets, Age::Continued);
-                }
-                then => {
-                    self.zeroed |= then.is_some_and(|(then, _)| self.now.ruleset.rule(rule).hash == then.hash);
-                    self.set(rule, self.since_written(rule), Age::Unknown);
-                    unchanged = false;
-                }
-            }
-        }
-        unchanged
-    }
-
-    /// A chain of which only the hashes tell whether its rules are the same.
-    fn by_hash(&mut self, chain: &Chain, before: Before) -> bool {
-        let ruleset = &self.now.ruleset;
-        let same_rules = chain.rules.len() == before.counts.len()
-            && chain.rule_ids().zip(before.rules()).all(|(id, (rule, _))| ruleset.rule(id).hash == rule.hash);
-        let by_hash: HashMap<RuleHash, Count> = match same_rules {
-            true => HashMap::new(),
-            false => before.rules().map(|(rule, count)| (rule.hash, count)).collect(),
-        };
-        let last: Vec<Option<Count>> = match same_rules {
-            true => before.counts.iter().copied().map(Some).collect(),
-            false => chain.rule_ids().map(|id| by_hash.get(&ruleset.rule(id).hash).copied()).collect(),
-        };
-        let restarted = chain.rule_ids().zip(&last).any(|(id, last)| last.is_some_and(|last| is_less(self.now.count(id), last)));
-        self.deltas.restarted |= restarted;
-        let flushed = restarted && ruleset.backend == Backend::Nft && !(same_rules && self.is_one_zeroed);
-        // A chain of iptables-nft was flushed if its rules differ, for that is how Felix writes there.
-        let counts_on = !restarted && (same_rules || ruleset.backend == Backend::Legacy);
-        let mut anew = flushed;
-        for (rule, last) in chain.rule_ids().zip(last) {
-            let now = self.now.count(rule);
-            // What follows a rule that was written anew was, too: its hash contains those of the rules before it.
-            anew |= !self.restored && !self.is_one_zeroed && last.is_some_and(|last| is_less(now, last));
-            match last.filter(|last| !anew && !is_less(now, *last)) {
-                Some(last) => self.set(rule, now.packets - last.packets, if counts_on { Age::Continued } else { Age::Unknown }),
-                None => self.set(rule, if same_rules && self.restored { 0 } else { now.packets }, Age::Unknown),
-            }
-        }
-        same_rules && !restarted
-    }
 }
 
 #[cfg(test)]

@@ -70,11 +70,35 @@ fn read(accounting: &mut Accounting, first: [u64; 5], second: Option<[u64; 5]>) 
     denied(accounting)
 }
 
+/// Reads tables one after the other, each with a second look in which nothing has moved.
+fn read_all(tables: impl IntoIterator<Item = Snapshot>) -> Accounting {
+    let mut accounting = Accounting::new(2);
+    tables.into_iter().for_each(|table| accounting.advance(&[table], |read| Ok::<_, &str>(read.to_vec())));
+    accounting
+}
+
+/// The same of tables that are those of one instant.
+fn read_saved(tables: impl IntoIterator<Item = Snapshot>) -> Accounting {
+    let mut accounting = Accounting::new(2);
+    tables.into_iter().for_each(|table| accounting.advance(&[table], |_| Ok::<_, &str>(vec![])));
+    accounting
+}
+
+/// What is shown of the first endpoint's packets.
+fn shown(accounting: &Accounting) -> Vec<(Item, u64)> {
+    let (_, endpoint) = accounting.totals().workloads().next().unwrap();
+    accounting.totals().shown(endpoint, Direction::Ingress).map(|total| (total.item.clone(), total.packets)).collect()
+}
+
 /// What the first endpoint's packets were refused by policies.
 fn denied(accounting: &Accounting) -> u64 {
-    let (_, endpoint) = accounting.totals().workloads().next().unwrap();
     let is_deny = |item: &Item| matches!(item, Item::Policy { verdict: Verdict::Deny, .. });
-    accounting.totals().shown(endpoint, Direction::Ingress).find(|total| is_deny(&total.item)).map_or(0, |total| total.packets)
+    shown(accounting).into_iter().find(|(item, _)| is_deny(item)).map_or(0, |(_, packets)| packets)
+}
+
+fn dropped(accounting: &Accounting, wanted: DropReason) -> Option<u64> {
+    let is_wanted = |item: &Item| matches!(item, Item::Drop { reason, .. } if *reason == wanted);
+    shown(accounting).into_iter().find(|(item, _)| is_wanted(item)).map(|(_, packets)| packets)
 }
 
 /// A policy that only refuses, of two workloads without a rule behind it: packets of each that go in, and what it refused in all.
@@ -93,10 +117,7 @@ fn without_end([a, b]: [u64; 2], denies: u64) -> Snapshot {
 #[test]
 fn what_one_workload_or_another_was_refused_goes_by_no_name() {
     for (refused, of_each) in [(12, [7, 5]), (9, [4, 2])] {
-        let mut accounting = Accounting::new(1);
-        for table in [without_end([0, 0], 0), without_end([7, 5], refused)] {
-            accounting.advance(std::slice::from_ref(&table), |_| Ok::<_, &str>(vec![table.clone()]));
-        }
+        let accounting = read_all([without_end([0, 0], 0), without_end([7, 5], refused)]);
         let totals = accounting.totals();
         let denied = |endpoint| totals.shown(endpoint, Direction::Ingress).map(|total| total.packets).max().unwrap_or(0);
         let shown: Vec<(&str, u64)> = totals.workloads().map(|(interface, endpoint)| (&**interface, denied(endpoint))).collect();
@@ -119,25 +140,8 @@ fn profile([jump, accepted, refused, left]: [u64; 4]) -> Snapshot {
 
 #[test]
 fn what_profiles_refused_is_what_they_neither_accepted_nor_left() {
-    let mut accounting = Accounting::new(1);
-    for table in [profile([0; 4]), profile([10, 3, 5, 2])] {
-        accounting.advance(std::slice::from_ref(&table), |_| Ok::<_, &str>(vec![table.clone()]));
-    }
-    let (_, endpoint) = accounting.totals().workloads().next().unwrap();
-    let dropped = |wanted: DropReason| {
-        let is_wanted = |item: &Item| matches!(item, Item::Drop { reason, .. } if reason == &wanted);
-        accounting.totals().shown(endpoint, Direction::Ingress).find(|total| is_wanted(&total.item)).map(|total| total.packets)
-    };
-    assert_eq!((dropped(DropReason::Profile), dropped(DropReason::NoProfile)), (Some(5), Some(2)));
-}
-
-/// Between two reads at which nothing was on its way.
-fn denied_between(first: Snapshot, second: Snapshot) -> u64 {
-    let mut accounting = Accounting::new(2);
-    for table in [first, second] {
-        accounting.advance(&[table], |read| Ok::<_, &str>(read.to_vec()));
-    }
-    denied(&accounting)
+    let accounting = read_all([profile([0; 4]), profile([10, 3, 5, 2])]);
+    assert_eq!([DropReason::Profile, DropReason::NoProfile].map(|reason| dropped(&accounting, reason)), [Some(5), Some(2)]);
 }
 
 /// Two packets went in, and nothing came out yet.
@@ -208,9 +212,9 @@ fn a_policy_that_goes_and_comes_back_shifts_no_refusals() {
     // 10 of the first are accepted by q, 15 of the second refused by p; q goes and comes back, so that all from its jump on begins
     // again; 6 more are accepted. 16 went in at the first and 1 more to q than before: it looks as if p had refused 15 there.
     let (before, after) = (two([(5, 5), (50, 50)], 0, 55, "b4"), two([(21, 6), (65, 0)], 15, 6, "b4"));
-    assert_eq!(denied_between(before, after), 0);
-    let calm = (two([(5, 5), (50, 50)], 0, 55, "b4"), two([(21, 6), (65, 65)], 15, 71, "b4"));
-    assert_eq!(denied_between(calm.0, calm.1), 15, "and without any trace of it, they are the first one's");
+    assert_eq!(denied(&read_all([before, after])), 0);
+    let calm = [two([(5, 5), (50, 50)], 0, 55, "b4"), two([(21, 6), (65, 65)], 15, 71, "b4")];
+    assert_eq!(denied(&read_all(calm)), 15, "and without any trace of it, they are the first one's");
 }
 
 /// The same table as iptables-nft has it: every rule and chain keeps its handle.
@@ -227,7 +231,7 @@ fn with_handles(table: Snapshot) -> Snapshot {
 fn counters_that_were_reset_prove_nothing() {
     // As above, but somebody reset counters (`nft reset rules`): the rules are still the same.
     let (before, after) = (two([(5, 5), (50, 50)], 0, 55, "b4"), two([(21, 6), (65, 0)], 15, 1, "b4"));
-    assert_eq!(denied_between(with_handles(before), with_handles(after)), 0);
+    assert_eq!(denied(&read_all([with_handles(before), with_handles(after)])), 0);
 }
 
 #[test]
@@ -255,34 +259,26 @@ fn what_a_limit_refused_takes_two_moments() {
         push(b"", "", 0, false, RuleVerdict::Return);
         push(b"b", "", went_on, false, RuleVerdict::SetMark { value: 0, mask: 0x10000 });
         push(b"c", "Drop if no profiles matched", went_on, false, RuleVerdict::Drop);
-        [builder.finish()]
+        builder.finish()
     };
-    let refused = |accounting: &Accounting| {
-        let (_, endpoint) = accounting.totals().workloads().next().unwrap();
-        let is_limit = |item: &Item| matches!(item, Item::Drop { reason: DropReason::RateLimit, .. });
-        accounting.totals().shown(endpoint, Direction::Ingress).find(|total| is_limit(&total.item)).map(|total| total.packets)
-    };
-    let mut accounting = Accounting::new(2);
-    accounting.advance(&table(10, 7), |_| Ok::<_, &str>(vec![]));
+    let mut accounting = read_saved([table(10, 7)]);
     accounting.forget_derived();
-    assert_eq!(refused(&accounting), None);
-    accounting.advance(&table(30, 20), |_| Ok::<_, &str>(vec![]));
-    assert_eq!(refused(&accounting), Some(7));
+    assert_eq!(dropped(&accounting, DropReason::RateLimit), None);
+    accounting.advance(&[table(30, 20)], |_| Ok::<_, &str>(vec![]));
+    assert_eq!(dropped(&accounting, DropReason::RateLimit), Some(7));
 }
 
 #[test]
 fn rules_that_may_have_been_written_twice_prove_nothing() {
     // The same before anything was counted, so that nothing goes back; but the second endpoint's rules are others.
     let (before, after) = (two([(0, 0), (0, 0)], 0, 0, "b4"), two([(16, 6), (10, 0)], 10, 6, "c4"));
-    assert_eq!(denied_between(before, after), 0);
+    assert_eq!(denied(&read_all([before, after])), 0);
 }
 
 /// What the first endpoint's packets were decided so, by the policies' names.
 fn decided(accounting: &Accounting, wanted: Verdict) -> Vec<(String, u64)> {
-    let (_, endpoint) = accounting.totals().workloads().next().unwrap();
-    let totals = accounting.totals().shown(endpoint, Direction::Ingress);
-    let policies = totals.filter_map(|total| match &total.item {
-        Item::Policy { policy, verdict, .. } if *verdict == wanted => Some((policy.to_string(), total.packets)),
+    let policies = shown(accounting).into_iter().filter_map(|(item, packets)| match item {
+        Item::Policy { policy, verdict, .. } if verdict == wanted => Some((policy.to_string(), packets)),
         _ => None,
     });
     policies.collect()
@@ -312,8 +308,7 @@ fn what_one_policy_of_a_group_alone_can_decide_is_its_own() {
             (packets - accepted[0] - accepted[1] - refused, "cali-tw-cali1", "12", END),
         ])
     };
-    let mut accounting = Accounting::new(2);
-    accounting.advance(&[table(0, [0, 0], 0)], |_| Ok::<_, &str>(vec![]));
+    let mut accounting = read_saved([table(0, [0, 0], 0)]);
     // While the table was read, five more packets were accepted and one was refused.
     for packets in [1, 2] {
         let now = table(20 * packets, [4 * packets, 6 * packets], 8 * packets);
@@ -363,10 +358,7 @@ fn what_is_told_apart_is_not_counted_again_in_a_sum() {
             (0, "cali-tw-cali3", "23", "-j cali-pri-kns.a"),
         ])
     };
-    let mut accounting = Accounting::new(2);
-    for read in [table(0), table(1)] {
-        accounting.advance(&[read], |_| Ok::<_, &str>(vec![]));
-    }
+    let accounting = read_saved([table(0), table(1)]);
     let decided = |verdict| decided(&accounting, verdict).iter().map(|(_, packets)| packets).sum::<u64>();
     assert_eq!([Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass].map(decided), [2, 3, 0]);
 }
@@ -391,13 +383,7 @@ fn refusals_are_recovered_only_if_nobody_else_can_have_got_them() {
             (0, "cali-tw-cali2", "b4", END),
         ])
     };
-    let refused = |second: Snapshot| {
-        let mut accounting = Accounting::new(2);
-        for read in [table(1000, 1000, 1000, ["5", "b2"]), second] {
-            accounting.advance(&[read], |_| Ok::<_, &str>(vec![]));
-        }
-        denied(&accounting)
-    };
+    let refused = |second: Snapshot| denied(&read_saved([table(1000, 1000, 1000, ["5", "b2"]), second]));
     assert_eq!(refused(table(1010, 1016, 1000, ["x5", "b2"])), 10, "the first one's rules were written anew after that");
     assert_eq!(refused(table(1010, 1016, 1012, ["x5", "x2"])), 0, "the second one's too: it may have used p meanwhile");
 }

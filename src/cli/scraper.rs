@@ -58,7 +58,7 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
 
 /// Whether counters do not tell of the whole time between the moments; says where.
 fn began_anew(before: &[Snapshot], now: &[Snapshot]) -> bool {
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::default();
     ledger.advance(before);
     let found = ledger.began_anew(now);
     if let Some((table, chain)) = found {

@@ -6,53 +6,38 @@ use std::sync::Arc;
 use super::{Decision, Direction, Labels, Pipelines, PolicyName};
 use crate::ruleset::{ChainId, Ruleset};
 
-/// A policy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PolicyInfo {
-    /// Its label.
     pub policy: Arc<str>,
     /// `NetworkPolicy`, `GlobalNetworkPolicy`, `KubernetesNetworkPolicy`, …; empty if nothing is known of it.
     pub kind: String,
-    /// Its namespace; empty without one.
     pub namespace: String,
-    /// Its name as people write it.
     pub name: String,
-    /// Its tier.
     pub tier: Arc<str>,
 }
 
-/// A policy's place in a group.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GroupPlace {
     /// The group's label: the names of its policies joined by commas; or of those among them that can decide in one way.
     pub group: Arc<str>,
-    /// The direction it is for.
     pub direction: Direction,
-    /// Its tier.
     pub tier: Arc<str>,
-    /// The place, from 0, in the order of evaluation.
     pub position: usize,
-    /// The policy's label.
     pub policy: Arc<str>,
 }
 
-/// All policies and groups.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Catalog {
-    /// Policies.
     pub policies: BTreeSet<PolicyInfo>,
-    /// Groups.
     pub groups: BTreeSet<GroupPlace>,
 }
 
 impl Catalog {
-    /// Adds a policy by its name, its label and its tier.
     pub fn add_policy(&mut self, name: &PolicyName, policy: &Arc<str>, tier: &Arc<str>) {
         let (kind, namespace, name) = as_written(name, tier);
         self.policies.insert(PolicyInfo { policy: Arc::clone(policy), kind, namespace, name, tier: Arc::clone(tier) });
     }
 
-    /// Adds a table's.
     pub fn add(&mut self, ruleset: &Ruleset, pipelines: &Pipelines, labels: &Labels) {
         for policy in pipelines.policies() {
             let Some(label) = labels.get(policy.chain).filter(|label| !label.is_profile) else { continue };
@@ -64,7 +49,7 @@ impl Catalog {
             let Some(label) = labels.get(group.chain) else { continue };
             let inwards = ruleset.chain(group.chain).name.starts_with("cali-gi-");
             let direction = if inwards { Direction::Ingress } else { Direction::Egress };
-            let all: Vec<(usize, ChainId)> = group.policies.iter().map(|(_, policy)| *policy).enumerate().collect();
+            let all: Vec<(usize, ChainId)> = group.policy_chains().enumerate().collect();
             let that_can = |decisions: &[Decision]| {
                 let can = |policy: ChainId| pipelines.policy(policy).is_some_and(|policy| decisions.iter().any(|d| policy.can(*d)));
                 all.iter().copied().filter(|(_, policy)| can(*policy)).collect::<Vec<_>>()

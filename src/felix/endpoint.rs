@@ -7,26 +7,19 @@ use lazy_static::lazy_static;
 
 use super::foreign::Foreign;
 use super::phrases::Phrase;
-use super::{Direction, EndpointKind, Marks, Roles};
+use super::{Direction, EndpointKind, Marks, Role, Roles};
 use crate::ruleset::{ChainId, CommentId, CtState, Rule, RuleId, Ruleset, Verdict};
 
 lazy_static! {
-    /// The name of the only tier there was before 3.29.
     static ref DEFAULT_TIER: Arc<str> = "default".into();
-    /// What stands for a tier's name where there is none.
     static ref NO_TIER: Arc<str> = "".into();
 }
 
-/// The chain of one endpoint in one direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pipeline {
-    /// The chain.
     pub chain: ChainId,
-    /// What it is for.
     pub kind: EndpointKind,
-    /// The endpoint's interface.
     pub interface: Arc<str>,
-    /// Seen from the endpoint.
     pub direction: Direction,
     /// Accepts what belongs to a connection that is known.
     pub established: Option<RuleId>,
@@ -36,16 +29,12 @@ pub struct Pipeline {
     pub tiers: Vec<Tier>,
     /// Profiles in order, as a tier without a name that refuses what none of them accepted.
     pub profiles: Tier,
-    /// Rules that are not understood, in order.
     pub foreign: Vec<Foreign>,
 }
 
-/// A rule that refuses packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DropRule {
-    /// Why.
     pub reason: DropReason,
-    /// The rule.
     pub rule: RuleId,
     /// Empty if the rule counts what it refuses. A limit of Calico's own nftables tables counts all packets that reach it: then these
     /// rules together count the ones that it let through.
@@ -55,13 +44,9 @@ pub struct DropRule {
 /// Why a packet was refused, other than by a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DropReason {
-    /// No policy of a tier decided.
     NoPolicy,
-    /// A profile refused it.
     Profile,
-    /// No profile accepted.
     NoProfile,
-    /// conntrack calls the packet invalid.
     Invalid,
     /// VXLAN or IP-in-IP sent by a workload.
     Encapsulation,
@@ -69,14 +54,12 @@ pub enum DropReason {
     RateLimit,
     /// Over the connection limit.
     ConnectionLimit,
-    /// The endpoint is administratively down.
     AdminDown,
     /// A policy refused it, or none decided: the eBPF dataplane does not tell which.
     PolicyOrNone,
 }
 
 impl DropReason {
-    /// As metrics name it.
     pub fn as_str(self) -> &'static str {
         match self {
             DropReason::NoPolicy => "no_policy",
@@ -92,7 +75,6 @@ impl DropReason {
     }
 }
 
-/// One tier of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tier {
     /// Its name; `default` where the release had only one.
@@ -109,19 +91,14 @@ pub struct Tier {
     pub after: Option<RuleId>,
 }
 
-/// A jump to a policy, a group or a profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The jump.
     pub jump: RuleId,
-    /// Where it leads.
     pub chain: ChainId,
-    /// Returns what was accepted there.
     pub accepted: Option<RuleId>,
 }
 
 impl Tier {
-    /// A tier in which nothing stands yet.
     fn new(name: Arc<str>) -> Self {
         Tier { name, is_named_at_end: false, targets: vec![], end: None, end_log: None, after: None }
     }
@@ -135,19 +112,13 @@ impl Tier {
     }
 }
 
-/// What the walk through an endpoint chain needs to know of the table.
 pub struct Context<'a> {
-    /// The table.
     pub ruleset: &'a Ruleset,
-    /// What each comment says.
     pub phrases: &'a [Phrase],
-    /// What each chain is.
     pub roles: &'a Roles,
-    /// The meaning of the mark bits.
     pub marks: Marks,
 }
 
-/// Walks an endpoint chain; adds to `unrecognised` what is not understood.
 pub fn pipeline(
     context: &Context,
     chain: ChainId,
@@ -165,7 +136,6 @@ pub fn pipeline(
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Section {
-    /// Before the first tier.
     Head,
     /// In the last of the pipeline's tiers.
     Tier,
@@ -190,7 +160,6 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// What a comment says, if it fits what the rule does.
     fn by_comment(&mut self, id: RuleId, rule: &Rule) -> bool {
         let context = self.context;
         let phrase = context.ruleset.comments_of(id).iter().map(|c| &context.phrases[c.0 as usize]).find(|p| **p != Phrase::Other);
@@ -215,7 +184,6 @@ impl Walk<'_, '_> {
         true
     }
 
-    /// What marks, states and targets say where no comment does.
     fn by_structure(&mut self, id: RuleId, rule: &Rule) -> bool {
         let (undecided, accepted) = (self.is_undecided(rule), self.is_accepted(rule));
         match (rule.ctstate, rule.verdict) {
@@ -235,12 +203,10 @@ impl Walk<'_, '_> {
         true
     }
 
-    /// Whether it matches what no policy of the tier has decided.
     fn is_undecided(&self, rule: &Rule) -> bool {
         rule.mark.is_some_and(|mark| mark.is_clear() && mark.mask == self.context.marks.pass) && rule.has_only_mark()
     }
 
-    /// Whether it matches what a policy or profile has accepted.
     fn is_accepted(&self, rule: &Rule) -> bool {
         rule.mark.and_then(|mark| mark.set_bit()) == Some(self.context.marks.accept) && rule.has_only_mark()
     }
@@ -300,7 +266,6 @@ impl Walk<'_, '_> {
         self.section = Section::Tier;
     }
 
-    /// What others had set before is forgotten.
     fn clear_marks(&mut self, id: RuleId, mask: u32) {
         self.leave_tier(id);
         if self.context.marks.verdicts().is_some_and(|bits| bits & !mask == 0) {
@@ -319,15 +284,16 @@ impl Walk<'_, '_> {
 
     fn jump(&mut self, id: RuleId, chain: ChainId) -> bool {
         let target = Target { jump: id, chain, accepted: None };
-        if self.context.roles.is_profile(chain) {
-            self.leave_tier(id);
-            self.section = Section::Profiles;
-            self.pipeline.profiles.targets.push(target);
-            return true;
-        }
-        if !self.context.roles.is_policy_or_group(chain) {
+        match self.context.roles.of(chain) {
+            Role::Policy | Role::Group => {}
+            Role::Profile => {
+                self.leave_tier(id);
+                self.section = Section::Profiles;
+                self.pipeline.profiles.targets.push(target);
+                return true;
+            }
             // Fail-safe ports of a host endpoint come before its policies.
-            return self.context.roles.is_failsafe(chain);
+            role => return role == Role::Failsafe,
         }
         if self.section != Section::Tier {
             // 3.28 begins its only tier without a word.

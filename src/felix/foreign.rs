@@ -6,9 +6,7 @@ use crate::ruleset::{RuleId, Ruleset, Verdict};
 /// A rule that is not understood, where it can change which rules a packet meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Foreign {
-    /// The rule.
     pub rule: RuleId,
-    /// Where packets that match go.
     pub way: Way,
     /// Whether they may carry other verdict marks from here on.
     pub changes_marks: bool,
@@ -17,9 +15,7 @@ pub struct Foreign {
 /// Where a packet goes from a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
-    /// To the next rule.
     On,
-    /// Back to where the chain was called.
     Back,
     /// Perhaps nowhere: it may be accepted, refused, or kept.
     Away,

@@ -20,13 +20,11 @@ impl Names {
         name
     }
 
-    /// Forgets the names that nobody uses any more.
     pub fn forget_unused(&mut self) {
         self.0.retain(|name| Arc::strong_count(name) > 1);
     }
 }
 
-/// The labels of a table's chains.
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
     chains: Vec<Option<Label>>,
@@ -34,16 +32,12 @@ pub struct Labels {
     pub unnamed: usize,
 }
 
-/// What a chain is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
-    /// The `policy` or `profile` label.
     pub label: Arc<str>,
     /// The tier that refers to it; empty for profiles.
     pub tier: Arc<str>,
-    /// The policy, where it is known.
     pub name: Option<PolicyName>,
-    /// Whether it is a profile.
     pub is_profile: bool,
     /// Whether a chain's name stands in for a policy's, which the datastore may still tell.
     pub provisional: bool,
@@ -54,11 +48,8 @@ impl Labels {
     pub fn new(ruleset: &Ruleset, pipelines: &Pipelines, chain_names: &ChainNames, names: &mut Names) -> Self {
         let tiers = tiers(ruleset, pipelines, names);
         let used = |chain: ChainId| tiers[chain.0 as usize].as_ref();
-        let nameless: Vec<ChainId> = pipelines
-            .policies()
-            .filter(|policy| policy.name.is_none() && used(policy.chain).is_some())
-            .map(|policy| policy.chain)
-            .collect();
+        let nameless = pipelines.policies().filter(|policy| policy.name.is_none() && used(policy.chain).is_some());
+        let nameless: Vec<ChainId> = nameless.map(|policy| policy.chain).collect();
         let mut resolved = chain_names.resolve(&nameless.iter().map(|id| &*ruleset.chain(*id).name).collect::<Vec<_>>());
         // Where no chain says a name (≤ 3.21), those that are not hashed are the names.
         if pipelines.policies().all(|policy| policy.name.is_none()) {
@@ -70,7 +61,13 @@ impl Labels {
         for policy in pipelines.policies() {
             let Some(tier) = used(policy.chain) else { continue };
             let found = nameless.iter().position(|id| *id == policy.chain).and_then(|i| resolved[i].clone());
-            labels.set(policy.chain, ruleset, policy.name.clone().or(found), tier, names);
+            let name = policy.name.clone().or(found);
+            let label = match &name {
+                Some(name) => names.get(&name.label(tier)),
+                None => names.get(&ruleset.chain(policy.chain).name),
+            };
+            let (tier, provisional) = (Arc::clone(tier), name.is_none());
+            labels.chains[policy.chain.0 as usize] = Some(Label { label, tier, name, is_profile: false, provisional });
         }
         for pipeline in &pipelines.endpoints {
             for profile in &pipeline.profiles.targets {
@@ -79,15 +76,6 @@ impl Labels {
         }
         labels.groups(pipelines, &tiers, names);
         labels
-    }
-
-    fn set(&mut self, chain: ChainId, ruleset: &Ruleset, name: Option<PolicyName>, tier: &Arc<str>, names: &mut Names) {
-        let label = match &name {
-            Some(name) => names.get(&name.label(tier)),
-            None => names.get(&ruleset.chain(chain).name),
-        };
-        let provisional = name.is_none();
-        self.chains[chain.0 as usize] = Some(Label { label, tier: Arc::clone(tier), name, is_profile: false, provisional });
     }
 
     /// A profile's name is in its comment, or in its chain's name if that was short enough.
@@ -111,24 +99,20 @@ impl Labels {
     fn groups(&mut self, pipelines: &Pipelines, tiers: &[Option<Arc<str>>], names: &mut Names) {
         for (place, tier) in tiers.iter().enumerate() {
             let (Some(tier), Some(group)) = (tier, pipelines.group(ChainId(place as u32))) else { continue };
-            let policies = || group.policies.iter().map(|(_, policy)| *policy);
-            let provisional = policies().filter_map(|policy| self.get(policy)).any(|policy| policy.provisional);
-            let label = names.get(&self.joined(policies()));
+            let provisional = group.policy_chains().filter_map(|policy| self.get(policy)).any(|policy| policy.provisional);
+            let label = names.get(&self.joined(group.policy_chains()));
             self.chains[place] = Some(Label { label, tier: Arc::clone(tier), name: None, is_profile: false, provisional });
         }
     }
 
-    /// What several policies are called together.
     pub fn joined(&self, policies: impl Iterator<Item = ChainId>) -> String {
         policies.filter_map(|policy| self.get(policy)).map(|policy| &*policy.label).collect::<Vec<_>>().join(",")
     }
 
-    /// All that have a label.
     pub fn iter(&self) -> impl Iterator<Item = (ChainId, &Label)> {
         self.chains.iter().enumerate().filter_map(|(place, label)| Some((ChainId(place as u32), label.as_ref()?)))
     }
 
-    /// What a chain is called, if an endpoint uses it.
     pub fn get(&self, chain: ChainId) -> Option<&Label> {
         self.chains[chain.0 as usize].as_ref()
     }
@@ -147,9 +131,7 @@ fn tiers(ruleset: &Ruleset, pipelines: &Pipelines, names: &mut Names) -> Vec<Opt
             }
             let name = names.get(&tier.name);
             tiers[place] = Some(Arc::clone(&name));
-            for (_, policy) in pipelines.group(target.chain).iter().flat_map(|group| &group.policies) {
-                tiers[policy.0 as usize] = Some(Arc::clone(&name));
-            }
+            pipelines.policies_in(target.chain).for_each(|policy| tiers[policy.0 as usize] = Some(Arc::clone(&name)));
         }
     }
     tiers

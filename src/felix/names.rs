@@ -20,9 +20,7 @@ const MAX_CHAIN_NAME: usize = 28;
 pub struct PolicyName {
     /// `NetworkPolicy`, `GlobalNetworkPolicy`, …; `Policy` where the release did not tell the kinds apart (3.22 to 3.31).
     pub kind: Arc<str>,
-    /// The namespace, if it has one.
     pub namespace: Option<Arc<str>>,
-    /// The name it is stored under.
     pub name: Arc<str>,
 }
 
@@ -40,11 +38,13 @@ impl PolicyName {
         if words.next().is_some() || name.is_empty() || !kind_is_known || !matches!(direction, "ingress" | "egress") {
             return None;
         }
-        let (namespace, name) = match name.split_once('/') {
-            Some((namespace, name)) => (Some(namespace.into()), name),
-            None => (None, name),
-        };
-        Some(PolicyName { kind: kind.into(), namespace, name: name.into() })
+        Some(Self::new(kind, name))
+    }
+
+    /// Of a name that begins with its namespace, if it has one.
+    fn new(kind: &str, name: &str) -> Self {
+        let (namespace, name) = name.split_once('/').map_or((None, name), |(namespace, name)| (Some(namespace.into()), name));
+        PolicyName { kind: kind.into(), namespace, name: name.into() }
     }
 
     /// The same at the end of several comments in one (Calico's own nftables tables).
@@ -57,8 +57,7 @@ impl PolicyName {
     /// Out of the name of a chain that was not hashed, as in Calico's own nftables tables since 3.30: `cali-pi-np/shop/web` (≥ 3.32),
     /// `cali-pi-<tier>/shop/default.web` before.
     pub fn from_long_chain(chain: &str) -> Option<Self> {
-        let id = chain.strip_prefix("cali-pi-").or_else(|| chain.strip_prefix("cali-po-"))?;
-        let (first, rest) = id.split_once('/').filter(|_| !id.starts_with('_'))?;
+        let (first, rest) = id_of(chain).filter(|id| !id.starts_with('_'))?.split_once('/')?;
         let kind = match first {
             "np" => "NetworkPolicy",
             "gnp" => "GlobalNetworkPolicy",
@@ -66,21 +65,13 @@ impl PolicyName {
             "kcnp" => "KubernetesClusterNetworkPolicy",
             _ => "Policy",
         };
-        let (namespace, name) = match rest.split_once('/') {
-            Some((namespace, name)) => (Some(namespace.into()), name),
-            None => (None, rest),
-        };
-        Some(PolicyName { kind: kind.into(), namespace, name: name.into() })
+        Some(Self::new(kind, rest))
     }
 
     /// Out of the name of a chain that was not hashed, up to 3.21: `cali-po-shop/default.web`, `cali-pi-default.deny-all`.
     pub fn from_chain(chain: &str) -> Option<Self> {
-        let id = chain.strip_prefix("cali-pi-").or_else(|| chain.strip_prefix("cali-po-"))?;
-        let (namespace, name) = match id.split_once('/') {
-            Some((namespace, name)) => (Some(namespace.into()), name),
-            None => (None, id),
-        };
-        (!id.starts_with('_') && !name.is_empty()).then(|| PolicyName { kind: "Policy".into(), namespace, name: name.into() })
+        let policy = Self::new("Policy", id_of(chain).filter(|id| !id.starts_with('_'))?);
+        (!policy.name.is_empty()).then_some(policy)
     }
 
     /// The tier, as far as the name tells it: up to 3.31 it always does.
@@ -92,7 +83,6 @@ impl PolicyName {
         }
     }
 
-    /// As the comments of the era's chains name it.
     fn from_store(policy: &StoredPolicy, era: Era) -> Self {
         let (kind, name) = match era {
             Era::Name | Era::TierAndName => ("Policy", legacy_name(policy)),
@@ -112,10 +102,7 @@ impl PolicyName {
             "NetworkPolicy" | "GlobalNetworkPolicy" if tier == "default" && !legacy_prefix => format!("default.{name}"),
             _ => name.to_owned(),
         };
-        match &self.namespace {
-            Some(namespace) => format!("{namespace}/{name}"),
-            None => name,
-        }
+        with_namespace(self.namespace.as_deref(), &name)
     }
 }
 
@@ -140,7 +127,15 @@ pub fn has_host_endpoints(filter: &Ruleset) -> bool {
     filter.chains().iter().any(|chain| is_hosts(&chain.name))
 }
 
-/// The name of a chain.
+fn with_namespace(namespace: Option<&str>, name: &str) -> String {
+    namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"))
+}
+
+/// What follows the prefix of a policy's chain.
+fn id_of(chain: &str) -> Option<&str> {
+    chain.strip_prefix("cali-pi-").or_else(|| chain.strip_prefix("cali-po-"))
+}
+
 pub fn chain_name(prefix: &str, id: &str) -> String {
     limited_id(prefix, id, MAX_CHAIN_NAME)
 }
@@ -176,10 +171,7 @@ impl Era {
         use PolicyKind::{AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy};
         let admin = matches!(policy.kind, AdminNetworkPolicy | BaselineAdminNetworkPolicy);
         let cluster = policy.kind == ClusterNetworkPolicy;
-        let in_namespace = |name: &str| match &policy.namespace {
-            Some(namespace) => format!("{namespace}/{name}"),
-            None => name.to_owned(),
-        };
+        let in_namespace = |name: &str| with_namespace(policy.namespace.as_deref(), name);
         match self {
             Era::Name => (!admin && !cluster).then(|| in_namespace(&legacy_name(policy))),
             Era::TierAndName => {
@@ -227,14 +219,10 @@ fn tier_from_name(name: &str) -> &str {
     }
 }
 
-/// A policy under the name that releases of an era hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HashedName {
-    /// The policy, as those releases name it.
     pub policy: PolicyName,
-    /// Its tier.
     pub tier: Arc<str>,
-    /// What they hash.
     pub hashed: String,
 }
 
@@ -261,7 +249,6 @@ pub struct ChainNames {
 }
 
 impl ChainNames {
-    /// Hashes every policy's name as each era did.
     pub fn new(policies: &[StoredPolicy]) -> Self {
         let mut names = ChainNames::default();
         for policy in policies {
@@ -286,8 +273,7 @@ impl ChainNames {
     }
 
     fn candidates(&self, chain: &str) -> &[(Era, PolicyName)] {
-        let id = chain.strip_prefix("cali-pi-").or_else(|| chain.strip_prefix("cali-po-"));
-        id.and_then(|id| self.policies.get(id)).map_or(&[], Vec::as_slice)
+        id_of(chain).and_then(|id| self.policies.get(id)).map_or(&[], Vec::as_slice)
     }
 }
 

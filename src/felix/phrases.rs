@@ -4,16 +4,13 @@
 
 use std::sync::Arc;
 
-/// What a comment says of its rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phrase {
     /// `Endpoint admin disabled`: the endpoint is administratively down, this is its only rule.
     AdminDisabled,
     /// Bookkeeping of the packet rate limit (Calico ≥ 3.30).
     RateLimitMark,
-    /// Drops what exceeds the packet rate limit.
     RateLimitDrop,
-    /// Rejects what exceeds the connection limit.
     ConnectionLimit,
     /// Drops VXLAN or IP-in-IP that a workload sends by itself.
     Encapsulation,
@@ -21,15 +18,12 @@ pub enum Phrase {
     StartOfPolicies,
     /// `Start of tier …` (≥ 3.29).
     StartOfTier(Arc<str>),
-    /// Returns a packet that the policy or group before has accepted.
     PolicyAccepted,
     /// Between two strides of a group: a verdict has been reached.
     ReturnOnVerdict,
     /// Refuses what no policy of the tier has decided; since 3.30 with the tier's name.
     NoPolicyMatched(Option<Arc<str>>),
-    /// Returns a packet that the profile before has accepted.
     ProfileAccepted,
-    /// Refuses what no profile has accepted.
     NoProfileMatched,
     /// Ends a dispatch chain: the interface has no endpoint (yet).
     UnknownInterface,
@@ -39,7 +33,6 @@ pub enum Phrase {
     Other,
 }
 
-/// What a comment says.
 pub fn phrase(comment: &str) -> Phrase {
     match comment {
         "Endpoint admin disabled" => Phrase::AdminDisabled,

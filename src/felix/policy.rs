@@ -10,23 +10,17 @@ use super::phrases::Phrase;
 use super::{Marks, PolicyName};
 use crate::ruleset::{Backend, ChainId, RuleId, Ruleset, Verdict};
 
-/// A policy or profile chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyChain {
-    /// The chain.
     pub chain: ChainId,
     /// The name in the comment of its first rule (Calico ≥ 3.22).
     pub name: Option<PolicyName>,
-    /// The rules that say what the policy does, in order.
     pub rules: Vec<PolicyRule>,
-    /// Rules that are not understood.
     pub foreign: Vec<Foreign>,
 }
 
-/// A rule of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyRule {
-    /// What it does.
     pub decision: Decision,
     /// The rule that carries the policy rule's match, and so counts it.
     pub rule: RuleId,
@@ -34,26 +28,20 @@ pub struct PolicyRule {
     pub index: u32,
 }
 
-/// What a policy decides about a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Decision {
-    /// Accepted.
     Accept,
-    /// Refused.
     Deny,
     /// Passed on to the next tier or the profiles.
     Pass,
-    /// Logged, which decides nothing.
     Log,
 }
 
 impl PolicyChain {
-    /// Whether the policy has a rule that decides so.
     pub fn can(&self, decision: Decision) -> bool {
         self.rules.iter().any(|rule| rule.decision == decision)
     }
 
-    /// The rules that decide so.
     pub fn rules_that(&self, decision: Decision) -> impl Iterator<Item = RuleId> {
         self.rules.iter().filter(move |rule| rule.decision == decision).map(|rule| rule.rule)
     }
@@ -62,15 +50,12 @@ impl PolicyChain {
 /// A group chain (Calico ≥ 3.28): policies that stand together in one tier and have one selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupChain {
-    /// The chain.
     pub chain: ChainId,
     /// Its policies in the order of evaluation: the jump and where it leads.
     pub policies: Vec<(RuleId, ChainId)>,
-    /// Rules that are not understood.
     pub foreign: Vec<Foreign>,
 }
 
-/// Takes a policy or profile chain apart; adds to `unrecognised` what is not understood.
 pub fn policy_chain(ruleset: &Ruleset, chain: ChainId, marks: Marks, unrecognised: &mut Vec<RuleId>) -> PolicyChain {
     let mut rules: Vec<PolicyRule> = Vec::new();
     let mut foreign = Vec::new();
@@ -142,6 +127,12 @@ fn name_of(ruleset: &Ruleset, chain: ChainId) -> Option<PolicyName> {
             comment().and_then(PolicyName::from_end_of_comment).or_else(|| PolicyName::from_long_chain(&ruleset.chain(chain).name))
         }
         Backend::Legacy | Backend::Nft => comment().and_then(PolicyName::from_comment),
+    }
+}
+
+impl GroupChain {
+    pub fn policy_chains(&self) -> impl Iterator<Item = ChainId> {
+        self.policies.iter().map(|(_, policy)| *policy)
     }
 }
 

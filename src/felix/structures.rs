@@ -5,18 +5,13 @@ use std::sync::Arc;
 use super::{Catalog, ChainNames, Labels, Names, Pipelines};
 use crate::ruleset::Ruleset;
 
-/// One table: its rules, and what they mean.
 #[derive(Debug)]
 pub struct Structure {
-    /// The rules.
     pub ruleset: Arc<Ruleset>,
-    /// The way of packets through them.
     pub pipelines: Pipelines,
-    /// What their policies are called.
     pub labels: Labels,
 }
 
-/// The tables of the last read.
 #[derive(Debug, Default)]
 pub struct Structures {
     tables: Vec<Structure>,
@@ -27,7 +22,6 @@ pub struct Structures {
 }
 
 impl Structures {
-    /// Takes over the names that the datastore has for chains.
     pub fn rename(&mut self, chain_names: ChainNames) {
         self.chain_names = chain_names;
         self.renamed = true;
@@ -48,25 +42,19 @@ impl Structures {
         }
         if changed || !before.is_empty() {
             drop(before);
-            self.label();
+            self.catalog = Catalog::default();
+            self.names.forget_unused();
+            for Structure { ruleset, pipelines, labels } in &mut self.tables {
+                *labels = Labels::new(ruleset, pipelines, &self.chain_names, &mut self.names);
+                self.catalog.add(ruleset, pipelines, labels);
+            }
         }
     }
 
-    fn label(&mut self) {
-        self.catalog = Catalog::default();
-        self.names.forget_unused();
-        for Structure { ruleset, pipelines, labels } in &mut self.tables {
-            *labels = Labels::new(ruleset, pipelines, &self.chain_names, &mut self.names);
-            self.catalog.add(ruleset, pipelines, labels);
-        }
-    }
-
-    /// The tables, in the order of the read.
     pub fn tables(&self) -> &[Structure] {
         &self.tables
     }
 
-    /// All policies and groups.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
@@ -76,7 +64,6 @@ impl Structures {
         self.tables.iter().map(|table| table.labels.unnamed).sum()
     }
 
-    /// Rules in Calico's chains that are not understood, and lines that are no rule.
     pub fn unrecognised(&self) -> u64 {
         self.tables.iter().map(|table| table.ruleset.unreadable + table.pipelines.unrecognised.len() as u64).sum()
     }

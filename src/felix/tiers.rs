@@ -30,8 +30,7 @@ pub fn settle(pipelines: &mut Pipelines) {
 
 /// The policies of a tier, also those in groups.
 fn policies(tier: &Tier, pipelines: &Pipelines) -> Vec<ChainId> {
-    let grouped = |target| pipelines.group(target).into_iter().flat_map(|group| &group.policies).map(|(_, policy)| *policy);
-    tier.targets.iter().flat_map(|target| grouped(target.chain).chain([target.chain])).collect()
+    tier.targets.iter().flat_map(|target| pipelines.policies_in(target.chain).chain([target.chain])).collect()
 }
 
 /// No endpoint has a tier twice: of two that go by one name, one is wrong.

@@ -6,28 +6,18 @@ use std::sync::Arc;
 
 use super::{Backend, Chain, ChainId, CommentId, Count, CtState, Family, MarkMatch, Rule, RuleHash, RuleId, Ruleset, Snapshot, Verdict};
 
-/// What a reader says of one rule; see [`Rule`].
 #[derive(Debug, Clone, Default)]
 pub struct RuleParts {
-    /// Felix's identity of the rule.
     pub hash: RuleHash,
-    /// The match on the mark.
     pub mark: Option<MarkMatch>,
-    /// The match on the conntrack state.
     pub ctstate: CtState,
-    /// Whether it matches on anything else.
     pub other_matches: bool,
-    /// Whether it has counted packets before the last of its matches let them through.
     pub counts_before_match: bool,
-    /// Whether it has no counter.
     pub uncounted: bool,
-    /// Its comments, without the hash.
     pub comments: Vec<CommentId>,
-    /// What it has counted.
     pub count: Count,
 }
 
-/// Collects what a reader meets, in the order in which it meets it.
 #[derive(Debug)]
 pub struct Builder {
     ruleset: Ruleset,
@@ -39,7 +29,6 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// An empty table.
     pub fn new(family: Family, backend: Backend, table: &'static str) -> Self {
         let ruleset = Ruleset {
             family,
@@ -61,7 +50,6 @@ impl Builder {
         }
     }
 
-    /// The chain of this name, made if it is new.
     pub fn chain(&mut self, name: &str) -> ChainId {
         if let Some(&id) = self.chain_ids.get(name) {
             return id;
@@ -72,23 +60,19 @@ impl Builder {
         id
     }
 
-    /// Notes nf_tables' handle of a chain.
     pub fn chain_handle(&mut self, chain: ChainId, handle: u64) {
         self.chain_handles.resize(self.ruleset.chains.len(), 0);
         self.chain_handles[chain.0 as usize] = handle;
     }
 
-    /// The chain of this name, if it was met before.
     pub fn known_chain(&self, name: &str) -> Option<ChainId> {
         self.chain_ids.get(name).copied()
     }
 
-    /// The name of a chain.
     pub fn chain_name(&self, id: ChainId) -> &str {
         &self.ruleset.chains[id.0 as usize].name
     }
 
-    /// The place of this comment, kept once however often it occurs.
     pub fn comment(&mut self, text: &str) -> CommentId {
         if let Some(&id) = self.comment_ids.get(text) {
             return id;
@@ -99,14 +83,12 @@ impl Builder {
         id
     }
 
-    /// Appends a rule to a chain.
     pub fn push(&mut self, chain: ChainId, parts: &RuleParts, verdict: Verdict) {
         let RuleParts { hash, mark, ctstate, other_matches, counts_before_match, uncounted, ref comments, count } = *parts;
         // More than 255 comments on a rule cannot come from Felix; the rest would not be looked at anyway.
-        let comments = &comments[..comments.len().min(u8::MAX as usize)];
-        let place = (self.ruleset.comment_lists.len() as u32, comments.len() as u8);
-        self.ruleset.comment_lists.extend_from_slice(comments);
-        let comments = place;
+        let kept = &comments[..comments.len().min(u8::MAX as usize)];
+        let comments = (self.ruleset.comment_lists.len() as u32, kept.len() as u8);
+        self.ruleset.comment_lists.extend_from_slice(kept);
         self.ruleset.rules.push(Rule { hash, mark, ctstate, other_matches, counts_before_match, uncounted, verdict, comments });
         self.counts.push(count);
         self.chain_of.push(chain);
@@ -140,7 +122,6 @@ impl Builder {
         }
     }
 
-    /// Takes back all rules but the first `count`.
     pub fn truncate(&mut self, count: usize) {
         let taken = self.ruleset.rules.get(count..).unwrap_or_default();
         self.ruleset.unreadable -= taken.iter().filter(|rule| rule.verdict == Verdict::Unreadable).count() as u64;
@@ -149,7 +130,6 @@ impl Builder {
         self.chain_of.truncate(count);
     }
 
-    /// Notes a line that could not be taken apart.
     pub fn unreadable(&mut self) {
         self.ruleset.unreadable += 1;
     }
@@ -161,12 +141,10 @@ impl Builder {
         self.push(chain, &RuleParts { other_matches: true, uncounted, count, ..RuleParts::default() }, Verdict::Unreadable);
     }
 
-    /// How many rules there are so far.
     pub fn rule_count(&self) -> usize {
         self.ruleset.rules.len()
     }
 
-    /// The finished table.
     pub fn finish(mut self) -> Snapshot {
         if !self.chain_of.is_sorted() {
             self.group_rules_by_chain();

@@ -11,21 +11,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::felix::{Direction, EndpointKind};
+use crate::felix::Pipeline;
 use crate::ruleset::{ChainId, TableId};
 
+use super::group::signed;
 use super::table::TableView;
 use super::totals::{Item, Totals, Verdict};
 
-/// What an endpoint claims of a policy's decisions.
-#[derive(Debug)]
-pub struct Claim {
-    /// Where it comes from.
+pub struct Claim<'a> {
     pub source: Source,
-    /// The endpoint's chain.
-    pub chain: ChainId,
-    /// The endpoint.
-    pub endpoint: (EndpointKind, Arc<str>, Direction),
+    pub pipeline: &'a Pipeline,
     /// What it is to be credited as.
     pub item: Item,
     /// What it is to be added to besides: the tier's refusals.
@@ -36,38 +31,36 @@ pub struct Claim {
     pub doubt: u64,
     /// So many may be missing because they were on their way.
     pub entering: u64,
-    /// How many packets may have been decided so since the last read in all, where the counters do not show all of them: the rules
-    /// were written anew. `None` where they do.
-    pub unseen: Option<Unseen>,
+    pub coverage: Coverage,
 }
 
-/// What may have been decided since the last read, seen or not.
+/// Whether an endpoint's counters show all packets since the last read: not where its rules were written anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unseen {
-    /// So many at most.
-    AtMost(u64),
-    /// Nothing limits it.
-    Unlimited,
+pub enum Coverage {
+    All,
+    /// There may have been others, but no more than so many in all; `None` where nothing limits them.
+    Part(Option<u64>),
 }
 
-impl Claim {
+impl Claim<'_> {
+    fn is_partial(&self) -> bool {
+        self.coverage != Coverage::All
+    }
+
     /// The most that this endpoint can have got of the policy's decisions since the last read.
     fn most(&self) -> Option<u64> {
-        match self.unseen {
-            None => Some(u64::try_from(self.packets).unwrap_or(0).saturating_add(self.doubt).saturating_add(self.entering)),
-            Some(Unseen::AtMost(packets)) => Some(packets),
-            Some(Unseen::Unlimited) => None,
+        match self.coverage {
+            Coverage::All => Some(u64::try_from(self.packets).unwrap_or(0).saturating_add(self.doubt).saturating_add(self.entering)),
+            Coverage::Part(most) => most,
         }
     }
 }
 
-/// The claims of one table, by policy and verdict.
-#[derive(Debug, Default)]
-pub struct Claims(BTreeMap<(ChainId, Verdict), Vec<Claim>>);
+#[derive(Default)]
+pub struct Claims<'a>(BTreeMap<(ChainId, Verdict), Vec<Claim<'a>>>);
 
-impl Claims {
-    /// Notes a claim.
-    pub fn add(&mut self, policy: ChainId, claim: Claim) {
+impl<'a> Claims<'a> {
+    pub fn add(&mut self, policy: ChainId, claim: Claim<'a>) {
         self.0.entry((policy, claim.source.verdict)).or_default().push(claim);
     }
 
@@ -76,16 +69,11 @@ impl Claims {
         for ((policy, verdict), claims) in self.0 {
             let claimed: i64 = claims.iter().map(|claim| claim.packets.max(0)).sum();
             // Where some claims do not show all, their sum proves nothing: a packet that is held up may be in one of them.
-            let claims_are_partial = claims.iter().any(|claim| claim.unseen.is_some());
+            let claims_are_partial = claims.iter().any(Claim::is_partial);
             let least_doubt = if claims_are_partial { signed(view.table.motion.held_up()) } else { 0 };
             let excess = (claimed - view.budget(policy, verdict)).max(least_doubt);
-            let certain: Vec<u64> = claims
-                .iter()
-                .map(|claim| {
-                    let doubt = excess.max(signed(claim.doubt));
-                    u64::try_from(claim.packets.saturating_sub(doubt)).unwrap_or(0)
-                })
-                .collect();
+            let certain = |claim: &Claim| u64::try_from(claim.packets.saturating_sub(excess.max(signed(claim.doubt)))).unwrap_or(0);
+            let certain: Vec<u64> = claims.iter().map(certain).collect();
             let recovered = recovered(&claims, &certain, policy, view);
             let found = certain.iter().chain(&recovered).sum();
             let all_are_found = view.surely_decided(policy, verdict).is_some_and(|decided| decided <= found);
@@ -96,14 +84,10 @@ impl Claims {
                 let rest = if rest > 0 { (rest - signed(recovered)).max(0) } else { rest.max(-signed(claim.entering)) };
                 view.spend(policy, verdict, credited, rest);
                 waiting.keep(claim.source, rest);
-                let (kind, interface, direction) = claim.endpoint;
-                let mut recorder = totals.endpoint(kind, &interface, direction);
-                let is_known = claim.unseen.is_none() || all_are_found;
+                let mut recorder = totals.of(claim.pipeline);
+                let is_known = claim.coverage == Coverage::All || all_are_found;
                 for item in std::iter::once(&claim.item).chain(&claim.sum).filter(|_| credited > 0 || !is_known) {
-                    match is_known {
-                        true => recorder.add(item, certain + recovered),
-                        false => recorder.add_at_least(item, certain + recovered),
-                    }
+                    recorder.add_counted(item, certain + recovered, is_known);
                 }
             }
             if claims_are_partial {
@@ -113,46 +97,34 @@ impl Claims {
     }
 }
 
-fn signed(packets: u64) -> i64 {
-    i64::try_from(packets).unwrap_or(i64::MAX)
-}
-
 /// What endpoints whose rules were written anew must have got besides what their counters show: what the policy's own rules counted, and
 /// no other endpoint can have got.
 fn recovered(claims: &[Claim], certain: &[u64], policy: ChainId, view: &TableView) -> Vec<u64> {
     let nothing = || vec![0; claims.len()];
-    let Some(first) = claims.iter().find(|claim| claim.unseen.is_some()) else { return nothing() };
+    let Some(first) = claims.iter().find(|claim| claim.is_partial()) else { return nothing() };
     if view.references(policy) as usize != claims.len() {
         return nothing();
     }
-    let is_user = |chain: ChainId| claims.iter().any(|claim| claim.chain == chain);
-    let (decided, strangers) = (view.surely_decided(policy, first.source.verdict), view.strangers(first.endpoint.2, is_user));
-    let Some((decided, strangers)) = decided.zip(strangers) else { return nothing() };
+    let is_user = |chain: ChainId| claims.iter().any(|claim| claim.pipeline.chain == chain);
+    let inflow = view.inflow_of_others(first.pipeline.direction, is_user);
+    let Some((decided, inflow)) = view.surely_decided(policy, first.source.verdict).zip(inflow) else { return nothing() };
     let most =
         |but: usize| claims.iter().enumerate().filter(|(place, _)| *place != but).map(|(_, claim)| claim.most()).sum::<Option<u64>>();
-    let of = |(place, claim): (usize, &Claim)| match (claim.unseen, most(place)) {
-        (Some(_), Some(others)) => {
-            decided.saturating_sub(others).saturating_sub(strangers).saturating_sub(certain[place] + view.table.motion.held_up())
-        }
-        _ => 0,
+    let of = |(place, claim): (usize, &Claim)| match most(place).filter(|_| claim.is_partial()) {
+        Some(others) => decided.saturating_sub(others).saturating_sub(inflow).saturating_sub(certain[place] + view.table.motion.held_up()),
+        None => 0,
     };
     claims.iter().enumerate().map(of).collect()
 }
 
-/// One policy on one endpoint: table, the endpoint's chain, the policy's chain, and what it decided.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Source {
-    /// The table.
     pub table: TableId,
-    /// The endpoint's chain.
     pub endpoint: Arc<str>,
-    /// The policy's chain.
     pub policy: Arc<str>,
-    /// What it decided.
     pub verdict: Verdict,
 }
 
-/// What could not be credited yet.
 #[derive(Debug, Default)]
 pub struct Waiting {
     /// Differences that wait since the last read, positive or negative; nothing for most sources.
@@ -161,17 +133,14 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.before.is_empty()
     }
 
-    /// What waits since the last read.
     pub fn of(&self, source: &Source) -> i64 {
         self.before.get(source).copied().unwrap_or(0)
     }
 
-    /// Keeps a difference for the next read.
     pub fn keep(&mut self, source: Source, packets: i64) {
         if packets != 0 {
             self.now.insert(source, packets);

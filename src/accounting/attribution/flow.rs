@@ -27,23 +27,20 @@ pub type Moved = HashMap<(Arc<str>, RuleHash), u64>;
 #[derive(Debug, Default)]
 pub struct Reach {
     rules: Vec<Option<u64>>,
-    /// Of each chain, at its first rule.
-    inflow: Vec<Option<u64>>,
+    chains: Vec<Option<u64>>,
 }
 
 impl Reach {
-    /// The most packets that can have entered a chain, by its first rule; `None` if nothing limits them.
-    pub fn inflow(&self, first: RuleId) -> Option<u64> {
-        self.inflow.get(first.0 as usize).copied().flatten()
+    /// The most packets that can have entered a chain that holds rules; `None` if nothing limits them.
+    pub fn inflow(&self, chain: ChainId) -> Option<u64> {
+        self.chains.get(chain.0 as usize).copied().flatten()
     }
 
-    /// The most packets that can have matched a rule; `None` if nothing limits them.
     pub fn of(&self, rule: RuleId) -> Option<u64> {
         self.rules.get(rule.0 as usize).copied().flatten()
     }
 }
 
-/// What moved while the table was read.
 pub fn moved(read: &Snapshot, motion: &Motion) -> Moved {
     let rules = read.ruleset.chains().iter().flat_map(|chain| chain.rule_ids().map(move |rule| (chain, rule)));
     let moved = rules.map(|(chain, rule)| (chain, rule, motion.of(rule))).filter(|(.., packets)| *packets > 0);
@@ -62,37 +59,28 @@ pub fn settle_ages(
     if deltas.restarted || context.is_broken(deltas) {
         deltas.rewritten = true;
         for (id, chain) in read.ruleset.chain_ids() {
-            deltas.doubt(id, chain, chain.rules.start);
+            deltas.forget_ages(id, chain, chain.rules.start);
         }
     }
     if !deltas.rewritten {
         return Reach::default();
     }
-    let mut walk = Walk {
-        context,
-        is_rewritable: rewritable(&read.ruleset, pipelines),
-        deltas,
-        reach: vec![None; read.ruleset.rule_count()],
-        inflow: vec![None; read.ruleset.rule_count()],
-    };
+    let reach = Reach { rules: vec![None; read.ruleset.rule_count()], chains: vec![None; read.ruleset.chains().len()] };
+    let mut walk = Walk { context, is_rewritable: rewritable(&read.ruleset, pipelines), deltas, reach };
     walk.all(pipelines);
-    Reach { rules: walk.reach, inflow: walk.inflow }
+    walk.reach
 }
 
 /// Chains that Felix writes when policies change. The others change with endpoints only, or never.
 fn rewritable(ruleset: &Ruleset, pipelines: &Pipelines) -> Vec<bool> {
-    let mut rewritable: Vec<bool> =
-        ruleset.chain_ids().map(|(id, _)| pipelines.policy(id).is_some() || pipelines.group(id).is_some()).collect();
-    for endpoint in &pipelines.endpoints {
-        rewritable[endpoint.chain.0 as usize] = true;
-    }
-    rewritable
+    let endpoints = pipelines.endpoint_chains();
+    let is_written = |id| pipelines.policy(id).is_some() || pipelines.group(id).is_some() || endpoints.contains(&id);
+    ruleset.chain_ids().map(|(id, _)| is_written(id)).collect()
 }
 
 /// How many packets may be held up on their way for longer than two reads take, at most: CPUs that a hypervisor has stopped.
 const MOST_HELD_UP: u64 = 8;
 
-/// One read of one table.
 #[derive(Clone, Copy)]
 struct Context<'a> {
     read: &'a Snapshot,
@@ -124,14 +112,10 @@ impl<'a> Context<'a> {
         deltas.count_since_last_read(rule).filter(|_| !self.ruleset().rule(rule).uncounted)
     }
 
-    /// All jumps of the table.
     fn jumps(&self) -> impl Iterator<Item = (&'a Chain, RuleId, ChainId)> + use<'a> {
         let ruleset = self.ruleset();
         let rules = ruleset.chains().iter().flat_map(|chain| chain.rule_ids().map(move |rule| (chain, rule)));
-        rules.filter_map(|(chain, rule)| match ruleset.rule(rule).verdict {
-            Verdict::Jump(to) | Verdict::Goto(to) => Some((chain, rule, to)),
-            _ => None,
-        })
+        rules.filter_map(|(chain, rule)| Some((chain, rule, ruleset.rule(rule).verdict.target()?)))
     }
 
     /// Whether any chain contradicts itself, or the jumps that lead to it.
@@ -212,13 +196,11 @@ fn proves_nothing(rule: &Rule) -> bool {
     rule.uncounted || rule.hash.is_none()
 }
 
-/// The walk through all chains, callers first.
 struct Walk<'a, 'b> {
     context: Context<'a>,
     is_rewritable: Vec<bool>,
     deltas: &'b mut Deltas,
-    reach: Vec<Option<u64>>,
-    inflow: Vec<Option<u64>>,
+    reach: Reach,
 }
 
 impl Walk<'_, '_> {
@@ -226,21 +208,23 @@ impl Walk<'_, '_> {
         let ruleset = self.context.ruleset();
         let mut callers: Vec<Vec<RuleId>> = vec![vec![]; ruleset.chains().len()];
         self.context.jumps().for_each(|(_, rule, to)| callers[to.0 as usize].push(rule));
-        let is_endpoint: Vec<bool> = {
-            let mut is_endpoint = vec![false; callers.len()];
-            pipelines.endpoints.iter().for_each(|endpoint| is_endpoint[endpoint.chain.0 as usize] = true);
-            is_endpoint
-        };
+        let endpoints = pipelines.endpoint_chains();
         let order = callers_first(ruleset);
         // Calico's own tables lead to workloads by a map, which counts nothing: as many packets as came in anywhere.
         let (mapped, called): (Vec<ChainId>, Vec<ChainId>) =
-            order.into_iter().partition(|id| is_endpoint[id.0 as usize] && callers[id.0 as usize].is_empty());
+            order.into_iter().partition(|id| endpoints.contains(id) && callers[id.0 as usize].is_empty());
         let total = self.total(&called, &callers);
         let is_static = |id: &ChainId| !self.is_rewritable[id.0 as usize];
         let (first, last): (Vec<ChainId>, Vec<ChainId>) = called.into_iter().partition(is_static);
-        first.iter().for_each(|id| self.chain(*id, inflow(&self.reach, &callers[id.0 as usize])));
+        first.iter().for_each(|id| self.chain(*id, self.inflow(&callers[id.0 as usize])));
         self.mapped(&mapped, pipelines, total);
-        last.iter().for_each(|id| self.chain(*id, inflow(&self.reach, &callers[id.0 as usize])));
+        last.iter().for_each(|id| self.chain(*id, self.inflow(&callers[id.0 as usize])));
+    }
+
+    /// What came into a chain by these jumps, at most; `None` if nothing limits it.
+    fn inflow(&self, jumps: &[RuleId]) -> Option<u64> {
+        jumps.first()?;
+        jumps.iter().map(|rule| self.reach.of(*rule)).sum()
     }
 
     /// What all chains that no rule leads to have counted at most, as far as they are not endpoints': all packets there were.
@@ -283,7 +267,7 @@ impl Walk<'_, '_> {
     fn chain(&mut self, id: ChainId, inflow: Option<u64>) {
         let chain = self.context.ruleset().chain(id);
         let rules: Vec<RuleId> = chain.rule_ids().collect();
-        if self.is_rewritable[id.0 as usize] && !self.deltas.handles_prove_ages() {
+        if self.is_rewritable[id.0 as usize] && !self.deltas.handles_prove_ages {
             let slack = self.context.motion_in(chain);
             let before = self.bound(&rules, inflow);
             let is_sure = |rule: &RuleId| match before[(rule.0 - chain.rules.start) as usize] {
@@ -292,20 +276,17 @@ impl Walk<'_, '_> {
                 None => false,
             };
             let doubtful = rules.iter().rposition(is_sure).map_or(0, |last| last + 1);
-            self.deltas.doubt(id, chain, chain.rules.start + doubtful as u32);
+            self.deltas.forget_ages(id, chain, chain.rules.start + doubtful as u32);
         }
-        if let Some(first) = rules.first() {
-            self.inflow[first.0 as usize] = inflow;
-        }
+        self.reach.chains[id.0 as usize] = inflow;
         let bounds = self.bound(&rules, inflow);
         for (rule, most) in rules.iter().zip(bounds) {
             let sure = self.context.counted(self.deltas, *rule);
             let most = most.map_or(sure, |most| Some(sure.map_or(most, |sure| sure.min(most))));
-            self.reach[rule.0 as usize] = most.map(|most| most.saturating_add(self.context.motion_of(chain, *rule)));
+            self.reach.rules[rule.0 as usize] = most.map(|most| most.saturating_add(self.context.motion_of(chain, *rule)));
         }
     }
 
-    /// The most packets that can have reached each rule.
     fn bound(&self, rules: &[RuleId], inflow: Option<u64>) -> Vec<Option<u64>> {
         let mut here = Here { most: inflow, all_are_counted: false };
         let bound = |id: &RuleId| {
@@ -321,23 +302,10 @@ impl Walk<'_, '_> {
     }
 }
 
-/// What came into a chain by these jumps, at most; `None` if nothing limits it.
-fn inflow(reach: &[Option<u64>], jumps: &[RuleId]) -> Option<u64> {
-    match jumps.is_empty() {
-        true => None,
-        false => jumps.iter().map(|rule| reach[rule.0 as usize]).sum(),
-    }
-}
-
 /// All chains, each behind those that lead to it. The kernel refuses loops; a text may hold one.
 fn callers_first(ruleset: &Ruleset) -> Vec<ChainId> {
     let mut waiting = vec![0usize; ruleset.chains().len()];
-    let targets = |id: ChainId| {
-        ruleset.chain(id).rule_ids().filter_map(|rule| match ruleset.rule(rule).verdict {
-            Verdict::Jump(to) | Verdict::Goto(to) => Some(to),
-            _ => None,
-        })
-    };
+    let targets = |id: ChainId| ruleset.chain(id).rule_ids().filter_map(|rule| ruleset.rule(rule).verdict.target());
     let all = || ruleset.chain_ids().map(|(id, _)| id);
     all().flat_map(targets).for_each(|to| waiting[to.0 as usize] += 1);
     let mut order: Vec<ChainId> = all().filter(|id| waiting[id.0 as usize] == 0).collect();

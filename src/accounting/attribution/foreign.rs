@@ -8,12 +8,11 @@ use crate::accounting::ledger::Deltas;
 use crate::felix::{Foreign, Tier, Way};
 use crate::ruleset::{ChainId, RuleId, Ruleset};
 
-use super::tier::{Can, Split};
+use super::tier::{Split, SplitTier};
 
 /// What foreign rules did to packets in a policy, group or profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Disturbance {
-    /// Nothing.
     #[default]
     None,
     /// They sent some back, perhaps before that took effect which the policy's own rules had decided.
@@ -42,28 +41,23 @@ fn matched<'a>(foreign: &'a [Foreign], ruleset: &Ruleset, deltas: &Deltas) -> im
     foreign.iter().filter(|foreign| deltas.packets(foreign.rule) > 0 || ruleset.rule(foreign.rule).uncounted)
 }
 
-/// What may be wrong of one target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Doubts {
+pub struct Disturbed {
     /// What it accepted.
     pub accepted: bool,
     /// What it refused and passed on.
     pub decided: bool,
 }
 
-impl Doubts {
-    /// Whether anything is.
+impl Disturbed {
     pub fn any(self) -> bool {
         self.accepted || self.decided
     }
 }
 
-/// What may be wrong of one tier.
 #[derive(Debug, Default)]
-pub struct TierDoubts {
-    /// Of each target.
-    pub targets: Vec<Doubts>,
-    /// What nobody decided.
+pub struct DisturbedTier {
+    pub targets: Vec<Disturbed>,
     pub end: bool,
 }
 
@@ -76,12 +70,10 @@ pub struct Passage {
 }
 
 impl Passage {
-    /// At the beginning of the chain.
     pub fn new(foreign: &[Foreign], ruleset: &Ruleset, deltas: &Deltas) -> Self {
         Passage { matched: matched(foreign, ruleset, deltas).copied().collect(), marked: false }
     }
 
-    /// Whether the marks may be wrong at a rule.
     pub fn is_marked_at(&self, rule: RuleId) -> bool {
         self.marked || self.matched.iter().any(|foreign| foreign.changes_marks && foreign.rule < rule)
     }
@@ -97,29 +89,27 @@ impl Passage {
     }
 
     /// Goes through a tier. `inside` tells what happened in the chain of a target.
-    pub fn through(&mut self, tier: &Tier, (can, splits): (&[Can], &[Split]), inside: impl Fn(ChainId) -> Disturbance) -> TierDoubts {
-        let mut doubts = TierDoubts::default();
+    pub fn through(&mut self, split: &SplitTier, inside: impl Fn(ChainId) -> Disturbance) -> DisturbedTier {
+        let SplitTier { tier, can, splits } = split;
+        let mut disturbed = DisturbedTier::default();
         for (index, target) in tier.targets.iter().enumerate() {
             let inside = inside(target.chain);
             let next = tier.undecided_after(index).or(tier.after);
             let is_own = matches!(splits[index], Split::Own) && inside > Disturbance::None;
             let decided = inside >= Disturbance::Taken || is_own || self.is_disturbed_between(target.jump, next);
             let marked = self.is_marked_at(target.accepted.unwrap_or(target.jump)) || inside == Disturbance::Marked;
-            doubts.targets.push(Doubts { accepted: marked, decided: decided || marked || self.is_marked_at(next.unwrap_or(target.jump)) });
+            disturbed
+                .targets
+                .push(Disturbed { accepted: marked, decided: decided || marked || self.is_marked_at(next.unwrap_or(target.jump)) });
             self.marked |= inside == Disturbance::Marked;
         }
-        self.by_total(tier, (can, splits), &mut doubts);
-        doubts.end = tier.end.is_some_and(|end| self.is_marked_at(end));
-        doubts
-    }
-
-    /// What is derived from all that came out of the tier is wrong by what was taken anywhere in it, and by what is wrong of others.
-    fn by_total(&self, tier: &Tier, (can, splits): (&[Can], &[Split]), doubts: &mut TierDoubts) {
-        let Some(first) = tier.targets.first() else { return };
-        let passes = |index: &usize| can[*index].pass && doubts.targets[*index].decided;
-        let wrong = self.is_disturbed_between(first.jump, tier.after) || (0..splits.len()).any(|index| passes(&index));
-        for (split, doubts) in splits.iter().zip(&mut doubts.targets) {
-            doubts.decided |= wrong && matches!(split, Split::ByTotal | Split::DenyOnly);
+        // What is derived from all that came out of the tier is wrong by what was taken anywhere in it, and by what is wrong of others.
+        let passes = |index: usize| can[index].pass && disturbed.targets[index].decided;
+        let wrong = self.is_disturbed_in(tier) || (0..splits.len()).any(passes);
+        for (split, disturbed) in splits.iter().zip(&mut disturbed.targets) {
+            disturbed.decided |= wrong && matches!(split, Split::ByTotal | Split::DenyOnly);
         }
+        disturbed.end = tier.end.is_some_and(|end| self.is_marked_at(end));
+        disturbed
     }
 }

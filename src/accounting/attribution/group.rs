@@ -23,16 +23,19 @@
 /// A row or column: packets since the last read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Margin {
-    /// At least so many.
     pub least: u64,
     /// At most so many; `None` where nothing limits them.
     pub most: Option<u64>,
 }
 
 impl Margin {
-    /// A margin that is known.
     pub fn exact(packets: u64) -> Self {
         Margin { least: packets, most: Some(packets) }
+    }
+
+    pub fn plus(self, other: Margin) -> Margin {
+        let most = self.most.zip(other.most).map(|(a, b)| a.saturating_add(b));
+        Margin { least: self.least.saturating_add(other.least), most }
     }
 
     fn known(self) -> Option<i64> {
@@ -43,9 +46,7 @@ impl Margin {
 /// What one interval adds to a group's margins for one verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Margins {
-    /// Per workload.
     pub rows: Vec<Margin>,
-    /// Per policy.
     pub columns: Vec<Margin>,
     /// Whether other counters show that the group was in step at both reads. Needed where a margin is not known exactly, for
     /// then the sums cannot show it.
@@ -74,7 +75,6 @@ pub struct Carry {
 }
 
 impl Margins {
-    /// Rows and columns together, where all are known.
     fn sums(&self) -> (Option<i64>, Option<i64>) {
         let sum = |margins: &[Margin]| margins.iter().map(|margin| margin.known()).sum();
         (sum(&self.rows), sum(&self.columns))
@@ -93,7 +93,6 @@ impl Carry {
         }
     }
 
-    /// Whether nothing was kept back.
     pub fn is_empty(&self) -> bool {
         self.rows.iter().all(|packets| *packets == 0)
     }
@@ -117,7 +116,6 @@ impl Credits {
     }
 }
 
-/// What is credited for one interval.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Credits {
     /// Per workload and policy: certain.
@@ -169,9 +167,9 @@ fn nothing(margins: &Margins) -> Vec<Vec<u64>> {
 }
 
 /// Stands for "no limit" and leaves room to add.
-const UNLIMITED: i64 = i64::MAX / 1024;
+pub const UNLIMITED: i64 = i64::MAX / 1024;
 
-fn signed(packets: u64) -> i64 {
+pub fn signed(packets: u64) -> i64 {
     i64::try_from(packets).unwrap_or(UNLIMITED).min(UNLIMITED)
 }
 
@@ -182,7 +180,6 @@ struct Bounds {
     slack: i64,
 }
 
-/// One side of the table.
 struct Side {
     /// Each at least and at most.
     margins: Vec<(i64, i64)>,
@@ -276,9 +273,13 @@ mod tests {
         }
     }
 
-    fn once(rows: &[u64], columns: &[u64]) -> (Vec<Vec<u64>>, Vec<u64>) {
-        let Credits { cells, group } = credit(&margins(rows, columns), &mut Carry::default());
+    fn next(margins: &Margins, carry: &mut Carry) -> (Vec<Vec<u64>>, Vec<u64>) {
+        let Credits { cells, group } = credit(margins, carry);
         (cells, group)
+    }
+
+    fn once(rows: &[u64], columns: &[u64]) -> (Vec<Vec<u64>>, Vec<u64>) {
+        next(&margins(rows, columns), &mut Carry::default())
     }
 
     #[test]
@@ -296,29 +297,24 @@ mod tests {
     fn what_is_ahead_waits_for_the_other_side() {
         let mut carry = Carry::default();
         // One packet of A is in its row but not yet in P's column.
-        let first = credit(&margins(&[5, 0], &[4, 0]), &mut carry);
-        assert_eq!((first.cells, first.group), (vec![vec![4, 0], vec![0, 0]], vec![0, 0]));
-        let second = credit(&margins(&[0, 0], &[1, 0]), &mut carry);
-        assert_eq!((second.cells, second.group), (vec![vec![1, 0], vec![0, 0]], vec![0, 0]));
+        assert_eq!(next(&margins(&[5, 0], &[4, 0]), &mut carry), (vec![vec![4, 0], vec![0, 0]], vec![0, 0]));
+        assert_eq!(next(&margins(&[0, 0], &[1, 0]), &mut carry), (vec![vec![1, 0], vec![0, 0]], vec![0, 0]));
         assert_eq!(carry.ahead, 0);
     }
 
     #[test]
     fn a_packet_on_its_way_is_never_credited_to_a_policy_it_did_not_meet() {
         // A's packet met Q, whose counter was read before; B's met P. Without care, A's would be credited to P.
-        let credits = credit(&margins(&[1, 1], &[1, 0]), &mut Carry::default());
-        assert_eq!((credits.cells, credits.group), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
+        assert_eq!(next(&margins(&[1, 1], &[1, 0]), &mut Carry::default()), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
     }
 
     #[test]
     fn what_was_counted_goes_to_the_group_at_once_and_to_a_policy_only_in_step() {
         let counted = |rows: &[u64], columns: &[u64]| Margins { derived: false, ..margins(rows, columns) };
         let mut carry = Carry::default();
-        let first = credit(&counted(&[5, 0], &[4, 0]), &mut carry);
-        assert_eq!((first.cells, first.group), (vec![vec![4, 0], vec![0, 0]], vec![1, 0]));
+        assert_eq!(next(&counted(&[5, 0], &[4, 0]), &mut carry), (vec![vec![4, 0], vec![0, 0]], vec![1, 0]));
         // The late packet of P must not be taken for B's, who met Q.
-        let second = credit(&counted(&[0, 1], &[1, 1]), &mut carry);
-        assert_eq!((second.cells, second.group), (vec![vec![0, 0], vec![0, 0]], vec![0, 1]));
+        assert_eq!(next(&counted(&[0, 1], &[1, 1]), &mut carry), (vec![vec![0, 0], vec![0, 0]], vec![0, 1]));
     }
 
     #[test]
@@ -326,8 +322,7 @@ mod tests {
         // One of the columns is late from the interval before, and a third one that is not known hides it.
         let columns = vec![Margin::exact(1), Margin::exact(1), Margin::default()];
         let margins = Margins { rows: vec![Margin::exact(1)], columns, in_step: true, ..Margins::default() };
-        let credits = credit(&margins, &mut Carry::default());
-        assert_eq!((credits.cells, credits.group), (vec![vec![0, 0, 0]], vec![1]));
+        assert_eq!(next(&margins, &mut Carry::default()), (vec![vec![0, 0, 0]], vec![1]));
     }
 
     #[test]
@@ -335,8 +330,7 @@ mod tests {
         let mut carry = Carry::default();
         credit(&margins(&[1, 1], &[1, 0]), &mut carry);
         // One of the two was wrong, and nothing tells which.
-        let quiet = credit(&margins(&[0, 0], &[0, 0]), &mut carry);
-        assert_eq!((quiet.cells, quiet.group), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
+        assert_eq!(next(&margins(&[0, 0], &[0, 0]), &mut carry), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
         assert_eq!(credit(&margins(&[7, 0], &[3, 4]), &mut carry).cells, vec![vec![3, 4], vec![0, 0]]);
     }
 
@@ -344,19 +338,16 @@ mod tests {
     fn what_a_row_had_too_many_is_taken_back() {
         let mut carry = Carry::default();
         // A packet of A was on its way while its counters were read. It looked refused, but was not.
-        let first = credit(&margins(&[1, 0], &[0, 0]), &mut carry);
-        assert_eq!((first.cells, first.group), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
+        assert_eq!(next(&margins(&[1, 0], &[0, 0]), &mut carry), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
         assert_eq!(carry.withdraw(0, 3), 1);
-        let second = credit(&margins(&[0, 0], &[0, 0]), &mut carry);
-        assert_eq!((second.cells, second.group), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
+        assert_eq!(next(&margins(&[0, 0], &[0, 0]), &mut carry), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
         assert_eq!(carry.ahead, 0);
     }
 
     #[test]
     fn margins_that_are_not_known_prove_little() {
         let unknown_row = Margins { rows: vec![Margin { least: 2, most: None }, Margin::exact(3)], ..margins(&[], &[3, 2]) };
-        let credits = credit(&unknown_row, &mut Carry::default());
-        assert_eq!((credits.cells, credits.group), (vec![vec![0, 0], vec![0, 0]], vec![1, 2]), "one may be held up");
+        assert_eq!(next(&unknown_row, &mut Carry::default()), (vec![vec![0, 0], vec![0, 0]], vec![1, 2]), "one may be held up");
         let in_step = Margins { in_step: true, ..unknown_row };
         assert_eq!(credit(&in_step, &mut Carry::default()).cells, vec![vec![0, 0], vec![1, 0]]);
     }

@@ -3,50 +3,48 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::felix::{Decision, Direction, EndpointKind, GroupChain, PolicyChain};
-use crate::ruleset::{ChainId, RuleId, TableId};
+use crate::felix::{Decision, Direction, EndpointKind, GroupChain, Pipeline, PolicyChain, Target};
+use crate::ruleset::RuleId;
 
-use super::foreign::{Disturbance, Doubts};
-use super::group::{Carry, Credits, Margin, Margins, credit, credit_undivided};
-use super::table::TableView;
-use super::tier::{Can, Decided, Split};
-use super::totals::{Item, Recorder, Totals, Verdict};
+use super::ChainKey;
+use super::foreign::Disturbance;
+use super::group::{Carry, Credits, Margin, Margins, credit, credit_undivided, signed};
+use super::table::{ByChain, TableView};
+use super::tier::{Can, Split};
+use super::totals::{Item, PerVerdict, Totals, Verdict};
+use super::walk::TargetRead;
 
 /// An endpoint that uses a group.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// What it is.
-    pub kind: EndpointKind,
-    /// Its interface.
-    pub interface: Arc<str>,
-    /// Its direction.
-    pub direction: Direction,
-    /// The tier in which it uses the group.
-    pub tier: Arc<str>,
-    /// Its chain.
-    pub chain: ChainId,
-    /// Its jump to the group.
-    pub jump: RuleId,
-    /// The return of what the group accepted.
-    pub accepted: Option<RuleId>,
+pub struct Member<'a> {
+    pub pipeline: &'a Pipeline,
+    pub tier: &'a Arc<str>,
+    /// Its jump to the group, and the return of what the group accepted.
+    pub target: &'a Target,
     /// The rule that counts what the group left undecided.
     pub undecided: Option<RuleId>,
-    /// What the group's policies have rules for.
-    pub can: Can,
-    /// How refusals and passes of the group can be told apart.
-    pub split: Split,
-    /// What it refused and passed on since the last read.
-    pub decided: Decided,
-    /// The same, if its rules were written later than that.
-    pub since_written: Decided,
-    /// By how many packets that may be too high.
-    pub doubt: u64,
-    /// How many packets the next difference may have too many, if it begins at this read.
-    pub entering: u64,
-    /// What foreign rules made unknown of it.
-    pub doubts: Doubts,
-    /// Whether all that the tier's policies refused is known, so that it can be shown as a sum.
-    pub refusals_are_known: bool,
+    pub read: TargetRead,
+}
+
+impl Member<'_> {
+    /// Whether its counters give this verdict by itself.
+    fn counts(&self, verdict: Verdict) -> bool {
+        verdict == Verdict::Accept || self.read.split.verdicts(self.read.can).any(|v| v == verdict)
+    }
+
+    /// Whether packets of this verdict can be among what it got, known or not.
+    fn may_count(&self, verdict: Verdict) -> bool {
+        match self.read.split {
+            // Its passes mix with what nobody decided.
+            Split::Nothing => self.read.can.pass && matches!(verdict, Verdict::Pass | Verdict::DenyOrPass),
+            Split::Deny => verdict == Verdict::Deny || verdict == Verdict::DenyOrPass,
+            Split::Pass => verdict == Verdict::Pass || verdict == Verdict::DenyOrPass,
+            Split::Own | Split::ByTotal | Split::Sum | Split::DenyOnly | Split::Open => true,
+        }
+    }
+
+    fn item(&self, policy: &Arc<str>, verdict: Verdict) -> Item {
+        Item::Policy { tier: Arc::clone(self.tier), policy: Arc::clone(policy), verdict }
+    }
 }
 
 /// What is carried from read to read for one group chain.
@@ -54,9 +52,9 @@ pub struct Member {
 struct GroupState {
     /// The workloads that the carried numbers belong to.
     members: Vec<(EndpointKind, Arc<str>, Direction)>,
-    carries: [Carry; 4],
-    /// Per verdict and member: a difference below zero, to be made up for; or what was in doubt, and is not credited yet.
-    waiting: [Vec<i64>; 4],
+    carries: PerVerdict<Carry>,
+    /// Per member: a difference below zero, to be made up for; or what was in doubt, and is not credited yet.
+    waiting: PerVerdict<Vec<i64>>,
     /// How far the jumps of all members together are ahead of the group's first rule.
     entries_ahead: i64,
     /// What each policy could decide since the oldest packet that is not credited yet.
@@ -66,34 +64,23 @@ struct GroupState {
 
 impl GroupState {
     fn nothing_waits(&self) -> bool {
-        self.waiting.iter().flatten().all(|packets| *packets <= 0) && self.carries.iter().all(Carry::is_empty)
+        self.waiting.0.iter().flatten().all(|packets| *packets <= 0) && self.carries.0.iter().all(Carry::is_empty)
     }
 }
 
-/// The groups of all tables.
 #[derive(Debug, Default)]
 pub struct Groups {
-    states: HashMap<(TableId, Arc<str>), GroupState>,
-    /// Of the table that is being read.
-    members: Vec<(ChainId, Vec<Member>)>,
+    states: HashMap<ChainKey, GroupState>,
 }
 
 impl Groups {
-    /// Notes a workload that uses a group.
-    pub fn add(&mut self, group: ChainId, member: Member) {
-        match self.members.iter_mut().rev().find(|(chain, _)| *chain == group) {
-            Some((_, members)) => members.push(member),
-            None => self.members.push((group, vec![member])),
-        }
-    }
-
-    /// Credits all groups of a table.
-    pub fn credit(&mut self, view: &TableView, totals: &mut Totals) {
-        for (chain, members) in std::mem::take(&mut self.members) {
+    pub fn credit(&mut self, view: &TableView, members: ByChain<Member>, totals: &mut Totals) {
+        for (chain, members) in members.0 {
             let Some(group) = view.table.pipelines.group(chain) else { continue };
-            let key = (view.table.ruleset.id(), Arc::clone(&view.table.ruleset.chain(chain).name));
-            let state = self.states.entry(key).or_default();
-            GroupRead { view, group, members: &members }.credit(state, totals);
+            let can = group.policy_chains().map(|policy| view.can(policy)).collect();
+            let names = group.policy_chains().map(|policy| Some(&view.table.labels.get(policy)?.label)).collect();
+            let state = self.states.entry(view.table.key(chain)).or_default();
+            GroupRead { view, group, can, names, members: &members }.credit(state, totals);
         }
     }
 
@@ -103,25 +90,21 @@ impl Groups {
     }
 }
 
-/// One group in one read.
 struct GroupRead<'a> {
     view: &'a TableView<'a>,
     group: &'a GroupChain,
-    members: &'a [Member],
-}
-
-/// As what packets are credited that no single policy of a group can be shown to have decided.
-struct Together {
-    label: Arc<str>,
-    verdict: Verdict,
+    /// Of each policy.
+    can: Vec<Can>,
+    names: Vec<Option<&'a Arc<str>>>,
+    members: &'a [Member<'a>],
 }
 
 impl GroupRead<'_> {
     fn credit(&self, state: &mut GroupState, totals: &mut Totals) {
         state.seen = true;
-        let members: Vec<_> = self.members.iter().map(|m| (m.kind, Arc::clone(&m.interface), m.direction)).collect();
-        let moved = state.members != members;
-        if moved {
+        let members = self.members.iter().map(|member| member.pipeline);
+        let members: Vec<_> = members.map(|p| (p.kind, Arc::clone(&p.interface), p.direction)).collect();
+        if state.members != members {
             // Numbers of other workloads mean nothing here.
             *state = GroupState { members, seen: true, could: std::mem::take(&mut state.could), ..GroupState::default() };
         }
@@ -130,12 +113,11 @@ impl GroupRead<'_> {
             (state.carries, state.entries_ahead) = Default::default();
         }
         let in_step = self.in_step(state) && !self.is_disturbed();
-        let can: Vec<Can> = self.group.policies.iter().map(|(_, policy)| self.view.can(*policy)).collect();
-        let could = self.could(&can, &state.could);
+        let could = self.could(&state.could);
         for verdict in [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
-            if self.members.iter().any(|member| counts(member, verdict)) {
-                let carry = &mut state.carries[verdict as usize];
-                let margins = self.margins(verdict, in_step, &mut state.waiting[verdict as usize], carry);
+            if self.members.iter().any(|member| member.counts(verdict)) {
+                let carry = &mut state.carries[verdict];
+                let margins = self.margins(verdict, in_step, &mut state.waiting[verdict], carry);
                 let one_alone_can = !self.may_have_differed() && could.iter().filter(|can| decides(**can, verdict)).count() == 1;
                 // Where nothing moves, rows and columns together tell more.
                 let mut credits =
@@ -143,11 +125,13 @@ impl GroupRead<'_> {
                 if self.is_disturbed() && margins.hidden == 0 {
                     credits.release(carry);
                 }
-                self.record(verdict, &credits, (&can, &could), totals);
+                self.record(verdict, &credits, &could, totals);
             }
         }
-        state.could = if state.nothing_waits() { can } else { could };
-        self.keep(totals);
+        state.could = if state.nothing_waits() { self.can.clone() } else { could };
+        // What was credited to several policies together is shown again, when others of them could decide.
+        let names: Vec<&Arc<str>> = self.names.iter().copied().flatten().collect();
+        self.members.iter().for_each(|member| totals.of(member.pipeline).keep_joined(member.tier, &names));
         if self.is_disturbed() {
             // Rows and columns of such an interval need not balance, ever.
             let GroupState { members, could, .. } = std::mem::take(state);
@@ -157,22 +141,22 @@ impl GroupRead<'_> {
 
     /// Whether foreign rules matched since the last read, on the way to the group or in it.
     fn is_disturbed(&self) -> bool {
-        self.view.disturbance(self.group.chain) > Disturbance::None || self.members.iter().any(|member| member.doubts.any())
+        self.view.disturbance(self.group.chain) > Disturbance::None || self.members.iter().any(|member| member.read.disturbed.any())
     }
 
     /// Whether all rules that tell of the group have counted on since the last read.
     fn counts_on(&self) -> bool {
         let deltas = self.view.table.deltas;
-        let of_member = |member: &Member| [Some(member.jump), member.accepted, member.undecided].into_iter().flatten();
+        let of_member = |member: &Member| [Some(member.target.jump), member.target.accepted, member.undecided].into_iter().flatten();
         deltas.unchanged(self.group.chain)
-            && self.group.policies.iter().all(|(_, policy)| deltas.unchanged(*policy))
+            && self.group.policy_chains().all(|policy| deltas.unchanged(policy))
             && self.members.iter().flat_map(of_member).all(|rule| deltas.since_last_read(rule).is_some())
     }
 
     /// Whether as many packets entered the group as left for it, at this read and the one before.
     fn in_step(&self, state: &mut GroupState) -> bool {
         let deltas = self.view.table.deltas;
-        let left: Option<i64> = self.members.iter().map(|member| deltas.since_last_read(member.jump)).sum();
+        let left: Option<i64> = self.members.iter().map(|member| deltas.since_last_read(member.target.jump)).sum();
         let entered = self.group.policies.first().and_then(|(jump, _)| deltas.since_last_read(*jump));
         let before = state.entries_ahead;
         let Some((left, entered)) = left.zip(entered) else {
@@ -190,11 +174,11 @@ impl GroupRead<'_> {
         for (row, waiting) in waiting.iter_mut().enumerate().filter(|(_, waiting)| **waiting < 0) {
             let withdrawn = carry.withdraw(row, waiting.unsigned_abs());
             // A debt is no larger than what is on its way now.
-            *waiting = (*waiting + signed(withdrawn)).max(-signed(self.members[row].entering));
+            *waiting = (*waiting + signed(withdrawn)).max(-signed(self.members[row].read.entering));
         }
         let columns: Vec<Margin> = (0..self.group.policies.len()).map(|index| self.column(index, verdict)).collect();
         let (hidden, held_up) = (self.on_their_way(verdict), self.view.table.motion.held_up());
-        let was_still = self.group.policies.iter().all(|(_, policy)| self.view.was_still(*policy));
+        let was_still = self.group.policy_chains().all(|policy| self.view.was_still(policy));
         if hidden == 0 && was_still && self.users_are_known() {
             complete(&mut rows, &columns, held_up);
         }
@@ -209,45 +193,43 @@ impl GroupRead<'_> {
     fn on_their_way(&self, verdict: Verdict) -> u64 {
         let motion = self.view.table.motion;
         let row = |member: &Member| {
-            let ways = [Some(member.jump), member.undecided].into_iter().flatten().filter(|_| verdict != Verdict::Accept);
-            motion.sum(member.accepted.into_iter().chain(ways))
+            let ways = [Some(member.target.jump), member.undecided].into_iter().flatten().filter(|_| verdict != Verdict::Accept);
+            motion.sum(member.target.accepted.into_iter().chain(ways))
         };
         let column = |index: usize| {
             let policy = self.group.policies[index].1;
-            let decisions = self.view.table.pipelines.policy(policy).into_iter().flat_map(|policy| decisions(policy, verdict));
+            let rules = self.view.table.pipelines.policy(policy).into_iter();
+            let decisions = rules.flat_map(|rules| verdict.decisions().iter().flat_map(move |decision| rules.rules_that(*decision)));
             let jumps = (index..index + 2).filter_map(|index| Some(self.group.policies.get(index)?.0));
             // What is used elsewhere too is counted by the jumps around it.
             let jumps = jumps.filter(|_| self.view.references(policy) > 1);
             motion.sum(decisions.chain(jumps))
         };
-        let sum = |packets: &mut dyn Iterator<Item = u64>| packets.fold(0, u64::saturating_add);
-        sum(&mut self.members.iter().map(row)).max(sum(&mut (0..self.group.policies.len()).map(column)))
+        let rows = self.members.iter().map(row).fold(0, u64::saturating_add);
+        rows.max((0..self.group.policies.len()).map(column).fold(0, u64::saturating_add))
     }
 
     fn nothing_entered(&self) -> bool {
-        self.members.iter().all(|member| self.view.table.deltas.since_last_read(member.jump) == Some(0))
+        self.members.iter().all(|member| self.view.table.deltas.since_last_read(member.target.jump) == Some(0))
     }
 
     fn row(&self, member: &Member, verdict: Verdict, waiting: &mut i64) -> Margin {
         let deltas = self.view.table.deltas;
         if verdict == Verdict::Accept {
-            let Some(accepted) = member.accepted.filter(|_| !member.doubts.accepted) else { return Margin::default() };
+            let Some(accepted) = member.target.accepted.filter(|_| !member.read.disturbed.accepted) else { return Margin::default() };
             let least = deltas.packets(accepted);
             return Margin { least, most: deltas.since_last_read(accepted).map(|_| least) };
         }
-        if !may_count(member, verdict) && !self.view.can(self.group.chain).changed {
+        if !member.may_count(verdict) && !self.view.can(self.group.chain).changed {
             return Margin::exact(0);
         }
-        let Some(difference) = member.decided.of(verdict) else {
-            let seen = member.since_written.of(verdict);
-            let (least, rest) = certain(seen.unwrap_or_else(|| -signed(member.entering)), member);
-            *waiting = rest;
-            return Margin { least, most: None };
+        let TargetRead { since_last_read, since_written, doubt, entering, .. } = member.read;
+        let Some(difference) = since_last_read.of(verdict) else {
+            let seen = since_written.of(verdict).unwrap_or_else(|| -signed(entering));
+            return Margin { least: certain(seen, doubt, waiting), most: None };
         };
-        let doubt = member.doubt.max(member.decided.excess(*waiting));
-        let (certain, rest) = certain(*waiting + difference, &Member { doubt, ..member.clone() });
-        *waiting = rest;
-        Margin::exact(certain)
+        let doubt = doubt.max(since_last_read.excess(*waiting));
+        Margin::exact(certain(*waiting + difference, doubt, waiting))
     }
 
     /// What the policy at `index` decided in this group. Its own rules count for everything that refers to it; if that is more than
@@ -269,25 +251,15 @@ impl GroupRead<'_> {
     /// Whether the members, and nobody else, used the group since the last read.
     fn users_are_known(&self) -> bool {
         let steady = self.view.is_steady(self.group.chain) && self.view.references(self.group.chain) as usize == self.members.len();
-        steady && (!self.view.table.deltas.rewritten || self.had_no_others())
-    }
-
-    /// Whether no endpoint that was written anew, and is no member now, can have been one since the last read.
-    fn had_no_others(&self) -> bool {
-        let Some(first) = self.members.first() else { return false };
-        self.view.strangers(first.direction, |chain| self.members.iter().any(|member| member.chain == chain)) == Some(0)
+        let is_member = |chain| self.members.iter().any(|member| member.pipeline.chain == chain);
+        // One that was written anew, and is no member now, can have been one.
+        let had_no_others = |direction| self.view.inflow_of_others(direction, is_member) == Some(0);
+        let direction = self.members.first().map(|first| first.pipeline.direction);
+        steady && (!self.view.table.deltas.rewritten || direction.is_some_and(had_no_others))
     }
 
     fn counted(&self, policy: &PolicyChain, verdict: Verdict) -> Margin {
-        match verdict {
-            Verdict::Accept => self.view.margin(policy, Decision::Accept),
-            Verdict::Deny => self.view.margin(policy, Decision::Deny),
-            Verdict::Pass => self.view.margin(policy, Decision::Pass),
-            Verdict::DenyOrPass => {
-                let (deny, pass) = (self.view.margin(policy, Decision::Deny), self.view.margin(policy, Decision::Pass));
-                Margin { least: deny.least + pass.least, most: deny.most.zip(pass.most).map(|(a, b)| a + b) }
-            }
-        }
+        verdict.decisions().iter().map(|decision| self.view.margin(policy, *decision)).fold(Margin::exact(0), Margin::plus)
     }
 
     /// Packets that went to the policy at `index` and not on to the next one.
@@ -304,95 +276,77 @@ impl GroupRead<'_> {
         u64::try_from(went_in - went_on).ok()
     }
 
-    fn record(&self, verdict: Verdict, credits: &Credits, (can, could): (&[Can], &[Can]), totals: &mut Totals) {
-        let labels: Vec<Option<(Arc<str>, Can)>> = self.group.policies.iter().map(|(_, policy)| self.label(*policy)).collect();
-        let group = self.view.table.labels.get(self.group.chain).map(|label| Arc::clone(&label.label));
-        let (now, since) = (self.together(can, verdict), self.together(could, verdict));
-        let several = can.iter().filter(|can| decides(**can, verdict)).count() > 1;
+    fn record(&self, verdict: Verdict, credits: &Credits, could: &[Can], totals: &mut Totals) {
+        let group = self.view.table.labels.get(self.group.chain).map(|label| &label.label);
+        let (now, since) = (self.together(&self.can, verdict), self.together(could, verdict));
+        let several = self.can.iter().filter(|can| decides(**can, verdict)).count() > 1;
         for ((member, cells), rest) in self.members.iter().zip(&credits.cells).zip(&credits.group) {
-            let mut recorder = totals.endpoint(member.kind, &member.interface, member.direction);
-            let unknown = if verdict == Verdict::Accept { member.doubts.accepted } else { member.doubts.decided };
+            let mut recorder = totals.of(member.pipeline);
+            let disturbed = member.read.disturbed;
+            let unknown = if verdict == Verdict::Accept { disturbed.accepted } else { disturbed.decided };
             if unknown && verdict != Verdict::Accept {
-                let names = labels.iter().flatten().map(|(label, _)| label).chain(&group);
-                names.for_each(|name| recorder.unknown_decisions(&mut policy_item(member, name, verdict)));
+                let names = self.names.iter().copied().flatten().chain(group);
+                names.for_each(|name| recorder.unknown_decisions(&mut member.item(name, verdict)));
             }
             if unknown {
                 // The other family may show another share of the group.
-                group.iter().for_each(|group| recorder.unknown(&policy_item(member, group, verdict)));
+                group.into_iter().for_each(|group| recorder.unknown(&member.item(group, verdict)));
             }
-            for (label, packets) in labels.iter().zip(cells) {
-                let Some((policy, can)) = label else { continue };
-                if verdict == Verdict::Accept || (counts(member, verdict) && decides(*can, verdict)) {
-                    recorder.add_unless(unknown, &policy_item(member, policy, single(verdict, *can)), *packets);
+            for ((name, can), packets) in self.names.iter().zip(&self.can).zip(cells) {
+                let Some(policy) = name else { continue };
+                if verdict == Verdict::Accept || (member.counts(verdict) && decides(*can, verdict)) {
+                    recorder.add_unless(unknown, &member.item(policy, single(verdict, *can)), *packets);
                 }
             }
-            if counts(member, verdict) && several {
-                recorder.add_unless(unknown, &policy_item(member, &now.label, now.verdict), 0);
+            if member.counts(verdict) && several {
+                recorder.add_unless(unknown, &member.item(&now.name, now.verdict), 0);
             }
-            if counts(member, verdict) && *rest > 0 {
-                recorder.add_unless(unknown, &policy_item(member, &since.label, since.verdict), *rest);
+            if member.counts(verdict) && *rest > 0 {
+                recorder.add_unless(unknown, &member.item(&since.name, since.verdict), *rest);
             }
-            record_refusals(&mut recorder, member, verdict, cells.iter().sum::<u64>() + rest);
-        }
-    }
-
-    /// Shows again what was credited to several policies together, when others of them could decide.
-    fn keep(&self, totals: &mut Totals) {
-        let labels: Vec<Arc<str>> = self.group.policies.iter().filter_map(|(_, policy)| Some(self.label(*policy)?.0)).collect();
-        for member in self.members {
-            totals.endpoint(member.kind, &member.interface, member.direction).keep_joined(&member.tier, &labels);
+            if verdict == Verdict::Deny && member.counts(verdict) && member.read.refusals_are_known {
+                let item = Item::PolicyDrop { tier: Arc::clone(member.tier) };
+                recorder.add_unless(unknown, &item, cells.iter().sum::<u64>() + rest);
+            }
         }
     }
 
     /// What each policy can have decided of all that is credited now: what it can, and what it could before, if any of that waited.
-    fn could(&self, can: &[Can], before: &[Can]) -> Vec<Can> {
+    fn could(&self, before: &[Can]) -> Vec<Can> {
         let anything = Can { accept: true, deny: true, pass: true, ..Can::default() };
-        let deltas = self.view.table.deltas;
-        // Rules may have been others for a while, and be as they were.
-        let may_differ =
-            (deltas.rewritten && !deltas.handles_prove_ages()) || self.view.can(self.group.chain).changed || self.is_disturbed();
+        let may_have_differed = self.may_have_differed();
         let could = |(place, can): (usize, &Can)| match before.get(place) {
-            _ if can.changed || may_differ => anything,
-            Some(before) => can.or(*before),
-            None => anything,
+            Some(before) if !can.changed && !may_have_differed => can.or(*before),
+            _ => anything,
         };
-        can.iter().enumerate().map(could).collect()
+        self.can.iter().enumerate().map(could).collect()
     }
 
     /// Whether the group's rules may have been others for a while since the last read, though they are as they were.
     fn may_have_differed(&self) -> bool {
         let deltas = self.view.table.deltas;
-        (deltas.rewritten && !deltas.handles_prove_ages()) || self.view.can(self.group.chain).changed || self.is_disturbed()
+        (deltas.rewritten && !deltas.handles_prove_ages) || self.view.can(self.group.chain).changed || self.is_disturbed()
     }
 
     /// As what to credit what one of the policies that can do this has decided so.
     fn together(&self, can: &[Can], verdict: Verdict) -> Together {
-        let policies = || self.group.policies.iter().map(|(_, policy)| *policy).zip(can).filter(|(_, can)| decides(**can, verdict));
-        let mut deciding = policies();
-        match (deciding.next(), deciding.next()) {
-            (Some((_, can)), None) => Together { label: self.joined(policies().map(|(policy, _)| policy)), verdict: single(verdict, *can) },
-            (Some(_), Some(_)) => Together { label: self.joined(policies().map(|(policy, _)| policy)), verdict },
-            (None, _) => Together { label: self.joined(self.group.policies.iter().map(|(_, policy)| *policy)), verdict },
+        let deciding = || self.names.iter().zip(can).filter(|(_, can)| decides(**can, verdict));
+        let joined = |names: &mut dyn Iterator<Item = &Option<&Arc<str>>>| {
+            names.copied().flatten().map(|name| &**name).collect::<Vec<_>>().join(",").into()
+        };
+        let mut all = deciding().map(|(_, can)| *can);
+        match (all.next(), all.next()) {
+            (None, _) => Together { name: joined(&mut self.names.iter()), verdict },
+            (Some(can), None) => Together { name: joined(&mut deciding().map(|(name, _)| name)), verdict: single(verdict, can) },
+            (Some(_), Some(_)) => Together { name: joined(&mut deciding().map(|(name, _)| name)), verdict },
         }
     }
-
-    fn joined(&self, policies: impl Iterator<Item = ChainId>) -> Arc<str> {
-        self.view.table.labels.joined(policies).into()
-    }
-
-    fn label(&self, policy: ChainId) -> Option<(Arc<str>, Can)> {
-        Some((Arc::clone(&self.view.table.labels.get(policy)?.label), self.view.can(policy)))
-    }
 }
 
-fn policy_item(member: &Member, policy: &Arc<str>, verdict: Verdict) -> Item {
-    Item::Policy { tier: Arc::clone(&member.tier), policy: Arc::clone(policy), verdict }
-}
-
-fn record_refusals(recorder: &mut Recorder, member: &Member, verdict: Verdict, packets: u64) {
-    if verdict == Verdict::Deny && counts(member, verdict) && member.refusals_are_known {
-        recorder.add_unless(member.doubts.decided, &Item::PolicyDrop { tier: Arc::clone(&member.tier) }, packets);
-    }
+/// As what packets are credited that no single policy of a group can be shown to have decided.
+struct Together {
+    name: Arc<str>,
+    verdict: Verdict,
 }
 
 /// The one row that is not known, because its rules were written anew, got what the policies decided and no other row got.
@@ -410,35 +364,11 @@ fn complete(rows: &mut [Margin], columns: &[Margin], held_up: u64) {
     }
 }
 
-/// What is beyond doubt of a difference, and what is left of it.
-fn certain(difference: i64, member: &Member) -> (u64, i64) {
-    let certain = difference.saturating_sub(signed(member.doubt)).max(0);
-    (u64::try_from(certain).unwrap_or(0), difference - certain)
-}
-
-fn signed(packets: u64) -> i64 {
-    i64::try_from(packets).unwrap_or(i64::MAX)
-}
-
-/// The policy's rules that decide so.
-fn decisions(policy: &PolicyChain, verdict: Verdict) -> impl Iterator<Item = RuleId> {
-    verdict.decisions().iter().flat_map(|decision| policy.rules_that(*decision))
-}
-
-/// Whether the member's counters give this verdict by itself.
-fn counts(member: &Member, verdict: Verdict) -> bool {
-    verdict == Verdict::Accept || member.split.verdicts(member.can).any(|v| v == verdict)
-}
-
-/// Whether packets of this verdict can be among what the member got, known or not.
-fn may_count(member: &Member, verdict: Verdict) -> bool {
-    match member.split {
-        // Its passes mix with what nobody decided.
-        Split::Nothing => member.can.pass && matches!(verdict, Verdict::Pass | Verdict::DenyOrPass),
-        Split::Deny => verdict == Verdict::Deny || verdict == Verdict::DenyOrPass,
-        Split::Pass => verdict == Verdict::Pass || verdict == Verdict::DenyOrPass,
-        Split::Own | Split::ByTotal | Split::Sum | Split::DenyOnly | Split::Open => true,
-    }
+/// What is beyond doubt of a difference; the rest waits.
+fn certain(difference: i64, doubt: u64, waiting: &mut i64) -> u64 {
+    let certain = difference.saturating_sub(signed(doubt)).max(0);
+    *waiting = difference - certain;
+    u64::try_from(certain).unwrap_or(0)
 }
 
 /// Whether a policy that can do this can be behind the verdict.

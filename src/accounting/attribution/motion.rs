@@ -16,7 +16,8 @@ pub struct Motion {
     otherwise: u64,
 }
 
-/// More than any rule counts between two looks: what is said of one that was written meanwhile.
+/// More than any rule counts between two looks: what is said of one that was written meanwhile. A sum with it is as large, so that
+/// nothing is certain of what may be wrong by that much.
 const UNKNOWN: u64 = 1 << 40;
 
 impl Motion {
@@ -25,12 +26,10 @@ impl Motion {
         Motion { packets: vec![], otherwise: 0 }
     }
 
-    /// Of a table that could not be looked at again.
     pub fn unknown() -> Self {
         Motion { packets: vec![], otherwise: UNKNOWN }
     }
 
-    /// Between a read and a second look at the same table.
     pub fn between(first: &Snapshot, second: &Snapshot) -> Self {
         let mut packets = vec![UNKNOWN; first.ruleset.rule_count()];
         let chains: HashMap<&str, &Chain> = match first.shares_rules_with(second) {
@@ -63,12 +62,10 @@ impl Motion {
         u64::from(!(self.packets.is_empty() && self.otherwise == 0))
     }
 
-    /// Packets that the rule counted between the two.
     pub fn of(&self, rule: RuleId) -> u64 {
         self.packets.get(rule.0 as usize).copied().unwrap_or(self.otherwise)
     }
 
-    /// The same for several rules together.
     pub fn sum(&self, rules: impl IntoIterator<Item = RuleId>) -> u64 {
         rules.into_iter().map(|rule| self.of(rule)).fold(0, u64::saturating_add)
     }
@@ -77,20 +74,10 @@ impl Motion {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::{Backend, Builder, Count, Family, RuleHash, RuleParts, Verdict};
+    use crate::ruleset::{Backend, Count, test};
 
     fn table(rules: &[(&str, u64)]) -> Snapshot {
-        let mut builder = Builder::new(Family::V4, Backend::Legacy, "filter");
-        let chain = builder.chain("c");
-        for (hash, packets) in rules {
-            let parts = RuleParts {
-                hash: RuleHash::new(hash.as_bytes()),
-                count: Count { packets: *packets, ..Count::default() },
-                ..RuleParts::default()
-            };
-            builder.push(chain, &parts, Verdict::Return);
-        }
-        builder.finish()
+        test::table(Backend::Legacy, &[("c", rules)])
     }
 
     #[test]

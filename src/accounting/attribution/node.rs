@@ -13,15 +13,11 @@ use super::totals::{Item, Reads};
 /// A rule of a policy. IPv4 and IPv6 count apart, because a policy may have other rules for each, but on the eBPF dataplane.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleKey {
-    /// The policy's label.
     pub policy: Arc<str>,
-    /// The direction it is for.
     pub direction: Direction,
     /// The address family; `None` for both together.
     pub family: Option<Family>,
-    /// Its place in the policy.
     pub index: u32,
-    /// What it does.
     pub decision: Decision,
 }
 
@@ -74,7 +70,6 @@ impl<K: Ord + Clone> Ordered<K> {
         self.last = place;
     }
 
-    /// Those of this read, in the order of the keys.
     fn of_read(&self, read: u32) -> impl Iterator<Item = (&K, u64)> {
         let all = self.places.iter().map(|(key, place)| (key, &self.totals[*place].1));
         all.filter(move |(_, total)| total.seen == read).map(|(key, total)| (key, total.packets))
@@ -99,7 +94,6 @@ impl<K: Ord + Clone> Ordered<K> {
     }
 }
 
-/// Totals of the node.
 #[derive(Debug, Default)]
 pub struct NodeTotals {
     rules: Ordered<RuleKey>,
@@ -112,7 +106,6 @@ pub struct NodeTotals {
 }
 
 impl NodeTotals {
-    /// Takes in one read.
     pub fn advance(&mut self, tables: &[Table], now: Instant) {
         self.begin_read(now);
         for table in tables {
@@ -123,12 +116,10 @@ impl NodeTotals {
         }
     }
 
-    /// Gives the totals of a policy's rules to another name.
     pub(super) fn rename_policy(&mut self, old: &str, new: &Arc<str>) {
         self.rules.rename(|key| (*key.policy == *old).then(|| RuleKey { policy: Arc::clone(new), ..key.clone() }));
     }
 
-    /// Begins the next read: only what is met from now on is shown.
     pub(super) fn begin_read(&mut self, now: Instant) {
         let oldest = self.reads.next(now);
         self.read = self.reads.last;
@@ -136,27 +127,22 @@ impl NodeTotals {
         self.decided.begin_read(oldest);
     }
 
-    /// Whether nothing was read yet.
     pub(super) fn is_new(&self) -> bool {
         self.read == 0
     }
 
-    /// Adds packets that a rule matched.
     pub(super) fn rule(&mut self, key: &RuleKey, packets: u64) {
         self.rules.add(key, packets, self.read);
     }
 
-    /// Adds packets that a policy, or the end of a tier, decided.
     pub(super) fn decide(&mut self, decided: &(Direction, Item), packets: u64) {
         self.decided.add(decided, packets, self.read);
     }
 
-    /// Adds packets of rules that nothing names.
     pub(super) fn count_unknown_rules(&mut self, packets: u64) {
         self.unknown_rules = self.unknown_rules.saturating_add(packets);
     }
 
-    /// Sets all totals to 0.
     pub fn restart(&mut self) {
         self.rules.restart();
         self.decided.restart();
@@ -176,7 +162,6 @@ impl NodeTotals {
         }
     }
 
-    /// Every rule that the last read met.
     pub fn rules(&self) -> impl Iterator<Item = (&RuleKey, u64)> {
         self.rules.of_read(self.read)
     }
@@ -186,7 +171,6 @@ impl NodeTotals {
         self.decided.of_read(self.read).map(|((direction, item), packets)| (*direction, item, packets))
     }
 
-    /// Packets of rules that nothing named when they were counted.
     pub fn unknown_rules(&self) -> u64 {
         self.unknown_rules
     }

@@ -9,26 +9,19 @@
 //! of B's. Nobody knows more, so neither is shown; had P refused 12, it would be 7 and 5.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use crate::felix::{Decision, Direction, EndpointKind, Target};
-use crate::ruleset::{ChainId, RuleId, TableId};
+use crate::felix::{Decision, EndpointKind, Pipeline, Target};
+use crate::ruleset::ChainId;
 
+use super::ChainKey;
 use super::foreign::Disturbance;
-use super::table::TableView;
+use super::table::{ByChain, TableView};
 use super::totals::{Item, Recorder, Totals};
 
 /// An endpoint that uses such a policy, or a group of some.
-#[derive(Debug)]
-pub struct User {
-    /// What it is.
-    pub kind: EndpointKind,
-    /// Its interface.
-    pub interface: Arc<str>,
-    /// Its direction.
-    pub direction: Direction,
-    /// Its jump.
-    pub target: Target,
+pub struct User<'a> {
+    pub pipeline: &'a Pipeline,
+    pub target: &'a Target,
     /// As what refusals count.
     pub items: Vec<Item>,
     /// Whether foreign rules made them unknown.
@@ -38,13 +31,10 @@ pub struct User {
 /// What was counted since the policy was last seen at rest.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Interval {
-    /// Packets that went in and were not accepted, by endpoint.
     unaccepted: Vec<i64>,
-    /// Packets that were refused.
     refused: i64,
 }
 
-/// What is certain of an interval.
 #[derive(Debug, PartialEq, Eq)]
 struct Certain {
     /// By endpoint: at least so many of its packets were refused, and whether it is all of them.
@@ -74,49 +64,38 @@ impl Interval {
     }
 }
 
-/// All such policies.
 #[derive(Debug, Default)]
 pub struct Open {
-    before: HashMap<(TableId, Arc<str>), Interval>,
-    now: HashMap<(TableId, Arc<str>), Interval>,
-    /// Of the table that is being read.
-    users: Vec<(ChainId, Vec<User>)>,
+    before: HashMap<ChainKey, Interval>,
+    now: HashMap<ChainKey, Interval>,
 }
 
 impl Open {
-    /// Notes an endpoint that uses a policy or group.
-    pub fn add(&mut self, chain: ChainId, user: User) {
-        match self.users.iter_mut().find(|(known, _)| *known == chain) {
-            Some((_, users)) => users.push(user),
-            None => self.users.push((chain, vec![user])),
-        }
-    }
-
     /// Credits what is certain of a table; what was on its way while it was read waits for the next read.
-    pub fn settle(&mut self, view: &TableView, totals: &mut Totals) {
-        for (chain, users) in std::mem::take(&mut self.users) {
-            let key = (view.table.ruleset.id(), Arc::clone(&view.table.ruleset.chain(chain).name));
+    pub fn settle(&mut self, view: &TableView, users: ByChain<User>, totals: &mut Totals) {
+        for (chain, users) in users.0 {
+            let key = view.table.key(chain);
             let mut interval = self.before.remove(&key).unwrap_or_default();
-            let Some(now) = Counted { view, chain, users: &users }.interval() else {
+            let counted = Counted { view, chain, users: &users };
+            let Some(now) = counted.interval() else {
                 record(&users, totals, |recorder, item, _| recorder.unknown(item));
                 continue;
             };
             interval.add(&now);
-            if (Counted { view, chain, users: &users }).is_moving() {
+            if counted.is_moving() {
                 self.now.insert(key, interval);
                 record(&users, totals, |recorder, item, _| recorder.add_at_least(item, 0));
                 continue;
             }
             let Certain { users: least, rest } = interval.certain();
-            record(&users, totals, |recorder, item, user| match least[user] {
-                (packets, true) => recorder.add(item, packets),
-                (packets, false) => recorder.add_at_least(item, packets),
+            record(&users, totals, |recorder, item, user| {
+                let (packets, is_all) = least[user];
+                recorder.add_counted(item, packets, is_all);
             });
             record_rest(&users, rest, totals);
         }
     }
 
-    /// Ends a read.
     pub fn end_read(&mut self) {
         self.before = std::mem::take(&mut self.now);
     }
@@ -124,7 +103,7 @@ impl Open {
 
 fn record(users: &[User], totals: &mut Totals, mut add: impl FnMut(&mut Recorder, &Item, usize)) {
     for (place, user) in users.iter().enumerate() {
-        let mut recorder = totals.endpoint(user.kind, &user.interface, user.direction);
+        let mut recorder = totals.of(user.pipeline);
         user.items.iter().for_each(|item| add(&mut recorder, item, place));
     }
 }
@@ -132,12 +111,12 @@ fn record(users: &[User], totals: &mut Totals, mut add: impl FnMut(&mut Recorder
 /// What one host endpoint or the other was refused goes by the names of both. Not so of workloads: no pod has such an interface.
 fn record_rest(users: &[User], rest: u64, totals: &mut Totals) {
     let [first, _, ..] = users else { return };
-    if users.iter().any(|user| user.kind == EndpointKind::Workload) {
+    if users.iter().any(|user| user.pipeline.kind == EndpointKind::Workload) {
         return;
     }
-    let mut interfaces: Vec<&str> = users.iter().map(|user| &*user.interface).collect();
+    let mut interfaces: Vec<&str> = users.iter().map(|user| &*user.pipeline.interface).collect();
     interfaces.sort_unstable();
-    let mut recorder = totals.endpoint(first.kind, &interfaces.join(",").into(), first.direction);
+    let mut recorder = totals.endpoint(first.pipeline.kind, &interfaces.join(",").into(), first.pipeline.direction);
     for item in &first.items {
         match rest {
             0 => recorder.keep_if_counted(item),
@@ -146,18 +125,15 @@ fn record_rest(users: &[User], rest: u64, totals: &mut Totals) {
     }
 }
 
-/// One policy or group in one read.
 struct Counted<'a> {
     view: &'a TableView<'a>,
     chain: ChainId,
-    users: &'a [User],
+    users: &'a [User<'a>],
 }
 
 impl Counted<'_> {
-    /// The policy, or those of the group.
-    fn policies(&self) -> Vec<ChainId> {
-        let group = self.view.table.pipelines.group(self.chain);
-        group.map_or_else(|| vec![self.chain], |group| group.policies.iter().map(|(_, policy)| *policy).collect())
+    fn policies(&self) -> impl Iterator<Item = ChainId> {
+        self.view.table.pipelines.policies_in(self.chain)
     }
 
     /// `None` if something else than these endpoints' packets may be in the counts.
@@ -166,14 +142,13 @@ impl Counted<'_> {
         let is_known = |chain: ChainId, users: usize| {
             view.references(chain) as usize == users && view.is_steady(chain) && view.disturbance(chain) == Disturbance::None
         };
-        let policies = self.policies();
-        let in_group = policies.iter().filter(|policy| **policy != chain);
-        if !is_known(chain, users.len()) || !in_group.copied().all(|policy| is_known(policy, 1)) || users.iter().any(|u| u.is_disturbed) {
+        let mut in_group = self.policies().filter(|policy| *policy != chain);
+        if !is_known(chain, users.len()) || !in_group.all(|policy| is_known(policy, 1)) || users.iter().any(|u| u.is_disturbed) {
             return None;
         }
         let deltas = view.table.deltas;
         let unaccepted = |user: &User| Some(deltas.since_last_read(user.target.jump)? - deltas.since_last_read(user.target.accepted?)?);
-        let refused = policies.iter().map(|policy| view.margin(view.table.pipelines.policy(*policy)?, Decision::Deny).most);
+        let refused = self.policies().map(|policy| view.margin(view.table.pipelines.policy(policy)?, Decision::Deny).most);
         let refused: u64 = refused.sum::<Option<u64>>()?;
         Some(Interval { unaccepted: users.iter().map(unaccepted).collect::<Option<_>>()?, refused: i64::try_from(refused).ok()? })
     }
@@ -181,8 +156,8 @@ impl Counted<'_> {
     /// Whether any of what is compared has moved while the table was read.
     fn is_moving(&self) -> bool {
         let table = &self.view.table;
-        let refusals = self.policies().into_iter().filter_map(|policy| table.pipelines.policy(policy));
-        let refusals: Vec<RuleId> = refusals.flat_map(|policy| policy.rules_that(Decision::Deny)).collect();
+        let refusals = self.policies().filter_map(|policy| table.pipelines.policy(policy));
+        let refusals = refusals.flat_map(|policy| policy.rules_that(Decision::Deny));
         let ways = self.users.iter().flat_map(|user| [Some(user.target.jump), user.target.accepted]).flatten();
         table.motion.sum(ways.chain(refusals)) > 0
     }

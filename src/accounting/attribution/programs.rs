@@ -18,16 +18,14 @@ use super::node::NodeTotals;
 use super::totals::{Item, Totals};
 use crate::ebpf::{IdMap, Policy, Program, RuleId, Snapshot, UNNUMBERED, Verdicts, ids};
 use crate::felix::{Catalog, Direction, EndpointKind, HashedName};
-use credit::{Credit, RowRead, UNKNOWN};
+use credit::{Credit, RowRead};
 use plan::{Class, Grid, Named, Plan};
 
-/// What is carried from read to read.
 #[derive(Debug, Default)]
 pub struct Programs {
     plan: Plan,
     /// What every rule had counted.
     counts: Arc<IdMap<u64>>,
-    /// In which map.
     rule_map: u32,
     /// What ids were known as that no program holds. An id stays what it was while it counts.
     remembered: IdMap<Named>,
@@ -49,9 +47,7 @@ pub struct Programs {
 /// The policies of the datastore, for rules that no file shows, and the version of that list.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Datastore<'a> {
-    /// Their names.
     pub names: &'a [HashedName],
-    /// Changes whenever they do.
     pub version: u64,
 }
 
@@ -63,8 +59,8 @@ impl Programs {
         if is_new {
             self.take_over_programs(read);
         }
-        let strangers: Vec<RuleId> = read.rules.keys().copied().filter(|id| *id != UNNUMBERED && self.plan.rule(*id).is_none()).collect();
-        is_new |= self.find_names(read, &strangers, datastore) | self.forget(read);
+        let unplanned: Vec<RuleId> = read.rules.keys().copied().filter(|id| *id != UNNUMBERED && self.plan.rule(*id).is_none()).collect();
+        is_new |= self.find_names(read, &unplanned, datastore) | self.forget(read);
         if is_new {
             self.list_policies();
         }
@@ -73,7 +69,7 @@ impl Programs {
         node.begin_read(Instant::now());
         self.is_comparable = self.started && !read.interface_maps.is_empty() && self.interface_maps == read.interface_maps;
         self.interface_maps.clone_from(&read.interface_maps);
-        self.unknown = self.count_for_the_node(&strangers, &counted, node);
+        self.unknown = self.count_for_the_node(&unplanned, &counted, node);
         self.attribute(read, &counted, totals);
         self.started = true;
         self.counts = Arc::clone(&read.rules);
@@ -86,17 +82,14 @@ impl Programs {
         self.unknown
     }
 
-    /// How many rules there are.
     pub fn rules(&self) -> usize {
         self.plan.rules.len() + self.remembered.len()
     }
 
-    /// All policies that programs hold, or whose rules have counted.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
 
-    /// The workloads' programs, of both families.
     pub fn workloads(&self) -> &[Arc<Program>] {
         &self.plan.workloads
     }
@@ -123,12 +116,12 @@ impl Programs {
     }
 
     /// Computes the ids of the datastore's policies where some are not known otherwise; whether any was found.
-    fn find_names(&mut self, read: &Snapshot, strangers: &[RuleId], Datastore { names, version }: Datastore) -> bool {
+    fn find_names(&mut self, read: &Snapshot, unplanned: &[RuleId], Datastore { names, version }: Datastore) -> bool {
         if self.tried.0 != version {
             self.tried = (version, HashSet::new());
         }
         let is_new = |id: &RuleId| !self.plan.places.contains_key(id) && !self.remembered.contains_key(id) && !self.tried.1.contains(id);
-        let unknown: HashSet<RuleId> = strangers.iter().copied().filter(is_new).collect();
+        let unknown: HashSet<RuleId> = unplanned.iter().copied().filter(is_new).collect();
         if unknown.is_empty() {
             return false;
         }
@@ -154,7 +147,7 @@ impl Programs {
     }
 
     /// Returns how many ids nothing names.
-    fn count_for_the_node(&self, strangers: &[RuleId], counted: &Counted, node: &mut NodeTotals) -> usize {
+    fn count_for_the_node(&self, unplanned: &[RuleId], counted: &Counted, node: &mut NodeTotals) -> usize {
         for rule in &self.plan.rules {
             let mut delta = counted.of(rule.id).map_or(0, |delta| delta.least);
             if !self.redefined.is_empty() && self.redefined.contains(&rule.id) {
@@ -164,7 +157,7 @@ impl Programs {
             count(rule, delta, node);
         }
         let mut unknown = 0;
-        for id in strangers {
+        for id in unplanned {
             let delta = counted.of(*id).map_or(0, |delta| delta.least);
             match self.remembered.get(id) {
                 Some(rule) => count(rule, delta, node),
@@ -189,7 +182,7 @@ impl Programs {
             let mut rows: Vec<RowRead> = grid.rows.iter().map(|interface| self.row(read, grid, interface)).collect();
             let columns: Vec<Margin> = grid.columns.iter().map(|column| column_margin(column, counted, is_exact)).collect();
             if is_contradicted(&rows, &columns) {
-                rows.fill(UNKNOWN);
+                rows.fill(RowRead::default());
             }
             let margins: Vec<Margin> = rows.iter().map(|row| row.margin).collect();
             let bounds = bounds::bounds(&margins, &columns, &grid.cells);
@@ -213,7 +206,7 @@ impl Programs {
             Class::Passed => None,
         };
         if !self.is_comparable {
-            return UNKNOWN;
+            return RowRead::default();
         }
         let none = Verdicts::default();
         let (now, last, is_all) = match (read.interfaces.get(&key), self.interfaces.get(&key)) {
@@ -222,16 +215,17 @@ impl Programs {
             (Some(now), Some(last)) if now.number == last.number => (now, *last, true),
             // Another one of this name has come, and begins at zero. What the one before counted at last is not known.
             (Some(now), Some(_)) => (now, none, false),
-            (None, Some(_)) => return UNKNOWN,
+            (None, Some(_)) => return RowRead::default(),
         };
-        let Some((now, last)) = of_class(now).zip(of_class(&last)).filter(|(now, last)| now.0 >= last.0) else { return UNKNOWN };
+        let Some((now, last)) = of_class(now).zip(of_class(&last)).filter(|(now, last)| now.0 >= last.0) else {
+            return RowRead::default();
+        };
         let most = now.1.saturating_sub(last.0);
         let margin = Margin { least: now.0.saturating_sub(last.1), most: is_all.then_some(most) };
         RowRead { margin, packets: Some(now.0 - last.0), is_all }
     }
 }
 
-/// What rules have counted since the last read.
 struct Counted<'a> {
     now: &'a IdMap<u64>,
     last: &'a IdMap<u64>,
@@ -255,7 +249,6 @@ impl Counted<'_> {
     }
 }
 
-/// Counts a rule's packets for the node.
 fn count(rule: &Named, packets: u64, node: &mut NodeTotals) {
     rule.rule.iter().for_each(|key| node.rule(key, packets));
     rule.decided.iter().for_each(|decided| node.decide(decided, packets));
@@ -272,14 +265,9 @@ fn is_contradicted(rows: &[RowRead], columns: &[Margin]) -> bool {
 /// What a column has counted since the last read. Where it may have counted for others too, only the most is known.
 fn column_margin(column: &plan::Column, counted: &Counted, is_exact: bool) -> Margin {
     if column.ids.first() == Some(&UNNUMBERED) || column.item.is_none() {
-        return Margin { least: 0, most: None };
+        return Margin::default();
     }
-    let none = Margin::exact(0);
-    let mut sum = column.ids.iter().fold(none, |sum, id| {
-        let delta = counted.of(*id).unwrap_or(none);
-        let most = sum.most.zip(delta.most).map(|(a, b)| a.saturating_add(b));
-        Margin { least: sum.least.saturating_add(delta.least), most }
-    });
+    let mut sum = column.ids.iter().filter_map(|id| counted.of(*id)).fold(Margin::exact(0), Margin::plus);
     if column.elsewhere || !is_exact {
         sum.least = 0;
     }
@@ -287,5 +275,4 @@ fn column_margin(column: &plan::Column, counted: &Counted, is_exact: bool) -> Ma
 }
 
 #[cfg(test)]
-#[path = "programs/tests.rs"]
 mod tests;

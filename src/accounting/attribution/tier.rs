@@ -24,11 +24,8 @@ use super::totals::Verdict;
 /// Which decisions a policy, or any policy of a group, has rules for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Can {
-    /// It can accept.
     pub accept: bool,
-    /// It can refuse.
     pub deny: bool,
-    /// It can pass on.
     pub pass: bool,
     /// No other endpoint uses it.
     pub alone: bool,
@@ -37,7 +34,6 @@ pub struct Can {
 }
 
 impl Can {
-    /// What one of the two can.
     pub fn or(self, other: Can) -> Can {
         Can {
             accept: self.accept || other.accept,
@@ -52,11 +48,8 @@ impl Can {
 /// How a target's refusals and passes can be told apart. It follows from the rules alone, not from their counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// It has rules for neither.
     Nothing,
-    /// It only refuses.
     Deny,
-    /// It only passes on.
     Pass,
     /// Differences do not tell, but no other endpoint uses it: its own rules do.
     Own,
@@ -89,19 +82,11 @@ impl Split {
     }
 }
 
-/// Whether all that a tier's targets refused can be credited, and there is something to refuse.
-pub fn refusals_are_known(splits: &[Split], can: &[Can]) -> bool {
-    let known = !splits.iter().any(|split| matches!(split, Split::Sum));
-    known && can.iter().any(|can| can.deny)
-}
-
 /// What a target decided since the last read, besides what it accepted. `None`: not known for this interval, or never. Small
 /// negative numbers occur: counters are read one after the other while packets go by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Decided {
-    /// Refused.
     pub deny: Option<i64>,
-    /// Passed on.
     pub pass: Option<i64>,
     /// Refused or passed on, where the two cannot be told apart.
     pub deny_or_pass: Option<i64>,
@@ -116,7 +101,6 @@ impl Decided {
         both.map_or(0, |excess| u64::try_from(excess).unwrap_or(0))
     }
 
-    /// What was decided so.
     pub fn of(&self, verdict: Verdict) -> Option<i64> {
         match verdict {
             Verdict::Accept => None,
@@ -127,92 +111,98 @@ impl Decided {
     }
 }
 
-/// How the decisions of each target can be told apart.
-pub fn splits(tier: &Tier, can: &[Can]) -> Vec<Split> {
-    let has_end = tier.end.is_some() || tier.end_log.is_some();
-    let both = can.iter().filter(|can| can.deny && can.pass && !can.alone).count();
-    let last = can.len().saturating_sub(1);
-    let split = |(index, can): (usize, &Can)| match (can.deny, can.pass) {
-        (false, false) => Split::Nothing,
-        (true, true) if can.alone => Split::Own,
-        _ if can.alone && index == last && !has_end => Split::Own,
-        // Its passes mix with what nobody decided.
-        (false, true) if index == last && !has_end => Split::Nothing,
-        (true, pass) if index == last && !has_end => match tier.after.is_some() && both == usize::from(pass) {
-            true => Split::DenyOnly,
-            false => Split::Open,
-        },
-        (true, false) => Split::Deny,
-        (false, true) => Split::Pass,
-        (true, true) if both == 1 && has_end && tier.after.is_some() => Split::ByTotal,
-        (true, true) => Split::Sum,
-    };
-    can.iter().enumerate().map(split).collect()
+/// A tier, and how the decisions of each of its targets can be told apart.
+pub struct SplitTier<'a> {
+    pub tier: &'a Tier,
+    /// Of each target.
+    pub can: Vec<Can>,
+    pub splits: Vec<Split>,
 }
 
-/// What each target decided since then. `own` tells what the rules of a target with [`Split::Own`] counted since the last read.
-pub fn decided(
-    tier: &Tier,
-    (can, splits): (&[Can], &[Split]),
-    (deltas, since): (&Deltas, Since),
-    own: impl Fn(&Target) -> Decided,
-) -> Vec<Decided> {
-    let own = |target: &Target| if since == Since::LastRead { own(target) } else { Decided::default() };
-    let counts = Counts { deltas, since };
-    let sums: Vec<Option<i64>> = (0..tier.targets.len()).map(|index| counts.refused_or_passed(tier, index)).collect();
-    let passed = |(index, split): (usize, &Split)| match split {
-        _ if can[index].changed => None,
-        Split::Pass => sums[index],
-        Split::Own => own(&tier.targets[index]).pass,
-        _ => Some(0),
-    };
-    let passed_by_others = || splits.iter().enumerate().map(passed).sum::<Option<i64>>();
-    let decide = |(index, split): (usize, &Split)| match split {
-        _ if can[index].changed => Decided::default(),
-        Split::Nothing | Split::Open => Decided::default(),
-        Split::Deny => Decided { deny: sums[index], ..Decided::default() },
-        Split::Pass => Decided { pass: sums[index], ..Decided::default() },
-        Split::Own => counts.limited(own(&tier.targets[index]), tier, index, passed_by_others()),
-        Split::Sum => Decided { deny_or_pass: sums[index], ..Decided::default() },
-        Split::ByTotal => {
-            let pass = difference(counts.passed_in_all(tier), passed_by_others());
-            Decided { deny: difference(sums[index], pass), pass, ..Decided::default() }
-        }
-        Split::DenyOnly => Decided { deny: counts.refused_by_last(tier, passed_by_others()), ..Decided::default() },
-    };
-    splits.iter().enumerate().map(decide).collect()
-}
-
-/// What a tier's policies refused, all together: what went in, less what was accepted, dropped at its end, or came out of it. It is known
-/// also where several of them refuse and pass on.
-pub fn refused_in_all(tier: &Tier, deltas: &Deltas, since: Since) -> Option<i64> {
-    let counts = Counts { deltas, since };
-    let accepted = tier.targets.iter().map(|target| counts.of(target.accepted?)).sum::<Option<i64>>()?;
-    let dropped = tier.end.map_or(Some(0), |end| counts.of(end))?;
-    Some(counts.of(tier.targets.first()?.jump)? - accepted - dropped - counts.of(tier.after?)?)
-}
-
-/// By how many packets a target's differences may be too high: packets that were on their way while the counters were read, of which the
-/// jump is counted already, but not yet the rule that ends their stay. What has not moved is beyond doubt. And a jump is read before the
-/// rules behind it, so that only packets which some of the `cpus` are at work on can be between the two.
-pub fn doubt(tier: &Tier, index: usize, split: Split, motion: &Motion, cpus: u64) -> u64 {
-    match split {
-        Split::Nothing | Split::Open | Split::Own => 0,
-        Split::Deny | Split::Pass | Split::Sum => match motion.sum(ways_out(tier, index)) {
-            packets if Motion::is_known(packets) => packets.min(cpus),
-            unknown => unknown,
-        },
-        Split::ByTotal | Split::DenyOnly => motion.sum(all_rules(tier)),
+impl<'a> SplitTier<'a> {
+    pub fn new(tier: &'a Tier, can: Vec<Can>) -> Self {
+        let has_end = tier.end.is_some() || tier.end_log.is_some();
+        let both = can.iter().filter(|can| can.deny && can.pass && !can.alone).count();
+        let last = can.len().saturating_sub(1);
+        let split = |(index, can): (usize, &Can)| match (can.deny, can.pass) {
+            (false, false) => Split::Nothing,
+            (true, true) if can.alone => Split::Own,
+            _ if can.alone && index == last && !has_end => Split::Own,
+            // Its passes mix with what nobody decided.
+            (false, true) if index == last && !has_end => Split::Nothing,
+            (true, pass) if index == last && !has_end => match tier.after.is_some() && both == usize::from(pass) {
+                true => Split::DenyOnly,
+                false => Split::Open,
+            },
+            (true, false) => Split::Deny,
+            (false, true) => Split::Pass,
+            (true, true) if both == 1 && has_end && tier.after.is_some() => Split::ByTotal,
+            (true, true) => Split::Sum,
+        };
+        let splits = can.iter().enumerate().map(split).collect();
+        SplitTier { tier, can, splits }
     }
-}
 
-/// How many packets were on their way when a difference begins, of which the rule that ends their stay is counted already, but not yet the
-/// jump: as many too many will it show.
-pub fn entering(tier: &Tier, index: usize, split: Split, motion: &Motion) -> u64 {
-    match split {
-        Split::Nothing | Split::Open | Split::Own => 0,
-        Split::Deny | Split::Pass | Split::Sum => motion.of(tier.targets[index].jump),
-        Split::ByTotal | Split::DenyOnly => motion.sum(all_rules(tier)),
+    pub fn can_deny(&self) -> bool {
+        self.can.iter().any(|can| can.deny)
+    }
+
+    /// Whether all that the targets refused can be credited, and there is something to refuse.
+    pub fn refusals_are_known(&self) -> bool {
+        !self.splits.contains(&Split::Sum) && self.can_deny()
+    }
+
+    /// What each target decided since then. `own` tells what the rules of a target with [`Split::Own`] counted since the last read.
+    pub fn decided(&self, deltas: &Deltas, since: Since, own: impl Fn(&Target) -> Decided) -> Vec<Decided> {
+        let SplitTier { tier, can, splits } = self;
+        let own = |target: &Target| if since == Since::LastRead { own(target) } else { Decided::default() };
+        let counts = Counts { tier, deltas, since };
+        let sums: Vec<Option<i64>> = (0..tier.targets.len()).map(|index| counts.refused_or_passed(index)).collect();
+        let passed = |(index, split): (usize, &Split)| match split {
+            _ if can[index].changed => None,
+            Split::Pass => sums[index],
+            Split::Own => own(&tier.targets[index]).pass,
+            _ => Some(0),
+        };
+        let passed_by_others = || splits.iter().enumerate().map(passed).sum::<Option<i64>>();
+        let decide = |(index, split): (usize, &Split)| match split {
+            _ if can[index].changed => Decided::default(),
+            Split::Nothing | Split::Open => Decided::default(),
+            Split::Deny => Decided { deny: sums[index], ..Decided::default() },
+            Split::Pass => Decided { pass: sums[index], ..Decided::default() },
+            Split::Own => counts.limited(own(&tier.targets[index]), index, passed_by_others()),
+            Split::Sum => Decided { deny_or_pass: sums[index], ..Decided::default() },
+            Split::ByTotal => {
+                let pass = difference(counts.passed_in_all(), passed_by_others());
+                Decided { deny: difference(sums[index], pass), pass, ..Decided::default() }
+            }
+            Split::DenyOnly => Decided { deny: counts.refused_by_last(passed_by_others()), ..Decided::default() },
+        };
+        splits.iter().enumerate().map(decide).collect()
+    }
+
+    /// By how many packets a target's differences may be too high: packets that were on their way while the counters were read, of which
+    /// the jump is counted already, but not yet the rule that ends their stay. What has not moved is beyond doubt. And a jump is read
+    /// before the rules behind it, so that only packets which some of the `cpus` are at work on can be between the two.
+    pub fn doubt(&self, index: usize, motion: &Motion, cpus: u64) -> u64 {
+        match self.splits[index] {
+            Split::Nothing | Split::Open | Split::Own => 0,
+            Split::Deny | Split::Pass | Split::Sum => match motion.sum(ways_out(self.tier, index)) {
+                packets if Motion::is_known(packets) => packets.min(cpus),
+                unknown => unknown,
+            },
+            Split::ByTotal | Split::DenyOnly => motion.sum(all_rules(self.tier)),
+        }
+    }
+
+    /// How many packets were on their way when a difference begins, of which the rule that ends their stay is counted already, but not
+    /// yet the jump: the difference will be too high by as many.
+    pub fn entering(&self, index: usize, motion: &Motion) -> u64 {
+        match self.splits[index] {
+            Split::Nothing | Split::Open | Split::Own => 0,
+            Split::Deny | Split::Pass | Split::Sum => motion.of(self.tier.targets[index].jump),
+            Split::ByTotal | Split::DenyOnly => motion.sum(all_rules(self.tier)),
+        }
     }
 }
 
@@ -230,10 +220,11 @@ fn difference(a: Option<i64>, b: Option<i64>) -> Option<i64> {
     Some(a? - b?)
 }
 
-/// What rules of one endpoint have counted since then.
-struct Counts<'a> {
-    deltas: &'a Deltas,
-    since: Since,
+/// What a tier's rules have counted since then.
+pub struct Counts<'a> {
+    pub tier: &'a Tier,
+    pub deltas: &'a Deltas,
+    pub since: Since,
 }
 
 impl Counts<'_> {
@@ -241,17 +232,25 @@ impl Counts<'_> {
         self.deltas.since(self.since, rule)
     }
 
+    /// What the policies refused, all together: what went in, less what was accepted, dropped at the end, or came out. It is known also
+    /// where several of them refuse and pass on.
+    pub fn refused_in_all(&self) -> Option<i64> {
+        let accepted = self.tier.targets.iter().map(|target| self.of(target.accepted?)).sum::<Option<i64>>()?;
+        let dropped = self.tier.end.map_or(Some(0), |end| self.of(end))?;
+        Some(self.of(self.tier.targets.first()?.jump)? - accepted - dropped - self.of(self.tier.after?)?)
+    }
+
     /// What went in and came back neither accepted nor undecided.
-    fn refused_or_passed(&self, tier: &Tier, index: usize) -> Option<i64> {
-        let went_on = self.of(tier.undecided_after(index)?)?;
-        Some(self.not_accepted(&tier.targets[index])? - went_on)
+    fn refused_or_passed(&self, index: usize) -> Option<i64> {
+        let went_on = self.of(self.tier.undecided_after(index)?)?;
+        Some(self.not_accepted(&self.tier.targets[index])? - went_on)
     }
 
     /// What a target's own rules tell, and how much of it the endpoint's counters bear out: somebody else may have used it for a while.
-    fn limited(&self, own: Decided, tier: &Tier, index: usize, passed_by_others: Option<i64>) -> Decided {
-        let limit = match tier.undecided_after(index) {
-            Some(_) => self.refused_or_passed(tier, index),
-            None => self.refused_by_last(tier, passed_by_others).zip(own.pass).map(|(refused, passed)| refused + passed),
+    fn limited(&self, own: Decided, index: usize, passed_by_others: Option<i64>) -> Decided {
+        let limit = match self.tier.undecided_after(index) {
+            Some(_) => self.refused_or_passed(index),
+            None => self.refused_by_last(passed_by_others).zip(own.pass).map(|(refused, passed)| refused + passed),
         };
         Decided { limit, ..own }
     }
@@ -260,10 +259,10 @@ impl Counts<'_> {
         difference(self.of(target.jump), self.of(target.accepted?))
     }
 
-    /// What the tier's policies passed on: all that came out of it, for the rest was refused; where it was only logged, less that.
-    fn passed_in_all(&self, tier: &Tier) -> Option<i64> {
-        let came_out = self.of(tier.after?)?;
-        match (tier.end, tier.end_log) {
+    /// All that came out of the tier, for the rest was refused; where that was only logged, less that.
+    fn passed_in_all(&self) -> Option<i64> {
+        let came_out = self.of(self.tier.after?)?;
+        match (self.tier.end, self.tier.end_log) {
             (Some(_), _) => Some(came_out),
             (None, Some(log)) => Some(came_out - self.of(log)?),
             (None, None) => None,
@@ -271,9 +270,9 @@ impl Counts<'_> {
     }
 
     /// Of what the last target did not accept, all that it did not refuse came out of the tier, beside what others passed on.
-    fn refused_by_last(&self, tier: &Tier, passed_by_others: Option<i64>) -> Option<i64> {
-        let not_refused = difference(Some(self.of(tier.after?)?), passed_by_others)?;
-        Some(self.not_accepted(tier.targets.last()?)? - not_refused)
+    fn refused_by_last(&self, passed_by_others: Option<i64>) -> Option<i64> {
+        let not_refused = difference(Some(self.of(self.tier.after?)?), passed_by_others)?;
+        Some(self.not_accepted(self.tier.targets.last()?)? - not_refused)
     }
 }
 
@@ -281,7 +280,7 @@ impl Counts<'_> {
 mod tests {
     use super::*;
     use crate::accounting::ledger::Ledger;
-    use crate::ruleset::{Backend, Builder, ChainId, Count, Family, RuleHash, RuleParts, Verdict as Target_};
+    use crate::ruleset::{Backend, ChainId, test::table};
 
     const DENY: Can = Can { accept: true, deny: true, pass: false, alone: false, changed: false };
     const PASS: Can = Can { accept: true, deny: false, pass: true, alone: false, changed: false };
@@ -289,22 +288,14 @@ mod tests {
 
     /// Deltas of rules 0, 1, …, as if all had been at zero.
     fn deltas(packets: &[u64]) -> Deltas {
-        let table = |packets: Vec<u64>| {
-            let mut builder = Builder::new(Family::V4, Backend::Legacy, "filter");
-            let chain = builder.chain("c");
-            for (i, packets) in packets.into_iter().enumerate() {
-                let parts = RuleParts {
-                    hash: RuleHash::new(format!("{i}").as_bytes()),
-                    count: Count { packets, ..Count::default() },
-                    ..RuleParts::default()
-                };
-                builder.push(chain, &parts, Target_::Return);
-            }
-            builder.finish()
+        let hashes: Vec<String> = (0..packets.len()).map(|place| place.to_string()).collect();
+        let read = |packets: &dyn Fn(usize) -> u64| {
+            let rules: Vec<_> = hashes.iter().enumerate().map(|(place, hash)| (&**hash, packets(place))).collect();
+            table(Backend::Legacy, &[("c", &rules)])
         };
-        let mut ledger = Ledger::new();
-        ledger.advance(&[table(vec![0; packets.len()])]);
-        ledger.advance(&[table(packets.to_vec())]).remove(0)
+        let mut ledger = Ledger::default();
+        ledger.advance(&[read(&|_| 0)]);
+        ledger.advance(&[read(&|place| packets[place])]).remove(0)
     }
 
     /// jump 0, return 1, jump 2, return 3, end 4, after 5.
@@ -315,11 +306,8 @@ mod tests {
     }
 
     fn decide(tier: &Tier, can: &[Can], packets: &[u64]) -> Vec<(Option<i64>, Option<i64>, Option<i64>)> {
-        let decided = decided(tier, (can, &splits(tier, can)), (&deltas(packets), Since::LastRead), |_| Decided {
-            deny: Some(6),
-            pass: Some(1),
-            ..Decided::default()
-        });
+        let own = Decided { deny: Some(6), pass: Some(1), ..Decided::default() };
+        let decided = SplitTier::new(tier, can.to_vec()).decided(&deltas(packets), Since::LastRead, |_| own);
         decided.iter().map(|d| (d.deny, d.pass, d.deny_or_pass)).collect()
     }
 

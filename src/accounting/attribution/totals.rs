@@ -1,113 +1,30 @@
 //! The totals that metrics show: what was counted for every workload, monotone while the process lives.
 
+mod item;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::felix::{Decision, Direction, DropReason, EndpointKind};
+pub use item::{Item, PerVerdict, Verdict};
 
-/// How a policy, or several, decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Verdict {
-    /// Accepted.
-    Accept,
-    /// Refused.
-    Deny,
-    /// Passed on to the next tier or the profiles.
-    Pass,
-    /// Refused or passed on: the counters cannot tell which.
-    DenyOrPass,
-}
+use crate::felix::{Direction, EndpointKind, Pipeline};
 
-impl Verdict {
-    /// What rules of a policy decide so.
-    pub fn decisions(self) -> &'static [Decision] {
-        match self {
-            Verdict::Accept => &[Decision::Accept],
-            Verdict::Deny => &[Decision::Deny],
-            Verdict::Pass => &[Decision::Pass],
-            Verdict::DenyOrPass => &[Decision::Deny, Decision::Pass],
-        }
-    }
-}
-
-/// What a total counts for a workload in one direction.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Item {
-    /// Packets of connections that are known.
-    Established,
-    /// Packets refused otherwise than by a policy.
-    Drop {
-        /// Why.
-        reason: DropReason,
-        /// The tier, for [`DropReason::NoPolicy`]; else empty.
-        tier: Arc<str>,
-    },
-    /// Packets refused by the policies of a tier, together.
-    PolicyDrop {
-        /// The tier.
-        tier: Arc<str>,
-    },
-    /// All packets accepted, also by policies that do not apply any more: where interfaces count them.
-    Accepted,
-    /// All packets refused, likewise.
-    Refused,
-    /// Packets accepted by a profile.
-    Profile(Arc<str>),
-    /// Packets that a policy decided; or one of several, their names joined by commas.
-    Policy {
-        /// The tier.
-        tier: Arc<str>,
-        /// The policy's label.
-        policy: Arc<str>,
-        /// What became of the packets.
-        verdict: Verdict,
-    },
-}
-
-impl Item {
-    /// Makes a policy's item that of another verdict.
-    pub fn decided(&mut self, decided: Verdict) {
-        if let Item::Policy { verdict, .. } = self {
-            *verdict = decided;
-        }
-    }
-}
-
-impl Item {
-    fn is_no_policy(&self) -> bool {
-        matches!(self, Item::Drop { reason: DropReason::NoPolicy, .. })
-    }
-
-    fn is_of(&self, name: &str) -> bool {
-        matches!(self, Item::Policy { policy, .. } if **policy == *name)
-    }
-
-    fn rename(&mut self, name: &Arc<str>) {
-        if let Item::Policy { policy, .. } = self {
-            *policy = Arc::clone(name);
-        }
-    }
-}
-
-/// One total.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Total {
-    /// What is counted.
     pub item: Item,
-    /// Packets.
     pub packets: u64,
     seen: u32,
     /// The last read that did not tell.
     unknown: u32,
     /// Whether there may have been more.
-    doubtful: bool,
+    at_least: bool,
 }
 
 impl Total {
     /// Whether there cannot have been more.
     pub fn is_exact(&self) -> bool {
-        !self.doubtful
+        !self.at_least
     }
 
     /// Whether packets were counted of which it is not known whether one policy refused them or passed them on.
@@ -117,7 +34,7 @@ impl Total {
 
     /// A zero is shown where it is certain.
     fn is_shown(&self, read: u32) -> bool {
-        self.seen == read && self.unknown != read && (self.packets > 0 || !self.doubtful)
+        self.seen == read && self.unknown != read && (self.packets > 0 || !self.at_least)
     }
 }
 
@@ -128,14 +45,13 @@ fn add_up(totals: &mut [Total], sum: usize) {
         item.decided(verdict);
         if let Some(part) = totals.iter_mut().find(|total| total.item == item) {
             let (packets, seen) = (std::mem::take(&mut part.packets), part.seen);
-            part.doubtful = true;
+            part.at_least = true;
             totals[sum].packets = totals[sum].packets.saturating_add(packets);
             totals[sum].seen = totals[sum].seen.max(seen);
         }
     }
 }
 
-/// What was counted on one interface, per direction, in the order of evaluation.
 #[derive(Debug, Clone, Default)]
 pub struct EndpointTotals {
     directions: [Vec<Total>; 2],
@@ -149,9 +65,7 @@ pub struct EndpointTotals {
 /// What was counted of one interface and direction in all, also by policies and tiers that do not apply any more: it never goes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sums {
-    /// Accepted by policies and profiles.
     pub accepted: u64,
-    /// Refused, for whatever reason.
     pub refused: u64,
     /// Of these, because no policy of a tier decided.
     pub no_policy: u64,
@@ -172,7 +86,6 @@ impl Sums {
     }
 }
 
-/// All totals of endpoints, by interface.
 #[derive(Debug, Default)]
 pub struct Totals {
     endpoints: BTreeMap<(EndpointKind, Arc<str>), EndpointTotals>,
@@ -189,9 +102,7 @@ const MOST_REMEMBERED: usize = 20_000;
 /// The number of the read, and which reads are remembered.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reads {
-    /// The number of the last read.
     pub last: u32,
-    /// When the reads that are remembered began.
     begun: VecDeque<Instant>,
 }
 
@@ -208,7 +119,6 @@ impl Reads {
 }
 
 impl Totals {
-    /// Begins the next read: only what is met from now on is shown.
     pub fn begin_read(&mut self, now: Instant) {
         let oldest = self.reads.next(now);
         self.read = self.reads.last;
@@ -225,7 +135,6 @@ impl Totals {
         }
     }
 
-    /// Forgets the endpoints that have gone first, if there are too many.
     fn forget_most_of_the_gone(&mut self) {
         let size = |endpoint: &EndpointTotals| endpoint.directions.iter().map(Vec::len).sum::<usize>();
         let mut gone: Vec<(u32, usize)> = self.endpoints.values().filter(|e| e.seen + 1 < self.read).map(|e| (e.seen, size(e))).collect();
@@ -252,7 +161,10 @@ impl Totals {
         }
     }
 
-    /// The totals of an interface, made if there are none.
+    pub fn of(&mut self, pipeline: &Pipeline) -> Recorder<'_> {
+        self.endpoint(pipeline.kind, &pipeline.interface, pipeline.direction)
+    }
+
     pub fn endpoint(&mut self, kind: EndpointKind, interface: &Arc<str>, direction: Direction) -> Recorder<'_> {
         let endpoint = self.endpoints.entry((kind, Arc::clone(interface))).or_default();
         endpoint.seen = self.read;
@@ -261,20 +173,18 @@ impl Totals {
         Recorder { totals: &mut directions[place], expected: &mut expected[place], read: self.read }
     }
 
-    /// Sets all totals to 0.
     pub fn restart(&mut self) {
-        self.all().for_each(|total| (total.packets, total.doubtful) = (0, false));
+        self.all().for_each(|total| (total.packets, total.at_least) = (0, false));
         self.endpoints.values_mut().for_each(|endpoint| endpoint.forgotten = Default::default());
     }
 
-    /// Shows some items no more, until a read meets them again.
     pub fn hide(&mut self, hidden: impl Fn(&Item) -> bool) {
         self.all().filter(|total| hidden(&total.item)).for_each(|total| total.seen = 0);
     }
 
     /// Takes back that no total can be higher than it is.
-    pub fn doubt(&mut self) {
-        self.all().for_each(|total| total.doubtful = true);
+    pub fn note_that_there_may_have_been_more(&mut self) {
+        self.all().for_each(|total| total.at_least = true);
     }
 
     fn all(&mut self) -> impl Iterator<Item = &mut Total> {
@@ -289,11 +199,11 @@ impl Totals {
                 renamed.rename(new);
                 match totals.iter().position(|total| total.item == renamed) {
                     Some(known) => {
-                        let Total { packets, seen, unknown, doubtful, .. } = totals[place];
+                        let Total { packets, seen, unknown, at_least, .. } = totals[place];
                         let into = &mut totals[known];
                         into.packets = into.packets.saturating_add(packets);
                         (into.seen, into.unknown) = (into.seen.max(seen), into.unknown.max(unknown));
-                        into.doubtful |= doubtful;
+                        into.at_least |= at_least;
                         totals.remove(place);
                     }
                     None => totals[place].item = renamed,
@@ -302,13 +212,11 @@ impl Totals {
         }
     }
 
-    /// What the last read met, by kind and interface, in the order of the names.
     pub fn endpoints(&self) -> impl Iterator<Item = (EndpointKind, &Arc<str>, &EndpointTotals)> {
         let shown = self.endpoints.iter().filter(|(_, endpoint)| endpoint.seen == self.read);
         shown.map(|((kind, interface), endpoint)| (*kind, interface, endpoint))
     }
 
-    /// The same, of workloads only.
     pub fn workloads(&self) -> impl Iterator<Item = (&Arc<str>, &EndpointTotals)> {
         self.endpoints().filter(|(kind, ..)| *kind == EndpointKind::Workload).map(|(_, interface, endpoint)| (interface, endpoint))
     }
@@ -319,7 +227,6 @@ impl Totals {
         endpoint.directions[direction as usize].iter().filter(move |total| total.is_shown(read))
     }
 
-    /// What was counted of one direction in all.
     pub fn sums(&self, endpoint: &EndpointTotals, direction: Direction) -> Sums {
         let mut sums = endpoint.forgotten[direction as usize];
         endpoint.directions[direction as usize].iter().for_each(|total| sums.add(total));
@@ -340,7 +247,6 @@ impl Totals {
     }
 }
 
-/// Adds to the totals of one interface and direction.
 pub struct Recorder<'a> {
     totals: &'a mut Vec<Total>,
     expected: &'a mut usize,
@@ -355,13 +261,13 @@ impl Recorder<'_> {
 
     /// The same, where there may have been more: from now on, the total is visible only if it is not zero.
     pub fn add_at_least(&mut self, item: &Item, packets: u64) {
-        self.total(item, packets).doubtful = true;
+        self.total(item, packets).at_least = true;
     }
 
-    /// One or the other: whether there cannot have been more.
+    /// One or the other. `is_exact`: there cannot have been more.
     pub fn add_counted(&mut self, item: &Item, packets: u64, is_exact: bool) {
         let total = self.total(item, packets);
-        total.doubtful |= !is_exact;
+        total.at_least |= !is_exact;
     }
 
     fn total(&mut self, item: &Item, packets: u64) -> &mut Total {
@@ -386,7 +292,7 @@ impl Recorder<'_> {
     pub fn unknown(&mut self, item: &Item) {
         let read = self.read;
         let total = self.total(item, 0);
-        (total.doubtful, total.unknown) = (true, read);
+        (total.at_least, total.unknown) = (true, read);
     }
 
     /// The same of all that a policy refused and passed on: another family may tell one from the other, where this one does not.
@@ -399,8 +305,8 @@ impl Recorder<'_> {
 
     /// Shows again what several of these policies decided together, if there was any: a series must not end only because nothing can be
     /// added to it any more.
-    pub fn keep_joined(&mut self, tier: &str, policies: &[Arc<str>]) {
-        let is_one = |name: &str| policies.iter().any(|policy| **policy == *name);
+    pub fn keep_joined(&mut self, tier: &str, policies: &[&Arc<str>]) {
+        let is_one = |name: &str| policies.iter().any(|policy| ***policy == *name);
         for total in self.totals.iter_mut().filter(|total| total.packets > 0) {
             let Item::Policy { tier: of, policy, .. } = &total.item else { continue };
             if **of == *tier && policy.contains(',') && policy.split(',').all(is_one) {
@@ -420,7 +326,7 @@ impl Recorder<'_> {
     fn find(&mut self, item: &Item) -> usize {
         let (before, behind) = (0..*self.expected, *self.expected..self.totals.len());
         behind.chain(before).find(|place| self.totals.get(*place).is_some_and(|total| total.item == *item)).unwrap_or_else(|| {
-            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, unknown: 0, doubtful: false });
+            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, unknown: 0, at_least: false });
             self.totals.len() - 1
         })
     }

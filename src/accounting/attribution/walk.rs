@@ -3,36 +3,30 @@
 
 use std::sync::Arc;
 
-use lazy_static::lazy_static;
-
 use super::Table;
-use super::direct::{Claim, Claims, Source, Unseen, Waiting};
-use super::foreign::{Doubts, Passage, TierDoubts};
-use super::groups::{Groups, Member};
-use super::open::{Open, User};
-use super::table::TableView;
-use super::tier::{self, Can, Decided, Split, refusals_are_known};
+use super::direct::{Claim, Claims, Coverage, Source, Waiting};
+use super::foreign::{Disturbed, DisturbedTier, Passage};
+use super::group::signed;
+use super::groups::Member;
+use super::open::User;
+use super::table::{ByChain, TableView};
+use super::tier::{Can, Counts, Decided, Split, SplitTier, all_rules};
 use super::totals::{Item, Recorder, Verdict};
 use crate::accounting::ledger::{Deltas, Since};
 use crate::felix::{DropReason, DropRule, Label, Pipeline, Target, Tier};
-use crate::ruleset::ChainId;
 
-lazy_static! {
-    static ref NO_TIER: Arc<str> = "".into();
-}
-
-/// The walk through the pipelines of one table.
 pub struct Walk<'a, 'b> {
     pub view: TableView<'a>,
     pub waiting: &'b mut Waiting,
-    pub claims: Claims,
-    pub groups: &'b mut Groups,
-    pub open: &'b mut Open,
+    pub claims: Claims<'a>,
+    /// Endpoints that use groups.
+    pub members: ByChain<Member<'a>>,
+    /// Endpoints that use policies or groups behind which nothing counts what they left undecided.
+    pub open: ByChain<User<'a>>,
 }
 
-impl Walk<'_, '_> {
-    /// Takes in what one endpoint's rules counted.
-    pub fn pipeline(&mut self, pipeline: &Pipeline, recorder: &mut Recorder) {
+impl<'a> Walk<'a, '_> {
+    pub fn pipeline(&mut self, pipeline: &'a Pipeline, recorder: &mut Recorder) {
         let deltas = self.view.table.deltas;
         if let Some(rule) = pipeline.established {
             recorder.add(&Item::Established, deltas.packets(rule));
@@ -43,7 +37,7 @@ impl Walk<'_, '_> {
         }
         self.profiles(pipeline, &mut passage, recorder);
         for drop in &pipeline.drops {
-            let item = Item::Drop { reason: drop.reason, tier: Arc::clone(&NO_TIER) };
+            let item = Item::Drop { reason: drop.reason, tier: Arc::clone(&pipeline.profiles.name) };
             let last = drop.let_through.last().filter(|last| passage.is_disturbed_between(drop.rule, Some(**last)));
             match last.is_some() || (drop.reason == DropReason::NoProfile && passage.is_marked_at(drop.rule)) {
                 true => recorder.unknown(&item),
@@ -52,35 +46,31 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn tier(&mut self, pipeline: &Pipeline, tier: &Tier, passage: &mut Passage, recorder: &mut Recorder) {
-        let deltas = self.view.table.deltas;
-        let can: Vec<_> = tier.targets.iter().map(|target| self.view.can(target.chain)).collect();
-        let splits = tier::splits(tier, &can);
-        let refusals_are_known = refusals_are_known(&splits, &can);
-        let doubts = passage.through(tier, (&can, &splits), |chain| self.view.disturbance(chain));
-        for (index, (target, here)) in tier.targets.iter().zip(self.looks(pipeline, tier, (&can, &splits), &doubts)).enumerate() {
-            let here = Here { refusals_are_known, ..here };
-            if here.split == Split::Open {
-                self.open(pipeline, tier, index, &here);
+    fn tier(&mut self, pipeline: &'a Pipeline, tier: &'a Tier, passage: &mut Passage, recorder: &mut Recorder) {
+        let split = SplitTier::new(tier, tier.targets.iter().map(|target| self.view.can(target.chain)).collect());
+        let disturbed = passage.through(&split, |chain| self.view.disturbance(chain));
+        for (index, (target, read)) in tier.targets.iter().zip(self.targets(pipeline, &split, &disturbed)).enumerate() {
+            if read.split == Split::Open {
+                self.open(pipeline, tier, target, &read);
             }
             match self.view.table.pipelines.group(target.chain) {
-                Some(_) => self.groups.add(target.chain, member(pipeline, tier, index, can[index], &here)),
-                None => self.policy(pipeline, target, &here, recorder),
+                Some(_) => {
+                    let member = Member { pipeline, tier: &tier.name, target, undecided: tier.undecided_after(index), read };
+                    self.members.add(target.chain, member);
+                }
+                None => self.policy(pipeline, target, &read, recorder),
             }
         }
         if let Some(end) = tier.end {
-            recorder.add_unless(
-                doubts.end,
-                &Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(&tier.name) },
-                deltas.packets(end),
-            );
+            let item = Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(&tier.name) };
+            recorder.add_unless(disturbed.end, &item, self.view.table.deltas.packets(end));
         }
         let item = Item::PolicyDrop { tier: Arc::clone(&tier.name) };
-        if refusals_are_known {
-            let unknown = doubts.targets.iter().zip(&can).any(|(doubts, can)| doubts.decided && can.deny);
+        if split.refusals_are_known() {
+            let unknown = disturbed.targets.iter().zip(&split.can).any(|(disturbed, can)| disturbed.decided && can.deny);
             recorder.add_unless(unknown, &item, 0);
-        } else if can.iter().any(|can| can.deny) {
-            let is_disturbed = doubts.targets.iter().any(|doubts| doubts.any()) || passage.is_disturbed_in(tier);
+        } else if split.can_deny() {
+            let is_disturbed = disturbed.targets.iter().any(|disturbed| disturbed.any()) || passage.is_disturbed_in(tier);
             match is_disturbed || tier.after.is_none() {
                 true => recorder.unknown(&item),
                 false => self.refused_in_all(pipeline, tier, &item, recorder),
@@ -93,26 +83,21 @@ impl Walk<'_, '_> {
         let Table { ruleset, deltas, motion, .. } = self.view.table;
         let endpoint = Arc::clone(&ruleset.chain(pipeline.chain).name);
         let source = Source { table: ruleset.id(), endpoint, policy: Arc::clone(&tier.name), verdict: Verdict::Deny };
-        let refused = tier::refused_in_all(tier, deltas, Since::LastRead);
-        let packets = match refused {
+        let refused = |since| Counts { tier, deltas, since }.refused_in_all();
+        let since_last_read = refused(Since::LastRead);
+        let packets = match since_last_read {
             Some(packets) => packets + self.waiting.of(&source),
-            None => tier::refused_in_all(tier, deltas, Since::Written).unwrap_or(0),
+            None => refused(Since::Written).unwrap_or(0),
         };
-        let moving = i64::try_from(motion.sum(tier::all_rules(tier))).unwrap_or(i64::MAX);
+        let moving = signed(motion.sum(all_rules(tier)));
         let certain = packets.saturating_sub(moving).max(0);
         self.waiting.keep(source, (packets - certain).max(-moving));
-        let certain = u64::try_from(certain).unwrap_or(0);
-        match refused {
-            Some(_) => recorder.add(item, certain),
-            None => recorder.add_at_least(item, certain),
-        }
+        recorder.add_counted(item, u64::try_from(certain).unwrap_or(0), since_last_read.is_some());
     }
 
     /// A policy, or a group, behind which nothing counts what it left undecided.
-    fn open(&mut self, pipeline: &Pipeline, tier: &Tier, index: usize, here: &Here) {
-        let target = &tier.targets[index];
-        let group = self.view.table.pipelines.group(target.chain).into_iter().flat_map(|group| &group.policies);
-        let mut refusing = group.map(|(_, policy)| *policy).filter(|policy| self.view.can(*policy).deny);
+    fn open(&mut self, pipeline: &'a Pipeline, tier: &Tier, target: &'a Target, read: &TargetRead) {
+        let mut refusing = self.view.table.pipelines.policies_in(target.chain).filter(|policy| self.view.can(*policy).deny);
         let chain = match (refusing.next(), refusing.next()) {
             (Some(only), None) => only,
             _ => target.chain,
@@ -120,26 +105,24 @@ impl Walk<'_, '_> {
         let Some(Label { label, .. }) = self.view.table.labels.get(chain).filter(|_| self.view.can(chain).deny) else { return };
         let tier = Arc::clone(&tier.name);
         let mut items = vec![Item::Policy { tier: Arc::clone(&tier), policy: Arc::clone(label), verdict: Verdict::Deny }];
-        items.extend(here.refusals_are_known.then_some(Item::PolicyDrop { tier }));
-        let Pipeline { kind, direction, .. } = *pipeline;
-        let interface = Arc::clone(&pipeline.interface);
-        self.open.add(target.chain, User { kind, interface, direction, target: target.clone(), items, is_disturbed: here.doubts.decided });
+        items.extend(read.refusals_are_known.then_some(Item::PolicyDrop { tier }));
+        self.open.add(target.chain, User { pipeline, target, items, is_disturbed: read.disturbed.decided });
     }
 
     /// By how many packets a target's differences may be too high, also by some that a foreign rule has taken meanwhile.
-    fn doubt(&self, pipeline: &Pipeline, tier: &Tier, index: usize, split: Split) -> u64 {
+    fn doubt(&self, pipeline: &Pipeline, split: &SplitTier, index: usize) -> u64 {
         let motion = self.view.table.motion;
-        let target = &tier.targets[index];
-        let next = tier.undecided_after(index).or(tier.after);
+        let target = &split.tier.targets[index];
+        let next = split.tier.undecided_after(index).or(split.tier.after);
         let foreign = pipeline.foreign.iter().map(|foreign| foreign.rule);
         let here = motion.sum(foreign.filter(|rule| target.jump < *rule && next.is_none_or(|next| *rule < next)));
         let taken = here.saturating_add(self.view.moved_by_foreign_rules(target.chain));
-        tier::doubt(tier, index, split, motion, self.view.table.cpus).saturating_add(taken)
+        split.doubt(index, motion, self.view.table.cpus).saturating_add(taken)
     }
 
     /// How many packets the own rules of a tier's targets counted while the table was read, where a difference depends on these, too.
-    fn deciding_in(&self, tier: &Tier, splits: &[Split], split: Split) -> u64 {
-        if !matches!(split, Split::ByTotal | Split::DenyOnly) {
+    fn deciding_in(&self, SplitTier { tier, splits, .. }: &SplitTier, index: usize) -> u64 {
+        if !matches!(splits[index], Split::ByTotal | Split::DenyOnly) {
             return 0;
         }
         let own = tier.targets.iter().zip(splits).filter(|(_, split)| **split == Split::Own);
@@ -147,163 +130,152 @@ impl Walk<'_, '_> {
     }
 
     /// What profiles accepted is counted; what they refused, that is less, is claimed of all together.
-    fn profiles(&mut self, pipeline: &Pipeline, passage: &mut Passage, recorder: &mut Recorder) {
+    fn profiles(&mut self, pipeline: &'a Pipeline, passage: &mut Passage, recorder: &mut Recorder) {
         let profiles = &pipeline.profiles;
         // What a profile passes on goes to the next one, undecided.
-        let can: Vec<_> = profiles.targets.iter().map(|profile| Can { pass: false, ..self.view.can(profile.chain) }).collect();
-        let splits = tier::splits(profiles, &can);
-        let doubts = passage.through(profiles, (&can, &splits), |chain| self.view.disturbance(chain));
-        let looks = self.looks(pipeline, profiles, (&can, &splits), &doubts);
-        for (index, (profile, here)) in profiles.targets.iter().zip(looks).enumerate() {
+        let can = profiles.targets.iter().map(|profile| Can { pass: false, ..self.view.can(profile.chain) });
+        let split = SplitTier::new(profiles, can.collect());
+        let disturbed = passage.through(&split, |chain| self.view.disturbance(chain));
+        for (profile, read) in profiles.targets.iter().zip(self.targets(pipeline, &split, &disturbed)) {
             if let (Some(label), Some(accepted)) = (self.view.table.labels.get(profile.chain), profile.accepted) {
                 let item = Item::Profile(Arc::clone(&label.label));
-                recorder.add_unless(here.doubts.accepted, &item, self.view.table.deltas.packets(accepted));
+                recorder.add_unless(read.disturbed.accepted, &item, self.view.table.deltas.packets(accepted));
             }
-            if !can[index].deny {
+            if !read.can.deny {
                 continue;
             }
-            let item = Item::Drop { reason: DropReason::Profile, tier: Arc::clone(&NO_TIER) };
-            recorder.add_unless(here.doubts.decided, &item, 0);
-            if let Some((source, packets, unseen)) = self.claim(pipeline.chain, profile, Verdict::Deny, &here) {
-                let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
-                let Here { doubt, entering, .. } = here;
-                let chain = pipeline.chain;
-                self.claims.add(profile.chain, Claim { source, chain, endpoint, item, sum: None, packets, doubt, entering, unseen });
+            let item = Item::Drop { reason: DropReason::Profile, tier: Arc::clone(&pipeline.profiles.name) };
+            recorder.add_unless(read.disturbed.decided, &item, 0);
+            if let Some(claim) = self.claim(pipeline, profile, Verdict::Deny, &item, &read) {
+                self.claims.add(profile.chain, claim);
             }
         }
     }
 
-    /// What is known of each target of a tier.
-    fn looks(&self, pipeline: &Pipeline, tier: &Tier, (can, splits): (&[Can], &[Split]), doubts: &TierDoubts) -> Vec<Here> {
+    fn targets(&self, pipeline: &Pipeline, tier: &SplitTier, disturbed: &DisturbedTier) -> Vec<TargetRead> {
         let deltas = self.view.table.deltas;
-        let decided = |since| tier::decided(tier, (can, splits), (deltas, since), |target| self.view.own(target.chain, pipeline));
+        let decided = |since| tier.decided(deltas, since, |target| self.view.own(target.chain, pipeline));
         let since_last_read = decided(Since::LastRead);
-        let since_written = if deltas.unchanged(pipeline.chain) { vec![Decided::default(); can.len()] } else { decided(Since::Written) };
-        let look = |index: usize| {
-            let (split, doubts) = (splits[index], doubts.targets[index]);
-            let known = |decided: Decided| if doubts.decided { Decided::default() } else { decided };
-            let deciding = self.deciding_in(tier, splits, split);
-            Here {
-                split,
+        let nothing = || vec![Decided::default(); tier.can.len()];
+        let since_written = if deltas.unchanged(pipeline.chain) { nothing() } else { decided(Since::Written) };
+        let target = |index: usize| {
+            let disturbed = disturbed.targets[index];
+            let known = |decided: Decided| if disturbed.decided { Decided::default() } else { decided };
+            let deciding = self.deciding_in(tier, index);
+            TargetRead {
+                can: tier.can[index],
+                split: tier.splits[index],
                 since_last_read: known(since_last_read[index]),
                 since_written: known(since_written[index]),
-                doubts,
-                doubt: self.doubt(pipeline, tier, index, split).saturating_add(deciding),
-                entering: tier::entering(tier, index, split, self.view.table.motion).saturating_add(deciding),
-                refusals_are_known: false,
+                disturbed,
+                doubt: self.doubt(pipeline, tier, index).saturating_add(deciding),
+                entering: tier.entering(index, self.view.table.motion).saturating_add(deciding),
+                refusals_are_known: tier.refusals_are_known(),
             }
         };
-        (0..tier.targets.len()).map(look).collect()
+        (0..tier.can.len()).map(target).collect()
     }
 
     /// A policy with its own jump: what it accepted is counted, what it refused and passed on is claimed.
-    fn policy(&mut self, pipeline: &Pipeline, target: &Target, here: &Here, recorder: &mut Recorder) {
-        let doubts = here.doubts;
+    fn policy(&mut self, pipeline: &'a Pipeline, target: &Target, read: &TargetRead, recorder: &mut Recorder) {
+        let disturbed = read.disturbed;
         let Some(Label { label, tier, .. }) = self.view.table.labels.get(target.chain) else { return };
         let mut item = Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict: Verdict::Accept };
         if let Some(accepted) = target.accepted {
-            recorder.add_unless(doubts.accepted, &item, self.view.table.deltas.packets(accepted));
+            recorder.add_unless(disturbed.accepted, &item, self.view.table.deltas.packets(accepted));
         }
-        if doubts.decided && here.split != Split::Nothing {
+        if disturbed.decided && read.split != Split::Nothing {
             recorder.unknown_decisions(&mut item.clone());
         }
-        if here.split == Split::Sum {
-            let own = self.own(target, here);
-            self.parts(here, own, &item, recorder);
+        if read.split == Split::Sum {
+            let own = self.own(target, read);
+            self.parts(read, own, &item, recorder);
             if own.is_some() {
                 item.decided(Verdict::DenyOrPass);
                 return recorder.add(&item, 0);
             }
         }
-        self.leave_out_passes(target, here, &item, recorder);
-        for verdict in here.split.verdicts(self.view.can(target.chain)) {
-            item.decided(verdict);
-            recorder.add_unless(doubts.decided, &item, 0);
-            let in_sum = here.refusals_are_known && verdict == Verdict::Deny;
-            let sum = in_sum.then(|| Item::PolicyDrop { tier: Arc::clone(tier) });
-            if let Some((source, packets, unseen)) = self.claim(pipeline.chain, target, verdict, here) {
-                let endpoint = (pipeline.kind, Arc::clone(&pipeline.interface), pipeline.direction);
-                let entering = here.entering;
-                let doubt = here.doubt.max(here.since_last_read.excess(self.waiting.of(&source)));
-                let (chain, item) = (pipeline.chain, item.clone());
-                self.claims.add(target.chain, Claim { source, chain, endpoint, item, sum, packets, doubt, entering, unseen });
-            }
-        }
-    }
-
-    /// Where nobody else used the policy since the last read, its own rules tell what the endpoint's do not.
-    fn own(&self, target: &Target, here: &Here) -> Option<(i64, i64)> {
-        let own = self.view.own_if_others_were_quiet(target.chain, target.jump).filter(|_| !here.doubts.decided && self.waiting.is_empty());
-        own.filter(|(deny, pass)| here.since_last_read.deny_or_pass == Some(deny + pass))
-    }
-
-    /// What a policy refused and what it passed on, where the endpoint's rules tell only the sum.
-    fn parts(&self, here: &Here, own: Option<(i64, i64)>, item: &Item, recorder: &mut Recorder) {
-        let (deny, pass) = own.unwrap_or_default();
-        let is_known = here.since_last_read.deny_or_pass.is_some() || !self.view.table.deltas.rewritten;
-        let mut item = item.clone();
-        for (verdict, packets) in [(Verdict::Deny, deny), (Verdict::Pass, pass)] {
-            item.decided(verdict);
-            let packets = u64::try_from(packets).unwrap_or(0);
-            match (here.doubts.decided, is_known) {
-                (true, _) => recorder.unknown(&item),
-                (false, true) => recorder.add(&item, packets),
-                (false, false) => recorder.add_at_least(&item, packets),
-            }
-        }
-    }
-
-    /// What a policy passed on is unknown if it mixes with what nobody decided, whatever the other family's rules tell.
-    fn leave_out_passes(&self, target: &Target, here: &Here, item: &Item, recorder: &mut Recorder) {
-        let is_told = matches!(here.split, Split::Sum) || here.split.verdicts(self.view.can(target.chain)).any(|v| v == Verdict::Pass);
-        if self.view.can(target.chain).pass && !is_told {
-            let mut item = item.clone();
+        // What it passed on is unknown if it mixes with what nobody decided, whatever the other family's rules tell.
+        let is_told = read.split == Split::Sum || read.split.verdicts(read.can).any(|verdict| verdict == Verdict::Pass);
+        if read.can.pass && !is_told {
             item.decided(Verdict::Pass);
             recorder.unknown(&item);
         }
+        for verdict in read.split.verdicts(read.can) {
+            item.decided(verdict);
+            recorder.add_unless(disturbed.decided, &item, 0);
+            if let Some(claim) = self.claim(pipeline, target, verdict, &item, read) {
+                let in_sum = read.refusals_are_known && verdict == Verdict::Deny;
+                let sum = in_sum.then(|| Item::PolicyDrop { tier: Arc::clone(tier) });
+                let doubt = claim.doubt.max(read.since_last_read.excess(self.waiting.of(&claim.source)));
+                self.claims.add(target.chain, Claim { sum, doubt, ..claim });
+            }
+        }
     }
 
-    /// What an endpoint claims of a policy's decisions, and whether there may be more that its counters do not show. Nothing, as a rule.
-    fn claim(&self, chain: ChainId, target: &Target, verdict: Verdict, here: &Here) -> Option<(Source, i64, Option<Unseen>)> {
-        let deltas = self.view.table.deltas;
+    /// What it refused and passed on. Where nobody else used the policy since the last read, its own rules tell what the endpoint's do not.
+    fn own(&self, target: &Target, read: &TargetRead) -> Option<(i64, i64)> {
+        let own =
+            self.view.own_if_others_were_quiet(target.chain, target.jump).filter(|_| !read.disturbed.decided && self.waiting.is_empty());
+        own.filter(|(deny, pass)| read.since_last_read.deny_or_pass == Some(deny + pass))
+    }
+
+    /// What a policy refused and what it passed on, where the endpoint's rules tell only the sum.
+    fn parts(&self, read: &TargetRead, own: Option<(i64, i64)>, item: &Item, recorder: &mut Recorder) {
+        let (deny, pass) = own.unwrap_or_default();
+        let is_known = read.since_last_read.deny_or_pass.is_some() || !self.view.table.deltas.rewritten;
+        let mut item = item.clone();
+        for (verdict, packets) in [(Verdict::Deny, deny), (Verdict::Pass, pass)] {
+            item.decided(verdict);
+            match read.disturbed.decided {
+                true => recorder.unknown(&item),
+                false => recorder.add_counted(&item, u64::try_from(packets).unwrap_or(0), is_known),
+            }
+        }
+    }
+
+    /// What an endpoint claims of a policy's decisions. Nothing, as a rule.
+    fn claim(&self, pipeline: &'a Pipeline, target: &Target, verdict: Verdict, item: &Item, read: &TargetRead) -> Option<Claim<'a>> {
+        let Table { ruleset, deltas, reach, .. } = self.view.table;
         // Where rules were written anew, all that use a policy are asked for.
         let is_wanted = deltas.rewritten || !self.waiting.is_empty();
-        let source = || self.source(chain, target.chain, verdict);
-        if let Some(packets) = here.since_last_read.of(verdict) {
-            return (packets != 0 || is_wanted).then(|| {
-                let source = source();
-                let packets = packets + self.waiting.of(&source);
-                (source, packets, None)
-            });
+        let (since_last_read, since_written) = (read.since_last_read.of(verdict), read.since_written.of(verdict));
+        let is_idle = match (since_last_read, since_written) {
+            (Some(packets), _) => packets == 0,
+            (None, Some(_)) => false,
+            (None, None) => read.entering == 0,
+        };
+        if is_idle && !is_wanted {
+            return None;
         }
-        let unseen = self.view.table.reach.of(target.jump).map_or(Unseen::Unlimited, Unseen::AtMost);
-        match here.since_written.of(verdict) {
-            Some(packets) => Some((source(), packets, Some(unseen))),
-            None if here.entering == 0 && !is_wanted => None,
-            None => Some((source(), -i64::try_from(here.entering).unwrap_or(0), Some(unseen))),
-        }
-    }
-
-    fn source(&self, endpoint: ChainId, policy: ChainId, verdict: Verdict) -> Source {
-        let ruleset = self.view.table.ruleset;
         let name = |chain| Arc::clone(&ruleset.chain(chain).name);
-        Source { table: ruleset.id(), endpoint: name(endpoint), policy: name(policy), verdict }
+        let source = Source { table: ruleset.id(), endpoint: name(pipeline.chain), policy: name(target.chain), verdict };
+        let (packets, coverage) = match since_last_read {
+            Some(packets) => (packets + self.waiting.of(&source), Coverage::All),
+            None => (since_written.unwrap_or_else(|| -signed(read.entering)), Coverage::Part(reach.of(target.jump))),
+        };
+        let TargetRead { doubt, entering, .. } = *read;
+        Some(Claim { source, pipeline, item: item.clone(), sum: None, packets, doubt, entering, coverage })
     }
 }
 
 /// What is known of one target of a tier.
-struct Here {
-    split: Split,
-    since_last_read: Decided,
+#[derive(Debug, Clone, Copy)]
+pub struct TargetRead {
+    pub can: Can,
+    pub split: Split,
+    pub since_last_read: Decided,
     /// If its rules were written later than that.
-    since_written: Decided,
-    doubts: Doubts,
-    doubt: u64,
-    entering: u64,
-    refusals_are_known: bool,
+    pub since_written: Decided,
+    pub disturbed: Disturbed,
+    /// By how many packets what it decided may be too high.
+    pub doubt: u64,
+    /// By how many packets the next difference may be too high, if it begins at this read.
+    pub entering: u64,
+    /// Whether all that the tier's policies refused is known, so that it can be shown as a sum.
+    pub refusals_are_known: bool,
 }
 
-/// What a rule refused since the last read.
 fn dropped(drop: &DropRule, deltas: &Deltas) -> u64 {
     if drop.let_through.is_empty() {
         return deltas.packets(drop.rule);
@@ -311,26 +283,4 @@ fn dropped(drop: &DropRule, deltas: &Deltas) -> u64 {
     let let_through: Option<i64> = drop.let_through.iter().map(|rule| deltas.since_last_read(*rule)).sum();
     let refused = deltas.since_last_read(drop.rule).zip(let_through).map_or(0, |(reached, let_through)| reached - let_through);
     u64::try_from(refused).unwrap_or(0)
-}
-
-fn member(pipeline: &Pipeline, tier: &Tier, index: usize, can: Can, here: &Here) -> Member {
-    let target = &tier.targets[index];
-    Member {
-        kind: pipeline.kind,
-        interface: Arc::clone(&pipeline.interface),
-        direction: pipeline.direction,
-        tier: Arc::clone(&tier.name),
-        chain: pipeline.chain,
-        jump: target.jump,
-        accepted: target.accepted,
-        undecided: tier.undecided_after(index),
-        can,
-        split: here.split,
-        decided: here.since_last_read,
-        since_written: here.since_written,
-        doubts: here.doubts,
-        doubt: here.doubt,
-        entering: here.entering,
-        refusals_are_known: here.refusals_are_known,
-    }
 }

@@ -1,20 +1,8 @@
 use super::*;
-use crate::ruleset::{Builder, RuleParts, Verdict};
+use crate::ruleset::{Builder, RuleHash, RuleParts, Verdict, test};
 
 fn table(backend: Backend, chains: &[(&str, &[(&str, u64)])]) -> [Snapshot; 1] {
-    let mut builder = Builder::new(Family::V4, backend, "filter");
-    for (chain, rules) in chains {
-        let chain = builder.chain(chain);
-        for (hash, packets) in *rules {
-            let parts = RuleParts {
-                hash: RuleHash::new(hash.as_bytes()),
-                count: Count { packets: *packets, ..Count::default() },
-                ..RuleParts::default()
-            };
-            builder.push(chain, &parts, Verdict::Return);
-        }
-    }
-    [builder.finish()]
+    [test::table(backend, chains)]
 }
 
 fn chain(backend: Backend, rules: &[(&str, u64)]) -> [Snapshot; 1] {
@@ -23,7 +11,7 @@ fn chain(backend: Backend, rules: &[(&str, u64)]) -> [Snapshot; 1] {
 
 /// Reads two tables; what the second read gives: packets, and whether the rule continued.
 fn second(backend: Backend, first: &[(&str, u64)], second: &[(&str, u64)]) -> Vec<(u64, bool)> {
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::default();
     ledger.advance(&chain(backend, first));
     let deltas = &ledger.advance(&chain(backend, second))[0];
     (0..second.len() as u32).map(|i| (deltas.packets(RuleId(i)), deltas.since_last_read(RuleId(i)).is_some())).collect()
@@ -31,7 +19,7 @@ fn second(backend: Backend, first: &[(&str, u64)], second: &[(&str, u64)]) -> Ve
 
 #[test]
 fn the_first_read_counts_what_the_kernel_shows_but_proves_no_age() {
-    let deltas = &Ledger::new().advance(&chain(Backend::Legacy, &[("a", 7)]))[0];
+    let deltas = &Ledger::default().advance(&chain(Backend::Legacy, &[("a", 7)]))[0];
     assert_eq!((deltas.packets(RuleId(0)), deltas.since_last_read(RuleId(0))), (7, None));
 }
 
@@ -77,7 +65,7 @@ fn one_rule_that_was_zeroed_says_nothing_of_the_others() {
 
 #[test]
 fn a_new_chain_began_at_zero() {
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::default();
     ledger.advance(&chain(Backend::Legacy, &[("a", 1)]));
     let both = table(Backend::Legacy, &[("c", &[("a", 1)]), ("d", &[("b", 4)])]);
     let deltas = &ledger.advance(&both)[0];
@@ -86,7 +74,7 @@ fn a_new_chain_began_at_zero() {
 
 #[test]
 fn a_chain_that_lost_its_last_rule_is_changed_although_all_others_counted_on() {
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::default();
     ledger.advance(&table(Backend::Legacy, &[("c", &[("a", 1), ("b", 1)]), ("d", &[("e", 4)])]));
     let deltas = &ledger.advance(&table(Backend::Legacy, &[("c", &[("a", 2)]), ("d", &[("e", 5)])]))[0];
     assert_eq!(deltas.since_last_read(RuleId(0)), Some(1));
@@ -95,7 +83,7 @@ fn a_chain_that_lost_its_last_rule_is_changed_although_all_others_counted_on() {
 
 #[test]
 fn another_back_end_starts_where_it_stands() {
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::default();
     ledger.advance(&chain(Backend::Legacy, &[("a", 1)]));
     assert_eq!(ledger.advance(&chain(Backend::Nft, &[("a", 100)]))[0].packets(RuleId(0)), 0);
     assert_eq!(ledger.advance(&chain(Backend::Nft, &[("a", 103)]))[0].packets(RuleId(0)), 3);
@@ -116,7 +104,7 @@ fn counts_that_were_restored_are_no_news() {
         [builder.finish()]
     };
     for (packets, news) in [(105, 0), (101, 0), (3, 3)] {
-        let mut ledger = Ledger::new();
+        let mut ledger = Ledger::default();
         ledger.advance(&table(1, 105));
         assert_eq!(ledger.advance(&table(9, packets))[0].packets(RuleId(0)), news);
     }
@@ -131,7 +119,7 @@ fn rules_without_a_hash_are_known_by_what_they_do() {
 
 #[test]
 fn a_count_that_went_back_is_noticed() {
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::default();
     ledger.advance(&chain(Backend::Legacy, &[("a", 7), ("b", 5)]));
     assert!(!ledger.went_back(&chain(Backend::Legacy, &[("a", 7), ("x", 0)])));
     assert!(ledger.went_back(&chain(Backend::Legacy, &[("a", 6), ("b", 5)])));
@@ -139,7 +127,7 @@ fn a_count_that_went_back_is_noticed() {
 
 #[test]
 fn vanished_chains_are_forgotten() {
-    let mut ledger = Ledger::new();
+    let mut ledger = Ledger::default();
     ledger.advance(&table(Backend::Legacy, &[("c", &[("a", 1)]), ("d", &[("b", 4)])]));
     ledger.advance(&chain(Backend::Legacy, &[("a", 1)]));
     assert_eq!(ledger.tables.values().map(|table| table.read.ruleset.chains().len()).sum::<usize>(), 1);
@@ -163,7 +151,7 @@ fn with_handles(backend: Backend, chain_handle: u64, first: u64, packets: &[u64]
 #[test]
 fn who_replaces_rules_one_by_one_does_not_flush() {
     let may_flush = |second: [Snapshot; 1]| {
-        let mut ledger = Ledger::new();
+        let mut ledger = Ledger::default();
         ledger.advance(&with_handles(Backend::Native, 2, 3, &[7, 5]));
         ledger.advance(&second);
         ledger.may_flush(Backend::Native)
@@ -181,7 +169,7 @@ fn who_replaces_rules_one_by_one_does_not_flush() {
 #[test]
 fn a_new_handle_is_a_new_rule_whatever_it_has_counted() {
     let second = |backend, chain_handle, first| {
-        let mut ledger = Ledger::new();
+        let mut ledger = Ledger::default();
         ledger.advance(&with_handles(backend, 2, 3, &[7, 5]));
         let deltas = ledger.advance(&with_handles(backend, chain_handle, first, &[9, 6])).remove(0);
         let rule = RuleId(0);

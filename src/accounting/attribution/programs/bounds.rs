@@ -32,7 +32,8 @@ pub fn bounds(rows: &[Margin], columns: &[Margin], cells: &[Vec<usize>]) -> Vec<
     cells.iter().enumerate().map(|(row, cells)| cells.iter().map(|&column| bound(row, column)).collect()).collect()
 }
 
-fn smaller(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+/// The smaller one of two limits; `None` is no limit.
+pub fn smaller(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
@@ -92,15 +93,14 @@ mod tests {
 
     #[test]
     fn the_only_holder_needs_no_row() {
-        let unknown = Margin { least: 0, most: None };
-        let cells = bounds(&[unknown, unknown], &exact(&[6, 7]), &[vec![0, 1], vec![1]]);
+        let cells = bounds(&[Margin::default(); 2], &exact(&[6, 7]), &[vec![0, 1], vec![1]]);
         assert_eq!(cells, [vec![Margin::exact(6), Margin { least: 0, most: Some(7) }], vec![Margin { least: 0, most: Some(7) }]]);
     }
 
     #[test]
     fn a_column_that_counts_elsewhere_proves_nothing_but_limits() {
         let elsewhere = Margin { least: 0, most: Some(2) };
-        assert_eq!(least(&exact(&[10]), &[elsewhere, Margin { least: 0, most: None }], &[vec![0, 1]]), [[0, 8]]);
+        assert_eq!(least(&exact(&[10]), &[elsewhere, Margin::default()], &[vec![0, 1]]), [[0, 8]]);
     }
 
     /// All ways to fill small grids: the bounds hold in each, and are reached.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::group::Margin;
 use super::super::totals::{Item, Recorder};
+use super::bounds::smaller;
 use super::plan::{Class, Grid, InTier};
 use crate::felix::DropReason;
 
@@ -11,11 +12,8 @@ fn policy_or_none() -> Item {
     Item::Drop { reason: DropReason::PolicyOrNone, tier: "".into() }
 }
 
-/// Nothing is known of a row.
-pub const UNKNOWN: RowRead = RowRead { margin: Margin { least: 0, most: None }, packets: None, is_all: false };
-
-/// What an interface has counted since the last read.
-#[derive(Debug, Clone, Copy)]
+/// What an interface has counted since the last read. By default, nothing is known.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct RowRead {
     /// Up to the moment at which the rules were read.
     pub margin: Margin,
@@ -25,13 +23,9 @@ pub struct RowRead {
     pub is_all: bool,
 }
 
-/// Credits one row.
 pub struct Credit<'a> {
-    /// The grid.
     pub grid: &'a Grid,
-    /// The row's place in it.
     pub index: usize,
-    /// What it counted.
     pub row: &'a RowRead,
     /// Whether the program has not changed since the last read.
     pub is_steady: bool,
@@ -48,7 +42,6 @@ impl Credit<'_> {
         !matches!(item, Item::Profile(name) if !name.is_empty()) || !self.items().any(is_nameless)
     }
 
-    /// Counting begins with this read.
     pub fn begin(&self, is_row_known: bool, recorder: &mut Recorder) {
         self.items().flatten().for_each(|item| recorder.add_counted(item, 0, self.is_whole(item)));
         for tier in self.grid.tiers[self.index].iter().filter(|_| self.grid.class == Class::Refused) {
@@ -60,7 +53,6 @@ impl Credit<'_> {
         self.record_all(0, is_row_known, recorder);
     }
 
-    /// Credits what is within these bounds of its cells.
     pub fn record(&self, bounds: &[Margin], recorder: &mut Recorder) {
         // The row was read a moment before the columns: what is certain of packets after it comes to count with them.
         let mut rest = self.row.packets;
@@ -107,10 +99,7 @@ impl Credit<'_> {
     fn record_tier(&self, tier: &InTier, credited: &[Margin], rest: Option<u64>, recorder: &mut Recorder) -> u64 {
         let sum = |is_own: bool| {
             let cells = credited.iter().enumerate().filter(move |(place, _)| tier.cells.contains(place) == is_own);
-            cells.fold(Margin::exact(0), |sum, (_, cell)| Margin {
-                least: sum.least.saturating_add(cell.least),
-                most: sum.most.zip(cell.most).map(|(a, b)| a.saturating_add(b)),
-            })
+            cells.fold(Margin::exact(0), |sum, (_, cell)| sum.plus(*cell))
         };
         let (own, others) = (sum(true), sum(false));
         let mut more = 0;
@@ -119,10 +108,7 @@ impl Credit<'_> {
             more = certain.saturating_sub(own.least).min(rest.unwrap_or(0));
             recorder.add_at_least(item, more);
         }
-        let most = match (own.most, self.row.margin.most) {
-            (Some(own), Some(row)) => Some(own.min(row)),
-            (own, row) => own.or(row),
-        };
+        let most = smaller(own.most, self.row.margin.most);
         let packets = own.least.saturating_add(more);
         recorder.add_counted(&Item::PolicyDrop { tier: Arc::clone(&tier.tier) }, packets, most == Some(packets));
         more

@@ -11,9 +11,7 @@ use crate::felix::{Decision, Direction, DropReason};
 /// What becomes of a packet, as far as interfaces are counted by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It is accepted.
     Accepted,
-    /// It is refused.
     Refused,
     /// A policy passes it on: no interface counts that.
     Passed,
@@ -22,28 +20,20 @@ pub enum Class {
 /// A rule whose meaning is known, and what the node counts it as.
 #[derive(Debug)]
 pub struct Named {
-    /// Its id.
     pub id: RuleId,
-    /// What it is.
     pub known: Known,
-    /// As a rule of a policy.
     pub rule: Option<RuleKey>,
-    /// As what decided.
     pub decided: Option<(Direction, Item)>,
 }
 
-/// Everything that is derived from programs.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// What ids stand for, each policy's one after the other.
     pub rules: Vec<Named>,
     /// The places of all ids in `rules`; `None` where programs contradict each other.
     pub places: IdMap<Option<usize>>,
-    /// The workloads' programs.
     pub grids: Vec<Grid>,
-    /// The programs of workloads that are there.
     pub workloads: Vec<Arc<Program>>,
-    /// All policies of programs.
     pub policies: HashSet<Arc<Policy>>,
     /// By interface: the policies that apply to a workload, for each direction in the order of evaluation.
     pub applied: HashMap<Arc<str>, [Vec<Arc<Policy>>; 2]>,
@@ -54,26 +44,19 @@ pub struct Plan {
 /// All workloads of a direction, and all that can decide about their packets in one way.
 #[derive(Debug)]
 pub struct Grid {
-    /// The direction.
     pub direction: Direction,
-    /// The way.
     pub class: Class,
-    /// The workloads' interfaces.
     pub rows: Vec<Arc<str>>,
-    /// What can decide.
     pub columns: Vec<Column>,
-    /// The columns that each row has.
     pub cells: Vec<Vec<usize>>,
     /// What packets of each row count as that one of several accepted, but which one is not certain.
     pub together: Vec<Option<Item>>,
-    /// The tiers in which each row has policies.
     pub tiers: Vec<Vec<InTier>>,
 }
 
 /// The policies that a workload has in a tier, as far as they decide in the grid's way.
 #[derive(Debug)]
 pub struct InTier {
-    /// The tier.
     pub tier: Arc<str>,
     /// The places of their columns among the row's.
     pub cells: Vec<usize>,
@@ -86,14 +69,12 @@ pub struct InTier {
 pub struct Column {
     /// What it is shown as; `None` for what is no workload's: host endpoints' policies.
     pub item: Option<Item>,
-    /// Its rules.
     pub ids: Vec<RuleId>,
     /// Whether its rules also count elsewhere: for host endpoints, or together with others.
     pub elsewhere: bool,
 }
 
 impl Plan {
-    /// Works out everything.
     pub fn new(programs: &[Shown]) -> Self {
         let known = known(programs);
         let workloads: Vec<Arc<Program>> =
@@ -148,7 +129,6 @@ fn is_workloads(shown: &Shown) -> bool {
     shown.is_live && shown.program.is_workload
 }
 
-/// A workload's program counts at least what none of its rules decided.
 fn is_understood(program: &Program) -> bool {
     program.unrecognised == 0 && program.rules.iter().any(|rule| rule.counts)
 }
@@ -197,7 +177,7 @@ impl Grid {
             let own = program.policies.iter().filter(|(_, is_workloads)| *is_workloads);
             tiers.entry(row).or_insert_with(BTreeSet::new).extend(own.map(|(policy, _)| Arc::clone(&policy.tier)));
             for rule in program.rules.iter().filter(|rule| decides(rule, class)) {
-                let item = item(rule);
+                let item = item(&rule.known).filter(|_| rule.is_workloads);
                 let key = (item.clone(), item.is_none().then_some(rule.id));
                 let column = *columns.entry(key).or_insert_with(|| {
                     grid.columns.push(Column { item, ..Column::default() });
@@ -267,51 +247,35 @@ fn decides(rule: &Rule, class: Class) -> bool {
     rule.counts && of_class
 }
 
-/// What a workload's rule is shown as.
-fn item(rule: &Rule) -> Option<Item> {
-    let verdict = verdict(rule.known.decision).filter(|_| rule.is_workloads)?;
-    match &rule.known.owner {
+/// As what a rule's hits are shown; nothing for what decides nothing, and for what profiles do but accept.
+fn item(Known { owner, decision, .. }: &Known) -> Option<Item> {
+    let verdict = verdict(*decision)?;
+    match owner {
         Owner::Policy(policy, _) => {
             let Policy { tier, label, .. } = &**policy;
             Some(Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict })
         }
         Owner::Profile(name) if verdict == Verdict::Accept => Some(Item::Profile(name.clone().unwrap_or_default())),
-        Owner::EndOfTier(tier) => Some(Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(tier) }),
+        Owner::EndOfTier(tier) if verdict == Verdict::Deny => Some(Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(tier) }),
         Owner::NoProfile => Some(Item::Drop { reason: DropReason::NoProfile, tier: "".into() }),
-        Owner::Profile(_) => None,
+        Owner::EndOfTier(_) | Owner::Profile(_) => None,
     }
 }
 
 impl Named {
-    /// A rule with this meaning.
     pub fn new(id: RuleId, known: Known) -> Self {
         let Known { owner, decision, direction } = &known;
-        let (mut rule, mut item) = (None, None);
-        match owner {
-            Owner::Policy(policy, index) => {
-                if let Some(verdict) = verdict(*decision) {
-                    let (label, tier) = (Arc::clone(&policy.label), Arc::clone(&policy.tier));
-                    rule = Some(RuleKey {
-                        policy: Arc::clone(&label),
-                        direction: *direction,
-                        family: None,
-                        index: *index,
-                        decision: *decision,
-                    });
-                    item = Some(Item::Policy { tier, policy: label, verdict });
-                }
+        let item = item(&known).filter(|item| !matches!(item, Item::Profile(_)));
+        let rule = match (owner, verdict(*decision)) {
+            (Owner::Policy(policy, index), Some(_)) => {
+                Some(RuleKey { policy: Arc::clone(&policy.label), direction: *direction, family: None, index: *index, decision: *decision })
             }
-            Owner::EndOfTier(tier) if *decision == Decision::Deny => {
-                item = Some(Item::Drop { reason: DropReason::NoPolicy, tier: Arc::clone(tier) });
-            }
-            Owner::NoProfile => item = Some(Item::Drop { reason: DropReason::NoProfile, tier: "".into() }),
-            Owner::EndOfTier(_) | Owner::Profile(_) => {}
-        }
+            _ => None,
+        };
         let decided = item.map(|item| (*direction, item));
         Named { id, known, rule, decided }
     }
 
-    /// The policy that it is of.
     pub fn policy(&self) -> Option<&Arc<Policy>> {
         match &self.known.owner {
             Owner::Policy(policy, _) => Some(policy),

@@ -1,4 +1,15 @@
 use super::*;
+use crate::felix::DropReason;
+
+fn cali1(totals: &mut Totals) -> Recorder<'_> {
+    totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress)
+}
+
+/// The same in the next read.
+fn next_read(totals: &mut Totals) -> Recorder<'_> {
+    totals.begin_read(Instant::now());
+    cali1(totals)
+}
 
 fn shown(totals: &Totals) -> Vec<(String, u64)> {
     let all = totals.workloads().flat_map(|(name, e)| totals.shown(e, Direction::Ingress).map(move |t| (name.to_string(), t.packets)));
@@ -8,15 +19,12 @@ fn shown(totals: &Totals) -> Vec<(String, u64)> {
 #[test]
 fn what_a_read_does_not_meet_is_not_shown_but_goes_on_when_it_returns() {
     let mut totals = Totals::default();
-    let interface: Arc<str> = "cali1".into();
     let item = || Item::Profile("kns.a".into());
-    totals.begin_read(Instant::now());
-    totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress).add(&item(), 5);
+    next_read(&mut totals).add(&item(), 5);
     assert_eq!(shown(&totals), [("cali1".into(), 5)]);
     totals.begin_read(Instant::now());
     assert_eq!(shown(&totals), []);
-    totals.begin_read(Instant::now());
-    totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress).add(&item(), 1);
+    next_read(&mut totals).add(&item(), 1);
     assert_eq!(shown(&totals), [("cali1".into(), 6)]);
 }
 
@@ -24,14 +32,12 @@ fn what_a_read_does_not_meet_is_not_shown_but_goes_on_when_it_returns() {
 fn a_policy_that_gets_its_name_keeps_its_count() {
     let mut totals = Totals::default();
     let item = |policy: &str| Item::Policy { tier: "default".into(), policy: policy.into(), verdict: Verdict::Accept };
-    totals.begin_read(Instant::now());
-    totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("cali-pi-_x"), 5);
+    next_read(&mut totals).add(&item("cali-pi-_x"), 5);
     totals.rename_policy("cali-pi-_x", &"default.foo".into());
-    totals.begin_read(Instant::now());
-    totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("default.foo"), 2);
+    next_read(&mut totals).add(&item("default.foo"), 2);
     assert_eq!(shown(&totals), [("cali1".into(), 7)]);
     // It has lost it for a while, and has it again.
-    totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&item("cali-pi-_x"), 4);
+    cali1(&mut totals).add(&item("cali-pi-_x"), 4);
     totals.rename_policy("cali-pi-_x", &"default.foo".into());
     assert_eq!(shown(&totals), [("cali1".into(), 11)]);
 }
@@ -40,8 +46,7 @@ fn a_policy_that_gets_its_name_keeps_its_count() {
 fn a_zero_that_is_not_certain_is_not_shown() {
     let mut totals = Totals::default();
     for (packets, expected) in [(0, vec![]), (2, vec![("cali1".into(), 2)]), (0, vec![("cali1".into(), 2)])] {
-        totals.begin_read(Instant::now());
-        totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add_at_least(&Item::Established, packets);
+        next_read(&mut totals).add_at_least(&Item::Established, packets);
         assert_eq!(shown(&totals), expected);
     }
     // Certain from now on, it is not certain what was before.
@@ -54,10 +59,8 @@ fn a_zero_that_is_not_certain_is_not_shown() {
 #[test]
 fn what_a_read_does_not_tell_is_not_shown_whatever_is_added() {
     let mut totals = Totals::default();
-    let interface: Arc<str> = "cali1".into();
     for (unknown, packets, expected) in [(false, 5, Some(5)), (true, 1, None), (false, 1, Some(7))] {
-        totals.begin_read(Instant::now());
-        let mut recorder = totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress);
+        let mut recorder = next_read(&mut totals);
         if unknown {
             recorder.unknown(&Item::Established);
         }
@@ -69,7 +72,6 @@ fn what_a_read_does_not_tell_is_not_shown_whatever_is_added() {
 #[test]
 fn sums_keep_what_tiers_and_policies_counted_that_have_gone() {
     let mut totals = Totals::default();
-    let interface: Arc<str> = "cali1".into();
     let drop = |tier: &str| Item::Drop { reason: DropReason::NoPolicy, tier: tier.into() };
     let policy = |verdict| Item::Policy { tier: "t".into(), policy: "t.p".into(), verdict };
     let sums = |totals: &Totals| {
@@ -79,8 +81,7 @@ fn sums_keep_what_tiers_and_policies_counted_that_have_gone() {
         (accepted, refused, no_policy)
     };
     let mut read = |has_policy: bool| {
-        totals.begin_read(Instant::now());
-        let mut recorder = totals.endpoint(EndpointKind::Workload, &interface, Direction::Ingress);
+        let mut recorder = next_read(&mut totals);
         recorder.add(&drop("default"), 1);
         if has_policy {
             recorder.add(&drop("t"), 100);
@@ -103,8 +104,7 @@ fn sums_keep_what_tiers_and_policies_counted_that_have_gone() {
 fn sums_with_a_tier_that_does_not_tell_are_not_told() {
     let mut totals = Totals::default();
     let drop = |tier: &str| Item::Drop { reason: DropReason::NoPolicy, tier: tier.into() };
-    totals.begin_read(Instant::now());
-    let mut recorder = totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress);
+    let mut recorder = next_read(&mut totals);
     recorder.add(&drop("default"), 1);
     recorder.unknown(&drop("t"));
     let (_, endpoint) = totals.workloads().next().unwrap();
@@ -116,8 +116,7 @@ fn what_cannot_be_told_apart_goes_by_the_sum() {
     let mut totals = Totals::default();
     let policy = |verdict| Item::Policy { tier: "t".into(), policy: "t.p".into(), verdict };
     let mut read = |deny, pass, together| {
-        totals.begin_read(Instant::now());
-        let mut recorder = totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress);
+        let mut recorder = next_read(&mut totals);
         for (verdict, packets) in [(Verdict::Deny, deny), (Verdict::Pass, pass), (Verdict::DenyOrPass, together)] {
             recorder.add(&policy(verdict), packets);
         }
@@ -134,7 +133,7 @@ fn what_stays_away_is_forgotten() {
     let mut totals = Totals::default();
     let begun = Instant::now();
     totals.begin_read(begun);
-    totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress).add(&Item::Established, 5);
+    cali1(&mut totals).add(&Item::Established, 5);
     for seconds in 1..=REMEMBERED.as_secs() {
         totals.begin_read(begun + Duration::from_secs(seconds));
     }

@@ -1,0 +1,93 @@
+//! What totals are kept of.
+
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use crate::felix::{Decision, DropReason};
+
+/// How a policy, or several, decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    Accept,
+    Deny,
+    Pass,
+    /// Refused or passed on: the counters cannot tell which.
+    DenyOrPass,
+}
+
+impl Verdict {
+    pub fn decisions(self) -> &'static [Decision] {
+        match self {
+            Verdict::Accept => &[Decision::Accept],
+            Verdict::Deny => &[Decision::Deny],
+            Verdict::Pass => &[Decision::Pass],
+            Verdict::DenyOrPass => &[Decision::Deny, Decision::Pass],
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PerVerdict<T>(pub [T; 4]);
+
+impl<T> Index<Verdict> for PerVerdict<T> {
+    type Output = T;
+
+    fn index(&self, verdict: Verdict) -> &T {
+        &self.0[verdict as usize]
+    }
+}
+
+impl<T> IndexMut<Verdict> for PerVerdict<T> {
+    fn index_mut(&mut self, verdict: Verdict) -> &mut T {
+        &mut self.0[verdict as usize]
+    }
+}
+
+/// What a total counts for a workload in one direction.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Item {
+    Established,
+    /// Packets refused otherwise than by a policy.
+    Drop {
+        reason: DropReason,
+        /// The tier, for [`DropReason::NoPolicy`]; else empty.
+        tier: Arc<str>,
+    },
+    /// Packets refused by the policies of a tier, together.
+    PolicyDrop {
+        tier: Arc<str>,
+    },
+    /// All packets accepted, also by policies that do not apply any more: where interfaces count them.
+    Accepted,
+    /// All packets refused, likewise.
+    Refused,
+    Profile(Arc<str>),
+    /// Packets that a policy decided; or one of several, their names joined by commas.
+    Policy {
+        tier: Arc<str>,
+        policy: Arc<str>,
+        verdict: Verdict,
+    },
+}
+
+impl Item {
+    pub fn decided(&mut self, decided: Verdict) {
+        if let Item::Policy { verdict, .. } = self {
+            *verdict = decided;
+        }
+    }
+
+    pub(super) fn is_no_policy(&self) -> bool {
+        matches!(self, Item::Drop { reason: DropReason::NoPolicy, .. })
+    }
+
+    pub(super) fn is_of(&self, name: &str) -> bool {
+        matches!(self, Item::Policy { policy, .. } if **policy == *name)
+    }
+
+    pub(super) fn rename(&mut self, name: &Arc<str>) {
+        if let Item::Policy { policy, .. } = self {
+            *policy = Arc::clone(name);
+        }
+    }
+}
