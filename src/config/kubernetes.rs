@@ -107,14 +107,14 @@ pub struct ExecPlugin {
     pub install_hint: Option<String>,
 }
 
-/// Which API group holds Calico's own objects.
+/// Where Calico keeps its own objects: `CALICO_API_GROUP`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiGroup {
-    /// To be found out from the server.
+    /// Ask the server: v3 only where it has nothing else.
     Discover,
-    /// `crd.projectcalico.org/v1`.
+    /// `crd.projectcalico.org/v1`: every release.
     Crd,
-    /// `projectcalico.org/v3` (Calico ≥ 3.32).
+    /// `projectcalico.org/v3`: Calico ≥ 3.32, where it was installed so.
     V3,
 }
 
