@@ -35,37 +35,29 @@ fn kubernetes(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>,
 fn etcd(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Datastore, ConfigError> {
     let endpoints = values.text("ETCD_ENDPOINTS")?;
     let discovery = values.text("ETCD_DISCOVERY_SRV")?;
-    let (said, list) = match (endpoints, discovery) {
+    match (&endpoints, &discovery) {
         (Some((endpoints, _)), Some((discovery, _))) => {
             return Err(ConfigError(format!("{} and {}: only one of the two may be set", endpoints.by, discovery.by)));
         }
-        (None, Some((said, domain))) => return discovered(values, world, remarks, &said, domain),
         (None, None) => return Err(ConfigError("ETCD_ENDPOINTS: not set, but the datastore is etcdv3".into())),
-        (Some(endpoints), None) => endpoints,
-    };
+        _ => {}
+    }
+    let discovery = discovery.map(|(said, domain)| self::domain(&said, &domain)).transpose()?;
     let (ca_file, client_cert) = tls_files(values, world)?;
     let default_scheme = if ca_file.is_some() || client_cert.is_some() { "https" } else { "http" };
-    let endpoints = self::endpoints(&said, &list, default_scheme)?;
-    let discovery = None;
-    Ok(Datastore::Etcd(EtcdConfig { endpoints, discovery, credentials: credentials(values, remarks)?, ca_file, client_cert }))
+    let endpoints = endpoints.map(|(said, list)| self::endpoints(&said, &list, default_scheme)).transpose()?;
+    let (endpoints, credentials) = (endpoints.unwrap_or_default(), credentials(values, remarks)?);
+    Ok(Datastore::Etcd(EtcdConfig { endpoints, discovery, credentials, ca_file, client_cert }))
 }
 
-/// The endpoints are asked for when the follower starts: DNS may not be there yet.
-fn discovered(
-    values: &Values<'_>,
-    world: &World<'_>,
-    remarks: &mut Vec<Remark>,
-    said: &Said,
-    domain: String,
-) -> Result<Datastore, ConfigError> {
-    let domain = domain.trim_end_matches('.').to_owned();
+/// A domain whose endpoints are asked for when the follower starts: DNS may not be there yet.
+fn domain(said: &Said, domain: &str) -> Result<String, ConfigError> {
+    let domain = domain.trim_end_matches('.');
     let good = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-    if domain.len() > 200 || !domain.split('.').all(good) {
-        return Err(said.refuse("a DNS domain, such as example.org"));
+    match domain.len() <= 200 && domain.split('.').all(good) {
+        true => Ok(domain.to_owned()),
+        false => Err(said.refuse("a DNS domain, such as example.org")),
     }
-    let (ca_file, client_cert) = tls_files(values, world)?;
-    let (endpoints, discovery) = (Vec::new(), Some(domain));
-    Ok(Datastore::Etcd(EtcdConfig { endpoints, discovery, credentials: credentials(values, remarks)?, ca_file, client_cert }))
 }
 
 /// User and password count only together, as in Calico; one alone is worth a warning.

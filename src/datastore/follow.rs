@@ -50,7 +50,6 @@ pub enum Sign {
     Message,
 }
 
-/// How a watch ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Nothing was heard for too long, which may be silence or a dead connection, or its time was up: watch again from the same
@@ -62,12 +61,10 @@ pub enum Ended {
     Failed(Failure),
 }
 
-/// Why a list or a watch did not work out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// One line for the user.
     pub reason: String,
-    /// How long the delay before the next attempt may grow.
     pub patience: Patience,
 }
 

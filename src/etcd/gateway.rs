@@ -56,13 +56,11 @@ struct Endpoint {
     prefix: usize,
 }
 
-/// A question to the gateway.
 struct Question<'a> {
     path: &'a str,
     body: &'a [u8],
     /// The keys it is about, for messages.
     range: &'a str,
-    token: Option<&'a str>,
     is_watch: bool,
 }
 
@@ -74,7 +72,6 @@ impl Gateway {
         Gateway { config, limits, endpoints, current: 0, agent: None, token: None, without_users: false }
     }
 
-    /// The endpoint that is asked at present.
     pub fn endpoint(&self) -> &str {
         self.endpoints.get(self.current).map_or("(no endpoint)", |endpoint| &endpoint.url)
     }
@@ -126,10 +123,10 @@ impl Gateway {
         take: impl Fn(Body) -> io::Result<T>,
     ) -> Result<T, Error> {
         let body = self.encode(request)?;
-        let mut question = Question { path, body: &body, range, token: None, is_watch };
+        let question = Question { path, body: &body, range, is_watch };
         let mut result = Err(Error::at(&server("(none)"), ErrorKind::Unreachable, "ETCD_ENDPOINTS names no endpoint"));
         for _ in 0..self.endpoints.len() {
-            result = self.as_user(&mut question, &take);
+            result = self.as_user(&question, &take);
             match &result {
                 Err(error) if elsewhere(error) => self.move_on(),
                 _ => break,
@@ -139,13 +136,13 @@ impl Gateway {
     }
 
     /// With a token, if there are users; with a new one if etcd does not like the old one.
-    fn as_user<T>(&mut self, question: &mut Question<'_>, take: impl Fn(Body) -> io::Result<T>) -> Result<T, Error> {
+    fn as_user<T>(&mut self, question: &Question<'_>, take: impl Fn(Body) -> io::Result<T>) -> Result<T, Error> {
         self.log_in()?;
-        match self.post(question, &take) {
+        match self.post(question, self.token.clone(), &take) {
             Err(error) if error.kind == ErrorKind::Unauthorized => {
                 self.forget_token();
                 self.log_in()?;
-                self.post(question, take)
+                self.post(question, self.token.clone(), take)
             }
             other => other,
         }
@@ -158,8 +155,8 @@ impl Gateway {
         }
         let body = self.encode(&AuthenticateRequest { name, password })?;
         // Without a token: etcd 3.4 refuses an old one here too.
-        let question = Question { path: "/auth/authenticate", body: &body, range: "", token: None, is_watch: false };
-        match self.post_raw(&question, |body| bytes(body, LARGEST_ERROR)) {
+        let question = Question { path: "/auth/authenticate", body: &body, range: "", is_watch: false };
+        match self.post(&question, None, |body| bytes(body, LARGEST_ERROR)) {
             Ok(bytes) => {
                 let answer: AuthenticateResponse = serde_json::from_slice(&bytes).map_err(|error| self.garbled(error))?;
                 self.token = Some(answer.token);
@@ -173,16 +170,11 @@ impl Gateway {
         Ok(())
     }
 
-    fn post<T>(&mut self, question: &Question<'_>, take: impl Fn(Body) -> io::Result<T>) -> Result<T, Error> {
-        let token = self.token.clone();
-        self.post_raw(&Question { token: token.as_deref(), ..*question }, take)
-    }
-
     /// Under each prefix, beginning with the one that answered last, until one is not 404.
-    fn post_raw<T>(&mut self, question: &Question<'_>, take: impl Fn(Body) -> io::Result<T>) -> Result<T, Error> {
+    fn post<T>(&mut self, question: &Question<'_>, token: Option<String>, take: impl Fn(Body) -> io::Result<T>) -> Result<T, Error> {
         let agent = self.agent()?;
         for _ in PREFIXES {
-            let response = self.send(&agent, question)?;
+            let response = self.send(&agent, question, token.as_deref())?;
             match response.status().as_u16() {
                 200 => return take(response.into_body()).map_err(|error| self.broken(&error.into())),
                 404 => self.next_prefix(),
@@ -195,7 +187,7 @@ impl Gateway {
         Err(no_gateway(self.endpoint()))
     }
 
-    fn send(&self, agent: &Agent, question: &Question<'_>) -> Result<Response<Body>, Error> {
+    fn send(&self, agent: &Agent, question: &Question<'_>, token: Option<&str>) -> Result<Response<Body>, Error> {
         let prefix = self.endpoints.get(self.current).map_or(PREFIXES[0], |endpoint| PREFIXES[endpoint.prefix]);
         let url = format!("{}{prefix}{}", self.endpoint(), question.path);
         let mut request = http::timed(agent.post(url), self.limits, question.is_watch)
@@ -206,7 +198,7 @@ impl Gateway {
             // Without it, a member that lost its leader leaves a watch open and silent.
             request = request.header("Grpc-Metadata-Hasleader", "true");
         }
-        if let Some(token) = question.token {
+        if let Some(token) = token {
             // As it is: etcd knows no "Bearer".
             request = request.header("Authorization", token);
         }
@@ -252,16 +244,10 @@ impl Gateway {
         if let Some(agent) = &self.agent {
             return Ok(agent.clone());
         }
-        let agent = self.new_agent()?;
-        self.agent = Some(agent.clone());
-        Ok(agent)
-    }
-
-    fn new_agent(&self) -> Result<Agent, Error> {
         // Endpoints say themselves what they are: http:// is plain even when TLS files are set.
         let is_tls = self.config.endpoints.iter().any(|endpoint| endpoint.starts_with("https:"));
         let tls = is_tls.then(|| certificates::read(&self.config)).transpose()?;
-        Ok(http::config(self.limits, None, tls).new_agent())
+        Ok(self.agent.insert(http::config(self.limits, None, tls).new_agent()).clone())
     }
 }
 

@@ -91,7 +91,6 @@ pub struct AuthenticateResponse {
     pub token: String,
 }
 
-/// Which cluster answers, and how far it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub struct Header {
     /// The same for all members of a cluster, for its lifetime.
@@ -138,7 +137,6 @@ pub struct RangeResponse<'a> {
     pub header: Header,
     #[serde(borrow, default, deserialize_with = "at_most::<_, _, MOST_KEYS>")]
     pub kvs: Vec<KeyValue<'a>>,
-    /// Whether the limit cut it short.
     #[serde(default)]
     pub more: bool,
     /// How many there are without the limit.

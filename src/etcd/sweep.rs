@@ -13,12 +13,10 @@ const FIRST_PAGE: u32 = 50;
 pub(super) struct Page {
     /// All keys on it that may be Calico's, in order.
     pub keys: Vec<String>,
-    /// How many keys are on it.
     pub read: u64,
     pub last: Option<Vec<u8>>,
     /// How many keys the span has, from its start.
     pub count: u64,
-    /// Whether there are more than fit.
     pub more: bool,
 }
 

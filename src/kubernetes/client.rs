@@ -63,7 +63,6 @@ impl Default for Limits {
     }
 }
 
-/// A question to the API server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Question<'a> {
     /// With its query.
@@ -82,13 +81,11 @@ impl Question<'_> {
     }
 }
 
-/// A client of one API server.
 pub(super) struct Client {
     access: Arc<dyn Access>,
     limits: Limits,
     connection: Option<Connection>,
     refused: Option<Refusal>,
-    /// The server's URL, as of the last question.
     url: String,
 }
 
@@ -130,7 +127,6 @@ impl Client {
         }
     }
 
-    /// Closes the connections.
     pub fn reconnect(&mut self) {
         self.connection = None;
     }

@@ -30,7 +30,6 @@ pub struct Credentials {
     pub ca: Option<Vec<u8>>,
     /// Client certificate and private key, in PEM form.
     pub client: Option<(Vec<u8>, Vec<u8>)>,
-    /// Whether the server's certificate is not to be checked.
     pub insecure: bool,
     /// The name to expect in the server's certificate instead of the URL's host.
     pub tls_server_name: Option<String>,
@@ -44,7 +43,6 @@ pub struct Credentials {
 pub enum Authorization {
     /// A token. An empty one would make us nobody, whom the server then forbids everything.
     Bearer(Secret),
-    /// User and password, encoded.
     Basic(Secret),
 }
 
@@ -56,7 +54,6 @@ impl Credentials {
         }
     }
 
-    /// The value of the `Authorization` header.
     pub fn authorization(&self) -> Option<String> {
         self.authorization.as_ref().map(|authorization| match authorization {
             Authorization::Bearer(token) => format!("Bearer {}", token.reveal()),

@@ -28,7 +28,6 @@ pub(super) struct ListMeta {
 }
 
 impl ListMeta {
-    /// The length of its longest text.
     pub fn longest(&self) -> usize {
         self.resource_version.len().max(self.token.len())
     }
@@ -58,12 +57,10 @@ struct Metadata<'a> {
 }
 
 impl Envelope<'_> {
-    /// Its name; bookmarks have none.
     pub fn name(&self) -> &str {
         &self.metadata.name
     }
 
-    /// Its namespace, if it has one.
     pub fn namespace(&self) -> Option<&str> {
         Some(&*self.metadata.namespace).filter(|namespace| !namespace.is_empty())
     }
@@ -81,7 +78,6 @@ impl Envelope<'_> {
     }
 }
 
-/// One line of a watch.
 #[derive(Deserialize)]
 pub(super) struct Event<'a> {
     /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK`, `ERROR`.

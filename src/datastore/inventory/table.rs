@@ -124,7 +124,6 @@ impl<T: Object> Table<T> {
 }
 
 impl<T> Table<T> {
-    /// Removes the object under `key`.
     pub fn remove(&mut self, key: &str) -> Option<Arc<T>> {
         let Entry { object, bytes } = self.objects.remove(&*cut(key, LONGEST_KEY))?;
         self.bytes -= bytes;
