@@ -30,7 +30,7 @@ use crate::config::ApiGroup;
 use crate::datastore::follow;
 use crate::datastore::inventory::Inventory;
 use client::Client;
-use kinds::{Collection, Kind, Pods, Policies};
+use kinds::{Kind, Pods, Policies};
 use range::Range;
 
 /// Follows the Kubernetes datastore on threads of its own, for as long as the process lives: the workloads of `node` go into
@@ -51,7 +51,7 @@ pub fn follow_within(
     follow::when_nodes_are_wanted(Arc::clone(&inventory), node.clone(), move || nodes::names(&mut asking))?;
     spawn(Pods { node }, &access, limits, &inventory)?;
     follow::when_policies_are_wanted(Arc::clone(&inventory), move || {
-        Collection::ALL.into_iter().try_for_each(|collection| spawn(Policies { collection, api_group }, &access, limits, &inventory))
+        Policies::all(api_group).into_iter().try_for_each(|policies| spawn(policies, &access, limits, &inventory))
     })
 }
 

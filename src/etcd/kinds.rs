@@ -18,7 +18,9 @@ pub(super) trait Kind {
     fn wants(&self, key: &str) -> bool;
 
     /// The group of keys that `key` is in, if most groups hold little of interest.
-    fn group(&self, key: &str) -> Option<Group>;
+    fn group(&self, _key: &str) -> Option<Group> {
+        None
+    }
 
     /// What the object under `key` is to us; `None` if it is none of ours.
     fn parse(&self, key: &str, value: &[u8]) -> serde_json::Result<Option<Self::Object>>;
@@ -72,10 +74,6 @@ impl Kind for Policies {
 
     fn wants(&self, key: &str) -> bool {
         objects::policy(key).is_some()
-    }
-
-    fn group(&self, _key: &str) -> Option<Group> {
-        None
     }
 
     fn parse(&self, key: &str, _value: &[u8]) -> serde_json::Result<Option<StoredPolicy>> {

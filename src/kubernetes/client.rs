@@ -86,7 +86,7 @@ pub(super) struct Client {
     limits: Limits,
     connection: Option<Connection>,
     refused: Option<Refusal>,
-    url: String,
+    pub url: String,
 }
 
 struct Connection {
@@ -180,7 +180,7 @@ impl Client {
             return Ok(decoded(response));
         }
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        let asked = self.asked(question.verb, question.resource, credentials.token().is_some());
+        let asked = Asked { url: &self.url, verb: question.verb, resource: question.resource, token: credentials.token().is_some() };
         Err(answered(asked, status, retry_after, &http::error_text(decoded(response))))
     }
 
@@ -208,11 +208,6 @@ impl Client {
             request = request.header(AUTHORIZATION, authorization);
         }
         request.call().map_err(|error| self.broken(&error))
-    }
-
-    /// A question, as errors tell it.
-    pub fn asked<'a>(&'a self, verb: &'static str, resource: &'a str, token: bool) -> Asked<'a> {
-        Asked { url: &self.url, verb, resource, token }
     }
 
     /// Says what a transport's error means.

@@ -13,12 +13,12 @@ pub(super) fn server(url: &str) -> String {
 }
 
 /// What was asked, as far as errors tell it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     /// The server's URL.
     pub url: &'a str,
-    /// `list` or `watch`.
-    pub verb: &'static str,
+    /// `get`, `list` or `watch`.
+    pub verb: &'a str,
     pub resource: &'a str,
     /// Whether a token was sent.
     pub token: bool,
@@ -94,46 +94,32 @@ mod tests {
 
     #[test]
     fn answers_are_told_apart() {
+        use ErrorKind::{Absent, Expired, Refused, Unauthorized};
         let busy = |seconds: Option<u64>| ErrorKind::Busy { retry_after: seconds.map(Duration::from_secs) };
-        let nobody = r#"pods is forbidden: User "system:serviceaccount:kube-system:nobody" cannot list resource "pods""#;
-        let anonymous = r#"pods is forbidden: User "system:anonymous" cannot list resource "pods""#;
-        let message = |message: &str| serde_json::json!({ "message": message }).to_string();
+        let initializing = r#"{"message":"(re)initializing","reason":"TooManyRequests","details":{"retryAfterSeconds":1},"code":429}"#;
+        let expired = r#"{"reason":"Expired","message":"too old","metadata":{"continue":"x"}}"#;
         for (code, retry_after, body, kind, text) in [
-            (
-                401,
-                None,
-                r#"{"kind":"Status","message":"Unauthorized","reason":"Unauthorized","code":401}"#,
-                ErrorKind::Unauthorized,
-                "does not accept our token: it has expired, or its service account is gone",
-            ),
-            (
-                403,
-                None,
-                &message(nobody),
-                ErrorKind::Denied,
-                &format!("does not let us list pods: give this user a ClusterRole that may list and watch it ({nobody})"),
-            ),
-            (
-                403,
-                None,
-                &message(anonymous),
-                ErrorKind::Denied,
-                &format!("does not let us list pods: no token or certificate of ours was accepted ({anonymous})"),
-            ),
-            (404, None, "404 page not found\n", ErrorKind::Absent, "has no pods"),
-            (
-                429,
-                None,
-                r#"{"message":"storage is (re)initializing","reason":"TooManyRequests","details":{"retryAfterSeconds":1},"code":429}"#,
-                busy(Some(1)),
-                "cannot serve: storage is (re)initializing",
-            ),
+            (401, None, "", Unauthorized, "does not accept our token: it has expired, or its service account is gone"),
+            (404, None, "404 page not found\n", Absent, "has no pods"),
+            (429, None, initializing, busy(Some(1)), "cannot serve: (re)initializing"),
             (429, Some(1), "slow down", busy(Some(1)), "cannot serve: slow down"),
-            (504, None, r#"{"metadata":{},"code":504}"#, busy(None), r#"cannot serve: {"metadata":{},"code":504}"#),
-            (410, None, r#"{"reason":"Expired","message":"too old","metadata":{"continue":"x"}}"#, ErrorKind::Expired, "too old"),
-            (302, None, "<html>", ErrorKind::Refused, "answered 302: <html>"),
+            (504, None, r#"{"code":504}"#, busy(None), r#"cannot serve: {"code":504}"#),
+            (410, None, expired, Expired, "too old"),
+            (302, None, "<html>", Refused, "answered 302: <html>"),
         ] {
             assert_eq!(of(code, retry_after, body), (kind, text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_denial_names_user_verb_and_resource() {
+        for (user, advice) in [
+            ("system:serviceaccount:kube-system:nobody", "give this user a ClusterRole that may list and watch it"),
+            ("system:anonymous", "no token or certificate of ours was accepted"),
+        ] {
+            let why = format!(r#"pods is forbidden: User "{user}" cannot list resource "pods""#);
+            let text = format!("does not let us list pods: {advice} ({why})");
+            assert_eq!(of(403, None, &serde_json::json!({ "message": why }).to_string()), (ErrorKind::Denied, text));
         }
     }
 

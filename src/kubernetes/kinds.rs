@@ -21,16 +21,22 @@ pub(super) trait Kind {
     fn name(&self) -> String;
 
     /// What its keys in the inventory start with.
-    fn prefix(&self) -> String;
+    fn prefix(&self) -> String {
+        String::new()
+    }
 
     /// The path of the collection, and a query if only a part of it is of interest; the server may have to be asked for it.
     fn path(&self, client: &mut Client) -> Result<String, Error>;
 
     /// Whether the server may do without the API.
-    fn may_be_absent(&self) -> bool;
+    fn may_be_absent(&self) -> bool {
+        false
+    }
 
     /// Whether we may do without the right to read it.
-    fn may_be_denied(&self) -> bool;
+    fn may_be_denied(&self) -> bool {
+        false
+    }
 
     /// What the object is to us; `None` if it is none of ours.
     fn parse(&self, envelope: &Envelope<'_>, object: &str) -> serde_json::Result<Option<Self::Object>>;
@@ -50,20 +56,8 @@ impl Kind for Pods {
         format!("pods of node {}", self.node)
     }
 
-    fn prefix(&self) -> String {
-        String::new()
-    }
-
     fn path(&self, _client: &mut Client) -> Result<String, Error> {
         Ok(format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{}", encoded(&self.node)))
-    }
-
-    fn may_be_absent(&self) -> bool {
-        false
-    }
-
-    fn may_be_denied(&self) -> bool {
-        false
     }
 
     fn parse(&self, _envelope: &Envelope<'_>, object: &str) -> serde_json::Result<Option<Workload>> {
@@ -71,43 +65,29 @@ impl Kind for Pods {
     }
 }
 
-/// One collection of policies.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Collection {
+/// The names of the policies in one collection.
+pub(super) struct Policies {
     kind: PolicyKind,
     plural: &'static str,
     /// Group and version; `None` for Calico's own, of which there are two.
     group: Option<&'static str>,
+    api_group: ApiGroup,
 }
 
-impl Collection {
+impl Policies {
     /// All from which Felix makes chains.
-    pub const ALL: [Collection; 6] = [
-        Collection { kind: PolicyKind::NetworkPolicy, plural: "networkpolicies", group: None },
-        Collection { kind: PolicyKind::GlobalNetworkPolicy, plural: "globalnetworkpolicies", group: None },
-        Collection { kind: PolicyKind::KubernetesNetworkPolicy, plural: "networkpolicies", group: Some("networking.k8s.io/v1") },
-        Collection {
-            kind: PolicyKind::AdminNetworkPolicy,
-            plural: "adminnetworkpolicies",
-            group: Some("policy.networking.k8s.io/v1alpha1"),
-        },
-        Collection {
-            kind: PolicyKind::BaselineAdminNetworkPolicy,
-            plural: "baselineadminnetworkpolicies",
-            group: Some("policy.networking.k8s.io/v1alpha1"),
-        },
-        Collection {
-            kind: PolicyKind::ClusterNetworkPolicy,
-            plural: "clusternetworkpolicies",
-            group: Some("policy.networking.k8s.io/v1alpha2"),
-        },
-    ];
-}
-
-/// The names of the policies in one collection.
-pub(super) struct Policies {
-    pub collection: Collection,
-    pub api_group: ApiGroup,
+    pub fn all(api_group: ApiGroup) -> [Policies; 6] {
+        let (admin, cluster) = (Some("policy.networking.k8s.io/v1alpha1"), Some("policy.networking.k8s.io/v1alpha2"));
+        [
+            (PolicyKind::NetworkPolicy, "networkpolicies", None),
+            (PolicyKind::GlobalNetworkPolicy, "globalnetworkpolicies", None),
+            (PolicyKind::KubernetesNetworkPolicy, "networkpolicies", Some("networking.k8s.io/v1")),
+            (PolicyKind::AdminNetworkPolicy, "adminnetworkpolicies", admin),
+            (PolicyKind::BaselineAdminNetworkPolicy, "baselineadminnetworkpolicies", admin),
+            (PolicyKind::ClusterNetworkPolicy, "clusternetworkpolicies", cluster),
+        ]
+        .map(|(kind, plural, group)| Policies { kind, plural, group, api_group })
+    }
 }
 
 impl Kind for Policies {
@@ -116,8 +96,8 @@ impl Kind for Policies {
     const METADATA_ONLY: bool = true;
 
     fn name(&self) -> String {
-        let group = self.collection.group.map_or("projectcalico.org", |group| group.split('/').next().unwrap_or_default());
-        format!("{}.{group}", self.collection.plural)
+        let group = self.group.map_or("projectcalico.org", |group| group.split('/').next().unwrap_or_default());
+        format!("{}.{group}", self.plural)
     }
 
     fn prefix(&self) -> String {
@@ -125,13 +105,13 @@ impl Kind for Policies {
     }
 
     fn path(&self, client: &mut Client) -> Result<String, Error> {
-        let group = match (self.collection.group, self.api_group) {
+        let group = match (self.group, self.api_group) {
             (Some(group), _) => group,
             (None, ApiGroup::Crd) => CRD,
             (None, ApiGroup::V3) => V3,
             (None, ApiGroup::Discover) => calico_group(client)?,
         };
-        Ok(format!("/apis/{group}/{}", self.collection.plural))
+        Ok(format!("/apis/{group}/{}", self.plural))
     }
 
     fn may_be_absent(&self) -> bool {
@@ -140,12 +120,12 @@ impl Kind for Policies {
 
     /// Those of Calico ≥ 3.29 and of nobody's demo roles are; its chains name themselves anyway.
     fn may_be_denied(&self) -> bool {
-        self.collection.group.is_some_and(|group| group.starts_with("policy."))
+        self.group.is_some_and(|group| group.starts_with("policy."))
     }
 
     fn parse(&self, envelope: &Envelope<'_>, _object: &str) -> serde_json::Result<Option<StoredPolicy>> {
         let namespace = envelope.namespace().map(str::to_owned);
-        Ok(Some(StoredPolicy { kind: self.collection.kind, namespace, name: envelope.name().to_owned() }))
+        Ok(Some(StoredPolicy { kind: self.kind, namespace, name: envelope.name().to_owned() }))
     }
 }
 
@@ -189,7 +169,7 @@ mod tests {
 
     #[test]
     fn collections_of_one_plural_do_not_share_their_keys() {
-        let all = Collection::ALL.map(|collection| Policies { collection, api_group: ApiGroup::Discover });
+        let all = Policies::all(ApiGroup::Discover);
         assert_eq!(
             all.each_ref().map(Kind::prefix),
             [

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::client::{Client, Question};
-use super::error::{failure, said};
+use super::error::{Asked, failure, said};
 use super::kinds::Kind;
 use super::messages::{Envelope, Event, LARGEST_OBJECT, ListMeta, Status, read_list};
 use super::watch::{Meaning, Position, meaning};
@@ -212,7 +212,7 @@ impl<K: Kind> Range<K> {
 
     /// The server ended the watch with an error, inside an answer that began well.
     fn ended(&self, status: &Status, position: &mut Position) -> Ended {
-        let error = said(self.client.asked("watch", &self.name, true), status, None);
+        let error = said(Asked { url: &self.client.url, verb: "watch", resource: &self.name, token: true }, status, None);
         if error.kind == ErrorKind::Expired {
             return Ended::Relist(error.to_string());
         }
