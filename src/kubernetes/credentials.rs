@@ -30,6 +30,7 @@ pub struct Credentials {
     pub ca: Option<Vec<u8>>,
     /// Client certificate and private key, in PEM form.
     pub client: Option<(Vec<u8>, Vec<u8>)>,
+    /// The server's certificate is not checked.
     pub insecure: bool,
     /// The name to expect in the server's certificate instead of the URL's host.
     pub tls_server_name: Option<String>,
@@ -43,6 +44,7 @@ pub struct Credentials {
 pub enum Authorization {
     /// A token. An empty one would make us nobody, whom the server then forbids everything.
     Bearer(Secret),
+    /// `user:password` in base64.
     Basic(Secret),
 }
 
