@@ -1,6 +1,7 @@
 # Every target installs what it needs on a bare Debian or Ubuntu (as root), or names what is missing: scripts/setup.
 #
 #   make demo              one machine, no Kubernetes: real rules, real packets; ARGS=--once ends by itself
+#   make check             formatting, lints, and the tests that need neither root nor other programs: three minutes
 #   make test              formatting, lints, tests, the demo as an end-to-end test
 #   make withstand         the same tests of attacks and faults as in `make test`, but for minutes each: docs/reliability.md
 #   make bench             what a scrape costs, of the static binary: the one that is shipped; BASELINE=FILE: the Go exporter beside it
@@ -11,7 +12,7 @@
 CARGO := scripts/cargo
 ARGS ?=
 
-.PHONY: build demo test withstand lint bench image release clean
+.PHONY: build demo check test withstand lint bench image release clean
 
 build:
 	@scripts/setup build
@@ -21,6 +22,10 @@ demo:
 	@scripts/setup demo
 	$(CARGO) build --release --locked
 	demo/run $(ARGS)
+
+check:
+	@scripts/setup build
+	scripts/check
 
 test:
 	@scripts/setup test

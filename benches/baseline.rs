@@ -12,6 +12,7 @@ use rustix::process::Pid;
 use crate::http;
 use crate::program::await_some;
 use crate::support::etcd::{Etcd, Scratch};
+use crate::table;
 
 /// The running program.
 pub struct Baseline {
@@ -22,8 +23,9 @@ pub struct Baseline {
 
 impl Baseline {
     /// Starts it; `None` if it was not asked for, or cannot read these tables.
-    pub fn start(etcd: &Etcd, lock: &Path, backend: Backend) -> Option<Self> {
+    pub fn start(etcd: &Etcd, policies: usize, lock: &Path, backend: Backend) -> Option<Self> {
         let binary = std::env::var_os("BASELINE").filter(|_| backend != Backend::Native)?;
+        (0..policies).for_each(|policy| etcd.put(&table::policy(policy)));
         // It knows one name of the program only.
         let programs = Scratch::new();
         symlink(format!("/usr/sbin/iptables-{}-save", backend.as_str()), programs.path().join("iptables-save")).unwrap();
@@ -33,7 +35,9 @@ impl Baseline {
         command.env("DATASTORE_TYPE", "etcdv3").env("ETCD_ENDPOINTS", etcd.url()).env("METRICS_SERVER_PORT", port.to_string());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let baseline = Baseline { child, port, _programs: programs };
-        let has_workloads = || http::get(port, "/metrics").ok().filter(|answer| answer.text().contains("policy_accept_counter{"));
+        // It sends texts in chunks: they are there whole once the connection ends.
+        let get = || http::request(port, "GET", "/metrics", "Connection: close\r\n").ok();
+        let has_workloads = || get().filter(|answer| answer.text().contains("policy_accept_counter{"));
         await_some(has_workloads, || "BASELINE's metrics".into());
         Some(baseline)
     }

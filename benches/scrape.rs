@@ -132,7 +132,8 @@ fn stages(size: Size) {
         let parsed = Instant::now();
         accounting.advance(&rulesets, |_| Ok::<_, String>(vec![]));
         let attributed = Instant::now();
-        let view = View::new((accounting.attribution(), accounting.catalog()), &workload, &about, true, MetricNames::All);
+        let (attribution, catalog) = (accounting.attribution(), accounting.catalog());
+        let view = View { attribution, catalog, workload: &workload, about: &about, counters: true, names: MetricNames::All };
         memory = metrics::render(&view, memory);
         let rendered = Instant::now();
         for (times, took) in times.iter_mut().zip([parsed - begun, attributed - parsed, rendered - attributed, rendered - begun]) {
@@ -221,7 +222,7 @@ fn whole(size: Size, backend: Backend) -> Cost {
     std::fs::write(&lock, "").unwrap();
     let kernel = exporter(&etcd, &lock, backend, "kernel");
     let save = (backend != Backend::Native).then(|| exporter(&etcd, &lock, backend, "save"));
-    let baseline = Baseline::start(&etcd, &lock, backend);
+    let baseline = Baseline::start(&etcd, size.policies, &lock, backend);
 
     let mut times: [Vec<Duration>; 8] = Default::default();
     let (mut ratios, mut answer, mut other) = (vec![], vec![], vec![]);

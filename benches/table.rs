@@ -162,3 +162,12 @@ pub fn workload(workload: usize) -> (String, String) {
     );
     (format!("/calico/resources/v3/projectcalico.org/workloadendpoints/bench/{name}"), value)
 }
+
+/// The datastore's key and value of a policy whose name is that of its chains: the Go exporter knows no other names.
+pub fn policy(policy: usize) -> (String, String) {
+    let chain = policy_chain("pi", policy);
+    let name = chain.trim_start_matches("cali-pi-");
+    let value =
+        format!(r#"{{"kind":"GlobalNetworkPolicy","apiVersion":"projectcalico.org/v3","metadata":{{"name":"{name}"}},"spec":{{}}}}"#);
+    (format!("/calico/resources/v3/projectcalico.org/globalnetworkpolicies/{name}"), value)
+}

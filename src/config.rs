@@ -1,17 +1,20 @@
-//! Environment and flags, resolved into one [`Config`]: nothing here touches the network or the kernel.
+//! Environment and flags → a checked [`Config`]. Touches neither network nor kernel, and sees the world only through [`World`], so that
+//! tests need neither a process environment nor files.
 //!
-//! Two steps: [`flags`](self) turn arguments into "what was typed", then flags and variables together become a checked
-//! [`Config`]. Both see the world only through [`World`], so that tests need neither a process environment nor files.
+//! `flags` takes the command line apart, `values` looks settings up (`settings` has their table) and reads them (`syntax`); `datastore`,
+//! `kubernetes` and `node_name` decide by Calico's own rules. `tool` is for the commands beside `serve`.
 
-mod commands;
 mod datastore;
 mod flags;
 mod help;
 mod kubernetes;
 mod node_name;
-mod settings;
+mod syntax;
 mod tool;
 mod values;
+// Public for tests/it/generated.rs, which writes the shell completions and man pages from them.
+pub mod commands;
+pub mod settings;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -25,39 +28,45 @@ pub use settings::secret_variables;
 pub use tool::{Input, Task, Tool};
 use values::Values;
 
-/// What the configuration may look at.
+/// Environment variables and files: the node name, certificates, the key.
 #[derive(Clone, Copy)]
 pub struct World<'a> {
-    /// The value of an environment variable, if it is set.
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
-    /// The content of a file: the node name, certificates, the key.
     pub read_file: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
 }
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
 pub enum Command {
-    /// `--help`: print this text.
     Help(String),
-    /// `--version`: print this line.
     Version(String),
-    /// Run; with remarks to log once the logger is there.
+    /// Serve; with remarks to log once the logger is there.
     Run(Box<Config>, Vec<Remark>),
-    /// Do something else, and end.
     Tool(Box<Tool>),
 }
 
 /// Something the user should find in the log: no error, but not self-evident either.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
-    /// How severe.
     pub level: log::Level,
-    /// One line.
     pub text: String,
 }
 
-/// Why the program cannot start: one line that names the variable or flag, its value and what is allowed. Never contains
-/// a secret.
+impl Remark {
+    fn info(text: impl Into<String>) -> Self {
+        Remark { level: log::Level::Info, text: text.into() }
+    }
+
+    fn warn(text: impl Into<String>) -> Self {
+        Remark { level: log::Level::Warn, text: text.into() }
+    }
+
+    pub fn log(&self) {
+        log::log!(self.level, "{}", self.text);
+    }
+}
+
+/// Why the program cannot start: one line that names the variable or flag, its value and what is allowed. Never a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(String);
 
@@ -69,15 +78,12 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// What the arguments (without the program's name) and the world ask for.
-///
-/// # Errors
-/// An unknown flag, a value that is not allowed, settings that contradict each other, files that cannot be read.
+/// `args`: without the program's name.
 pub fn parse(args: impl IntoIterator<Item = OsString>, world: &World<'_>) -> Result<Command, ConfigError> {
     let typed = match flags::parse(args)? {
         flags::Asked::Help(None) => return Ok(Command::Help(help::text())),
         flags::Asked::Help(Some(command)) => return Ok(Command::Help(help::command(command))),
-        flags::Asked::Version => return Ok(Command::Version(version_line())),
+        flags::Asked::Version => return Ok(Command::Version(format!("calico-accountant {}", env!("CARGO_PKG_VERSION")))),
         flags::Asked::Run(typed) => typed,
     };
     if let Some(command) = typed.command.filter(|command| command.name != "serve") {
@@ -90,12 +96,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, world: &World<'_>) -> Res
     Ok(Command::Run(Box::new(config), remarks))
 }
 
-/// The program's name and version, as `--version` prints them.
-fn version_line() -> String {
-    format!("calico-accountant {}", env!("CARGO_PKG_VERSION"))
-}
-
-/// The second step: every other setting checked.
+/// Checks all other settings.
 fn resolve(
     values: &Values<'_>,
     verbosity: Option<i32>,
@@ -109,14 +110,14 @@ fn resolve(
         listen_address: values.address("LISTEN_ADDRESS")?.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         port: values.port("METRICS_SERVER_PORT", remarks)?.unwrap_or(9009),
         allowed_hosts: values.hosts("ALLOWED_HOSTS")?,
-        minimum_counter: values.number("MINIMUM_COUNTER", u64::MAX, "a whole number of packets, 0 or more")?.unwrap_or(0),
+        minimum_counter: values.number("MINIMUM_COUNTER", "a whole number of packets, 0 or more")?.unwrap_or(0),
         backend: values.choice("BACKEND", BACKENDS)?.unwrap_or(BackendChoice::Auto),
         source: values.choice("SOURCE", SOURCES)?.unwrap_or(SourceChoice::Auto),
         lock_path: values.path("XTABLES_LOCKFILE")?.unwrap_or_else(|| PathBuf::from("/run/xtables.lock")),
         lock_wait: values.duration("XTABLES_LOCK_WAIT")?.unwrap_or(Duration::from_secs(2)),
         bpffs: values.path("BPFFS_DIR")?.unwrap_or_else(|| PathBuf::from("/sys/fs/bpf")),
         calico_run: values.path("CALICO_RUN_DIR")?.unwrap_or_else(|| PathBuf::from("/var/run/calico")),
-        sample_interval: values.interval("SAMPLE_INTERVAL")?,
+        sampling: values.sampling("SAMPLE_INTERVAL")?,
         metric_names: values.choice("METRIC_NAMES", METRIC_NAMES)?.unwrap_or(MetricNames::All),
         log_level: log_level.unwrap_or(log::LevelFilter::Info),
         log_format: values.choice("LOG_FORMAT", LOG_FORMATS)?.unwrap_or(LogFormat::Logfmt),
@@ -150,48 +151,35 @@ const LOG_LEVELS: &[(&str, log::LevelFilter)] = &[
 pub struct Config {
     /// The node whose workloads are reported, as Calico names it.
     pub node_name: String,
-    /// Address to listen on.
     pub listen_address: IpAddr,
-    /// TCP port of `/metrics`.
     pub port: u16,
     /// Host names, beside `localhost` and the node's, under which the page and the API may be asked for; `*` stands for any.
     pub allowed_hosts: Vec<String>,
     /// Scrapes in which every counter is below this are dropped; 0 never drops.
     pub minimum_counter: u64,
-    /// Where the workloads come from.
     pub datastore: Datastore,
     /// Where the kubelet keeps the pods' logs: a folder for each pod of the node.
     pub pod_logs: PathBuf,
-    /// Which dataplane holds Calico's rules.
     pub backend: BackendChoice,
-    /// How to read it.
     pub source: SourceChoice,
-    /// The xtables lock file.
+    /// The xtables lock.
     pub lock_path: PathBuf,
-    /// How long to wait for the xtables lock.
     pub lock_wait: Duration,
-    /// Where bpffs is mounted.
     pub bpffs: PathBuf,
     /// Calico's own folder, where Felix shows its eBPF programs.
     pub calico_run: PathBuf,
-    /// How often to read the kernel between scrapes, zero: never; `None`: where it pays.
-    pub sample_interval: Option<Duration>,
-    /// Which metric names to write.
+    pub sampling: Sampling,
     pub metric_names: MetricNames,
-    /// Least severe level that is logged.
     pub log_level: log::LevelFilter,
-    /// Form of the log lines.
     pub log_format: LogFormat,
 }
 
-/// Where the workloads come from.
+/// Where the workloads' names come from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Datastore {
-    /// etcd v3 over its JSON gateway.
     Etcd(EtcdConfig),
-    /// The Kubernetes API server.
     Kubernetes(Box<KubernetesConfig>),
-    /// None: names come from the node alone.
+    /// From the node alone.
     None,
 }
 
@@ -225,15 +213,14 @@ impl std::fmt::Debug for EtcdConfig {
 /// Which dataplane to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// Where Calico's chains are.
+    /// Where Calico's chains are, else its eBPF programs.
     Auto,
-    /// `iptables-legacy-save`.
+    /// Tables of iptables-legacy.
     Legacy,
-    /// `iptables-nft-save`.
+    /// Tables of iptables-nft.
     Nft,
     /// Calico's own nftables tables.
     Native,
-    /// Calico's eBPF programs.
     Ebpf,
 }
 
@@ -244,38 +231,39 @@ impl BackendChoice {
     }
 }
 
-/// How to read it.
+/// When to read the kernel between scrapes: shorter intervals prove more about policy groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sampling {
+    Never,
+    Every(Duration),
+    /// Where rewritten rules lose their counts.
+    WhereItPays,
+}
+
+/// How to read the dataplane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceChoice {
-    /// By `iptables-save` where there is one, else from the kernel.
+    /// From the kernel; by `iptables-save` where the kernel shows none of Calico's chains, for a program put in front may look elsewhere.
     Auto,
-    /// By `iptables-save`.
     Save,
-    /// From the kernel.
     Kernel,
 }
 
-/// Which metric names to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricNames {
-    /// Both families.
     All,
-    /// The names of the Go exporter only.
+    /// The Go exporter's.
     Legacy,
-    /// The `calico_accountant_` names only.
+    /// `calico_accountant_…`
     Standard,
 }
 
-/// Form of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// `key=value` pairs.
     Logfmt,
-    /// One JSON object a line.
     Json,
 }
 
-#[cfg(test)]
-mod generated;
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,13 @@
 //! One scrape from kernel to text, or to a report: reads the tables, takes them through pipelines, ledger and attribution, renders the
-//! result.
-//! Touches the world only through its reader and the inventory.
+//! result. Touches the world only through its reader and the inventory.
 
 mod readiness;
 pub mod start;
 mod state;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::warn;
@@ -23,24 +22,18 @@ use crate::felix::{ChainNames, Structure, hashed_names};
 use crate::metrics::{self, About, Chains, View};
 use crate::os::process::Process;
 use crate::os::sys;
-use crate::report::{DatastoreStatus, OtherBackend, Report, Shape, Sources, Status, TableStatus, WorkloadStates};
+use crate::report::{DatastoreStatus, OtherBackend, Outline, Report, Sources, Status, TableStatus, WorkloadStates};
 use crate::ruleset::{Family, Snapshot};
 use crate::server::Application;
 use readiness::Readiness;
-use state::State;
+use state::{LastRead, State};
 
-/// What a scraper is told.
+/// Most as in [`Config`](crate::config::Config).
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The node, as the API says it.
     pub node_name: String,
-    /// Scrapes in which every counter is below this are dropped.
     pub minimum_counter: u64,
-    /// Which metric names to write.
     pub metric_names: MetricNames,
-    /// Defaults to `/proc`.
-    pub proc: PathBuf,
-    /// Where the kubelet keeps pods' logs: names for what the datastore does not know.
     pub pod_logs: PathBuf,
     /// The kind of the datastore, `etcd` or `kubernetes`, if there is one.
     pub datastore: Option<&'static str>,
@@ -52,7 +45,6 @@ pub struct Options {
     pub began_anew: bool,
 }
 
-/// The exporter's heart.
 pub struct Scraper {
     options: Options,
     inventory: Arc<Inventory>,
@@ -72,10 +64,9 @@ const FRESH: Duration = Duration::from_secs(1);
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
 impl Scraper {
-    /// A scraper that has not read anything yet.
     pub fn new(options: Options, reader: Box<dyn Reader>, inventory: Arc<Inventory>) -> Self {
         let state = State::new(reader);
-        let pod_logs = PodLogs::new(options.pod_logs.clone(), options.proc.clone(), options.node_name.clone());
+        let pod_logs = PodLogs::new(options.pod_logs.clone(), "/proc".into(), options.node_name.clone());
         Scraper { options, inventory, pod_logs, started: SystemTime::now(), state: Mutex::new(state), readiness: Readiness::default() }
     }
 
@@ -118,14 +109,12 @@ impl Scraper {
         let report = match (about.up, state.report.take()) {
             (true, _) => {
                 let (attribution, catalog) = (state.accounting.attribution(), state.accounting.catalog());
-                let shape = match attribution.programs() {
-                    Some(programs) => Shape::of_programs(programs),
-                    None => Shape::new(state.accounting.tables()),
+                let outline = match attribution.programs() {
+                    Some(programs) => Outline::of_programs(programs),
+                    None => Outline::of_tables(state.accounting.tables()),
                 };
-                Report::new(
-                    Sources { shape: &shape, attribution, catalog, workload: &workload, one_moment: self.options.one_moment },
-                    status,
-                )
+                let one_moment = self.options.one_moment;
+                Report::new(Sources { outline: &outline, attribution, catalog, workload: &workload, one_moment }, status)
             }
             // The kernel could not be read: what is known stays.
             (false, Some((_, last))) => Report { status: Status { workloads: last.status.workloads, ..status }, ..Report::clone(&last) },
@@ -168,16 +157,15 @@ impl Scraper {
         }
     }
 
-    /// One scrape. Whoever had to wait for one that has ended since shares it, while somebody still has it.
+    /// One scrape. Whoever had to wait shares what was read meanwhile, and its text while somebody still has it.
     pub fn scrape(&self) -> Arc<Vec<u8>> {
         let asked = Instant::now();
         let mut state = self.state();
-        let (ended, last) = &state.text;
-        if let Some(text) = last.upgrade().filter(|_| ended.is_some_and(|ended| ended > asked)) {
+        if let Some(text) = state.answer_to(asked).and_then(|_| state.text.upgrade()) {
             return text;
         }
         let text = Arc::new(self.read_and_render(&mut state, asked));
-        state.text = (Some(Instant::now()), Arc::downgrade(&text));
+        state.text = Arc::downgrade(&text);
         text
     }
 
@@ -193,19 +181,23 @@ impl Scraper {
         }
         about.dropped_scrapes = state.dropped_scrapes;
         about.stages.push(("total", asked.elapsed()));
-        self.about_datastore(state, &mut about);
+        about.datastore_up = self.inventory.up();
+        about.datastore_last_event = self.inventory.last_event();
+        about.datastore_resyncs = self.inventory.resyncs();
+        about.without_rules = self.workloads_without_rules(state, about.up);
         if self.options.process_metrics {
             about.started = Some(seconds(self.started));
-            about.process = Process::read(&self.options.proc);
+            about.process = Process::read(Path::new("/proc"));
         }
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
-        let view = View::new(
-            (state.accounting.attribution(), state.accounting.catalog()),
-            &workload,
-            &about,
-            about.up && !too_small,
-            self.options.metric_names,
-        );
+        let view = View {
+            attribution: state.accounting.attribution(),
+            catalog: state.accounting.catalog(),
+            workload: &workload,
+            about: &about,
+            counters: about.up && !too_small,
+            names: self.options.metric_names,
+        };
         // Counters that get a digit more hardly ever make it longer than this.
         let text = metrics::render(&view, sys::large(state.text_length + state.text_length / 64));
         state.text_length = text.len();
@@ -215,8 +207,7 @@ impl Scraper {
     /// Looks on the node for the workloads that the datastore does not know: until it was read, while it is away, or because there
     /// is none. Only then is a missing folder worth a word; one that may not be read always is.
     fn name_the_unknown(&self, state: &mut State) -> HashMap<String, Arc<Workload>> {
-        let interfaces = state.accounting.totals().workloads().map(|(interface, _)| &**interface);
-        let unknown: Vec<&str> = interfaces.filter(|interface| self.inventory.workload(interface).is_none()).collect();
+        let unknown: Vec<&str> = state.interfaces().filter(|interface| self.inventory.workload(interface).is_none()).collect();
         if unknown.is_empty() && self.options.datastore.is_some() {
             return HashMap::new();
         }
@@ -233,32 +224,25 @@ impl Scraper {
         found.unwrap_or_default()
     }
 
-    fn about_datastore(&self, state: &State, about: &mut About) {
-        about.datastore_up = self.inventory.up();
-        about.datastore_last_event = self.inventory.last_event();
-        about.datastore_resyncs = self.inventory.resyncs();
-        about.without_rules = self.workloads_without_rules(state, about.up);
-    }
-
     /// Where the rules could not be read, what was read before does not count.
     fn workloads_without_rules(&self, state: &State, is_up: bool) -> usize {
-        let interfaces = state.accounting.totals().workloads().map(|(interface, _)| &**interface);
-        self.inventory.without_rules(interfaces.filter(|_| is_up))
+        self.inventory.without_rules(state.interfaces().filter(|_| is_up))
     }
 
-    /// Reads the kernel and brings the totals up to date, unless a read has ended since this was asked for: two reads that hang would
-    /// take longer than Prometheus waits.
+    /// Reads the kernel and brings the totals up to date, unless another's read answers this, too.
     fn advance(&self, state: &mut State, asked: Instant) -> About {
-        if let Some((_, about)) = state.last_read.as_ref().filter(|(ended, _)| *ended > asked) {
+        if let Some(about) = state.answer_to(asked) {
             return about.clone();
         }
+        let begun = Instant::now();
         let mut about = About::default();
         about.up = self.read(state, &mut about);
-        state.last_read = Some((Instant::now(), about.clone()));
+        state.last_read = Some(LastRead { begun, ended: Instant::now(), about: about.clone() });
+        state.text = Weak::new();
         about
     }
 
-    /// Whether it went well.
+    /// Whether the kernel could be read.
     fn read(&self, state: &mut State, about: &mut About) -> bool {
         let begun = Instant::now();
         let result = state.read();
@@ -298,9 +282,8 @@ impl Scraper {
         if self.options.datastore.is_none() || !self.inventory.synced() || !self.inventory.up() {
             return;
         }
-        let interfaces: Vec<&str> = state.accounting.totals().workloads().map(|(interface, _)| &**interface).collect();
-        let known = interfaces.iter().filter(|interface| self.inventory.workload(interface).is_some()).count();
-        if self.readiness.named(interfaces.len(), known) {
+        let known = state.interfaces().filter(|interface| self.inventory.workload(interface).is_some()).count();
+        if self.readiness.named(state.interfaces().count(), known) {
             self.inventory.nodes().want();
         }
     }

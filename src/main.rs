@@ -27,11 +27,11 @@ fn main() -> ExitCode {
         Ok(Command::Help(text)) => print(io::stdout(), text.trim_end(), ExitCode::SUCCESS),
         Ok(Command::Version(line)) => print(io::stdout(), &line, ExitCode::SUCCESS),
         Ok(Command::Run(config, remarks)) => {
-            let failure = exporter::start::run(*config, &remarks);
+            let Err(failure) = exporter::start::run(*config, &remarks);
             log::error!("{failure}");
             ExitCode::FAILURE
         }
-        Ok(Command::Tool(tool)) => cli::run(*tool),
+        Ok(Command::Tool(tool)) => cli::run(&tool),
         Err(error) => print(io::stderr(), &format!("calico-accountant: {error}"), ExitCode::from(USAGE)),
     }
 }

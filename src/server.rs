@@ -1,11 +1,12 @@
 //! Serves metrics, the page and its API over HTTP, and withstands whoever reaches the port. What is shown comes through [`Application`].
 //!
-//! One thread (`serving`) has all connections, and waits for none: it takes requests apart (`request`), decides what answers them
-//! (`routes`) and sends that (`connection`). What takes time is made by two other threads, one for scrapes and probes, one for what
-//! people look at. `seats` bounds how many are connected, and what is on its way to them. There is no thread more for any client.
+//! One thread (`serving`) has all connections and never waits for a client: it takes requests apart (`request`), decides what answers
+//! them (`routes`) and sends that (`connection`). What takes time is made by two other threads, one for scrapes and probes, one for what
+//! people look at. `seats` bounds how many are connected, and what is being sent to them. Clients never add a thread.
 
 mod api;
 mod connection;
+mod reply;
 mod request;
 mod routes;
 mod seats;
@@ -26,28 +27,25 @@ pub trait Application: Send + Sync {
     /// The text of `/metrics`, Prometheus text format 0.0.4.
     fn metrics(&self) -> Arc<Vec<u8>>;
 
-    /// What was counted, for the API; not older than a second or so.
+    /// Not older than a second or so.
     fn report(&self) -> Arc<Report>;
 
-    /// Whether the program has what it needs for complete metrics; else one line that says what is missing.
-    ///
-    /// # Errors
-    /// The reason why not, for `/readyz`.
+    /// Whether metrics are complete; else what is missing, in one line.
     fn ready(&self) -> Result<(), String>;
 }
 
 /// What clients may take: time, connections, memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A request's head must have arrived so long after its first byte; the first one of a connection, after the connection.
+    /// From a request's first byte to the end of its head; for the first request, from the connection.
     pub head: Duration,
-    /// A connection without a further request for so long is closed.
+    /// Between requests.
     pub idle: Duration,
-    /// An answer must have been taken so long after its first byte, or it is broken off.
+    /// From an answer's first byte to its last.
     pub answer: Duration,
-    /// So many connections at a time; for a further one, another gives way. Each is a descriptor.
+    /// For one more, another is closed. Each is a descriptor.
     pub connections: usize,
-    /// So many bytes of answers on their way at a time, each text counted once; for more of them, another gives way.
+    /// Of answers that are being sent, each text counted once; for more, another is closed.
     pub bytes: usize,
 }
 
@@ -65,14 +63,13 @@ impl Default for Limits {
     }
 }
 
-/// How many connections may wait to be accepted.
+/// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// How much the kernel may keep of what a connection sends and receives, in bytes (it doubles them): by itself it goes to megabytes for
-/// each reader that is slow, and a container's memory limit counts them.
+/// The kernel's buffers for each connection, in bytes (it doubles them). By itself it goes to megabytes for each slow reader, and a
+/// container's memory limit counts them.
 const SENT: usize = 128 << 10;
 const RECEIVED: usize = 32 << 10;
 
-/// A listening socket, ready to be served.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
@@ -81,10 +78,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens. `::` means all addresses, IPv4's too, and falls back to IPv4 alone where the kernel has no IPv6.
-    ///
-    /// # Errors
-    /// The address is in use, not one of this host's, or may not be bound.
+    /// `::` means all addresses, IPv4's too, and falls back to IPv4 alone where the kernel has no IPv6.
     pub fn bind(address: IpAddr, port: u16, limits: Limits) -> io::Result<Self> {
         let socket = match listen(SocketAddr::new(address, port)) {
             Err(error) if address == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && is_without_ipv6(&error) => {
@@ -101,18 +95,12 @@ impl Listener {
         Self { names, ..self }
     }
 
-    /// Where it listens: the port, if any was asked for.
-    ///
-    /// # Errors
-    /// The kernel would not say.
+    /// With the port that the kernel chose for port 0.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Serves until that is no longer possible.
-    ///
-    /// # Errors
-    /// Threads cannot be started, or accepting connections keeps failing. The caller should end the process with an error.
+    /// Serves until threads cannot be started, or accepting connections keeps failing: a restart may help then.
     pub fn serve(&self, app: Arc<dyn Application>) -> io::Result<Infallible> {
         serving::serve(self, &app)
     }

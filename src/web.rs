@@ -3,14 +3,10 @@
 //! The page asks the API (see `docs/api.md`) and shows what that answers. All of its addresses are relative, so that it also works
 //! behind a proxy that puts it below a path.
 
-/// A file of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct File {
-    /// Its path, from the root of the server.
     pub path: &'static str,
-    /// Its media type.
     pub content_type: &'static str,
-    /// What is in it.
     pub content: &'static [u8],
 }
 
@@ -30,7 +26,6 @@ macro_rules! files {
     };
 }
 
-/// All files of the page.
 const FILES: &[File] = files! {
     "/" "index.html" HTML
     "/page/style.css" "style.css" STYLE
@@ -59,7 +54,6 @@ const FILES: &[File] = files! {
     "/page/workloads.js" "workloads.js" SCRIPT
 };
 
-/// The file at a path.
 pub fn file(path: &str) -> Option<File> {
     FILES.iter().find(|file| file.path == path).copied()
 }
@@ -68,7 +62,6 @@ pub fn file(path: &str) -> Option<File> {
 mod tests {
     use super::*;
 
-    /// The names of files in the source folder, each of which must be served.
     #[test]
     fn every_file_is_served() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/web");

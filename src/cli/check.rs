@@ -10,9 +10,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::exporter::Exporter;
+use super::client::Client;
 use super::print;
-use crate::config::{BackendChoice, Config, SourceChoice, Task, Tool};
+use crate::config::{BackendChoice, Config, SourceChoice, Tool};
 use crate::dataplane::{Elsewhere, NoChains, ReadError, Reader, Reading};
 use crate::datastore::inventory::Inventory;
 use crate::ebpf::reader;
@@ -24,13 +24,12 @@ use findings::{Findings, Level};
 /// How long the kernel and the datastore may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Looks at everything. The exit code is 1 if something is wrong.
-pub fn run(tool: Tool) -> Result<ExitCode, String> {
+pub fn run(tool: &Tool, as_json: bool) -> Result<ExitCode, String> {
     let mut findings = Findings::default();
-    settings(&tool, &mut findings);
+    settings(tool, &mut findings);
     capabilities(&mut findings);
-    let inventory = names::datastore(&tool, &mut findings);
-    names::pod_logs(&tool, &mut findings);
+    let inventory = names::datastore(tool, &mut findings);
+    names::pod_logs(tool, &mut findings);
     if let Some(reading) = kernel(&tool.config, &inventory, &mut findings) {
         match &reading.programs {
             Some(read) => ebpf::programs(&tool.config, read, &mut findings),
@@ -39,10 +38,7 @@ pub fn run(tool: Tool) -> Result<ExitCode, String> {
         names::workloads(&tool.config, &interfaces(&reading), &inventory, &mut findings);
     }
     exporter(&tool.config, &mut findings);
-    match tool.task {
-        Task::Check { json: true } => print(&findings.json(&tool.config.node_name)?)?,
-        _ => print(&findings.text())?,
-    }
+    print(&if as_json { findings.json(&tool.config.node_name)? } else { findings.text() })?;
     Ok(if findings.result() == Level::Wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -100,7 +96,6 @@ fn remedy(error: &ReadError) -> &'static str {
     }
 }
 
-/// How rules are going to be read.
 fn programs(config: &Config, findings: &mut Findings) {
     const SUBJECT: &str = "iptables-save";
     let programs = Programs::on_search_path();
@@ -129,8 +124,8 @@ fn interfaces(reading: &Reading) -> Vec<&str> {
 }
 
 fn exporter(config: &Config, findings: &mut Findings) {
-    let url = Exporter::url_of(config);
-    match Exporter::find(&url) {
+    let url = Client::url_of(config);
+    match Client::find(&url) {
         Ok(_) => findings.ok("exporter", format!("one answers at {url}")),
         Err(error) => findings.note("exporter", format!("none answers at {url}"), error),
     }

@@ -7,28 +7,26 @@ use std::process::ExitCode;
 use super::source::Source;
 use super::terminal::{LONGEST, safe};
 use super::{json, print};
-use crate::config::{Task, Tool};
-use crate::report::{HostEndpoint, Status, Workload, WorkloadsAnswer};
+use crate::config::Tool;
+use crate::report::{HostEndpoint, Workload, WorkloadsAnswer};
 
-/// Explains the endpoint that the command line names.
-pub fn run(tool: Tool) -> Result<ExitCode, String> {
-    let Task::Explain { endpoint, json: as_json } = &tool.task else { return Ok(ExitCode::FAILURE) };
-    let source = Source::find(&tool, true)?;
+pub fn run(tool: &Tool, endpoint: &str, as_json: bool) -> Result<ExitCode, String> {
+    let source = Source::find(tool, true)?;
     let all = source.workloads()?;
     let output = match find(&all, endpoint)? {
         Some(workload) => {
             let answer = source.workload(&workload.interface)?;
             let about = source.about(&answer.status);
-            if *as_json { json(&answer)? } else { text::workload(&answer, &about) }
+            if as_json { json(&answer)? } else { text::workload(&answer, &about) }
         }
         None => {
             let mut answer = source.host_endpoints()?;
-            answer.host_endpoints.to_mut().retain(|host| *host.interface == **endpoint);
+            answer.host_endpoints.to_mut().retain(|host| *host.interface == *endpoint);
             if answer.host_endpoints.is_empty() {
                 return Err(unknown(&all, &source.host_endpoints()?.host_endpoints, endpoint));
             }
             let about = source.about(&answer.status);
-            if *as_json { json(&answer)? } else { text::host_endpoints(&answer.host_endpoints, &answer.status, &about) }
+            if as_json { json(&answer)? } else { text::host_endpoints(&answer.host_endpoints, &answer.status, &about) }
         }
     };
     print(&output)?;
@@ -57,7 +55,6 @@ fn find<'a>(all: &'a WorkloadsAnswer, endpoint: &str) -> Result<Option<&'a Workl
     }
 }
 
-/// What there is instead.
 fn unknown(all: &WorkloadsAnswer, hosts: &[HostEndpoint], endpoint: &str) -> String {
     const MOST: usize = 12;
     let workloads = all.workloads.iter().map(|workload| text::name(workload, LONGEST));
@@ -67,9 +64,7 @@ fn unknown(all: &WorkloadsAnswer, hosts: &[HostEndpoint], endpoint: &str) -> Str
     names.truncate(MOST);
     let list = if names.is_empty() { "no endpoint at all".to_owned() } else { names.join(", ") };
     let more = if more > 0 { format!(" and {more} more (see top)") } else { String::new() };
-    format!("no endpoint {endpoint:?} has rules {}; there is {list}{more}", here(&all.status))
-}
-
-fn here(status: &Status) -> String {
-    if status.node.is_empty() { "here".to_owned() } else { format!("on node {}", safe(&status.node, LONGEST)) }
+    let node = &all.status.node;
+    let here = if node.is_empty() { "here".to_owned() } else { format!("on node {}", safe(node, LONGEST)) };
+    format!("no endpoint {endpoint:?} has rules {here}; there is {list}{more}")
 }

@@ -7,21 +7,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{own, print};
-use crate::config::{Input, Task, Tool};
+use super::{print, scraper};
+use crate::config::{Input, Tool};
 
-/// Reads and writes. The exit code is 1 if the kernel could not be read: the metrics say so too.
-pub fn run(tool: Tool) -> Result<ExitCode, String> {
+/// The exit code is 1 if the kernel could not be read: the metrics say so too.
+pub fn run(tool: &Tool, output: Option<&Path>) -> Result<ExitCode, String> {
     let scraper = match &tool.input {
-        Input::Files { before, now } => own::of_files(tool.config, before, now)?,
-        Input::Here | Input::Exporter(_) => own::of_kernel(tool.config, true)?,
+        Input::Files { before, now } => scraper::of_files(tool.config.clone(), before, now)?,
+        Input::Here | Input::Exporter(_) => scraper::of_kernel(tool.config.clone(), true)?,
     };
     let text = scraper.scrape();
-    match &tool.task {
-        Task::Metrics { output: Some(file) } => {
-            write(file, &text).map_err(|error| format!("writing {} failed: {error}", file.display()))?;
-        }
-        _ => print(&String::from_utf8_lossy(&text))?,
+    match output {
+        Some(file) => write(file, &text).map_err(|error| format!("writing {} failed: {error}", file.display()))?,
+        None => print(&String::from_utf8_lossy(&text))?,
     }
     let up = text.windows(UP.len()).any(|window| window == UP);
     Ok(if up { ExitCode::SUCCESS } else { ExitCode::FAILURE })

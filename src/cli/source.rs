@@ -1,118 +1,103 @@
 //! Where a command's numbers come from.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::exporter::Exporter;
-use super::own;
-use super::top::time;
+use super::client::{Client, encoded};
+use super::scraper;
+use super::terminal::time;
 use crate::config::{Input, Tool};
 use crate::exporter::Scraper;
-use crate::report::{HostEndpointsAnswer, Status, WorkloadAnswer, WorkloadsAnswer};
+use crate::report::{HostEndpointsAnswer, Report, Status, WorkloadAnswer, WorkloadsAnswer};
 
-/// Where the numbers come from.
 pub enum Source {
-    /// A running exporter.
-    Exporter(Exporter),
-    /// A scraper of our own.
-    Own(Box<Scraper>, Origin),
+    Exporter(Client),
+    Scraper(Box<Scraper>, Origin),
 }
 
-/// What a scraper of our own reads.
+/// What a scraper of this process reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// The kernel; and why no exporter was asked.
+    /// And why no exporter was asked.
     Kernel(String),
-    /// Saved tables of one moment.
+    /// Saved tables of one moment, or of two.
     Moment,
-    /// Saved tables of two moments.
     Moments,
 }
 
 impl Source {
     /// What the command line asks for, or what there is.
-    ///
-    /// # Errors
-    /// The exporter that was named does not answer, or files cannot be used.
     pub fn find(tool: &Tool, one_moment: bool) -> Result<Self, String> {
         match &tool.input {
-            Input::Exporter(url) => Exporter::find(url).map(Source::Exporter),
+            Input::Exporter(url) => Client::find(url).map(Source::Exporter),
             Input::Files { before, now } => {
-                let scraper = own::of_files(tool.config.clone(), before, now)?;
-                Ok(Source::Own(Box::new(scraper), if before.is_empty() { Origin::Moment } else { Origin::Moments }))
+                let scraper = scraper::of_files(tool.config.clone(), before, now)?;
+                Ok(Source::Scraper(Box::new(scraper), if before.is_empty() { Origin::Moment } else { Origin::Moments }))
             }
-            Input::Here => match Exporter::find(&Exporter::url_of(&tool.config)) {
-                Ok(exporter) => Ok(Source::Exporter(exporter)),
+            Input::Here => match Client::find(&Client::url_of(&tool.config)) {
+                Ok(client) => Ok(Source::Exporter(client)),
                 Err(why) => {
                     for problem in &tool.problems {
                         log::warn!("going on without: {problem}");
                     }
-                    Ok(Source::Own(Box::new(own::of_kernel(tool.config.clone(), one_moment)?), Origin::Kernel(why)))
+                    Ok(Source::Scraper(Box::new(scraper::of_kernel(tool.config.clone(), one_moment)?), Origin::Kernel(why)))
                 }
             },
         }
     }
 
-    /// All workloads, and what is dropped.
     pub fn workloads(&self) -> Result<WorkloadsAnswer<'static>, String> {
         match self {
-            Source::Exporter(exporter) => exporter.workloads(),
-            Source::Own(scraper, _) => Ok(readable(scraper)?.workloads().into_owned()),
+            Source::Exporter(client) => client.ask("workloads"),
+            Source::Scraper(scraper, _) => Ok(readable(scraper)?.workloads().into_owned()),
         }
     }
 
-    /// One workload's pipelines.
     pub fn workload(&self, interface: &str) -> Result<WorkloadAnswer<'static>, String> {
         match self {
-            Source::Exporter(exporter) => exporter.workload(interface),
-            Source::Own(scraper, _) => {
+            Source::Exporter(client) => client.ask(&format!("workloads/{}", encoded(interface))),
+            Source::Scraper(scraper, _) => {
                 let gone = || format!("interface {interface:?} is gone");
                 readable(scraper)?.workload(interface).map(WorkloadAnswer::into_owned).ok_or_else(gone)
             }
         }
     }
 
-    /// All host endpoints.
     pub fn host_endpoints(&self) -> Result<HostEndpointsAnswer<'static>, String> {
         match self {
-            Source::Exporter(exporter) => exporter.host_endpoints(),
-            Source::Own(scraper, _) => Ok(readable(scraper)?.host_endpoints().into_owned()),
+            Source::Exporter(client) => client.ask("host-endpoints"),
+            Source::Scraper(scraper, _) => Ok(readable(scraper)?.host_endpoints().into_owned()),
         }
     }
 
     /// How long the counters have been watched; `None` for saved tables, which are of two moments.
     pub fn watched(&self, status: &Status) -> Option<Duration> {
         match self {
-            Source::Exporter(_) | Source::Own(_, Origin::Kernel(_)) => Some(watched(status)),
-            Source::Own(_, Origin::Moment | Origin::Moments) => None,
+            Source::Exporter(_) | Source::Scraper(_, Origin::Kernel(_)) => Some(watched(status)),
+            Source::Scraper(_, Origin::Moment | Origin::Moments) => None,
         }
     }
 
     /// What the numbers are, in one line.
-    pub fn about(&self, status: &Status) -> Cow<'static, str> {
+    pub fn about(&self, status: &Status) -> String {
         match self {
-            Source::Exporter(exporter) => format!("Counted by the exporter at {}, since {}.", exporter.url(), since(status)).into(),
-            Source::Own(_, Origin::Kernel(why)) => {
-                format!("Read from the kernel just now ({why}): what it takes two moments to tell is unknown.").into()
+            Source::Exporter(client) => format!("Counted by the exporter at {}, since {}.", client.url, time(watched(status).as_secs())),
+            Source::Scraper(_, Origin::Kernel(why)) => {
+                format!("Read from the kernel just now ({why}): what it takes two moments to tell is unknown.")
             }
-            Source::Own(_, Origin::Moment) => "Saved tables of one moment: what it takes two to tell is unknown.".into(),
-            Source::Own(_, Origin::Moments) => "Differences between two saved moments.".into(),
+            Source::Scraper(_, Origin::Moment) => "Saved tables of one moment: what it takes two to tell is unknown.".into(),
+            Source::Scraper(_, Origin::Moments) => "Differences between two saved moments.".into(),
         }
     }
 }
 
-/// A report of counts; without them there is nothing to show.
-fn readable(scraper: &Scraper) -> Result<std::sync::Arc<crate::report::Report>, String> {
+/// Without counts there is nothing to show.
+fn readable(scraper: &Scraper) -> Result<Arc<Report>, String> {
     let report = scraper.report();
     match &report.status.problem {
         Some(problem) if !report.status.up => Err(format!("the kernel's counters cannot be read: {problem}")),
         _ => Ok(report),
     }
-}
-
-/// How long an exporter counts already.
-fn since(status: &Status) -> String {
-    time(watched(status).as_secs())
 }
 
 /// Between the start and the last read.

@@ -11,8 +11,8 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwins
 /// Longest name that is shown outside of a terminal.
 pub const LONGEST: usize = 100;
 
-/// A name of somebody else's, cut to a width. Whatever is not plain ASCII is spelled out: names of Kubernetes and Calico are, and
-/// everything else could move the cursor, turn the direction of writing or look like something that it is not.
+/// A name from outside, cut to a width. What is not plain ASCII is escaped: names of Kubernetes and Calico are, and anything else could
+/// move the cursor, turn the direction of writing or look like something that it is not.
 pub fn safe(name: &str, width: usize) -> String {
     let mut text = String::new();
     for c in name.chars().take(width + 1) {
@@ -24,7 +24,6 @@ pub fn safe(name: &str, width: usize) -> String {
     cut(text, width)
 }
 
-/// A text of our own in at most so many columns.
 pub fn cut(mut text: String, width: usize) -> String {
     if text.chars().count() > width {
         let end = text.char_indices().nth(width.saturating_sub(1)).map_or(0, |(at, _)| at);
@@ -34,13 +33,26 @@ pub fn cut(mut text: String, width: usize) -> String {
     text
 }
 
-/// How a column's cells stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
-    /// Text.
     Left,
-    /// Numbers.
     Right,
+}
+
+/// A number of packets; not exact: there may have been more.
+pub fn at_least(packets: u64, is_exact: bool) -> String {
+    if is_exact { packets.to_string() } else { format!(">={packets}") }
+}
+
+/// So many seconds as people say it.
+pub fn time(seconds: u64) -> String {
+    match seconds {
+        1 => "1 second".to_owned(),
+        0..120 => format!("{seconds} seconds"),
+        120..7200 => format!("{} minutes", seconds / 60),
+        7200..172_800 => format!("{} hours", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 /// Rows in columns, two blanks apart; no line ends in blanks.
@@ -57,7 +69,6 @@ pub fn columns(rows: &[Vec<String>], aligns: &[Align]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Whether somebody looks at a terminal.
 pub fn is_live() -> bool {
     io::stdout().is_terminal() && io::stdin().is_terminal()
 }
@@ -69,10 +80,6 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Takes the screen.
-    ///
-    /// # Errors
-    /// The terminal, or a signal's handler, cannot be set.
     pub fn open() -> io::Result<Self> {
         let ended = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
@@ -88,7 +95,6 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Columns and rows.
     pub fn size(&self) -> (usize, usize) {
         let size = tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_col > 0 && size.ws_row > 0);
         size.map_or((80, 24), |size| (size.ws_col.into(), size.ws_row.into()))
@@ -131,7 +137,7 @@ impl Drop for Screen {
     }
 }
 
-fn write(text: &str) -> io::Result<()> {
+pub fn write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()

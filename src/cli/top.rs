@@ -7,22 +7,18 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::source::Source;
-use super::terminal::{Screen, is_live};
+use super::terminal::{Screen, is_live, safe};
 use super::{json, print};
-use crate::config::{Input, Task, Tool};
+use crate::config::{Input, Tool};
 use crate::report::WorkloadsAnswer;
-pub use text::time;
 use text::{About, Rates};
 
-/// How often to look.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Shows it.
-pub fn run(tool: Tool) -> Result<ExitCode, String> {
-    let Task::Top { json: as_json, once } = tool.task else { return Ok(ExitCode::FAILURE) };
+pub fn run(tool: &Tool, as_json: bool, once: bool) -> Result<ExitCode, String> {
     let is_saved = matches!(tool.input, Input::Files { .. });
     let live = !as_json && !once && !is_saved && is_live();
-    let source = Source::find(&tool, !live)?;
+    let source = Source::find(tool, !live)?;
     if live {
         return watch(&source).map(exit_code);
     }
@@ -62,7 +58,7 @@ fn watch(source: &Source) -> Result<bool, String> {
             }
             Err(error) => {
                 is_up = false;
-                vec![format!("No numbers at present: {}", super::terminal::safe(&error, 400))]
+                vec![format!("No numbers at present: {}", safe(&error, 400))]
             }
         };
         screen.draw(&lines).map_err(failed)?;

@@ -1,24 +1,18 @@
 //! The table of commands, and of the flags that are theirs and no settings: what the command line takes, and `--help` says.
 
-/// One command.
 #[derive(Debug)]
-pub(super) struct Subcommand {
-    /// As it is typed.
+pub struct Subcommand {
     pub name: &'static str,
     /// What stands for its argument, if it takes one.
     pub operand: Option<&'static str>,
     /// One line for `--help`.
     pub about: &'static str,
-    /// More for its own `--help`.
     pub more: &'static str,
-    /// Its flags, by name.
     pub options: &'static [&'static str],
 }
 
-/// A flag of some commands.
 #[derive(Debug, PartialEq)]
-pub(super) struct CommandOption {
-    /// Without its dashes.
+pub struct CommandOption {
     pub name: &'static str,
     /// What stands for its value, if it takes one.
     pub value: Option<&'static str>,
@@ -27,7 +21,7 @@ pub(super) struct CommandOption {
 }
 
 /// All commands, in the order of `--help`.
-pub(super) const SUBCOMMANDS: &[Subcommand] = &[
+pub const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "serve",
         operand: None,
@@ -69,8 +63,7 @@ pub(super) const SUBCOMMANDS: &[Subcommand] = &[
     },
 ];
 
-/// The flags of commands.
-pub(super) const OPTIONS: &[CommandOption] = &[
+pub const OPTIONS: &[CommandOption] = &[
     CommandOption { name: "json", value: None, help: "Print JSON; see docs/api.md." },
     CommandOption { name: "once", value: None, help: "Print once, also in a terminal." },
     CommandOption { name: "output", value: Some("file"), help: "Write there instead, beside it first and then renamed." },
@@ -87,12 +80,10 @@ pub(super) const OPTIONS: &[CommandOption] = &[
     },
 ];
 
-/// The command of this name.
 pub(super) fn subcommand(name: &str) -> Option<&'static Subcommand> {
     SUBCOMMANDS.iter().find(|subcommand| subcommand.name == name)
 }
 
-/// The flag of this name.
 pub(super) fn option(name: &str) -> Option<&'static CommandOption> {
     OPTIONS.iter().find(|option| option.name == name)
 }

@@ -1,10 +1,8 @@
 //! Which datastore, and how to reach it: the rules of libcalico-go's client, checked before anything connects.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
+use super::syntax::{check_certificate, check_private_key, is_authority};
 use super::values::{Said, Values};
 use super::{ConfigError, Datastore, EtcdConfig, Remark, World};
 
@@ -33,31 +31,26 @@ fn kubernetes(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>,
 }
 
 fn etcd(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Datastore, ConfigError> {
-    let endpoints = values.text("ETCD_ENDPOINTS")?;
-    let discovery = values.text("ETCD_DISCOVERY_SRV")?;
-    match (&endpoints, &discovery) {
+    let (endpoints, discovery) = match (values.text("ETCD_ENDPOINTS")?, values.text("ETCD_DISCOVERY_SRV")?) {
         (Some((endpoints, _)), Some((discovery, _))) => {
             return Err(ConfigError(format!("{} and {}: only one of the two may be set", endpoints.by, discovery.by)));
         }
         (None, None) => return Err(ConfigError("ETCD_ENDPOINTS: not set, but the datastore is etcdv3".into())),
-        _ => {}
-    }
-    let discovery = discovery.map(|(said, domain)| self::domain(&said, &domain)).transpose()?;
+        (None, Some((said, domain))) => (None, Some(self::domain(&said, &domain)?)),
+        (endpoints, None) => (endpoints, None),
+    };
     let (ca_file, client_cert) = tls_files(values, world)?;
     let default_scheme = if ca_file.is_some() || client_cert.is_some() { "https" } else { "http" };
-    let endpoints = endpoints.map(|(said, list)| self::endpoints(&said, &list, default_scheme)).transpose()?;
-    let (endpoints, credentials) = (endpoints.unwrap_or_default(), credentials(values, remarks)?);
-    Ok(Datastore::Etcd(EtcdConfig { endpoints, discovery, credentials, ca_file, client_cert }))
+    // With a domain, they are asked for when the follower starts: DNS may not be there yet.
+    let endpoints = endpoints.map(|(said, list)| self::endpoints(&said, &list, default_scheme)).transpose()?.unwrap_or_default();
+    Ok(Datastore::Etcd(EtcdConfig { endpoints, discovery, credentials: credentials(values, remarks)?, ca_file, client_cert }))
 }
 
-/// A domain whose endpoints are asked for when the follower starts: DNS may not be there yet.
-fn domain(said: &Said, domain: &str) -> Result<String, ConfigError> {
-    let domain = domain.trim_end_matches('.');
+fn domain(said: &Said, text: &str) -> Result<String, ConfigError> {
+    let domain = text.trim_end_matches('.');
     let good = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-    match domain.len() <= 200 && domain.split('.').all(good) {
-        true => Ok(domain.to_owned()),
-        false => Err(said.refuse("a DNS domain, such as example.org")),
-    }
+    let is_domain = domain.len() <= 200 && domain.split('.').all(good);
+    if is_domain { Ok(domain.to_owned()) } else { Err(said.refuse("a DNS domain, such as example.org")) }
 }
 
 /// User and password count only together, as in Calico; one alone is worth a warning.
@@ -68,7 +61,7 @@ fn credentials(values: &Values<'_>, remarks: &mut Vec<Remark>) -> Result<Option<
         (None, None) => Ok(None),
         (user, _) => {
             let (set, unset) = if user.is_some() { ("ETCD_USERNAME", "ETCD_PASSWORD") } else { ("ETCD_PASSWORD", "ETCD_USERNAME") };
-            remarks.push(Remark { level: log::Level::Warn, text: format!("{set} has no effect without {unset}") });
+            remarks.push(Remark::warn(format!("{set} has no effect without {unset}")));
             Ok(None)
         }
     }
@@ -101,64 +94,21 @@ fn endpoint(said: &Said, part: &str, default_scheme: &str) -> Result<String, Con
     Ok(format!("{scheme}://{authority}"))
 }
 
-/// Host, or IPv6 address in brackets, with or without a port.
-pub(super) fn is_authority(text: &str) -> bool {
-    let (host, port) = match text.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
-        Some((v6, "")) => return v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        Some((v6, port)) => match port.strip_prefix(':') {
-            Some(port) if v6.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", Some(port)),
-            _ => return false,
-        },
-        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
-    };
-    let good_host = !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || "-._".contains(c));
-    good_host && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0))
-}
-
 /// The CA file, and the client's certificate and key; each is read once, so that a mistake shows at the start and not as
 /// a failed handshake.
 #[allow(clippy::type_complexity)] // Three paths, of which two belong together.
 fn tls_files(values: &Values<'_>, world: &World<'_>) -> Result<(Option<PathBuf>, Option<(PathBuf, PathBuf)>), ConfigError> {
-    let ca_file = values.get("ETCD_CA_CERT_FILE").map(|said| certificate(&said, world)).transpose()?;
+    let checked = |said: &Said, check: fn(&str, &str, &[u8]) -> Result<(), ConfigError>| {
+        let path = PathBuf::from(&said.value);
+        let pem = (world.read_file)(&path).map_err(|error| ConfigError(format!("{}: cannot read {path:?}: {error}", said.by)))?;
+        check(&said.by, &format!("{path:?}"), &pem).map(|()| path)
+    };
+    let ca_file = values.get("ETCD_CA_CERT_FILE").map(|said| checked(&said, check_certificate)).transpose()?;
     let client_cert = match (values.get("ETCD_CERT_FILE"), values.get("ETCD_KEY_FILE")) {
         (None, None) => None,
-        (Some(cert), Some(key)) => Some((certificate(&cert, world)?, private_key(&key, world)?)),
+        (Some(cert), Some(key)) => Some((checked(&cert, check_certificate)?, checked(&key, check_private_key)?)),
         (Some(cert), None) => return Err(ConfigError(format!("{}: needs ETCD_KEY_FILE, which is not set", cert.by))),
         (None, Some(key)) => return Err(ConfigError(format!("{}: needs ETCD_CERT_FILE, which is not set", key.by))),
     };
     Ok((ca_file, client_cert))
-}
-
-fn certificate(said: &Said, world: &World<'_>) -> Result<PathBuf, ConfigError> {
-    let (path, pem) = read(said, world)?;
-    check_certificate(&said.by, &format!("{path:?}"), &pem)?;
-    Ok(path)
-}
-
-/// Whether there is a certificate; `by` and `place` are for the message.
-pub(super) fn check_certificate(by: &str, place: &str, pem: &[u8]) -> Result<(), ConfigError> {
-    match CertificateDer::pem_slice_iter(pem).next() {
-        Some(Ok(_)) => Ok(()),
-        _ => Err(ConfigError(format!("{by}: no certificate in PEM form in {place}"))),
-    }
-}
-
-fn private_key(said: &Said, world: &World<'_>) -> Result<PathBuf, ConfigError> {
-    let (path, pem) = read(said, world)?;
-    check_private_key(&said.by, &format!("{path:?}"), &pem)?;
-    Ok(path)
-}
-
-/// Whether there is a private key; `by` and `place` are for the message.
-pub(super) fn check_private_key(by: &str, place: &str, pem: &[u8]) -> Result<(), ConfigError> {
-    match PrivateKeyDer::from_pem_slice(pem) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(ConfigError(format!("{by}: no unencrypted private key in PEM form in {place}"))),
-    }
-}
-
-fn read(said: &Said, world: &World<'_>) -> Result<(PathBuf, Vec<u8>), ConfigError> {
-    let path = Path::new(&said.value);
-    let content = (world.read_file)(path).map_err(|error| ConfigError(format!("{}: cannot read {path:?}: {error}", said.by)))?;
-    Ok((path.to_owned(), content))
 }

@@ -8,29 +8,23 @@ use lexopt::Arg;
 use super::ConfigError;
 use super::commands::{self, SUBCOMMANDS, Subcommand};
 use super::settings::{SETTINGS, Setting};
-use super::values::go_int;
+use super::syntax::go_int;
 
-/// Which of the three things the command line asks for.
 #[derive(Debug)]
 pub(super) enum Asked {
     /// `--help` or `-h`, of a command if one was named.
     Help(Option<&'static Subcommand>),
-    /// `--version` or `-V`.
     Version,
-    /// Run with these.
     Run(Typed),
 }
 
-/// Flags as typed.
 #[derive(Debug, Default)]
 pub(super) struct Typed {
     /// By the name of the setting; of two, the last.
     pub values: HashMap<&'static str, OsString>,
     /// glog's `-v`.
     pub verbosity: Option<i32>,
-    /// The command.
     pub command: Option<&'static Subcommand>,
-    /// The command's argument.
     pub operand: Option<String>,
     /// The command's own flags in the order in which they came, with their values.
     pub options: Vec<(&'static str, OsString)>,
@@ -56,7 +50,6 @@ pub(super) fn level_of_verbosity(verbosity: i32) -> log::LevelFilter {
     }
 }
 
-/// Reads the arguments, without the program's name.
 pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, ConfigError> {
     let mut parser = lexopt::Parser::from_args(args);
     let mut typed = Typed::default();
@@ -68,16 +61,16 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, C
         match arg {
             Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Help(typed.command)),
             Arg::Short('V') | Arg::Long("version") => return Ok(Asked::Version),
-            Arg::Long(name) if commands::option(name).is_some() => {
-                let option = commands::option(name).map_or("", |option| option.name);
-                let takes_value = commands::option(option).is_some_and(|option| option.value.is_some());
-                let value = if takes_value { parser.value().map_err(usage)? } else { OsString::new() };
-                typed.options.push((option, value));
-            }
-            Arg::Long(name) => {
-                let setting = setting_of_flag(name)?;
-                typed.values.insert(setting.name, parser.value().map_err(usage)?);
-            }
+            Arg::Long(name) => match commands::option(name) {
+                Some(option) => {
+                    let value = if option.value.is_some() { parser.value().map_err(usage)? } else { OsString::new() };
+                    typed.options.push((option.name, value));
+                }
+                None => {
+                    let setting = setting_of_flag(name)?;
+                    typed.values.insert(setting.name, parser.value().map_err(usage)?);
+                }
+            },
             Arg::Value(word) => typed.word(word)?,
             other => return Err(usage(other.unexpected())),
         }
@@ -102,7 +95,6 @@ impl Typed {
         Ok(())
     }
 
-    /// Each flag must be one of the command's.
     fn check_options(&self) -> Result<(), ConfigError> {
         let allowed = self.command.map_or(&[][..], |command| command.options);
         match self.options.iter().find(|(name, _)| !allowed.contains(name)) {
@@ -116,7 +108,6 @@ impl Typed {
     }
 }
 
-/// The setting of a long flag.
 fn setting_of_flag(name: &str) -> Result<&'static Setting, ConfigError> {
     let setting = SETTINGS.iter().find(|setting| setting.flag() == name);
     let setting = setting.ok_or_else(|| usage(Arg::Long(name).unexpected()))?;
@@ -130,7 +121,6 @@ fn setting_of_flag(name: &str) -> Result<&'static Setting, ConfigError> {
     Ok(setting)
 }
 
-/// One line for an argument that nothing can be done with.
 fn usage(error: lexopt::Error) -> ConfigError {
     let what = match error {
         lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: a value is missing"),

@@ -1,4 +1,4 @@
-//! The text of `--help`, written from the table of settings.
+//! The text of `--help`, written from the tables of settings and commands: at most 100 columns wide.
 
 use super::commands::{OPTIONS, SUBCOMMANDS, Subcommand};
 use super::settings::{Group, SETTINGS, Setting, Spelling};
@@ -7,10 +7,8 @@ const HEAD: &str = "\
 Prometheus exporter: which Calico policy accepts or drops each workload's packets, and how many.
 
 Usage: calico-accountant [command] [flags]
-";
 
-const SETTINGS_HEAD: &str = "
-Every setting is an environment variable; the flag of the same name wins over it.
+Commands (COMMAND --help says more)
 ";
 
 const TAIL: &str = "
@@ -24,16 +22,16 @@ Other flags
 Exit codes: 0 done, or ended by SIGTERM or SIGINT; 1 failed; 2 wrong command, flag or variable.
 ";
 
-/// The whole text, at most 100 columns wide.
 pub(super) fn text() -> String {
     let mut text = HEAD.to_owned();
-    text.push_str("\nCommands (COMMAND --help says more)\n");
     for command in SUBCOMMANDS {
         text.push_str(&format!("  {:<24}{}\n", usage(command), command.about));
     }
-    text.push_str(SETTINGS_HEAD);
-    group(&mut text, "Exporter", Group::Exporter);
-    group(&mut text, "Reading the kernel", Group::Kernel);
+    text.push_str("\nEvery setting is an environment variable; the flag of the same name wins over it.\n");
+    text.push_str("\nExporter\n");
+    settings(&mut text, Group::Exporter);
+    text.push_str("\nReading the kernel\n");
+    settings(&mut text, Group::Kernel);
     text.push_str("\nCalico's datastore\n");
     text.push_str("  As in Calico, CALICO_<NAME> comes first and hides <NAME>, even if it is set to nothing.\n");
     settings(&mut text, Group::Datastore);
@@ -49,7 +47,6 @@ fn usage(command: &Subcommand) -> String {
     command.operand.map_or_else(|| command.name.to_owned(), |operand| format!("{} {operand}", command.name))
 }
 
-/// The text of a command's own `--help`.
 pub(super) fn command(command: &Subcommand) -> String {
     let mut text = format!("{}\n\nUsage: calico-accountant {} [flags]\n", command.about, usage(command));
     if !command.more.is_empty() {
@@ -81,11 +78,6 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
         }
     }
     lines
-}
-
-fn group(text: &mut String, heading: &str, group: Group) {
-    text.push_str(&format!("\n{heading}\n"));
-    settings(text, group);
 }
 
 fn settings(text: &mut String, group: Group) {

@@ -1,14 +1,19 @@
 //! How to reach the Kubernetes API server, as Calico's client decides it: variables, kubeconfig files, the pod's service account.
-//! In comes the [`World`](super::World), out goes a [`KubernetesConfig`] whose files are named but not kept: they may be rotated.
+//! Files are named but not kept: they may be rotated. Upstream: `CreateKubernetesClientset` of libcalico-go
+//! (`lib/backend/k8s/client.go`) and client-go's `tools/clientcmd`.
 
+mod context;
 mod kubeconfig;
-mod resolve;
-mod select;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
-pub(super) use resolve::resolve;
+use super::syntax::{check_certificate, check_private_key, is_service_link};
+use super::values::{Values, ignored_service_link};
+use super::{ConfigError, Remark, World};
+use context::{Overrides, join_host_port};
+use kubeconfig::Kubeconfig;
 
 /// An API server and who we are to it. `Debug` shows no secret.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,17 +22,15 @@ pub struct KubernetesConfig {
     pub server: String,
     /// Certificates that the server's must be signed by; `None` for those of the system.
     pub ca: Option<Pem>,
-    /// Client certificate and private key.
+    /// Certificate and private key.
     pub client: Option<(Pem, Pem)>,
-    /// What goes into the `Authorization` header.
     pub authentication: Authentication,
-    /// Whether the server's certificate is not checked.
+    /// The server's certificate is not checked.
     pub insecure: bool,
     /// The name in the server's certificate, where it is not the host of `server`.
     pub tls_server_name: Option<String>,
     /// The proxy that a kubeconfig asks for; may hold a password.
     pub proxy: Option<Secret>,
-    /// Where Calico's own objects are (`CALICO_API_GROUP`).
     pub api_group: ApiGroup,
     /// Where all this was said, for messages.
     pub origin: String,
@@ -38,12 +41,10 @@ pub struct KubernetesConfig {
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps it.
     pub fn new(secret: impl Into<String>) -> Self {
         Secret(secret.into())
     }
 
-    /// The secret itself.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -55,7 +56,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Certificates or a key in PEM form.
+/// Certificates or a key.
 #[derive(Clone, PartialEq)]
 pub enum Pem {
     /// In a file that may be replaced at any time.
@@ -76,13 +77,11 @@ impl fmt::Debug for Pem {
 /// What proves to the server who we are, beside a client certificate.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Authentication {
-    /// Nothing.
     None,
     /// A token that never changes.
     Token(Secret),
     /// A file that holds the token of the hour; and a token for as long as the file cannot be read.
     TokenFile(PathBuf, Option<Secret>),
-    /// User and password.
     Basic(Secret, Secret),
     /// A program that gets a token or a client certificate.
     Exec(Box<ExecPlugin>),
@@ -95,11 +94,9 @@ pub struct ExecPlugin {
     pub api_version: String,
     /// A path, or a name on the search path.
     pub command: PathBuf,
-    /// Its arguments.
     pub args: Vec<Secret>,
     /// Variables that it gets beside ours.
     pub env: Vec<(String, Secret)>,
-    /// Whether it is told about the cluster.
     pub provide_cluster_info: bool,
     /// What the kubeconfig says about the cluster for this plugin alone.
     pub cluster_config: Option<serde_json::Value>,
@@ -107,7 +104,7 @@ pub struct ExecPlugin {
     pub install_hint: Option<String>,
 }
 
-/// Where Calico keeps its own objects: `CALICO_API_GROUP`.
+/// Which API group holds Calico's own objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiGroup {
     /// Ask the server: v3 only where it has nothing else.
@@ -116,6 +113,149 @@ pub enum ApiGroup {
     Crd,
     /// `projectcalico.org/v3`: Calico ≥ 3.32, where it was installed so.
     V3,
+}
+
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// `None` where nothing leads to an API server.
+pub(super) fn resolve(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Option<KubernetesConfig>, ConfigError> {
+    let overrides = overrides(values)?;
+    let (kubeconfig, origin) = load(values, world, overrides.server.is_some(), remarks)?;
+    let chosen = context::resolve(&kubeconfig, &overrides, &origin, remarks).map_err(|why| ConfigError(format!("{origin}: {why}")))?;
+    let config = if chosen.is_some() { chosen } else { in_cluster(&overrides, world, remarks)? };
+    let Some(mut config) = config else { return Ok(None) };
+    config.api_group = api_group(values)?;
+    check_files(&config, world)?;
+    remarks.push(Remark::info(format!("Kubernetes API server {} (from {})", config.server, config.origin)));
+    if config.insecure {
+        remarks.push(Remark::warn("the API server's certificate is not checked (insecure-skip-tls-verify)"));
+    }
+    Ok(Some(config))
+}
+
+fn overrides(values: &Values<'_>) -> Result<Overrides, ConfigError> {
+    let text = |name| Ok::<_, ConfigError>(values.text(name)?.map(|(_, text)| text));
+    // The first is what Calico ≥ 3.6 reads, by accident; the second what it read before, and what its documentation says.
+    let token = match text("CALICO_K8SAPITOKEN")? {
+        Some(token) => Some(token),
+        None => text("K8S_API_TOKEN")?,
+    };
+    Ok(Overrides {
+        context: text("K8S_CURRENT_CONTEXT")?,
+        server: text("K8S_API_ENDPOINT")?,
+        ca: values.path("K8S_CA_FILE")?,
+        cert: values.path("K8S_CERT_FILE")?,
+        key: values.path("K8S_KEY_FILE")?,
+        token: token.map(Secret::new),
+        insecure: values.boolean("K8S_INSECURE_SKIP_TLS_VERIFY")?.unwrap_or(false),
+    })
+}
+
+/// `projectcalico.org/v3` in any case, else the other one (Calico ≥ 3.32).
+fn api_group(values: &Values<'_>) -> Result<ApiGroup, ConfigError> {
+    Ok(match values.text("CALICO_API_GROUP")? {
+        None => ApiGroup::Discover,
+        Some((_, group)) if group.eq_ignore_ascii_case("projectcalico.org/v3") => ApiGroup::V3,
+        Some(_) => ApiGroup::Crd,
+    })
+}
+
+/// The kubeconfig, and where it comes from. One file must be there; of several, those that are not are passed over, as by kubectl.
+fn load(values: &Values<'_>, world: &World<'_>, has_server: bool, remarks: &mut Vec<Remark>) -> Result<(Kubeconfig, String), ConfigError> {
+    let Some(said) = values.get("KUBECONFIG") else {
+        return if has_server { Ok((Kubeconfig::default(), "K8S_API_ENDPOINT".into())) } else { home(world) };
+    };
+    let files: Vec<PathBuf> = std::env::split_paths(&said.value).filter(|path| !path.as_os_str().is_empty()).collect();
+    let mut merged = Kubeconfig::default();
+    for file in &files {
+        let content = match (world.read_file)(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && files.len() > 1 => {
+                remarks.push(Remark::warn(format!("{}: {file:?} is not there", said.by)));
+                continue;
+            }
+            Err(error) => return Err(ConfigError(format!("{}: cannot read {file:?}: {error}", said.by))),
+            Ok(content) => content,
+        };
+        merged.merge(parse(&content, file, &format!("{}: ", said.by))?);
+    }
+    Ok((merged, format!("{} {:?}", said.by, said.value.to_string_lossy())))
+}
+
+/// `$HOME/.kube/config`, where there is one: it goes before the pod's service account.
+fn home(world: &World<'_>) -> Result<(Kubeconfig, String), ConfigError> {
+    let home = (world.variable)("HOME").filter(|home| !home.is_empty());
+    let Some(path) = home.map(|home| Path::new(&home).join(".kube/config")) else {
+        return Ok((Kubeconfig::default(), "the environment".into()));
+    };
+    match (world.read_file)(&path) {
+        Ok(content) => Ok((parse(&content, &path, "")?, path.display().to_string())),
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
+            Ok((Kubeconfig::default(), "the environment".into()))
+        }
+        Err(error) => Err(ConfigError(format!("cannot read {path:?}: {error}"))),
+    }
+}
+
+fn parse(content: &[u8], path: &Path, by: &str) -> Result<Kubeconfig, ConfigError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    kubeconfig::parse(content, folder).map_err(|why| ConfigError(format!("{by}{}:{why}", path.display())))
+}
+
+/// The service account of the pod we are in; `None` outside of pods. Of the overrides, only a token comes this far.
+fn in_cluster(overrides: &Overrides, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Option<KubernetesConfig>, ConfigError> {
+    let variable = |name| (world.variable)(name).and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty());
+    let (Some(host), Some(mut port)) = (variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT")) else { return Ok(None) };
+    if is_service_link(&port) {
+        // Of a Service named kubernetes-service; the API server's own Service has its port here too.
+        remarks.push(ignored_service_link("KUBERNETES_SERVICE_PORT", &port));
+        port = variable("KUBERNETES_SERVICE_PORT_HTTPS").unwrap_or_else(|| "443".to_owned());
+    }
+    let token = Path::new(SERVICE_ACCOUNT).join("token");
+    if (world.read_file)(&token).is_err() {
+        return Ok(None);
+    }
+    let ca = Path::new(SERVICE_ACCOUNT).join("ca.crt");
+    let has_ca = (world.read_file)(&ca).is_ok();
+    if !has_ca {
+        remarks.push(Remark::warn(format!("{ca:?} cannot be read: trusting the system's certificates instead")));
+    }
+    let authentication = match &overrides.token {
+        Some(token) => Authentication::Token(token.clone()),
+        None => Authentication::TokenFile(token, None),
+    };
+    Ok(Some(KubernetesConfig {
+        server: format!("https://{}", join_host_port(&host, &port)),
+        ca: has_ca.then_some(Pem::File(ca)),
+        client: None,
+        authentication,
+        insecure: false,
+        tls_server_name: None,
+        proxy: None,
+        api_group: ApiGroup::Discover,
+        origin: "the pod's service account".into(),
+    }))
+}
+
+/// Reads each file once, so that a mistake shows at the start and not as a failed handshake.
+fn check_files(config: &KubernetesConfig, world: &World<'_>) -> Result<(), ConfigError> {
+    let origin = &config.origin;
+    let content = |pem: &Pem| match pem {
+        Pem::File(path) => (world.read_file)(path)
+            .map(|content| (format!("{path:?}"), content))
+            .map_err(|error| ConfigError(format!("{origin}: cannot read {path:?}: {error}"))),
+        Pem::Inline(pem) => Ok(("the kubeconfig".to_owned(), pem.clone())),
+    };
+    if let Some(ca) = &config.ca {
+        let (place, pem) = content(ca)?;
+        check_certificate(origin, &format!("{place} (CA)"), &pem)?;
+    }
+    if let Some((cert, key)) = &config.client {
+        let (place, pem) = content(cert)?;
+        check_certificate(origin, &format!("{place} (client certificate)"), &pem)?;
+        let (place, pem) = content(key)?;
+        check_private_key(origin, &format!("{place} (client key)"), &pem)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

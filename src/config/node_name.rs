@@ -14,8 +14,7 @@ const HOSTNAME_FILE: &str = "/proc/sys/kernel/hostname";
 pub(super) fn resolve(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<String, ConfigError> {
     let (name, source) =
         find(values, world)?.ok_or_else(|| ConfigError("NODENAME: not set, and the node's name is not known otherwise".into()))?;
-    let text = format!("node name {name:?} (from {source})");
-    remarks.push(Remark { level: log::Level::Info, text });
+    remarks.push(Remark::info(format!("node name {name:?} (from {source})")));
     Ok(name)
 }
 

@@ -2,16 +2,16 @@
 
 /// How a setting is found in the environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spelling {
+pub enum Spelling {
     /// The exporter's own: the exact name; empty means unset.
     Own,
     /// Calico's: `CALICO_<NAME>`, and only where that is not set at all, `<NAME>` (as its envconfig library does).
     Calico,
 }
 
-/// The type Calico's client gives a variable that this program does not use itself; a bad value stops Calico too.
+/// As Calico's client reads a variable; a bad value stops it, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CalicoType {
+pub enum CalicoType {
     /// Go's `strconv.ParseBool`.
     Bool,
     /// Go's `strconv.ParseInt` with base 0.
@@ -20,35 +20,26 @@ pub(super) enum CalicoType {
     Float,
 }
 
-/// The headings of `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Group {
-    /// What is measured and shown.
+pub enum Group {
     Exporter,
-    /// Reading the kernel's tables.
     Kernel,
-    /// Where the workloads' names come from.
     Datastore,
     /// Read, checked and otherwise unused.
     Unused,
 }
 
-/// One setting.
 #[derive(Debug)]
-pub(super) struct Setting {
+pub struct Setting {
     /// The environment variable; its flag is the same in kebab-case.
     pub name: &'static str,
-    /// What stands for the value in `--help`.
     pub value: &'static str,
-    /// How it is looked up.
     pub spelling: Spelling,
-    /// Its heading in `--help`.
     pub group: Group,
     /// The default as `--help` shows it; empty for none.
     pub default: &'static str,
     /// One sentence for `--help`.
     pub help: &'static str,
-    /// Set for variables that only need to be well-formed.
     pub calico_type: Option<CalicoType>,
 }
 
@@ -69,8 +60,16 @@ pub fn secret_variables() -> impl Iterator<Item = String> {
     SETTINGS.iter().filter(|setting| setting.is_secret()).flat_map(|setting| [setting.name.to_owned(), format!("CALICO_{}", setting.name)])
 }
 
-const fn own(name: &'static str, value: &'static str, group: Group, default: &'static str, help: &'static str) -> Setting {
+const fn own(group: Group, name: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Setting {
     Setting { name, value, spelling: Spelling::Own, group, default, help, calico_type: None }
+}
+
+const fn exporter(name: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Setting {
+    own(Group::Exporter, name, value, default, help)
+}
+
+const fn kernel(name: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Setting {
+    own(Group::Kernel, name, value, default, help)
 }
 
 const fn calico(name: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Setting {
@@ -83,63 +82,41 @@ const fn unused(name: &'static str, value: &'static str, calico_type: CalicoType
 }
 
 /// Every setting, in the order of `--help`.
-pub(super) const SETTINGS: &[Setting] = &[
-    own("NODENAME", "name", Group::Exporter, "the nodename file, else $NODE_NAME, else the host's name", "The node, as Calico names it."),
-    own(
-        "CALICO_NODENAME_FILE",
-        "path",
-        Group::Exporter,
-        "/var/lib/calico/nodename",
-        "The file in which calico-node keeps the node's name.",
-    ),
-    own("METRICS_SERVER_PORT", "port", Group::Exporter, "9009", "TCP port of the HTTP server; 0 picks a free one."),
-    own("LISTEN_ADDRESS", "ip", Group::Exporter, "::, all addresses, IPv4 too", "Address of the HTTP server."),
-    own(
+pub const SETTINGS: &[Setting] = &[
+    exporter("NODENAME", "name", "the nodename file, else $NODE_NAME, else the host's name", "The node, as Calico names it."),
+    exporter("CALICO_NODENAME_FILE", "path", "/var/lib/calico/nodename", "The file in which calico-node keeps the node's name."),
+    exporter("METRICS_SERVER_PORT", "port", "9009", "TCP port of the HTTP server; 0 picks a free one."),
+    exporter("LISTEN_ADDRESS", "ip", "::, all addresses, IPv4 too", "Address of the HTTP server."),
+    exporter(
         "ALLOWED_HOSTS",
         "names",
-        Group::Exporter,
         "localhost and the node's",
         "Host names, separated by commas, by which the page and API may be asked for; *: any.",
     ),
-    own("MINIMUM_COUNTER", "packets", Group::Exporter, "0, never", "Drop scrapes in which every counter is below this."),
-    own(
-        "METRIC_NAMES",
-        "all|legacy|standard",
-        Group::Exporter,
-        "all",
-        "Packet counts under the Go exporter's names, the standard ones, both.",
-    ),
-    own(
-        "POD_LOGS_DIR",
-        "path",
-        Group::Exporter,
-        "/var/log/pods",
-        "Where the kubelet keeps pods' logs: names for what the datastore does not know.",
-    ),
-    own("LOG_LEVEL", "error|warn|info|debug|trace", Group::Exporter, "info", "Least severe level that is logged."),
-    own("LOG_FORMAT", "logfmt|json", Group::Exporter, "logfmt", "Form of the log lines on standard error."),
-    own(
+    exporter("MINIMUM_COUNTER", "packets", "0, never", "Drop scrapes in which every counter is below this."),
+    exporter("METRIC_NAMES", "all|legacy|standard", "all", "Packet counts under the Go exporter's names, the standard ones, both."),
+    exporter("POD_LOGS_DIR", "path", "/var/log/pods", "Where the kubelet keeps pods' logs: names for what the datastore does not know."),
+    exporter("LOG_LEVEL", "error|warn|info|debug|trace", "info", "Least severe level that is logged."),
+    exporter("LOG_FORMAT", "logfmt|json", "logfmt", "Form of the log lines on standard error."),
+    kernel(
         "BACKEND",
         "auto|legacy|nft|nftables|ebpf",
-        Group::Kernel,
         "auto, where Calico's chains are, else its eBPF programs",
         "Which dataplane to read; nftables: Calico's own.",
     ),
-    own(
+    kernel(
         "SOURCE",
         "auto|save|kernel",
-        Group::Kernel,
         "auto, the kernel if it shows Calico's chains",
         "How: by iptables-save, or straight from the kernel.",
     ),
-    own("XTABLES_LOCKFILE", "path", Group::Kernel, "/run/xtables.lock", "The lock that iptables and Calico share."),
-    own("XTABLES_LOCK_WAIT", "time", Group::Kernel, "2s", "How long to wait for that lock: 2s, 500ms, 2 (seconds)."),
-    own("BPFFS_DIR", "path", Group::Kernel, "/sys/fs/bpf", "Where the host's bpffs is mounted, for the eBPF dataplane."),
-    own("CALICO_RUN_DIR", "path", Group::Kernel, "/var/run/calico", "Where Felix shows its eBPF programs (bpf/policy)."),
-    own(
+    kernel("XTABLES_LOCKFILE", "path", "/run/xtables.lock", "The lock that iptables and Calico share."),
+    kernel("XTABLES_LOCK_WAIT", "time", "2s", "How long to wait for that lock: 2s, 500ms, 2 (seconds)."),
+    kernel("BPFFS_DIR", "path", "/sys/fs/bpf", "Where the host's bpffs is mounted, for the eBPF dataplane."),
+    kernel("CALICO_RUN_DIR", "path", "/var/run/calico", "Where Felix shows its eBPF programs (bpf/policy)."),
+    kernel(
         "SAMPLE_INTERVAL",
         "time",
-        Group::Kernel,
         "1s where rewritten rules lose their counts, else never",
         "Read the kernel this often between scrapes: policy groups are told apart better. 0: never.",
     ),
@@ -168,7 +145,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     calico("K8S_CERT_FILE", "path", "", "The client certificate (PEM)."),
     calico("K8S_KEY_FILE", "path", "", "The client certificate's private key (PEM)."),
     calico("K8S_API_TOKEN", "token", "", "Bearer token. No flag: every process of the host can read command lines."),
-    own("CALICO_K8SAPITOKEN", "token", Group::Datastore, "", "The same, as Calico from 3.6 on calls it; it goes first."),
+    own(Group::Datastore, "CALICO_K8SAPITOKEN", "token", "", "The same, as Calico from 3.6 on calls it; it goes first."),
     Setting {
         calico_type: Some(CalicoType::Bool),
         ..calico("K8S_INSECURE_SKIP_TLS_VERIFY", "bool", "false", "Do not check the API server's certificate.")
@@ -185,8 +162,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     unused("K8S_CLIENT_BURST", "number", CalicoType::Int),
 ];
 
-/// The setting of this name. The callers' names are constants; a name that is not in the table is unknown to `--help`, so
-/// the tests of each resolver catch it.
+/// The callers' names are constants; the tests of each resolver catch one that is not in the table.
 pub(super) fn setting(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }

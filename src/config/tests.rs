@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::*;
 
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
-const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
+pub const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+pub const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
 
 const NO_API_SERVER: &str = "neither KUBECONFIG nor K8S_API_ENDPOINT nor a pod's service account says where the API server is";
 
@@ -15,7 +15,10 @@ fn run(variables: &[(&str, &str)], files: &[(&str, &str)], args: &[&str]) -> Res
     // `(name, "-")` takes a variable away.
     let variables: HashMap<&str, &str> =
         minimum.into_iter().chain(variables.iter().copied()).filter(|(name, _)| !variables.contains(&(*name, "-"))).collect();
-    let files: HashMap<&str, &str> = files.iter().copied().collect();
+    parsed(&variables, &files.iter().copied().collect(), args)
+}
+
+pub fn parsed(variables: &HashMap<&str, &str>, files: &HashMap<&str, &str>, args: &[&str]) -> Result<(Config, Vec<Remark>), String> {
     let variable = |name: &str| variables.get(name).map(OsString::from);
     let read_file = |path: &Path| match path.to_str().and_then(|path| files.get(path)) {
         Some(content) => Ok(content.as_bytes().to_vec()),
@@ -69,7 +72,7 @@ fn defaults() {
         lock_wait: Duration::from_secs(2),
         bpffs: "/sys/fs/bpf".into(),
         calico_run: "/var/run/calico".into(),
-        sample_interval: None,
+        sampling: Sampling::WhereItPays,
         metric_names: MetricNames::All,
         log_level: log::LevelFilter::Info,
         log_format: LogFormat::Logfmt,
@@ -105,8 +108,8 @@ fn own_variables_and_flags() {
     assert_eq!((set.port, set.minimum_counter, set.listen_address), (9010, 5, "::1".parse().unwrap()));
     assert_eq!((set.backend, set.metric_names, set.log_format), (BackendChoice::Nft, MetricNames::Legacy, LogFormat::Json));
     assert_eq!((set.lock_path, set.lock_wait), (PathBuf::from("/var/run/lock"), Duration::from_millis(500)));
-    assert_eq!((set.log_level, set.sample_interval), (log::LevelFilter::Debug, Some(Duration::from_secs(1))));
-    assert_eq!(config(&[("SAMPLE_INTERVAL", "0")], &[]).sample_interval, Some(Duration::ZERO));
+    assert_eq!((set.log_level, set.sampling), (log::LevelFilter::Debug, Sampling::Every(Duration::from_secs(1))));
+    assert_eq!(config(&[("SAMPLE_INTERVAL", "0")], &[]).sampling, Sampling::Never);
 
     let flags = ["--metrics-server-port=1", "--listen-address", "127.0.0.1", "--backend=legacy", "--metric-names=standard"];
     let flagged = config(&variables, &flags);
@@ -255,7 +258,7 @@ fn user_and_password_count_only_together() {
         let (config, remarks) = run(&[(set, "x"), (unset, "")], &[], &[]).unwrap();
         let Datastore::Etcd(etcd) = config.datastore else { panic!("{config:?}") };
         assert_eq!(etcd.credentials, None);
-        let warning = Remark { level: log::Level::Warn, text: format!("{set} has no effect without {unset}") };
+        let warning = Remark::warn(format!("{set} has no effect without {unset}"));
         assert!(remarks.contains(&warning), "{remarks:?}");
     }
 }

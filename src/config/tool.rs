@@ -5,48 +5,37 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::flags::Typed;
+use super::syntax::is_authority;
 use super::{Config, ConfigError, Datastore, Remark, Values, World, datastore, node_name};
 
 /// A command other than `serve`, checked.
 #[derive(Debug, PartialEq)]
 pub struct Tool {
-    /// What to do.
     pub task: Task,
-    /// Where the rules come from.
     pub input: Input,
-    /// The settings.
     pub config: Config,
     /// Which settings are wrong, where the command can do without them.
     pub problems: Vec<String>,
-    /// What was decided on the way.
     pub remarks: Vec<Remark>,
 }
 
-/// What to do.
 #[derive(Debug, PartialEq)]
 pub enum Task {
-    /// Print the metrics once.
+    /// To this file, or to standard output.
     Metrics {
-        /// Where to, if not to standard output.
         output: Option<PathBuf>,
     },
-    /// Show what is being dropped.
+    /// `once`: not again and again, also in a terminal.
     Top {
-        /// As the API answers.
         json: bool,
-        /// Not again and again, also in a terminal.
         once: bool,
     },
-    /// Show an endpoint's pipelines.
+    /// `endpoint`: `NAMESPACE/POD`, or an interface.
     Explain {
-        /// `NAMESPACE/POD`, or an interface.
         endpoint: String,
-        /// As the API answers.
         json: bool,
     },
-    /// Say what is right and what is wrong.
     Check {
-        /// For programs.
         json: bool,
     },
 }
@@ -54,31 +43,14 @@ pub enum Task {
 /// Where the rules come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// From the exporter that runs here, or else from the kernel.
+    /// The exporter that runs here, or else the kernel.
     Here,
-    /// From this exporter.
+    /// The one at this URL.
     Exporter(String),
-    /// From files: an earlier moment's, if there are any, and a moment's.
-    Files {
-        /// Of an earlier moment.
-        before: Vec<PathBuf>,
-        /// Of the moment.
-        now: Vec<PathBuf>,
-    },
+    /// Saved tables; `before`, if there are any, are of an earlier moment.
+    Files { before: Vec<PathBuf>, now: Vec<PathBuf> },
 }
 
-/// How much of the settings there must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Needs {
-    /// All.
-    All,
-    /// Where something is wrong, the command says so and goes on.
-    WhatWorks,
-    /// Neither datastore nor node: all is in files.
-    Offline,
-}
-
-/// Checks the command.
 pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<Tool, ConfigError> {
     let has = |option: &str| typed.options.iter().any(|(name, _)| *name == option);
     let paths = |option: &str| typed.options.iter().filter(|(name, _)| *name == option).map(|(_, value)| PathBuf::from(value)).collect();
@@ -97,28 +69,22 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
         (true, false, _) => return Err(ConfigError("--before: needs --ruleset, with the tables of a later moment (see --help)".into())),
         (false, _, Some(_)) => return Err(ConfigError("--url and --ruleset: only one of the two can be asked".into())),
     };
-    let needs = match (&task, &input) {
-        (_, Input::Files { .. }) => Needs::Offline,
-        (Task::Metrics { .. }, _) => Needs::All,
-        (_, Input::Exporter(_)) => Needs::Offline,
-        _ => Needs::WhatWorks,
-    };
     let (mut remarks, mut problems) = (Vec::new(), Vec::new());
     let values = Values::new(typed, world);
-    let mut tolerate = |error: ConfigError| match needs {
-        Needs::All => Err(error),
-        Needs::WhatWorks | Needs::Offline => {
+    let mut tolerate = |error: ConfigError| match task {
+        Task::Metrics { .. } => Err(error),
+        Task::Top { .. } | Task::Explain { .. } | Task::Check { .. } => {
             problems.push(error.to_string());
             Ok(())
         }
     };
-    let datastore = match needs {
-        Needs::Offline => Datastore::None,
-        _ => datastore::resolve(&values, world, &mut remarks).or_else(|error| tolerate(error).map(|()| Datastore::None))?,
-    };
-    let node = match needs {
-        Needs::Offline => String::new(),
-        _ => node_name::resolve(&values, world, &mut remarks).or_else(|error| tolerate(error).map(|()| String::new()))?,
+    let (datastore, node) = match input {
+        Input::Here => (
+            datastore::resolve(&values, world, &mut remarks).or_else(|error| tolerate(error).map(|()| Datastore::None))?,
+            node_name::resolve(&values, world, &mut remarks).or_else(|error| tolerate(error).map(|()| String::new()))?,
+        ),
+        // Files, or the exporter that is asked, tell everything.
+        Input::Exporter(_) | Input::Files { .. } => (Datastore::None, String::new()),
     };
     let mut config = super::resolve(&values, typed.verbosity, datastore, node, &mut remarks)?;
     if values.get("LOG_LEVEL").is_none() && typed.verbosity.is_none() {
@@ -138,6 +104,5 @@ fn exporter(url: &OsString) -> Result<String, ConfigError> {
     let refused = || ConfigError(format!("--url: {:?} is not allowed: http://HOST:PORT", url.to_string_lossy()));
     let text = url.to_str().ok_or_else(refused)?;
     let rest = text.strip_prefix("http://").ok_or_else(refused)?.trim_end_matches('/');
-    let good = datastore::is_authority(rest);
-    if good { Ok(format!("http://{rest}")) } else { Err(refused()) }
+    if is_authority(rest) { Ok(format!("http://{rest}")) } else { Err(refused()) }
 }

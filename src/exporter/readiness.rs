@@ -11,7 +11,6 @@ const BELIEVED: Duration = Duration::from_secs(30);
 /// One that did not is taken again after this.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What the reads so far have shown.
 #[derive(Debug, Default)]
 pub struct Readiness(Mutex<Inner>);
 
@@ -24,7 +23,6 @@ struct Inner {
     names: Names,
 }
 
-/// What is known of the node's name.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Names {
     /// There is nothing yet to tell by: no workload has rules, or the datastore has not been read.
@@ -41,25 +39,18 @@ impl Readiness {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A read has ended.
     pub fn took(&self, result: Result<(), &ReadError>) {
         let mut inner = self.inner();
         inner.read |= result.is_ok();
         inner.last = Some((Instant::now(), result.err().filter(|error| error.is_blind()).map(ToString::to_string)));
     }
 
-    /// So many workloads have rules, of which the datastore, which was read, knows so many. Returns whether the node's name is in doubt.
+    /// `workloads`: that have rules; `known`: those of them that the datastore, which was read, knows. Whether the node's name is in doubt.
     pub fn named(&self, workloads: usize, known: usize) -> bool {
         let mut inner = self.inner();
         inner.names = match (inner.names, workloads, known) {
             (Names::Right, ..) | (_, _, 1..) => Names::Right,
-            (names, 0, 0) => {
-                if names == Names::Doubtful {
-                    Names::Unknown
-                } else {
-                    names
-                }
-            }
+            (_, 0, 0) => Names::Unknown,
             _ => Names::Doubtful,
         };
         inner.names == Names::Doubtful
@@ -72,10 +63,7 @@ impl Readiness {
         !inner.read || inner.last.as_ref().is_none_or(|(at, problem)| at.elapsed() > after(problem))
     }
 
-    /// Whether the counters can be read, and have names.
-    ///
-    /// # Errors
-    /// The reason, in one line.
+    /// Whether the counters can be read, and have names; else why not, in one line.
     pub fn reason(&self, node: &str, inventory: &Inventory) -> Result<(), String> {
         let inner = self.inner();
         if let Some((_, Some(problem))) = &inner.last {

@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-use crate::config::{Authentication, BackendChoice, Config, Datastore, KubernetesConfig, Remark};
+use crate::config::{Authentication, BackendChoice, Config, Datastore, KubernetesConfig, Remark, Sampling};
 use crate::dataplane::{self, Dataplane};
 use crate::datastore::inventory::{Inventory, Table};
 use crate::ebpf;
@@ -24,64 +24,36 @@ use crate::os::logging;
 use crate::os::privileges::{self, Kept};
 use crate::server::{Limits, Listener};
 
-/// Why the program stopped: what failed, and the error.
-#[derive(Debug)]
-pub struct Failure {
-    doing: String,
-    error: Box<dyn std::error::Error + Send + Sync>,
+/// `doing`: the operation and its object.
+fn failed(doing: impl fmt::Display) -> impl FnOnce(io::Error) -> String {
+    move |error| format!("{doing} failed: {error}")
 }
 
-impl Failure {
-    /// `doing`: the operation that failed and its object.
-    fn new(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
-        let doing = doing.into();
-        move |error| Self { doing, error: error.into() }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} failed: {}", self.doing, self.error)
-    }
-}
-
-impl std::error::Error for Failure {}
-
-/// Runs until a signal ends the process, or something fails for good.
-pub fn run(config: Config, remarks: &[Remark]) -> Failure {
-    match start(config, remarks) {
-        Ok(never) => match never {},
-        Err(failure) => failure,
-    }
-}
-
-fn start(config: Config, remarks: &[Remark]) -> Result<Infallible, Failure> {
+/// Runs until a signal ends the process, or something fails for good; says what.
+pub fn run(config: Config, remarks: &[Remark]) -> Result<Infallible, String> {
     logging::start(config.log_level, config.log_format);
     logging::report_panics();
     log::info!("calico-accountant {}", env!("CARGO_PKG_VERSION"));
-    for remark in remarks {
-        log::log!(remark.level, "{}", remark.text);
-    }
+    remarks.iter().for_each(Remark::log);
     let (address, port) = (config.listen_address, config.port);
-    let listener =
-        Listener::bind(address, port, Limits::default()).map_err(Failure::new(format!("listening on {address}, port {port},")))?;
+    let listener = Listener::bind(address, port, Limits::default()).map_err(failed(format!("listening on {address}, port {port},")))?;
     let service_manager = Arc::new(ServiceManager::of_environment());
     let listener = listener.named([&[config.node_name.clone()][..], &config.allowed_hosts].concat());
     // Before any other thread: each has its own rights, and begins with those of the thread that starts it.
     privileges::for_good(kept(&config));
 
-    exit_on_signals(Arc::clone(&service_manager)).map_err(Failure::new("installing signal handlers"))?;
+    exit_on_signals(Arc::clone(&service_manager)).map_err(failed("installing signal handlers"))?;
     if let Ok(address) = listener.address() {
         log::info!("listening on {address}");
     }
     let inventory = Arc::new(Inventory::new());
-    follow(&config, &inventory).map_err(Failure::new("starting the datastore's follower"))?;
+    follow(&config, &inventory).map_err(failed("starting the datastore's follower"))?;
 
-    let (sample_interval, reader) = (config.sample_interval, Box::new(dataplane(&config, &inventory)));
+    let (sampling, reader) = (config.sampling, Box::new(dataplane(&config, &inventory)));
     let scraper = Arc::new(Scraper::new(scraper_options(config), reader, Arc::clone(&inventory)));
-    read_early(Arc::clone(&scraper), inventory, sample_interval).map_err(Failure::new("starting a thread"))?;
+    read_early(Arc::clone(&scraper), inventory, sampling).map_err(failed("starting a thread"))?;
     service_manager.tell("READY=1\n");
-    listener.serve(scraper).map_err(Failure::new("serving HTTP"))
+    listener.serve(scraper).map_err(failed("serving HTTP"))
 }
 
 /// A credential plugin may have to write: many keep their tokens in files.
@@ -98,32 +70,25 @@ fn kept(config: &Config) -> Kept {
 }
 
 /// Starts to fill the inventory.
-///
-/// # Errors
-/// Threads cannot be started.
-pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> std::io::Result<()> {
+pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> io::Result<()> {
     match &config.datastore {
         Datastore::Etcd(etcd) => etcd::follow(etcd.clone(), config.node_name.clone(), Arc::clone(inventory)),
         Datastore::Kubernetes(kubernetes) => {
             let access = Arc::new(Configured::new((**kubernetes).clone()));
             kubernetes::follow(access, config.node_name.clone(), kubernetes.api_group, Arc::clone(inventory))
         }
+        // There is nothing to wait for, and no policy has another name than its rules say.
         Datastore::None => {
-            stand_alone(inventory);
+            inventory.replace_policies(Table::default());
+            inventory.mark_synced();
+            inventory.set_up(true);
             Ok(())
         }
     }
 }
 
-/// Without a datastore there is nothing to wait for, and no policy has another name than its rules say.
-fn stand_alone(inventory: &Inventory) {
-    inventory.replace_policies(Table::default());
-    inventory.mark_synced();
-    inventory.set_up(true);
-}
-
 /// As process 1 of a container, a process without handlers is immune to SIGTERM. There is nothing to save: exit at once.
-fn exit_on_signals(service_manager: Arc<ServiceManager>) -> std::io::Result<()> {
+fn exit_on_signals(service_manager: Arc<ServiceManager>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
@@ -161,13 +126,13 @@ impl ServiceManager {
     }
 }
 
-/// How long the first read waits for the datastore's list.
+/// The first read waits so long for the datastore's list.
 const LIST: Duration = Duration::from_secs(1);
 
 /// Reads the kernel soon: derived counts begin with the first read, and names that only the datastore has are asked for early. Not while
 /// the datastore is listed, if that is quick: both together would take more memory and time than either ever does later. A scrape that
 /// comes meanwhile does not wait, or shares this one. Then reads on, if that was asked for or pays.
-fn read_early(scraper: Arc<Scraper>, inventory: Arc<Inventory>, sample_interval: Option<Duration>) -> std::io::Result<()> {
+fn read_early(scraper: Arc<Scraper>, inventory: Arc<Inventory>, sampling: Sampling) -> io::Result<()> {
     let reads = move || {
         let begun = Instant::now();
         while !inventory.synced() && begun.elapsed() < LIST {
@@ -175,10 +140,14 @@ fn read_early(scraper: Arc<Scraper>, inventory: Arc<Inventory>, sample_interval:
         }
         scraper.scrape();
         let mut took = Duration::ZERO;
-        while sample_interval != Some(Duration::ZERO) {
-            // By default as often as takes 1 % of a CPU.
-            thread::sleep(sample_interval.unwrap_or(Duration::from_secs(1).max(100 * took)));
-            if sample_interval.is_some() || scraper.may_lose_what_is_rewritten() {
+        loop {
+            thread::sleep(match sampling {
+                Sampling::Never => return,
+                Sampling::Every(interval) => interval,
+                // At most 1 % of a CPU.
+                Sampling::WhereItPays => Duration::from_secs(1).max(100 * took),
+            });
+            if sampling != Sampling::WhereItPays || scraper.may_lose_what_is_rewritten() {
                 let begun = Instant::now();
                 scraper.sample();
                 took = begun.elapsed();
@@ -202,13 +171,11 @@ pub fn dataplane(config: &Config, inventory: &Arc<Inventory>) -> Dataplane {
     Dataplane::new(options, Some(Arc::clone(inventory)))
 }
 
-/// What a scraper that serves is told.
 pub fn scraper_options(config: Config) -> exporter::Options {
     exporter::Options {
         node_name: config.node_name,
         minimum_counter: config.minimum_counter,
         metric_names: config.metric_names,
-        proc: "/proc".into(),
         pod_logs: config.pod_logs,
         datastore: match config.datastore {
             Datastore::Etcd(_) => Some("etcd"),

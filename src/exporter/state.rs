@@ -1,5 +1,4 @@
-//! What lasts from scrape to scrape, and how a read begins.
-//! Touches the kernel only through its reader.
+//! What lasts from scrape to scrape, and how a read begins. Touches the kernel only through its reader.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -14,9 +13,7 @@ use crate::metrics::About;
 use crate::os::sys;
 use crate::report::Report;
 
-/// What lasts from scrape to scrape.
 pub struct State {
-    /// Reads the kernel, or what stands for it.
     pub reader: Box<dyn Reader>,
     pub accounting: Accounting,
     /// The policies' names, for rules of the eBPF dataplane that no file shows.
@@ -25,26 +22,35 @@ pub struct State {
     /// Of the inventory's workloads at the last read.
     pub workloads_version: u64,
     pub dropped_scrapes: u64,
-    /// When the last read ended, and what it was like.
-    pub last_read: Option<(Instant, About)>,
+    pub last_read: Option<LastRead>,
     /// When the kernel was last read and that went well.
     pub read_at: Option<SystemTime>,
     /// The last report, for as long as somebody looks.
     pub report: Option<(Instant, Arc<Report>)>,
     /// Of the last text, in bytes. The text itself is its readers': the next read needs the memory.
     pub text_length: usize,
-    /// The last text, and when it was ready.
-    pub text: (Option<Instant>, Weak<Vec<u8>>),
+    /// The text of the last read.
+    pub text: Weak<Vec<u8>>,
     pub complaint: Complaint,
     pub complaint_of_names: Complaint,
 }
 
-/// Says a failure once, and that it is over.
+/// When the last read began and ended, and what it was like.
+pub struct LastRead {
+    pub begun: Instant,
+    pub ended: Instant,
+    pub about: About,
+}
+
+/// A read that took longer also answers who asked while it went on: it and another one would take longer than Prometheus waits.
+const LONG: Duration = Duration::from_secs(2);
+
+/// Logs a failure once, and when it is over.
 #[derive(Debug, Default)]
 pub struct Complaint(Option<String>);
 
 impl Complaint {
-    /// Says it, unless it was said last.
+    /// Logs it, unless it was the last thing logged.
     pub fn failed(&mut self, doing: &str, error: &dyn fmt::Display) {
         let text = error.to_string();
         if self.0.as_ref() != Some(&text) {
@@ -53,12 +59,11 @@ impl Complaint {
         }
     }
 
-    /// What is wrong now.
     pub fn last(&self) -> Option<String> {
         self.0.clone()
     }
 
-    /// Says that it is over, if it was.
+    /// Logs that it is over, if it had failed.
     pub fn went_well(&mut self, again: &str) {
         if self.0.take().is_some() {
             info!("{again} again");
@@ -73,11 +78,11 @@ const READ_LIMIT: Duration = Duration::from_secs(8);
 const RETRIES: usize = 3;
 
 impl State {
-    /// Of a process that has not read anything yet.
     pub fn new(reader: Box<dyn Reader>) -> Self {
         State {
             reader,
-            accounting: Accounting::new(cpus()),
+            // As many as can be at work on packets.
+            accounting: Accounting::new(sys::bpf::possible_cpus().unwrap_or(usize::MAX)),
             hashed_names: Vec::new(),
             policies_version: 0,
             workloads_version: 0,
@@ -86,10 +91,21 @@ impl State {
             read_at: None,
             report: None,
             text_length: 0,
-            text: (None, Weak::new()),
+            text: Weak::new(),
             complaint: Complaint::default(),
             complaint_of_names: Complaint::default(),
         }
+    }
+
+    /// Of all workloads that have rules.
+    pub fn interfaces(&self) -> impl Iterator<Item = &str> {
+        self.accounting.totals().workloads().map(|(interface, _)| &**interface)
+    }
+
+    /// The last read, if it answers what was asked at this moment: what happened before is in it.
+    pub fn answer_to(&self, asked: Instant) -> Option<&About> {
+        let is_answer = |last: &&LastRead| last.begun > asked || (last.ended > asked && last.ended - last.begun > LONG);
+        self.last_read.as_ref().filter(is_answer).map(|last| &last.about)
     }
 
     /// Reads the kernel. Without the lock that writers hold, counters that went back may only be a commit's moment, and nothing tells for
@@ -106,11 +122,6 @@ impl State {
         }
         Ok(reading)
     }
-}
-
-/// How many CPUs can be at work on packets, at most.
-fn cpus() -> usize {
-    sys::bpf::possible_cpus().unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -6,16 +6,14 @@ use crate::dataplane::{Evidence, Rival};
 use crate::os::process::Process;
 use crate::ruleset::Family;
 
-use super::View;
+use super::Endpoint;
 use super::text::{Labels, Text};
 
 /// Whether any of Calico's chains, or its programs, have rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Chains {
-    /// That could not be told.
     #[default]
     Unknown,
-    /// Some have.
     Present,
     /// None has, or ever had while this process watched.
     Absent,
@@ -24,7 +22,6 @@ pub enum Chains {
 }
 
 impl Chains {
-    /// As metrics and the API name it.
     pub fn as_str(self) -> &'static str {
         match self {
             Chains::Unknown => "unknown",
@@ -35,32 +32,21 @@ impl Chains {
     }
 }
 
-/// What is known of the scrape and the process.
 #[derive(Debug, Clone, Default)]
 pub struct About {
-    /// Whether the kernel's counters could be read.
     pub up: bool,
-    /// How long each stage took.
     pub stages: Vec<(&'static str, Duration)>,
     /// Where the rules were read, and how many there are of each family, or of both together.
     pub tables: Vec<(Option<Family>, &'static str, usize)>,
-    /// How the rules were read.
     pub source: &'static str,
-    /// Whether there are any rules of Calico's.
     pub chains: Chains,
-    /// Other back ends that hold chains of endpoints too.
     pub rivals: Vec<Rival>,
-    /// Rules in Calico's chains that are not understood.
     pub unrecognised: u64,
-    /// How long the xtables lock was waited for.
     pub lock_waited: Duration,
     /// Whether the tables were read under the lock that they need.
     pub locked: bool,
-    /// How often the lock was waited for in vain.
     pub lock_timeouts: u64,
-    /// Scrapes dropped because of the minimum.
     pub dropped_scrapes: u64,
-    /// Whether the datastore answers.
     pub datastore_up: bool,
     /// When the datastore last said something, in seconds since the epoch; 0 for never.
     pub datastore_last_event: u64,
@@ -70,7 +56,6 @@ pub struct About {
     pub without_rules: usize,
     /// When this process started, in seconds since the epoch; `None` with the rest of the process' metrics.
     pub started: Option<f64>,
-    /// Resources of this process.
     pub process: Process,
 }
 
@@ -80,9 +65,7 @@ pub fn render_common(about: &About, text: &mut Text) {
     text.single("calico_accountant_dropped_scrape", "counter", help, about.dropped_scrapes);
 }
 
-/// Writes everything else.
-pub fn render(view: &View, text: &mut Text) {
-    let about = view.about;
+pub fn render(about: &About, endpoints: &[Endpoint], text: &mut Text) {
     let version = Labels::default().with("version", env!("CARGO_PKG_VERSION"));
     text.metric("calico_accountant_build_info", "gauge", "The version of this program. Value 1.").sample(version.as_str(), true);
     tables(about, text);
@@ -102,7 +85,7 @@ pub fn render(view: &View, text: &mut Text) {
     let help = "Rules that are not understood or that nothing names, and lines that are no rule; what depends on them is left out.";
     text.single("calico_accountant_unrecognised_rules", "gauge", help, about.unrecognised);
     datastore(about, text);
-    workloads(view, text);
+    workloads(about, endpoints, text);
     let mut metric = text.metric("calico_accountant_scrape_duration_seconds", "gauge", "Time that each stage of this scrape took.");
     for (stage, took) in &about.stages {
         metric.sample(Labels::default().with("stage", stage).as_str(), took.as_secs_f64());
@@ -140,16 +123,16 @@ fn datastore(about: &About, text: &mut Text) {
     text.single("calico_accountant_datastore_resyncs_total", "counter", help, about.datastore_resyncs);
 }
 
-fn workloads(view: &View, text: &mut Text) {
+fn workloads(about: &About, endpoints: &[Endpoint], text: &mut Text) {
     // While the rules cannot be read, nobody knows which workloads have some.
-    if !view.about.up && view.about.chains == Chains::Unknown {
+    if !about.up && about.chains == Chains::Unknown {
         return;
     }
-    let known = view.endpoints().iter().filter(|endpoint| endpoint.workload.is_some()).count();
-    let unknown = view.endpoints().len() - known;
+    let known = endpoints.iter().filter(|endpoint| endpoint.workload.is_some()).count();
+    let unknown = endpoints.len() - known;
     let help = "Workloads of this node: with rules and known to the datastore, with rules but unknown to it, known to it and running but without rules.";
     let mut metric = text.metric("calico_accountant_workloads", "gauge", help);
-    for (state, count) in [("known", known), ("unknown", unknown), ("without_rules", view.about.without_rules)] {
+    for (state, count) in [("known", known), ("unknown", unknown), ("without_rules", about.without_rules)] {
         metric.sample(Labels::default().with("state", state).as_str(), count as u64);
     }
 }

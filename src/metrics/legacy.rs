@@ -11,7 +11,6 @@ use crate::felix::{Direction, DropReason};
 use super::text::{Labels, Metric, Text};
 use super::{Endpoint, View};
 
-/// The `type` label.
 fn chain_type(direction: Direction) -> &'static str {
     match direction {
         Direction::Ingress => "tw",
@@ -22,8 +21,7 @@ fn chain_type(direction: Direction) -> &'static str {
 /// Workloads whose labels are the same: their counts are summed, for a series must not come twice.
 type Groups<'a> = BTreeMap<Labels, Vec<&'a EndpointTotals>>;
 
-/// Writes the workload metrics. Workloads that the datastore does not know are left out, as the Go exporter did: without names
-/// they could not be told apart.
+/// Workloads without names are left out, as by the Go exporter: they could not be told apart.
 pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     let mut groups = Groups::new();
     for endpoint in endpoints {
@@ -44,7 +42,6 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     each(&groups, |group| policies(&mut metric, totals, group, Verdict::Deny, &mut suffixes));
 }
 
-/// One of them, in one direction.
 type Group<'a> = (&'a Labels, &'a [&'a EndpointTotals], Direction);
 
 fn each(groups: &Groups, mut write: impl FnMut(Group)) {
@@ -76,21 +73,19 @@ fn policies(metric: &mut Metric, all: &Totals, (labels, endpoints, direction): G
     // Within one tier of one endpoint every policy has one total.
     if endpoints.len() > 1 || policies.iter().any(|policy| policy.1 != policies[0].1) {
         policies.sort_unstable();
-        policies.dedup_by(|next, first| next.0 == first.0 && add(first, next.2));
+        policies.dedup_by(|next, first| {
+            let is_same = next.0 == first.0;
+            if is_same {
+                first.2 = first.2.saturating_add(next.2);
+            }
+            is_same
+        });
     }
     for (policy, _, packets) in policies {
-        let suffix = suffixes.entry((Arc::as_ptr(policy), direction)).or_insert_with(|| suffix(policy, direction));
+        let labels_of = || format!(",{}", Labels::default().with("policy", policy).with("type", chain_type(direction)).as_str());
+        let suffix = suffixes.entry((Arc::as_ptr(policy), direction)).or_insert_with(labels_of);
         metric.parts(&[labels.as_str(), suffix], packets);
     }
-}
-
-fn add(policy: &mut (&Arc<str>, &Arc<str>, u64), packets: u64) -> bool {
-    policy.2 = policy.2.saturating_add(packets);
-    true
-}
-
-fn suffix(policy: &str, direction: Direction) -> String {
-    format!(",{}", Labels::default().with("policy", policy).with("type", chain_type(direction)).as_str())
 }
 
 /// Every counter that the Go exporter compares with its minimum.

@@ -8,7 +8,6 @@ use super::View;
 use super::standard::{drop_reason, verdict_name};
 use super::text::{Labels, Metric, Text};
 
-/// Writes them.
 pub fn render(view: &View, text: &mut Text) {
     host_endpoints(view, text);
     catalog(view, text);
@@ -87,11 +86,8 @@ fn host_endpoints(view: &View, text: &mut Text) {
     let mut metric = text.metric("calico_accountant_host_endpoint_drop_packets_total", "counter", help);
     each_host_total(view, |base, total| {
         if let Some((reason, tier)) = drop_reason(&total.item) {
-            let mut labels = base.with("reason", reason).with("stage", base.stage);
-            if !tier.is_empty() {
-                labels.push("tier", tier);
-            }
-            metric.sample(labels.as_str(), total.packets);
+            let labels = base.with("reason", reason).with("stage", base.stage);
+            metric.sample(labels.with_if("tier", tier).as_str(), total.packets);
         }
     });
 }

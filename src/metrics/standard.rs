@@ -22,7 +22,6 @@ fn base_labels(endpoint: &Endpoint) -> Base {
     })
 }
 
-/// Writes the workload metrics.
 pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     let bases: Vec<Base> = endpoints.iter().map(base_labels).collect();
     let each = |write: &mut dyn FnMut(&str, &Total)| {
@@ -88,7 +87,6 @@ fn policy_labels(tier: &str, policy: &str, verdict: Verdict) -> String {
     format!(",{}", labels.as_str())
 }
 
-/// The `verdict` label.
 pub fn verdict_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Accept => "accept",
@@ -106,11 +104,7 @@ fn profile(metric: &mut Metric, base: &str, total: &Total) {
 
 fn drop(metric: &mut Metric, base: &str, total: &Total) {
     if let Some((reason, tier)) = drop_reason(&total.item) {
-        let mut labels = Labels::default().with("reason", reason);
-        if !tier.is_empty() {
-            labels.push("tier", tier);
-        }
-        metric.parts(&[base, ",", labels.as_str()], total.packets);
+        metric.parts(&[base, ",", Labels::default().with("reason", reason).with_if("tier", tier).as_str()], total.packets);
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-/// A text under construction.
 #[derive(Debug, Default)]
 pub struct Text {
     out: Vec<u8>,
@@ -10,7 +9,6 @@ pub struct Text {
 }
 
 impl Text {
-    /// An empty text in this memory.
     pub fn within(mut memory: Vec<u8>) -> Self {
         memory.clear();
         Text { out: memory, series: 0 }
@@ -24,23 +22,19 @@ impl Text {
         Metric { text: self, name }
     }
 
-    /// A metric with one sample and no labels.
     pub fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Value) {
         self.metric(name, kind, help).sample("", value);
     }
 
-    /// How many samples there are so far.
     pub fn series(&self) -> u64 {
         self.series
     }
 
-    /// The finished text.
     pub fn finish(self) -> Vec<u8> {
         self.out
     }
 }
 
-/// A metric whose samples are being written.
 #[derive(Debug)]
 pub struct Metric<'a> {
     text: &'a mut Text,
@@ -79,9 +73,7 @@ fn append(out: &mut Vec<u8>, text: &str) {
     rest.iter().for_each(|byte| out.push(*byte));
 }
 
-/// The value of a sample.
 pub trait Value {
-    /// Appends the value as Prometheus reads it.
     fn write(&self, out: &mut Vec<u8>);
 }
 
@@ -120,14 +112,7 @@ const USUAL: usize = 160;
 pub struct Labels(String);
 
 impl Labels {
-    /// Adds a label.
     pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.push(name, value);
-        self
-    }
-
-    /// Adds a label.
-    pub fn push(&mut self, name: &str, value: &str) {
         match self.0.is_empty() {
             // At once what most need in the end.
             true => self.0.reserve(USUAL),
@@ -137,9 +122,14 @@ impl Labels {
         self.0.push_str("=\"");
         escape(value, &mut self.0);
         self.0.push('"');
+        self
     }
 
-    /// What goes between the braces.
+    /// Leaves out what is empty.
+    pub fn with_if(self, name: &str, value: &str) -> Self {
+        if value.is_empty() { self } else { self.with(name, value) }
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

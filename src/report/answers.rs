@@ -11,26 +11,19 @@ use crate::felix::Direction;
 /// `GET /api/v1/workloads`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkloadsAnswer<'a> {
-    /// How the exporter is.
     pub status: Cow<'a, Status>,
-    /// All workloads.
     pub workloads: Vec<Cow<'a, Workload>>,
     /// What was refused, where it is more than nothing.
     pub drops: Vec<Drop>,
-    /// Packets refused because their interface has no endpoint (yet).
     pub unknown_interfaces: UnknownInterfaces,
 }
 
 /// Packets of one workload and direction that were refused for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drop {
-    /// The workload's interface.
     pub interface: Arc<str>,
-    /// Its namespace.
     pub namespace: Arc<str>,
-    /// Its pod.
     pub pod: Arc<str>,
-    /// To it, or from it.
     pub direction: Direction,
     /// `policy`, `no_policy`, `profile`, `no_profile`, …
     pub reason: Cow<'static, str>,
@@ -38,41 +31,32 @@ pub struct Drop {
     pub tier: Option<Arc<str>>,
     /// The policy that refused; several joined by commas: one of them did.
     pub policy: Option<Arc<str>>,
-    /// How many.
     pub packets: u64,
 }
 
 /// `GET /api/v1/workloads/{interface}`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkloadAnswer<'a> {
-    /// How the exporter is.
     pub status: Cow<'a, Status>,
-    /// The workload.
     pub workload: Cow<'a, Workload>,
-    /// Its pipelines.
     pub directions: Cow<'a, [Pipeline]>,
 }
 
 /// `GET /api/v1/policies`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PoliciesAnswer<'a> {
-    /// How the exporter is.
     pub status: Cow<'a, Status>,
-    /// All policies.
     pub policies: Cow<'a, [Policy]>,
 }
 
 /// `GET /api/v1/host-endpoints`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostEndpointsAnswer<'a> {
-    /// How the exporter is.
     pub status: Cow<'a, Status>,
-    /// All host endpoints.
     pub host_endpoints: Cow<'a, [HostEndpoint]>,
 }
 
 impl Report {
-    /// All workloads, and what is dropped.
     pub fn workloads(&self) -> WorkloadsAnswer<'_> {
         WorkloadsAnswer {
             status: Cow::Borrowed(&self.status),
@@ -82,7 +66,6 @@ impl Report {
         }
     }
 
-    /// The workload on an interface.
     pub fn workload(&self, interface: &str) -> Option<WorkloadAnswer<'_>> {
         let found = self.workloads.iter().find(|endpoint| &*endpoint.workload.interface == interface)?;
         Some(WorkloadAnswer {
@@ -92,19 +75,16 @@ impl Report {
         })
     }
 
-    /// All policies.
     pub fn policies(&self) -> PoliciesAnswer<'_> {
         PoliciesAnswer { status: Cow::Borrowed(&self.status), policies: Cow::Borrowed(&self.policies) }
     }
 
-    /// All host endpoints.
     pub fn host_endpoints(&self) -> HostEndpointsAnswer<'_> {
         HostEndpointsAnswer { status: Cow::Borrowed(&self.status), host_endpoints: Cow::Borrowed(&self.host_endpoints) }
     }
 }
 
 impl WorkloadsAnswer<'_> {
-    /// With everything that it borrows.
     pub fn into_owned(self) -> WorkloadsAnswer<'static> {
         WorkloadsAnswer {
             status: Cow::Owned(self.status.into_owned()),
@@ -116,7 +96,6 @@ impl WorkloadsAnswer<'_> {
 }
 
 impl WorkloadAnswer<'_> {
-    /// With everything that it borrows.
     pub fn into_owned(self) -> WorkloadAnswer<'static> {
         WorkloadAnswer {
             status: Cow::Owned(self.status.into_owned()),
@@ -127,7 +106,6 @@ impl WorkloadAnswer<'_> {
 }
 
 impl HostEndpointsAnswer<'_> {
-    /// With everything that it borrows.
     pub fn into_owned(self) -> HostEndpointsAnswer<'static> {
         HostEndpointsAnswer { status: Cow::Owned(self.status.into_owned()), host_endpoints: Cow::Owned(self.host_endpoints.into_owned()) }
     }

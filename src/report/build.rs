@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::outline::Outline;
 use super::policies::{self, Bounds, Infos};
-use super::shape::Shape;
 use super::{
     All, Can, Counts, Group, HostEndpoint, Pipeline, PolicyCounts, Refused, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint,
 };
@@ -14,23 +14,18 @@ use crate::datastore::inventory;
 use crate::ebpf;
 use crate::felix::{Catalog, Direction, DropReason, EndpointKind};
 
-/// What a report is made of.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
-    /// The pipelines of the last read.
-    pub shape: &'a Shape,
-    /// What was counted.
+    pub outline: &'a Outline,
     pub attribution: &'a Attribution,
-    /// The policies that there are.
     pub catalog: &'a Catalog,
-    /// The workload on an interface.
     pub workload: &'a dyn Fn(&str) -> Option<Arc<inventory::Workload>>,
     /// Whether this is all from one moment: then what rules count together bounds what no rule counts.
     pub one_moment: bool,
 }
 
 impl Report {
-    /// Puts the report together. Of `status`, the workloads that have rules are counted here.
+    /// Of `status`, the workloads that have rules are counted here.
     pub fn new(sources: Sources, status: Status) -> Self {
         let filler = Filler {
             infos: Infos::new(sources.catalog),
@@ -51,9 +46,10 @@ impl Report {
             },
             ..Report::default()
         };
-        for (key, shape) in &sources.shape.endpoints {
+        for (key, outline) in &sources.outline.endpoints {
             let (kind, interface) = key;
-            let directions = shape.iter().map(|pipeline| filler.pipeline(interface, pipeline.clone(), totals.get(key).copied())).collect();
+            let directions =
+                outline.iter().map(|pipeline| filler.pipeline(interface, pipeline.clone(), totals.get(key).copied())).collect();
             match kind {
                 EndpointKind::Workload => {
                     report.workloads.push(workload(interface, directions, (sources.workload)(interface), is_counted));
@@ -144,12 +140,11 @@ impl<'a> Counted<'a> {
         counted
     }
 
-    /// Accepts that may be one or the other policy's.
     fn together(&self) -> Option<u64> {
         self.together.and_then(|(tier, policies)| self.decided(tier, policies).accept)
     }
 
-    /// What policies of a tier denied, but which one the counters do not tell.
+    /// What policies of a tier denied; which one the counters do not tell.
     fn denied_by_one_of_several(&self) -> u64 {
         let is_several = |(_, policies, verdict): &(&str, &str, Verdict)| *verdict == Verdict::Deny && policies.contains(',');
         self.policies.iter().filter(|(key, _)| is_several(key)).fold(0, |sum, (_, packets)| sum.saturating_add(*packets))
@@ -177,7 +172,6 @@ impl<'a> Counted<'a> {
     }
 }
 
-/// Fills counts into shapes.
 struct Filler<'a> {
     infos: Infos,
     bounds: Option<Bounds>,
@@ -292,7 +286,6 @@ impl Pipeline {
         self.tiers.iter().flat_map(|tier| tier.targets.iter().flat_map(Target::decisions).map(move |counts| (tier, counts)))
     }
 
-    /// All of its policies.
     pub fn policies(&self) -> impl Iterator<Item = &PolicyCounts> {
         self.tiers.iter().flat_map(|tier| &tier.targets).flat_map(Target::policies)
     }
@@ -313,7 +306,6 @@ impl Pipeline {
         targets.all(of_target) && self.profiles.iter().all(|profile| profile.accept.is_some())
     }
 
-    /// Three numbers for all of it.
     pub fn sums(&self) -> Sums {
         let accepted = self.accepts().chain([self.undivided]);
         let refused = self.decisions().map(|(_, counts)| counts.deny).chain(self.tiers.iter().map(|tier| tier.no_policy));
@@ -352,7 +344,6 @@ impl Target {
         self.policies().iter().map(|policy| &policy.counts).chain(rest)
     }
 
-    /// The policy, or the policies of the group.
     pub fn policies(&self) -> &[PolicyCounts] {
         match self {
             Target::Policy(policy) => std::slice::from_ref(policy),
@@ -362,7 +353,6 @@ impl Target {
 }
 
 impl PolicyCounts {
-    /// Whether all that it refused is known.
     fn is_exact(&self) -> bool {
         self.counts.deny.is_some() || !self.can.contains(&Can::Deny)
     }

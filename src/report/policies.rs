@@ -34,7 +34,6 @@ impl Infos {
         Infos(infos)
     }
 
-    /// Gives a policy its names.
     pub fn name(&self, policy: &mut PolicyCounts, tier: &Arc<str>) {
         if let Some(info) = self.0.get(&(Arc::clone(&policy.policy), Arc::clone(tier))) {
             policy.kind = Arc::clone(&info.kind);
@@ -44,14 +43,14 @@ impl Infos {
     }
 }
 
-/// Every policy, by its label and tier.
 pub fn policies(infos: &Infos, node: &NodeTotals, report: &Report) -> Vec<Policy> {
     let mut rules = rules(node);
     let mut users = users(report);
     let policy = |((label, tier), info): (&(Arc<str>, Arc<str>), &Info)| {
         let rules = rules.remove(label).unwrap_or_default();
         let (workloads, host_endpoints) = users.remove(label).unwrap_or_default();
-        let sum = |action| sum_of(rules.iter().filter(|rule| rule.action == action).map(|rule| rule.packets));
+        // `None` if there is nothing to sum up.
+        let sum = |action| rules.iter().filter(|rule| rule.action == action).map(|rule| rule.packets).reduce(u64::saturating_add);
         Policy {
             policy: Arc::clone(label),
             kind: Arc::clone(&info.kind),
@@ -70,11 +69,6 @@ pub fn policies(infos: &Infos, node: &NodeTotals, report: &Report) -> Vec<Policy
     infos.0.iter().map(policy).collect()
 }
 
-/// `None` if there is nothing to sum up.
-fn sum_of(packets: impl Iterator<Item = u64>) -> Option<u64> {
-    packets.reduce(u64::saturating_add)
-}
-
 fn rules(node: &NodeTotals) -> HashMap<Arc<str>, Vec<Rule>> {
     let mut rules = HashMap::<Arc<str>, Vec<Rule>>::new();
     for (key, packets) in node.rules() {
@@ -85,7 +79,6 @@ fn rules(node: &NodeTotals) -> HashMap<Arc<str>, Vec<Rule>> {
     rules
 }
 
-/// As policies are written.
 fn action(decision: Decision) -> &'static str {
     match decision {
         Decision::Accept => "allow",
@@ -140,12 +133,7 @@ impl Bounds {
     pub fn new(node: &NodeTotals) -> Self {
         let mut bounds = HashMap::<_, u64>::new();
         for (key, packets) in node.rules() {
-            let can = match key.decision {
-                Decision::Accept => Can::Accept,
-                Decision::Deny => Can::Deny,
-                Decision::Pass => Can::Pass,
-                Decision::Log => continue,
-            };
+            let Some(can) = Can::of(key.decision) else { continue };
             let bound = bounds.entry((Arc::clone(&key.policy), key.direction, can)).or_default();
             *bound = bound.saturating_add(packets);
         }

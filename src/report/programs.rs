@@ -3,23 +3,22 @@
 
 use std::sync::Arc;
 
-use super::shape::{Shape, join_pipelines, merge};
+use super::outline::{Outline, join_pipelines, merge};
 use super::{Can, Counts, DefaultAction, Group, Pipeline, PolicyCounts, Profile, Refused, Target, Tier};
 use crate::accounting::attribution::Programs;
 use crate::ebpf::{self, Owner, Policy, Program, Rule};
 use crate::felix::{Decision, DropReason, EndpointKind};
 
-impl Shape {
-    /// The pipelines of all workloads.
+impl Outline {
     pub fn of_programs(programs: &Programs) -> Self {
-        let mut shape = Shape::default();
+        let mut outline = Outline::default();
         for program in programs.workloads() {
-            let pipelines = shape.endpoints.entry((EndpointKind::Workload, Arc::clone(&program.interface))).or_default();
+            let pipelines = outline.endpoints.entry((EndpointKind::Workload, Arc::clone(&program.interface))).or_default();
             merge(pipelines, [pipeline(program)], |a, b| a.direction == b.direction, join_pipelines);
         }
-        shape.endpoints.values_mut().flatten().for_each(put_together);
-        shape.sort();
-        shape
+        outline.endpoints.values_mut().flatten().for_each(put_together);
+        outline.sort();
+        outline
     }
 }
 
@@ -63,26 +62,11 @@ fn default_action<'a>(mut rules: impl Iterator<Item = &'a Rule>, tier: &str) -> 
 }
 
 fn policy<'a>(policy: &Arc<Policy>, rules: impl Iterator<Item = &'a Rule>) -> PolicyCounts {
-    let can = |rule: &Rule| match rule.known.decision {
-        Decision::Accept => Some(Can::Accept),
-        Decision::Deny => Some(Can::Deny),
-        Decision::Pass => Some(Can::Pass),
-        Decision::Log => None,
-    };
     let own = rules.filter(|rule| matches!(&rule.known.owner, Owner::Policy(of, _) if of == policy));
-    let mut can: Vec<Can> = own.filter_map(can).collect();
+    let mut can: Vec<Can> = own.filter_map(|rule| Can::of(rule.known.decision)).collect();
     can.sort();
     can.dedup();
-    let label = Arc::clone(&policy.label);
-    PolicyCounts {
-        name: Arc::clone(&label),
-        policy: label,
-        kind: "".into(),
-        namespace: None,
-        can,
-        counts: Counts::default(),
-        at_most: None,
-    }
+    PolicyCounts { policy: Arc::clone(&policy.label), name: Arc::clone(&policy.label), can, ..PolicyCounts::default() }
 }
 
 /// Where several policies of one tier can accept, and nothing else, what is not certain of one of them is counted for all together. Where

@@ -7,12 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::dataplane::Rival;
 use crate::ebpf;
 
-/// How the exporter and what it depends on are.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Status {
-    /// The exporter's version.
     pub version: Cow<'static, str>,
-    /// The node.
     pub node: String,
     /// When the kernel was last read, in seconds since the epoch.
     pub time: Option<f64>,
@@ -22,29 +19,23 @@ pub struct Status {
     pub up: bool,
     /// Why not.
     pub problem: Option<String>,
-    /// Where the rules were read.
     pub tables: Vec<TableStatus>,
-    /// Rules that are not understood.
     pub unrecognised_rules: u64,
     /// Whether the tables were read under the lock that they need.
     pub lock_held: bool,
     /// Whether any of Calico's chains or programs have rules: `present`, `absent`, `vanished`, or `unknown`.
     #[serde(default)]
     pub chains: Cow<'static, str>,
-    /// Other back ends that hold chains of endpoints too.
     #[serde(default)]
     pub other_backends: Vec<OtherBackend>,
     /// Why the node's name is in doubt.
     #[serde(default)]
     pub node_problem: Option<String>,
-    /// Where names come from.
     pub datastore: DatastoreStatus,
-    /// Workloads by what is known of them.
     pub workloads: WorkloadStates,
 }
 
 impl Status {
-    /// Whether it is certain that no chain or program of Calico's has rules.
     pub fn has_no_rules(&self) -> bool {
         matches!(&*self.chains, "absent" | "vanished")
     }
@@ -71,7 +62,6 @@ impl From<&Rival> for OtherBackend {
     }
 }
 
-/// Where a family's rules are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableStatus {
     /// `ipv4` or `ipv6`; `any` on the eBPF dataplane.
@@ -84,19 +74,16 @@ pub struct TableStatus {
     pub rules: u64,
 }
 
-/// Where names come from.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct DatastoreStatus {
     /// `etcd`, `kubernetes` or `none`.
     #[serde(rename = "type")]
     pub kind: Cow<'static, str>,
-    /// Whether it answers.
     pub up: bool,
     /// Whether it was ever read as a whole.
     pub synced: bool,
     /// When it last said something, in seconds since the epoch.
     pub last_event: Option<u64>,
-    /// Why it is not up.
     pub problem: Option<String>,
 }
 

@@ -4,10 +4,8 @@ use serde::Serialize;
 
 use super::Application;
 
-/// What all paths of the API begin with.
 pub(super) const PREFIX: &str = "/api/v1/";
 
-/// The status code and the JSON.
 pub(super) fn answer(app: &dyn Application, path: &str) -> (u16, Vec<u8>) {
     let mut parts = path.strip_prefix(PREFIX).unwrap_or_default().split('/');
     let (what, which, rest) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
@@ -17,27 +15,20 @@ pub(super) fn answer(app: &dyn Application, path: &str) -> (u16, Vec<u8>) {
         ("workloads", Some(interface), None) => workload(app, interface),
         ("policies", None, None) => json(&app.report().policies()),
         ("host-endpoints", None, None) => json(&app.report().host_endpoints()),
-        _ => missing("not found; there are status, workloads, workloads/{interface}, policies and host-endpoints"),
+        _ => failed(404, "not found; there are status, workloads, workloads/{interface}, policies and host-endpoints"),
     }
 }
 
 fn workload(app: &dyn Application, encoded: &str) -> (u16, Vec<u8>) {
-    let Some(interface) = decoded(encoded) else { return missing("the interface is not well encoded") };
+    let Some(interface) = decoded(encoded) else { return failed(404, "the interface is not well encoded") };
     match app.report().workload(&interface) {
         Some(answer) => json(&answer),
-        None => missing(&format!("no workload has rules on interface {interface:?}")),
+        None => failed(404, &format!("no workload has rules on interface {interface:?}")),
     }
 }
 
 fn json(answer: &impl Serialize) -> (u16, Vec<u8>) {
-    match serde_json::to_vec(answer) {
-        Ok(json) => (200, json),
-        Err(error) => failed(500, &error.to_string()),
-    }
-}
-
-fn missing(text: &str) -> (u16, Vec<u8>) {
-    failed(404, text)
+    serde_json::to_vec(answer).map_or_else(|error| failed(500, &error.to_string()), |json| (200, json))
 }
 
 fn failed(status: u16, error: &str) -> (u16, Vec<u8>) {

@@ -9,43 +9,40 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use super::Limits;
+use super::reply::Reply;
 use super::request::{LONGEST_HEAD, Request};
-use super::routes::{Reply, Resource};
+use super::routes::Resource;
 
-/// How much is written at a time, so that others have their turn.
+/// Bytes written at a time, so that others have their turn.
 const PIECE: usize = 64 << 10;
-/// How long, and for how many bytes, a client is listened to that is still sending what nobody wants to know.
+/// After the last answer, what the client still sends is read for so long, and up to so many bytes. Closing a socket with unread bytes in
+/// it is a reset, which may overtake the answer.
 const FAREWELL: (Duration, usize) = (Duration::from_secs(1), 1 << 20);
 /// A client has so much time to get its first request across, and to take some of an answer, before it is taken for idle.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// A client's connection.
 pub(super) struct Connection {
-    /// The client's end.
     pub socket: TcpStream,
-    /// Whom the client's address stands for, see [`network`].
+    /// See [`network`].
     pub client: IpAddr,
     pub doing: Doing,
-    /// When it came or did what it does; while it takes an answer, when it last took some.
+    /// When it came or began what it does; while it takes an answer, when it last took some.
     pub since: Instant,
     deadline: Option<Instant>,
     received: Vec<u8>,
-    /// Whether anything came that may be a request, beside the last one.
+    /// Whether bytes came behind the last request that may be another one.
     unseen: bool,
 }
 
-/// What a connection is doing.
 pub(super) enum Doing {
-    /// Sending a request, or about to. Whether it is its first one.
-    Asking { first: bool },
+    Asking {
+        first: bool,
+    },
     /// Waiting for an answer that is being made.
     Waiting(Request, Resource),
-    /// Taking the answer.
     Taking(Answer),
-    /// Answered for the last time. Closing a socket with unread bytes in it is a reset, which may overtake the answer: so many bytes
-    /// are read first.
+    /// Answered for the last time; so many bytes may still be read.
     Leaving(usize),
-    /// Over: to be closed.
     Over,
 }
 
@@ -60,10 +57,9 @@ pub(super) enum Worth {
     Answer,
 }
 
-/// An answer on its way.
 pub(super) struct Answer {
     head: Vec<u8>,
-    /// What others may be taking, too.
+    /// Shared with others that take it.
     body: Arc<Vec<u8>>,
     /// How much of the body is sent: nothing to `HEAD`.
     length: usize,
@@ -73,7 +69,6 @@ pub(super) struct Answer {
 }
 
 impl Connection {
-    /// A client that has just connected.
     pub fn new(socket: TcpStream, client: IpAddr, limits: Limits) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let (since, doing) = (Instant::now(), Doing::Asking { first: true });
@@ -81,7 +76,7 @@ impl Connection {
         Ok(Self { socket, client, doing, since, deadline, received: Vec::new(), unseen: false })
     }
 
-    /// What to wait for. Errors, and that the client has gone, are told in any case.
+    /// What to wait for. poll(2) reports errors, and that the client has gone, in any case.
     pub fn interest(&self) -> PollFlags {
         match self.doing {
             Doing::Asking { .. } | Doing::Leaving(_) => PollFlags::IN,
@@ -95,7 +90,7 @@ impl Connection {
         if self.unseen() { Some(self.since) } else { self.deadline }
     }
 
-    /// Whether it has received something that may be a request, and that nobody has looked at.
+    /// Whether it has received what may be a request, and nobody has looked at it.
     pub fn unseen(&self) -> bool {
         self.unseen && matches!(self.doing, Doing::Asking { .. })
     }
@@ -105,17 +100,10 @@ impl Connection {
         if let Doing::Waiting(request, resource) = &self.doing { Some((request, resource, self.since)) } else { None }
     }
 
-    /// The request for which it waits for this.
-    pub fn waits_for(&self, wanted: &Resource) -> Option<&Request> {
-        self.waits().filter(|(_, resource, _)| *resource == wanted).map(|(request, ..)| request)
-    }
-
-    /// The text that it takes.
     pub fn text(&self) -> Option<&Arc<Vec<u8>>> {
         if let Doing::Taking(answer) = &self.doing { Some(&answer.body) } else { None }
     }
 
-    /// Whether it is over.
     pub fn is_over(&self) -> bool {
         matches!(self.doing, Doing::Over)
     }
@@ -147,12 +135,11 @@ impl Connection {
         })
     }
 
-    /// Lets it wait for what is being made.
     pub fn wait(&mut self, request: Request, resource: Resource) {
         (self.doing, self.since, self.deadline) = (Doing::Waiting(request, resource), Instant::now(), None);
     }
 
-    /// Gives it an answer, to its request if there was one; else it is the last.
+    /// Answers its request; without one, the answer is the last.
     pub fn give(&mut self, reply: &Reply, request: Option<&Request>, limits: Limits) {
         let keep_alive = request.is_some_and(|request| request.keep_alive);
         let option = if !keep_alive { Some("close") } else { request.filter(|request| request.old).map(|_| "keep-alive") };
@@ -184,7 +171,7 @@ impl Connection {
             Ok(None) => Ok(None),
             Ok(Some((length, request))) => {
                 self.received.drain(..length);
-                // Asked and gone: not worth a read of the kernel.
+                // A client that has gone is not worth a read of the kernel.
                 self.socket.take_error()?.map_or(Ok(Some(request)), Err)
             }
             Err(refusal) => {
@@ -194,7 +181,7 @@ impl Connection {
         }
     }
 
-    /// Receives what there is, up to the length of the longest head; whether there was something.
+    /// Whether anything was there to be received, up to the length of the longest head.
     fn read(&mut self, limits: Limits) -> io::Result<bool> {
         let mut piece = [0; 4096];
         let most = piece.len().min(LONGEST_HEAD - self.received.len());
@@ -245,7 +232,7 @@ impl Answer {
     }
 }
 
-/// What could be done without waiting; `None`: nothing.
+/// `None` where it would have to wait.
 fn at_once(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Err(error) if [ErrorKind::Interrupted, ErrorKind::WouldBlock].contains(&error.kind()) => Ok(None),
@@ -253,7 +240,7 @@ fn at_once(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// Whom an address stands for, if connections are counted: with IPv6, a client has at least a /64 to choose from.
+/// For whom an address counts: with IPv6, a client has at least a /64 to choose from.
 pub(super) fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

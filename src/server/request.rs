@@ -4,39 +4,34 @@ use http::Uri;
 use http::uri::Authority;
 use httparse::{EMPTY_HEADER, Error, Header, Status};
 
-use super::routes::Reply;
+use super::reply::Reply;
 
-/// A longer head of a request is refused.
+/// In bytes.
 pub(super) const LONGEST_HEAD: usize = 16 << 10;
-/// So are more headers.
 const MOST_HEADERS: usize = 100;
 
 /// A request, as far as the answer depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Request {
-    /// Whether the answer goes without its body.
+    /// The answer goes without its body.
     pub is_head: bool,
-    /// Whether the method is `GET` or `HEAD`: there are no others here.
+    /// `GET` or `HEAD`: there are no other methods here.
     pub may_get: bool,
-    /// The target's path.
     pub path: String,
-    /// Whom the client believes to ask, without the port; an IPv6 address in brackets.
+    /// The server's name as the client knows it, without the port; an IPv6 address in brackets.
     pub host: Option<String>,
-    /// Whether the answer may be compressed.
+    /// The answer may be compressed.
     pub gzip: bool,
-    /// Whether a body follows. None is ever read.
+    /// A body follows. None is ever read.
     pub has_body: bool,
-    /// Whether the connection may go on after the answer.
     pub keep_alive: bool,
-    /// Whether that has to be said, as to a client of HTTP/1.0.
+    /// HTTP/1.0, whose clients have to be told that the connection stays open.
     pub old: bool,
 }
 
 impl Request {
-    /// The request at the beginning of `bytes` and the length of its head; `None` if there is more to come.
-    ///
-    /// # Errors
-    /// What came is no request that can be answered; with it, what the client is told before the connection ends.
+    /// The request at the beginning of `bytes` and the length of its head; `None` if there is more to come. The error is what the client
+    /// is told before the connection ends.
     pub fn parse(bytes: &[u8]) -> Result<Option<(usize, Self)>, Reply> {
         let mut headers = [EMPTY_HEADER; MOST_HEADERS];
         let mut head = httparse::Request::new(&mut headers);

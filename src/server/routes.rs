@@ -1,121 +1,39 @@
 //! What is answered to which request: pure, apart from asking the [`Application`].
 
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
-
+use super::reply::Reply;
 use super::request::Request;
 use super::{Application, api};
 use crate::web;
-
-/// An answer. For `HEAD` the body is the one `GET` would get; the server leaves it out.
-#[derive(Debug, Clone)]
-pub(super) struct Reply {
-    pub status: u16,
-    headers: Vec<(&'static str, &'static str)>,
-    pub body: Arc<Vec<u8>>,
-}
-
-impl Reply {
-    fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Self {
-        let headers = vec![
-            ("Content-Type", content_type),
-            ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Server", "calico-accountant"),
-        ];
-        Self { status, headers, body: Arc::new(body) }
-    }
-
-    /// An answer of one line.
-    pub fn text(status: u16, text: &str) -> Self {
-        Self::new(status, "text/plain; charset=utf-8", format!("{text}\n").into_bytes())
-    }
-
-    fn with(mut self, header: &'static str, value: &'static str) -> Self {
-        self.headers.push((header, value));
-        self
-    }
-
-    /// The status line and the headers, with `Connection` where there is something to say.
-    pub fn head(&self, connection: Option<&'static str>) -> Vec<u8> {
-        let (status, length, date) = (self.status, self.body.len(), httpdate::fmt_http_date(SystemTime::now()));
-        let mut head = format!("HTTP/1.1 {status} {}\r\nContent-Length: {length}\r\nDate: {date}\r\n", reason(status));
-        for (name, value) in self.headers.iter().copied().chain(connection.map(|option| ("Connection", option))) {
-            _ = write!(head, "{name}: {value}\r\n");
-        }
-        (head + "\r\n").into_bytes()
-    }
-
-    /// The same with its body compressed; `None` where that is not done. Fast rather than small: metrics shrink to a tenth at any level.
-    pub fn compressed(&self) -> Option<Self> {
-        if !self.headers.contains(&VARY) {
-            return None;
-        }
-        let mut encoder = GzEncoder::new(Vec::with_capacity(self.body.len() / 8), Compression::fast());
-        encoder.write_all(&self.body).ok()?;
-        let body = Arc::new(encoder.finish().ok()?);
-        Some(Self { body, ..self.clone() }.with("Content-Encoding", "gzip"))
-    }
-}
-
-/// Of what is compressed on request.
-const VARY: (&str, &str) = ("Vary", "Accept-Encoding");
-
-/// RFC 9110, 15.
-fn reason(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        400 => "Bad Request",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        413 => "Content Too Large",
-        421 => "Misdirected Request",
-        431 => "Request Header Fields Too Large",
-        503 => "Service Unavailable",
-        _ => "Internal Server Error",
-    }
-}
 
 /// What takes time to make. Whoever asks for it while it is made shares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Resource {
     Metrics,
-    /// Takes no time.
-    Health,
     Ready,
-    /// The path.
     Api(String),
     Page(web::File),
 }
 
-/// What a server of these names has to make for a request.
-///
-/// # Errors
-/// There is nothing to make: this is the answer.
+/// What a server of these names has to make for a request; the error is an answer for which nothing has to be made.
 pub(super) fn wanted(request: &Request, names: &[String]) -> Result<Resource, Reply> {
     let resource = match &*request.path {
-        "/metrics" => Resource::Metrics,
-        "/healthz" => Resource::Health,
-        "/readyz" => Resource::Ready,
-        api if api.starts_with(api::PREFIX) => Resource::Api(api.to_owned()),
-        path => web::file(path)
+        "/metrics" => Ok(Resource::Metrics),
+        "/healthz" => Err(Reply::text(200, "ok")),
+        "/readyz" => Ok(Resource::Ready),
+        api if api.starts_with(api::PREFIX) => Ok(Resource::Api(api.to_owned())),
+        path => Ok(web::file(path)
             .map(Resource::Page)
-            .ok_or_else(|| Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/ and /"))?,
+            .ok_or_else(|| Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/ and /"))?),
     };
     match resource {
         _ if !request.may_get => Err(Reply::text(405, "only GET and HEAD are allowed").with("Allow", "GET, HEAD")),
         _ if request.has_body => Err(Reply::text(413, "no request here has a body")),
-        Resource::Health => Err(Reply::text(200, "ok")),
-        Resource::Api(_) | Resource::Page(_) => misdirected(request.host.as_deref(), names).map_or(Ok(resource), Err),
-        Resource::Metrics | Resource::Ready => Ok(resource),
+        Ok(Resource::Api(_) | Resource::Page(_)) => misdirected(request.host.as_deref(), names).map_or(resource, Err),
+        resource => resource,
     }
 }
 
@@ -134,34 +52,28 @@ fn misdirected(host: Option<&str>, names: &[String]) -> Option<Reply> {
 impl Resource {
     /// Whether it is a scrape or a probe, which come before what people look at.
     pub fn is_watched(&self) -> bool {
-        matches!(self, Resource::Metrics | Resource::Health | Resource::Ready)
+        matches!(self, Resource::Metrics | Resource::Ready)
     }
 
     /// Makes it. A panic costs this answer, not more.
     pub fn make(&self, app: &dyn Application) -> Reply {
         let make = || match self {
-            Resource::Metrics => packable("text/plain; version=0.0.4; charset=utf-8", app.metrics()),
-            Resource::Health => Reply::text(200, "ok"),
+            Resource::Metrics => Reply::packable(200, "text/plain; version=0.0.4; charset=utf-8", app.metrics()),
             Resource::Ready => match app.ready() {
                 Ok(()) => Reply::text(200, "ok"),
                 Err(reason) => Reply::text(503, &reason.replace(['\n', '\r'], " ")),
             },
             Resource::Api(path) => {
                 let (status, json) = api::answer(app, path);
-                Reply { status, ..packable("application/json", Arc::new(json)) }
+                Reply::packable(status, "application/json", Arc::new(json))
             }
-            Resource::Page(file) => packable(file.content_type, Arc::new(file.content.to_vec()))
+            Resource::Page(file) => Reply::packable(200, file.content_type, Arc::new(file.content.to_vec()))
                 .with("Content-Security-Policy", web::POLICY)
                 .with("Referrer-Policy", "no-referrer")
                 .with("Cross-Origin-Resource-Policy", "same-origin"),
         };
         catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Reply::text(500, "this answer failed"))
     }
-}
-
-/// What is compressed for those who like that.
-fn packable(content_type: &'static str, body: Arc<Vec<u8>>) -> Reply {
-    Reply { body, ..Reply::new(200, content_type, Vec::new()) }.with(VARY.0, VARY.1)
 }
 
 #[cfg(test)]
@@ -197,10 +109,6 @@ mod tests {
         wanted(&request(method, target, "localhost"), &[]).map_or_else(|reply| reply, |resource| resource.make(&Fake(Ok(()))))
     }
 
-    fn header(reply: &Reply, name: &str) -> Option<&'static str> {
-        reply.headers.iter().find(|(header, _)| *header == name).map(|(_, value)| *value)
-    }
-
     #[test]
     fn paths_and_methods() {
         for (method, target, status) in [
@@ -225,7 +133,7 @@ mod tests {
         ] {
             let reply = ask(method, target);
             assert_eq!(reply.status, status, "{method} {target}");
-            assert_eq!(header(&reply, "Allow"), (status == 405).then_some("GET, HEAD"));
+            assert_eq!(reply.header("Allow"), (status == 405).then_some("GET, HEAD"));
         }
     }
 
@@ -233,10 +141,10 @@ mod tests {
     fn metrics_can_be_compressed_and_short_answers_are_not() {
         let plain = ask("GET", "/metrics");
         assert_eq!(**plain.body, *b"up 1\n");
-        assert_eq!(header(&plain, "Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
-        assert_eq!((header(&plain, "Vary"), header(&plain, "Content-Encoding")), (Some("Accept-Encoding"), None));
+        assert_eq!(plain.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+        assert_eq!((plain.header("Vary"), plain.header("Content-Encoding")), (Some("Accept-Encoding"), None));
         let packed = plain.compressed().unwrap();
-        assert_eq!((header(&packed, "Vary"), header(&packed, "Content-Encoding")), (Some("Accept-Encoding"), Some("gzip")));
+        assert_eq!((packed.header("Vary"), packed.header("Content-Encoding")), (Some("Accept-Encoding"), Some("gzip")));
         let mut text = String::new();
         GzDecoder::new(packed.body.as_slice()).read_to_string(&mut text).unwrap();
         assert_eq!(text, "up 1\n");
@@ -268,7 +176,6 @@ mod tests {
         }
     }
 
-    /// A page from elsewhere can have its name lead to this server, but cannot be called otherwise.
     #[test]
     fn the_page_and_the_api_are_only_for_who_asks_by_an_own_name() {
         let names = ["node-1".to_owned(), "Accountant.Example.org".to_owned()];
@@ -293,8 +200,8 @@ mod tests {
             [("/", "text/html; charset=utf-8"), ("/?x", "text/html; charset=utf-8"), ("/page/app.js", "text/javascript; charset=utf-8")]
         {
             let reply = ask("GET", target);
-            assert_eq!((reply.status, header(&reply, "Content-Type")), (200, Some(content_type)));
-            let policy = header(&reply, "Content-Security-Policy").unwrap();
+            assert_eq!((reply.status, reply.header("Content-Type")), (200, Some(content_type)));
+            let policy = reply.header("Content-Security-Policy").unwrap();
             assert!(policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe"), "{policy}");
         }
         assert_eq!(ask("GET", "/page/nothing.js").status, 404);

@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 use super::Limits;
 use super::connection::{Connection, Doing, Worth};
 
-/// What is said once a minute, however often it happens.
+/// What is logged once a minute, however often it happens.
 #[derive(Default)]
 pub(super) struct Rarely(Option<Instant>);
 
 impl Rarely {
-    /// Whether it is time.
     pub fn again(&mut self) -> bool {
         let is_time = self.0.is_none_or(|last| last.elapsed() > Duration::from_secs(60));
         if is_time {
@@ -29,7 +28,6 @@ impl Rarely {
     }
 }
 
-/// All connections.
 pub(super) struct Seats {
     /// Each at its place until [`Seats::clear`].
     pub all: Vec<Connection>,
@@ -40,7 +38,6 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    /// Nobody yet.
     pub fn new(limits: Limits) -> Self {
         Self { all: Vec::new(), limits, full: Vec::new(), said: Rarely::default() }
     }
@@ -56,7 +53,6 @@ impl Seats {
         self.full.clear();
     }
 
-    /// Whether it is known that nobody gives way for this client.
     pub fn is_full_for(&self, client: IpAddr) -> bool {
         self.full.contains(&client)
     }
@@ -72,8 +68,8 @@ impl Seats {
         }
     }
 
-    /// Whether there is room for the connection at this place beside what is kept for those who ask for metrics; maybe since another
-    /// gave way.
+    /// Whether there is room for the connection at this place, apart from what is kept for those who ask for metrics; another may give
+    /// way for it.
     pub fn has_room(&mut self, asking: usize) -> bool {
         let (most, client) = (self.limits.connections, self.all[asking].client);
         if self.living().count() <= most - (most / 8).min(8) {
@@ -89,7 +85,7 @@ impl Seats {
         has_room
     }
 
-    /// Ends the connection that should give way first, for the one at this place or because descriptors have run out; whether one does.
+    /// Ends the connection that should give way first: for the one at this place, or because descriptors have run out. Whether one did.
     pub fn make_room(&mut self, asking: Option<usize>) -> bool {
         let (held, now) = (self.held(), Instant::now());
         let holds = |connection: &Connection| held.get(&connection.client).copied().unwrap_or_default();
@@ -121,17 +117,18 @@ impl Seats {
         }
     }
 
-    /// Where more bytes are on their way than may be, others than those who take these texts give way.
-    pub fn bound(&mut self, given: &[Option<*const Vec<u8>>]) {
+    /// Where more bytes are being sent than may be, others than those who take these texts give way.
+    pub fn bound(&mut self, given: &[&Arc<Vec<u8>>]) {
+        let is_other = |text: &Arc<Vec<u8>>| !given.iter().any(|given| Arc::ptr_eq(given, text));
         while self.bytes() > self.limits.bytes {
             let held = self.held();
-            let others = self.all.iter_mut().filter(|other| other.text().is_some_and(|text| !given.contains(&Some(Arc::as_ptr(text)))));
+            let others = self.all.iter_mut().filter(|other| other.text().is_some_and(is_other));
             let Some(other) = others.min_by_key(|other| (Reverse(held.get(&other.client).copied()), other.since)) else { return };
             other.doing = Doing::Over;
         }
     }
 
-    /// How much is on its way, each text counted once.
+    /// Each text counted once.
     fn bytes(&self) -> usize {
         let texts = self.living().filter_map(Connection::text).map(|text| (Arc::as_ptr(text), text.len()));
         texts.collect::<HashMap<_, _>>().values().sum()

@@ -1,5 +1,4 @@
-//! The thread that has all connections, and those that make answers. Nothing a client does ends this; only the system's saying no for
-//! minutes does.
+//! The thread that has all connections, and those that make answers. No client can end this; only accepting that fails for minutes does.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -16,18 +15,18 @@ use rustix::io::Errno;
 use rustix::process::{Resource as Limited, getrlimit};
 
 use super::connection::{Connection, network};
-use super::routes::{self, Reply, Resource};
+use super::reply::Reply;
+use super::routes::{self, Resource};
 use super::seats::{Rarely, Seats};
 use super::{Application, Limits, Listener};
 
-/// So many connections are accepted before those that are there have their turn again,
+/// So many connections are accepted before the others have their turn again,
 const ACCEPTED: usize = 1024;
-/// and so many are listened to of clients for whom there is no room: a crowd that connects again and again must not keep others waiting.
+/// and so many of clients for whom there is no room: a crowd that connects again and again must not keep others waiting.
 const LISTENED: usize = 32;
-/// So many failures in a row (about two minutes), and the process gives up: a restart may help.
+/// So many failures in a row (about two minutes) end serving.
 const FAILURES: u32 = 120;
 
-/// See [`Listener::serve`].
 pub(super) fn serve(listener: &Listener, app: &Arc<dyn Application>) -> io::Result<Infallible> {
     let limits = Limits { connections: listener.limits.connections.min(affordable()), ..listener.limits };
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -86,7 +85,7 @@ impl Serving<'_> {
         Ok(())
     }
 
-    /// Waits for clients, for answers or for time to pass. What is ready at each connection; `None` if that cannot be said.
+    /// Waits for clients, answers or deadlines. What is ready at each connection; `None` if that is not known.
     fn wait(&mut self) -> io::Result<Option<Vec<PollFlags>>> {
         let due = self.seats.all.iter().filter_map(Connection::due).chain(self.resting).min();
         let left =
@@ -114,7 +113,7 @@ impl Serving<'_> {
         Ok(())
     }
 
-    /// What it asks for may be there already, and answered at once: then it needs no room.
+    /// Its request may be there already, and answered at once: then it needs no room.
     fn welcome(&mut self, socket: TcpStream, client: IpAddr, listened: &mut usize) -> io::Result<()> {
         if self.seats.is_full_for(client) {
             *listened += 1;
@@ -131,7 +130,7 @@ impl Serving<'_> {
         Ok(())
     }
 
-    /// Descriptors or memory have run out, as a rule: one connection less may help, else time.
+    /// As a rule descriptors or memory have run out: closing a connection may help, else waiting.
     fn rest(&mut self, error: io::Error) -> io::Result<()> {
         self.failures += 1;
         let level = if self.said.again() { log::Level::Warn } else { log::Level::Debug };
@@ -145,7 +144,7 @@ impl Serving<'_> {
         Ok(())
     }
 
-    /// Goes on with a connection; answers its request, once there is one.
+    /// Goes on with a connection, and answers a request that is whole.
     fn attend(&mut self, place: usize, ready: PollFlags) {
         let Some(request) = self.seats.all[place].go_on(ready, self.limits) else { return };
         let reply = match routes::wanted(&request, &self.listener.names) {
@@ -164,12 +163,14 @@ impl Serving<'_> {
             maker.job = None;
         }
         for connection in &mut self.seats.all {
-            let Some(request) = connection.waits_for(&made.resource).cloned() else { continue };
+            let waits = connection.waits().filter(|(_, resource, _)| **resource == made.resource);
+            let Some(request) = waits.map(|(request, ..)| request.clone()) else { continue };
             if let Some(reply) = if request.gzip { made.packed.as_ref() } else { Some(&made.plain) } {
                 connection.give(reply, Some(&request), self.limits);
             }
         }
-        self.seats.bound(&[Some(&made.plain), made.packed.as_ref()].map(|reply| reply.map(|reply| Arc::as_ptr(&reply.body))));
+        let replies = [Some(&made.plain), made.packed.as_ref()].into_iter().flatten();
+        self.seats.bound(&replies.map(|reply| &reply.body).collect::<Vec<_>>());
     }
 }
 
@@ -178,14 +179,13 @@ struct Maker {
     /// Which ones, see [`Resource::is_watched`].
     watched: bool,
     jobs: Sender<Job>,
-    /// At which it is.
     job: Option<Job>,
 }
 
 #[derive(Clone)]
 struct Job {
     resource: Resource,
-    /// Whether somebody wants it compressed, which may turn out while it is made.
+    /// Whether somebody wants it compressed; that may turn out while it is made.
     packed: Arc<AtomicBool>,
 }
 
@@ -219,7 +219,7 @@ impl Maker {
         Ok(Self { watched, jobs, job: None })
     }
 
-    /// Begins with what has been waited for longest, unless it is at work.
+    /// Begins what was asked for first, unless it is at work.
     fn set_to_work(&mut self, seats: &Seats) -> io::Result<()> {
         let waiting = || seats.all.iter().filter_map(Connection::waits).filter(|(_, resource, _)| resource.is_watched() == self.watched);
         let is_idle = self.job.is_none();

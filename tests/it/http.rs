@@ -64,9 +64,13 @@ pub fn answer(stream: &TcpStream, is_head: bool) -> io::Result<Answer> {
     }
     let mut answer = Answer { status, headers, body: Vec::new() };
     if !is_head {
-        let length: usize = answer.header("content-length").unwrap().parse().unwrap();
-        answer.body = vec![0; length];
-        reader.read_exact(&mut answer.body)?;
+        match answer.header("content-length") {
+            Some(length) => {
+                answer.body = vec![0; length.parse().unwrap()];
+                reader.read_exact(&mut answer.body)?;
+            }
+            None => drop(reader.read_to_end(&mut answer.body)?),
+        }
     }
     Ok(answer)
 }

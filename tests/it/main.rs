@@ -20,6 +20,7 @@ mod exposition;
 mod failures;
 mod foreign;
 mod fuzzed;
+mod generated;
 mod hostile;
 mod http;
 mod kernel;

@@ -66,7 +66,6 @@ fn scraper(moments: Vec<Vec<Snapshot>>, inventory: Inventory) -> Scraper {
         node_name: "node-1".into(),
         minimum_counter: 0,
         metric_names: MetricNames::All,
-        proc: "/proc".into(),
         pod_logs: "/nonexistent".into(),
         datastore: Some("etcd"),
         process_metrics: true,

@@ -417,6 +417,8 @@ fn answers_on_their_way_are_bounded_in_memory() {
     let ask = |number: usize| {
         let slow = asked(port);
         await_some(|| (made() > number).then_some(()), || format!("text {number}"));
+        // While it is made, it would be shared.
+        slow.peek(&mut [0]).unwrap();
         slow
     };
     let _slow: Vec<_> = (0..20).map(ask).collect();

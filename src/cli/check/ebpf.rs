@@ -7,7 +7,6 @@ use super::findings::Findings;
 use crate::config::Config;
 use crate::ebpf::Snapshot;
 
-/// What was read, and what of it is missing.
 pub fn programs(config: &Config, read: &Snapshot, findings: &mut Findings) {
     let (entries, workloads) = (read.rules.len(), workloads(read).collect::<HashSet<_>>().len());
     findings.ok("rules", format!("{entries} have counted on the eBPF dataplane, {workloads} workloads have programs"));

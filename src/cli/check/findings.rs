@@ -7,11 +7,10 @@ use serde::Serialize;
 
 use crate::cli::terminal;
 
-/// How good or bad a finding is; of all findings, the worst is the result.
+/// Of all findings, the worst is the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// As it should be.
     Ok,
     /// Worth knowing, and neither good nor bad.
     Note,
@@ -32,20 +31,16 @@ impl Level {
     }
 }
 
-/// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How good or bad it is.
     pub level: Level,
     /// What was looked at: `rules`, `datastore`, …; a fixed set of words.
     pub subject: &'static str,
-    /// What was found.
     pub text: String,
     /// What to do about it; empty where there is nothing to do.
     pub hint: Cow<'static, str>,
 }
 
-/// All lines.
 #[derive(Debug, Default)]
 pub struct Findings(Vec<Finding>);
 
@@ -59,22 +54,18 @@ struct Answer<'a> {
 }
 
 impl Findings {
-    /// Something is as it should be.
     pub fn ok(&mut self, subject: &'static str, text: impl Into<String>) {
         self.add(Level::Ok, subject, text, "");
     }
 
-    /// Something is worth knowing.
     pub fn note(&mut self, subject: &'static str, text: impl Into<String>, hint: impl Into<Cow<'static, str>>) {
         self.add(Level::Note, subject, text, hint);
     }
 
-    /// Something is missing or in doubt.
     pub fn warn(&mut self, subject: &'static str, text: impl Into<String>, hint: impl Into<Cow<'static, str>>) {
         self.add(Level::Warn, subject, text, hint);
     }
 
-    /// Something is wrong.
     pub fn wrong(&mut self, subject: &'static str, text: impl Into<String>, hint: impl Into<Cow<'static, str>>) {
         self.add(Level::Wrong, subject, text, hint);
     }
@@ -88,7 +79,6 @@ impl Findings {
         self.0.iter().map(|finding| finding.level).filter(|level| *level != Level::Note).max().unwrap_or(Level::Ok)
     }
 
-    /// For people: a line each, and a last one for the result.
     pub fn text(&self) -> String {
         let (mut text, harmless) = (String::new(), |text: &str| terminal::safe(text, 1000));
         for Finding { level, subject, text: found, hint } in &self.0 {
@@ -108,7 +98,6 @@ impl Findings {
         text + "\n" + &verdict + "\n"
     }
 
-    /// For programs.
     pub fn json(&self, node: &str) -> Result<String, String> {
         crate::cli::json(&Answer { version: env!("CARGO_PKG_VERSION"), node, result: self.result(), findings: &self.0 })
     }

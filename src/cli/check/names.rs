@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use super::PATIENCE;
 use super::findings::Findings;
-use crate::cli::own;
+use crate::cli::wait_until;
 use crate::config::{Config, Datastore, Tool};
 use crate::datastore::inventory::Inventory;
 use crate::datastore::podlogs::PodLogs;
 use crate::exporter::start;
 
-/// Asks the datastore for the workloads of this node.
 pub fn datastore(tool: &Tool, findings: &mut Findings) -> Arc<Inventory> {
     const SUBJECT: &str = "datastore";
     let (config, inventory) = (&tool.config, Arc::new(Inventory::new()));
@@ -24,9 +23,9 @@ pub fn datastore(tool: &Tool, findings: &mut Findings) -> Arc<Inventory> {
         findings.wrong(SUBJECT, format!("its follower cannot be started: {error}"), "");
         return inventory;
     }
-    own::wait_until(PATIENCE, || inventory.synced() || (!inventory.troubles().is_empty()));
+    wait_until(PATIENCE, || inventory.synced() || (!inventory.troubles().is_empty()));
     // The first trouble may be over soon: a leader that is being elected, a connection that was too slow.
-    own::wait_until(Duration::from_secs(2), || inventory.synced() && inventory.troubles().is_empty());
+    wait_until(Duration::from_secs(2), || inventory.synced() && inventory.troubles().is_empty());
     let troubles = inventory.troubles().join("; ");
     match (inventory.synced() && inventory.up(), inventory.workload_count()) {
         (false, _) if troubles.is_empty() => findings.wrong(
@@ -73,7 +72,7 @@ pub fn workloads(config: &Config, interfaces: &[&str], inventory: &Inventory, fi
         findings.note(SUBJECT, "none has rules here", "");
     } else if is_answering && stored == 0 {
         inventory.nodes().want();
-        own::wait_until(PATIENCE, || inventory.nodes().stored().is_some());
+        wait_until(PATIENCE, || inventory.nodes().stored().is_some());
         findings.wrong(SUBJECT, format!("{all} have rules, and {}", inventory.nodes().problem(&config.node_name)), "");
     } else if nameless > 0 {
         let stored = if config.datastore == Datastore::None { String::new() } else { format!("the datastore names {stored} of them, ") };

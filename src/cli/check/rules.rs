@@ -13,7 +13,6 @@ use crate::felix::Structures;
 use crate::kernel::{legacy, nft};
 use crate::ruleset::{Backend, Family, Ruleset};
 
-/// Everything about the tables that were read.
 pub fn rules(config: &Config, reading: &Reading, findings: &mut Findings) {
     for family in Family::ALL {
         let tables: Vec<_> = reading.tables.iter().filter(|table| table.ruleset.family == family).collect();

@@ -1,7 +1,7 @@
 //! Pipelines as a text for the terminal. Pure.
 
 use crate::cli::EBPF;
-use crate::cli::terminal::{Align, LONGEST, columns, safe};
+use crate::cli::terminal::{Align, LONGEST, at_least, columns, safe};
 use crate::felix::Direction;
 use crate::report::{
     Can, Counts, DefaultAction, Group, HostEndpoint, Pipeline, PolicyCounts, Status, Target, Tier, Workload, WorkloadAnswer,
@@ -30,7 +30,6 @@ pub fn workload(answer: &WorkloadAnswer, about: &str) -> String {
     text(&title.join("  "), about, &answer.status, answer.directions.iter())
 }
 
-/// A host endpoint's pipelines, stage by stage.
 pub fn host_endpoints(hosts: &[HostEndpoint], status: &Status, about: &str) -> String {
     let texts = hosts.iter().map(|host| {
         let title = format!("Host endpoint {}  stage {}", safe(&host.interface, LONGEST), safe(&host.stage, LONGEST));
@@ -110,8 +109,7 @@ fn rows(pipeline: &Pipeline) -> Vec<Vec<String>> {
 /// Everything that opened a connection, or tried to.
 fn sum(pipeline: &Pipeline) -> Vec<String> {
     let sums = pipeline.sums();
-    let number = |packets: u64, is_exact| if is_exact { packets.to_string() } else { format!(">={packets}") };
-    let numbers = [number(sums.accepted, sums.accepted_exact), number(sums.dropped, sums.exact), none()];
+    let numbers = [at_least(sums.accepted, sums.accepted_exact), at_least(sums.dropped, sums.exact), none()];
     row("sum, without open connections", numbers)
 }
 

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::EBPF;
-use crate::cli::terminal::{Align, LONGEST, columns, safe};
+use crate::cli::terminal::{Align, LONGEST, at_least, columns, safe, time};
 use crate::felix::Direction;
 use crate::report::{Drop, Status, Sums, Workload, WorkloadsAnswer};
 
-/// What tells one row of drops from another.
 type Key = (Arc<str>, Direction, String, Option<Arc<str>>, Option<Arc<str>>);
 
 fn key(drop: &Drop) -> Key {
@@ -139,17 +138,6 @@ fn nothing(answer: &WorkloadsAnswer, watched: Option<Duration>) -> String {
     }
 }
 
-/// So many seconds as people say it.
-pub fn time(seconds: u64) -> String {
-    match seconds {
-        1 => "1 second".to_owned(),
-        0..120 => format!("{seconds} seconds"),
-        120..7200 => format!("{} minutes", seconds / 60),
-        7200..172_800 => format!("{} hours", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
-
 fn name(workload: &Workload) -> String {
     match (&*workload.namespace, &*workload.pod) {
         ("", "") => safe(&workload.interface, LONGEST),
@@ -157,7 +145,6 @@ fn name(workload: &Workload) -> String {
     }
 }
 
-/// To the workload, or from it.
 fn arrow(direction: Direction) -> &'static str {
     match direction {
         Direction::Ingress => "in",
@@ -185,9 +172,8 @@ fn workloads(answer: &WorkloadsAnswer) -> Vec<String> {
 
 fn sums(sums: Option<Sums>) -> [String; 3] {
     let Some(sums) = sums else { return [(); 3].map(|()| "-".to_owned()) };
-    let number = |packets: u64, is_exact| if is_exact { packets.to_string() } else { format!(">={packets}") };
     let established = sums.established.map_or_else(|| "-".to_owned(), |packets| packets.to_string());
-    [established, number(sums.accepted, sums.accepted_exact), number(sums.dropped, sums.exact)]
+    [established, at_least(sums.accepted, sums.accepted_exact), at_least(sums.dropped, sums.exact)]
 }
 
 #[cfg(test)]
@@ -256,7 +242,6 @@ mod tests {
         assert_eq!(said(Some(12), false), "Whether packets are dropped is not known.");
     }
 
-    /// A state of its own, with its reason.
     #[test]
     fn rules_that_are_gone_are_no_quiet_node() {
         let mut answer = answer(&[]);

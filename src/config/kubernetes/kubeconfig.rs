@@ -167,10 +167,8 @@ fn or_default<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(deserial
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Reads a file's text; relative paths in it are relative to `folder`.
-///
-/// # Errors
-/// What is wrong, beginning with the line as far as it is known; never the value itself, which may be a secret.
+/// Relative paths in the text are relative to `folder`. An error begins with the line, if it is known, and never has the value, which may
+/// be a secret.
 pub(super) fn parse(text: &[u8], folder: &Path) -> Result<Kubeconfig, String> {
     let file: Option<File> = match text.trim_ascii().is_empty() {
         true => None,
@@ -178,8 +176,9 @@ pub(super) fn parse(text: &[u8], folder: &Path) -> Result<Kubeconfig, String> {
     };
     let file = file.unwrap_or_default();
     let mut config = Kubeconfig { current_context: file.current_context.filter(|name| !name.is_empty()), ..Kubeconfig::default() };
-    for NamedCluster { name, cluster } in file.clusters.unwrap_or_default() {
-        insert(&mut config.clusters, "clusters", name, cluster.with_paths_from(folder))?;
+    for NamedCluster { name, mut cluster } in file.clusters.unwrap_or_default() {
+        make_absolute(&mut cluster.certificate_authority, folder);
+        insert(&mut config.clusters, "clusters", name, cluster)?;
     }
     for NamedUser { name, user } in file.users.unwrap_or_default() {
         insert(&mut config.users, "users", name, user.with_paths_from(folder))?;
@@ -212,13 +211,6 @@ fn malformed(error: &yaml_serde::Error) -> String {
     let line = error.location().map(|location| location.line().to_string()).unwrap_or_default();
     let line = if line.is_empty() { line } else { format!("{line}:") };
     format!("{line} {place}{}", expected.unwrap_or_default()).replace('\n', " ")
-}
-
-impl Cluster {
-    fn with_paths_from(mut self, folder: &Path) -> Self {
-        make_absolute(&mut self.certificate_authority, folder);
-        self
-    }
 }
 
 impl User {

@@ -1,15 +1,9 @@
 //! The rules, one table row each, on made-up environments and files.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
-use std::io;
-use std::path::Path;
-
 use super::*;
-use crate::config::{Command, Datastore, Remark, World, parse};
+use crate::config::Datastore;
+use crate::config::tests::{CERTIFICATE, KEY, parsed};
 
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
-const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
 /// [`CERTIFICATE`] and [`KEY`] in base64.
 const CERTIFICATE_DATA: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1BQT0KLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo=";
 const KEY_DATA: &str = "LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0tCk1BQT0KLS0tLS1FTkQgUFJJVkFURSBLRVktLS0tLQo=";
@@ -21,20 +15,12 @@ const SERVICE: [(&str, &str); 2] = [("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("K
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
 fn run(variables: Pairs<'_>, files: Pairs<'_>) -> Result<(KubernetesConfig, Vec<Remark>), String> {
-    let variables: HashMap<&str, &str> = [("NODENAME", "n"), ("DATASTORE_TYPE", "kubernetes")].iter().chain(variables).copied().collect();
-    let files: HashMap<&str, &str> = [("/ca", CERTIFICATE), ("/cert", CERTIFICATE), ("/key", KEY)].iter().chain(files).copied().collect();
-    let variable = |name: &str| variables.get(name).map(OsString::from);
-    let read_file = |path: &Path| match path.to_str().and_then(|path| files.get(path)) {
-        Some(content) => Ok(content.as_bytes().to_vec()),
-        None => Err(io::Error::from(io::ErrorKind::NotFound)),
-    };
-    match parse([], &World { variable: &variable, read_file: &read_file }) {
-        Ok(Command::Run(config, remarks)) => match config.datastore {
-            Datastore::Kubernetes(config) => Ok((*config, remarks)),
-            other => panic!("{other:?}"),
-        },
-        Ok(other) => panic!("{other:?}"),
-        Err(error) => Err(error.to_string()),
+    let variables = [("NODENAME", "n"), ("DATASTORE_TYPE", "kubernetes")].iter().chain(variables).copied().collect();
+    let files = [("/ca", CERTIFICATE), ("/cert", CERTIFICATE), ("/key", KEY)].iter().chain(files).copied().collect();
+    let (config, remarks) = parsed(&variables, &files, &[])?;
+    match config.datastore {
+        Datastore::Kubernetes(config) => Ok((*config, remarks)),
+        other => panic!("{other:?}"),
     }
 }
 

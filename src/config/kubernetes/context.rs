@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::kubeconfig::{Cluster, Data, Exec, Kubeconfig, User};
 use super::{ApiGroup, Authentication, ExecPlugin, KubernetesConfig, Pem, Secret};
 use crate::config::Remark;
+use crate::config::syntax::is_authority;
 
 /// The plugin protocol's versions that Kubernetes itself still speaks.
 const EXEC_VERSIONS: [&str; 2] = ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
@@ -15,27 +16,18 @@ const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
 /// What variables say beside, and over, the kubeconfig.
 #[derive(Debug, Default)]
 pub(super) struct Overrides {
-    /// `K8S_CURRENT_CONTEXT`.
     pub context: Option<String>,
-    /// `K8S_API_ENDPOINT`.
     pub server: Option<String>,
-    /// `K8S_CA_FILE`.
     pub ca: Option<PathBuf>,
-    /// `K8S_CERT_FILE`.
     pub cert: Option<PathBuf>,
-    /// `K8S_KEY_FILE`.
     pub key: Option<PathBuf>,
-    /// `K8S_API_TOKEN`.
     pub token: Option<Secret>,
-    /// `K8S_INSECURE_SKIP_TLS_VERIFY`.
     pub insecure: bool,
 }
 
-/// The cluster and user to use; `None` where nothing is said about any cluster, which leaves the pod's service account.
-///
-/// # Errors
-/// A context, cluster or user that is named but not there, settings that contradict each other, what is not supported.
-pub(super) fn select(
+/// The context that is chosen, with its cluster and user; `None` where nothing is said about any cluster, which leaves the pod's service
+/// account.
+pub(super) fn resolve(
     kubeconfig: &Kubeconfig,
     overrides: &Overrides,
     origin: &str,
@@ -44,7 +36,7 @@ pub(super) fn select(
     let (cluster, user) = chosen(kubeconfig, overrides)?;
     let (cluster, user) = (override_cluster(cluster, overrides), override_user(user, overrides));
     let client = client(&user, remarks)?;
-    let authentication = authentication(&user, &cluster)?;
+    let authentication = authentication(user, &cluster)?;
     if cluster == Cluster::default() {
         return Ok(None);
     }
@@ -82,13 +74,13 @@ fn chosen(kubeconfig: &Kubeconfig, overrides: &Overrides) -> Result<(Cluster, Us
     };
     let context = kubeconfig.contexts.get(name).ok_or_else(|| format!("there is no context {name:?}, which {by} names"))?;
     let missing = |kind: &str, named: &str| format!("there is no {kind} {named:?}, which context {name:?} names");
-    let cluster = match not_empty(context.cluster.clone()) {
-        Some(cluster) => kubeconfig.clusters.get(&cluster).cloned().ok_or_else(|| missing("cluster", &cluster))?,
-        None => Cluster::default(),
+    let cluster = match context.cluster.as_deref() {
+        None | Some("") => Cluster::default(),
+        Some(cluster) => kubeconfig.clusters.get(cluster).cloned().ok_or_else(|| missing("cluster", cluster))?,
     };
-    let user = match not_empty(context.user.clone()) {
-        Some(user) => kubeconfig.users.get(&user).cloned().ok_or_else(|| missing("user", &user))?,
-        None => User::default(),
+    let user = match context.user.as_deref() {
+        None | Some("") => User::default(),
+        Some(user) => kubeconfig.users.get(user).cloned().ok_or_else(|| missing("user", user))?,
     };
     Ok((cluster, user))
 }
@@ -142,8 +134,7 @@ fn client(user: &User, remarks: &mut Vec<Remark>) -> Result<Option<(Pem, Pem)>, 
         (Some(cert), Some(key)) => Ok(Some((cert, key))),
         (Some(_), None) => Err("a client certificate without its key (client-key, K8S_KEY_FILE)".into()),
         (None, Some(_)) => {
-            let text = "a client key has no effect without its certificate (client-certificate, K8S_CERT_FILE)".into();
-            remarks.push(Remark { level: log::Level::Warn, text });
+            remarks.push(Remark::warn("a client key has no effect without its certificate (client-certificate, K8S_CERT_FILE)"));
             Ok(None)
         }
         (None, None) => Ok(None),
@@ -151,13 +142,13 @@ fn client(user: &User, remarks: &mut Vec<Remark>) -> Result<Option<(Pem, Pem)>, 
 }
 
 /// A token goes before a plugin's, as in client-go.
-fn authentication(user: &User, cluster: &Cluster) -> Result<Authentication, String> {
-    if not_empty(user.impersonate.clone()).is_some() {
+fn authentication(user: User, cluster: &Cluster) -> Result<Authentication, String> {
+    if not_empty(user.impersonate).is_some() {
         return Err("acting for somebody else (as) is not supported".into());
     }
-    let token = not_empty(user.token.clone()).map(Secret::new);
-    let token_file = user.token_file.clone().filter(|file| !file.as_os_str().is_empty());
-    let (name, password) = (not_empty(user.username.clone()), not_empty(user.password.clone()));
+    let token = not_empty(user.token).map(Secret::new);
+    let token_file = user.token_file.filter(|file| !file.as_os_str().is_empty());
+    let (name, password) = (not_empty(user.username), not_empty(user.password));
     let basic = (name.is_some() || password.is_some())
         .then(|| Authentication::Basic(Secret::new(name.unwrap_or_default()), Secret::new(password.unwrap_or_default())));
     match (token, token_file, basic) {
@@ -165,23 +156,19 @@ fn authentication(user: &User, cluster: &Cluster) -> Result<Authentication, Stri
         (_, _, Some(_)) => Err("a token and a user name with password: only one of the two".into()),
         (token, Some(file), None) => Ok(Authentication::TokenFile(file, token)),
         (Some(token), None, None) => Ok(Authentication::Token(token)),
-        (None, None, None) => plugin(user, cluster),
+        (None, None, None) => match (user.auth_provider, user.exec) {
+            (Some(provider), _) => {
+                let name = provider.name.unwrap_or_default();
+                Err(format!("auth-provider {name:?} is not supported: use a token, a client certificate or an exec plugin"))
+            }
+            (None, Some(exec)) => exec_plugin(exec, cluster).map(|plugin| Authentication::Exec(Box::new(plugin))),
+            (None, None) => Ok(Authentication::None),
+        },
     }
 }
 
-fn plugin(user: &User, cluster: &Cluster) -> Result<Authentication, String> {
-    if let Some(provider) = &user.auth_provider {
-        let name = provider.name.as_deref().unwrap_or_default();
-        return Err(format!("auth-provider {name:?} is not supported: use a token, a client certificate or an exec plugin"));
-    }
-    match &user.exec {
-        Some(exec) => exec_plugin(exec, cluster).map(|plugin| Authentication::Exec(Box::new(plugin))),
-        None => Ok(Authentication::None),
-    }
-}
-
-fn exec_plugin(exec: &Exec, cluster: &Cluster) -> Result<ExecPlugin, String> {
-    let api_version = exec.api_version.clone().unwrap_or_default();
+fn exec_plugin(exec: Exec, cluster: &Cluster) -> Result<ExecPlugin, String> {
+    let api_version = exec.api_version.unwrap_or_default();
     if !EXEC_VERSIONS.contains(&api_version.as_str()) {
         return Err(format!("exec: apiVersion {api_version:?} is not supported, only {}", EXEC_VERSIONS.join(" and ")));
     }
@@ -190,8 +177,8 @@ fn exec_plugin(exec: &Exec, cluster: &Cluster) -> Result<ExecPlugin, String> {
         Some("Always") => return Err("exec: interactiveMode \"Always\" is not supported: nobody sits here to answer".into()),
         Some(other) => return Err(format!("exec: interactiveMode {other:?} is not allowed: one of Never, IfAvailable")),
     }
-    let command = exec.command.clone().filter(|command| !command.as_os_str().is_empty()).ok_or("exec: no command")?;
-    let env = exec.env.iter().flatten().map(|variable| (variable.name.clone(), Secret::new(&variable.value))).collect::<Vec<_>>();
+    let command = exec.command.filter(|command| !command.as_os_str().is_empty()).ok_or("exec: no command")?;
+    let env = exec.env.into_iter().flatten().map(|variable| (variable.name, Secret::new(variable.value))).collect::<Vec<_>>();
     if env.iter().any(|(name, _)| name.is_empty() || name.contains(['=', '\0'])) {
         return Err("exec: a variable in env without a proper name".into());
     }
@@ -199,11 +186,11 @@ fn exec_plugin(exec: &Exec, cluster: &Cluster) -> Result<ExecPlugin, String> {
     Ok(ExecPlugin {
         api_version,
         command,
-        args: exec.args.iter().flatten().map(Secret::new).collect(),
+        args: exec.args.into_iter().flatten().map(Secret::new).collect(),
         env,
         provide_cluster_info: exec.provide_cluster_info.unwrap_or(false),
         cluster_config: for_plugin.and_then(|extension| extension.extension.clone()),
-        install_hint: not_empty(exec.install_hint.clone()),
+        install_hint: not_empty(exec.install_hint),
     })
 }
 
@@ -217,7 +204,7 @@ fn server_url(text: &str, default_scheme: &str) -> Result<String, String> {
         return Err("no user or password in the server's URL".into());
     }
     let good_path = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
-    if !["http", "https"].contains(&scheme.as_str()) || !crate::config::datastore::is_authority(authority) || !good_path {
+    if !["http", "https"].contains(&scheme.as_str()) || !is_authority(authority) || !good_path {
         return Err(format!("server {text:?} is not allowed: an http:// or https:// URL"));
     }
     Ok(format!("{scheme}://{authority}{path}"))

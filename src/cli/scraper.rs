@@ -1,29 +1,23 @@
-//! A scraper of our own, for where no exporter runs: over the kernel, with names from the datastore; or over saved tables. Touches those.
+//! A scraper of this process, for where no exporter runs: over the kernel, with names from the datastore; or over saved tables.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
+use super::wait_until;
 use crate::accounting::ledger::Ledger;
 use crate::config::Config;
-use crate::dataplane::saved;
-use crate::dataplane::{ReadError, Reader, Reading};
+use crate::dataplane::{ReadError, Reader, Reading, saved};
 use crate::datastore::inventory::Inventory;
-use crate::exporter::start;
-use crate::exporter::{self, Scraper};
+use crate::exporter::{self, Scraper, start};
 use crate::ruleset::Snapshot;
 
 /// How long the datastore may take to tell its names.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A scraper over the kernel.
-///
-/// # Errors
-/// Threads cannot be started.
 pub fn of_kernel(config: Config, one_moment: bool) -> Result<Scraper, String> {
     let inventory = Arc::new(Inventory::new());
     start::follow(&config, &inventory).map_err(|error| format!("starting the datastore's follower failed: {error}"))?;
@@ -42,22 +36,7 @@ pub fn of_kernel(config: Config, one_moment: bool) -> Result<Scraper, String> {
     Ok(scraper)
 }
 
-/// Whether something holds in time.
-pub fn wait_until(limit: Duration, holds: impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + limit;
-    while !holds() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    true
-}
-
-/// A scraper over saved tables; with tables of an earlier moment, what it counts are the differences.
-///
-/// # Errors
-/// A file cannot be read, or is not what it should be.
+/// With tables of an earlier moment, what it counts are the differences.
 pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<Scraper, String> {
     let mut moments = VecDeque::new();
     for files in [before, now].into_iter().filter(|files| !files.is_empty()) {
@@ -66,18 +45,10 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
     }
     let began_anew = matches!(moments.make_contiguous(), [before, now] if began_anew(before, now));
     let one_moment = moments.len() == 1;
-    let options = exporter::Options {
-        node_name: config.node_name,
-        minimum_counter: config.minimum_counter,
-        metric_names: config.metric_names,
-        proc: "/proc".into(),
-        // The pods of this machine have nothing to do with the files.
-        pod_logs: PathBuf::new(),
-        datastore: Some("none"),
-        process_metrics: false,
-        one_moment,
-        began_anew,
-    };
+    // The pods of this machine have nothing to do with the files.
+    let (pod_logs, datastore) = (PathBuf::new(), Some("none"));
+    let options =
+        exporter::Options { pod_logs, datastore, process_metrics: false, one_moment, began_anew, ..start::scraper_options(config) };
     let scraper = Scraper::new(options, Box::new(Saved(moments)), Arc::new(Inventory::new()));
     if !one_moment {
         scraper.begin_counting();

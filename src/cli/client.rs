@@ -7,19 +7,18 @@ use serde::de::DeserializeOwned;
 use ureq::Agent;
 
 use crate::config::Config;
-use crate::report::{HostEndpointsAnswer, Status, WorkloadAnswer, WorkloadsAnswer};
+use crate::report::Status;
 
 /// More than this is no answer of the API: 250 workloads with 50 policies each make some megabytes.
 const LARGEST: u64 = 256 << 20;
 
-/// An exporter that answered.
-pub struct Exporter {
+pub struct Client {
     agent: Agent,
-    url: String,
+    pub url: String,
 }
 
-impl Exporter {
-    /// Where the exporter of these settings listens.
+impl Client {
+    /// Of the exporter with these settings.
     pub fn url_of(config: &Config) -> String {
         match config.listen_address {
             address if address.is_unspecified() => format!("http://127.0.0.1:{}", config.port),
@@ -28,10 +27,7 @@ impl Exporter {
         }
     }
 
-    /// The exporter at this address, if one answers.
-    ///
-    /// # Errors
-    /// None does, or it has no such API.
+    /// Of the exporter at this address, if one answers and has this API.
     pub fn find(url: &str) -> Result<Self, String> {
         let agent = Agent::config_builder()
             .timeout_connect(Some(Duration::from_secs(2)))
@@ -41,33 +37,13 @@ impl Exporter {
             .proxy(None)
             .build()
             .into();
-        let exporter = Exporter { agent, url: url.to_owned() };
-        exporter.ask::<Status>("status")?;
-        Ok(exporter)
+        let client = Client { agent, url: url.to_owned() };
+        client.ask::<Status>("status")?;
+        Ok(client)
     }
 
-    /// Its address.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// `GET /api/v1/workloads`
-    pub fn workloads(&self) -> Result<WorkloadsAnswer<'static>, String> {
-        self.ask("workloads")
-    }
-
-    /// `GET /api/v1/workloads/{interface}`
-    pub fn workload(&self, interface: &str) -> Result<WorkloadAnswer<'static>, String> {
-        let encoded: String = interface.bytes().map(encoded).collect();
-        self.ask(&format!("workloads/{encoded}"))
-    }
-
-    /// `GET /api/v1/host-endpoints`
-    pub fn host_endpoints(&self) -> Result<HostEndpointsAnswer<'static>, String> {
-        self.ask("host-endpoints")
-    }
-
-    fn ask<T: DeserializeOwned>(&self, what: &str) -> Result<T, String> {
+    /// `GET /api/v1/…`
+    pub fn ask<T: DeserializeOwned>(&self, what: &str) -> Result<T, String> {
         let url = format!("{}/api/v1/{what}", self.url);
         let mut response = self.agent.get(&url).call().map_err(|error| format!("asking {url} failed: {error}"))?;
         if response.status() == 421 {
@@ -82,9 +58,11 @@ impl Exporter {
     }
 }
 
-fn encoded(byte: u8) -> String {
-    match byte {
+/// For a path.
+pub fn encoded(text: &str) -> String {
+    let encoded = |byte: u8| match byte {
         byte if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) => char::from(byte).to_string(),
         byte => format!("%{byte:02X}"),
-    }
+    };
+    text.bytes().map(encoded).collect()
 }

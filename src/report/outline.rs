@@ -8,26 +8,23 @@ use super::{Can, Counts, DefaultAction, Group, Pipeline, PolicyCounts, Profile, 
 use crate::felix::{self, Decision, DropReason, EndpointKind, Structure};
 use crate::ruleset::ChainId;
 
-/// Every endpoint's pipelines.
 #[derive(Debug, Clone, Default)]
-pub struct Shape {
-    /// By kind and interface.
+pub struct Outline {
     pub(super) endpoints: BTreeMap<(EndpointKind, Arc<str>), Vec<Pipeline>>,
 }
 
-impl Shape {
-    /// The pipelines of all tables of one read.
-    pub fn new(tables: &[Structure]) -> Self {
-        let mut shape = Shape::default();
+impl Outline {
+    pub fn of_tables(tables: &[Structure]) -> Self {
+        let mut outline = Outline::default();
         for table in tables {
             for pipeline in &table.pipelines.endpoints {
-                let pipelines = shape.endpoints.entry((pipeline.kind, Arc::clone(&pipeline.interface))).or_default();
+                let pipelines = outline.endpoints.entry((pipeline.kind, Arc::clone(&pipeline.interface))).or_default();
                 let same = |a: &Pipeline, b: &Pipeline| a.direction == b.direction;
                 merge(pipelines, [View { table }.pipeline(pipeline)], same, join_pipelines);
             }
         }
-        shape.sort();
-        shape
+        outline.sort();
+        outline
     }
 
     pub(super) fn sort(&mut self) {
@@ -93,7 +90,6 @@ fn join_policies(into: &mut PolicyCounts, from: PolicyCounts) {
     into.can.dedup();
 }
 
-/// One table, looked at for its shape.
 struct View<'a> {
     table: &'a Structure,
 }
@@ -135,16 +131,9 @@ impl View<'_> {
     fn policy(&self, chain: ChainId) -> Option<PolicyCounts> {
         let label = self.table.labels.get(chain)?;
         let policy = self.table.pipelines.policy(chain)?;
-        let can = [(Decision::Accept, Can::Accept), (Decision::Deny, Can::Deny), (Decision::Pass, Can::Pass)];
-        Some(PolicyCounts {
-            policy: Arc::clone(&label.label),
-            kind: "".into(),
-            namespace: None,
-            name: Arc::clone(&label.label),
-            can: can.into_iter().filter(|(decision, _)| policy.can(*decision)).map(|(_, can)| can).collect(),
-            counts: Counts::default(),
-            at_most: None,
-        })
+        let decisions = [Decision::Accept, Decision::Deny, Decision::Pass].into_iter().filter(|decision| policy.can(*decision));
+        let can = decisions.filter_map(Can::of).collect();
+        Some(PolicyCounts { policy: Arc::clone(&label.label), name: Arc::clone(&label.label), can, ..PolicyCounts::default() })
     }
 
     fn refuses(&self, profile: ChainId) -> bool {

@@ -7,8 +7,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, ValueHint};
 use clap_complete::Shell;
 
-use super::commands::{CommandOption, OPTIONS, SUBCOMMANDS, Subcommand};
-use super::settings::{Group, SETTINGS, Setting};
+use calico_accountant::config::commands::{CommandOption, OPTIONS, SUBCOMMANDS, Subcommand};
+use calico_accountant::config::settings::{Group, SETTINGS, Setting};
 
 /// The whole command line, as clap describes one.
 fn command_line() -> Command {
