@@ -9,6 +9,7 @@
 //! A list asks for keys only, leaving out as many of other nodes as it can, and then, at the same revision, for the values
 //! under this node's keys.
 
+mod certificates;
 mod discovery;
 mod error;
 mod gateway;
@@ -17,7 +18,6 @@ mod messages;
 mod nodes;
 mod objects;
 mod sweep;
-mod tls;
 mod watch;
 
 use std::io;
@@ -25,13 +25,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use error::Error;
-pub use gateway::Limits;
+pub use crate::datastore::http::Limits;
+pub use gateway::LIMITS;
 
 use crate::config::EtcdConfig;
+use crate::datastore::bounds::{LONGEST_TEXT, cut};
 use crate::datastore::dns::Resolver;
+use crate::datastore::error::{Error, ErrorKind};
 use crate::datastore::follow::{self, Ended, Failure, Frames, Patience, Sign, Source};
-use crate::datastore::inventory::{Inventory, Object, Table, TooMany};
+use crate::datastore::inventory::{Inventory, Object, Part, Table, TooMany};
+use error::failure;
 use gateway::Gateway;
 use kinds::{Kind, Policies, Workloads};
 use messages::{Event, KeyRange, RangeRequest, RangeResponse, Span, WatchCreateRequest, WatchFrame, WatchRequest};
@@ -42,18 +45,11 @@ use watch::{LARGEST_FRAME, Meaning, Position};
 const DISCOVERY_EVERY: Duration = Duration::from_secs(10);
 
 /// Follows etcd on threads of its own, for as long as the process lives: the workloads of `node` go into `inventory`, and the
-/// policies from when [`Inventory::policies_wanted`] says so.
-///
-/// # Errors
-/// When the system gives no thread. What goes wrong later is in [`Inventory::troubles`] and in the log.
+/// policies from when [`Inventory::policies_wanted`] says so. What goes wrong later is in [`Inventory::troubles`] and in the log.
 pub fn follow(config: EtcdConfig, node: String, inventory: Arc<Inventory>) -> io::Result<()> {
-    follow_within(config, node, inventory, Limits::default())
+    follow_within(config, node, inventory, LIMITS)
 }
 
-/// [`follow()`] with other time-outs.
-///
-/// # Errors
-/// As [`follow()`].
 pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>, limits: Limits) -> io::Result<()> {
     if let Some(domain) = config.discovery.clone() {
         let discover = move || follow_discovered(config, &domain, node, inventory, limits);
@@ -61,27 +57,22 @@ pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>
     }
     let mut asking = Gateway::new(config.clone(), limits);
     let name = node.clone();
-    follow::when_nodes_are_wanted(Arc::clone(&inventory), node.clone(), move || {
-        nodes::names(&mut asking, &name).map_err(|error| error.to_string())
-    })?;
-    let workloads = Workloads::new(node, Arc::clone(&inventory));
-    follow::spawn(Range { gateway: Gateway::new(config.clone(), limits), kind: workloads }, Arc::clone(&inventory))?;
+    follow::when_nodes_are_wanted(Arc::clone(&inventory), node.clone(), move || nodes::names(&mut asking, &name))?;
+    follow::spawn(Range::new(config.clone(), limits, Workloads::new(node), &inventory), Arc::clone(&inventory))?;
     follow::when_policies_are_wanted(Arc::clone(&inventory), move || {
         let prefixes = [objects::NETWORK_POLICIES, objects::GLOBAL_NETWORK_POLICIES];
         // All before the first is listed, or one of them alone would look complete.
         prefixes.iter().for_each(|prefix| inventory.expect_list(prefix));
-        prefixes.into_iter().try_for_each(|prefix| {
-            let policies = Policies::new(prefix, Arc::clone(&inventory));
-            follow::spawn(Range { gateway: Gateway::new(config.clone(), limits), kind: policies }, Arc::clone(&inventory))
-        })
+        prefixes
+            .into_iter()
+            .try_for_each(|prefix| follow::spawn(Range::new(config.clone(), limits, Policies(prefix), &inventory), Arc::clone(&inventory)))
     })
 }
 
 /// Takes a recorded stream of a watch over workload endpoints, after a list of cluster 1 at revision 1, as [`follow()`] takes one.
 pub fn replay(stream: impl io::Read, node: &str, inventory: Arc<Inventory>) -> Ended {
     let config = EtcdConfig { endpoints: Vec::new(), discovery: None, credentials: None, ca_file: None, client_cert: None };
-    let kind = Workloads::new(node.to_owned(), inventory);
-    let mut range = Range { gateway: Gateway::new(config, Limits::default()), kind };
+    let mut range = Range::new(config, LIMITS, Workloads::new(node.to_owned()), &inventory);
     range.take_all(stream, &mut Position { cluster: 1, revision: 1 }, &mut |_| {})
 }
 
@@ -135,14 +126,15 @@ fn in_time(gateway: &Gateway, began: Instant) -> Result<(), Error> {
     let limit = gateway.limits().list;
     match began.elapsed() < limit {
         true => Ok(()),
-        false => Err(Error::TooMuch { endpoint: gateway.endpoint().to_owned(), why: format!("a list without end within {limit:?}") }),
+        false => Err(gateway.error(ErrorKind::TooMuch, format_args!("a list without end within {limit:?}"))),
     }
 }
 
 /// One kind of object in etcd: the keys under its prefix.
-struct Range<K> {
+struct Range<K: Kind> {
     gateway: Gateway,
     kind: K,
+    part: Part<K::Object>,
 }
 
 impl<K: Kind> Source for Range<K> {
@@ -154,16 +146,16 @@ impl<K: Kind> Source for Range<K> {
 
     fn list(&mut self) -> Result<Position, Failure> {
         let began = Instant::now();
-        let (position, keys) = self.list_keys(began)?;
+        let (position, keys) = self.list_keys(began).map_err(failure)?;
         let mut objects = Table::default();
         for key in keys {
-            in_time(&self.gateway, began)?;
-            let value = if K::NEEDS_VALUES { self.read(&key, position.revision)? } else { Vec::new() };
-            if let Some(Some(object)) = self.kind.parse(&key, &value) {
+            in_time(&self.gateway, began).map_err(failure)?;
+            let value = if K::NEEDS_VALUES { self.read(&key, position.revision).map_err(failure)? } else { Vec::new() };
+            if let Some(Some(object)) = self.parse(&key, &value) {
                 objects.insert(&key, object)?;
             }
         }
-        self.kind.replace(objects)?;
+        self.part.replace(objects)?;
         Ok(position)
     }
 
@@ -175,17 +167,22 @@ impl<K: Kind> Source for Range<K> {
         };
         let stream = match self.gateway.watch(&WatchRequest { create_request: request }, self.kind.prefix()) {
             Ok(stream) => stream,
-            Err(Error::Revision { why }) => return Ended::Relist(why),
-            Err(error) => return Ended::Failed(error.into()),
+            Err(error) if error.kind == ErrorKind::Expired => return Ended::Relist(error.to_string()),
+            Err(error) => return Ended::Failed(failure(error)),
         };
         self.take_all(stream, position, signs)
     }
 }
 
 impl<K: Kind> Range<K> {
+    fn new(config: EtcdConfig, limits: Limits, kind: K, inventory: &Arc<Inventory>) -> Self {
+        let part = Part::new(Arc::clone(inventory), kind.prefix());
+        Range { gateway: Gateway::new(config, limits), kind, part }
+    }
+
     /// The keys this node is interested in, and the revision at which they were all there.
     fn list_keys(&mut self, began: Instant) -> Result<(Position, Vec<String>), Error> {
-        let Range { gateway, kind } = self;
+        let Range { gateway, kind, .. } = self;
         let mut position = None;
         let pages = sweep::Pages { largest: gateway.limits().page, most: K::Object::MOST };
         let ask = |span: &Span, limit| {
@@ -194,7 +191,7 @@ impl<K: Kind> Range<K> {
         };
         let keys = sweep::keys(kind.prefix(), pages, |key| kind.wants(key), |key| kind.group(key), ask)?;
         if keys.len() > K::Object::MOST {
-            return Err(Error::TooMuch { endpoint: gateway.endpoint().to_owned(), why: TooMany::of::<K::Object>().to_string() });
+            return Err(gateway.error(ErrorKind::TooMuch, TooMany::of::<K::Object>()));
         }
         let position = position.ok_or_else(|| gateway.garbled("a list without a page"))?;
         Ok((position, keys))
@@ -215,7 +212,7 @@ impl<K: Kind> Range<K> {
         loop {
             let ended = match frames.next_frame() {
                 Ok(Some(frame)) => self.take(frame, position),
-                Ok(None) => Err(self.over("it closed the watch".into())),
+                Ok(None) => Err(self.over("it closed the watch")),
                 Err(error) => Err(self.interrupted(error, silent)),
             };
             match ended {
@@ -235,11 +232,11 @@ impl<K: Kind> Range<K> {
                 events.try_for_each(|event| self.apply(event)).map_err(|error| Ended::Relist(error.to_string()))?;
             }
             Meaning::Relist(reason) => return Err(Ended::Relist(reason)),
-            Meaning::Over(why) => return Err(self.over(why)),
-            Meaning::Token(why) => return Err(self.unauthorised(|endpoint, _| Error::Token { endpoint, why })),
-            Meaning::Denied(_) => {
-                let range = self.kind.prefix().to_owned();
-                return Err(self.unauthorised(|endpoint, user| Error::Denied { endpoint, user, range }));
+            Meaning::Over(why) => return Err(self.over(&why)),
+            Meaning::Token(why) => return Err(self.unauthorised(error::bad_token(self.gateway.endpoint(), &why))),
+            Meaning::Denied => {
+                let denied = error::denied(self.gateway.endpoint(), self.gateway.user(), self.kind.prefix());
+                return Err(self.unauthorised(denied));
             }
         }
         Ok(())
@@ -248,25 +245,29 @@ impl<K: Kind> Range<K> {
     /// A value that cannot be understood leaves what was known of the object before.
     fn apply(&mut self, event: &Event<'_>) -> Result<(), TooMany> {
         let Some(key) = event.kv.key().filter(|key| self.kind.wants(key)) else { return Ok(()) };
-        // What is not base64 is not JSON either.
-        let value = if K::NEEDS_VALUES { event.kv.value().unwrap_or_default() } else { Vec::new() };
         if event.deleted() {
-            self.kind.delete(&key);
+            self.part.remove(&key);
             return Ok(());
         }
-        match self.kind.parse(&key, &value) {
-            Some(Some(object)) => self.kind.put(&key, object)?,
-            Some(None) => self.kind.delete(&key),
-            None => {}
+        // What is not base64 is not JSON either.
+        let value = if K::NEEDS_VALUES { event.kv.value().unwrap_or_default() } else { Vec::new() };
+        match self.parse(&key, &value) {
+            Some(object) => self.part.put(&key, object),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The outer `None` is an object that cannot be understood, the inner one none of ours.
+    fn parse(&mut self, key: &str, value: &[u8]) -> Option<Option<K::Object>> {
+        let skip = |error| self.part.skip(key, format_args!("{}: skipped, not a workload endpoint: {error}", cut(key, LONGEST_TEXT)));
+        self.kind.parse(key, value).map_err(skip).ok()
     }
 
     /// The watch is of no use any more, though nothing is wrong with what it said.
-    fn over(&mut self, why: String) -> Ended {
-        let endpoint = self.gateway.endpoint().to_owned();
+    fn over(&mut self, why: &str) -> Ended {
+        let error = error::unavailable(self.gateway.endpoint(), why);
         self.gateway.move_on();
-        Ended::Failed(Error::Unavailable { endpoint, why }.into())
+        Ended::Failed(failure(error))
     }
 
     /// Reading failed. Silence after the first frame is normal where nothing happens; without one, nobody is there.
@@ -274,21 +275,40 @@ impl<K: Kind> Range<K> {
         let error = match error.kind() {
             io::ErrorKind::FileTooLarge => return Ended::Relist(format!("a frame of the watch is larger than {LARGEST_FRAME} bytes")),
             io::ErrorKind::InvalidData => self.gateway.garbled("a watch that is not a stream of JSON objects"),
-            _ => self.gateway.broken(ureq::Error::from(error)),
+            _ => self.gateway.broken(&error.into()),
         };
-        if matches!(error, Error::TimedOut { .. }) && !silent {
+        if error.kind == ErrorKind::TimedOut && !silent {
             self.gateway.reconnect();
             return Ended::Quiet;
         }
         self.gateway.move_on();
-        Ended::Failed(error.into())
+        Ended::Failed(failure(error))
     }
 
     /// A watch says so of an expired token too, and of a missing permission: a new token is the first thing to try.
-    fn unauthorised(&mut self, error: impl FnOnce(String, Option<String>) -> Error) -> Ended {
-        let error = error(self.gateway.endpoint().to_owned(), self.gateway.user().map(str::to_owned));
+    fn unauthorised(&mut self, error: Error) -> Ended {
         self.gateway.forget_token();
         let patience = if self.gateway.user().is_some() { Patience::Repair } else { Patience::Away };
-        Ended::Failed(Failure { patience, ..error.into() })
+        Ended::Failed(Failure { patience, reason: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::prelude::{BASE64_STANDARD, Engine};
+
+    #[test]
+    fn workloads_that_cannot_be_understood_are_skipped_and_counted() {
+        let event = |pod: &str, value: &str| {
+            let key = format!("{}shop/n-k8s-{pod}-eth0", objects::WORKLOAD_ENDPOINTS);
+            let [key, value] = [key.as_str(), value].map(|text| BASE64_STANDARD.encode(text));
+            format!(r#"{{"result":{{"header":{{"cluster_id":"1"}},"events":[{{"kv":{{"key":"{key}","value":"{value}"}}}}]}}}}"#)
+        };
+        let endpoint = |node: &str| format!(r#"{{"spec":{{"node":"{node}","interfaceName":"cali1"}}}}"#);
+        let stream = [event("bad", "{"), event("other", &endpoint("m")), event("good", &endpoint("n")), event("good", "{")].concat();
+        let inventory = Arc::new(Inventory::new());
+        replay(stream.as_bytes(), "n", Arc::clone(&inventory));
+        assert_eq!((inventory.workload_count(), inventory.skipped_objects()), (1, 2));
     }
 }

@@ -107,10 +107,11 @@ pub struct ExecPlugin {
 /// Which API group holds Calico's own objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiGroup {
+    /// Ask the server: v3 only where it has nothing else.
     Discover,
-    /// `crd.projectcalico.org/v1`.
+    /// `crd.projectcalico.org/v1`: every release.
     Crd,
-    /// `projectcalico.org/v3` (Calico ≥ 3.32).
+    /// `projectcalico.org/v3`: Calico ≥ 3.32, where it was installed so.
     V3,
 }
 

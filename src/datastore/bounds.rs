@@ -33,9 +33,6 @@ pub fn one_line(text: &str) -> String {
 }
 
 /// A sequence of at most `MOST` elements; as Go writes it, an empty one may be null. For `deserialize_with`.
-///
-/// # Errors
-/// The sequence is longer, or none.
 pub fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(deserializer: D) -> Result<Vec<T>, D::Error> {
     struct AtMost<T, const MOST: usize>(PhantomData<T>);
 

@@ -1,7 +1,6 @@
 //! SRV records from the system's name servers: a name in, hosts and ports out. Touches `/etc/resolv.conf` and the network; bounded in
 //! time, and no more than one question is under way.
 
-use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -16,49 +15,15 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 const MOST_SERVERS: usize = 3;
 const MOST_DOMAINS: usize = 6;
 
-/// One record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Srv {
     /// Lower ones are to be tried first.
     pub priority: u16,
     /// The host's name without the last dot.
     pub host: String,
-    /// The TCP port.
     pub port: u16,
 }
 
-/// Why there are no records.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Error {
-    /// The servers say that there are none.
-    Nothing {
-        /// The name asked for.
-        name: String,
-    },
-    /// No server gave an answer.
-    Failed {
-        /// The name asked for.
-        name: String,
-        /// The server asked last.
-        server: SocketAddr,
-        /// What went wrong with that one.
-        why: String,
-    },
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Nothing { name } => write!(f, "there are no SRV records for {name}"),
-            Error::Failed { name, server, why } => write!(f, "asking {server} for the SRV records of {name} failed: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-/// The name servers to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolver {
     servers: Vec<SocketAddr>,
@@ -93,10 +58,7 @@ impl Resolver {
     }
 
     /// The SRV records of a name, the most preferred first: of the name itself or, if there are none, in the search domains.
-    ///
-    /// # Errors
-    /// There are none, or no server answers.
-    pub fn srv(&self, name: &str) -> Result<Vec<Srv>, Error> {
+    pub fn srv(&self, name: &str) -> Result<Vec<Srv>, String> {
         let names = std::iter::once(name.to_owned()).chain(self.search.iter().map(|domain| format!("{name}.{domain}")));
         for name in names {
             let mut records = self.ask(&name)?;
@@ -105,16 +67,18 @@ impl Resolver {
                 return Ok(records);
             }
         }
-        Err(Error::Nothing { name: name.to_owned() })
+        Err(format!("there are no SRV records for {name}"))
     }
 
     /// Asks one server after the other, twice: a datagram may get lost.
-    fn ask(&self, name: &str) -> Result<Vec<Srv>, Error> {
-        let mut failure = Error::Nothing { name: name.to_owned() };
+    fn ask(&self, name: &str) -> Result<Vec<Srv>, String> {
+        let mut failure = String::new();
         for server in self.servers.iter().chain(&self.servers) {
             match self.ask_server(*server, name) {
                 Ok(records) => return Ok(records),
-                Err(error) => failure = Error::Failed { name: name.to_owned(), server: *server, why: self.explain(&error) },
+                Err(error) => {
+                    failure = format!("asking {server} for the SRV records of {name} failed: {}", self.explain(&error));
+                }
             }
         }
         Err(failure)
@@ -268,7 +232,7 @@ mod tests {
     fn records_come_in_order_and_without_what_is_no_host() {
         assert_eq!(resolver(NAME, RECORDS, |_| ()).srv(NAME).unwrap(), expected());
         let error = resolver(NAME, RECORDS, |_| ()).srv("_other._tcp.x.org").unwrap_err();
-        assert_eq!(error.to_string(), "there are no SRV records for _other._tcp.x.org");
+        assert_eq!(error, "there are no SRV records for _other._tcp.x.org");
     }
 
     #[test]
@@ -289,14 +253,14 @@ mod tests {
 
     #[test]
     fn wrong_answers_and_no_answers() {
-        let failed = |edit| resolver(NAME, RECORDS, edit).srv(NAME).unwrap_err().to_string();
+        let failed = |edit| resolver(NAME, RECORDS, edit).srv(NAME).unwrap_err();
         assert!(failed(|packet| packet.set_id(packet.id().wrapping_add(1))).ends_with("failed: an answer to another question"));
         assert!(failed(|packet| packet.questions.clear()).ends_with("failed: an answer to another question"));
         assert!(failed(|packet| *packet.rcode_mut() = RCODE::ServerFailure).ends_with("failed: the server answers ServerFailure"));
         let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
         let servers = vec![silent.local_addr().unwrap()];
         let resolver = Resolver { servers, search: Vec::new(), limit: Duration::from_millis(100) };
-        assert!(matches!(resolver.srv(NAME), Err(Error::Failed { why, .. }) if why == "no answer within 0.1 s"));
+        assert!(resolver.srv(NAME).unwrap_err().ends_with("failed: no answer within 0.1 s"));
     }
 
     #[test]

@@ -34,10 +34,7 @@ pub trait Source {
     /// What is followed, as messages name it; unique among the sources of one inventory.
     fn name(&self) -> &str;
 
-    /// Reads everything, replaces what the inventory has of it, and returns where a watch continues.
-    ///
-    /// # Errors
-    /// Whatever kept the list from being complete; the inventory is unchanged then.
+    /// Reads everything, replaces what the inventory has of it (or nothing, on failure), and returns where a watch continues.
     fn list(&mut self) -> Result<Self::Position, Failure>;
 
     /// Puts changes into the inventory until the watch ends, giving `signs` of life and moving `position` along.
@@ -53,7 +50,6 @@ pub enum Sign {
     Message,
 }
 
-/// How a watch ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Nothing was heard for too long, which may be silence or a dead connection, or its time was up: watch again from the same
@@ -65,12 +61,10 @@ pub enum Ended {
     Failed(Failure),
 }
 
-/// Why a list or a watch did not work out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// One line for the user.
     pub reason: String,
-    /// How long the delay before the next attempt may grow.
     pub patience: Patience,
 }
 
@@ -94,9 +88,6 @@ pub enum Patience {
 }
 
 /// Follows `source` on a thread of its own, for as long as the process lives.
-///
-/// # Errors
-/// When the system gives no thread.
 pub fn spawn<S: Source + Send + 'static>(source: S, inventory: Arc<Inventory>) -> std::io::Result<()> {
     let mut follow = Follow::new(source, inventory);
     thread::Builder::new().name(format!("follow {}", follow.standing.name)).spawn(move || {

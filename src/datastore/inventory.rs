@@ -3,6 +3,7 @@
 
 mod nodes;
 mod objects;
+mod part;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use nodes::{Nodes, is_similar};
 pub use objects::{Interface, PolicyKind, StoredPolicy, Workload, ip_label};
+pub(crate) use part::{Kept, Part};
 pub use table::{Object, Table, TooMany};
 
 #[derive(Debug, Default)]
@@ -34,10 +36,14 @@ pub struct Inventory {
     policies_wanted: AtomicBool,
     /// Ranges that were asked for and not listed yet, by their followers' names.
     unlisted: Mutex<BTreeSet<String>>,
+    /// Whether a full list was ever taken over.
     synced: AtomicBool,
+    /// Whether the datastore answers at present.
     up: AtomicBool,
     last_event: AtomicU64,
+    /// Full lists that were taken over after the first.
     resyncs: AtomicU64,
+    /// Objects of the datastore that could not be understood.
     skipped_objects: AtomicU64,
     nodes: Nodes,
     /// What keeps each follower from its work at present, by the follower's name.
@@ -45,7 +51,6 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// An empty inventory, not yet in sync.
     pub fn new() -> Self {
         Self::default()
     }
@@ -59,7 +64,7 @@ impl Inventory {
         self.contents.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces all workloads: the result of a full list. Keys are the datastore's.
+    /// Takes over a full list. Keys are the datastore's.
     pub fn replace_workloads(&self, workloads: Table<Workload>) {
         let mut contents = self.write();
         contents.by_name.clear();
@@ -69,10 +74,6 @@ impl Inventory {
         self.workloads_version.fetch_add(1, Ordering::Release);
     }
 
-    /// Adds or replaces the workload under `key`.
-    ///
-    /// # Errors
-    /// There are too many; nothing is changed.
     pub fn put_workload(&self, key: &str, workload: Workload) -> Result<(), TooMany> {
         let mut contents = self.write();
         let (workload, before) = contents.workloads.insert(key, workload)?;
@@ -86,7 +87,6 @@ impl Inventory {
         Ok(())
     }
 
-    /// Removes the workload under `key`, if there is one.
     pub fn remove_workload(&self, key: &str) {
         let mut contents = self.write();
         if let Some(before) = contents.workloads.remove(key) {
@@ -95,7 +95,6 @@ impl Inventory {
         }
     }
 
-    /// The workload on this interface.
     pub fn workload(&self, interface: &str) -> Option<Arc<Workload>> {
         let contents = self.read();
         let suffix = || interface.get(interface.len().checked_sub(Interface::SUFFIX)?..);
@@ -123,26 +122,18 @@ impl Inventory {
         self.workload_count().saturating_sub(interfaces.into_iter().filter(is_live).count())
     }
 
-    /// Replaces all policies: the result of a full list. Keys are the datastore's.
     pub fn replace_policies(&self, policies: Table<StoredPolicy>) {
         self.write().policies = policies;
         self.policies_version.fetch_add(1, Ordering::Release);
     }
 
     /// Replaces the policies whose keys start with `prefix`: the result of a full list of one kind.
-    ///
-    /// # Errors
-    /// With those of other kinds there are too many; nothing is changed.
     pub fn replace_policies_under(&self, prefix: &str, policies: Table<StoredPolicy>) -> Result<(), TooMany> {
         self.write().policies.replace_under(prefix, policies)?;
         self.policies_version.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
-    /// Adds or replaces the policy under `key`.
-    ///
-    /// # Errors
-    /// There are too many; nothing is changed.
     pub fn put_policy(&self, key: &str, policy: StoredPolicy) -> Result<(), TooMany> {
         let (policy, before) = self.write().policies.insert(key, policy)?;
         if before != Some(policy) {
@@ -151,14 +142,12 @@ impl Inventory {
         Ok(())
     }
 
-    /// Removes the policy under `key`, if there is one.
     pub fn remove_policy(&self, key: &str) {
         if self.write().policies.remove(key).is_some() {
             self.policies_version.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// All policies, in the order of their keys.
     pub fn policies(&self) -> Vec<StoredPolicy> {
         self.read().policies.iter().map(|(_, policy)| (**policy).clone()).collect()
     }
@@ -173,12 +162,11 @@ impl Inventory {
         self.policies_wanted.store(true, Ordering::Release);
     }
 
-    /// Whether a scrape asked for the policies. Once true, it stays true.
+    /// Once true, it stays true.
     pub fn policies_wanted(&self) -> bool {
         self.policies_wanted.load(Ordering::Acquire)
     }
 
-    /// The names of nodes that the datastore knows.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
     }
@@ -205,17 +193,14 @@ impl Inventory {
         }
     }
 
-    /// Whether a full list was ever taken over.
     pub fn synced(&self) -> bool {
         self.synced.load(Ordering::Acquire)
     }
 
-    /// Says whether the datastore answers at present.
     pub fn set_up(&self, up: bool) {
         self.up.store(up, Ordering::Release);
     }
 
-    /// Whether the datastore answers at present.
     pub fn up(&self) -> bool {
         self.up.load(Ordering::Acquire)
     }
@@ -236,12 +221,10 @@ impl Inventory {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Counts an object of the datastore that could not be understood.
     pub fn skip_object(&self) {
         self.skipped_objects.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many objects of the datastore could not be understood.
     pub fn skipped_objects(&self) -> u64 {
         self.skipped_objects.load(Ordering::Relaxed)
     }
@@ -257,7 +240,6 @@ impl Inventory {
         self.last_event.load(Ordering::Relaxed)
     }
 
-    /// How many full lists were taken over after the first.
     pub fn resyncs(&self) -> u64 {
         self.resyncs.load(Ordering::Relaxed)
     }

@@ -44,7 +44,6 @@ impl Error {
     }
 }
 
-/// The pods of this node by their log folders.
 #[derive(Debug)]
 pub struct PodLogs {
     folder: PathBuf,
@@ -76,9 +75,6 @@ impl PodLogs {
     /// The workloads on these interfaces, as far as they are pods with a folder. The folders are read again only when there is an
     /// interface that no known pod has and something has changed; the routes each time, for a pod of the same name may come
     /// back with another address.
-    ///
-    /// # Errors
-    /// When the folder is not there or cannot be read. Without routes, workloads have no addresses.
     pub fn workloads(&self, interfaces: &[&str]) -> Result<HashMap<String, Arc<Workload>>, Error> {
         let pods = self.pods_on(interfaces)?;
         if pods.is_empty() {

@@ -1,14 +1,14 @@
-//! What TLS clients of every datastore need: the system's certificates, and a check of PEM text before ureq sees it, because
-//! ureq panics on a certificate and key that rustls refuses. Reads nothing but the system's bundle.
+//! TLS for the clients of both datastores: the system's certificates, PEM text checked before ureq sees it, because ureq panics on
+//! a certificate and key that rustls refuses, and what a failed handshake means. Reads nothing but the system's bundle.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
-use ureq::tls::{Certificate, PemItem, parse_pem};
+use rustls::{AlertDescription as Alert, CertificateError as Bad, ClientConfig, RootCertStore};
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 /// Where distributions keep the certificates they trust, as PEM in one file (the list of Go's crypto/x509).
 const SYSTEM_BUNDLES: [&str; 6] = [
@@ -37,14 +37,59 @@ pub(crate) fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
     (!certificates.is_empty()).then_some(certificates)
 }
 
-/// Whether rustls takes a certificate chain with this key, in PEM.
-///
-/// # Errors
-/// What rustls says against them.
-pub(crate) fn check_pair(chain: &[Certificate<'_>], key: &[u8], provider: &Arc<CryptoProvider>) -> Result<(), String> {
+/// Why a key is of no use.
+pub(crate) enum BadKey {
+    /// It is no unencrypted private key in PEM form.
+    NoKey,
+    /// rustls does not take it with its certificate, for this reason.
+    Unfit(String),
+}
+
+/// A client certificate of a chain and, in PEM, its key.
+pub(crate) fn client_cert(chain: &[Certificate<'static>], key: &[u8]) -> Result<ClientCert, BadKey> {
+    let private = PrivateKey::from_pem(key).map_err(|_| BadKey::NoKey)?;
+    check_pair(chain, key).map_err(BadKey::Unfit)?;
+    Ok(ClientCert::new_with_certs(chain, private))
+}
+
+fn check_pair(chain: &[Certificate<'_>], key: &[u8]) -> Result<(), String> {
     let chain = chain.iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| error.to_string())?;
-    let versions = ClientConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions();
+    let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = versions.map_err(|error| error.to_string())?.with_root_certificates(RootCertStore::empty());
     builder.with_client_auth_cert(chain, key).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// `insecure`: the server's certificate is not checked.
+pub(crate) fn config(roots: Vec<Certificate<'static>>, client: Option<ClientCert>, insecure: bool) -> TlsConfig {
+    let config = TlsConfig::builder().root_certs(RootCerts::from(roots)).client_cert(client).disable_verification(insecure);
+    config.unversioned_rustls_crypto_provider(provider()).build()
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// How a datastore's messages name what may be wrong.
+pub(crate) struct Hints {
+    /// Who should have issued the server's certificate.
+    pub issuer: String,
+    /// What to do where the server does not accept our certificate.
+    pub client: String,
+    /// What the server's URL is called.
+    pub url: &'static str,
+}
+
+/// What a failed handshake means for the one who configured it.
+pub(crate) fn explain(error: &rustls::Error, hints: &Hints) -> String {
+    match error {
+        // A bad signature is a CA of the same name with another key: one that was made anew.
+        rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
+            format!("its certificate was not issued by {}", hints.issuer)
+        }
+        rustls::Error::InvalidCertificate(bad) => format!("its certificate is not acceptable: {bad}"),
+        rustls::Error::AlertReceived(Alert::CertificateRequired | Alert::BadCertificate | Alert::UnknownCA) => hints.client.clone(),
+        rustls::Error::InvalidMessage(_) => format!("it does not speak TLS: is this {} plain http://?", hints.url),
+        other => other.to_string(),
+    }
 }

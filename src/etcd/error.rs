@@ -1,149 +1,74 @@
-//! What can go wrong between us and etcd, each with one line that says where, what and what to do about it; pure.
-
-use std::fmt;
-use std::path::{Path, PathBuf};
+//! What etcd's refusals mean, and what to do about them; pure.
 
 use super::messages::ErrorBody;
 use crate::datastore::bounds::one_line;
+use crate::datastore::error::{Error, ErrorKind};
 use crate::datastore::follow::{Failure, Patience};
 
-/// Why etcd could not be asked, or did not answer the question.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Error {
-    /// A TLS file cannot be read or does not hold what it should.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The variable that names it.
-        variable: &'static str,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// No connection, or it broke.
-    Unreachable {
-        /// The endpoint's URL.
-        endpoint: String,
-        /// The system's words.
-        why: String,
-    },
-    /// No answer in time.
-    TimedOut {
-        /// The endpoint's URL.
-        endpoint: String,
-    },
-    /// The TLS handshake failed.
-    Tls {
-        /// The endpoint's URL.
-        endpoint: String,
-        /// What failed and what to check.
-        why: String,
-    },
-    /// The endpoint serves no JSON gateway under any of its names.
-    NoGateway {
-        /// The endpoint's URL.
-        endpoint: String,
-    },
-    /// etcd takes users from certificates' common names, which its gateway cannot do.
-    CommonName {
-        /// The endpoint's URL.
-        endpoint: String,
-    },
-    /// The token is missing, unknown or out of date; a new one may help.
-    Token {
-        /// The endpoint's URL.
-        endpoint: String,
-        /// etcd's words.
-        why: String,
-    },
-    /// etcd wants a user and none is configured.
-    NoUser {
-        /// The endpoint's URL.
-        endpoint: String,
-    },
-    /// User or password are wrong.
-    WrongPassword {
-        /// The endpoint's URL.
-        endpoint: String,
-        /// The user.
-        user: String,
-    },
-    /// The user may not read the range.
-    Denied {
-        /// The endpoint's URL.
-        endpoint: String,
-        /// The user, if there is one.
-        user: Option<String>,
-        /// The prefix of the keys.
-        range: String,
-    },
-    /// The revision asked for is gone, or not there yet.
-    Revision {
-        /// etcd's words.
-        why: String,
-    },
-    /// The member cannot serve at present (no leader, stopping, overloaded).
-    Unavailable {
-        /// The endpoint's URL.
-        endpoint: String,
-        /// etcd's words.
-        why: String,
-    },
-    /// Any other refusal.
-    Refused {
-        /// The endpoint's URL.
-        endpoint: String,
-        /// The HTTP status.
-        status: u16,
-        /// etcd's words.
-        why: String,
-    },
-    /// More than can be true, or without end.
-    TooMuch {
-        /// The endpoint's URL.
-        endpoint: String,
-        /// Of what.
-        why: String,
-    },
-    /// An answer that is not what etcd answers.
-    Garbled {
-        /// The endpoint's URL.
-        endpoint: String,
-        /// What is wrong with it.
-        why: String,
-    },
+/// etcd's gateway dials etcd's own gRPC port with the server certificate as client certificate.
+const OWN_CERTIFICATE: &str = " (with --client-cert-auth, etcd's own certificate needs the extended key usage clientAuth too)";
+
+/// How messages name it.
+pub(super) fn server(endpoint: &str) -> String {
+    format!("etcd at {endpoint}")
 }
 
-impl Error {
-    /// A TLS file that is no good.
-    pub(super) fn file(path: &Path, variable: &'static str, why: impl fmt::Display) -> Self {
-        Error::File { path: path.to_owned(), variable, why: why.to_string() }
-    }
+/// Whether another member may do better.
+pub(super) fn elsewhere(error: &Error) -> bool {
+    use ErrorKind::{Absent, Busy, Garbled, TimedOut, Tls, Unreachable};
+    matches!(error.kind, Unreachable | TimedOut | Tls | Absent | Busy { .. } | Garbled)
+}
 
-    /// Whether another member may do better.
-    pub(super) fn elsewhere(&self) -> bool {
-        use Error::{Garbled, NoGateway, TimedOut, Tls, Unavailable, Unreachable};
-        matches!(self, Unreachable { .. } | TimedOut { .. } | Tls { .. } | NoGateway { .. } | Unavailable { .. } | Garbled { .. })
-    }
+/// The endpoint serves no JSON gateway under any of its names.
+pub(super) fn no_gateway(endpoint: &str) -> Error {
+    let why = "serves no JSON gateway: start it with --enable-grpc-gateway=true (with etcd 3.4 and --config-file the file must say \
+               so), and if it has --listen-client-http-urls, name one of those in ETCD_ENDPOINTS";
+    Error::at(&server(endpoint), ErrorKind::Absent, why)
+}
 
-    /// What the answer with this status and body says is wrong; `user` and `range` are those of the question.
-    pub(super) fn answered(endpoint: &str, status: u16, body: &str, user: Option<&str>, range: &str) -> Self {
-        let endpoint = endpoint.to_owned();
-        let json = serde_json::from_str::<ErrorBody>(body).unwrap_or_default();
-        let text = one_line(if json.text().is_empty() { body } else { json.text() });
-        let user = user.map(str::to_owned);
-        if text.starts_with("CommonName of client") {
-            return Error::CommonName { endpoint };
+pub(super) fn bad_token(endpoint: &str, why: &str) -> Error {
+    Error::at(&server(endpoint), ErrorKind::Unauthorized, format_args!("refuses the token it gave: {why}"))
+}
+
+/// The user may not read the keys that begin with `range`.
+pub(super) fn denied(endpoint: &str, user: Option<&str>, range: &str) -> Error {
+    let why = match user {
+        Some(user) => format!(
+            "does not let user {user:?} read {range}: give a role of this user read permission, \
+             etcdctl role grant-permission <role> --prefix=true read {range}"
+        ),
+        None => format!("does not let us read {range}: set ETCD_USERNAME and ETCD_PASSWORD"),
+    };
+    Error::at(&server(endpoint), ErrorKind::Denied, why)
+}
+
+pub(super) fn unavailable(endpoint: &str, why: &str) -> Error {
+    let is_own = endpoint.starts_with("https:") && (why.contains("certificate") || why.contains("use of closed network connection"));
+    let why = format_args!("{why}{}", if is_own { OWN_CERTIFICATE } else { "" });
+    Error::at(&server(endpoint), ErrorKind::Busy { retry_after: None }, why)
+}
+
+/// What the answer with this status and body says is wrong; `user` and `range` are those of the question.
+pub(super) fn answered(endpoint: &str, status: u16, body: &str, user: Option<&str>, range: &str) -> Error {
+    let json = serde_json::from_str::<ErrorBody>(body).unwrap_or_default();
+    let text = one_line(if json.text().is_empty() { body } else { json.text() });
+    let at = |kind, why: &str| Error::at(&server(endpoint), kind, why);
+    if text.starts_with("CommonName of client") {
+        let why = "takes its users from the common names of client certificates, which its JSON gateway cannot do: use a client \
+                   certificate without a common name (ETCD_CERT_FILE), and ETCD_USERNAME with ETCD_PASSWORD";
+        return at(ErrorKind::Denied, why);
+    }
+    match refusal(&text, json.code(), status) {
+        Refusal::Token if user.is_none() => at(ErrorKind::Denied, "has authentication enabled: set ETCD_USERNAME and ETCD_PASSWORD"),
+        Refusal::Token => bad_token(endpoint, &text),
+        Refusal::Password => {
+            let user = user.unwrap_or_default();
+            at(ErrorKind::WrongPassword, &format!("refuses user {user:?}: check ETCD_USERNAME and ETCD_PASSWORD"))
         }
-        match refusal(&text, json.code(), status) {
-            Refusal::Token if user.is_none() => Error::NoUser { endpoint },
-            Refusal::Token => Error::Token { endpoint, why: text },
-            Refusal::Password => Error::WrongPassword { endpoint, user: user.unwrap_or_default() },
-            Refusal::Denied => Error::Denied { endpoint, user, range: range.to_owned() },
-            Refusal::Revision => Error::Revision { why: text },
-            Refusal::Unavailable => Error::Unavailable { endpoint, why: text },
-            Refusal::Other => Error::Refused { endpoint, status, why: text },
-        }
+        Refusal::Denied => denied(endpoint, user, range),
+        Refusal::Revision => Error::new(ErrorKind::Expired, text),
+        Refusal::Unavailable => unavailable(endpoint, &text),
+        Refusal::Other => at(ErrorKind::Refused, &format!("{status}: {text}")),
     }
 }
 
@@ -176,69 +101,14 @@ pub(super) fn refusal(text: &str, code: u32, status: u16) -> Refusal {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::File { path, variable, why } => write!(f, "{variable}: {}: {why}", path.display()),
-            Error::Unreachable { endpoint, why } => write!(f, "etcd at {endpoint} is not reachable: {why}"),
-            Error::TimedOut { endpoint } => write!(f, "etcd at {endpoint} did not answer in time"),
-            Error::Tls { endpoint, why } => write!(f, "no TLS connection to etcd at {endpoint}: {why}"),
-            Error::NoGateway { endpoint } => write!(
-                f,
-                "etcd at {endpoint} serves no JSON gateway: start it with --enable-grpc-gateway=true (with etcd 3.4 and --config-file \
-                 the file must say so), and if it has --listen-client-http-urls, name one of those in ETCD_ENDPOINTS"
-            ),
-            Error::CommonName { endpoint } => write!(
-                f,
-                "etcd at {endpoint} takes its users from the common names of client certificates, which its JSON gateway cannot do: \
-                 use a client certificate without a common name (ETCD_CERT_FILE), and ETCD_USERNAME with ETCD_PASSWORD"
-            ),
-            Error::Token { endpoint, why } => write!(f, "etcd at {endpoint} refuses the token it gave: {why}"),
-            Error::NoUser { endpoint } => {
-                write!(f, "etcd at {endpoint} has authentication enabled: set ETCD_USERNAME and ETCD_PASSWORD")
-            }
-            Error::WrongPassword { endpoint, user } => {
-                write!(f, "etcd at {endpoint} refuses user {user:?}: check ETCD_USERNAME and ETCD_PASSWORD")
-            }
-            Error::Denied { endpoint, user, range } => match user {
-                Some(user) => write!(
-                    f,
-                    "etcd at {endpoint} does not let user {user:?} read {range}: give a role of this user read \
-                     permission, etcdctl role grant-permission <role> --prefix=true read {range}"
-                ),
-                None => write!(f, "etcd at {endpoint} does not let us read {range}: set ETCD_USERNAME and ETCD_PASSWORD"),
-            },
-            Error::Revision { why } => f.write_str(why),
-            Error::Unavailable { endpoint, why } => {
-                write!(f, "etcd at {endpoint} cannot serve: {why}")?;
-                // etcd's gateway dials etcd's own gRPC port with the server certificate as client certificate.
-                let itself =
-                    endpoint.starts_with("https:") && (why.contains("certificate") || why.contains("use of closed network connection"));
-                f.write_str(match itself {
-                    true => " (with --client-cert-auth, etcd's own certificate needs the extended key usage clientAuth too)",
-                    false => "",
-                })
-            }
-            Error::Refused { endpoint, status, why } => write!(f, "etcd at {endpoint} answered {status}: {why}"),
-            Error::TooMuch { endpoint, why } => write!(f, "etcd at {endpoint} sends too much: {why}"),
-            Error::Garbled { endpoint, why } => write!(f, "etcd at {endpoint} sent something unexpected: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let patience = match error {
-            // The next attempt logs in, for which etcd hashes the password with bcrypt: slow on purpose.
-            Error::WrongPassword { .. } | Error::Token { .. } => Patience::Repair,
-            // Each attempt is as much work as the one before.
-            Error::TooMuch { .. } => Patience::Repair,
-            _ => Patience::Away,
-        };
-        Failure { reason: error.to_string(), patience }
-    }
+/// Attempts are cheap but for two: to log in, for which etcd hashes the password with bcrypt, slow on purpose, and to read again what
+/// is too much.
+pub(super) fn failure(error: Error) -> Failure {
+    let patience = match error.kind {
+        ErrorKind::WrongPassword | ErrorKind::Unauthorized | ErrorKind::TooMuch => Patience::Repair,
+        _ => Patience::Away,
+    };
+    Failure { reason: error.to_string(), patience }
 }
 
 #[cfg(test)]
@@ -246,44 +116,56 @@ mod tests {
     use super::*;
     use crate::datastore::bounds::LONGEST_REASON;
 
-    const AT: &str = "http://etcd:2379";
-
-    fn answered(status: u16, body: &str) -> Error {
-        Error::answered(AT, status, body, Some("reader"), "/calico/")
+    fn said(status: u16, body: &str, user: Option<&str>) -> (ErrorKind, String) {
+        let error = answered("http://etcd:2379", status, body, user, "/calico/");
+        let text = error.to_string();
+        (error.kind, text.strip_prefix("etcd at http://etcd:2379 ").unwrap_or(&text).to_owned())
     }
 
     #[test]
     fn answers_are_told_apart() {
-        let why = "etcdserver: invalid auth token".to_owned();
-        let body = r#"{"error":"etcdserver: invalid auth token","message":"etcdserver: invalid auth token","code":16}"#;
-        assert_eq!(answered(401, body), Error::Token { endpoint: AT.into(), why });
-        let body = r#"{"error":"etcdserver: permission denied","code":7}"#;
-        let denied = Error::Denied { endpoint: AT.into(), user: Some("reader".into()), range: "/calico/".into() };
-        assert_eq!(answered(403, body), denied);
-        let body = r#"{"code": 11, "message": "etcdserver: mvcc: required revision has been compacted"}"#;
-        assert!(matches!(answered(400, body), Error::Revision { .. }));
-        let body = "CommonName of client sending a request against gateway will be ignored and not used as expected\n";
-        assert_eq!(answered(400, body), Error::CommonName { endpoint: AT.into() });
-        let body = r#"{"error":"etcdserver: authentication failed, invalid user ID or password","code":3}"#;
-        assert!(matches!(answered(400, body), Error::WrongPassword { .. }));
-        assert_eq!(Failure::from(answered(400, body)).patience, Patience::Repair, "each attempt costs etcd a hash");
-        assert!(matches!(answered(503, r#"{"error":"etcdserver: no leader","code":14}"#), Error::Unavailable { .. }));
-        let body = r#"{"error":"etcdserver: user name is empty","code":3}"#;
-        assert!(matches!(answered(400, body), Error::Token { .. }));
-        assert_eq!(Error::answered(AT, 400, body, None, "/calico/"), Error::NoUser { endpoint: AT.into() });
-    }
-
-    #[test]
-    fn text_from_outside_is_cut() {
-        let Error::Refused { status: 421, why, .. } = answered(421, &format!("{}\nsecond line", "é".repeat(500))) else {
-            panic!("not a plain refusal");
-        };
-        assert!(why.ends_with("é…") && why.len() <= LONGEST_REASON, "{why}");
+        use ErrorKind::{Denied, Expired, Unauthorized, WrongPassword};
+        let (reader, busy) = (Some("reader"), ErrorKind::Busy { retry_after: None });
+        for (status, message, code, user, kind, text) in [
+            (401, "invalid auth token", 16, reader, Unauthorized, "refuses the token it gave: invalid auth token"),
+            (400, "user name is empty", 3, reader, Unauthorized, "refuses the token it gave: user name is empty"),
+            (400, "user name is empty", 3, None, Denied, "has authentication enabled: set ETCD_USERNAME and ETCD_PASSWORD"),
+            (403, "permission denied", 7, None, Denied, "does not let us read /calico/: set ETCD_USERNAME and ETCD_PASSWORD"),
+            (400, "mvcc: required revision has been compacted", 11, reader, Expired, "mvcc: required revision has been compacted"),
+            (503, "no leader", 14, reader, busy, "cannot serve: no leader"),
+            (
+                400,
+                "authentication failed, invalid user ID or password",
+                3,
+                reader,
+                WrongPassword,
+                "refuses user \"reader\": check ETCD_USERNAME and ETCD_PASSWORD",
+            ),
+        ] {
+            let body = serde_json::json!({ "error": message, "code": code }).to_string();
+            assert_eq!(said(status, &body, user), (kind, text.to_owned()));
+        }
+        let (kind, text) = said(400, "CommonName of client sending a request against gateway will be ignored\n", reader);
+        assert!(kind == Denied && text.starts_with("takes its users from the common names of client certificates"), "{text}");
     }
 
     #[test]
     fn a_denial_names_user_and_range() {
-        let text = answered(403, "").to_string();
-        assert!(text.contains("\"reader\"") && text.contains("/calico/") && !text.contains('\n'), "{text}");
+        let text = "does not let user \"reader\" read /calico/: give a role of this user read permission, \
+                    etcdctl role grant-permission <role> --prefix=true read /calico/";
+        assert_eq!(said(403, "", Some("reader")), (ErrorKind::Denied, text.to_owned()));
+    }
+
+    #[test]
+    fn a_wrong_password_costs_etcd_a_hash_each_time() {
+        assert_eq!(failure(Error::new(ErrorKind::WrongPassword, "")).patience, Patience::Repair);
+        assert_eq!(failure(Error::new(ErrorKind::Denied, "")).patience, Patience::Away);
+    }
+
+    #[test]
+    fn text_from_outside_is_cut() {
+        let (kind, text) = said(421, &format!("{}\nsecond line", "é".repeat(500)), None);
+        let why = text.strip_prefix("answered 421: ").unwrap();
+        assert!(kind == ErrorKind::Refused && why.ends_with("é…") && why.len() <= LONGEST_REASON, "{why}");
     }
 }

@@ -18,9 +18,7 @@ const MOST_EVENTS: usize = 128_000;
 /// Keys from one up to, but without, another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// The first key.
     pub from: Vec<u8>,
-    /// The first key that is not in it.
     pub end: Vec<u8>,
 }
 
@@ -44,12 +42,10 @@ pub struct KeyRange {
 }
 
 impl KeyRange {
-    /// All keys of a span.
     pub fn span(span: &Span) -> Self {
         KeyRange { key: BASE64_STANDARD.encode(&span.from), range_end: Some(BASE64_STANDARD.encode(&span.end)) }
     }
 
-    /// One key.
     pub fn one(key: &str) -> Self {
         KeyRange { key: BASE64_STANDARD.encode(key), range_end: None }
     }
@@ -58,28 +54,22 @@ impl KeyRange {
 /// `kv/range`: keys, and unless `keys_only` their values, as of `revision` (0: now).
 #[derive(Serialize)]
 pub struct RangeRequest {
-    /// Which keys.
     #[serde(flatten)]
     pub range: KeyRange,
     /// At most so many; 0 for all.
     pub limit: u32,
-    /// As of this revision; 0 for now.
     pub revision: i64,
-    /// Without values.
     pub keys_only: bool,
 }
 
 /// `watch`: everything that happens to a range from a revision on.
 #[derive(Serialize)]
 pub struct WatchRequest {
-    /// The only request in this stream.
     pub create_request: WatchCreateRequest,
 }
 
-/// The range and start of a watch.
 #[derive(Serialize)]
 pub struct WatchCreateRequest {
-    /// Which keys.
     #[serde(flatten)]
     pub range: KeyRange,
     /// The first revision of interest.
@@ -91,20 +81,16 @@ pub struct WatchCreateRequest {
 /// `auth/authenticate`.
 #[derive(Serialize)]
 pub struct AuthenticateRequest<'a> {
-    /// The user.
     pub name: &'a str,
-    /// Its password.
     pub password: &'a str,
 }
 
-/// The answer to an [`AuthenticateRequest`].
 #[derive(Deserialize)]
 pub struct AuthenticateResponse {
     /// To be sent as it is in the `Authorization` header.
     pub token: String,
 }
 
-/// Which cluster answers, and how far it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub struct Header {
     /// The same for all members of a cluster, for its lifetime.
@@ -123,7 +109,6 @@ pub struct KeyValue<'a> {
     key: Cow<'a, str>,
     #[serde(borrow)]
     value: Cow<'a, str>,
-    /// When it last changed.
     #[serde(deserialize_with = "number")]
     pub mod_revision: i64,
 }
@@ -146,16 +131,12 @@ impl KeyValue<'_> {
     }
 }
 
-/// The answer to a [`RangeRequest`].
 #[derive(Deserialize)]
 pub struct RangeResponse<'a> {
-    /// As of which revision.
     #[serde(default)]
     pub header: Header,
-    /// In the order of the keys.
     #[serde(borrow, default, deserialize_with = "at_most::<_, _, MOST_KEYS>")]
     pub kvs: Vec<KeyValue<'a>>,
-    /// Whether the limit cut it short.
     #[serde(default)]
     pub more: bool,
     /// How many there are without the limit.
@@ -166,7 +147,6 @@ pub struct RangeResponse<'a> {
 /// One object of a watch's stream.
 #[derive(Deserialize)]
 pub struct WatchFrame<'a> {
-    /// The normal case.
     #[serde(borrow, default)]
     pub result: Option<WatchResult<'a>>,
     /// The end: the server is stopping, or lost its leader.
@@ -178,7 +158,6 @@ pub struct WatchFrame<'a> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct WatchResult<'a> {
-    /// As of which revision.
     pub header: Header,
     /// The watch exists now; its history follows.
     pub created: bool,
@@ -187,15 +166,12 @@ pub struct WatchResult<'a> {
     /// Cancelled because the history before this revision is gone.
     #[serde(deserialize_with = "number")]
     pub compact_revision: i64,
-    /// Why it was cancelled.
     #[serde(borrow)]
     pub cancel_reason: Cow<'a, str>,
-    /// What happened, oldest first.
     #[serde(borrow, deserialize_with = "at_most::<_, _, MOST_EVENTS>")]
     pub events: Vec<Event<'a>>,
 }
 
-/// One change of one key.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct Event<'a> {

@@ -2,19 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::error::Error;
 use super::gateway::Gateway;
 use super::messages::Span;
 use super::{objects, page_of_keys};
+use crate::datastore::error::Error;
 use crate::datastore::inventory::is_similar;
 
 /// How many keys of workload endpoints are looked at. A list in the order of keys begins with any node's.
 const MOST_KEYS: usize = 20_000;
 
 /// Names of nodes: those that are stored as such and, unless one of them is like `node`, those that workload endpoints are stored under.
-///
-/// # Errors
-/// None of both may be read, or etcd does not answer.
 pub(super) fn names(gateway: &mut Gateway, node: &str) -> Result<Vec<String>, Error> {
     let mut names = BTreeSet::new();
     // A role for workload endpoints alone is enough for everything else.

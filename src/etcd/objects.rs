@@ -28,7 +28,6 @@ pub struct NodeKeys {
 }
 
 impl NodeKeys {
-    /// The keys of `node`.
     pub fn new(node: &str) -> Self {
         NodeKeys { start: format!("{}-", node.replace('-', "--")) }
     }
@@ -110,9 +109,6 @@ struct Spec<'a> {
 }
 
 /// The workload in `value`, the JSON under `key`; `None` if it is not on `node` or has no interface yet.
-///
-/// # Errors
-/// When `value` is not the JSON of a workload endpoint.
 pub fn workload(key: &str, value: &[u8], node: &str) -> serde_json::Result<Option<Workload>> {
     let WorkloadEndpoint { metadata, spec } = serde_json::from_slice(value)?;
     let text = |field: Option<Cow<'_, str>>| field.map(Cow::into_owned).unwrap_or_default();

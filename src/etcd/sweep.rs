@@ -10,17 +10,13 @@ use super::messages::Span;
 /// How many keys the first pages have. Small, because the first namespaces show whether they can be left out.
 const FIRST_PAGE: u32 = 50;
 
-/// One page of keys.
 pub(super) struct Page {
     /// All keys on it that may be Calico's, in order.
     pub keys: Vec<String>,
-    /// How many keys are on it.
     pub read: u64,
-    /// The last of them.
     pub last: Option<Vec<u8>>,
     /// How many keys the span has, from its start.
     pub count: u64,
-    /// Whether there are more than fit.
     pub more: bool,
 }
 
@@ -33,7 +29,6 @@ pub(super) struct Group {
     pub next: Vec<u8>,
 }
 
-/// How much is read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pages {
     /// How many keys a page has at most.
@@ -43,9 +38,6 @@ pub(super) struct Pages {
 }
 
 /// All keys under `prefix` that are wanted, in order. `group` gives the group a key is in, if groups can be left out.
-///
-/// # Errors
-/// Those of `ask`.
 pub(super) fn keys<E>(
     prefix: &str,
     Pages { largest, most }: Pages,

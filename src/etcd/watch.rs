@@ -8,10 +8,8 @@ use crate::datastore::bounds::one_line;
 /// page by page, is cheaper.
 pub const LARGEST_FRAME: usize = 8 << 20;
 
-/// Where a watch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The cluster that was listed.
     pub cluster: u64,
     /// The last revision that is fully known.
     pub revision: i64,
@@ -27,7 +25,7 @@ pub enum Meaning {
     /// A new token may help.
     Token(String),
     /// The user may not.
-    Denied(String),
+    Denied,
     /// The stream is over, or will never say anything again.
     Over(String),
 }
@@ -67,7 +65,7 @@ fn ended(reason: &str, code: u32) -> Meaning {
     match refusal(reason, code, 0) {
         Refusal::Token => Meaning::Token(words),
         // etcd 3.5.0–3.5.4 say this for a bad token too.
-        Refusal::Denied => Meaning::Denied(words),
+        Refusal::Denied => Meaning::Denied,
         Refusal::Revision => Meaning::Relist(words),
         _ if words.is_empty() => Meaning::Over("etcd cancelled the watch".to_owned()),
         _ => Meaning::Over(words),
@@ -115,7 +113,7 @@ mod tests {
             "cancel_reason":"rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"}}"#;
         assert!(matches!(said(token).0, Meaning::Token(_)));
         let denied = r#"{"result":{"created":true,"canceled":true,"cancel_reason":"rpc error: code = PermissionDenied desc = etcdserver: permission denied"}}"#;
-        assert!(matches!(said(denied).0, Meaning::Denied(_)));
+        assert!(matches!(said(denied).0, Meaning::Denied));
         for frame in [
             r#"{"error":{"grpc_code":14,"http_code":503,"message":"transport is closing","http_status":"Service Unavailable"}}"#,
             r#"{"error":{"code":14, "message":"etcdserver: no leader"}}"#,

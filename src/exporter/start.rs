@@ -13,13 +13,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-use crate::config::{ApiGroup, Authentication, BackendChoice, Config, Datastore, KubernetesConfig, Remark, Sampling};
+use crate::config::{Authentication, BackendChoice, Config, Datastore, KubernetesConfig, Remark, Sampling};
 use crate::dataplane::{self, Dataplane};
 use crate::datastore::inventory::{Inventory, Table};
 use crate::ebpf;
 use crate::etcd;
 use crate::exporter::{self, Scraper};
-use crate::kubernetes::{self, CalicoApi, Configured};
+use crate::kubernetes::{self, Configured};
 use crate::os::logging;
 use crate::os::privileges::{self, Kept};
 use crate::server::{Limits, Listener};
@@ -74,13 +74,8 @@ pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> io::Result<()> {
     match &config.datastore {
         Datastore::Etcd(etcd) => etcd::follow(etcd.clone(), config.node_name.clone(), Arc::clone(inventory)),
         Datastore::Kubernetes(kubernetes) => {
-            let api = match kubernetes.api_group {
-                ApiGroup::Discover => CalicoApi::Discover,
-                ApiGroup::Crd => CalicoApi::Crd,
-                ApiGroup::V3 => CalicoApi::V3,
-            };
             let access = Arc::new(Configured::new((**kubernetes).clone()));
-            kubernetes::follow(access, config.node_name.clone(), api, Arc::clone(inventory))
+            kubernetes::follow(access, config.node_name.clone(), kubernetes.api_group, Arc::clone(inventory))
         }
         // There is nothing to wait for, and no policy has another name than its rules say.
         Datastore::None => {

@@ -1,21 +1,18 @@
 //! How to reach the API server, as of now. In comes nothing, out come [`Credentials`]. Implementations may read files and run
 //! programs; the one here has values that never change.
 
-use super::credentials::{Credentials, Error};
+use super::credentials::Credentials;
+use crate::datastore::error::Error;
 
 /// Gives what a request needs, anew for each request: tokens and certificates are replaced while the program runs.
 pub trait Access: Send + Sync {
     /// What the next request is to use. Called before each of them, so what is dear to get is kept in between.
-    ///
-    /// # Errors
-    /// What cannot be read or run.
     fn current(&self) -> Result<Credentials, Error>;
 
     /// The API server does not accept these, which [`Access::current`] gave: what was kept of them is to be forgotten.
     fn refused(&self, _credentials: &Credentials) {}
 }
 
-/// The same for ever.
 #[derive(Debug, Clone)]
 pub struct Fixed(pub Credentials);
 

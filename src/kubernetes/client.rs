@@ -1,24 +1,28 @@
 //! Asks the API server: connection, credentials, compression. In come paths, out go streams of the answers' bytes; it opens
 //! connections and asks the [`Access`].
 
+use std::fmt::{self, Write};
+use std::fs;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
+use ureq::config::Config;
 use ureq::http::header::{AUTHORIZATION, CONTENT_ENCODING, HOST, RETRY_AFTER};
 use ureq::http::{Response, Uri};
+use ureq::tls::{Certificate, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, Proxy};
 
 use super::access::Access;
 use super::credentials::Credentials;
-use super::error::{Asked, Error};
-use super::tls;
+use super::error::{Asked, answered, server, unauthorized};
+use crate::datastore::error::{Error, ErrorKind};
+use crate::datastore::http;
+use crate::datastore::tls::{self, BadKey, Hints};
 
-/// How much of an error's body is read.
-const LARGEST_ERROR: u64 = 64 << 10;
 /// A token that was refused is tried again after this, in case the server was wrong; twice as long each time.
 const FIRST_HOLD: Duration = Duration::from_secs(1);
 /// At most.
@@ -27,15 +31,7 @@ const LONGEST_HOLD: Duration = Duration::from_secs(30);
 /// How long to wait for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// For a connection, including the TLS handshake.
-    pub connect: Duration,
-    /// For an answer to begin, and between two reads of it.
-    pub answer: Duration,
-    /// For a whole answer.
-    pub whole: Duration,
-    /// Silence after which a watch's connection is taken for dead, and opened anew where it ended. Longer than the minute
-    /// between two bookmarks.
-    pub idle: Duration,
+    pub http: http::Limits,
     /// How long the server is asked to keep a watch open.
     pub watch: Duration,
     /// Silence, over several watches, after which it is listed again: a server that was restored from a backup says nothing.
@@ -44,53 +40,53 @@ pub struct Limits {
     pub doubt: Duration,
     /// How often to look for an API that the server does not have.
     pub absent: Duration,
-    /// For a whole list, of all its pages.
-    pub list: Duration,
-    /// Objects on one page of a list, where the server makes pages.
-    pub page: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            connect: Duration::from_secs(5),
-            answer: Duration::from_secs(30),
-            whole: Duration::from_secs(120),
-            idle: Duration::from_secs(90),
+            http: http::Limits {
+                connect: Duration::from_secs(5),
+                answer: Duration::from_secs(30),
+                whole: Duration::from_secs(120),
+                // Longer than the minute between two bookmarks.
+                idle: Duration::from_secs(90),
+                list: Duration::from_secs(300),
+                page: 500,
+            },
             // What Kubernetes' own clients ask for is 5 to 10 minutes.
             watch: Duration::from_secs(300),
             silence: Duration::from_secs(300),
             doubt: Duration::from_secs(30),
             absent: Duration::from_secs(300),
-            list: Duration::from_secs(300),
-            page: 500,
         }
     }
 }
 
-/// A question to the API server.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Question<'a> {
     /// With its query.
     pub path: &'a str,
     /// The representation that is wanted.
     pub accept: &'a str,
-    /// `list` or `watch`.
+    /// `get`, `list` or `watch`.
     pub verb: &'static str,
     /// Of what, for messages.
     pub resource: &'a str,
-    /// Whether the answer is a stream that ends late.
-    pub stream: bool,
 }
 
-/// A client of one API server.
+impl Question<'_> {
+    fn is_watch(&self) -> bool {
+        self.verb == "watch"
+    }
+}
+
 pub(super) struct Client {
     access: Arc<dyn Access>,
     limits: Limits,
     connection: Option<Connection>,
     refused: Option<Refusal>,
-    /// Where the last question went.
-    server: String,
+    pub url: String,
 }
 
 struct Connection {
@@ -109,29 +105,21 @@ struct Refusal {
 
 impl Client {
     pub fn new(access: Arc<dyn Access>, limits: Limits) -> Self {
-        Client { access, limits, connection: None, refused: None, server: String::new() }
+        Client { access, limits, connection: None, refused: None, url: String::new() }
     }
 
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// The server's URL, as of the last question.
-    pub fn server(&self) -> &str {
-        &self.server
-    }
-
     /// Asks, and returns the stream of the answer's bytes.
-    ///
-    /// # Errors
-    /// When the server cannot be reached, or refuses.
     pub fn get(&mut self, question: &Question<'_>) -> Result<Box<dyn Read>, Error> {
         let credentials = self.credentials()?;
         if self.held(&credentials) {
-            return Err(self.unauthorized(&credentials));
+            return Err(unauthorized(&self.url, credentials.token().is_some()));
         }
         match self.ask(&credentials, question) {
-            Err(Error::Unauthorized { .. }) => self.again(credentials, question),
+            Err(error) if error.kind == ErrorKind::Unauthorized => self.again(credentials, question),
             other => {
                 self.refused = None;
                 other
@@ -139,7 +127,6 @@ impl Client {
         }
     }
 
-    /// Closes the connections.
     pub fn reconnect(&mut self) {
         self.connection = None;
     }
@@ -149,10 +136,10 @@ impl Client {
         self.access.refused(&refused);
         let credentials = self.credentials()?;
         let answer = match credentials == refused {
-            true => Err(self.unauthorized(&credentials)),
+            true => Err(unauthorized(&self.url, credentials.token().is_some())),
             false => self.ask(&credentials, question),
         };
-        if matches!(answer, Err(Error::Unauthorized { .. })) {
+        if answer.as_ref().is_err_and(|error| error.kind == ErrorKind::Unauthorized) {
             let hold = match &self.refused {
                 Some(before) if before.credentials == credentials => before.hold.saturating_mul(2).min(LONGEST_HOLD),
                 _ => FIRST_HOLD,
@@ -166,13 +153,9 @@ impl Client {
         self.refused.as_ref().is_some_and(|refusal| refusal.credentials == *credentials && refusal.since.elapsed() < refusal.hold)
     }
 
-    fn unauthorized(&self, credentials: &Credentials) -> Error {
-        Error::Unauthorized { server: credentials.server.clone(), token: credentials.token().is_some() }
-    }
-
     fn credentials(&mut self) -> Result<Credentials, Error> {
-        let credentials = self.access.current().map_err(|error| Error::Access { why: error.to_string() })?;
-        self.server.clone_from(&credentials.server);
+        let credentials = self.access.current()?;
+        self.url.clone_from(&credentials.server);
         Ok(credentials)
     }
 
@@ -180,7 +163,7 @@ impl Client {
         let used = self.connect(credentials)?;
         let answer = match self.send(credentials, question) {
             // Idle connections are closed after a while, which is noticed only now.
-            Err(Error::Unreachable { .. }) if used => {
+            Err(error) if used && error.kind == ErrorKind::Unreachable => {
                 self.reconnect();
                 self.connect(credentials)?;
                 self.send(credentials, question)
@@ -192,10 +175,13 @@ impl Client {
             _ => self.connection = None,
         }
         let response = answer?;
-        match response.status().as_u16() {
-            200 => Ok(decoded(response)),
-            status => Err(self.answered(status, response, credentials, question)),
+        let status = response.status().as_u16();
+        if status == 200 {
+            return Ok(decoded(response));
         }
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let asked = Asked { url: &self.url, verb: question.verb, resource: question.resource, token: credentials.token().is_some() };
+        Err(answered(asked, status, retry_after, &http::error_text(decoded(response))))
     }
 
     /// Sees to it that there are connections with these credentials; whether they were used before.
@@ -203,104 +189,96 @@ impl Client {
         if let Some(connection) = self.connection.as_ref().filter(|connection| connection.credentials.same_connection(credentials)) {
             return Ok(connection.used);
         }
-        let agent = self.agent(credentials)?;
+        let agent = agent(credentials, self.limits.http)?;
         self.connection = Some(Connection { credentials: credentials.clone(), agent, used: false });
         Ok(false)
     }
 
-    fn agent(&self, credentials: &Credentials) -> Result<Agent, Error> {
-        let access = |why| Error::Access { why };
-        let proxy = credentials.proxy.as_ref().map(|proxy| Proxy::new(proxy.reveal())).transpose();
-        let proxy = proxy.map_err(|error| access(format!("the proxy for the API server cannot be used: {error}")))?;
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            // As for etcd: the environment's proxy for the outside is no way to the inside. A kubeconfig may name one that is.
-            .proxy(proxy)
-            .max_redirects(0)
-            .user_agent(concat!("calico-accountant/", env!("CARGO_PKG_VERSION")))
-            .timeout_resolve(Some(self.limits.connect))
-            .timeout_connect(Some(self.limits.connect))
-            .timeout_send_request(Some(self.limits.answer))
-            .timeout_recv_response(Some(self.limits.answer));
-        if credentials.server.starts_with("https:") {
-            config = config.tls_config(tls::config(credentials).map_err(access)?);
-        }
-        let resolver = match &credentials.tls_server_name {
-            Some(_) => {
-                ServerName { server: Some(credentials.server.parse().map_err(|_| access(not_a_url(credentials)))?), ..Default::default() }
-            }
-            None => ServerName::default(),
-        };
-        Ok(Agent::with_parts(config.build(), DefaultConnector::default(), resolver))
-    }
-
     fn send(&self, credentials: &Credentials, question: &Question<'_>) -> Result<Response<Body>, Error> {
-        let Some(Connection { agent, .. }) = &self.connection else { return Err(self.broken(ureq::Error::ConnectionFailed)) };
-        let (url, host) = address(credentials, question.path).ok_or_else(|| Error::Access { why: not_a_url(credentials) })?;
-        let pause = if question.stream { self.limits.idle } else { self.limits.answer };
-        let mut request = agent
-            .get(url)
-            .config()
-            .timeout_per_read(Some(pause))
-            .timeout_recv_body((!question.stream).then_some(self.limits.whole))
-            .build()
+        let Some(Connection { agent, .. }) = &self.connection else { return Err(self.broken(&ureq::Error::ConnectionFailed)) };
+        let (url, host) = address(credentials, question.path).ok_or_else(|| not_a_url(credentials))?;
+        let mut request = http::timed(agent.get(url), self.limits.http, question.is_watch())
             .header("Accept", question.accept)
             // A watch is never compressed: a proxy that does would hold back what happened.
-            .header("Accept-Encoding", if question.stream { "identity" } else { "gzip" });
+            .header("Accept-Encoding", if question.is_watch() { "identity" } else { "gzip" });
         if let Some(host) = host {
             request = request.header(HOST, host);
         }
         if let Some(authorization) = credentials.authorization() {
             request = request.header(AUTHORIZATION, authorization);
         }
-        request.call().map_err(|error| self.broken(error))
-    }
-
-    fn answered(&self, status: u16, response: Response<Body>, credentials: &Credentials, question: &Question<'_>) -> Error {
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        let mut body = Vec::new();
-        // What arrived of the text is good enough: the status is known.
-        let _ = decoded(response).take(LARGEST_ERROR).read_to_end(&mut body);
-        let asked = self.asked(question.verb, question.resource, credentials.token().is_some());
-        Error::answered(asked, status, retry_after, &String::from_utf8_lossy(&body))
-    }
-
-    /// A question, as errors tell it.
-    pub fn asked<'a>(&'a self, verb: &'static str, resource: &'a str, token: bool) -> Asked<'a> {
-        Asked { server: &self.server, verb, resource, token }
+        request.call().map_err(|error| self.broken(&error))
     }
 
     /// Says what a transport's error means.
-    pub fn broken(&self, error: ureq::Error) -> Error {
-        let server = self.server.clone();
-        let configured = self.connection.as_ref().is_some_and(|connection| connection.credentials.ca.is_some());
-        match error {
-            ureq::Error::Timeout(_) => Error::TimedOut { server },
-            ureq::Error::Rustls(error) => Error::Tls { server, why: tls::explain(&error, configured) },
-            ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                Some(inner) => Error::Tls { server, why: tls::explain(inner, configured) },
-                None => Error::Unreachable { server, why: error.to_string() },
-            },
-            other => Error::Unreachable { server, why: other.to_string() },
-        }
+    pub fn broken(&self, error: &ureq::Error) -> Error {
+        let has_ca = self.connection.as_ref().is_some_and(|connection| connection.credentials.ca.is_some());
+        let issuer = if has_ca { "the configured CA" } else { "the system's certificates (no CA is configured)" };
+        let client = "it refuses our client certificate, or wants one";
+        http::broken(&server(&self.url), error, &Hints { issuer: issuer.into(), client: client.into(), url: "address" })
     }
 
     /// Says what an error while reading JSON means.
     pub fn unreadable(&self, error: serde_json::Error) -> Error {
         match error.is_io() {
-            true => self.broken(ureq::Error::from(io::Error::from(error))),
+            true => self.broken(&io::Error::from(error).into()),
             false => self.garbled(error),
         }
     }
 
     /// An answer that is not what an API server answers.
-    pub fn garbled(&self, why: impl ToString) -> Error {
-        Error::Garbled { server: self.server.clone(), why: why.to_string() }
+    pub fn garbled(&self, why: impl fmt::Display) -> Error {
+        self.error(ErrorKind::Garbled, why)
+    }
+
+    pub fn error(&self, kind: ErrorKind, why: impl fmt::Display) -> Error {
+        Error::at(&server(&self.url), kind, why)
     }
 }
 
-fn not_a_url(credentials: &Credentials) -> String {
-    format!("{:?} is not the URL of an API server", credentials.server)
+fn no_access(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Access, why)
+}
+
+fn not_a_url(credentials: &Credentials) -> Error {
+    no_access(format!("{:?} is not the URL of an API server", credentials.server))
+}
+
+fn agent(credentials: &Credentials, limits: http::Limits) -> Result<Agent, Error> {
+    let proxy = credentials.proxy.as_ref().map(|proxy| Proxy::new(proxy.reveal())).transpose();
+    let proxy = proxy.map_err(|error| no_access(format!("the proxy for the API server cannot be used: {error}")))?;
+    let tls = credentials.server.starts_with("https:").then(|| tls_config(credentials)).transpose().map_err(no_access)?;
+    let server = match credentials.tls_server_name {
+        Some(_) => Some(credentials.server.parse().map_err(|_| not_a_url(credentials))?),
+        None => None,
+    };
+    let resolver = ServerName { server, dns: DefaultResolver::default() };
+    Ok(Agent::with_parts(http::config(limits, proxy, tls), DefaultConnector::default(), resolver))
+}
+
+fn tls_config(credentials: &Credentials) -> Result<TlsConfig, String> {
+    let roots = if credentials.insecure { Vec::new() } else { roots(credentials.ca.as_deref())? };
+    let client = match &credentials.client {
+        Some((cert, key)) => {
+            let chain = tls::certificates(cert).ok_or("the client certificate is no certificate in PEM form")?;
+            let client = tls::client_cert(&chain, key).map_err(|bad| match bad {
+                BadKey::NoKey => "the client key is no unencrypted private key in PEM form".into(),
+                BadKey::Unfit(why) => format!("client certificate and key do not fit: {why}"),
+            });
+            Some(client?)
+        }
+        None => None,
+    };
+    Ok(tls::config(roots, client, credentials.insecure))
+}
+
+fn roots(ca: Option<&[u8]>) -> Result<Vec<Certificate<'static>>, String> {
+    if let Some(pem) = ca {
+        return tls::certificates(pem).ok_or_else(|| "the CA is no certificate in PEM form".into());
+    }
+    let path = tls::system_bundle().ok_or("no CA is configured, and this system has no certificate bundle")?;
+    let pem = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    tls::certificates(&pem).ok_or_else(|| format!("{}: no certificate in PEM form in this file", path.display()))
 }
 
 fn decoded(response: Response<Body>) -> Box<dyn Read> {
@@ -321,21 +299,48 @@ fn address(credentials: &Credentials, path: &str) -> Option<(String, Option<Stri
 
 /// Looks up the configured server, even where the URL has the name of its certificate instead: ureq checks the certificate
 /// against the name in the URL.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ServerName {
     server: Option<Uri>,
     dns: DefaultResolver,
 }
 
 impl Resolver for ServerName {
-    fn resolve(&self, uri: &Uri, config: &ureq::config::Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         self.dns.resolve(self.server.as_ref().unwrap_or(uri), config, timeout)
     }
+}
+
+/// A text as part of a query.
+pub(super) fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => encoded.push(byte.into()),
+            _ => _ = write!(encoded, "%{byte:02X}"),
+        }
+    }
+    encoded
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_cannot_change_the_question() {
+        assert_eq!(encoded("node-1.example.org"), "node-1.example.org");
+        assert_eq!(encoded("a&watch=1 ü"), "a%26watch%3D1%20%C3%BC");
+    }
+
+    #[test]
+    fn what_is_no_pem_is_refused_and_never_a_panic() {
+        let refused = |credentials: Credentials| tls_config(&credentials).unwrap_err();
+        assert!(refused(Credentials { ca: Some(b"junk".to_vec()), ..Credentials::default() }).contains("CA"));
+        let client = Some((b"junk".to_vec(), b"junk".to_vec()));
+        let skip = Credentials { insecure: true, client, ..Credentials::default() };
+        assert!(refused(skip).contains("client certificate"));
+    }
 
     #[test]
     fn the_certificates_name_goes_into_the_url_and_the_servers_into_the_header() {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -14,48 +14,12 @@ use base64::engine::general_purpose::STANDARD;
 use super::access::Access;
 use super::exec::{self, Issued};
 use crate::config::{Authentication, KubernetesConfig, Pem, Secret};
+use crate::datastore::error::{Error, ErrorKind};
 
 /// How long a plugin may take. Some ask a cloud's API, which may be slow; none is worth waiting for longer.
 const PLUGIN_LIMIT: Duration = Duration::from_secs(30);
 /// How much of a file is read, in bytes.
 const LARGEST_FILE: u64 = 4 << 20;
-
-/// Why there are no credentials at present. Never holds a secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Error {
-    /// A certificate, key or token file cannot be read, or holds nothing of use.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A token that cannot stand in a header, for it is empty or holds blanks or control characters.
-    Token {
-        /// Where it comes from.
-        from: String,
-    },
-    /// A credential plugin could not be run, or did not give credentials.
-    Plugin {
-        /// The program.
-        command: PathBuf,
-        /// What is wrong, in one line.
-        why: String,
-    },
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::File { path, why } => write!(f, "credentials for the Kubernetes API server: {}: {why}", path.display()),
-            Error::Token { from } => write!(f, "credentials for the Kubernetes API server: the token in {from} is empty or malformed"),
-            Error::Plugin { command, why } => write!(f, "credential plugin {}: {why}", command.display()),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// Where the API server is, and what proves who we are to it and it to us. `Debug` shows no secret.
 #[derive(Clone, PartialEq, Default)]
@@ -66,7 +30,7 @@ pub struct Credentials {
     pub ca: Option<Vec<u8>>,
     /// Client certificate and private key, in PEM form.
     pub client: Option<(Vec<u8>, Vec<u8>)>,
-    /// Whether the server's certificate is not to be checked.
+    /// The server's certificate is not checked.
     pub insecure: bool,
     /// The name to expect in the server's certificate instead of the URL's host.
     pub tls_server_name: Option<String>,
@@ -76,17 +40,15 @@ pub struct Credentials {
     pub authorization: Option<Authorization>,
 }
 
-/// What the `Authorization` header says.
 #[derive(Clone, PartialEq)]
 pub enum Authorization {
     /// A token. An empty one would make us nobody, whom the server then forbids everything.
     Bearer(Secret),
-    /// User and password, encoded.
+    /// `user:password` in base64.
     Basic(Secret),
 }
 
 impl Credentials {
-    /// The current bearer token.
     pub fn token(&self) -> Option<&str> {
         match &self.authorization {
             Some(Authorization::Bearer(token)) => Some(token.reveal()),
@@ -94,7 +56,6 @@ impl Credentials {
         }
     }
 
-    /// The value of the `Authorization` header.
     pub fn authorization(&self) -> Option<String> {
         self.authorization.as_ref().map(|authorization| match authorization {
             Authorization::Bearer(token) => format!("Bearer {}", token.reveal()),
@@ -134,7 +95,6 @@ pub struct Configured {
     state: Mutex<State>,
 }
 
-/// What lasts between two calls.
 #[derive(Debug, Default)]
 struct State {
     /// The last token that a file held, for as long as the file is not readable.
@@ -148,7 +108,6 @@ impl Configured {
         Self::within(config, PLUGIN_LIMIT)
     }
 
-    /// The same, with another limit for a run of a plugin.
     pub fn within(config: KubernetesConfig, plugin_limit: Duration) -> Self {
         Configured { config, plugin_limit, state: Mutex::default() }
     }
@@ -233,7 +192,7 @@ fn checked(token: &str, from: &str) -> Result<Secret, Error> {
     let token = token.trim();
     match !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(Secret::new(token)),
-        false => Err(Error::Token { from: from.to_owned() }),
+        false => Err(no_access(format_args!("the token in {from} is empty or malformed"))),
     }
 }
 
@@ -250,7 +209,12 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
         File::open(path)?.take(LARGEST_FILE).read_to_end(&mut content)?;
         Ok(content)
     };
-    read().map_err(|error| Error::File { path: path.to_owned(), why: error.to_string() })
+    read().map_err(|error| no_access(format_args!("{}: {error}", path.display())))
+}
+
+/// Never holds a secret.
+fn no_access(why: fmt::Arguments<'_>) -> Error {
+    Error::new(ErrorKind::Access, format!("credentials for the Kubernetes API server: {why}"))
 }
 
 #[cfg(test)]
@@ -285,8 +249,7 @@ mod tests {
     fn a_token_that_cannot_stand_in_a_header_is_refused_and_not_repeated() {
         for token in ["", " \n", "hunter2\r\nX: y", "hunter2 x", "hunter2\u{e9}"] {
             let error = access(Authentication::Token(Secret::new(token))).current().unwrap_err();
-            assert_eq!(error, Error::Token { from: "a test".into() });
-            assert!(!error.to_string().contains("hunter2"));
+            assert_eq!(error.to_string(), "credentials for the Kubernetes API server: the token in a test is empty or malformed");
         }
     }
 

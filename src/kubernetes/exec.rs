@@ -10,9 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::credentials::Error;
 use super::timestamp;
 use crate::config::{self, ExecPlugin, KubernetesConfig, Secret};
+use crate::datastore::error::{Error, ErrorKind};
 use crate::os::child::{self, ChildError};
 
 /// How much a plugin may print, in bytes. A token and a certificate take some kilobytes.
@@ -20,7 +20,6 @@ const LARGEST_ANSWER: usize = 1 << 20;
 /// How much of what a plugin complains about is shown, in characters.
 const SHOWN_COMPLAINT: usize = 300;
 
-/// What a plugin gave.
 #[derive(Clone, PartialEq)]
 pub(super) struct Issued {
     pub token: Option<Secret>,
@@ -37,18 +36,14 @@ impl std::fmt::Debug for Issued {
 }
 
 impl Issued {
-    /// Whether it can still be used.
     pub fn is_valid(&self, now: SystemTime) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }
 }
 
 /// Runs the plugin for the cluster of `config`, whose CA is `ca`.
-///
-/// # Errors
-/// The program is missing, fails, takes too long, prints too much, or prints no credentials.
 pub(super) fn run(plugin: &ExecPlugin, config: &KubernetesConfig, ca: Option<&[u8]>, limit: Duration) -> Result<Issued, Error> {
-    let failed = |why: String| Error::Plugin { command: plugin.command.clone(), why };
+    let failed = |why| Error::new(ErrorKind::Access, format!("credential plugin {}: {why}", plugin.command.display()));
     let program = find(&plugin.command).ok_or_else(|| failed(format!("there is no such program{}", hint(plugin))))?;
     let mut command = Command::new(program);
     command.args(plugin.args.iter().map(Secret::reveal));

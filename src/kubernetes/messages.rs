@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::client::encoded;
 use crate::datastore::bounds::at_most;
 
 /// More than any object takes (etcd refuses requests beyond 1.5 MiB) is not kept in memory.
@@ -21,9 +22,20 @@ pub(super) const LARGEST_OBJECT: usize = 8 << 20;
 pub(super) struct ListMeta {
     /// Where a watch continues.
     pub resource_version: String,
-    /// Where the next page starts; empty after the last one, which is also said by an empty text.
+    /// Where the next page starts; empty after the last one.
     #[serde(rename = "continue")]
-    pub next_page: String,
+    token: String,
+}
+
+impl ListMeta {
+    pub fn longest(&self) -> usize {
+        self.resource_version.len().max(self.token.len())
+    }
+
+    /// The query for the next page, if there is one.
+    pub fn next_page(&self) -> Option<String> {
+        (!self.token.is_empty()).then(|| format!("continue={}", encoded(&self.token)))
+    }
 }
 
 /// What is read of every object.
@@ -45,17 +57,14 @@ struct Metadata<'a> {
 }
 
 impl Envelope<'_> {
-    /// Its name; bookmarks have none.
     pub fn name(&self) -> &str {
         &self.metadata.name
     }
 
-    /// Its namespace, if it has one.
     pub fn namespace(&self) -> Option<&str> {
         Some(&*self.metadata.namespace).filter(|namespace| !namespace.is_empty())
     }
 
-    /// As of when.
     pub fn resource_version(&self) -> &str {
         &self.metadata.resource_version
     }
@@ -69,7 +78,6 @@ impl Envelope<'_> {
     }
 }
 
-/// One line of a watch.
 #[derive(Deserialize)]
 pub(super) struct Event<'a> {
     /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK`, `ERROR`.
@@ -84,11 +92,8 @@ pub(super) struct Event<'a> {
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Status {
-    /// For people.
     pub message: String,
-    /// One word.
     pub reason: String,
-    /// As the HTTP status.
     pub code: u16,
     details: Option<Details>,
 }
@@ -133,16 +138,13 @@ struct Group {
 }
 
 impl Groups {
-    /// Whether the group is served.
     pub fn has(&self, name: &str) -> bool {
         self.groups.iter().any(|group| group.name == name)
     }
 }
 
 /// Reads a list from `stream`, giving each object's text to `item` as it comes, so that no more than one is in memory.
-///
-/// # Errors
-/// The stream's own; `FileTooLarge` for an object beyond [`LARGEST_OBJECT`]; what is not JSON or not a list; that of `item`.
+/// An object beyond [`LARGEST_OBJECT`] is `FileTooLarge`.
 pub(super) fn read_list<E: fmt::Display>(
     stream: impl Read,
     mut item: impl FnMut(&RawValue) -> Result<(), E>,
@@ -253,13 +255,20 @@ mod tests {
 
     #[test]
     fn metadata_comes_before_or_after_the_items() {
-        let meta = |next: &str| ListMeta { resource_version: "407".into(), next_page: next.into() };
+        let meta = |next: &str| ListMeta { resource_version: "407".into(), token: next.into() };
         let built_in = r#"{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"407","remainingItemCount":5,"continue":"t"},
             "items":[{"a":[1]},{"b":2}]}"#;
         assert_eq!(list(built_in).unwrap(), (meta("t"), vec![r#"{"a":[1]}"#.into(), r#"{"b":2}"#.into()]));
         let custom = r#"{"apiVersion":"x","items":[{}],"kind":"y","metadata":{"continue":"","resourceVersion":"407"}}"#;
         assert_eq!(list(custom).unwrap(), (meta(""), vec!["{}".into()]));
         assert_eq!(list(r#"{"metadata":{"resourceVersion":"407"},"items":null}"#).unwrap(), (meta(""), vec![]));
+    }
+
+    #[test]
+    fn the_token_of_a_page_cannot_change_the_question() {
+        let token = |token: &str| ListMeta { token: token.into(), ..ListMeta::default() }.next_page();
+        assert_eq!(token(""), None);
+        assert_eq!(token("a&watch=1 b").as_deref(), Some("continue=a%26watch%3D1%20b"));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::client::{Client, Question};
-use super::error::Error;
+use super::messages::ListMeta;
+use crate::datastore::error::Error;
 
 const TABLE: &str = "application/json;as=Table;g=meta.k8s.io;v=v1";
 /// How many pods a page has, and how many pages are looked at.
@@ -20,17 +21,11 @@ const LARGEST: u64 = 8 << 20;
 #[serde(rename_all = "camelCase")]
 struct Table {
     #[serde(default)]
-    metadata: Metadata,
+    metadata: ListMeta,
     #[serde(default)]
     column_definitions: Vec<Column>,
     #[serde(default)]
     rows: Vec<Row>,
-}
-
-#[derive(Default, Deserialize)]
-struct Metadata {
-    #[serde(rename = "continue", default)]
-    next_page: String,
 }
 
 #[derive(Deserialize)]
@@ -52,21 +47,16 @@ impl Table {
 }
 
 /// Names of nodes, each as often as it has pods.
-///
-/// # Errors
-/// The server cannot be reached, or refuses.
 pub(super) fn names(client: &mut Client) -> Result<Vec<String>, Error> {
     let (mut names, mut next) = (Vec::new(), String::new());
     for _ in 0..MOST_PAGES {
         let path = format!("/api/v1/pods?limit={PAGE}&includeObject=None{next}");
-        let question = Question { path: &path, accept: TABLE, verb: "list", resource: "pods", stream: false };
+        let question = Question { path: &path, accept: TABLE, verb: "list", resource: "pods" };
         let answer = client.get(&question)?.take(LARGEST);
         let table: Table = serde_json::from_reader(std::io::BufReader::new(answer)).map_err(|error| client.unreadable(error))?;
         names.extend(table.nodes());
-        if table.metadata.next_page.is_empty() {
-            break;
-        }
-        next = format!("&continue={}", table.metadata.next_page);
+        let Some(query) = table.metadata.next_page() else { break };
+        next = format!("&{query}");
     }
     Ok(names)
 }

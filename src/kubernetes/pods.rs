@@ -74,9 +74,6 @@ struct PodIp {
 }
 
 /// The workload that a pod is; `None` if it is on another node or uses the node's own network.
-///
-/// # Errors
-/// When `object` is not the JSON of a pod.
 pub(super) fn workload(object: &str, node: &str) -> serde_json::Result<Option<Workload>> {
     let pod: Pod = serde_json::from_str(object)?;
     if pod.spec.host_network || pod.spec.node_name.as_deref() != Some(node) {

@@ -18,12 +18,10 @@ pub(super) struct Position {
 }
 
 impl Position {
-    /// After a list.
     pub fn new(version: Option<String>) -> Self {
         Position { version, heard: Instant::now(), shaken: false }
     }
 
-    /// The server said something.
     pub fn hear(&mut self) {
         self.heard = Instant::now();
         self.shaken = false;
@@ -48,25 +46,18 @@ impl Position {
     }
 }
 
-/// What a line means.
 #[derive(Debug)]
 pub(super) enum Meaning<'a> {
-    /// An object is as it is here.
     Put(Envelope<'a>),
-    /// An object is gone.
     Delete(Envelope<'a>),
     /// Nothing happened, up to here.
     Bookmark,
-    /// The watch is over.
     Error(Status),
     /// Of a kind that is not known yet.
     Unknown,
 }
 
 /// Says what `event` means, and moves `position` along.
-///
-/// # Errors
-/// When the object is not what an API server sends.
 pub(super) fn meaning<'a>(event: &Event<'a>, position: &mut Position) -> serde_json::Result<Meaning<'a>> {
     if event.kind == "ERROR" {
         return serde_json::from_str(event.object.get()).map(Meaning::Error);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use calico_accountant::config::EtcdConfig;
 use calico_accountant::datastore::inventory::Inventory;
-use calico_accountant::etcd::{Limits, follow_within};
+use calico_accountant::etcd::{LIMITS, Limits, follow_within};
 
 use crate::support::within;
 
@@ -27,7 +27,7 @@ fn config(endpoint: &str) -> EtcdConfig {
 }
 
 fn start(config: EtcdConfig) -> Arc<Inventory> {
-    start_within(config, Limits::default())
+    start_within(config, LIMITS)
 }
 
 fn start_within(config: EtcdConfig, limits: Limits) -> Arc<Inventory> {

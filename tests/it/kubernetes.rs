@@ -16,9 +16,9 @@ mod wired;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use calico_accountant::config::Secret;
+use calico_accountant::config::{ApiGroup, Secret};
 use calico_accountant::datastore::inventory::{Inventory, Workload};
-use calico_accountant::kubernetes::{Access, Authorization, CalicoApi, Credentials, CredentialsError, Limits, follow_within};
+use calico_accountant::kubernetes::{Access, Authorization, Credentials, Error, Limits, follow_within};
 use serde_json::{Value, json};
 
 use crate::captures::CAPTURED_PODS;
@@ -46,7 +46,7 @@ impl Changing {
 }
 
 impl Access for Changing {
-    fn current(&self) -> Result<Credentials, CredentialsError> {
+    fn current(&self) -> Result<Credentials, Error> {
         Ok(self.0.lock().unwrap().clone())
     }
 }
@@ -66,7 +66,7 @@ fn start(access: impl Access + 'static) -> Arc<Inventory> {
 
 fn start_within(access: impl Access + 'static, limits: Limits) -> Arc<Inventory> {
     let inventory = Arc::new(Inventory::new());
-    follow_within(Arc::new(access), NODE.to_owned(), CalicoApi::Discover, Arc::clone(&inventory), limits).unwrap();
+    follow_within(Arc::new(access), NODE.to_owned(), ApiGroup::Discover, Arc::clone(&inventory), limits).unwrap();
     inventory
 }
 

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use calico_accountant::config::{self, Command, Datastore, KubernetesConfig, World};
-use calico_accountant::kubernetes::{Access, Configured, CredentialsError as Error};
+use calico_accountant::kubernetes::{Access, Configured};
 use serde_json::{Value, json};
 
 use crate::support::certificates::Certificates;
@@ -96,9 +96,10 @@ fn a_token_that_rotates_on_disk_is_followed() {
 
     fs::remove_file(&file).unwrap();
     let unread = folder.access(json!({ "server": "https://api" }), json!({ "tokenFile": "token" }));
-    assert!(matches!(unread.current(), Err(Error::File { path, .. }) if path == file));
+    let error = || unread.current().unwrap_err().to_string();
+    assert!(error().contains(&format!("{}: No such file", file.display())), "{}", error());
     folder.0.file("token", "\n");
-    assert!(matches!(unread.current(), Err(Error::Token { .. })));
+    assert!(error().ends_with("is empty or malformed"), "{}", error());
 }
 
 #[test]
@@ -207,9 +208,8 @@ fn plugins_that_misbehave_are_stopped_and_their_secrets_kept() {
     ] {
         let folder = Folder::new();
         let begun = Instant::now();
-        let error = folder.plugin(script).current().unwrap_err();
-        assert!(matches!(&error, Error::Plugin { why, .. } if why.starts_with(expected)), "{script}: {error}");
-        let text = error.to_string();
+        let text = folder.plugin(script).current().unwrap_err().to_string();
+        assert!(text.split_once(": ").unwrap().1.starts_with(expected), "{script}: {text}");
         assert!(text.starts_with("credential plugin /") && !text.contains("hunter2") && !text.contains('\n'), "{text}");
         assert!(begun.elapsed() < Duration::from_secs(10), "{script}");
     }

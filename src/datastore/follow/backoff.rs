@@ -24,7 +24,6 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// The delay before the next attempt.
     pub fn next(&mut self, patience: Patience) -> Duration {
         let longest = match patience {
             Patience::Away => LONGEST_DELAY_AWAY,
@@ -41,7 +40,6 @@ impl Backoff {
         }
     }
 
-    /// All is well.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

@@ -27,10 +27,8 @@ impl<R: Read> Frames<R> {
         Frames { stream, largest, buffer: Vec::new(), start: 0, seen: 0, depth: 0, in_string: false, escaped: false }
     }
 
-    /// The bytes of the next frame; `None` at the end of the stream.
-    ///
-    /// # Errors
-    /// The stream's own, `InvalidData` for what is no object, `FileTooLarge` for an object beyond the limit.
+    /// The bytes of the next frame; `None` at the end of the stream. Errors are the stream's own, `InvalidData` for what is no object,
+    /// `FileTooLarge` for one beyond the limit.
     pub fn next_frame(&mut self) -> io::Result<Option<&[u8]>> {
         loop {
             if let Some(end) = self.end_of_frame()? {

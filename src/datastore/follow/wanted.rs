@@ -5,15 +5,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::datastore::error::Error;
 use crate::datastore::inventory::Inventory;
 
 /// How often to look whether a scrape has asked for the policies.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Calls `start` on a thread of its own once [`Inventory::policies_wanted`] says so. What keeps it from starting is logged.
-///
-/// # Errors
-/// When the system gives no thread.
 pub fn when_policies_are_wanted(inventory: Arc<Inventory>, start: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name("policies wanted".into()).spawn(move || {
         while !inventory.policies_wanted() {
@@ -28,13 +26,10 @@ pub fn when_policies_are_wanted(inventory: Arc<Inventory>, start: impl FnOnce() 
 
 /// Waits on a thread of its own until the names of nodes are wanted, asks for them by `list`, once, and says what follows for `node`,
 /// which is a name of which the datastore knows no workload. Without an answer that is said without other names.
-///
-/// # Errors
-/// When the system gives no thread.
 pub fn when_nodes_are_wanted(
     inventory: Arc<Inventory>,
     node: String,
-    list: impl FnOnce() -> Result<Vec<String>, String> + Send + 'static,
+    list: impl FnOnce() -> Result<Vec<String>, Error> + Send + 'static,
 ) -> io::Result<()> {
     thread::Builder::new().name("nodes wanted".into()).spawn(move || {
         inventory.nodes().wait_until_wanted();

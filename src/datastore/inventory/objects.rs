@@ -71,7 +71,6 @@ pub fn ip_label<'a>(networks: impl IntoIterator<Item = &'a str>) -> String {
 pub enum PolicyKind {
     /// Calico's own, and in etcd the copies of Kubernetes' (`knp.default.…`).
     NetworkPolicy,
-    /// Calico's own.
     GlobalNetworkPolicy,
     /// Kubernetes' own, as the Kubernetes datastore has it.
     KubernetesNetworkPolicy,
@@ -86,9 +85,7 @@ pub enum PolicyKind {
 /// A policy by the name the datastore stores it under (etcd key, or `metadata.name`): what Felix hashes into chain names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoredPolicy {
-    /// What it is.
     pub kind: PolicyKind,
-    /// The namespace, if its kind has one.
     pub namespace: Option<String>,
     /// The stored name, e.g. `default.foo`, `knp.default.foo`.
     pub name: String,

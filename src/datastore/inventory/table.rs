@@ -12,14 +12,12 @@ const MOST_BYTES: usize = 24 << 20;
 /// What an object takes beside itself and its texts, in bytes, about: its place in the maps.
 const PLACE: usize = 100;
 
-/// What a table holds.
 pub trait Object: Sized {
     /// How many there may be.
     const MOST: usize;
     /// What they are, in the plural.
     const NAME: &'static str;
 
-    /// All its texts.
     fn texts(&mut self) -> Vec<&mut String>;
 }
 
@@ -44,7 +42,7 @@ impl Object for StoredPolicy {
     }
 }
 
-/// More objects than can be true: the datastore is broken, or hostile.
+/// More objects than can be true: the datastore is broken, or hostile. Nothing is changed then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TooMany {
     what: &'static str,
@@ -52,7 +50,6 @@ pub struct TooMany {
 }
 
 impl TooMany {
-    /// Of these objects.
     pub fn of<T: Object>() -> Self {
         TooMany { what: T::NAME, most: T::MOST }
     }
@@ -87,9 +84,6 @@ impl<T> Default for Table<T> {
 
 impl<T: Object> Table<T> {
     /// Adds or replaces the object under `key`; the object as it is kept, and the one that it replaces.
-    ///
-    /// # Errors
-    /// There would be too many; nothing is changed.
     pub fn insert(&mut self, key: &str, mut object: T) -> Result<(Arc<T>, Option<Arc<T>>), TooMany> {
         let key = cut(key, LONGEST_KEY);
         let mut bytes = size_of::<T>() + PLACE + key.len();
@@ -111,9 +105,6 @@ impl<T: Object> Table<T> {
     }
 
     /// Replaces the objects whose keys start with `prefix`.
-    ///
-    /// # Errors
-    /// There would be too many; nothing is changed.
     pub fn replace_under(&mut self, prefix: &str, objects: Table<T>) -> Result<(), TooMany> {
         let before = self.objects.iter().filter(|(key, _)| key.starts_with(prefix));
         let (count, bytes) = before.fold((0, 0), |(count, bytes), (_, entry)| (count + 1, bytes + entry.bytes));
@@ -133,19 +124,16 @@ impl<T: Object> Table<T> {
 }
 
 impl<T> Table<T> {
-    /// Removes the object under `key`.
     pub fn remove(&mut self, key: &str) -> Option<Arc<T>> {
         let Entry { object, bytes } = self.objects.remove(&*cut(key, LONGEST_KEY))?;
         self.bytes -= bytes;
         Some(object)
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.objects.len()
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
     }

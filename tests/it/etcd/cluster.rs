@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use calico_accountant::config::EtcdConfig;
 use calico_accountant::datastore::inventory::Inventory;
-use calico_accountant::etcd::{Limits, follow_within};
+use calico_accountant::etcd::{LIMITS, Limits, follow_within};
 use serde_json::{Value, json};
 
 use super::{NODE, ROOT, SOON, config, endpoint};
@@ -33,7 +33,7 @@ fn child_follows() {
     let Some(job) = follower::job() else { return };
     let text = |name: &str| job[name].as_str().map(str::to_owned);
     let idle = Duration::from_millis(job["idle"].as_u64().unwrap());
-    let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(2), idle, ..Limits::default() };
+    let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(2), idle, ..LIMITS };
     let config = EtcdConfig {
         endpoints: job["endpoints"].as_array().unwrap().iter().map(|url| url.as_str().unwrap().to_owned()).collect(),
         credentials: text("user").zip(text("password")),

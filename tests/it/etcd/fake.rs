@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use calico_accountant::etcd::Limits;
+use calico_accountant::etcd::{LIMITS, Limits};
 
 use super::{NODE, SOON, app_of, config, endpoint, start, synced};
 use crate::support::within;
@@ -169,7 +169,7 @@ fn a_list_without_end_is_given_up() {
                 false => write!(stream, "{}", page(if endless { pages.fetch_add(1, Ordering::SeqCst) } else { 7 })),
             };
         });
-        let limits = Limits { list: Duration::from_secs(2), ..Limits::default() };
+        let limits = Limits { list: Duration::from_secs(2), ..LIMITS };
         let inventory = super::start_within(config(&url), limits);
         super::troubled(&inventory, &[words]);
         assert!(!inventory.synced());

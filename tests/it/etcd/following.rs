@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use calico_accountant::config::EtcdConfig;
 use calico_accountant::datastore::inventory::Inventory;
-use calico_accountant::etcd::Limits;
+use calico_accountant::etcd::{LIMITS, Limits};
 
 use super::{NODE, ROOT, SOON, app_of, config, endpoint, start, start_within, synced};
 use crate::support::certificates::Certificates;
@@ -54,7 +54,7 @@ fn tls_config(etcd: &Etcd, certificates: &Certificates) -> EtcdConfig {
 fn over_tls_with_a_client_certificate() {
     let certificates = Certificates::new(None);
     let Some(etcd) = Etcd::start(Options { tls: Some(certificates.clone()), ..Options::default() }) else { return };
-    let limits = Limits { idle: Duration::from_secs(1), ..Limits::default() };
+    let limits = Limits { idle: Duration::from_secs(1), ..LIMITS };
     let inventory = start_within(tls_config(&etcd, &certificates), limits);
     synced(&inventory);
     // Long enough for the watch to be opened anew, which is no trouble.
@@ -82,7 +82,7 @@ fn with_a_password_and_a_token_that_expires() {
     etcd.enable_auth("reader", "secret", &format!("{ROOT}workloadendpoints/"));
     let user = EtcdConfig { credentials: Some(("reader".into(), "secret".into())), ..config(&etcd.url()) };
     // The watch is opened anew after each 4 s of silence, when the token has expired.
-    let inventory = start_within(user, Limits { idle: Duration::from_secs(4), ..Limits::default() });
+    let inventory = start_within(user, Limits { idle: Duration::from_secs(4), ..LIMITS });
     synced(&inventory);
     let put = |pod: &str| {
         let (key, value) = endpoint(NODE, "prod", pod, "web");
@@ -101,7 +101,7 @@ fn with_a_password_and_a_token_that_expires() {
 fn authentication_enabled_while_following() {
     let Some(etcd) = Etcd::plain() else { return };
     let user = EtcdConfig { credentials: Some(("reader".into(), "secret".into())), ..config(&etcd.url()) };
-    let inventory = start_within(user, Limits { idle: Duration::from_secs(1), ..Limits::default() });
+    let inventory = start_within(user, Limits { idle: Duration::from_secs(1), ..LIMITS });
     synced(&inventory);
     etcd.enable_auth("reader", "secret", ROOT);
     let (key, value) = endpoint(NODE, "prod", "a", "web");
@@ -141,7 +141,7 @@ fn what_a_real_calico_wrote_is_listed_page_by_page() {
     let junk = format!("{ROOT}workloadendpoints/infra/node1-k8s-junk-eth0");
     etcd.put(&(junk, "{\"spec\":".into()));
     let inventory = std::sync::Arc::new(Inventory::new());
-    let limits = Limits { page: 3, ..Limits::default() };
+    let limits = Limits { page: 3, ..LIMITS };
     calico_accountant::etcd::follow_within(config(&etcd.url()), "node1".into(), std::sync::Arc::clone(&inventory), limits).unwrap();
     inventory.want_policies();
     synced(&inventory);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use calico_accountant::config::EtcdConfig;
 use calico_accountant::datastore::inventory::Inventory;
-use calico_accountant::etcd::Limits;
+use calico_accountant::etcd::{LIMITS, Limits};
 
 use super::{NODE, SOON, app_of, config, endpoint, start, start_within, synced};
 use crate::support::certificates::Certificates;
@@ -163,7 +163,7 @@ fn a_half_open_connection_is_noticed_by_its_silence() {
     let Some(etcd) = with_one(Options::default()) else { return };
     let proxy = Proxy::to(etcd.port);
     let idle = Duration::from_secs(2);
-    let inventory = start_within(config(&proxy.url()), Limits { idle, ..Limits::default() });
+    let inventory = start_within(config(&proxy.url()), Limits { idle, ..LIMITS });
     synced(&inventory);
     etcd.put(&endpoint(NODE, "prod", "before", "web"));
     within(SOON, "a change before", || app_of(&inventory, "before").is_some());

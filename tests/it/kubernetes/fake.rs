@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use calico_accountant::config::ApiGroup;
+use calico_accountant::datastore::http;
 use calico_accountant::datastore::inventory::Inventory;
-use calico_accountant::kubernetes::{Access, CalicoApi, Credentials, CredentialsError, Fixed, Limits, follow_within};
+use calico_accountant::kubernetes::{Access, Credentials, Error, Fixed, Limits, follow_within};
 
 use super::{bearer, ip_of, synced, troubled, workload};
 use crate::support::{fixture, within};
@@ -78,7 +80,7 @@ fn silence(stream: &mut TcpStream) {
 
 fn start(access: impl Access + 'static, limits: Limits) -> Arc<Inventory> {
     let inventory = Arc::new(Inventory::new());
-    follow_within(Arc::new(access), "node1".into(), CalicoApi::Discover, Arc::clone(&inventory), limits).unwrap();
+    follow_within(Arc::new(access), "node1".into(), ApiGroup::Discover, Arc::clone(&inventory), limits).unwrap();
     inventory
 }
 
@@ -153,7 +155,7 @@ fn a_named_delay_is_kept() {
 struct Renewing(Mutex<Credentials>);
 
 impl Access for Renewing {
-    fn current(&self) -> Result<Credentials, CredentialsError> {
+    fn current(&self) -> Result<Credentials, Error> {
         Ok(self.0.lock().unwrap().clone())
     }
 
@@ -234,7 +236,9 @@ fn long_silence_ends_in_a_list() {
         true => silence(stream),
     });
     let second = Duration::from_secs(1);
-    let inventory = start(Fixed(credentials), Limits { idle: second, silence: 3 * second, ..Limits::default() });
+    let limits = Limits::default();
+    let http = http::Limits { idle: second, ..limits.http };
+    let inventory = start(Fixed(credentials), Limits { http, silence: 3 * second, ..limits });
     within(6 * second, "a second list", || inventory.resyncs() == 1);
     assert!((3..=4).contains(&log.targets("watch=true").len()), "each silent watch is opened anew");
     assert!(inventory.up());
@@ -329,7 +333,9 @@ fn something_that_is_no_api_server() {
 fn a_list_without_end_is_given_up() {
     let page = r#"{"metadata":{"resourceVersion":"7","continue":"more"},"items":[]}"#;
     let (credentials, _) = server(move |_, _, _, stream| said("200 OK", "", page, stream));
-    let inventory = start(Fixed(credentials), Limits { list: Duration::from_secs(2), ..Limits::default() });
+    let limits = Limits::default();
+    let http = http::Limits { list: Duration::from_secs(2), ..limits.http };
+    let inventory = start(Fixed(credentials), Limits { http, ..limits });
     troubled(&inventory, &["sends too much: a list without end within 2s"]);
     assert!(!inventory.synced());
 }

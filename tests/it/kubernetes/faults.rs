@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use calico_accountant::config::ApiGroup;
+use calico_accountant::datastore::http;
 use calico_accountant::datastore::inventory::Inventory;
-use calico_accountant::kubernetes::{CalicoApi, Credentials, Fixed, Limits, follow_within};
+use calico_accountant::kubernetes::{Credentials, Fixed, Limits, follow_within};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -33,9 +35,10 @@ fn child_follows() {
     let text = |name: &str| job[name].as_str().unwrap().to_owned();
     let credentials = Credentials { server: text("server"), authorization: bearer(&text("token")), ..Credentials::default() };
     let (connect, two) = (Duration::from_secs(1), Duration::from_secs(2));
-    let limits = Limits { connect, answer: two, idle: two, ..Limits::default() };
+    let limits = Limits::default();
+    let limits = Limits { http: http::Limits { connect, answer: two, idle: two, ..limits.http }, ..limits };
     let inventory = Arc::new(Inventory::new());
-    follow_within(Arc::new(Fixed(credentials)), NODE.into(), CalicoApi::Discover, Arc::clone(&inventory), limits).unwrap();
+    follow_within(Arc::new(Fixed(credentials)), NODE.into(), ApiGroup::Discover, Arc::clone(&inventory), limits).unwrap();
     follower::answer(&inventory);
 }
 

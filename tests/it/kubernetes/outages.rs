@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use calico_accountant::datastore::http;
 use calico_accountant::kubernetes::Limits;
 use serde_json::{Value, json};
 
@@ -71,7 +72,8 @@ fn a_half_open_connection_is_noticed_by_its_silence() {
     let proxy = Proxy::to(kube.port);
     let idle = Duration::from_secs(3);
     let access = Changing::new(credentials(&kube, &through(&proxy), token));
-    let inventory = start_within(access, Limits { idle, ..Limits::default() });
+    let limits = Limits::default();
+    let inventory = start_within(access, Limits { http: http::Limits { idle, ..limits.http }, ..limits });
     synced(&inventory);
     kube.call("POST", PODS, &pod("before", "web"));
     within(SOON, "a change before", || workload(&inventory, "prod", "before").is_some());

@@ -1,0 +1,134 @@
+//! The part of the inventory that one follower keeps: objects of one kind, whose keys begin alike.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::{Inventory, Object, StoredPolicy, Table, TooMany, Workload};
+
+/// Objects that are reported as not understood; beyond so many, nobody reads the log anyway.
+const MOST_REPORTED: usize = 1000;
+
+/// Where the inventory keeps objects of a kind.
+pub(crate) trait Kept: Object {
+    /// Whether the first list is only made because a scrape asked for it: then only the later ones make up for something missed.
+    const IS_ASKED_FOR: bool;
+
+    fn replace(inventory: &Inventory, prefix: &str, objects: Table<Self>) -> Result<(), TooMany>;
+    fn put(self, inventory: &Inventory, key: &str) -> Result<(), TooMany>;
+    fn remove(inventory: &Inventory, key: &str);
+}
+
+impl Kept for Workload {
+    const IS_ASKED_FOR: bool = false;
+
+    fn replace(inventory: &Inventory, _prefix: &str, objects: Table<Self>) -> Result<(), TooMany> {
+        inventory.replace_workloads(objects);
+        Ok(())
+    }
+
+    fn put(self, inventory: &Inventory, key: &str) -> Result<(), TooMany> {
+        inventory.put_workload(key, self)
+    }
+
+    fn remove(inventory: &Inventory, key: &str) {
+        inventory.remove_workload(key);
+    }
+}
+
+impl Kept for StoredPolicy {
+    const IS_ASKED_FOR: bool = true;
+
+    fn replace(inventory: &Inventory, prefix: &str, objects: Table<Self>) -> Result<(), TooMany> {
+        inventory.replace_policies_under(prefix, objects)
+    }
+
+    fn put(self, inventory: &Inventory, key: &str) -> Result<(), TooMany> {
+        inventory.put_policy(key, self)
+    }
+
+    fn remove(inventory: &Inventory, key: &str) {
+        inventory.remove_policy(key);
+    }
+}
+
+pub(crate) struct Part<T> {
+    inventory: Arc<Inventory>,
+    prefix: String,
+    listed: bool,
+    /// Keys of objects that were reported as not understood.
+    reported: HashSet<String>,
+    objects: PhantomData<fn(T)>,
+}
+
+impl<T: Kept> Part<T> {
+    /// All keys begin with `prefix`; workloads are one part, whatever their prefix.
+    pub fn new(inventory: Arc<Inventory>, prefix: impl Into<String>) -> Self {
+        Part { inventory, prefix: prefix.into(), listed: false, reported: HashSet::new(), objects: PhantomData }
+    }
+
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Takes over a full list, or nothing of it.
+    pub fn replace(&mut self, objects: Table<T>) -> Result<(), TooMany> {
+        T::replace(&self.inventory, &self.prefix, objects)?;
+        if self.listed || !T::IS_ASKED_FOR {
+            self.inventory.mark_synced();
+        }
+        self.listed = true;
+        Ok(())
+    }
+
+    /// Takes over one object that is new or has changed; `None` is none of ours, or not any more.
+    pub fn put(&self, key: &str, object: Option<T>) -> Result<(), TooMany> {
+        match object {
+            Some(object) => object.put(&self.inventory, key),
+            None => {
+                self.remove(key);
+                Ok(())
+            }
+        }
+    }
+
+    pub fn remove(&self, key: &str) {
+        T::remove(&self.inventory, key);
+    }
+
+    /// Counts an object that cannot be understood, and says so once.
+    pub fn skip(&mut self, key: &str, message: fmt::Arguments<'_>) {
+        self.inventory.skip_object();
+        if self.reported.len() < MOST_REPORTED && self.reported.insert(key.to_owned()) {
+            log::warn!("{message}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_later_lists_of_policies_are_resyncs() {
+        let inventory = Arc::new(Inventory::new());
+        let mut workloads = Part::<Workload>::new(Arc::clone(&inventory), "");
+        workloads.replace(Table::default()).unwrap();
+        assert!(inventory.synced());
+        let mut policies = Part::new(Arc::clone(&inventory), "p/");
+        for resyncs in [0, 1] {
+            policies.replace(vec![("p/a".to_owned(), StoredPolicy::calico(None, "a".into()))].try_into().unwrap()).unwrap();
+            assert_eq!((inventory.policies().len(), inventory.resyncs()), (1, resyncs));
+        }
+    }
+
+    #[test]
+    fn each_object_that_is_skipped_counts() {
+        let inventory = Arc::new(Inventory::new());
+        let mut workloads = Part::<Workload>::new(Arc::clone(&inventory), "");
+        (0..2).for_each(|_| workloads.skip("a", format_args!("a is skipped")));
+        assert_eq!(inventory.skipped_objects(), 2);
+        assert_eq!(workloads.reported.len(), 1);
+    }
+}
