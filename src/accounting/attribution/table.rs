@@ -261,7 +261,11 @@ impl<'a> TableView<'a> {
 
     /// Takes from the policy's budget what an endpoint is credited with, and notes what it waits for.
     pub fn spend(&mut self, policy: ChainId, verdict: Verdict, credited: i64, waiting: i64) {
-        self.budgets[policy.0 as usize][verdict] -= credited;
+        let left = &mut self.budgets[policy.0 as usize][verdict];
+        // Less than no limit would be taken for a limit, and left for the next read.
+        if *left < UNLIMITED {
+            *left -= credited;
+        }
         self.claimed[policy.0 as usize][verdict] += waiting.max(0);
     }
 
