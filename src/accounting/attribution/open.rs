@@ -91,6 +91,9 @@ impl Open {
             record(&users, totals, |recorder, item, user| {
                 let (packets, is_all) = least[user];
                 recorder.add_counted(item, packets, is_all);
+                if rest > 0 && !is_all && !have_common_name(&users) {
+                    recorder.unknown(item);
+                }
             });
             record_rest(&users, rest, totals);
         }
@@ -109,11 +112,12 @@ fn record(users: &[User], totals: &mut Totals, mut add: impl FnMut(&mut Recorder
 }
 
 /// What one host endpoint or the other was refused goes by the names of both. Not so of workloads: no pod has such an interface.
+fn have_common_name(users: &[User]) -> bool {
+    users.len() > 1 && users.iter().all(|user| user.pipeline.kind != EndpointKind::Workload)
+}
+
 fn record_rest(users: &[User], rest: u64, totals: &mut Totals) {
-    let [first, _, ..] = users else { return };
-    if users.iter().any(|user| user.pipeline.kind == EndpointKind::Workload) {
-        return;
-    }
+    let Some(first) = users.first().filter(|_| have_common_name(users)) else { return };
     let mut interfaces: Vec<&str> = users.iter().map(|user| &*user.pipeline.interface).collect();
     interfaces.sort_unstable();
     let mut recorder = totals.endpoint(first.pipeline.kind, &interfaces.join(",").into(), first.pipeline.direction);
