@@ -280,7 +280,8 @@ impl Ruleset {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     pub ruleset: Arc<Ruleset>,
-    counts: Vec<Count>,
+    /// Shared by copies of the read.
+    counts: Arc<Vec<Count>>,
     chain_handles: Vec<u64>,
 }
 
@@ -289,7 +290,7 @@ impl Snapshot {
     /// the chains' order; empty where there are none.
     pub fn new(ruleset: Arc<Ruleset>, mut counts: Vec<Count>, chain_handles: Vec<u64>) -> Self {
         counts.resize(ruleset.rule_count(), Count::default());
-        Snapshot { ruleset, counts, chain_handles }
+        Snapshot { ruleset, counts: Arc::new(counts), chain_handles }
     }
 
     /// The handle of a chain, if nf_tables gave it one: a chain that was deleted and made again has another one.

@@ -110,13 +110,13 @@ impl Attribution {
         let mut leftovers = std::mem::take(&mut self.leftovers);
         let users = std::mem::take(&mut self.users);
         for table in tables {
-            let view = TableView::new(*table, &mut leftovers, &users);
+            let mut view = TableView::new(*table, &mut leftovers, &users);
             let (claims, members, open) = (Claims::default(), ByChain(Vec::new()), ByChain(Vec::new()));
-            let mut walk = Walk { view, waiting: &mut self.waiting, claims, members, open };
+            let mut walk = Walk { view: &view, waiting: &mut self.waiting, claims, members, open };
             for pipeline in &table.pipelines.endpoints {
                 walk.pipeline(pipeline, &mut self.totals.of(pipeline));
             }
-            let Walk { mut view, claims, members, open, .. } = walk;
+            let Walk { claims, members, open, .. } = walk;
             claims.settle(&mut view, &mut self.waiting, &mut self.totals);
             self.groups.credit(&view, members, &mut self.totals);
             self.open.settle(&view, open, &mut self.totals);

@@ -1,7 +1,6 @@
 //! The names of the Go exporter (v0.1.6): same metrics, same labels in the same order, same help.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
@@ -33,18 +32,18 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     let help = "Number of packets dropped to/from a workload because no policies matched them";
     let mut metric = text.metric("no_policy_drop_counter", "counter", help);
     each(&groups, |group| no_policy_drops(&mut metric, totals, group));
-    let mut suffixes = Suffixes::default();
+    let mut shared = Shared::default();
     let help = "Number of packets accepted by a policy on a workload";
     let mut metric = text.metric("policy_accept_counter", "counter", help);
-    each(&groups, |group| policies(&mut metric, totals, group, Verdict::Accept, &mut suffixes));
+    each(&groups, |group| policies(&mut metric, totals, group, Verdict::Accept, &mut shared));
     let help = "Number of packets denied by a policy on a workload";
     let mut metric = text.metric("policy_accept_drop_counter", "counter", help);
-    each(&groups, |group| policies(&mut metric, totals, group, Verdict::Deny, &mut suffixes));
+    each(&groups, |group| policies(&mut metric, totals, group, Verdict::Deny, &mut shared));
 }
 
 type Group<'a> = (&'a Labels, &'a [&'a EndpointTotals], Direction);
 
-fn each(groups: &Groups, mut write: impl FnMut(Group)) {
+fn each<'a>(groups: &'a Groups, mut write: impl FnMut(Group<'a>)) {
     for (labels, totals) in groups {
         for direction in [Direction::Egress, Direction::Ingress] {
             write((labels, totals, direction));
@@ -59,17 +58,22 @@ fn no_policy_drops(metric: &mut Metric, all: &Totals, (labels, endpoints, direct
     }
 }
 
-/// The labels of a policy and a direction, which many workloads share. By the place of the name, which stays where it is.
-type Suffixes = HashMap<(*const str, Direction), String, RandomState>;
+/// What one workload leaves for the next.
+#[derive(Default)]
+struct Shared<'a> {
+    /// The labels of a policy and a direction.
+    suffixes: HashMap<(&'a str, Direction), String, RandomState>,
+    /// Policy, tier and count. Empty; only its memory is used again.
+    policies: Vec<(&'a str, &'a str, u64)>,
+}
 
-fn policies(metric: &mut Metric, all: &Totals, (labels, endpoints, direction): Group, wanted: Verdict, suffixes: &mut Suffixes) {
+fn policies<'a>(metric: &mut Metric, all: &'a Totals, (labels, endpoints, direction): Group<'a>, wanted: Verdict, shared: &mut Shared<'a>) {
+    let Shared { suffixes, policies } = shared;
     let shown = endpoints.iter().flat_map(|endpoint| all.shown(endpoint, direction));
-    let mut policies: Vec<(&Arc<str>, &Arc<str>, u64)> = shown
-        .filter_map(|total| match &total.item {
-            Item::Policy { policy, tier, verdict } if *verdict == wanted => Some((policy, tier, total.packets)),
-            _ => None,
-        })
-        .collect();
+    policies.extend(shown.filter_map(|total| match &total.item {
+        Item::Policy { policy, tier, verdict } if *verdict == wanted => Some((&**policy, &**tier, total.packets)),
+        _ => None,
+    }));
     // Within one tier of one endpoint every policy has one total.
     if endpoints.len() > 1 || policies.iter().any(|policy| policy.1 != policies[0].1) {
         policies.sort_unstable();
@@ -81,9 +85,9 @@ fn policies(metric: &mut Metric, all: &Totals, (labels, endpoints, direction): G
             is_same
         });
     }
-    for (policy, _, packets) in policies {
+    for (policy, _, packets) in policies.drain(..) {
         let labels_of = || format!(",{}", Labels::default().with("policy", policy).with("type", chain_type(direction)).as_str());
-        let suffix = suffixes.entry((Arc::as_ptr(policy), direction)).or_insert_with(labels_of);
+        let suffix = suffixes.entry((policy, direction)).or_insert_with(labels_of);
         metric.parts(&[labels.as_str(), suffix], packets);
     }
 }

@@ -1,7 +1,6 @@
 //! The metrics by today's conventions, under `calico_accountant_`.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
@@ -22,9 +21,9 @@ fn base_labels(endpoint: &Endpoint) -> Base {
     })
 }
 
-pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
+pub fn render<'a>(view: &'a View, endpoints: &[Endpoint<'a>], text: &mut Text) {
     let bases: Vec<Base> = endpoints.iter().map(base_labels).collect();
-    let each = |write: &mut dyn FnMut(&str, &Total)| {
+    let each = |write: &mut dyn FnMut(&str, &'a Total)| {
         for (endpoint, base) in endpoints.iter().zip(&bases) {
             for direction in Direction::ALL {
                 view.attribution.totals().shown(endpoint.totals, direction).for_each(|total| write(&base[direction as usize], total));
@@ -37,8 +36,7 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     let mut suffixes = Suffixes::default();
     each(&mut |base, total| {
         if let Item::Policy { tier, policy, verdict } = &total.item {
-            let key = (Arc::as_ptr(tier), Arc::as_ptr(policy), *verdict);
-            let suffix = suffixes.entry(key).or_insert_with(|| policy_labels(tier, policy, *verdict));
+            let suffix = suffixes.entry((tier, policy, *verdict)).or_insert_with(|| policy_labels(tier, policy, *verdict));
             metric.parts(&[base, suffix], total.packets);
         }
     });
@@ -79,8 +77,8 @@ fn workload_policies(view: &View, endpoints: &[Endpoint], bases: &[Base], text: 
     }
 }
 
-/// A policy's labels, which all its endpoints share. By the place of its names, which stay where they are from read to read.
-type Suffixes = HashMap<(*const str, *const str, Verdict), String, RandomState>;
+/// A policy's labels, which all its endpoints share, by tier, policy and verdict.
+type Suffixes<'a> = HashMap<(&'a str, &'a str, Verdict), String, RandomState>;
 
 fn policy_labels(tier: &str, policy: &str, verdict: Verdict) -> String {
     let labels = Labels::default().with("policy", policy).with("tier", tier).with("verdict", verdict_name(verdict));

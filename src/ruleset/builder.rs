@@ -159,7 +159,7 @@ impl Builder {
         self.identify_foreign_rules();
         self.ruleset.rules.shrink_to_fit();
         self.counts.shrink_to_fit();
-        Snapshot { ruleset: Arc::new(self.ruleset), counts: self.counts, chain_handles: self.chain_handles }
+        Snapshot::new(Arc::new(self.ruleset), self.counts, self.chain_handles)
     }
 
     /// Gives each rule without a hash one of what it does, and of how many such rules stand before it in its chain.

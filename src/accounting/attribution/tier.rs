@@ -152,33 +152,38 @@ impl<'a> SplitTier<'a> {
         !self.splits.contains(&Split::Sum) && self.can_deny()
     }
 
-    /// What each target decided since then. `own` tells what the rules of a target with [`Split::Own`] counted since the last read.
-    pub fn decided(&self, deltas: &Deltas, since: Since, own: impl Fn(&Target) -> Decided) -> Vec<Decided> {
+    /// What a target, by its index, decided since then. `own` tells what the rules of a target with [`Split::Own`] counted since the last
+    /// read. Lazy, for an endpoint may have many targets.
+    pub fn decided<'b>(
+        &'b self,
+        deltas: &'b Deltas,
+        since: Since,
+        own: impl Fn(&Target) -> Decided + 'b,
+    ) -> impl Fn(usize) -> Decided + 'b {
         let SplitTier { tier, can, splits } = self;
-        let own = |target: &Target| if since == Since::LastRead { own(target) } else { Decided::default() };
+        let own = move |index: usize| if since == Since::LastRead { own(&tier.targets[index]) } else { Decided::default() };
         let counts = Counts { tier, deltas, since };
-        let sums: Vec<Option<i64>> = (0..tier.targets.len()).map(|index| counts.refused_or_passed(index)).collect();
         let passed = |(index, split): (usize, &Split)| match split {
             _ if can[index].changed => None,
-            Split::Pass => sums[index],
-            Split::Own => own(&tier.targets[index]).pass,
+            Split::Pass => counts.refused_or_passed(index),
+            Split::Own => own(index).pass,
             _ => Some(0),
         };
-        let passed_by_others = || splits.iter().enumerate().map(passed).sum::<Option<i64>>();
-        let decide = |(index, split): (usize, &Split)| match split {
+        let is_asked_for = splits.iter().any(|split| matches!(split, Split::Own | Split::ByTotal | Split::DenyOnly));
+        let passed_by_others = is_asked_for.then(|| splits.iter().enumerate().map(passed).sum::<Option<i64>>()).flatten();
+        move |index| match splits[index] {
             _ if can[index].changed => Decided::default(),
             Split::Nothing | Split::Open => Decided::default(),
-            Split::Deny => Decided { deny: sums[index], ..Decided::default() },
-            Split::Pass => Decided { pass: sums[index], ..Decided::default() },
-            Split::Own => counts.limited(own(&tier.targets[index]), index, passed_by_others()),
-            Split::Sum => Decided { deny_or_pass: sums[index], ..Decided::default() },
+            Split::Deny => Decided { deny: counts.refused_or_passed(index), ..Decided::default() },
+            Split::Pass => Decided { pass: counts.refused_or_passed(index), ..Decided::default() },
+            Split::Own => counts.limited(own(index), index, passed_by_others),
+            Split::Sum => Decided { deny_or_pass: counts.refused_or_passed(index), ..Decided::default() },
             Split::ByTotal => {
-                let pass = difference(counts.passed_in_all(), passed_by_others());
-                Decided { deny: difference(sums[index], pass), pass, ..Decided::default() }
+                let pass = difference(counts.passed_in_all(), passed_by_others);
+                Decided { deny: difference(counts.refused_or_passed(index), pass), pass, ..Decided::default() }
             }
-            Split::DenyOnly => Decided { deny: counts.refused_by_last(passed_by_others()), ..Decided::default() },
-        };
-        splits.iter().enumerate().map(decide).collect()
+            Split::DenyOnly => Decided { deny: counts.refused_by_last(passed_by_others), ..Decided::default() },
+        }
     }
 
     /// By how many packets a target's differences may be too high: packets that were on their way while the counters were read, of which
@@ -307,8 +312,9 @@ mod tests {
 
     fn decide(tier: &Tier, can: &[Can], packets: &[u64]) -> Vec<(Option<i64>, Option<i64>, Option<i64>)> {
         let own = Decided { deny: Some(6), pass: Some(1), ..Decided::default() };
-        let decided = SplitTier::new(tier, can.to_vec()).decided(&deltas(packets), Since::LastRead, |_| own);
-        decided.iter().map(|d| (d.deny, d.pass, d.deny_or_pass)).collect()
+        let (split, deltas) = (SplitTier::new(tier, can.to_vec()), deltas(packets));
+        let decided = split.decided(&deltas, Since::LastRead, |_| own);
+        (0..can.len()).map(decided).map(|d| (d.deny, d.pass, d.deny_or_pass)).collect()
     }
 
     #[test]

@@ -128,8 +128,6 @@ impl Totals {
             for (totals, forgotten) in endpoint.directions.iter_mut().zip(&mut endpoint.forgotten) {
                 totals.iter().filter(|total| total.seen < oldest).for_each(|total| forgotten.add(total));
                 totals.retain(|total| total.seen >= oldest);
-                // A large node has 50,000 of them.
-                totals.shrink_to_fit();
             }
             endpoint.expected = [0; 2];
         }
@@ -158,6 +156,8 @@ impl Totals {
             for sum in sums {
                 add_up(totals, sum);
             }
+            // A large node has 50,000 of them.
+            totals.shrink_to_fit();
         }
     }
 

@@ -16,7 +16,7 @@ use crate::accounting::ledger::{Deltas, Since};
 use crate::felix::{DropReason, DropRule, Label, Pipeline, Target, Tier};
 
 pub struct Walk<'a, 'b> {
-    pub view: TableView<'a>,
+    pub view: &'b TableView<'a>,
     pub waiting: &'b mut Waiting,
     pub claims: Claims<'a>,
     /// Endpoints that use groups.
@@ -49,7 +49,7 @@ impl<'a> Walk<'a, '_> {
     fn tier(&mut self, pipeline: &'a Pipeline, tier: &'a Tier, passage: &mut Passage, recorder: &mut Recorder) {
         let split = SplitTier::new(tier, tier.targets.iter().map(|target| self.view.can(target.chain)).collect());
         let disturbed = passage.through(&split, |chain| self.view.disturbance(chain));
-        for (index, (target, read)) in tier.targets.iter().zip(self.targets(pipeline, &split, &disturbed)).enumerate() {
+        for (index, (target, read)) in tier.targets.iter().zip(targets(self.view, pipeline, &split, &disturbed)).enumerate() {
             if read.split == Split::Open {
                 self.open(pipeline, tier, target, &read);
             }
@@ -109,26 +109,6 @@ impl<'a> Walk<'a, '_> {
         self.open.add(target.chain, User { pipeline, target, items, is_disturbed: read.disturbed.decided });
     }
 
-    /// By how many packets a target's differences may be too high, also by some that a foreign rule has taken meanwhile.
-    fn doubt(&self, pipeline: &Pipeline, split: &SplitTier, index: usize) -> u64 {
-        let motion = self.view.table.motion;
-        let target = &split.tier.targets[index];
-        let next = split.tier.undecided_after(index).or(split.tier.after);
-        let foreign = pipeline.foreign.iter().map(|foreign| foreign.rule);
-        let here = motion.sum(foreign.filter(|rule| target.jump < *rule && next.is_none_or(|next| *rule < next)));
-        let taken = here.saturating_add(self.view.moved_by_foreign_rules(target.chain));
-        split.doubt(index, motion, self.view.table.cpus).saturating_add(taken)
-    }
-
-    /// How many packets the own rules of a tier's targets counted while the table was read, where a difference depends on these, too.
-    fn deciding_in(&self, SplitTier { tier, splits, .. }: &SplitTier, index: usize) -> u64 {
-        if !matches!(splits[index], Split::ByTotal | Split::DenyOnly) {
-            return 0;
-        }
-        let own = tier.targets.iter().zip(splits).filter(|(_, split)| **split == Split::Own);
-        own.map(|(target, _)| self.view.deciding_within(target.chain)).fold(0, u64::saturating_add)
-    }
-
     /// What profiles accepted is counted; what they refused, that is less, is claimed of all together.
     fn profiles(&mut self, pipeline: &'a Pipeline, passage: &mut Passage, recorder: &mut Recorder) {
         let profiles = &pipeline.profiles;
@@ -136,7 +116,7 @@ impl<'a> Walk<'a, '_> {
         let can = profiles.targets.iter().map(|profile| Can { pass: false, ..self.view.can(profile.chain) });
         let split = SplitTier::new(profiles, can.collect());
         let disturbed = passage.through(&split, |chain| self.view.disturbance(chain));
-        for (profile, read) in profiles.targets.iter().zip(self.targets(pipeline, &split, &disturbed)) {
+        for (profile, read) in profiles.targets.iter().zip(targets(self.view, pipeline, &split, &disturbed)) {
             if let (Some(label), Some(accepted)) = (self.view.table.labels.get(profile.chain), profile.accepted) {
                 let item = Item::Profile(Arc::clone(&label.label));
                 recorder.add_unless(read.disturbed.accepted, &item, self.view.table.deltas.packets(accepted));
@@ -150,30 +130,6 @@ impl<'a> Walk<'a, '_> {
                 self.claims.add(profile.chain, claim);
             }
         }
-    }
-
-    fn targets(&self, pipeline: &Pipeline, tier: &SplitTier, disturbed: &DisturbedTier) -> Vec<TargetRead> {
-        let deltas = self.view.table.deltas;
-        let decided = |since| tier.decided(deltas, since, |target| self.view.own(target.chain, pipeline));
-        let since_last_read = decided(Since::LastRead);
-        let nothing = || vec![Decided::default(); tier.can.len()];
-        let since_written = if deltas.unchanged(pipeline.chain) { nothing() } else { decided(Since::Written) };
-        let target = |index: usize| {
-            let disturbed = disturbed.targets[index];
-            let known = |decided: Decided| if disturbed.decided { Decided::default() } else { decided };
-            let deciding = self.deciding_in(tier, index);
-            TargetRead {
-                can: tier.can[index],
-                split: tier.splits[index],
-                since_last_read: known(since_last_read[index]),
-                since_written: known(since_written[index]),
-                disturbed,
-                doubt: self.doubt(pipeline, tier, index).saturating_add(deciding),
-                entering: tier.entering(index, self.view.table.motion).saturating_add(deciding),
-                refusals_are_known: tier.refusals_are_known(),
-            }
-        };
-        (0..tier.can.len()).map(target).collect()
     }
 
     /// A policy with its own jump: what it accepted is counted, what it refused and passed on is claimed.
@@ -274,6 +230,54 @@ pub struct TargetRead {
     pub entering: u64,
     /// Whether all that the tier's policies refused is known, so that it can be shown as a sum.
     pub refusals_are_known: bool,
+}
+
+/// What is known of each target of a tier.
+fn targets<'b>(
+    view: &'b TableView<'b>,
+    pipeline: &'b Pipeline,
+    tier: &'b SplitTier<'b>,
+    disturbed: &'b DisturbedTier,
+) -> impl Iterator<Item = TargetRead> + 'b {
+    let deltas = view.table.deltas;
+    let decided = move |since| tier.decided(deltas, since, move |target| view.own(target.chain, pipeline));
+    let since_last_read = decided(Since::LastRead);
+    let since_written = (!deltas.unchanged(pipeline.chain)).then(|| decided(Since::Written));
+    (0..tier.can.len()).map(move |index| {
+        let disturbed = disturbed.targets[index];
+        let known = |decided: Decided| if disturbed.decided { Decided::default() } else { decided };
+        let deciding = deciding_in(view, tier, index);
+        TargetRead {
+            can: tier.can[index],
+            split: tier.splits[index],
+            since_last_read: known(since_last_read(index)),
+            since_written: known(since_written.as_ref().map_or_else(Decided::default, |decided| decided(index))),
+            disturbed,
+            doubt: doubt(view, pipeline, tier, index).saturating_add(deciding),
+            entering: tier.entering(index, view.table.motion).saturating_add(deciding),
+            refusals_are_known: tier.refusals_are_known(),
+        }
+    })
+}
+
+/// By how many packets a target's differences may be too high, also by some that a foreign rule has taken meanwhile.
+fn doubt(view: &TableView, pipeline: &Pipeline, split: &SplitTier, index: usize) -> u64 {
+    let motion = view.table.motion;
+    let target = &split.tier.targets[index];
+    let next = split.tier.undecided_after(index).or(split.tier.after);
+    let foreign = pipeline.foreign.iter().map(|foreign| foreign.rule);
+    let here = motion.sum(foreign.filter(|rule| target.jump < *rule && next.is_none_or(|next| *rule < next)));
+    let taken = here.saturating_add(view.moved_by_foreign_rules(target.chain));
+    split.doubt(index, motion, view.table.cpus).saturating_add(taken)
+}
+
+/// How many packets the own rules of a tier's targets counted while the table was read, where a difference depends on these, too.
+fn deciding_in(view: &TableView, SplitTier { tier, splits, .. }: &SplitTier, index: usize) -> u64 {
+    if !matches!(splits[index], Split::ByTotal | Split::DenyOnly) {
+        return 0;
+    }
+    let own = tier.targets.iter().zip(splits).filter(|(_, split)| **split == Split::Own);
+    own.map(|(target, _)| view.deciding_within(target.chain)).fold(0, u64::saturating_add)
 }
 
 fn dropped(drop: &DropRule, deltas: &Deltas) -> u64 {

@@ -249,18 +249,19 @@ impl<'a> Comparison<'a> {
             true => HashMap::new(),
             false => before.rules().map(|(rule, count)| (rule.hash, count)).collect(),
         };
-        let last: Vec<Option<Count>> = match same_rules {
-            true => before.counts.iter().copied().map(Some).collect(),
-            false => chain.rule_ids().map(|id| by_hash.get(&ruleset.rule(id).hash).copied()).collect(),
+        let last = |place: usize, id: RuleId| match same_rules {
+            true => before.counts.get(place).copied(),
+            false => by_hash.get(&ruleset.rule(id).hash).copied(),
         };
-        let restarted = chain.rule_ids().zip(&last).any(|(id, last)| last.is_some_and(|last| is_less(self.now.count(id), last)));
+        let has_restarted = |(place, id)| last(place, id).is_some_and(|last| is_less(self.now.count(id), last));
+        let restarted = chain.rule_ids().enumerate().any(has_restarted);
         self.deltas.restarted |= restarted;
         let flushed = restarted && ruleset.backend == Backend::Nft && !(same_rules && self.is_one_zeroed);
         // A chain of iptables-nft was flushed if its rules differ, for that is how Felix writes there.
         let counts_on = !restarted && (same_rules || ruleset.backend == Backend::Legacy);
         let mut anew = flushed;
-        for (rule, last) in chain.rule_ids().zip(last) {
-            let now = self.now.count(rule);
+        for (place, rule) in chain.rule_ids().enumerate() {
+            let (now, last) = (self.now.count(rule), last(place, rule));
             // What follows a rule that was written anew was, too: its hash contains those of the rules before it.
             anew |= !self.restored && !self.is_one_zeroed && last.is_some_and(|last| is_less(now, last));
             match last.filter(|last| !anew && !is_less(now, *last)) {
