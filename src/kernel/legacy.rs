@@ -19,7 +19,7 @@ use memmap2::{Advice, MmapMut};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
 use super::xt::{u16_at, u32_at, u64_at};
-use crate::os::sys::getsockopt;
+use crate::os::sys::{getsockopt, getsockopt_large};
 use crate::ruleset::{Count, Family, Ruleset, Snapshot};
 pub(super) use hooks::hooks;
 
@@ -34,6 +34,8 @@ const COUNTERS: usize = 16;
 /// `IPT_SO_GET_INFO` and `IPT_SO_GET_ENTRIES`, which IPv6 shares.
 const GET_INFO: i32 = 64;
 const GET_ENTRIES: i32 = 65;
+/// From so many bytes on, a second thread is worth its start.
+const LARGE: usize = 4 << 20;
 /// A table may grow between the question for its size and the one for its entries.
 const TRIES: usize = 20;
 
@@ -161,6 +163,7 @@ fn fetch(family: Family, table: &str) -> io::Result<([u8; INFO], MmapMut)> {
     _ = answer.advise(Advice::HugePage);
     answer[..table.len()].copy_from_slice(table.as_bytes());
     answer[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());
-    getsockopt(socket.as_fd(), level, GET_ENTRIES, &mut answer)?;
+    let ask = if answer.len() >= LARGE { getsockopt_large } else { getsockopt };
+    ask(socket.as_fd(), level, GET_ENTRIES, &mut answer)?;
     Ok((info, answer))
 }

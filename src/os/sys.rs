@@ -8,6 +8,7 @@ pub mod cpus;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::thread;
 
 #[cfg(not(miri))]
 use libc as calls;
@@ -21,6 +22,22 @@ pub fn getsockopt(socket: BorrowedFd, level: i32, option: i32, buffer: &mut [u8]
         0 => Ok(length as usize),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// The same with large memory that nothing was written to: meanwhile another thread has the kernel make its pages, which else costs the
+/// call a fault for each.
+pub fn getsockopt_large(socket: BorrowedFd, level: i32, option: i32, buffer: &mut [u8]) -> io::Result<usize> {
+    let (begin, length) = (buffer.as_mut_ptr().expose_provenance(), buffer.len());
+    thread::scope(|scope| {
+        let make_pages = move || {
+            // SAFETY: the range is inside `buffer`, which outlives the scope; making pages changes nothing in what they hold. Kernels
+            // before 5.14, and memory that does not begin with a page, are refused.
+            _ = unsafe { calls::madvise(std::ptr::with_exposed_provenance_mut(begin), length, libc::MADV_POPULATE_WRITE) };
+        };
+        // Without a thread it takes longer.
+        _ = thread::Builder::new().spawn_scoped(scope, make_pages);
+        getsockopt(socket, level, option, buffer)
+    })
 }
 
 pub fn setsockopt(socket: BorrowedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
