@@ -14,9 +14,10 @@ use crate::felix::{Direction, EndpointKind, Pipeline};
 pub struct Total {
     pub item: Item,
     pub packets: u64,
+    /// The last read that met it.
     seen: u32,
-    /// The last read that did not tell.
-    unknown: u32,
+    /// Whether that read did not tell.
+    unknown: bool,
     /// Whether there may have been more.
     at_least: bool,
 }
@@ -32,9 +33,14 @@ impl Total {
         matches!(&self.item, Item::Policy { verdict: Verdict::DenyOrPass, policy, .. } if self.packets > 0 && !policy.contains(','))
     }
 
+    fn see(&mut self, read: u32) {
+        self.unknown &= self.seen == read;
+        self.seen = read;
+    }
+
     /// A zero is shown where it is certain.
     fn is_shown(&self, read: u32) -> bool {
-        self.seen == read && self.unknown != read && (self.packets > 0 || !self.at_least)
+        self.seen == read && !self.unknown && (self.packets > 0 || !self.at_least)
     }
 }
 
@@ -47,7 +53,9 @@ fn add_up(totals: &mut [Total], sum: usize) {
             let (packets, seen) = (std::mem::take(&mut part.packets), part.seen);
             part.at_least = true;
             totals[sum].packets = totals[sum].packets.saturating_add(packets);
-            totals[sum].seen = totals[sum].seen.max(seen);
+            if totals[sum].seen < seen {
+                totals[sum].see(seen);
+            }
         }
     }
 }
@@ -202,7 +210,10 @@ impl Totals {
                         let Total { packets, seen, unknown, at_least, .. } = totals[place];
                         let into = &mut totals[known];
                         into.packets = into.packets.saturating_add(packets);
-                        (into.seen, into.unknown) = (into.seen.max(seen), into.unknown.max(unknown));
+                        if into.seen < seen {
+                            into.see(seen);
+                        }
+                        into.unknown |= unknown && into.seen == seen;
                         into.at_least |= at_least;
                         totals.remove(place);
                     }
@@ -275,7 +286,7 @@ impl Recorder<'_> {
         *self.expected = place + 1;
         let total = &mut self.totals[place];
         total.packets = total.packets.saturating_add(packets);
-        total.seen = self.read;
+        total.see(self.read);
         total
     }
 
@@ -290,9 +301,8 @@ impl Recorder<'_> {
     /// Nobody knows how many there were since the last read: the total is not shown, whatever else this read adds to it. From the next
     /// one on it is shown again, unless it is zero.
     pub fn unknown(&mut self, item: &Item) {
-        let read = self.read;
         let total = self.total(item, 0);
-        (total.at_least, total.unknown) = (true, read);
+        (total.at_least, total.unknown) = (true, true);
     }
 
     /// The same of all that a policy refused and passed on: another family may tell one from the other, where this one does not.
@@ -310,7 +320,7 @@ impl Recorder<'_> {
         for total in self.totals.iter_mut().filter(|total| total.packets > 0) {
             let Item::Policy { tier: of, policy, .. } = &total.item else { continue };
             if **of == *tier && policy.contains(',') && policy.split(',').all(is_one) {
-                total.seen = self.read;
+                total.see(self.read);
             }
         }
     }
@@ -318,7 +328,7 @@ impl Recorder<'_> {
     /// Shows a total again if it is not zero: a series must not end only because nothing can be added to it any more.
     pub fn keep_if_counted(&mut self, item: &Item) {
         if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item && total.packets > 0) {
-            total.seen = self.read;
+            total.see(self.read);
         }
     }
 
@@ -326,7 +336,7 @@ impl Recorder<'_> {
     fn find(&mut self, item: &Item) -> usize {
         let (before, behind) = (0..*self.expected, *self.expected..self.totals.len());
         behind.chain(before).find(|place| self.totals.get(*place).is_some_and(|total| total.item == *item)).unwrap_or_else(|| {
-            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, unknown: 0, at_least: false });
+            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, unknown: false, at_least: false });
             self.totals.len() - 1
         })
     }
