@@ -1,5 +1,6 @@
 //! The commands beside `serve`: one answer on standard output, then the end. `source` is where each takes its numbers from: the exporter
-//! that runs here (`client`), or a scraper of this process (`scraper`) over the kernel or saved tables.
+//! that runs here (`client`), or a scraper of this process (`scraper`) over the kernel or saved tables. `watch` asks the
+//! kernel for packets instead.
 
 mod check;
 mod client;
@@ -9,6 +10,7 @@ mod scraper;
 mod source;
 mod terminal;
 mod top;
+mod watch;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -28,6 +30,7 @@ pub fn run(tool: &Tool) -> ExitCode {
         Task::Metrics { output } => metrics::run(tool, output.as_deref()),
         Task::Top { json, once } => top::run(tool, *json, *once),
         Task::Explain { endpoint, json } => explain::run(tool, endpoint, *json),
+        Task::Watch(watch) => watch::run(tool, watch),
         Task::Check { json } => check::run(tool, *json),
     };
     result.unwrap_or_else(|error| {

@@ -122,6 +122,11 @@ pub fn is_endpoint_chain(table: &str, name: &str) -> bool {
     matches!(role(table, name), Role::Endpoint(..))
 }
 
+/// Whether the rules of a chain tell what endpoints, policies and profiles decide.
+pub fn tells_decisions(table: &str, name: &str) -> bool {
+    matches!(role(table, name), Role::Endpoint(..) | Role::Policy | Role::Group | Role::Profile)
+}
+
 fn host_stage(table: &str, direction: Direction) -> Stage {
     match (table, direction) {
         ("raw", _) => Stage::Untracked,

@@ -10,6 +10,7 @@ pub mod legacy;
 pub mod netlink;
 pub mod nft;
 mod tables;
+pub mod trace;
 mod xt;
 
 use std::collections::BTreeSet;

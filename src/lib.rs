@@ -11,6 +11,8 @@
 //!  (etcd, kubernetes)
 //! ```
 //!
+//! `watch` asks for single packets instead: `kernel::trace` marks some and hears what they met, [`witness`] says which policy that was.
+//!
 //! Reading (child process, sockets, files) stays at the edges; everything between is pure, so that each stage is
 //! tested on captured input without root. [`exporter`] is one scrape from one end to the other.
 
@@ -33,3 +35,4 @@ pub mod report;
 pub mod ruleset;
 pub mod server;
 pub mod web;
+pub mod witness;

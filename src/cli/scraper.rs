@@ -18,13 +18,19 @@ use crate::ruleset::Snapshot;
 /// How long the datastore may take to tell its names.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub fn of_kernel(config: Config, one_moment: bool) -> Result<Scraper, String> {
+/// What the datastore tells by now.
+pub fn inventory(config: &Config) -> Result<Arc<Inventory>, String> {
     let inventory = Arc::new(Inventory::new());
-    start::follow(&config, &inventory).map_err(|error| format!("starting the datastore's follower failed: {error}"))?;
+    start::follow(config, &inventory).map_err(|error| format!("starting the datastore's follower failed: {error}"))?;
     if !wait_until(PATIENCE, || inventory.synced()) {
         let why = inventory.troubles().join("; ");
         log::warn!("the datastore's names are missing: {}", if why.is_empty() { "it does not answer in time" } else { &why });
     }
+    Ok(inventory)
+}
+
+pub fn of_kernel(config: Config, one_moment: bool) -> Result<Scraper, String> {
+    let inventory = inventory(&config)?;
     let reader = Box::new(start::dataplane(&config, &inventory));
     let options = exporter::Options { process_metrics: false, one_moment, ..start::scraper_options(config) };
     let scraper = Scraper::new(options, reader, Arc::clone(&inventory));

@@ -55,6 +55,16 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
         options: &["json", "url", "ruleset", "before"],
     },
     Subcommand {
+        name: "watch",
+        operand: Some("[NAMESPACE/POD]"),
+        about: "Packets as they come: from where, to which port, which policy decided.",
+        more: "Of one workload or host endpoint (an interface), or of all. Only on nodes where Felix writes nftables, by itself or by \
+               iptables-nft: while it runs, a table of its own (inet calico-accountant) marks a sample of the packets that open a \
+               connection, and the kernel tells which rules those met. The table goes with the process. Needs CAP_NET_ADMIN. Ends \
+               with Ctrl-C.",
+        options: &["dropped", "policy", "rate", "for", "json"],
+    },
+    Subcommand {
         name: "check",
         operand: None,
         about: "Whether the exporter finds here what it needs, and what to do if not.",
@@ -65,6 +75,10 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
 
 pub const OPTIONS: &[CommandOption] = &[
     CommandOption { name: "json", value: None, help: "Print JSON; see docs/api.md." },
+    CommandOption { name: "dropped", value: None, help: "Show only what is refused." },
+    CommandOption { name: "policy", value: Some("name"), help: "Show only what this policy decides; as metrics name it." },
+    CommandOption { name: "rate", value: Some("number"), help: "Trace at most so many packets a second, 1 to 10000. Default: 100." },
+    CommandOption { name: "for", value: Some("duration"), help: "End by itself after that time, such as 30s." },
     CommandOption { name: "once", value: None, help: "Print once, also in a terminal." },
     CommandOption { name: "output", value: Some("file"), help: "Write there instead, beside it first and then renamed." },
     CommandOption { name: "url", value: Some("url"), help: "The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT." },

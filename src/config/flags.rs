@@ -221,15 +221,15 @@ mod tests {
             (&["--nope"][..], "\"--nope\": there is no such flag (see --help)"),
             (&["-x"], "\"-x\": there is no such flag (see --help)"),
             (&["-logtostder=true"], "\"-l\": there is no such flag (see --help)"),
-            (&["server"], "\"server\": there is no such command: serve, metrics, top, explain, check (see --help)"),
+            (&["server"], "\"server\": there is no such command: serve, metrics, top, explain, watch, check (see --help)"),
             (&["serve", "x"], "\"x\": one argument too many (see serve --help)"),
             (&["explain", "a/b", "c/d"], "\"c/d\": one argument too many (see explain --help)"),
-            (&["--json"], "--json: a flag of top, explain, check (see --help)"),
+            (&["--json"], "--json: a flag of top, explain, watch, check (see --help)"),
             (&["check", "--output=x"], "--output: a flag of metrics (see --help)"),
             (&["top", "--json=1"], "--json: takes no value (see --help)"),
             (&["top", "--ruleset"], "--ruleset: a value is missing (see --help)"),
             (&["--log-level"], "--log-level: a value is missing (see --help)"),
-            (&["--", "x"], "\"x\": there is no such command: serve, metrics, top, explain, check (see --help)"),
+            (&["--", "x"], "\"x\": there is no such command: serve, metrics, top, explain, watch, check (see --help)"),
         ] {
             assert_eq!(error(args), expected, "{args:?}");
         }

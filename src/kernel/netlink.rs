@@ -86,6 +86,11 @@ impl Socket {
         Ok(Socket { fd, buffer: vec![0; PIECE], sequence: 0, deadline })
     }
 
+    /// Answers must be there by then instead.
+    pub fn put_off(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+
     /// Sends a dump request of this type for this family with these attributes; hands each answer's attributes to `take`.
     pub fn dump(&mut self, message: u16, family: u8, attributes: &[u8], take: &mut dyn FnMut(&[u8])) -> Result<Dump, DumpError> {
         self.request(message, family, DUMP, attributes)?;
@@ -104,14 +109,7 @@ impl Socket {
             return Err(timed_out());
         }
         self.sequence += 1;
-        let length = (HEADERS + attributes.len()) as u32;
-        let mut request = Vec::with_capacity(length as usize);
-        request.extend(length.to_ne_bytes());
-        request.extend((NFTABLES | message).to_ne_bytes());
-        request.extend((REQUEST | flags).to_ne_bytes());
-        request.extend(self.sequence.to_ne_bytes());
-        request.extend([0, 0, 0, 0, family, 0, 0, 0]);
-        request.extend(attributes);
+        let request = Message::bytes(NFTABLES | message, flags, self.sequence, family, [0, 0], attributes);
         send(&self.fd, &request, SendFlags::empty())?;
         Ok(())
     }
@@ -187,13 +185,57 @@ fn message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     Some((header, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
+/// One message, taken apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    kind: u16,
+    pub sequence: u32,
+    pub family: u8,
+    body: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// The messages of a piece.
+    pub fn all(mut piece: &'a [u8]) -> impl Iterator<Item = Message<'a>> {
+        std::iter::from_fn(move || {
+            let (header, body, rest) = message(piece)?;
+            piece = rest;
+            Some(Message { kind: header.kind, sequence: header.sequence, family: body.first().copied().unwrap_or(0), body })
+        })
+    }
+
+    /// A message of this type, ready to be sent.
+    pub fn bytes(kind: u16, flags: u16, sequence: u32, family: u8, resource: [u8; 2], attributes: &[u8]) -> Vec<u8> {
+        let length = HEADERS + attributes.len();
+        let mut bytes = Vec::with_capacity(length);
+        bytes.extend((length as u32).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend((REQUEST | flags).to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend([0, 0, 0, 0, family, 0, resource[0], resource[1]]);
+        bytes.extend(attributes);
+        bytes
+    }
+
+    /// Whether it is of nf_tables, and of this type.
+    pub fn is(&self, kind: u16) -> bool {
+        self.kind == NFTABLES | kind
+    }
+
+    pub fn attributes(&self) -> Attributes<'a> {
+        Attributes(self.body.get(4..).unwrap_or_default())
+    }
+
+    /// An acknowledgement, or the error that came instead.
+    pub fn acknowledged(&self) -> io::Result<()> {
+        let code = u32_at(self.body, 0).filter(|_| self.kind == ERROR).map_or(0, |code| code as i32);
+        if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.wrapping_neg())) }
+    }
+}
+
 /// The attributes of all messages of a piece.
-pub fn messages(mut piece: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (_, body, rest) = message(piece)?;
-        piece = rest;
-        Some(body.get(4..).unwrap_or_default())
-    })
+pub fn messages(piece: &[u8]) -> impl Iterator<Item = &[u8]> {
+    Message::all(piece).map(|message| message.attributes().0)
 }
 
 /// Netlink attributes: type and payload, one after the other.
@@ -221,12 +263,24 @@ impl<'a> Attributes<'a> {
     }
 }
 
-pub fn put_string(attributes: &mut Vec<u8>, kind: u16, text: &str) {
-    let length = 4 + text.len() + 1;
+pub fn put(attributes: &mut Vec<u8>, kind: u16, payload: &[u8]) {
+    let length = 4 + payload.len();
     attributes.extend((length as u16).to_ne_bytes());
     attributes.extend(kind.to_ne_bytes());
-    attributes.extend(text.as_bytes());
-    attributes.resize(attributes.len() + 1 + (length.next_multiple_of(4) - length), 0);
+    attributes.extend(payload);
+    attributes.resize(attributes.len() + length.next_multiple_of(4) - length, 0);
+}
+
+pub fn put_string(attributes: &mut Vec<u8>, kind: u16, text: &str) {
+    put(attributes, kind, &[text.as_bytes(), &[0]].concat());
+}
+
+/// An attribute that holds others.
+pub fn nest(attributes: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
+    const NESTED: u16 = 0x8000;
+    let mut inside = Vec::new();
+    fill(&mut inside);
+    put(attributes, NESTED | kind, &inside);
 }
 
 #[cfg(test)]

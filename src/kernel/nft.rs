@@ -314,7 +314,8 @@ fn add_to_fingerprint(rule: &[u8], hasher: &mut FoldHasher) -> Count {
 }
 
 /// Changes with every change of any table.
-fn generation(socket: &mut Socket) -> Result<Vec<u8>, DumpError> {
+/// What grows with each change of any table.
+pub fn generation(socket: &mut Socket) -> Result<Vec<u8>, DumpError> {
     let mut generation = Vec::new();
     socket.get(GET_GENERATION, 0, &[], &mut |attributes| generation.extend(Attributes(attributes).get(1).unwrap_or_default()))?;
     Ok(generation)

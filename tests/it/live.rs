@@ -11,20 +11,20 @@ use crate::support::netns::{Namespace, feed, sh};
 use crate::support::scrape::{Samples, one, scrape, with};
 
 /// Interface and address of each workload.
-const WORKLOADS: [(&str, &str); 2] = [("cali0000000000a", "10.66.0.10"), ("cali0000000000b", "10.66.0.11")];
+pub const WORKLOADS: [(&str, &str); 2] = [("cali0000000000a", "10.66.0.10"), ("cali0000000000b", "10.66.0.11")];
 
 /// The group's policies in order: name, and which ports it accepts and refuses.
-const POLICIES: [(&str, &[u16], &[u16]); 4] =
+pub const POLICIES: [(&str, &[u16], &[u16]); 4] =
     [("default.p1", &[1001], &[]), ("default.p2", &[1002], &[1012]), ("default.p3", &[], &[1013]), ("default.p4", &[1004], &[1014])];
 
 /// All of the ports, and one that no policy knows.
-const PORTS: [u16; 7] = [1001, 1002, 1012, 1013, 1004, 1014, 1099];
+pub const PORTS: [u16; 7] = [1001, 1002, 1012, 1013, 1004, 1014, 1099];
 
 /// How long packets are sent.
 const WHILE: Duration = Duration::from_secs(20);
 
 /// A table as Calico 3.28 writes it.
-fn table() -> String {
+pub fn table() -> String {
     let mut rules = Rules::default();
     rules.add("FORWARD", "-o cali+", "-j cali-to-wl-dispatch");
     for (interface, _) in WORKLOADS {
@@ -78,14 +78,14 @@ impl Rules {
 }
 
 /// The node with a client and two workloads, each in a namespace of its own.
-struct Net {
-    node: Namespace,
-    client: Namespace,
+pub struct Net {
+    pub node: Namespace,
+    pub client: Namespace,
     _workloads: Vec<Namespace>,
 }
 
 impl Net {
-    fn new(test: &str) -> Option<Self> {
+    pub fn new(test: &str) -> Option<Self> {
         let (node, client) = (Namespace::new(test)?, Namespace::new(test)?);
         node.run(|| {
             sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0");

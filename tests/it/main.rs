@@ -44,3 +44,4 @@ mod support;
 #[allow(dead_code)]
 mod table;
 mod torn;
+mod watch;

@@ -1,0 +1,204 @@
+//! `watch`: packets as they come. Has the kernel trace a sample of those that open a connection, and says which policy decided.
+
+mod rules;
+mod text;
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::scraper;
+use crate::config::{Tool, Watch};
+use crate::kernel::trace::{Marked, Marking, Received, Tracer};
+use crate::witness::{Trace, Traces, Witness};
+use rules::{Endpoints, Rules};
+use text::{Line, Names, Seen};
+
+/// How long it waits before it looks at the clock, and for a signal.
+const TICK: Duration = Duration::from_millis(100);
+/// Packets between two looks at whether rules have changed.
+const AT_ONCE: usize = 100;
+/// How long what was told already is read at the end.
+const DRAIN: Duration = Duration::from_secs(2);
+/// Traces that wait for a look at rules that have changed.
+const MOST_WAITING: usize = 10_000;
+
+pub fn run(tool: &Tool, watch: &Watch) -> Result<ExitCode, String> {
+    for problem in &tool.problems {
+        log::warn!("going on without: {problem}");
+    }
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&ended)).map_err(|error| format!("installing signal handlers failed: {error}"))?;
+    }
+    let inventory = scraper::inventory(&tool.config)?;
+    let mut rules = Rules::read(&tool.config, Arc::clone(&inventory))?;
+    let endpoints = rules.endpoints(watch.endpoint.as_deref(), &inventory)?;
+    let tracer = start(watch, &endpoints)?;
+    // Its table is a change, too.
+    rules.read_again()?;
+    let began = Instant::now();
+    eprint(&text::heading(watch, &endpoints));
+    let mut session = Watching {
+        watch,
+        rules,
+        endpoints,
+        names: Names::new(inventory),
+        tracer: Some(tracer),
+        traces: Traces::default(),
+        waiting: VecDeque::new(),
+        seen: Seen::default(),
+        marked: Marked::default(),
+        unclear: 0,
+    };
+    let deadline = watch.limit.map(|limit| began + limit);
+    while !ended.load(Ordering::Relaxed) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+        let until = Instant::now() + TICK;
+        if !session.step(deadline.map_or(until, |deadline| deadline.min(until)))? {
+            break;
+        }
+    }
+    session.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(watch: &Watch, endpoints: &Endpoints) -> Result<Tracer, String> {
+    let marking = Marking { interfaces: endpoints.interfaces.as_deref(), rate: watch.rate };
+    Tracer::start(&marking).map_err(|error| match error.raw_os_error() {
+        Some(libc::EPERM) => "packets cannot be traced: that takes CAP_NET_ADMIN".to_owned(),
+        _ => format!("packets cannot be traced: {error}"),
+    })
+}
+
+struct Watching<'a> {
+    watch: &'a Watch,
+    rules: Rules,
+    endpoints: Endpoints,
+    names: Names,
+    /// Always there, but while it is replaced: there can be only one.
+    tracer: Option<Tracer>,
+    traces: Traces,
+    waiting: VecDeque<Trace>,
+    seen: Seen,
+    /// By tracers before this one.
+    marked: Marked,
+    /// Packets that met rules which were being changed.
+    unclear: u64,
+}
+
+impl Watching<'_> {
+    /// Takes what comes until then; whether there was something.
+    fn receive(&mut self, until: Instant) -> Result<bool, String> {
+        let Some(tracer) = &mut self.tracer else { return Ok(false) };
+        match tracer.receive(until).map_err(|error| format!("what the kernel tells of packets cannot be read: {error}"))? {
+            Received::Events(events) => self.waiting.extend(events.into_iter().filter_map(|event| self.traces.take(event))),
+            Received::Lost => self.traces.forget(),
+            Received::Nothing => {
+                self.traces.forget_old(Instant::now());
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The same with all that is there already, and prints what is whole; whether somebody still reads.
+    fn step(&mut self, until: Instant) -> Result<bool, String> {
+        let mut more = self.receive(until)?;
+        while more && self.waiting.len() < AT_ONCE {
+            more = self.receive(Instant::now())?;
+        }
+        while self.waiting.len() > MOST_WAITING {
+            self.waiting.pop_front();
+            self.unclear += 1;
+        }
+        match self.waiting.is_empty() || (self.rules.is_young() && !self.rules.are_current()?) {
+            true => Ok(true),
+            false => self.settle(),
+        }
+    }
+
+    /// Prints packets that met rules which are known: where rules have changed meanwhile, those of before and after must say the same.
+    fn settle(&mut self) -> Result<bool, String> {
+        let before = match self.rules.are_current()? {
+            true => None,
+            false => Some(self.rules.read_again()?),
+        };
+        for trace in std::mem::take(&mut self.waiting) {
+            let found = self.rules.meanings.witnesses(&trace);
+            let is_clear = before.as_ref().is_none_or(|before| before.witnesses(&trace) == found);
+            match found.filter(|_| is_clear) {
+                Some(found) => {
+                    for witness in &found {
+                        if !self.show(witness)? {
+                            return Ok(false);
+                        }
+                    }
+                }
+                None => self.unclear += 1,
+            }
+        }
+        if before.is_some() {
+            self.follow_endpoints()?;
+        }
+        Ok(true)
+    }
+
+    /// Marks what comes and goes by the interfaces that there are now.
+    fn follow_endpoints(&mut self) -> Result<(), String> {
+        // An endpoint that was asked for may be gone for a while.
+        let Ok(endpoints) = self.rules.endpoints(self.watch.endpoint.as_deref(), self.names.inventory()) else { return Ok(()) };
+        if endpoints != self.endpoints {
+            if let Some(tracer) = self.tracer.take() {
+                self.marked = self.marked.and(tracer.marked().unwrap_or_default());
+            }
+            self.traces.forget();
+            self.tracer = Some(start(self.watch, &endpoints)?);
+            self.endpoints = endpoints;
+            self.rules.read_again()?;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody still reads.
+    fn show(&mut self, witness: &Witness) -> Result<bool, String> {
+        let is_wanted = self.endpoints.includes(witness)
+            && !(self.watch.only_refused && witness.end.is_accepted())
+            && self.watch.policy.as_ref().is_none_or(|policy| witness.decisions.iter().any(|decision| *decision.policy == **policy));
+        if !is_wanted {
+            return Ok(true);
+        }
+        let line = Line::new(witness, self.names.now());
+        let text = if self.watch.json { line.json()? } else { line.text() };
+        let written = writeln!(io::stdout(), "{text}").and_then(|()| io::stdout().flush());
+        self.seen.add(line);
+        match written {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(format!("writing to standard output failed: {error}")),
+        }
+    }
+
+    fn finish(mut self) -> Result<(), String> {
+        // What was told already.
+        let limit = Instant::now() + DRAIN;
+        while self.receive(Instant::now())? && Instant::now() < limit {}
+        self.settle()?;
+        let marked = self.tracer.as_ref().map_or(Ok(Marked::default()), Tracer::marked);
+        let marked = marked.map(|marked| self.marked.and(marked)).unwrap_or(self.marked);
+        if !self.watch.json {
+            super::print(&self.seen.text())?;
+        }
+        eprint(&text::summary(&self.seen, marked, marked.marked.saturating_sub(self.traces.whole), self.unclear, self.watch.rate));
+        Ok(())
+    }
+}
+
+/// What is no answer: a script reads the answers.
+fn eprint(text: &str) {
+    _ = writeln!(io::stderr(), "{text}");
+}

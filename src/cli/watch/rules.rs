@@ -1,0 +1,136 @@
+//! The rules that packets may meet while they are watched, read again when they change.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, SourceChoice};
+use crate::dataplane::{Dataplane, Reader};
+use crate::datastore::inventory::Inventory;
+use crate::exporter::start;
+use crate::felix::{ChainNames, EndpointKind, Structures};
+use crate::kernel::netlink::Socket;
+use crate::kernel::nft;
+use crate::ruleset::Backend;
+use crate::witness::{Meanings, Witness};
+
+/// A read may take so long.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How often rules are read again, at most.
+const REST: Duration = Duration::from_secs(1);
+
+pub struct Rules {
+    reader: Dataplane,
+    inventory: Arc<Inventory>,
+    policies_version: u64,
+    structures: Structures,
+    pub meanings: Meanings,
+    /// Asked for nf_tables' number of its state; and that of the state that was read.
+    socket: Socket,
+    generation: Vec<u8>,
+    read_at: Instant,
+}
+
+/// Whose packets are watched.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// The interfaces by which their packets come and go; `None` for all.
+    pub interfaces: Option<Vec<String>>,
+    /// The one that was asked for.
+    pub only: Option<String>,
+}
+
+impl Endpoints {
+    pub fn includes(&self, witness: &Witness) -> bool {
+        self.only.as_ref().is_none_or(|only| *witness.interface == **only)
+    }
+}
+
+impl Rules {
+    pub fn read(config: &Config, inventory: Arc<Inventory>) -> Result<Self, String> {
+        // Only the kernel tells handles.
+        let config = Config { source: SourceChoice::Kernel, ..config.clone() };
+        let socket = Socket::open(Instant::now() + LIMIT).map_err(|error| format!("nf_tables cannot be asked: {error}"))?;
+        let mut rules = Rules {
+            reader: start::dataplane(&config, &inventory),
+            inventory,
+            policies_version: 0,
+            structures: Structures::default(),
+            meanings: Meanings::default(),
+            socket,
+            generation: Vec::new(),
+            read_at: Instant::now(),
+        };
+        rules.read_again()?;
+        Ok(rules)
+    }
+
+    /// Reads the rules of now; what those of before meant.
+    pub fn read_again(&mut self) -> Result<Meanings, String> {
+        // Before the rules: what changes meanwhile is noticed next time.
+        let generation = self.generation()?;
+        let reading = self.reader.read(Instant::now() + LIMIT).map_err(|error| format!("Calico's rules cannot be read: {error}"))?;
+        if reading.programs.is_some() {
+            return Err("Calico's eBPF dataplane decides in programs, which cannot be traced".into());
+        }
+        if reading.tables.iter().any(|table| table.ruleset.backend == Backend::Legacy) {
+            return Err(
+                "Felix writes legacy tables here: the kernel tells of single packets only where nftables decides (legacy traces go \
+                        to the kernel's log)"
+                    .into(),
+            );
+        }
+        let version = self.inventory.policies_version();
+        if version != self.policies_version {
+            self.structures.rename(ChainNames::new(&self.inventory.policies()));
+            self.policies_version = version;
+        }
+        self.structures.update(reading.tables.iter().map(|table| &table.ruleset));
+        (self.generation, self.read_at) = (generation, Instant::now());
+        Ok(std::mem::replace(&mut self.meanings, Meanings::new(&reading.tables, self.structures.tables())))
+    }
+
+    /// Whether no table has changed since.
+    pub fn are_current(&mut self) -> Result<bool, String> {
+        Ok(self.generation()? == self.generation)
+    }
+
+    fn generation(&mut self) -> Result<Vec<u8>, String> {
+        self.socket.put_off(Instant::now() + LIMIT);
+        nft::generation(&mut self.socket).map_err(|error| format!("nf_tables cannot be asked: {error:?}"))
+    }
+
+    pub fn is_young(&self) -> bool {
+        self.read_at.elapsed() < REST
+    }
+
+    /// `wanted`: `NAMESPACE/POD`, or an interface; else all that have rules.
+    pub fn endpoints(&self, wanted: Option<&str>, inventory: &Inventory) -> Result<Endpoints, String> {
+        let pipelines = self.structures.tables().iter().flat_map(|table| &table.pipelines.endpoints);
+        let mut all = BTreeSet::new();
+        for pipeline in pipelines.filter(|pipeline| !matches!(pipeline.kind, EndpointKind::Host(_)) || pipeline.interface.len() > 1) {
+            all.insert(&*pipeline.interface);
+        }
+        let has_any_interface = || {
+            let mut endpoints = self.structures.tables().iter().flat_map(|table| &table.pipelines.endpoints);
+            endpoints.any(|pipeline| &*pipeline.interface == "*")
+        };
+        let Some(wanted) = wanted else {
+            let interfaces = (!has_any_interface()).then(|| all.iter().map(|interface| (*interface).to_owned()).collect());
+            return Ok(Endpoints { interfaces, only: None });
+        };
+        if wanted == "*" && has_any_interface() {
+            return Ok(Endpoints { interfaces: None, only: Some(wanted.to_owned()) });
+        }
+        let is_meant = |interface: &&str| {
+            let named = |namespace: &str, pod: &str| {
+                inventory.workload(interface).is_some_and(|workload| workload.namespace == namespace && workload.pod == pod)
+            };
+            *interface == wanted || wanted.split_once('/').is_some_and(|(namespace, pod)| named(namespace, pod))
+        };
+        match all.into_iter().find(is_meant) {
+            Some(found) => Ok(Endpoints { interfaces: Some(vec![found.to_owned()]), only: Some(found.to_owned()) }),
+            None => Err(format!("no endpoint {wanted:?} has rules here: NAMESPACE/POD or an interface (see top)")),
+        }
+    }
+}

@@ -1,0 +1,481 @@
+//! The kernel's own account of single packets: a table of ours marks some, and nf_tables tells of each which rules it met. The table
+//! is `inet calico-accountant`; it belongs to the socket that made it, so that the kernel removes it when that is closed, however the
+//! process ends (Linux ≥ 5.12; before, it is removed at the end, and at the next start). Needs CAP_NET_ADMIN.
+//!
+//! Layouts: `include/uapi/linux/netfilter/nf_tables.h`; what is told when: `net/netfilter/nf_tables_trace.c`.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt};
+
+use super::expressions::counter;
+use super::netlink::{Attributes, Message, Socket, nest, put, put_string};
+use super::xt::{be64, string};
+use crate::os::sys;
+
+/// Our table's name.
+pub const TABLE: &str = "calico-accountant";
+/// The chain that marks.
+const MARK: &str = "mark";
+const INTERFACES: &str = "interfaces";
+/// Where packets meet policies, by the number of `enum nf_inet_hooks`; and whether they come, or leave, by an interface there.
+const HOOKS: [(&str, u32, bool, bool); 3] = [("input", 1, true, false), ("forward", 2, true, true), ("output", 3, false, true)];
+/// Felix's filter chains have priority 0.
+const BEFORE: i32 = -1;
+const BEHIND: i32 = 1;
+const NFPROTO_INET: u8 = 1;
+
+/// `NFNLGRP_NFTRACE`
+const TRACE_GROUP: i32 = 9;
+const NEW_TABLE: u16 = 0;
+const DELETE_TABLE: u16 = 2;
+const NEW_CHAIN: u16 = 3;
+const NEW_RULE: u16 = 6;
+const GET_RULE: u16 = 7;
+const NEW_SET: u16 = 9;
+const NEW_ELEMENTS: u16 = 12;
+const TRACE: u16 = 17;
+/// `NFT_TABLE_F_OWNER`
+const OWNER: u32 = 2;
+/// What the kernel may hold for us, in bytes: some 15,000 messages of 1 kB each.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// The headers of a packet, as far as the kernel tells them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Packet {
+    pub protocol: u8,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    /// Of TCP, UDP and SCTP: source and destination.
+    pub ports: Option<(u16, u16)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A rule matched.
+    Rule { handle: u64 },
+    /// A chain of rules ended.
+    Return,
+    /// A base chain ended.
+    Policy,
+}
+
+/// What a packet did there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Dropped,
+    GoesOn,
+}
+
+/// One message about one packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Of the packet, for as long as it is under way.
+    pub id: u32,
+    /// `NFPROTO_IPV4`, `NFPROTO_IPV6` or `NFPROTO_INET`, of the table.
+    pub family: u8,
+    pub table: String,
+    pub chain: String,
+    pub step: Step,
+    pub fate: Fate,
+    /// With the first message of each base chain.
+    pub packet: Option<Packet>,
+}
+
+impl Event {
+    pub fn marks(&self) -> bool {
+        self.table == TABLE && self.chain == MARK
+    }
+
+    /// Whether the packet has passed the chains that filter.
+    pub fn is_behind(&self) -> bool {
+        self.table == TABLE && self.chain.ends_with("-end")
+    }
+}
+
+/// How many packets could have been marked, and how many were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Marked {
+    pub seen: u64,
+    pub marked: u64,
+}
+
+impl Marked {
+    pub fn and(self, other: Marked) -> Marked {
+        Marked { seen: self.seen + other.seen, marked: self.marked + other.marked }
+    }
+}
+
+/// Which packets to mark: those that open a connection or belong to none, by these interfaces (all if `None`), so many a second.
+#[derive(Debug, Clone, Copy)]
+pub struct Marking<'a> {
+    pub interfaces: Option<&'a [String]>,
+    pub rate: u32,
+}
+
+pub struct Tracer {
+    fd: OwnedFd,
+    buffer: Vec<u8>,
+    sequence: u32,
+    is_owner: bool,
+}
+
+#[derive(Debug)]
+pub enum Received {
+    Events(Vec<Event>),
+    /// Messages were lost: nothing is known of packets that were under way.
+    Lost,
+    /// Nothing came in time.
+    Nothing,
+}
+
+impl Tracer {
+    pub fn start(marking: &Marking) -> io::Result<Self> {
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        _ = sockopt::set_socket_recv_buffer_size_force(&fd, RECEIVE_BUFFER);
+        let mut tracer = Tracer { fd, buffer: vec![0; 64 << 10], sequence: 0, is_owner: true };
+        // Left by a process that could not own it.
+        match tracer.batch(vec![(DELETE_TABLE, 0, table_name())]) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) && has_net_admin() => {
+                return Err(io::Error::other("another process traces packets on this node (it owns the table inet calico-accountant)"));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        if let Err(error) = tracer.batch(table(marking, OWNER)) {
+            if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) {
+                return Err(error);
+            }
+            tracer.is_owner = false;
+            tracer.batch(table(marking, 0))?;
+        }
+        const ADD_MEMBERSHIP: i32 = 1;
+        sys::setsockopt(tracer.fd.as_fd(), libc::SOL_NETLINK, ADD_MEMBERSHIP, TRACE_GROUP)?;
+        Ok(tracer)
+    }
+
+    /// What comes until then.
+    pub fn receive(&mut self, until: Instant) -> io::Result<Received> {
+        loop {
+            match recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((length, _)) => {
+                    let messages = Message::all(&self.buffer[..length]).filter(|message| message.is(TRACE));
+                    return Ok(Received::Events(messages.filter_map(event).collect()));
+                }
+                Err(Errno::NOBUFS) => return Ok(Received::Lost),
+                Err(Errno::AGAIN) if !self.wait(until)? => return Ok(Received::Nothing),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Whether there is something to receive in time.
+    fn wait(&self, until: Instant) -> io::Result<bool> {
+        let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).map_err(|_| io::ErrorKind::InvalidInput)?;
+        match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&left)) {
+            Ok(ready) => Ok(ready > 0),
+            // A signal: the caller may have to end.
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub fn marked(&self) -> io::Result<Marked> {
+        let mut socket = Socket::open(Instant::now() + Duration::from_secs(1))?;
+        let (mut attributes, mut counts) = (table_name(), Vec::new());
+        put_string(&mut attributes, 2, MARK);
+        let dump = socket.dump(GET_RULE, NFPROTO_INET, &attributes, &mut |rule| {
+            counts.extend(Attributes(rule).get(4).and_then(counter).map(|counter| counter.packets));
+        });
+        match (dump, &counts[..]) {
+            (Ok(_), &[seen, marked]) => Ok(Marked { seen, marked }),
+            _ => Err(io::Error::other("the table inet calico-accountant is gone")),
+        }
+    }
+
+    /// Sends one transaction, and waits until the kernel has taken all of it.
+    fn batch(&mut self, messages: Vec<(u16, u16, Vec<u8>)>) -> io::Result<()> {
+        const BEGIN: u16 = 0x10;
+        const END: u16 = 0x11;
+        const ACK: u16 = 4;
+        let nf_tables = 10u16.to_be_bytes();
+        let (first, count) = (self.sequence + 1, messages.len());
+        let mut bytes = Message::bytes(BEGIN, 0, self.next(), 0, nf_tables, &[]);
+        for (kind, flags, attributes) in messages {
+            bytes.extend(Message::bytes(10 << 8 | kind, ACK | flags, self.next(), NFPROTO_INET, [0, 0], &attributes));
+        }
+        bytes.extend(Message::bytes(END, 0, self.next(), 0, nf_tables, &[]));
+        send(&self.fd, &bytes, SendFlags::empty())?;
+        let (deadline, mut answered) = (Instant::now() + Duration::from_secs(5), 0);
+        while answered < count {
+            if !self.wait(deadline)? && Instant::now() >= deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let length = match recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok((length, _)) => length,
+                Err(Errno::AGAIN | Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            for message in Message::all(&self.buffer[..length]).filter(|message| message.sequence >= first) {
+                message.acknowledged()?;
+                answered += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> u32 {
+        self.sequence += 1;
+        self.sequence
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        if !self.is_owner {
+            _ = self.batch(vec![(DELETE_TABLE, 0, table_name())]);
+        }
+    }
+}
+
+/// Who may not change any table is refused with the same code as who may not change this one.
+fn has_net_admin() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::NET_ADMIN))
+}
+
+fn table_name() -> Vec<u8> {
+    let mut attributes = Vec::new();
+    put_string(&mut attributes, 1, TABLE);
+    attributes
+}
+
+/// The messages that make our table: one chain that marks, one that leads there from each hook, one behind the filters of each.
+fn table(marking: &Marking, flags: u32) -> Vec<(u16, u16, Vec<u8>)> {
+    const CREATE: u16 = 0x400;
+    const APPEND: u16 = 0x800;
+    let mut new_table = table_name();
+    put(&mut new_table, 2, &flags.to_be_bytes());
+    let mut messages = vec![(NEW_TABLE, CREATE, new_table), (NEW_CHAIN, CREATE, chain(MARK, None))];
+    if let Some(interfaces) = marking.interfaces {
+        messages.push((NEW_SET, CREATE, set()));
+        // An attribute is at most 64 kB long.
+        messages.extend(interfaces.chunks(1000).map(|some| (NEW_ELEMENTS, CREATE, elements(some))));
+    }
+    messages.push((NEW_RULE, CREATE | APPEND, rule(MARK, &[expression("counter", |_| {})])));
+    messages.push((NEW_RULE, CREATE | APPEND, rule(MARK, &marks(marking.rate))));
+    for (name, hook, comes, leaves) in HOOKS {
+        messages.push((NEW_CHAIN, CREATE, chain(name, Some((hook, BEFORE)))));
+        messages.push((NEW_CHAIN, CREATE, chain(&format!("{name}-end"), Some((hook, BEHIND)))));
+        let ways = [(comes, META_IIFNAME), (leaves, META_OIFNAME)].into_iter().filter(|(is, _)| *is).map(|(_, key)| Some(key));
+        let ways: Vec<Option<u32>> = if marking.interfaces.is_some() { ways.collect() } else { vec![None] };
+        for way in ways {
+            let mut expressions = opens_or_belongs_to_no_connection().to_vec();
+            expressions.extend(way.into_iter().flat_map(is_in_set));
+            // Not a jump: what comes by one of the interfaces and leaves by another must not be marked twice.
+            expressions.push(goto(MARK));
+            messages.push((NEW_RULE, CREATE | APPEND, rule(name, &expressions)));
+        }
+    }
+    messages
+}
+
+fn chain(name: &str, hook: Option<(u32, i32)>) -> Vec<u8> {
+    let mut attributes = table_name();
+    put_string(&mut attributes, 3, name);
+    if let Some((number, priority)) = hook {
+        nest(&mut attributes, 4, |hook| {
+            put(hook, 1, &number.to_be_bytes());
+            put(hook, 2, &priority.to_be_bytes());
+        });
+        put_string(&mut attributes, 7, "filter");
+    }
+    attributes
+}
+
+/// Length of an interface's name in a register.
+const IFNAME: usize = 16;
+
+fn set() -> Vec<u8> {
+    /// nft's number for it; the kernel does not look at it.
+    const TYPE_IFNAME: u32 = 41;
+    let mut attributes = table_name();
+    put_string(&mut attributes, 2, INTERFACES);
+    put(&mut attributes, 3, &0u32.to_be_bytes());
+    put(&mut attributes, 4, &TYPE_IFNAME.to_be_bytes());
+    put(&mut attributes, 5, &(IFNAME as u32).to_be_bytes());
+    put(&mut attributes, 10, &1u32.to_be_bytes());
+    attributes
+}
+
+fn elements(interfaces: &[String]) -> Vec<u8> {
+    let mut attributes = table_name();
+    put_string(&mut attributes, 2, INTERFACES);
+    nest(&mut attributes, 3, |list| {
+        for interface in interfaces {
+            let mut name = [0; IFNAME];
+            let length = interface.len().min(IFNAME - 1);
+            name[..length].copy_from_slice(&interface.as_bytes()[..length]);
+            nest(list, 1, |element| nest(element, 1, |key| put(key, 1, &name)));
+        }
+    });
+    attributes
+}
+
+fn rule(chain: &str, expressions: &[Vec<u8>]) -> Vec<u8> {
+    let mut attributes = table_name();
+    put_string(&mut attributes, 2, chain);
+    nest(&mut attributes, 4, |list| expressions.iter().for_each(|expression| list.extend(expression)));
+    attributes
+}
+
+fn expression(name: &str, data: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut element = Vec::new();
+    nest(&mut element, 1, |element| {
+        put_string(element, 1, name);
+        nest(element, 2, data);
+    });
+    element
+}
+
+const META_IIFNAME: u32 = 6;
+const META_OIFNAME: u32 = 7;
+const META_NFTRACE: u32 = 12;
+const REGISTER: [u8; 4] = 1u32.to_be_bytes();
+
+/// `ct state invalid,new`
+fn opens_or_belongs_to_no_connection() -> [Vec<u8>; 3] {
+    const INVALID: u32 = 1;
+    const NEW: u32 = 8;
+    let load = expression("ct", |data| {
+        put(data, 1, &REGISTER);
+        put(data, 2, &0u32.to_be_bytes());
+    });
+    let bits = expression("bitwise", |data| {
+        put(data, 1, &REGISTER);
+        put(data, 2, &REGISTER);
+        put(data, 3, &4u32.to_be_bytes());
+        nest(data, 4, |mask| put(mask, 1, &(INVALID | NEW).to_ne_bytes()));
+        nest(data, 5, |xor| put(xor, 1, &0u32.to_ne_bytes()));
+    });
+    let are_set = expression("cmp", |data| {
+        const NOT_EQUAL: u32 = 1;
+        put(data, 1, &REGISTER);
+        put(data, 2, &NOT_EQUAL.to_be_bytes());
+        nest(data, 3, |value| put(value, 1, &0u32.to_ne_bytes()));
+    });
+    [load, bits, are_set]
+}
+
+fn is_in_set(key: u32) -> [Vec<u8>; 2] {
+    let load = expression("meta", |data| {
+        put(data, 1, &REGISTER);
+        put(data, 2, &key.to_be_bytes());
+    });
+    let look_up = expression("lookup", |data| {
+        put_string(data, 1, INTERFACES);
+        put(data, 2, &REGISTER);
+    });
+    [load, look_up]
+}
+
+fn goto(chain: &str) -> Vec<u8> {
+    const GOTO: i32 = -4;
+    expression("immediate", |data| {
+        put(data, 1, &0u32.to_be_bytes());
+        nest(data, 2, |data| {
+            nest(data, 2, |verdict| {
+                put(verdict, 1, &GOTO.to_be_bytes());
+                put_string(verdict, 2, chain);
+            });
+        });
+    })
+}
+
+/// `limit rate N/second counter meta nftrace set 1`
+fn marks(rate: u32) -> [Vec<u8>; 4] {
+    let limit = expression("limit", |data| {
+        put(data, 1, &u64::from(rate).to_be_bytes());
+        put(data, 2, &1u64.to_be_bytes());
+        put(data, 3, &rate.max(5).to_be_bytes());
+    });
+    let one = expression("immediate", |data| {
+        put(data, 1, &REGISTER);
+        nest(data, 2, |value| put(value, 1, &[1]));
+    });
+    let mark = expression("meta", |data| {
+        put(data, 2, &META_NFTRACE.to_be_bytes());
+        put(data, 3, &REGISTER);
+    });
+    [limit, expression("counter", |_| {}), one, mark]
+}
+
+fn be32(data: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(data.get(..4)?.try_into().ok()?))
+}
+
+/// Takes a trace message apart; `None` if it is none that matters, or not whole.
+fn event(message: Message<'_>) -> Option<Event> {
+    let attributes = message.attributes();
+    let number = |kind| attributes.get(kind).and_then(be32);
+    let text = |kind| attributes.get(kind).map(|name| String::from_utf8_lossy(string(name)).into_owned());
+    let verdict = attributes.get(5).and_then(|verdict| be32(Attributes(verdict).get(1)?));
+    let (step, code) = match number(4)? {
+        1 => (Step::Policy, number(16)),
+        2 => (Step::Return, verdict),
+        3 => (Step::Rule { handle: attributes.get(3).and_then(be64)? }, verdict),
+        _ => return None,
+    };
+    const DROP: u32 = 0;
+    Some(Event {
+        id: number(6)?,
+        family: message.family,
+        table: text(1)?,
+        chain: text(2).unwrap_or_default(),
+        step,
+        fate: if code == Some(DROP) { Fate::Dropped } else { Fate::GoesOn },
+        packet: attributes.get(8).and_then(|network| packet(network, attributes.get(9).unwrap_or_default())),
+    })
+}
+
+/// Both headers may be cut off.
+fn packet(network: &[u8], transport: &[u8]) -> Option<Packet> {
+    let v4 = |at: usize| Some(IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(network.get(at..at + 4)?).ok()?)));
+    let v6 = |at: usize| Some(IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(network.get(at..at + 16)?).ok()?)));
+    let (protocol, source, destination) = match network.first()? >> 4 {
+        4 => (*network.get(9)?, v4(12)?, v4(16)?),
+        6 => (*network.get(6)?, v6(8)?, v6(24)?),
+        _ => return None,
+    };
+    let port = |at: usize| Some(u16::from_be_bytes(transport.get(at..at + 2)?.try_into().ok()?));
+    let has_ports = matches!(i32::from(protocol), libc::IPPROTO_TCP | libc::IPPROTO_UDP | libc::IPPROTO_SCTP);
+    Some(Packet { protocol, source, destination, ports: port(0).zip(port(2)).filter(|_| has_ports) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers() {
+        let mut v4 = [0; 20];
+        (v4[0], v4[9], v4[15], v4[19]) = (0x45, 17, 1, 2);
+        let udp = packet(&v4, &[0x1f, 0x90, 0, 53, 0, 0]).unwrap();
+        assert_eq!((udp.protocol, udp.source.to_string(), udp.ports), (17, "0.0.0.1".to_owned(), Some((8080, 53))));
+        assert_eq!(packet(&v4, &[]).unwrap().ports, None);
+        let mut v6 = [0; 40];
+        (v6[0], v6[6], v6[23], v6[39]) = (0x60, 58, 1, 2);
+        let icmp = packet(&v6, &[128, 0, 0, 0]).unwrap();
+        assert_eq!((icmp.source.to_string(), icmp.destination.to_string(), icmp.ports), ("::1".into(), "::2".into(), None));
+        for cut in [&v4[..19], &v6[..39], &[], &[0x10; 40]] {
+            assert_eq!(packet(cut, &[]), None);
+        }
+    }
+}

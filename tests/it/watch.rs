@@ -1,0 +1,263 @@
+//! `watch`: real packets through real rules, each told as it was decided; and nothing of it is left in the kernel.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::UdpSocket;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::live::{self, Net, POLICIES, PORTS, WORKLOADS};
+use crate::program::{self, PATIENCE};
+use crate::support::netns::{feed, sh};
+use crate::support::within;
+
+/// The same as [`live::table`], as Calico 3.32 writes it into a table of its own.
+fn native() -> String {
+    let (mut rules, mut hash) = (String::new(), 0);
+    let mut rule = |text: &str, comment: &str| {
+        hash += 1;
+        format!("{text} comment \"cali:{hash:016}; {comment}\"\n")
+    };
+    for (policy, accepted, refused) in POLICIES {
+        rules += &format!("chain filter-cali-pi-gnp/{policy} {{\n");
+        let mut name = format!("GlobalNetworkPolicy {policy} ingress");
+        for (ports, bit, then) in [(accepted, "0x00010000", "return"), (refused, "0x00040000", "drop")] {
+            for port in ports {
+                let set = format!("udp dport {port} counter meta mark set meta mark | {bit}");
+                rules += &rule(&set, &std::mem::take(&mut name));
+                rules += &rule(&format!("meta mark & {bit} == {bit} counter {then}"), "");
+            }
+        }
+        rules += "}\n";
+    }
+    rules += "chain filter-cali-gi-aOv2SDXDzD9uuqqikYHj {\n";
+    for (policy, ..) in POLICIES {
+        rules += &rule(&format!("meta mark & 0x00030000 == 0 counter jump filter-cali-pi-gnp/{policy}"), "");
+    }
+    rules += "}\n";
+    for (interface, _) in WORKLOADS {
+        rules += &format!("chain filter-cali-tw-{interface} {{\n");
+        rules += &rule("ct state established,related counter accept", "");
+        rules += &rule("ct state invalid counter drop", "");
+        rules += &rule("counter meta mark set meta mark & 0xfffcffff", "Start of tier default");
+        rules += &rule("meta mark & 0x00020000 == 0 counter jump filter-cali-gi-aOv2SDXDzD9uuqqikYHj", "");
+        rules += &rule("meta mark & 0x00010000 == 0x00010000 counter return", "Return if policy accepted");
+        rules += &rule("meta mark & 0x00020000 == 0 counter drop", "End of tier default. Drop if no policies passed packet");
+        rules += "}\n";
+    }
+    rules += "chain filter-FORWARD {\ntype filter hook forward priority filter;\n";
+    for (interface, _) in WORKLOADS {
+        rules += &rule(&format!("oifname {interface} counter jump filter-cali-tw-{interface}"), "");
+    }
+    format!("table ip calico {{\n{rules}}}\n}}\n")
+}
+
+/// A running `watch`.
+struct Watch(Child);
+
+impl Watch {
+    /// Starts it where the calling thread is; waits until packets are marked.
+    fn start(args: &[&str]) -> Self {
+        let mut watch = Watch(command(args).spawn().unwrap());
+        let mut heading = String::new();
+        BufReader::new(watch.0.stderr.as_mut().unwrap()).read_line(&mut heading).unwrap();
+        assert!(heading.starts_with("Watching packets of "), "{heading}");
+        watch
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    /// Ends it as Ctrl-C does: what it printed, and what it said at the end.
+    fn end(mut self) -> (Vec<Value>, String) {
+        self.signal(Signal::INT);
+        let (mut lines, mut summary) = (String::new(), String::new());
+        self.0.stdout.take().unwrap().read_to_string(&mut lines).unwrap();
+        self.0.stderr.take().unwrap().read_to_string(&mut summary).unwrap();
+        assert!(self.0.wait().unwrap().success());
+        (lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), summary)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = program::command();
+    command.arg("watch").args(args).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("DATASTORE_TYPE", "none");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What a watch says that cannot begin.
+fn refused(args: &[&str]) -> String {
+    let output = command(args).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn is_gone() -> bool {
+    !sh("nft list tables").contains("calico-accountant")
+}
+
+/// Sends packets to each port of each workload, each from a socket of its own.
+fn send(times: usize) {
+    for _ in 0..times {
+        for (_, address) in WORKLOADS {
+            for port in PORTS {
+                let socket = UdpSocket::bind("10.66.1.2:0").unwrap();
+                socket.send_to(b"x", (address, port)).unwrap();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+}
+
+/// By interface, port, verdict, reason and policy.
+fn counted(lines: &[Value]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for line in lines {
+        let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        assert_eq!((text("source"), text("protocol"), text("direction")), ("10.66.1.2".into(), "udp".into(), "ingress".into()));
+        let key = format!("{} {} {} {} {}", text("interface"), line["destination_port"], text("verdict"), text("reason"), text("policy"));
+        *counts.entry(key).or_default() += 1;
+    }
+    counts
+}
+
+/// What [`counted`] has to say after [`send`].
+fn expected(times: usize, interfaces: &[&str]) -> BTreeMap<String, usize> {
+    let decision = |port: u16| {
+        let find = |decides: &dyn Fn(&[u16], &[u16]) -> bool| POLICIES.iter().find(|(_, accepted, refused)| decides(accepted, refused));
+        match (find(&|accepted, _| accepted.contains(&port)), find(&|_, refused| refused.contains(&port))) {
+            (Some((policy, ..)), _) => format!("accept policy {policy}"),
+            (_, Some((policy, ..))) => format!("drop policy {policy}"),
+            (None, None) => "drop no_policy ".to_owned(),
+        }
+    };
+    let cells = interfaces.iter().flat_map(|interface| PORTS.map(|port| (format!("{interface} {port} {}", decision(port)), times)));
+    cells.collect()
+}
+
+/// `restore` puts rules into the kernel, also a second time.
+fn every_packet_is_told(test: &str, restore: fn()) {
+    let Some(net) = Net::new(test) else { return };
+    let all = WORKLOADS.map(|(interface, _)| interface);
+    net.node.run(|| {
+        restore();
+        let watch = Watch::start(&["--json", "--rate", "10000"]);
+        net.client.run(|| send(10));
+        // Rules with other handles.
+        restore();
+        std::thread::sleep(Duration::from_millis(200));
+        net.client.run(|| send(10));
+        std::thread::sleep(Duration::from_secs(2));
+        let (lines, summary) = watch.end();
+        assert_eq!(counted(&lines), expected(20, &all), "{summary}");
+        assert!(summary.contains("280 packets were traced; 280 shown"), "{summary}");
+        assert!(is_gone());
+
+        let watch = Watch::start(&["--json", "--rate", "10000", "--dropped", all[0]]);
+        net.client.run(|| send(2));
+        std::thread::sleep(Duration::from_millis(300));
+        let mut only = expected(2, &all[..1]);
+        only.retain(|cell, _| cell.contains(" drop "));
+        assert_eq!(counted(&watch.end().0), only);
+
+        let watch = Watch::start(&["--json", "--rate", "10000", "--policy", "default.p2", "--for", "2s"]);
+        net.client.run(|| send(2));
+        let mut of_policy = expected(2, &all);
+        of_policy.retain(|cell, _| cell.ends_with(" default.p2"));
+        within(PATIENCE, "it ends by itself", is_gone);
+        assert_eq!(counted(&watch_lines(watch)), of_policy);
+    });
+}
+
+/// Of a watch that ended by itself.
+fn watch_lines(mut watch: Watch) -> Vec<Value> {
+    let mut lines = String::new();
+    watch.0.stdout.take().unwrap().read_to_string(&mut lines).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn restore_iptables() {
+    feed("XTABLES_LOCKFILE=/dev/null iptables-nft-restore", &live::table());
+}
+
+fn restore_native() {
+    feed("nft -f -", &format!("table ip calico {{}}\ndelete table ip calico\n{}", native()));
+}
+
+#[test]
+fn every_packet_is_told_with_iptables_nft() {
+    every_packet_is_told("watching packets of iptables-nft", restore_iptables);
+}
+
+#[test]
+fn every_packet_is_told_with_calicos_own_tables() {
+    every_packet_is_told("watching packets of nftables", restore_native);
+}
+
+#[test]
+fn the_rate_is_kept_and_said() {
+    let Some(net) = Net::new("a rate of traces") else { return };
+    net.node.run(|| {
+        restore_iptables();
+        let watch = Watch::start(&["--json", "--rate", "5"]);
+        let begun = Instant::now();
+        net.client.run(|| send(20));
+        let seconds = begun.elapsed().as_secs() as usize + 1;
+        std::thread::sleep(Duration::from_millis(300));
+        let (lines, summary) = watch.end();
+        // The first ones at once, then as many as the rate allows.
+        assert!((5..=5 + 5 * seconds).contains(&lines.len()), "{} in {seconds} s", lines.len());
+        assert!(summary.contains(&format!("{} of 280 packets were traced (at most 5 a second)", lines.len())), "{summary}");
+    });
+}
+
+#[test]
+fn nothing_is_left_and_one_watches_at_a_time() {
+    let Some(net) = Net::new("the table of watch") else { return };
+    net.node.run(|| {
+        restore_iptables();
+        let watch = Watch::start(&[]);
+        assert!(!is_gone());
+        // The owner's table is nobody else's to flush or delete.
+        sh("nft flush ruleset");
+        sh("! nft delete table inet calico-accountant 2>/dev/null");
+        restore_iptables();
+        assert!(!is_gone());
+        let second = refused(&[]);
+        assert!(second.contains("another process traces packets on this node"), "{second}");
+        watch.signal(Signal::KILL);
+        within(PATIENCE, "the table goes with the process", is_gone);
+
+        // Left by a process on a kernel where tables have no owner.
+        sh("nft add table inet calico-accountant");
+        let watch = Watch::start(&["--for", "100ms"]);
+        within(PATIENCE, "the table goes with the process", is_gone);
+        drop(watch);
+    });
+}
+
+#[test]
+fn what_cannot_be_watched_is_one_line() {
+    let Some(net) = Net::new("what cannot be watched") else { return };
+    net.node.run(|| {
+        restore_iptables();
+        let nobody = refused(&["shop/web-1"]);
+        assert!(nobody.contains("no endpoint \"shop/web-1\" has rules here"), "{nobody}");
+        sh("iptables-nft -F; iptables-nft -X");
+        feed("XTABLES_LOCKFILE=/dev/null iptables-legacy-restore", &live::table());
+        let legacy = refused(&[]);
+        assert!(legacy.contains("Felix writes legacy tables here") && legacy.lines().count() == 1, "{legacy}");
+    });
+}
