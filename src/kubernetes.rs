@@ -7,7 +7,7 @@
 
 mod access;
 mod client;
-mod credentials;
+mod configured;
 mod error;
 mod exec;
 mod kinds;
@@ -22,9 +22,9 @@ use std::io;
 use std::sync::Arc;
 
 pub use crate::datastore::error::Error;
-pub use access::{Access, Fixed};
+pub use access::{Access, Authorization, Credentials};
 pub use client::Limits;
-pub use credentials::{Authorization, Configured, Credentials};
+pub use configured::Configured;
 
 use crate::config::ApiGroup;
 use crate::datastore::follow;
@@ -57,7 +57,7 @@ pub fn follow_within(
 
 /// Takes recorded answers to a list of pods and to the watch after it as [`follow()`] takes them.
 pub fn replay(list: impl io::Read, watch: impl io::Read, node: &str, inventory: Arc<Inventory>) -> Result<follow::Ended, Error> {
-    let client = Client::new(Arc::new(Fixed(Credentials::default())), Limits::default());
+    let client = Client::new(Arc::new(Credentials::default()), Limits::default());
     Range::new(client, Pods { node: node.to_owned() }, inventory).replay(list, watch)
 }
 

@@ -16,8 +16,7 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, Proxy};
 
-use super::access::Access;
-use super::credentials::Credentials;
+use super::access::{Access, Credentials};
 use super::error::{Asked, answered, server, unauthorized};
 use crate::datastore::error::{Error, ErrorKind};
 use crate::datastore::http;
