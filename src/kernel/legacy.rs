@@ -141,10 +141,6 @@ fn count_at(entry: &[u8], place: usize) -> Option<Count> {
     Some(Count { packets: u64_at(entry, place)?, bytes: u64_at(entry, place + 8)?, handle: 0 })
 }
 
-pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> Snapshot {
-    decoder::decode(family, table, entries).0
-}
-
 /// Asks the kernel for a table: `struct ipt_getinfo`, `struct ipt_get_entries`.
 fn fetch(family: Family, table: &str) -> io::Result<([u8; INFO], MmapMut)> {
     let (domain, protocol, level) = match family {
