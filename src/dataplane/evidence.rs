@@ -126,8 +126,8 @@ mod tests {
     fn a_workload_without_chains_is_missing() {
         let inventory = Arc::new(Inventory::new());
         let on = |interface: &str| Workload { interface: Interface::Name(interface.into()), ..Workload::default() };
-        inventory.put_workload("a", on("tap1")).unwrap();
-        inventory.put_workload("b", on("tap2")).unwrap();
+        inventory.put("a", on("tap1")).unwrap();
+        inventory.put("b", on("tap2")).unwrap();
         let endpoints = BTreeSet::from(["tap1".to_owned(), "eni751425ce827".to_owned()]);
         let here = ["eth0", "lo", "eni751425ce827", "eni00000000001", "cali00000000002", "docker00000000003"];
         assert_eq!(expected(Some(&inventory), &[]).missing(&endpoints), 1);

@@ -15,7 +15,7 @@ use signal_hook::low_level::signal_name;
 
 use crate::config::{Authentication, BackendChoice, Config, Datastore, KubernetesConfig, Remark, Sampling};
 use crate::dataplane::{self, Dataplane};
-use crate::datastore::inventory::{Inventory, Table};
+use crate::datastore::inventory::{Inventory, StoredPolicy, Table};
 use crate::ebpf;
 use crate::etcd;
 use crate::exporter::{self, Scraper};
@@ -79,7 +79,7 @@ pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> io::Result<()> {
         }
         // There is nothing to wait for, and no policy has another name than its rules say.
         Datastore::None => {
-            inventory.replace_policies(Table::default());
+            _ = inventory.replace::<StoredPolicy>("", Table::default());
             inventory.mark_synced();
             inventory.set_up(true);
             Ok(())
