@@ -4,6 +4,7 @@
 //!
 //! What may not be read is an error, and so is to find none of Calico's chains: neither is an empty table.
 
+mod backends;
 mod error;
 mod evidence;
 mod family;
@@ -11,7 +12,6 @@ mod lock;
 mod presence;
 pub mod saved;
 mod selection;
-mod tables;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::config::{BackendChoice, SourceChoice};
 use crate::datastore::inventory::Inventory;
 use crate::ebpf;
 use crate::ruleset::{Backend, Snapshot};
+use backends::Backends;
 pub use error::{Elsewhere, NoChains, ReadError};
 use selection::LOOK_AROUND;
 pub use selection::{Evidence, Rival};
-use tables::Tables;
 
 /// Where to look for what; [`Options::default`] is the running system.
 #[derive(Debug, Clone)]
@@ -104,7 +104,7 @@ pub trait Reader: Send {
 #[derive(Debug)]
 pub struct Dataplane {
     options: Options,
-    tables: Tables,
+    backends: Backends,
     ebpf: ebpf::Reader,
     /// When it was last certain that no table holds chains of endpoints, while the eBPF dataplane is what is read.
     only_ebpf: Option<Instant>,
@@ -118,32 +118,32 @@ impl Reader for Dataplane {
         let reading = self.read_rules(deadline)?;
         self.found = true;
         self.elsewhere = None;
-        self.tables.say_lock(reading.lock_problem.as_deref());
+        self.backends.say_lock(reading.lock_problem.as_deref());
         Ok(reading)
     }
 
     fn look_again(&mut self, read: &[Snapshot], deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
         let Some(backend) = read.first().map(|table| table.ruleset.backend) else { return Ok(vec![]) };
-        self.tables.read_backend(backend, Source::Kernel, deadline).map(|reading| reading.tables)
+        self.backends.read_backend(backend, Source::Kernel, deadline).map(|reading| reading.tables)
     }
 
     fn lock_timeouts(&self) -> u64 {
-        self.tables.lock_timeouts
+        self.backends.lock_timeouts
     }
 }
 
 impl Dataplane {
     /// A reader; nothing is looked for yet. `inventory` is what the datastore knows.
     pub fn new(options: Options, inventory: Option<Arc<Inventory>>) -> Self {
-        let tables = Tables::new(options.clone(), inventory);
-        Dataplane { options, tables, ebpf: ebpf::Reader::default(), only_ebpf: None, found: false, elsewhere: None }
+        let backends = Backends::new(options.clone(), inventory);
+        Dataplane { options, backends, ebpf: ebpf::Reader::default(), only_ebpf: None, found: false, elsewhere: None }
     }
 
     fn read_rules(&mut self, deadline: Instant) -> Result<Reading, ReadError> {
         if self.options.backend == BackendChoice::Ebpf || self.only_ebpf_lately() {
             return self.read_ebpf();
         }
-        let reading = match self.tables.read(deadline) {
+        let reading = match self.backends.read(deadline) {
             Err(ReadError::NoProgram(path)) => self.without_program(path, deadline)?,
             reading => reading?,
         };
@@ -199,8 +199,8 @@ impl Dataplane {
         let asked = self.options.backend;
         let mut found = Elsewhere::Nowhere;
         for backend in [Backend::Native, Backend::Nft, Backend::Legacy] {
-            let is_there = asked != BackendChoice::Auto && self.tables.has(backend).unwrap_or(false);
-            let reading = is_there.then(|| self.tables.read_backend(backend, Source::Kernel, deadline)).and_then(Result::ok);
+            let is_there = asked != BackendChoice::Auto && self.backends.has(backend).unwrap_or(false);
+            let reading = is_there.then(|| self.backends.read_backend(backend, Source::Kernel, deadline)).and_then(Result::ok);
             if reading.is_some_and(|reading| evidence::chains(&reading).next().is_some()) {
                 found = Elsewhere::Backend(asked, backend);
                 break;
@@ -216,7 +216,7 @@ impl Dataplane {
         let missing = ReadError::NoProgram(path);
         let is_ebpf = self.options.backend == BackendChoice::Auto && ebpf::reader::is_present(&self.options.bpffs).unwrap_or(false);
         let has_endpoints = |reading: &Option<Reading>| reading.as_ref().is_some_and(|reading| !evidence::endpoints(reading).is_empty());
-        match is_ebpf.then(|| self.tables.read_by(Source::Kernel, deadline)) {
+        match is_ebpf.then(|| self.backends.read_by(Source::Kernel, deadline)) {
             Some(Ok(reading)) if !has_endpoints(&reading) => Ok(reading),
             _ => Err(missing),
         }

@@ -12,13 +12,13 @@
 mod certificates;
 mod discovery;
 mod error;
+mod frame;
 mod gateway;
 mod kinds;
 mod messages;
 mod nodes;
 mod objects;
 mod sweep;
-mod watch;
 
 use std::io;
 use std::sync::Arc;
@@ -32,14 +32,15 @@ use crate::config::EtcdConfig;
 use crate::datastore::bounds::{LONGEST_TEXT, cut};
 use crate::datastore::dns::Resolver;
 use crate::datastore::error::{Error, ErrorKind};
-use crate::datastore::follow::{self, Ended, Failure, Frames, Patience, Sign, Source};
+use crate::datastore::follow::{self, Ended, Failure, Frames, LARGEST_FRAME, Patience, Sign, Source};
+use crate::datastore::http::Client;
 use crate::datastore::inventory::{Inventory, Object, Part, Table, TooMany};
 use error::failure;
+use frame::{Meaning, Position};
 use gateway::Gateway;
 use kinds::{Kind, Policies, Workloads};
 use messages::{Event, KeyRange, RangeRequest, RangeResponse, Span, WatchCreateRequest, WatchFrame, WatchRequest};
 use sweep::Page;
-use watch::{LARGEST_FRAME, Meaning, Position};
 
 /// How long to wait before DNS is asked for etcd again.
 const DISCOVERY_EVERY: Duration = Duration::from_secs(10);
@@ -121,15 +122,6 @@ fn page_of_keys(gateway: &mut Gateway, prefix: &str, span: &Span, limit: u32, po
     Ok(Page { keys, read: page.kvs.len() as u64, last, count: page.count, more: page.more })
 }
 
-/// Whether a list that began then may go on.
-fn in_time(gateway: &Gateway, began: Instant) -> Result<(), Error> {
-    let limit = gateway.limits().list;
-    match began.elapsed() < limit {
-        true => Ok(()),
-        false => Err(gateway.error(ErrorKind::TooMuch, format_args!("a list without end within {limit:?}"))),
-    }
-}
-
 /// One kind of object in etcd: the keys under its prefix.
 struct Range<K: Kind> {
     gateway: Gateway,
@@ -149,7 +141,7 @@ impl<K: Kind> Source for Range<K> {
         let (position, keys) = self.list_keys(began).map_err(failure)?;
         let mut objects = Table::default();
         for key in keys {
-            in_time(&self.gateway, began).map_err(failure)?;
+            self.gateway.in_time(began).map_err(failure)?;
             let value = if K::NEEDS_VALUES { self.read(&key, position.revision).map_err(failure)? } else { Vec::new() };
             if let Some(Some(object)) = self.parse(&key, &value) {
                 objects.insert(&key, object)?;
@@ -186,7 +178,7 @@ impl<K: Kind> Range<K> {
         let mut position = None;
         let pages = sweep::Pages { largest: gateway.limits().page, most: K::Object::MOST };
         let ask = |span: &Span, limit| {
-            in_time(gateway, began)?;
+            gateway.in_time(began)?;
             page_of_keys(gateway, kind.prefix(), span, limit, &mut position)
         };
         let keys = sweep::keys(kind.prefix(), pages, |key| kind.wants(key), |key| kind.group(key), ask)?;
@@ -226,7 +218,7 @@ impl<K: Kind> Range<K> {
     fn take(&mut self, frame: &[u8], position: &mut Position) -> Result<(), Ended> {
         let frame: WatchFrame = serde_json::from_slice(frame)
             .map_err(|error| Ended::Relist(format!("a frame of the watch is not what etcd sends: {error}")))?;
-        match watch::meaning(&frame, position) {
+        match frame::meaning(&frame, position) {
             Meaning::GoOn => {
                 let mut events = frame.result.iter().flat_map(|result| &result.events);
                 events.try_for_each(|event| self.apply(event)).map_err(|error| Ended::Relist(error.to_string()))?;
@@ -272,10 +264,9 @@ impl<K: Kind> Range<K> {
 
     /// Reading failed. Silence after the first frame is normal where nothing happens; without one, nobody is there.
     fn interrupted(&mut self, error: io::Error, silent: bool) -> Ended {
-        let error = match error.kind() {
-            io::ErrorKind::FileTooLarge => return Ended::Relist(format!("a frame of the watch is larger than {LARGEST_FRAME} bytes")),
-            io::ErrorKind::InvalidData => self.gateway.garbled("a watch that is not a stream of JSON objects"),
-            _ => self.gateway.broken(&error.into()),
+        let error = match self.gateway.interrupted(error, "frame") {
+            Ok(error) => error,
+            Err(ended) => return ended,
         };
         if error.kind == ErrorKind::TimedOut && !silent {
             self.gateway.reconnect();

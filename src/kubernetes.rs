@@ -9,6 +9,7 @@ mod access;
 mod client;
 mod configured;
 mod error;
+mod event;
 mod exec;
 mod kinds;
 mod messages;
@@ -16,7 +17,6 @@ mod nodes;
 mod pods;
 mod range;
 mod timestamp;
-mod watch;
 
 use std::io;
 use std::sync::Arc;

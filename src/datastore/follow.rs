@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use backoff::Backoff;
 pub(crate) use backoff::jitter;
-pub use frames::Frames;
+pub use frames::{Frames, LARGEST_FRAME};
 pub use wanted::{when_nodes_are_wanted, when_policies_are_wanted};
 
 use crate::datastore::bounds::cut;

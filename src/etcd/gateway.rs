@@ -1,7 +1,6 @@
 //! Calls to etcd's JSON gateway: which endpoint, which prefix, which token. In come requests, out go answers' bytes; it
 //! opens connections and reads certificate files.
 
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use super::error::{answered, elsewhere, no_gateway, server};
 use super::messages::{AuthenticateRequest, AuthenticateResponse};
 use crate::config::EtcdConfig;
 use crate::datastore::error::{Error, ErrorKind};
-use crate::datastore::http::{self, LARGEST_ERROR, Limits};
+use crate::datastore::http::{self, Client, LARGEST_ERROR, Limits};
 
 /// etcd ≥ 3.4, 3.3 and ≤ 3.2. Tried in this order, on 404 the next.
 const PREFIXES: [&str; 3] = ["/v3", "/v3beta", "/v3alpha"];
@@ -74,10 +73,6 @@ impl Gateway {
 
     pub fn endpoint(&self) -> &str {
         self.endpoints.get(self.current).map_or("(no endpoint)", |endpoint| &endpoint.url)
-    }
-
-    pub fn limits(&self) -> Limits {
-        self.limits
     }
 
     pub fn user(&self) -> Option<&str> {
@@ -205,30 +200,6 @@ impl Gateway {
         request.send(question.body).map_err(|error| self.broken(&error))
     }
 
-    /// Says what a transport's error means.
-    pub fn broken(&self, error: &ureq::Error) -> Error {
-        let broken = http::broken(&server(self.endpoint()), error, &certificates::hints(&self.config));
-        if broken.kind != ErrorKind::Unreachable || !is_closed(error) {
-            return broken;
-        }
-        // Of TLS 1.3 the client's part is over before the server has looked at its certificate: a refusal can show as no more than this.
-        // And so do TLS at a plain port of etcd, and the other way round.
-        let check = match self.endpoint().starts_with("https:") {
-            true => "that it accepts the client certificate (ETCD_CERT_FILE and ETCD_KEY_FILE), and that the endpoint is not http://",
-            false => "that the endpoint is not https://",
-        };
-        self.error(ErrorKind::Unreachable, format_args!("it closed the connection; if this goes on, check {check}"))
-    }
-
-    /// An answer that is not what etcd answers.
-    pub fn garbled(&self, why: impl fmt::Display) -> Error {
-        self.error(ErrorKind::Garbled, why)
-    }
-
-    pub fn error(&self, kind: ErrorKind, why: impl fmt::Display) -> Error {
-        Error::at(&server(self.endpoint()), kind, why)
-    }
-
     fn next_prefix(&mut self) {
         if let Some(endpoint) = self.endpoints.get_mut(self.current) {
             endpoint.prefix = (endpoint.prefix + 1) % PREFIXES.len();
@@ -248,6 +219,30 @@ impl Gateway {
         let is_tls = self.config.endpoints.iter().any(|endpoint| endpoint.starts_with("https:"));
         let tls = is_tls.then(|| certificates::read(&self.config)).transpose()?;
         Ok(self.agent.insert(http::config(self.limits, None, tls).new_agent()).clone())
+    }
+}
+
+impl Client for Gateway {
+    fn server(&self) -> String {
+        server(self.endpoint())
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn broken(&self, error: &ureq::Error) -> Error {
+        let broken = http::broken(&self.server(), error, &certificates::hints(&self.config));
+        if broken.kind != ErrorKind::Unreachable || !is_closed(error) {
+            return broken;
+        }
+        // Of TLS 1.3 the client's part is over before the server has looked at its certificate: a refusal can show as no more than this.
+        // And so do TLS at a plain port of etcd, and the other way round.
+        let check = match self.endpoint().starts_with("https:") {
+            true => "that it accepts the client certificate (ETCD_CERT_FILE and ETCD_KEY_FILE), and that the endpoint is not http://",
+            false => "that the endpoint is not https://",
+        };
+        self.error(ErrorKind::Unreachable, format_args!("it closed the connection; if this goes on, check {check}"))
     }
 }
 

@@ -6,6 +6,7 @@ use super::gateway::Gateway;
 use super::messages::Span;
 use super::{objects, page_of_keys};
 use crate::datastore::error::Error;
+use crate::datastore::http::Client;
 use crate::datastore::inventory::is_similar;
 
 /// How many keys of workload endpoints are looked at. A list in the order of keys begins with any node's.

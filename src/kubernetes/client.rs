@@ -1,7 +1,7 @@
 //! Asks the API server: connection, credentials, compression. In come paths, out go streams of the answers' bytes; it opens
 //! connections and asks the [`Access`].
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::fs;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use ureq::{Agent, Body, Proxy};
 use super::access::{Access, Credentials};
 use super::error::{Asked, answered, server, unauthorized};
 use crate::datastore::error::{Error, ErrorKind};
-use crate::datastore::http;
+use crate::datastore::http::{self, Client as _};
 use crate::datastore::tls::{self, BadKey, Hints};
 
 /// A token that was refused is tried again after this, in case the server was wrong; twice as long each time.
@@ -82,7 +82,7 @@ impl Question<'_> {
 
 pub(super) struct Client {
     access: Arc<dyn Access>,
-    limits: Limits,
+    pub limits: Limits,
     connection: Option<Connection>,
     refused: Option<Refusal>,
     pub url: String,
@@ -105,10 +105,6 @@ struct Refusal {
 impl Client {
     pub fn new(access: Arc<dyn Access>, limits: Limits) -> Self {
         Client { access, limits, connection: None, refused: None, url: String::new() }
-    }
-
-    pub fn limits(&self) -> Limits {
-        self.limits
     }
 
     /// Asks, and returns the stream of the answer's bytes.
@@ -209,14 +205,6 @@ impl Client {
         request.call().map_err(|error| self.broken(&error))
     }
 
-    /// Says what a transport's error means.
-    pub fn broken(&self, error: &ureq::Error) -> Error {
-        let has_ca = self.connection.as_ref().is_some_and(|connection| connection.credentials.ca.is_some());
-        let issuer = if has_ca { "the configured CA" } else { "the system's certificates (no CA is configured)" };
-        let client = "it refuses our client certificate, or wants one";
-        http::broken(&server(&self.url), error, &Hints { issuer: issuer.into(), client: client.into(), url: "address" })
-    }
-
     /// Says what an error while reading JSON means.
     pub fn unreadable(&self, error: serde_json::Error) -> Error {
         match error.is_io() {
@@ -224,14 +212,22 @@ impl Client {
             false => self.garbled(error),
         }
     }
+}
 
-    /// An answer that is not what an API server answers.
-    pub fn garbled(&self, why: impl fmt::Display) -> Error {
-        self.error(ErrorKind::Garbled, why)
+impl http::Client for Client {
+    fn server(&self) -> String {
+        server(&self.url)
     }
 
-    pub fn error(&self, kind: ErrorKind, why: impl fmt::Display) -> Error {
-        Error::at(&server(&self.url), kind, why)
+    fn limits(&self) -> http::Limits {
+        self.limits.http
+    }
+
+    fn broken(&self, error: &ureq::Error) -> Error {
+        let has_ca = self.connection.as_ref().is_some_and(|connection| connection.credentials.ca.is_some());
+        let issuer = if has_ca { "the configured CA" } else { "the system's certificates (no CA is configured)" };
+        let client = "it refuses our client certificate, or wants one";
+        http::broken(&self.server(), error, &Hints { issuer: issuer.into(), client: client.into(), url: "address" })
     }
 }
 

@@ -4,10 +4,11 @@
 use std::io::Read;
 
 use super::client::{Client, Question, encoded};
-use super::messages::{Envelope, Groups, LARGEST_OBJECT};
+use super::messages::{Envelope, Groups};
 use super::pods;
 use crate::config::ApiGroup;
 use crate::datastore::error::{Error, ErrorKind};
+use crate::datastore::follow::LARGEST_FRAME;
 use crate::datastore::inventory::{Kept, PolicyKind, StoredPolicy, Workload};
 
 /// One kind of object: a collection of the API server's, a part of the inventory.
@@ -142,7 +143,7 @@ fn calico_group(client: &mut Client) -> Result<&'static str, Error> {
         Err(error) if matches!(error.kind, ErrorKind::Denied | ErrorKind::Absent | ErrorKind::Refused) => return Ok(CRD),
         Err(error) => return Err(error),
     };
-    let answer = std::io::BufReader::new(answer.take(LARGEST_OBJECT as u64));
+    let answer = std::io::BufReader::new(answer.take(LARGEST_FRAME as u64));
     let groups: Groups = serde_json::from_reader(answer).map_err(|error| client.unreadable(error))?;
     Ok(stored_in(&groups))
 }

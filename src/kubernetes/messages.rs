@@ -12,9 +12,7 @@ use serde_json::value::RawValue;
 
 use super::client::encoded;
 use crate::datastore::bounds::at_most;
-
-/// More than any object takes (etcd refuses requests beyond 1.5 MiB) is not kept in memory.
-pub(super) const LARGEST_OBJECT: usize = 8 << 20;
+use crate::datastore::follow::LARGEST_FRAME;
 
 /// `metadata` of a list.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -144,17 +142,17 @@ impl Groups {
 }
 
 /// Reads a list from `stream`, giving each object's text to `item` as it comes, so that no more than one is in memory.
-/// An object beyond [`LARGEST_OBJECT`] is `FileTooLarge`.
+/// An object beyond [`LARGEST_FRAME`] is `FileTooLarge`.
 pub(super) fn read_list<E: fmt::Display>(
     stream: impl Read,
     mut item: impl FnMut(&RawValue) -> Result<(), E>,
 ) -> serde_json::Result<ListMeta> {
-    let left = Cell::new(LARGEST_OBJECT);
+    let left = Cell::new(LARGEST_FRAME);
     let metered = BufReader::new(Metered { stream, left: &left });
     let mut deserializer = serde_json::Deserializer::from_reader(metered);
     let mut meta = ListMeta::default();
     let mut each = |object: &RawValue| {
-        left.set(LARGEST_OBJECT);
+        left.set(LARGEST_FRAME);
         item(object)
     };
     deserializer.deserialize_map(List { meta: &mut meta, item: &mut each })?;

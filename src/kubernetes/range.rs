@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::client::{Client, Question};
 use super::error::{Asked, failure, said};
+use super::event::{Meaning, Position, meaning};
 use super::kinds::Kind;
-use super::messages::{Envelope, Event, LARGEST_OBJECT, ListMeta, Status, read_list};
-use super::watch::{Meaning, Position, meaning};
+use super::messages::{Envelope, Event, ListMeta, Status, read_list};
 use crate::datastore::bounds::{LONGEST_TEXT, cut};
 use crate::datastore::error::{Error, ErrorKind};
-use crate::datastore::follow::{Ended, Failure, Frames, Sign, Source, jitter};
-use crate::datastore::http;
+use crate::datastore::follow::{Ended, Failure, Frames, LARGEST_FRAME, Sign, Source, jitter};
+use crate::datastore::http::Client as _;
 use crate::datastore::inventory::{Inventory, Part, Table, TooMany};
 
 /// Servers that do not know metadata alone (Kubernetes < 1.15) send whole objects.
@@ -76,7 +76,7 @@ impl<K: Kind> Source for Range<K> {
             return self.list_again(position, signs);
         };
         let began = Instant::now();
-        let stream = match self.open(version, position.patience(&self.client.limits())) {
+        let stream = match self.open(version, position.patience(&self.client.limits)) {
             Ok(stream) => stream,
             Err(error) => return self.not_accepted(error, position),
         };
@@ -102,7 +102,7 @@ impl<K: Kind> Range<K> {
     }
 
     fn take_all(&mut self, stream: impl io::Read, began: Instant, position: &mut Position, signs: &mut dyn FnMut(Sign)) -> Ended {
-        let mut frames = Frames::new(stream, LARGEST_OBJECT);
+        let mut frames = Frames::new(stream, LARGEST_FRAME);
         loop {
             let ended = match frames.next_frame() {
                 Ok(Some(frame)) => self.take(frame, position),
@@ -110,7 +110,7 @@ impl<K: Kind> Range<K> {
                 Err(error) => Err(self.interrupted(error, position)),
             };
             match ended {
-                Err(Ended::Quiet) if position.stale(&self.client.limits()) => return self.list_again(position, signs),
+                Err(Ended::Quiet) if position.stale(&self.client.limits) => return self.list_again(position, signs),
                 Err(ended) => return ended,
                 Ok(()) => {}
             }
@@ -122,11 +122,11 @@ impl<K: Kind> Range<K> {
     /// All objects, page by page if the server makes pages, and the version they are as of.
     fn read_all(&mut self) -> Result<(String, Objects<K>), Error> {
         self.path = self.kind.path(&mut self.client)?;
-        let http::Limits { page, list: limit, .. } = self.client.limits().http;
         let (began, mut objects) = (Instant::now(), Table::default());
         let mut query = "resourceVersion=0".to_owned();
-        while began.elapsed() < limit {
-            let path = with_query(&self.path, &format!("limit={page}&{query}"));
+        loop {
+            self.client.in_time(began)?;
+            let path = with_query(&self.path, &format!("limit={}&{query}", self.client.limits().page));
             let meta = self.read_page(&path, &mut objects)?;
             if meta.resource_version.is_empty() || meta.longest() > LONGEST_POSITION {
                 return Err(self.client.garbled("a list without a resource version or the start of its next page"));
@@ -134,7 +134,6 @@ impl<K: Kind> Range<K> {
             let Some(next) = meta.next_page() else { return Ok((meta.resource_version, objects)) };
             query = next;
         }
-        Err(self.client.error(ErrorKind::TooMuch, format_args!("a list without end within {limit:?}")))
     }
 
     fn read_page(&mut self, path: &str, objects: &mut Objects<K>) -> Result<ListMeta, Error> {
@@ -245,15 +244,14 @@ impl<K: Kind> Range<K> {
     fn until_next_look(&mut self) -> Duration {
         let looks = self.looks.min(16);
         self.looks += 1;
-        FIRST_LOOK.saturating_mul(1 << looks).min(self.client.limits().absent).mul_f64(jitter())
+        FIRST_LOOK.saturating_mul(1 << looks).min(self.client.limits.absent).mul_f64(jitter())
     }
 
     /// Reading failed. Silence is normal where nothing happens, but the connection may be dead.
     fn interrupted(&mut self, error: io::Error, position: &mut Position) -> Ended {
-        let error = match error.kind() {
-            io::ErrorKind::FileTooLarge => return Ended::Relist(format!("a line of the watch is larger than {LARGEST_OBJECT} bytes")),
-            io::ErrorKind::InvalidData => self.client.garbled("a watch that is not a stream of JSON objects"),
-            _ => self.client.broken(&error.into()),
+        let error = match self.client.interrupted(error, "line") {
+            Ok(error) => error,
+            Err(ended) => return ended,
         };
         self.client.reconnect();
         if error.kind == ErrorKind::TimedOut {

@@ -3,6 +3,9 @@
 
 use std::io::{self, Read};
 
+/// More than this is not kept in memory: listing again is cheaper. Kubernetes' objects take 1.5 MiB at most, for etcd refuses larger
+/// requests; a frame of etcd's usual thousand events of workload endpoints takes 2 MB.
+pub const LARGEST_FRAME: usize = 8 << 20;
 /// How much is asked of the connection at once.
 const CHUNK: usize = 64 << 10;
 

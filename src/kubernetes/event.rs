@@ -1,4 +1,4 @@
-//! Where a watch is, and what each of its lines means for it; pure.
+//! Where a watch is, and what each of its events means for it; pure.
 
 use std::time::{Duration, Instant};
 

@@ -1,12 +1,8 @@
-//! Says what each frame of a watch means for the watch; pure.
+//! What each frame of a watch means for the watch; pure.
 
 use super::error::{Refusal, refusal};
 use super::messages::WatchFrame;
 use crate::datastore::bounds::one_line;
-
-/// A frame of the usual thousand events of workload endpoints takes 2 MB. More than this is not kept in memory; listing again,
-/// page by page, is cheaper.
-pub const LARGEST_FRAME: usize = 8 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {

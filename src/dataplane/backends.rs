@@ -21,7 +21,7 @@ use crate::os::logging;
 use crate::ruleset::{Backend, Family};
 
 #[derive(Debug)]
-pub struct Tables {
+pub struct Backends {
     options: Options,
     programs: Programs,
     presence: Presence,
@@ -44,9 +44,9 @@ struct Said {
     rivals: BTreeSet<BTreeSet<Backend>>,
 }
 
-impl Tables {
+impl Backends {
     pub fn new(options: Options, inventory: Option<Arc<Inventory>>) -> Self {
-        Tables {
+        Backends {
             presence: Presence::new(options.proc.clone()),
             programs: Programs::on_search_path(),
             options,
