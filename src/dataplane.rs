@@ -73,7 +73,6 @@ impl Source {
 
 #[derive(Debug, Default)]
 pub struct Reading {
-    /// The tables, one family after the other.
     pub tables: Vec<Snapshot>,
     pub programs: Option<ebpf::Snapshot>,
     pub rivals: Vec<Rival>,

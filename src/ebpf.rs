@@ -21,7 +21,6 @@ pub use reader::{Error, Reader};
 /// As metrics and messages name this dataplane.
 pub const BACKEND: &str = "ebpf";
 
-/// The number of a rule, by which all programs count it.
 pub type RuleId = u64;
 
 pub type IdMap<T> = HashMap<RuleId, T, foldhash::fast::RandomState>;
@@ -53,7 +52,6 @@ pub struct Snapshot {
 
 #[derive(Debug, Clone)]
 pub struct Shown {
-    /// What the file says; or said, while it cannot be read.
     pub program: Arc<Program>,
     /// Whether the interface exists. Calico 3.25 leaves the files of those that have gone.
     pub is_live: bool,
@@ -87,7 +85,6 @@ pub struct Program {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// What its hits are counted under.
     pub id: RuleId,
     /// What it is. The direction is the policy's: for a host endpoint's rules in a workload's program, the other one.
     pub known: Known,
@@ -96,7 +93,6 @@ pub struct Rule {
     pub counts: bool,
 }
 
-/// What a rule is, apart from its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     pub owner: Owner,
@@ -126,6 +122,5 @@ pub enum Owner {
     Profile(Option<Arc<str>>),
     /// The end of a tier: none of its policies decided.
     EndOfTier(Arc<str>),
-    /// No profile decided either.
     NoProfile,
 }

@@ -122,7 +122,6 @@ fn page_of_keys(gateway: &mut Gateway, prefix: &str, span: &Span, limit: u32, po
     Ok(Page { keys, read: page.kvs.len() as u64, last, count: page.count, more: page.more })
 }
 
-/// One kind of object in etcd: the keys under its prefix.
 struct Range<K: Kind> {
     gateway: Gateway,
     kind: K,

@@ -61,7 +61,6 @@ impl Programs {
         })
     }
 
-    /// Runs the program for a table; nothing if there is no such program.
     pub fn save(&self, backend: Backend, family: Family, table: &'static str, deadline: Instant) -> Result<Vec<Snapshot>, String> {
         let Some(program) = self.find(backend, family) else {
             let message =

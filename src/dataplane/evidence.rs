@@ -32,7 +32,6 @@ impl Expected {
         self.interfaces.contains(interface) || self.inventory.as_ref().is_some_and(|inventory| inventory.workload(interface).is_some())
     }
 
-    /// How many workloads are not among these endpoints.
     pub fn missing(&self, endpoints: &BTreeSet<String>) -> usize {
         let prefixes: BTreeSet<&str> = endpoints.iter().filter_map(|interface| prefix(interface)).chain(["cali"]).collect();
         let is_workload = |name: &&String| prefix(name).is_some_and(|prefix| prefixes.contains(prefix));

@@ -11,7 +11,6 @@ use crate::ruleset::Backend;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub backend: Backend,
-    /// Chains of Calico's that have rules.
     pub chains: usize,
     pub endpoints: BTreeSet<String>,
     /// How many of these the node or the datastore knows.
@@ -86,7 +85,6 @@ pub const LOOK_AROUND: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub struct Selection {
-    /// The back end chosen last.
     pub chosen: Option<Backend>,
     pub rivals: Vec<Rival>,
     last: Vec<Finding>,
@@ -96,7 +94,6 @@ pub struct Selection {
     looks: u32,
     /// At which look each back end's rules were others than before.
     written: Vec<(Backend, u32)>,
-    /// Whose counters have ever moved.
     moved: BTreeSet<Backend>,
 }
 
@@ -156,7 +153,6 @@ impl Selection {
     }
 }
 
-/// What tells the better one from the other.
 fn tells(better: Rank, other: Rank) -> Option<Evidence> {
     (0..Evidence::ALL.len()).find(|&place| better[place] != other[place]).map(|place| Evidence::ALL[place])
 }

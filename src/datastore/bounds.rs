@@ -11,7 +11,6 @@ use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 pub const LONGEST_TEXT: usize = 512;
 /// The longest key of an object, in bytes: etcd's keys hold a node's and a workload's name with their hyphens doubled.
 pub const LONGEST_KEY: usize = 2048;
-/// The longest reason that is repeated, in bytes.
 pub const LONGEST_REASON: usize = 300;
 
 /// `text`, or as much of its beginning as `longest` bytes hold, with an ellipsis.

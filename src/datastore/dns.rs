@@ -9,7 +9,6 @@ use std::time::Duration;
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, RCODE, TYPE};
 
-/// How long one server may take for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// How many name servers are asked, and how many search domains tried, as in glibc.
 const MOST_SERVERS: usize = 3;
@@ -37,7 +36,6 @@ impl Resolver {
         Self::from_text(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
     }
 
-    /// Those of a text in the form of `resolv.conf`.
     fn from_text(text: &str) -> Self {
         let (mut servers, mut search) = (Vec::new(), Vec::new());
         for line in text.lines() {
@@ -107,7 +105,6 @@ impl Resolver {
         }
     }
 
-    /// For answers that do not fit into a datagram.
     fn ask_over_tcp(&self, server: SocketAddr, question: &[u8], id: u16, name: &str) -> io::Result<Vec<Srv>> {
         let mut stream = TcpStream::connect_timeout(&server, self.limit)?;
         stream.set_read_timeout(Some(self.limit))?;
@@ -130,7 +127,6 @@ fn question(id: u16, name: &str) -> io::Result<Vec<u8>> {
     packet.build_bytes_vec().map_err(io::Error::other)
 }
 
-/// The records in a server's answer; `None` if it is cut short.
 fn answer(bytes: &[u8], id: u16, name: &str) -> io::Result<Option<Vec<Srv>>> {
     let packet = Packet::parse(bytes).map_err(|error| io::Error::other(format!("an answer that cannot be read: {error}")))?;
     let asked = packet.questions.first().map(|question| question.qname.to_string());

@@ -41,7 +41,6 @@ pub trait Source {
     fn watch(&mut self, position: &mut Self::Position, signs: &mut dyn FnMut(Sign)) -> Ended;
 }
 
-/// What a watch tells about itself while it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
     /// The datastore took it: it is there again, though the watch may yet turn out to be of no use.
@@ -63,7 +62,6 @@ pub enum Ended {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// One line for the user.
     pub reason: String,
     pub patience: Patience,
 }
@@ -100,7 +98,6 @@ pub fn spawn<S: Source + Send + 'static>(source: S, inventory: Arc<Inventory>) -
     Ok(())
 }
 
-/// The state of the loop between two steps.
 struct Follow<S: Source> {
     source: S,
     standing: Standing,
@@ -182,7 +179,6 @@ impl<S: Source> Follow<S> {
     }
 }
 
-/// What the inventory and the log are told about how it goes.
 struct Standing {
     name: String,
     inventory: Arc<Inventory>,

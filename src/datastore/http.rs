@@ -22,7 +22,6 @@ pub struct Limits {
     pub connect: Duration,
     /// For an answer to begin, and between two reads of it.
     pub answer: Duration,
-    /// For a whole answer.
     pub whole: Duration,
     /// Silence after which a watch's connection is taken for dead, and the watch opened again where it ended.
     pub idle: Duration,
@@ -39,7 +38,6 @@ pub(crate) trait Client {
 
     fn limits(&self) -> Limits;
 
-    /// What a transport's error means.
     fn broken(&self, error: &ureq::Error) -> Error;
 
     fn error(&self, kind: ErrorKind, why: impl fmt::Display) -> Error {
@@ -101,7 +99,6 @@ pub(crate) fn error_text(body: impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What a transport's error means.
 pub(crate) fn broken(server: &str, error: &ureq::Error, hints: &Hints) -> Error {
     let of_tls = match error {
         ureq::Error::Rustls(error) => Some(error),

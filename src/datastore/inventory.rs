@@ -28,16 +28,13 @@ pub struct Inventory {
     /// Counts workloads that have come or gone, and lists of them: since the list before, some may have come and gone.
     workloads_version: AtomicU64,
     policies_wanted: AtomicBool,
-    /// Ranges that were asked for and not listed yet, by their followers' names.
     unlisted: Mutex<BTreeSet<String>>,
-    /// Whether a full list was ever taken over.
     synced: AtomicBool,
     /// Whether the datastore answers at present.
     up: AtomicBool,
     last_event: AtomicU64,
     /// Full lists that were taken over after the first.
     resyncs: AtomicU64,
-    /// Objects of the datastore that could not be understood.
     skipped_objects: AtomicU64,
     nodes: Nodes,
     /// What keeps each follower from its work at present, by the follower's name.
@@ -88,7 +85,6 @@ impl Inventory {
         self.read().by_interface.get(interface).cloned()
     }
 
-    /// All workloads with their keys, in the order of the keys.
     pub fn workloads(&self) -> Vec<(String, Arc<Workload>)> {
         self.read().workloads.iter().map(|(key, w)| (key.clone(), Arc::clone(w))).collect()
     }
@@ -98,7 +94,6 @@ impl Inventory {
         self.workloads_version.load(Ordering::Acquire)
     }
 
-    /// How many workloads there are, without those that are finished.
     pub fn workload_count(&self) -> usize {
         self.read().workloads.iter().filter(|(_, workload)| !workload.is_finished).count()
     }
@@ -132,17 +127,14 @@ impl Inventory {
         &self.nodes
     }
 
-    /// Says that the range of the follower called `name` is part of the whole, before it was listed.
     pub fn expect_list(&self, name: &str) {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
     }
 
-    /// Says that the range of the follower called `name` was listed.
     pub fn listed(&self, name: &str) {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
-    /// Whether every range that is expected was listed at least once.
     pub fn complete(&self) -> bool {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }

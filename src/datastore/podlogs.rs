@@ -17,7 +17,6 @@ use crate::datastore::inventory::{Interface, Object, Workload, ip_label};
 /// A folder changed less than this ago may change again without a new modification time.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// The folders cannot be read.
 #[derive(Debug)]
 pub struct Error {
     folder: PathBuf,
@@ -52,7 +51,6 @@ pub struct PodLogs {
     pods: Mutex<Pods>,
 }
 
-/// What the last look found.
 #[derive(Debug, Default)]
 struct Pods {
     by_hash: HashMap<String, Pod>,

@@ -56,7 +56,6 @@ struct Dumped {
     stamp: Stamp,
     /// Whether a file with this stamp must be this one.
     is_settled: bool,
-    /// What it says; or said, while it cannot be read.
     program: Option<Arc<Program>>,
     is_readable: bool,
     is_live: bool,
@@ -117,7 +116,6 @@ fn is_complete(interfaces: &HashSet<String>, programs: &[Shown]) -> bool {
     interfaces.iter().filter(is_workloads).all(|name| Direction::ALL.into_iter().all(|direction| shown.contains(&(name, direction))))
 }
 
-/// What precedes the hash in the name of a workload's interface.
 fn prefix(interface: &str) -> &str {
     let hash = interface.len().checked_sub(Interface::SUFFIX).filter(|start| *start > 0 && interface.is_char_boundary(*start));
     hash.map_or(interface.trim_end_matches(|c: char| c.is_ascii_digit()), |start| &interface[..start])

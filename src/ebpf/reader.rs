@@ -102,7 +102,6 @@ pub fn is_present(bpffs: &Path) -> Result<bool, Error> {
     versions(&globals, RULES).map(|versions| !versions.is_empty()).map_err(|error| Error::Folder(globals, error))
 }
 
-/// Where a map of this name is pinned.
 fn pinned(folder: &Path, name: &str, version: u32) -> PathBuf {
     let version = if version == 1 { String::new() } else { version.to_string() };
     folder.join(format!("{name}{version}"))

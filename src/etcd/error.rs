@@ -8,7 +8,6 @@ use crate::datastore::follow::{Failure, Patience};
 /// etcd's gateway dials etcd's own gRPC port with the server certificate as client certificate.
 const OWN_CERTIFICATE: &str = " (with --client-cert-auth, etcd's own certificate needs the extended key usage clientAuth too)";
 
-/// How messages name it.
 pub(super) fn server(endpoint: &str) -> String {
     format!("etcd at {endpoint}")
 }
@@ -19,7 +18,6 @@ pub(super) fn elsewhere(error: &Error) -> bool {
     matches!(error.kind, Unreachable | TimedOut | Tls | Absent | Busy { .. } | Garbled)
 }
 
-/// The endpoint serves no JSON gateway under any of its names.
 pub(super) fn no_gateway(endpoint: &str) -> Error {
     let why = "serves no JSON gateway: start it with --enable-grpc-gateway=true (with etcd 3.4 and --config-file the file must say \
                so), and if it has --listen-client-http-urls, name one of those in ETCD_ENDPOINTS";
@@ -30,7 +28,6 @@ pub(super) fn bad_token(endpoint: &str, why: &str) -> Error {
     Error::at(&server(endpoint), ErrorKind::Unauthorized, format_args!("refuses the token it gave: {why}"))
 }
 
-/// The user may not read the keys that begin with `range`.
 pub(super) fn denied(endpoint: &str, user: Option<&str>, range: &str) -> Error {
     let why = match user {
         Some(user) => format!(
@@ -72,7 +69,6 @@ pub(super) fn answered(endpoint: &str, status: u16, body: &str, user: Option<&st
     }
 }
 
-/// The kinds of refusal that are treated differently.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     Token,

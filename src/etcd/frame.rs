@@ -11,16 +11,12 @@ pub struct Position {
     pub revision: i64,
 }
 
-/// What a frame means for the watch it came from.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Meaning {
     /// Go on; the events, if there are any, are to be applied.
     GoOn,
-    /// The position is of no use any more.
     Relist(String),
-    /// A new token may help.
     Token(String),
-    /// The user may not.
     Denied,
     /// The stream is over, or will never say anything again.
     Over(String),

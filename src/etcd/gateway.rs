@@ -102,7 +102,6 @@ impl Gateway {
         self.current = (self.current + 1) % self.endpoints.len().max(1);
     }
 
-    /// Asks for a new token before the next question.
     pub fn forget_token(&mut self) {
         self.token = None;
         self.without_users = false;

@@ -11,10 +11,8 @@ pub(super) trait Kind {
     /// Whether the key alone does not say everything.
     const NEEDS_VALUES: bool;
 
-    /// What its keys start with.
     fn prefix(&self) -> &'static str;
 
-    /// Whether an object is of interest, by its key.
     fn wants(&self, key: &str) -> bool;
 
     /// The group of keys that `key` is in, if most groups hold little of interest.
@@ -60,7 +58,6 @@ impl Kind for Workloads {
     }
 }
 
-/// The policies under a prefix.
 pub(super) struct Policies(pub &'static str);
 
 impl Kind for Policies {

@@ -15,7 +15,6 @@ const MOST_KEYS: usize = 20_000;
 /// The most events in one frame: those of the thousand revisions that etcd sends at once, of 128 changes each.
 const MOST_EVENTS: usize = 128_000;
 
-/// Keys from one up to, but without, another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     pub from: Vec<u8>,
@@ -23,7 +22,6 @@ pub struct Span {
 }
 
 impl Span {
-    /// All keys that start with `prefix`.
     pub fn prefix(prefix: &str) -> Self {
         let mut end = prefix.as_bytes().to_vec();
         if let Some(last) = end.last_mut() {
@@ -72,13 +70,11 @@ pub struct WatchRequest {
 pub struct WatchCreateRequest {
     #[serde(flatten)]
     pub range: KeyRange,
-    /// The first revision of interest.
     pub start_revision: i64,
     /// An empty frame now and then, which says up to which revision nothing happened.
     pub progress_notify: bool,
 }
 
-/// `auth/authenticate`.
 #[derive(Serialize)]
 pub struct AuthenticateRequest<'a> {
     pub name: &'a str,
@@ -120,12 +116,10 @@ impl KeyValue<'_> {
         (key.len() <= LONGEST_KEY).then_some(key)
     }
 
-    /// The key, whatever it is; `None` if it is not base64.
     pub fn raw_key(&self) -> Option<Vec<u8>> {
         BASE64_STANDARD.decode(self.key.as_bytes()).ok()
     }
 
-    /// The value; `None` if it is not base64.
     pub fn value(&self) -> Option<Vec<u8>> {
         BASE64_STANDARD.decode(self.value.as_bytes()).ok()
     }
@@ -144,7 +138,6 @@ pub struct RangeResponse<'a> {
     pub count: u64,
 }
 
-/// One object of a watch's stream.
 #[derive(Deserialize)]
 pub struct WatchFrame<'a> {
     #[serde(borrow, default)]
@@ -183,7 +176,6 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
-    /// Whether the key was deleted; a put has no type.
     pub fn deleted(&self) -> bool {
         self.kind == "DELETE"
     }
@@ -207,7 +199,6 @@ impl ErrorBody<'_> {
         self.message.as_deref().or(self.error.as_deref()).unwrap_or_default()
     }
 
-    /// The gRPC status code; 0 if there is none.
     pub fn code(&self) -> u32 {
         if self.code != 0 { self.code } else { self.grpc_code }
     }

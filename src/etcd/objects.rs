@@ -18,7 +18,6 @@ pub const NETWORK_POLICIES: &str = "/calico/resources/v3/projectcalico.org/netwo
 /// Under it, `<name>`.
 pub const GLOBAL_NETWORK_POLICIES: &str = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/";
 
-/// The most addresses of one workload.
 const MOST_NETWORKS: usize = 1000;
 
 /// Tells the keys of one node's workload endpoints from those of other nodes, without their values.
@@ -32,7 +31,6 @@ impl NodeKeys {
         NodeKeys { start: format!("{}-", node.replace('-', "--")) }
     }
 
-    /// Whether `key` is that of a workload endpoint of this node.
     pub fn own(&self, key: &str) -> bool {
         let Some((_namespace, name)) = key.strip_prefix(WORKLOAD_ENDPOINTS).and_then(|rest| rest.split_once('/')) else {
             return false;

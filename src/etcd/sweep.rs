@@ -11,7 +11,6 @@ use super::messages::Span;
 const FIRST_PAGE: u32 = 50;
 
 pub(super) struct Page {
-    /// All keys on it that may be Calico's, in order.
     pub keys: Vec<String>,
     pub read: u64,
     pub last: Option<Vec<u8>>,
@@ -31,7 +30,6 @@ pub(super) struct Group {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pages {
-    /// How many keys a page has at most.
     pub largest: u32,
     /// Once more keys than these are found, no more are looked for.
     pub most: usize,

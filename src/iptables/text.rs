@@ -36,7 +36,6 @@ impl fmt::Display for TextError {
 
 impl std::error::Error for TextError {}
 
-/// Takes a text apart while it is being written.
 #[derive(Debug)]
 pub struct Parser {
     builder: Builder,
@@ -60,7 +59,6 @@ enum Section {
     /// Outside the wanted table, which has not come yet.
     Before,
     Wanted,
-    /// In another table.
     Other,
     /// Past the wanted table's `COMMIT`.
     Done,

@@ -15,7 +15,6 @@ const ROUNDS: usize = 4;
 #[derive(Debug)]
 pub struct Counters {
     pub map: Map,
-    /// How many counters there are under a key.
     pub counters: usize,
 }
 

@@ -23,7 +23,6 @@ use crate::os::sys::getsockopt;
 use crate::ruleset::{Count, Family, Ruleset, Snapshot};
 pub(super) use hooks::hooks;
 
-/// Length of a table's name.
 const NAME: usize = 32;
 /// `struct ipt_getinfo`
 const INFO: usize = 84;
@@ -87,7 +86,6 @@ struct Known {
     ruleset: Arc<Ruleset>,
     /// Where the counters of each rule are, in the rules' order.
     counters: Vec<u32>,
-    /// Of everything but the counters.
     fingerprint: u64,
 }
 
@@ -136,7 +134,6 @@ impl Reader {
     }
 }
 
-/// `struct xt_counters` at this place.
 fn count_at(entry: &[u8], place: usize) -> Option<Count> {
     Some(Count { packets: u64_at(entry, place)?, bytes: u64_at(entry, place + 8)?, handle: 0 })
 }

@@ -22,15 +22,12 @@ pub struct Credentials {
     pub server: String,
     /// The certificates to trust, in PEM form; `None` for the system's.
     pub ca: Option<Vec<u8>>,
-    /// Client certificate and private key, in PEM form.
     pub client: Option<(Vec<u8>, Vec<u8>)>,
-    /// The server's certificate is not checked.
     pub insecure: bool,
     /// The name to expect in the server's certificate instead of the URL's host.
     pub tls_server_name: Option<String>,
     /// The proxy's URL; may hold a password.
     pub proxy: Option<Secret>,
-    /// What the `Authorization` header says.
     pub authorization: Option<Authorization>,
 }
 

@@ -27,7 +27,6 @@ const FIRST_HOLD: Duration = Duration::from_secs(1);
 /// At most.
 const LONGEST_HOLD: Duration = Duration::from_secs(30);
 
-/// How long to wait for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub http: http::Limits,
@@ -64,13 +63,11 @@ impl Default for Limits {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Question<'a> {
-    /// With its query.
     pub path: &'a str,
     /// The representation that is wanted.
     pub accept: &'a str,
     /// `get`, `list` or `watch`.
     pub verb: &'static str,
-    /// Of what, for messages.
     pub resource: &'a str,
 }
 
@@ -205,7 +202,6 @@ impl Client {
         request.call().map_err(|error| self.broken(&error))
     }
 
-    /// Says what an error while reading JSON means.
     pub fn unreadable(&self, error: serde_json::Error) -> Error {
         match error.is_io() {
             true => self.broken(&io::Error::from(error).into()),

@@ -23,7 +23,6 @@ const SHOWN_COMPLAINT: usize = 300;
 #[derive(Clone, PartialEq)]
 pub(super) struct Issued {
     pub token: Option<Secret>,
-    /// Certificate and key, in PEM form.
     pub client: Option<(Vec<u8>, Vec<u8>)>,
     /// Without it, the credentials are good until the server refuses them.
     pub expires: Option<SystemTime>,

@@ -21,7 +21,6 @@ pub(super) trait Kind {
     /// What is followed, as messages name it.
     fn name(&self) -> String;
 
-    /// What its keys in the inventory start with.
     fn prefix(&self) -> String {
         String::new()
     }
@@ -43,7 +42,6 @@ pub(super) trait Kind {
     fn parse(&self, envelope: &Envelope<'_>, object: &str) -> serde_json::Result<Option<Self::Object>>;
 }
 
-/// The pods of one node.
 pub(super) struct Pods {
     pub node: String,
 }

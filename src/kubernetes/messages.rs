@@ -14,7 +14,6 @@ use super::client::encoded;
 use crate::datastore::bounds::at_most;
 use crate::datastore::follow::LARGEST_FRAME;
 
-/// `metadata` of a list.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct ListMeta {
@@ -30,13 +29,11 @@ impl ListMeta {
         self.resource_version.len().max(self.token.len())
     }
 
-    /// The query for the next page, if there is one.
     pub fn next_page(&self) -> Option<String> {
         (!self.token.is_empty()).then(|| format!("continue={}", encoded(&self.token)))
     }
 }
 
-/// What is read of every object.
 #[derive(Debug, Deserialize)]
 pub(super) struct Envelope<'a> {
     #[serde(borrow, default)]
@@ -81,7 +78,6 @@ pub(super) struct Event<'a> {
     /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK`, `ERROR`.
     #[serde(borrow, rename = "type")]
     pub kind: Cow<'a, str>,
-    /// What it is about; of an `ERROR` a [`Status`].
     #[serde(borrow)]
     pub object: &'a RawValue,
 }

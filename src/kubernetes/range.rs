@@ -36,7 +36,6 @@ pub(super) struct Range<K: Kind> {
     kind: K,
     name: String,
     part: Part<K::Object>,
-    /// What was listed last.
     path: String,
     /// How often it has been looked for since it is absent, or denied.
     looks: u32,
@@ -91,7 +90,6 @@ impl<K: Kind> Range<K> {
         Range { client, name: kind.name(), kind, part, path: String::new(), looks: 0 }
     }
 
-    /// What a list and then a watch give, of which these are the answers.
     pub fn replay(&mut self, list: impl io::Read, watch: impl io::Read) -> Result<Ended, Error> {
         let mut objects = Table::default();
         let meta = self.take_page(list, &mut objects)?;

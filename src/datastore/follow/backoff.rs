@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::Patience;
 
-/// The first delay after a failure, before jitter.
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(500);
 /// The longest delay while somebody has to repair something, and each attempt is hard work for the datastore.
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(30);

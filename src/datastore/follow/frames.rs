@@ -15,9 +15,7 @@ pub struct Frames<R> {
     stream: R,
     largest: usize,
     buffer: Vec<u8>,
-    /// Where the next frame starts in `buffer`.
     start: usize,
-    /// Up to where `buffer` has been looked at.
     seen: usize,
     depth: usize,
     in_string: bool,
@@ -25,7 +23,6 @@ pub struct Frames<R> {
 }
 
 impl<R: Read> Frames<R> {
-    /// The frames of `stream`, none larger than `largest` bytes.
     pub fn new(stream: R, largest: usize) -> Self {
         Frames { stream, largest, buffer: Vec::new(), start: 0, seen: 0, depth: 0, in_string: false, escaped: false }
     }
@@ -96,7 +93,6 @@ impl<R: Read> Frames<R> {
 mod tests {
     use super::*;
 
-    /// Gives its bytes in pieces of one size.
     struct Pieces<'a>(&'a [u8], usize);
 
     impl Read for Pieces<'_> {

@@ -27,7 +27,6 @@ pub trait Kept: Object {
     /// Brings up to date what is derived from the table, after one object came, went or was replaced; whether that counts as a change.
     fn update(contents: &mut Contents, before: Option<&Arc<Self>>, now: Option<&Arc<Self>>) -> bool;
 
-    /// The same after a full list.
     fn update_all(_contents: &mut Contents) {}
 }
 

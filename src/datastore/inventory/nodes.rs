@@ -9,7 +9,6 @@ use crate::datastore::bounds::{LONGEST_TEXT, cut};
 /// How many names one message holds.
 const MOST: usize = 3;
 
-/// What was asked and answered, shared by whoever asks and the follower that answers.
 #[derive(Debug, Default)]
 pub struct Nodes {
     state: Mutex<State>,
@@ -19,7 +18,6 @@ pub struct Nodes {
 #[derive(Debug, Default)]
 struct State {
     wanted: bool,
-    /// All names that could be seen.
     stored: Option<Vec<String>>,
 }
 
@@ -34,7 +32,6 @@ impl Nodes {
         self.changed.notify_all();
     }
 
-    /// Waits until somebody asks.
     pub fn wait_until_wanted(&self) {
         let mut state = self.state();
         while !state.wanted {
@@ -50,7 +47,6 @@ impl Nodes {
         self.state().stored = Some(names);
     }
 
-    /// The answer, once there is one.
     pub fn stored(&self) -> Option<Vec<String>> {
         self.state().stored.clone()
     }

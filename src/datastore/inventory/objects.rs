@@ -5,7 +5,6 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 /// The node's end of a workload's veth pair, as far as the datastore knows its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Interface {
-    /// The whole name: etcd stores it.
     Name(String),
     /// Its last [`Interface::SUFFIX`] characters: in the Kubernetes datastore, a hash of namespace and pod. What stands before
     /// them (`cali`, `eni`, …) is a setting of each node's.
@@ -13,7 +12,6 @@ pub enum Interface {
 }
 
 impl Interface {
-    /// How many characters of a name are the hash.
     pub const SUFFIX: usize = 11;
 
     /// The hash in the name of a pod's interface: `VethNameForWorkload` in `libcalico-go/lib/backend/k8s/conversion`, any release.
@@ -39,9 +37,7 @@ impl Default for Interface {
 /// A workload endpoint of this node, as far as metrics name it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Workload {
-    /// The node's end of the veth pair.
     pub interface: Interface,
-    /// `metadata.namespace`.
     pub namespace: String,
     /// `spec.pod`; empty for workloads that are not Kubernetes pods.
     pub pod: String,
@@ -49,7 +45,6 @@ pub struct Workload {
     pub app: String,
     /// `spec.ipNetworks` as the `ip` label shows them (see [`ip_label`]).
     pub ip: String,
-    /// `spec.node`.
     pub node: String,
     /// `spec.orchestrator`: `k8s`, `cni`, `openstack`, …
     pub orchestrator: String,

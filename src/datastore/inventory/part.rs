@@ -14,13 +14,11 @@ pub(crate) struct Part<T> {
     inventory: Arc<Inventory>,
     prefix: String,
     listed: bool,
-    /// Keys of objects that were reported as not understood.
     reported: HashSet<String>,
     objects: PhantomData<fn(T)>,
 }
 
 impl<T: Kept> Part<T> {
-    /// All keys begin with `prefix`.
     pub fn new(inventory: Arc<Inventory>, prefix: impl Into<String>) -> Self {
         Part { inventory, prefix: prefix.into(), listed: false, reported: HashSet::new(), objects: PhantomData }
     }

@@ -13,7 +13,6 @@ const MOST_BYTES: usize = 24 << 20;
 const PLACE: usize = 100;
 
 pub trait Object: Sized {
-    /// How many there may be.
     const MOST: usize;
     /// What they are, in the plural.
     const NAME: &'static str;
@@ -104,7 +103,6 @@ impl<T: Object> Table<T> {
         Ok((object, replaced.map(|entry| entry.object)))
     }
 
-    /// Replaces the objects whose keys start with `prefix`.
     pub fn replace_under(&mut self, prefix: &str, objects: Table<T>) -> Result<(), TooMany> {
         let before = self.objects.iter().filter(|(key, _)| key.starts_with(prefix));
         let (count, bytes) = before.fold((0, 0), |(count, bytes), (_, entry)| (count + 1, bytes + entry.bytes));
@@ -138,7 +136,6 @@ impl<T> Table<T> {
         self.objects.is_empty()
     }
 
-    /// Keys and objects, in the order of the keys.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&String, &Arc<T>)> {
         self.objects.iter().map(|(key, entry)| (key, &entry.object))
     }

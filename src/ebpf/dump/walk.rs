@@ -14,7 +14,6 @@ enum Part {
     Policy(Arc<Policy>),
     /// A policy whose name says nothing: there are no rules in it.
     Nameless,
-    /// No policy surrounds it.
     Profile,
 }
 
@@ -40,7 +39,6 @@ pub struct Walk {
     pub unrecognised: usize,
 }
 
-/// A rule whose comments have begun.
 struct Started {
     /// `None` in a policy without a name.
     owner: Option<Owner>,
@@ -73,7 +71,6 @@ impl Walk {
         self.hosts = (self.policies.len(), self.rules.len());
     }
 
-    /// Takes in an instruction's labels, after its comments.
     pub fn labels(&mut self, labels: &[Cow<str>]) {
         // What is behind the tier begins here.
         if labels.iter().any(|label| label.strip_prefix("end_of_tier_").is_some_and(|tier| tier.parse() == Ok(self.tiers.wrapping_sub(1))))

@@ -24,7 +24,6 @@ pub fn hooks(family: Family) -> io::Result<BTreeSet<&'static str>> {
 /// Jumps and chains, by their places in the table.
 #[derive(Default)]
 struct Found {
-    /// Where a jump leads, by where it is.
     jumps: BTreeMap<usize, usize>,
     calico: BTreeSet<usize>,
 }
