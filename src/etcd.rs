@@ -14,10 +14,10 @@ mod discovery;
 mod error;
 mod frame;
 mod gateway;
+mod keys;
 mod kinds;
 mod messages;
 mod nodes;
-mod objects;
 mod sweep;
 
 use std::io;
@@ -32,8 +32,8 @@ use crate::config::EtcdConfig;
 use crate::datastore::bounds::{LONGEST_TEXT, cut};
 use crate::datastore::dns::Resolver;
 use crate::datastore::error::{Error, ErrorKind};
-use crate::datastore::follow::{self, Ended, Failure, Frames, LARGEST_FRAME, Patience, Sign, Source};
-use crate::datastore::http::Client;
+use crate::datastore::follow::{self, Ended, Failure, Frames, LARGEST_FRAME, Patience, Sign, Watched};
+use crate::datastore::http::Requester;
 use crate::datastore::inventory::{Inventory, Object, Part, Table, TooMany};
 use error::failure;
 use frame::{Meaning, Position};
@@ -47,11 +47,7 @@ const DISCOVERY_EVERY: Duration = Duration::from_secs(10);
 
 /// Follows etcd on threads of its own, for as long as the process lives: the workloads of `node` go into `inventory`, and the
 /// policies from when [`Inventory::policies_wanted`] says so. What goes wrong later is in [`Inventory::troubles`] and in the log.
-pub fn follow(config: EtcdConfig, node: String, inventory: Arc<Inventory>) -> io::Result<()> {
-    follow_within(config, node, inventory, LIMITS)
-}
-
-pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>, limits: Limits) -> io::Result<()> {
+pub fn follow(config: EtcdConfig, node: String, inventory: Arc<Inventory>, limits: Limits) -> io::Result<()> {
     if let Some(domain) = config.discovery.clone() {
         let discover = move || follow_discovered(config, &domain, node, inventory, limits);
         return thread::Builder::new().name("etcd discovery".into()).spawn(discover).map(|_| ());
@@ -61,7 +57,7 @@ pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>
     follow::when_nodes_are_wanted(Arc::clone(&inventory), node.clone(), move || nodes::names(&mut asking, &name))?;
     follow::spawn(Range::new(config.clone(), limits, Workloads::new(node), &inventory), Arc::clone(&inventory))?;
     follow::when_policies_are_wanted(Arc::clone(&inventory), move || {
-        let prefixes = [objects::NETWORK_POLICIES, objects::GLOBAL_NETWORK_POLICIES];
+        let prefixes = [keys::NETWORK_POLICIES, keys::GLOBAL_NETWORK_POLICIES];
         // All before the first is listed, or one of them alone would look complete.
         prefixes.iter().for_each(|prefix| inventory.expect_list(prefix));
         prefixes
@@ -99,7 +95,7 @@ fn follow_discovered(mut config: EtcdConfig, domain: &str, node: String, invento
     inventory.set_trouble(NAME, None);
     // Found is not reached yet.
     inventory.set_up(false);
-    if let Err(error) = follow_within(config, node, inventory, limits) {
+    if let Err(error) = follow(config, node, inventory, limits) {
         log::error!("cannot follow etcd: {error}");
     }
 }
@@ -128,7 +124,7 @@ struct Range<K: Kind> {
     part: Part<K::Object>,
 }
 
-impl<K: Kind> Source for Range<K> {
+impl<K: Kind> Watched for Range<K> {
     type Position = Position;
 
     fn name(&self) -> &str {
@@ -291,7 +287,7 @@ mod tests {
     #[test]
     fn workloads_that_cannot_be_understood_are_skipped_and_counted() {
         let event = |pod: &str, value: &str| {
-            let key = format!("{}shop/n-k8s-{pod}-eth0", objects::WORKLOAD_ENDPOINTS);
+            let key = format!("{}shop/n-k8s-{pod}-eth0", keys::WORKLOAD_ENDPOINTS);
             let [key, value] = [key.as_str(), value].map(|text| BASE64_STANDARD.encode(text));
             format!(r#"{{"result":{{"header":{{"cluster_id":"1"}},"events":[{{"kv":{{"key":"{key}","value":"{value}"}}}}]}}}}"#)
         };

@@ -33,20 +33,9 @@ use client::Client;
 use kinds::{Kind, Pods, Policies};
 use range::Range;
 
-/// Follows the Kubernetes datastore on threads of its own, for as long as the process lives: the workloads of `node` go into
-/// `inventory`, and the policies from when [`Inventory::policies_wanted`] says so. What goes wrong later is in
-/// [`Inventory::troubles`] and in the log.
-pub fn follow(access: Arc<dyn Access>, node: String, api_group: ApiGroup, inventory: Arc<Inventory>) -> io::Result<()> {
-    follow_within(access, node, api_group, inventory, Limits::default())
-}
-
-pub fn follow_within(
-    access: Arc<dyn Access>,
-    node: String,
-    api_group: ApiGroup,
-    inventory: Arc<Inventory>,
-    limits: Limits,
-) -> io::Result<()> {
+/// Follows the API server on threads of its own, for as long as the process lives: the workloads of `node` go into `inventory`, and the
+/// policies from when [`Inventory::policies_wanted`] says so. What goes wrong later is in [`Inventory::troubles`] and in the log.
+pub fn follow(access: Arc<dyn Access>, node: String, api_group: ApiGroup, inventory: Arc<Inventory>, limits: Limits) -> io::Result<()> {
     let mut asking = Client::new(Arc::clone(&access), limits);
     follow::when_nodes_are_wanted(Arc::clone(&inventory), node.clone(), move || nodes::names(&mut asking))?;
     spawn(Pods { node }, &access, limits, &inventory)?;

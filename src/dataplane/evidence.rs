@@ -33,19 +33,13 @@ impl Expected {
     }
 
     pub fn missing(&self, endpoints: &BTreeSet<String>) -> usize {
-        let prefixes: BTreeSet<&str> = endpoints.iter().filter_map(|interface| prefix(interface)).chain(["cali"]).collect();
-        let is_workload = |name: &&String| prefix(name).is_some_and(|prefix| prefixes.contains(prefix));
+        let prefixes: BTreeSet<&str> =
+            endpoints.iter().filter_map(|name| Interface::split(name)).map(|(prefix, _)| prefix).chain(["cali"]).collect();
+        let is_workload = |name: &&String| Interface::split(name).is_some_and(|(prefix, _)| prefixes.contains(prefix));
         let here = self.interfaces.iter().filter(is_workload).filter(|name| !endpoints.contains(*name)).count();
         let stored = self.inventory.as_ref().map_or(0, |inventory| inventory.without_rules(endpoints.iter().map(String::as_str)));
         here + stored
     }
-}
-
-/// What precedes the hash in the name of a workload's interface.
-fn prefix(interface: &str) -> Option<&str> {
-    let start = interface.len().checked_sub(Interface::SUFFIX).filter(|start| *start > 0)?;
-    let (prefix, hash) = interface.split_at_checked(start)?;
-    hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).then_some(prefix)
 }
 
 /// Chains that have rules. A flush (`iptables -F`) leaves chains without any.

@@ -219,32 +219,19 @@ mod tests {
     const NAME: &str = "_etcd-client._tcp.x.org";
     const RECORDS: &[(u16, &str, u16)] = &[(20, "b.x.org", 2380), (10, "a.x.org", 2379), (10, ".", 1), (10, "a b", 1)];
 
-    fn expected() -> Vec<Srv> {
-        let srv = |priority, host: &str, port| Srv { priority, host: host.into(), port };
-        vec![srv(10, "a.x.org", 2379), srv(20, "b.x.org", 2380)]
-    }
-
     #[test]
-    fn records_come_in_order_and_without_what_is_no_host() {
-        assert_eq!(resolver(NAME, RECORDS, |_| ()).srv(NAME).unwrap(), expected());
-        let error = resolver(NAME, RECORDS, |_| ()).srv("_other._tcp.x.org").unwrap_err();
-        assert_eq!(error, "there are no SRV records for _other._tcp.x.org");
-    }
-
-    #[test]
-    fn search_domains_are_tried_after_the_name_itself() {
-        let mut resolver = resolver(NAME, RECORDS, |_| ());
-        resolver.search = vec!["y.org".into(), "org".into()];
-        assert_eq!(resolver.srv("_etcd-client._tcp.x").unwrap(), expected());
-    }
-
-    #[test]
-    fn what_does_not_fit_comes_over_tcp() {
+    fn records_come_in_order_from_search_domains_too_and_over_tcp_what_does_not_fit() {
+        let known = resolver(NAME, RECORDS, |_| ());
+        let search = Resolver { search: vec!["y.org".into(), "org".into()], ..known.clone() };
         let cut = resolver(NAME, RECORDS, |packet| {
             packet.answers.clear();
             packet.set_flags(PacketFlag::TRUNCATION);
         });
-        assert_eq!(cut.srv(NAME).unwrap(), expected());
+        let srv = |priority, host: &str, port| Srv { priority, host: host.into(), port };
+        for (resolver, name) in [(&known, NAME), (&search, "_etcd-client._tcp.x"), (&cut, NAME)] {
+            assert_eq!(resolver.srv(name).unwrap(), [srv(10, "a.x.org", 2379), srv(20, "b.x.org", 2380)]);
+        }
+        assert_eq!(known.srv("_other._tcp.x.org").unwrap_err(), "there are no SRV records for _other._tcp.x.org");
     }
 
     #[test]

@@ -26,7 +26,6 @@ pub(crate) enum ErrorKind {
     Expired,
     /// The server is there and cannot serve at present: no leader, stopping, overloaded.
     Busy {
-        /// When to ask again, if it said so.
         retry_after: Option<Duration>,
     },
     Refused,

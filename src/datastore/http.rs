@@ -32,7 +32,7 @@ pub struct Limits {
 }
 
 /// What the clients of both datastores say of what goes wrong.
-pub(crate) trait Client {
+pub(crate) trait Requester {
     /// Who is asked, as messages name it.
     fn server(&self) -> String;
 

@@ -70,9 +70,8 @@ impl PodLogs {
         PodLogs { folder, proc, node, pods: Mutex::default() }
     }
 
-    /// The workloads on these interfaces, as far as they are pods with a folder. The folders are read again only when there is an
-    /// interface that no known pod has and something has changed; the routes each time, for a pod of the same name may come
-    /// back with another address.
+    /// The workloads on these interfaces that are pods with a folder. The folders are read again only for an unknown interface, when
+    /// something has changed; the routes each time, for a pod of the same name may come back with another address.
     pub fn workloads(&self, interfaces: &[&str]) -> Result<HashMap<String, Arc<Workload>>, Error> {
         let pods = self.pods_on(interfaces)?;
         if pods.is_empty() {
@@ -99,7 +98,7 @@ impl PodLogs {
         let failed = |error| Error { folder: self.folder.clone(), error };
         let modified = self.folder.metadata().and_then(|meta| meta.modified()).map_err(failed)?;
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        let hashes: Vec<_> = interfaces.iter().filter_map(|interface| Some((*interface, hash_in(interface)?))).collect();
+        let hashes: Vec<_> = interfaces.iter().filter_map(|interface| Some((*interface, Interface::split(interface)?.1))).collect();
         if pods.settled != Some(modified) && hashes.iter().any(|(_, hash)| !pods.by_hash.contains_key(*hash)) {
             *pods = Pods::read(&self.folder, modified).map_err(failed)?;
         }
@@ -130,12 +129,6 @@ impl Pod {
     }
 }
 
-/// The hash in an interface's name, whatever its prefix: `cali`, on AWS `eni` or `vlan`.
-fn hash_in(interface: &str) -> Option<&str> {
-    let start = interface.len().checked_sub(Interface::SUFFIX).filter(|start| *start > 0)?;
-    interface.get(start..).filter(|hash| hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,23 +136,6 @@ mod tests {
 
     fn pod(namespace: &str, name: &str) -> Pod {
         Pod { namespace: namespace.into(), name: name.into() }
-    }
-
-    #[test]
-    fn hashes() {
-        for (interface, hash) in [
-            ("cali7f94ce7c295", Some("7f94ce7c295")),
-            ("eni7f94ce7c295", Some("7f94ce7c295")),
-            ("vlan7f94ce7c295", Some("7f94ce7c295")),
-            ("tapDEADBEEF-12", None),
-            ("7f94ce7c295", None),
-            ("cali7F94CE7C295", None),
-            ("caliééééééé", None),
-            ("eth0", None),
-            ("", None),
-        ] {
-            assert_eq!(hash_in(interface), hash, "{interface}");
-        }
     }
 
     #[test]

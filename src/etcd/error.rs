@@ -97,8 +97,7 @@ pub(super) fn refusal(text: &str, code: u32, status: u16) -> Refusal {
     }
 }
 
-/// Attempts are cheap but for two: to log in, for which etcd hashes the password with bcrypt, slow on purpose, and to read again what
-/// is too much.
+/// Attempts are cheap, but not to log in (etcd hashes the password with bcrypt, slow on purpose) nor to read again what is too much.
 pub(super) fn failure(error: Error) -> Failure {
     let patience = match error.kind {
         ErrorKind::WrongPassword | ErrorKind::Unauthorized | ErrorKind::TooMuch => Patience::Repair,
@@ -118,6 +117,9 @@ mod tests {
         (error.kind, text.strip_prefix("etcd at http://etcd:2379 ").unwrap_or(&text).to_owned())
     }
 
+    const MAY_NOT_READ: &str = "does not let user \"reader\" read /calico/: give a role of this user read permission, \
+                                etcdctl role grant-permission <role> --prefix=true read /calico/";
+
     #[test]
     fn answers_are_told_apart() {
         use ErrorKind::{Denied, Expired, Unauthorized, WrongPassword};
@@ -127,6 +129,7 @@ mod tests {
             (400, "user name is empty", 3, reader, Unauthorized, "refuses the token it gave: user name is empty"),
             (400, "user name is empty", 3, None, Denied, "has authentication enabled: set ETCD_USERNAME and ETCD_PASSWORD"),
             (403, "permission denied", 7, None, Denied, "does not let us read /calico/: set ETCD_USERNAME and ETCD_PASSWORD"),
+            (403, "", 0, reader, Denied, MAY_NOT_READ),
             (400, "mvcc: required revision has been compacted", 11, reader, Expired, "mvcc: required revision has been compacted"),
             (503, "no leader", 14, reader, busy, "cannot serve: no leader"),
             (
@@ -143,19 +146,8 @@ mod tests {
         }
         let (kind, text) = said(400, "CommonName of client sending a request against gateway will be ignored\n", reader);
         assert!(kind == Denied && text.starts_with("takes its users from the common names of client certificates"), "{text}");
-    }
-
-    #[test]
-    fn a_denial_names_user_and_range() {
-        let text = "does not let user \"reader\" read /calico/: give a role of this user read permission, \
-                    etcdctl role grant-permission <role> --prefix=true read /calico/";
-        assert_eq!(said(403, "", Some("reader")), (ErrorKind::Denied, text.to_owned()));
-    }
-
-    #[test]
-    fn a_wrong_password_costs_etcd_a_hash_each_time() {
-        assert_eq!(failure(Error::new(ErrorKind::WrongPassword, "")).patience, Patience::Repair);
-        assert_eq!(failure(Error::new(ErrorKind::Denied, "")).patience, Patience::Away);
+        // To log in costs etcd a hash each time.
+        assert_eq!([WrongPassword, Denied].map(|kind| failure(Error::new(kind, "")).patience), [Patience::Repair, Patience::Away]);
     }
 
     #[test]

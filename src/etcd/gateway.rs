@@ -14,7 +14,7 @@ use super::error::{answered, elsewhere, no_gateway, server};
 use super::messages::{AuthenticateRequest, AuthenticateResponse};
 use crate::config::EtcdConfig;
 use crate::datastore::error::{Error, ErrorKind};
-use crate::datastore::http::{self, Client, LARGEST_ERROR, Limits};
+use crate::datastore::http::{self, LARGEST_ERROR, Limits, Requester};
 
 /// etcd ≥ 3.4, 3.3 and ≤ 3.2. Tried in this order, on 404 the next.
 const PREFIXES: [&str; 3] = ["/v3", "/v3beta", "/v3alpha"];
@@ -81,12 +81,14 @@ impl Gateway {
 
     /// Asks `path` about the keys under `range`.
     pub fn ask(&mut self, path: &str, request: &impl Serialize, range: &str) -> Result<Vec<u8>, Error> {
-        self.anywhere(path, request, range, false, |body| bytes(body, LARGEST_ANSWER))
+        let question = Question { path, body: &self.encode(request)?, range, is_watch: false };
+        self.anywhere(&question, |body| bytes(body, LARGEST_ANSWER))
     }
 
     /// Opens a watch, whose stream yields an error after [`Limits::idle`] without a byte.
     pub fn watch(&mut self, request: &impl Serialize, range: &str) -> Result<BodyReader<'static>, Error> {
-        self.anywhere("/watch", request, range, true, |body| Ok(body.into_reader()))
+        let question = Question { path: "/watch", body: &self.encode(request)?, range, is_watch: true };
+        self.anywhere(&question, |body| Ok(body.into_reader()))
     }
 
     /// Closes all connections; certificates are read anew for the next one.
@@ -94,8 +96,7 @@ impl Gateway {
         self.agent = None;
     }
 
-    /// Leaves this endpoint for the next. The token goes too: one from before a restored backup makes etcd wait, without an
-    /// answer, for a state that never comes.
+    /// Leaves this endpoint for the next. The token goes too: one from before a restored backup lets etcd wait for what never comes.
     pub fn move_on(&mut self) {
         self.reconnect();
         self.forget_token();
@@ -108,19 +109,10 @@ impl Gateway {
     }
 
     /// Each endpoint once, beginning with the current one.
-    fn anywhere<T>(
-        &mut self,
-        path: &str,
-        request: &impl Serialize,
-        range: &str,
-        is_watch: bool,
-        take: impl Fn(Body) -> io::Result<T>,
-    ) -> Result<T, Error> {
-        let body = self.encode(request)?;
-        let question = Question { path, body: &body, range, is_watch };
+    fn anywhere<T>(&mut self, question: &Question<'_>, take: impl Fn(Body) -> io::Result<T>) -> Result<T, Error> {
         let mut result = Err(Error::at(&server("(none)"), ErrorKind::Unreachable, "ETCD_ENDPOINTS names no endpoint"));
         for _ in 0..self.endpoints.len() {
-            result = self.as_user(&question, &take);
+            result = self.as_user(question, &take);
             match &result {
                 Err(error) if elsewhere(error) => self.move_on(),
                 _ => break,
@@ -221,7 +213,7 @@ impl Gateway {
     }
 }
 
-impl Client for Gateway {
+impl Requester for Gateway {
     fn server(&self) -> String {
         server(self.endpoint())
     }

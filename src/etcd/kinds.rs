@@ -1,6 +1,6 @@
 //! What is read of each kind of object in etcd: in come keys and values, out go the objects of the inventory. Pure.
 
-use super::objects::{self, NodeKeys};
+use super::keys::{self, NodeKeys};
 use super::sweep::Group;
 use crate::datastore::inventory::{Kept, StoredPolicy, Workload};
 
@@ -42,7 +42,7 @@ impl Kind for Workloads {
     const NEEDS_VALUES: bool = true;
 
     fn prefix(&self) -> &'static str {
-        objects::WORKLOAD_ENDPOINTS
+        keys::WORKLOAD_ENDPOINTS
     }
 
     fn wants(&self, key: &str) -> bool {
@@ -54,7 +54,7 @@ impl Kind for Workloads {
     }
 
     fn parse(&self, key: &str, value: &[u8]) -> serde_json::Result<Option<Workload>> {
-        objects::workload(key, value, &self.node)
+        keys::workload(key, value, &self.node)
     }
 }
 
@@ -70,10 +70,10 @@ impl Kind for Policies {
     }
 
     fn wants(&self, key: &str) -> bool {
-        objects::policy(key).is_some()
+        keys::policy(key).is_some()
     }
 
     fn parse(&self, key: &str, _value: &[u8]) -> serde_json::Result<Option<StoredPolicy>> {
-        Ok(objects::policy(key))
+        Ok(keys::policy(key))
     }
 }

@@ -1,12 +1,12 @@
 //! What goes to and comes from the JSON gateway, as typed structs that borrow from the bytes received; pure.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::str::FromStr;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use serde::de::{Deserializer, Error as _, Visitor};
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::datastore::bounds::{LONGEST_KEY, at_most};
 
@@ -205,30 +205,9 @@ impl ErrorBody<'_> {
 }
 
 /// 64-bit numbers are strings in the gateway's JSON; a number is taken too.
-fn number<'de, D: Deserializer<'de>, N: FromStr + TryFrom<i64> + TryFrom<u64>>(deserializer: D) -> Result<N, D::Error> {
-    struct Number<N>(std::marker::PhantomData<N>);
-
-    impl<N: FromStr + TryFrom<i64> + TryFrom<u64>> Visitor<'_> for Number<N> {
-        type Value = N;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a 64-bit number")
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<N, E> {
-            text.parse().map_err(|_| E::custom("not a 64-bit number"))
-        }
-
-        fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<N, E> {
-            number.try_into().map_err(|_| E::custom("not a 64-bit number"))
-        }
-
-        fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<N, E> {
-            number.try_into().map_err(|_| E::custom("not a 64-bit number"))
-        }
-    }
-
-    deserializer.deserialize_any(Number(std::marker::PhantomData)).map_err(D::Error::custom)
+fn number<'de, D: Deserializer<'de>, N: FromStr>(deserializer: D) -> Result<N, D::Error> {
+    let text = <&RawValue>::deserialize(deserializer)?.get();
+    text.trim_matches('"').parse().map_err(|_| D::Error::custom("not a 64-bit number"))
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ fn next_limit(limit: u32, largest: u32, left_out: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::objects::{NodeKeys, WORKLOAD_ENDPOINTS};
+    use super::super::keys::{NodeKeys, WORKLOAD_ENDPOINTS};
     use super::*;
     use std::collections::BTreeSet;
     use std::convert::Infallible;

@@ -72,10 +72,10 @@ fn kept(config: &Config) -> Kept {
 /// Starts to fill the inventory.
 pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> io::Result<()> {
     match &config.datastore {
-        Datastore::Etcd(etcd) => etcd::follow(etcd.clone(), config.node_name.clone(), Arc::clone(inventory)),
+        Datastore::Etcd(etcd) => etcd::follow(etcd.clone(), config.node_name.clone(), Arc::clone(inventory), etcd::LIMITS),
         Datastore::Kubernetes(kubernetes) => {
             let access = Arc::new(Configured::new((**kubernetes).clone()));
-            kubernetes::follow(access, config.node_name.clone(), kubernetes.api_group, Arc::clone(inventory))
+            kubernetes::follow(access, config.node_name.clone(), kubernetes.api_group, Arc::clone(inventory), kubernetes::Limits::default())
         }
         // There is nothing to wait for, and no policy has another name than its rules say.
         Datastore::None => {

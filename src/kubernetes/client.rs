@@ -19,7 +19,7 @@ use ureq::{Agent, Body, Proxy};
 use super::access::{Access, Credentials};
 use super::error::{Asked, answered, server, unauthorized};
 use crate::datastore::error::{Error, ErrorKind};
-use crate::datastore::http::{self, Client as _};
+use crate::datastore::http::{self, Requester as _};
 use crate::datastore::tls::{self, BadKey, Hints};
 
 /// A token that was refused is tried again after this, in case the server was wrong; twice as long each time.
@@ -210,7 +210,7 @@ impl Client {
     }
 }
 
-impl http::Client for Client {
+impl http::Requester for Client {
     fn server(&self) -> String {
         server(&self.url)
     }
@@ -239,10 +239,8 @@ fn agent(credentials: &Credentials, limits: http::Limits) -> Result<Agent, Error
     let proxy = credentials.proxy.as_ref().map(|proxy| Proxy::new(proxy.reveal())).transpose();
     let proxy = proxy.map_err(|error| no_access(format!("the proxy for the API server cannot be used: {error}")))?;
     let tls = credentials.server.starts_with("https:").then(|| tls_config(credentials)).transpose().map_err(no_access)?;
-    let server = match credentials.tls_server_name {
-        Some(_) => Some(credentials.server.parse().map_err(|_| not_a_url(credentials))?),
-        None => None,
-    };
+    let server = || credentials.server.parse().map_err(|_| not_a_url(credentials));
+    let server = credentials.tls_server_name.as_ref().map(|_| server()).transpose()?;
     let resolver = ServerName { server, dns: DefaultResolver::default() };
     Ok(Agent::with_parts(http::config(limits, proxy, tls), DefaultConnector::default(), resolver))
 }
@@ -288,8 +286,7 @@ fn address(credentials: &Credentials, path: &str) -> Option<(String, Option<Stri
     Some((format!("{}://{name}{port}{prefix}{path}", server.scheme_str()?), Some(host.to_owned())))
 }
 
-/// Looks up the configured server, even where the URL has the name of its certificate instead: ureq checks the certificate
-/// against the name in the URL.
+/// Looks up the configured server, even where the URL has the name of its certificate instead, which ureq checks the certificate against.
 #[derive(Debug)]
 struct ServerName {
     server: Option<Uri>,

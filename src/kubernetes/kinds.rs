@@ -28,13 +28,8 @@ pub(super) trait Kind {
     /// The path of the collection, and a query if only a part of it is of interest; the server may have to be asked for it.
     fn path(&self, client: &mut Client) -> Result<String, Error>;
 
-    /// Whether the server may do without the API.
-    fn may_be_absent(&self) -> bool {
-        false
-    }
-
-    /// Whether we may do without the right to read it.
-    fn may_be_denied(&self) -> bool {
+    /// Whether we may do without: the server without the API, or we without the right to read it.
+    fn may_be(&self, _missing: ErrorKind) -> bool {
         false
     }
 
@@ -113,13 +108,13 @@ impl Kind for Policies {
         Ok(format!("/apis/{group}/{}", self.plural))
     }
 
-    fn may_be_absent(&self) -> bool {
-        true
-    }
-
-    /// Those of Calico ≥ 3.29 and of nobody's demo roles are; its chains name themselves anyway.
-    fn may_be_denied(&self) -> bool {
-        self.group.is_some_and(|group| group.starts_with("policy."))
+    fn may_be(&self, missing: ErrorKind) -> bool {
+        match missing {
+            ErrorKind::Absent => true,
+            // Those of Calico ≥ 3.29 and of nobody's demo roles are; its chains name themselves anyway.
+            ErrorKind::Denied => self.group.is_some_and(|group| group.starts_with("policy.")),
+            _ => false,
+        }
     }
 
     fn parse(&self, envelope: &Envelope<'_>, _object: &str) -> serde_json::Result<Option<StoredPolicy>> {
@@ -180,6 +175,6 @@ mod tests {
                 "clusternetworkpolicies.policy.networking.k8s.io/",
             ]
         );
-        assert_eq!(all.map(|policies| policies.may_be_denied()), [false, false, false, true, true, true]);
+        assert_eq!(all.map(|policies| policies.may_be(ErrorKind::Denied)), [false, false, false, true, true, true]);
     }
 }

@@ -13,8 +13,8 @@ use super::kinds::Kind;
 use super::messages::{Envelope, Event, ListMeta, Status, read_list};
 use crate::datastore::bounds::{LONGEST_TEXT, cut};
 use crate::datastore::error::{Error, ErrorKind};
-use crate::datastore::follow::{Ended, Failure, Frames, LARGEST_FRAME, Sign, Source, jitter};
-use crate::datastore::http::Client as _;
+use crate::datastore::follow::{Ended, Failure, Frames, LARGEST_FRAME, Sign, Watched, jitter};
+use crate::datastore::http::Requester as _;
 use crate::datastore::inventory::{Inventory, Part, Table, TooMany};
 
 /// Servers that do not know metadata alone (Kubernetes < 1.15) send whole objects.
@@ -41,7 +41,7 @@ pub(super) struct Range<K: Kind> {
     looks: u32,
 }
 
-impl<K: Kind> Source for Range<K> {
+impl<K: Kind> Watched for Range<K> {
     type Position = Position;
 
     fn name(&self) -> &str {
@@ -60,8 +60,11 @@ impl<K: Kind> Source for Range<K> {
                 self.looks = 0;
                 Ok(Position::new(Some(version)))
             }
-            Err(error) if self.tolerates(&error) => {
-                self.say_absent(&error);
+            Err(error) if self.kind.may_be(error.kind) => {
+                if self.looks == 0 {
+                    let level = if error.kind == ErrorKind::Absent { log::Level::Info } else { log::Level::Warn };
+                    log::log!(level, "{}: done without, as if there were none: {error}", self.name);
+                }
                 self.part.replace(Table::default())?;
                 Ok(Position::new(None))
             }
@@ -125,20 +128,15 @@ impl<K: Kind> Range<K> {
         loop {
             self.client.in_time(began)?;
             let path = with_query(&self.path, &format!("limit={}&{query}", self.client.limits().page));
-            let meta = self.read_page(&path, &mut objects)?;
+            let accept = if K::METADATA_ONLY { METADATA_LIST } else { WHOLE };
+            let stream = self.client.get(&Question { path: &path, accept, verb: "list", resource: &self.name })?;
+            let meta = self.take_page(stream, &mut objects)?;
             if meta.resource_version.is_empty() || meta.longest() > LONGEST_POSITION {
                 return Err(self.client.garbled("a list without a resource version or the start of its next page"));
             }
             let Some(next) = meta.next_page() else { return Ok((meta.resource_version, objects)) };
             query = next;
         }
-    }
-
-    fn read_page(&mut self, path: &str, objects: &mut Objects<K>) -> Result<ListMeta, Error> {
-        let accept = if K::METADATA_ONLY { METADATA_LIST } else { WHOLE };
-        let question = Question { path, accept, verb: "list", resource: &self.name };
-        let stream = self.client.get(&question)?;
-        self.take_page(stream, objects)
     }
 
     fn take_page(&mut self, stream: impl io::Read, objects: &mut Objects<K>) -> Result<ListMeta, Error> {
@@ -263,29 +261,13 @@ impl<K: Kind> Range<K> {
     fn not_accepted(&mut self, error: Error, position: &mut Position) -> Ended {
         let is_for_a_list = match error.kind {
             ErrorKind::Expired | ErrorKind::Absent | ErrorKind::Refused => true,
-            ErrorKind::Denied => self.kind.may_be_denied(),
-            _ => false,
+            missing => self.kind.may_be(missing),
         };
         if is_for_a_list {
             return Ended::Relist(error.to_string());
         }
         position.shake();
         Ended::Failed(failure(error))
-    }
-
-    fn tolerates(&self, error: &Error) -> bool {
-        match error.kind {
-            ErrorKind::Absent => self.kind.may_be_absent(),
-            ErrorKind::Denied => self.kind.may_be_denied(),
-            _ => false,
-        }
-    }
-
-    fn say_absent(&mut self, error: &Error) {
-        let level = if error.kind == ErrorKind::Absent { log::Level::Info } else { log::Level::Warn };
-        if self.looks == 0 {
-            log::log!(level, "{}: done without, as if there were none: {error}", self.name);
-        }
     }
 }
 

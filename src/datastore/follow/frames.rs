@@ -27,8 +27,7 @@ impl<R: Read> Frames<R> {
         Frames { stream, largest, buffer: Vec::new(), start: 0, seen: 0, depth: 0, in_string: false, escaped: false }
     }
 
-    /// The bytes of the next frame; `None` at the end of the stream. Errors are the stream's own, `InvalidData` for what is no object,
-    /// `FileTooLarge` for one beyond the limit.
+    /// `None` at the end of the stream. `InvalidData` is no object, `FileTooLarge` one beyond the limit; other errors are the stream's.
     pub fn next_frame(&mut self) -> io::Result<Option<&[u8]>> {
         loop {
             if let Some(end) = self.end_of_frame()? {
@@ -139,10 +138,9 @@ mod tests {
     #[test]
     fn an_end_within_a_frame_is_an_end_and_junk_is_an_error() {
         assert_eq!(frames(r#"{"a":1}{"b":"#, 4), [r#"{"a":1}"#]);
-        let mut junk = Frames::new(&b"<html>"[..], 100);
-        assert_eq!(junk.next_frame().unwrap_err().kind(), io::ErrorKind::InvalidData);
-        let mut junk = Frames::new(&b"}"[..], 100);
-        assert_eq!(junk.next_frame().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        for junk in ["<html>", "}"] {
+            assert_eq!(Frames::new(junk.as_bytes(), 100).next_frame().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
     }
 
     #[test]

@@ -53,7 +53,20 @@ impl Nodes {
 
     /// Why no workload with rules has a name, in one line.
     pub fn problem(&self, node: &str) -> String {
-        problem(node, &self.stored().unwrap_or_default())
+        let stored = self.stored().unwrap_or_default();
+        let mut text = format!("the datastore knows none of the workloads that have rules here under the node name {node:?}");
+        let (similar, others): (Vec<&String>, Vec<&String>) =
+            stored.iter().filter(|name| **name != node).partition(|name| is_similar(name, node));
+        let is_similar = !similar.is_empty();
+        let named = if is_similar { similar } else { others };
+        if !named.is_empty() {
+            let list: Vec<String> = named.iter().take(MOST).map(|name| format!("{name:?}")).collect();
+            _ = write!(text, "; it has {}{}", if is_similar { "the similar name " } else { "" }, list.join(", "));
+            if named.len() > MOST {
+                _ = write!(text, " and {} more", named.len() - MOST);
+            }
+        }
+        text + ": set NODENAME to the name that Calico uses"
     }
 }
 
@@ -61,22 +74,6 @@ impl Nodes {
 pub fn is_similar(one: &str, other: &str) -> bool {
     let host = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
     host(one) == host(other)
-}
-
-fn problem(node: &str, stored: &[String]) -> String {
-    let mut text = format!("the datastore knows none of the workloads that have rules here under the node name {node:?}");
-    let (similar, others): (Vec<&String>, Vec<&String>) =
-        stored.iter().filter(|name| **name != node).partition(|name| is_similar(name, node));
-    let is_similar = !similar.is_empty();
-    let named = if is_similar { similar } else { others };
-    if !named.is_empty() {
-        let list: Vec<String> = named.iter().take(MOST).map(|name| format!("{name:?}")).collect();
-        _ = write!(text, "; it has {}{}", if is_similar { "the similar name " } else { "" }, list.join(", "));
-        if named.len() > MOST {
-            _ = write!(text, " and {} more", named.len() - MOST);
-        }
-    }
-    text + ": set NODENAME to the name that Calico uses"
 }
 
 #[cfg(test)]
@@ -93,12 +90,14 @@ mod tests {
 
     #[test]
     fn a_few_names_are_shown_the_similar_ones_only_if_there_are_some() {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let text = problem("worker-02", &names(&["a", "worker-02.mydomain.com"]));
-        assert!(text.contains("; it has the similar name \"worker-02.mydomain.com\": set NODENAME"), "{text}");
-        let text = problem("n", &names(&["a", "b", "c", "d", "e"]));
-        assert!(text.contains("; it has \"a\", \"b\", \"c\" and 2 more: set"), "{text}");
-        let text = problem("n", &names(&["n"]));
-        assert!(text.ends_with("under the node name \"n\": set NODENAME to the name that Calico uses"), "{text}");
+        for (node, stored, expected) in [
+            ("worker-02", &["a", "worker-02.mydomain.com"][..], "\"worker-02\"; it has the similar name \"worker-02.mydomain.com\": set"),
+            ("n", &["a", "b", "c", "d", "e"], "\"n\"; it has \"a\", \"b\", \"c\" and 2 more: set"),
+            ("n", &["n"], "under the node name \"n\": set NODENAME to the name that Calico uses"),
+        ] {
+            let nodes = Nodes::default();
+            nodes.answer(stored.iter().map(|name| (*name).to_owned()).collect());
+            assert!(nodes.problem(node).contains(expected), "{}", nodes.problem(node));
+        }
     }
 }

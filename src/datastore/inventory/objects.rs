@@ -6,8 +6,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Interface {
     Name(String),
-    /// Its last [`Interface::SUFFIX`] characters: in the Kubernetes datastore, a hash of namespace and pod. What stands before
-    /// them (`cali`, `eni`, …) is a setting of each node's.
+    /// Its last [`Interface::SUFFIX`] characters: a hash of namespace and pod. What precedes them (`cali`, `eni`, …) each node sets.
     Suffix(String),
 }
 
@@ -19,6 +18,12 @@ impl Interface {
         let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{namespace}.{pod}").as_bytes());
         let digits = hash.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
         digits.take(Self::SUFFIX).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+    }
+
+    /// What precedes the hash in the name of a workload's interface (`cali`, on AWS `eni` or `vlan`), and the hash.
+    pub fn split(name: &str) -> Option<(&str, &str)> {
+        let start = name.len().checked_sub(Self::SUFFIX).filter(|start| *start > 0)?;
+        name.split_at_checked(start).filter(|(_, hash)| hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
     }
 
     pub(super) fn text(&mut self) -> &mut String {
@@ -104,6 +109,23 @@ mod tests {
         assert_eq!(Interface::suffix_of("namespace", "podname"), "82111e10a96");
         assert_eq!(Interface::suffix_of("default", "podA"), "7f94ce7c295");
         assert_eq!(Interface::suffix_of("default", "podB"), "92cf1f5e9f6");
+    }
+
+    #[test]
+    fn hashes_in_names() {
+        for (interface, hash) in [
+            ("cali7f94ce7c295", Some("7f94ce7c295")),
+            ("eni7f94ce7c295", Some("7f94ce7c295")),
+            ("vlan7f94ce7c295", Some("7f94ce7c295")),
+            ("tapDEADBEEF-12", None),
+            ("7f94ce7c295", None),
+            ("cali7F94CE7C295", None),
+            ("caliééééééé", None),
+            ("eth0", None),
+            ("", None),
+        ] {
+            assert_eq!(Interface::split(interface).map(|(_, hash)| hash), hash, "{interface}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use calico_accountant::config::ApiGroup;
 use calico_accountant::datastore::http;
 use calico_accountant::datastore::inventory::Inventory;
-use calico_accountant::kubernetes::{Access, Credentials, Error, Limits, follow_within};
+use calico_accountant::kubernetes::{Access, Credentials, Error, Limits, follow};
 
 use super::{bearer, ip_of, synced, troubled, workload};
 use crate::support::{fixture, within};
@@ -80,7 +80,7 @@ fn silence(stream: &mut TcpStream) {
 
 fn start(access: impl Access + 'static, limits: Limits) -> Arc<Inventory> {
     let inventory = Arc::new(Inventory::new());
-    follow_within(Arc::new(access), "node1".into(), ApiGroup::Discover, Arc::clone(&inventory), limits).unwrap();
+    follow(Arc::new(access), "node1".into(), ApiGroup::Discover, Arc::clone(&inventory), limits).unwrap();
     inventory
 }
 
