@@ -88,8 +88,7 @@ pub trait Reader: Send {
     /// Reads the tables of both families once, and is done by `deadline`, well or not.
     fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError>;
 
-    /// Reads the same tables once more, straight from the kernel: what has moved since. Empty if they are not in the kernel, where nothing
-    /// moves.
+    /// Reads the same tables once more, straight from the kernel: what has moved since. Empty where nothing moves: not in the kernel.
     fn look_again(&mut self, read: &[Snapshot], deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
         _ = (read, deadline);
         Ok(vec![])
@@ -158,8 +157,7 @@ impl Dataplane {
         lately && ebpf::reader::is_present(&self.options.bpffs).unwrap_or(false)
     }
 
-    /// No table holds chains of an endpoint: then the eBPF programs count, if there are any. Else the static chains of a node without
-    /// endpoints are all there is.
+    /// No table holds an endpoint's chains: then the eBPF programs count, if there are any, else the static chains of an empty node.
     fn without_endpoints(&mut self, reading: Option<Reading>, deadline: Instant) -> Result<Reading, ReadError> {
         let before = self.only_ebpf.take();
         let is_auto = self.options.backend == BackendChoice::Auto;
@@ -209,8 +207,7 @@ impl Dataplane {
         found
     }
 
-    /// `iptables-save` was asked for, and there is none. On the eBPF dataplane it is not missed: the kernel itself says that no table
-    /// holds any endpoint's chains.
+    /// `iptables-save` is missing. On the eBPF dataplane it is not missed: the kernel itself says that no table holds endpoints' chains.
     fn without_program(&mut self, path: String, deadline: Instant) -> Result<Option<Reading>, ReadError> {
         let missing = ReadError::NoProgram(path);
         let is_ebpf = self.options.backend == BackendChoice::Auto && ebpf::reader::is_present(&self.options.bpffs).unwrap_or(false);

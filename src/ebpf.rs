@@ -36,13 +36,11 @@ pub struct Snapshot {
     pub rule_map: u32,
     /// What the programs of every interface accepted and refused; none of an interface that has seen no packet.
     pub interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
-    /// The maps in which interfaces are counted, by the kernel's ids; none where the release's is not known, or cannot be read. Where one has
-    /// come or gone, counts have no common beginning.
+    /// The maps that count interfaces, by the kernel's ids; none if unknown or unreadable. In others, counts have no common beginning.
     pub interface_maps: Vec<u32>,
     pub programs: Vec<Shown>,
     pub unlisted: Option<std::io::ErrorKind>,
-    /// Whether no program has come, gone or changed since the last read, as far as Felix says. What the rules counted since can then
-    /// only have happened in these programs.
+    /// Whether no program has come, gone or changed since the last read: then what the rules counted since happened in these programs.
     pub unchanged: bool,
     /// Whether all interfaces that are named like workloads' have their programs shown.
     pub complete: bool,

@@ -17,8 +17,7 @@ pub enum TextError {
     CutOff(&'static str),
     /// There is text, and no table in it.
     NoTable,
-    /// iptables-nft met rules that it cannot show: it is older than the one that wrote them.
-    /// This is the line it printed instead of the table.
+    /// The line that iptables-nft prints instead of a table with rules that it cannot show: it is older than the one that wrote them.
     Incompatible(String),
 }
 
@@ -59,9 +58,8 @@ enum Section {
     /// Outside the wanted table, which has not come yet.
     Before,
     Wanted,
+    /// In another table, or past the wanted one's `COMMIT`.
     Other,
-    /// Past the wanted table's `COMMIT`.
-    Done,
 }
 
 impl Parser {
@@ -143,7 +141,7 @@ impl Parser {
             (_, Section::Wanted) => self.table_line(line),
             // Another table's business; but garbage before any table is worth a word.
             (_, Section::Before) => self.unreadable(line),
-            (_, Section::Other | Section::Done) => {}
+            (_, Section::Other) => {}
         }
     }
 
@@ -163,7 +161,7 @@ impl Parser {
                     self.unreadable(line);
                 }
             }
-            _ if line == b"COMMIT" => self.section = Section::Done,
+            _ if line == b"COMMIT" => self.section = Section::Other,
             _ => self.unreadable(line),
         }
     }

@@ -10,7 +10,7 @@ use crate::felix::{Decision, Direction, PolicyName};
 /// Policies in the order of evaluation, and whether they are the workload's own.
 pub type Policies = Vec<(Arc<Policy>, bool)>;
 
-enum Part {
+enum Within {
     Policy(Arc<Policy>),
     /// A policy whose name says nothing: there are no rules in it.
     Nameless,
@@ -29,12 +29,11 @@ pub struct Walk {
     tier: Arc<str>,
     /// How many tiers have started: labels number them.
     tiers: usize,
-    part: Part,
+    within: Within,
     /// The place of the next rule in its policy.
     index: u32,
     rule: Option<Started>,
-    /// A tier's end whose id is still to come. There is none where something else starts at the same instruction: then no packet reaches
-    /// the end.
+    /// A tier's end whose id is still to come. None where something else starts at the same instruction: no packet reaches the end.
     end_of_tier: Option<EndOfTier>,
     pub unrecognised: usize,
 }
@@ -57,7 +56,7 @@ impl Walk {
             hosts: (0, 0),
             tier: "".into(),
             tiers: 0,
-            part: Part::Profile,
+            within: Within::Profile,
             index: 0,
             rule: None,
             end_of_tier: None,
@@ -93,7 +92,7 @@ impl Walk {
         } else if comment.starts_with(RULE_ENDS) {
             self.rule_ends();
         } else if let Some(end) = comment.strip_prefix(TIER_ENDS) {
-            self.part = Part::Profile;
+            self.within = Within::Profile;
             self.end_of_tier = Some(match end.strip_prefix(&*self.tier) {
                 Some(": deny") => Some(Decision::Deny),
                 Some(": pass") => Some(Decision::Pass),
@@ -102,18 +101,18 @@ impl Walk {
         } else if let Some(policy) = comment.strip_prefix("Start of ") {
             self.policy_starts(policy);
         } else if comment.starts_with("End of ") {
-            self.part = Part::Profile;
+            self.within = Within::Profile;
         }
     }
 
     fn policy_starts(&mut self, text: &str) {
         self.index = 0;
-        self.part = match policy_name(text) {
-            Some(name) => Part::Policy(Arc::new(Policy::new(name, &self.tier))),
-            None => Part::Nameless,
+        self.within = match policy_name(text) {
+            Some(name) => Within::Policy(Arc::new(Policy::new(name, &self.tier))),
+            None => Within::Nameless,
         };
-        match &self.part {
-            Part::Policy(policy) => self.policies.push((Arc::clone(policy), true)),
+        match &self.within {
+            Within::Policy(policy) => self.policies.push((Arc::clone(policy), true)),
             _ => self.unrecognised += usize::from(!is_nameless(text)),
         }
     }
@@ -121,14 +120,14 @@ impl Walk {
     fn rule_starts(&mut self, text: &str) {
         self.rule_ends();
         let mut decision = action_of(text);
-        let owner = match &self.part {
-            Part::Policy(policy) => {
+        let owner = match &self.within {
+            Within::Policy(policy) => {
                 let index = self.index;
                 self.index += 1;
                 Some(Owner::Policy(Arc::clone(policy), index))
             }
-            Part::Nameless => None,
-            Part::Profile => {
+            Within::Nameless => None,
+            Within::Profile => {
                 // Behind profiles, there is nothing to pass a packet on to.
                 decision = decision.map(|decision| if decision == Decision::Pass { Decision::Deny } else { decision });
                 Some(Owner::Profile(owner_of(text).map(Into::into)))

@@ -8,7 +8,7 @@ use crate::felix::names::CHAIN_PREFIX;
 use crate::ruleset::{Backend, Builder, ChainId, Family, RuleId, RuleParts, Snapshot, Verdict};
 
 /// Header of a match or target: size, name, revision.
-pub const HEADER: usize = 32;
+const HEADER: usize = 32;
 
 /// Decodes all entries of a table; with the snapshot, where the counters of each rule are.
 pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> (Snapshot, Vec<u32>) {
@@ -41,14 +41,14 @@ struct Jump {
     is_goto: bool,
 }
 
-struct Extension<'a> {
-    name: &'a [u8],
+pub struct Extension<'a> {
+    pub name: &'a [u8],
     revision: u32,
-    data: &'a [u8],
+    pub data: &'a [u8],
     size: usize,
 }
 
-fn extension(entry: &[u8], at: usize) -> Option<Extension<'_>> {
+pub fn extension(entry: &[u8], at: usize) -> Option<Extension<'_>> {
     let size = usize::from(u16_at(entry, at)?);
     let whole = entry.get(at..at + size.max(HEADER))?;
     Some(Extension { name: string(&whole[2..31]), revision: whole[31].into(), data: &whole[HEADER..], size: size.max(HEADER) })
