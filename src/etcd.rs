@@ -176,7 +176,7 @@ impl<K: Kind> Range<K> {
             gateway.in_time(began)?;
             page_of_keys(gateway, kind.prefix(), span, limit, &mut position)
         };
-        let keys = sweep::keys(kind.prefix(), pages, |key| kind.wants(key), |key| kind.group(key), ask)?;
+        let keys = sweep::keys(kind, pages, ask)?;
         if keys.len() > K::Object::MOST {
             return Err(gateway.error(ErrorKind::TooMuch, TooMany::of::<K::Object>()));
         }

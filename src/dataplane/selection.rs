@@ -26,7 +26,7 @@ pub struct Finding {
 }
 
 /// What tells that one back end is live and the other is not, the strongest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Evidence {
     Workloads,
     Hooks,
@@ -37,8 +37,6 @@ pub enum Evidence {
 }
 
 impl Evidence {
-    const ALL: [Self; 6] = [Self::Workloads, Self::Hooks, Self::Written, Self::Gone, Self::Format, Self::Packets];
-
     pub fn as_str(self) -> &'static str {
         self.words().0
     }
@@ -97,8 +95,8 @@ pub struct Selection {
     moved: BTreeSet<Backend>,
 }
 
-/// A number for each of [`Evidence::ALL`]: of two back ends, the one whose first other number is higher is live.
-type Rank = [u64; 6];
+/// Of two back ends, the one whose first other number is higher is live.
+type Rank = [(Evidence, u64); 6];
 
 impl Selection {
     /// The back end that is enough to read now; `None` if all must be looked at.
@@ -149,12 +147,19 @@ impl Selection {
         // Where nobody knows any workload, all of them look gone.
         let gone = if finding.known > 0 { finding.endpoints.len() - finding.known } else { 0 };
         let (is_hooked, has_moved) = (finding.hooked != Some(false), self.moved.contains(&finding.backend));
-        [finding.known as u64, is_hooked.into(), written.into(), u64::MAX - gone as u64, finding.format.into(), has_moved.into()]
+        [
+            (Evidence::Workloads, finding.known as u64),
+            (Evidence::Hooks, is_hooked.into()),
+            (Evidence::Written, written.into()),
+            (Evidence::Gone, u64::MAX - gone as u64),
+            (Evidence::Format, finding.format.into()),
+            (Evidence::Packets, has_moved.into()),
+        ]
     }
 }
 
 fn tells(better: Rank, other: Rank) -> Option<Evidence> {
-    (0..Evidence::ALL.len()).find(|&place| better[place] != other[place]).map(|place| Evidence::ALL[place])
+    better.into_iter().zip(other).find(|(better, other)| better != other).map(|((evidence, _), _)| evidence)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What is read of each kind of object in etcd: in come keys and values, out go the objects of the inventory. Pure.
 
-use super::keys::{self, NodeKeys};
+use super::keys;
+use super::messages::Span;
 use super::sweep::Group;
 use crate::datastore::inventory::{Kept, StoredPolicy, Workload};
 
@@ -27,12 +28,14 @@ pub(super) trait Kind {
 /// The workload endpoints of one node.
 pub(super) struct Workloads {
     node: String,
-    keys: NodeKeys,
+    /// What the names of its endpoints start with: the node's with its hyphens doubled, and a hyphen that ends it
+    /// (`libcalico-go/lib/names/workloadendpoint.go`).
+    start: String,
 }
 
 impl Workloads {
     pub(super) fn new(node: String) -> Self {
-        Workloads { keys: NodeKeys::new(&node), node }
+        Workloads { start: format!("{}-", node.replace('-', "--")), node }
     }
 }
 
@@ -46,11 +49,20 @@ impl Kind for Workloads {
     }
 
     fn wants(&self, key: &str) -> bool {
-        self.keys.own(key)
+        let Some((_namespace, name)) = key.strip_prefix(keys::WORKLOAD_ENDPOINTS).and_then(|rest| rest.split_once('/')) else {
+            return false;
+        };
+        // A second hyphen is part of another node's name: `node` is not `node-1`, which is stored as `node--1`.
+        name.strip_prefix(&self.start).is_some_and(|rest| rest.as_bytes().first().is_some_and(|&byte| byte > b'-'))
     }
 
     fn group(&self, key: &str) -> Option<Group> {
-        self.keys.group(key)
+        let (namespace, _name) = key.strip_prefix(keys::WORKLOAD_ENDPOINTS)?.split_once('/')?;
+        let namespace = format!("{}{namespace}/", keys::WORKLOAD_ENDPOINTS);
+        // After the hyphen that ends the node's name comes a letter or a digit, never a second hyphen: see `wants`.
+        let mut own = Span::prefix(&format!("{namespace}{}", self.start));
+        own.from.push(b'-' + 1);
+        Some(Group { own, next: Span::prefix(&namespace).end })
     }
 
     fn parse(&self, key: &str, value: &[u8]) -> serde_json::Result<Option<Workload>> {

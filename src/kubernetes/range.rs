@@ -211,8 +211,7 @@ impl<K: Kind> Range<K> {
         if error.kind == ErrorKind::Expired {
             return Ended::Relist(error.to_string());
         }
-        position.shake();
-        Ended::Failed(failure(error))
+        shaken(error, position)
     }
 
     /// The server ended the watch: its time was up, it is stopping, or the API has changed.
@@ -220,8 +219,7 @@ impl<K: Kind> Range<K> {
         if began.elapsed() >= SHORT {
             return Ended::Quiet;
         }
-        position.shake();
-        Ended::Failed(failure(self.client.error(ErrorKind::Busy { retry_after: None }, "it ended a watch at once")))
+        shaken(self.client.error(ErrorKind::Busy { retry_after: None }, "it ended a watch at once"), position)
     }
 
     /// Nothing is wrong, as far as anybody can tell; only a list can.
@@ -253,8 +251,7 @@ impl<K: Kind> Range<K> {
         if error.kind == ErrorKind::TimedOut {
             return Ended::Quiet;
         }
-        position.shake();
-        Ended::Failed(failure(error))
+        shaken(error, position)
     }
 
     /// The server did not take the watch. If it is the position or the API that it does not like, a list will tell.
@@ -266,9 +263,13 @@ impl<K: Kind> Range<K> {
         if is_for_a_list {
             return Ended::Relist(error.to_string());
         }
-        position.shake();
-        Ended::Failed(failure(error))
+        shaken(error, position)
     }
+}
+
+fn shaken(error: Error, position: &mut Position) -> Ended {
+    position.shake();
+    Ended::Failed(failure(error))
 }
 
 fn with_query(path: &str, query: &str) -> String {
