@@ -36,9 +36,7 @@ pub struct Options {
     pub lock_path: PathBuf,
     pub lock_wait: Duration,
     pub proc: PathBuf,
-    /// Where bpffs is mounted.
     pub bpffs: PathBuf,
-    /// Calico's own folder.
     pub calico_run: PathBuf,
 }
 

@@ -187,7 +187,6 @@ mod tests {
         packet.build_bytes_vec().unwrap()
     }
 
-    /// A resolver with a server that knows one name.
     fn resolver(name: &'static str, records: &'static [(u16, &'static str, u16)], edit: fn(&mut Packet)) -> Resolver {
         // The same port must be free for TCP too.
         let (server, socket, tcp) = std::iter::repeat_with(|| {

@@ -15,7 +15,6 @@ use super::tls::{self, Hints};
 /// How much of an error's body is read.
 pub(crate) const LARGEST_ERROR: u64 = 64 << 10;
 
-/// How long to wait for what, and how much to ask for at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// For a connection, including the TLS handshake.

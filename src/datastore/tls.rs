@@ -42,7 +42,6 @@ pub(crate) enum BadKey {
     Unfit(String),
 }
 
-/// A client certificate of a chain and, in PEM, its key.
 pub(crate) fn client_cert(chain: &[Certificate<'static>], key: &[u8]) -> Result<ClientCert, BadKey> {
     let private = PrivateKey::from_pem(key).map_err(|_| BadKey::NoKey)?;
     check_pair(chain, key).map_err(BadKey::Unfit)?;
@@ -75,7 +74,6 @@ pub(crate) struct Hints {
     pub url: &'static str,
 }
 
-/// What a failed handshake means for the one who configured it.
 pub(crate) fn explain(error: &rustls::Error, hints: &Hints) -> String {
     match error {
         // A bad signature is a CA of the same name with another key: one that was made anew.

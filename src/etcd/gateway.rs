@@ -79,7 +79,6 @@ impl Gateway {
         self.config.credentials.as_ref().map(|(user, _)| user.as_str())
     }
 
-    /// Asks `path` about the keys under `range`.
     pub fn ask(&mut self, path: &str, request: &impl Serialize, range: &str) -> Result<Vec<u8>, Error> {
         let question = Question { path, body: &self.encode(request)?, range, is_watch: false };
         self.anywhere(&question, |body| bytes(body, LARGEST_ANSWER))

@@ -70,10 +70,11 @@ pub fn workload(key: &str, value: &[u8], node: &str) -> serde_json::Result<Optio
     if spec.node.as_deref() != Some(node) || interface.is_empty() {
         return Ok(None);
     }
+    let in_key = || key.strip_prefix(WORKLOAD_ENDPOINTS).and_then(|rest| rest.split('/').next()).unwrap_or_default();
     let labels = metadata.labels.unwrap_or_default();
     Ok(Some(Workload {
         interface: Interface::Name(interface),
-        namespace: metadata.namespace.unwrap_or_else(|| namespace_of(key)),
+        namespace: metadata.namespace.unwrap_or_else(|| in_key().to_owned()),
         pod: spec.pod.unwrap_or_default(),
         app: labels.app.unwrap_or_default(),
         ip: ip_label(spec.ip_networks.iter().map(String::as_str)),
@@ -83,11 +84,6 @@ pub fn workload(key: &str, value: &[u8], node: &str) -> serde_json::Result<Optio
         // The CNI plugin deletes the object when it takes the interface away.
         is_finished: false,
     }))
-}
-
-fn namespace_of(key: &str) -> String {
-    let rest = key.strip_prefix(WORKLOAD_ENDPOINTS).unwrap_or_default();
-    rest.split('/').next().unwrap_or_default().to_owned()
 }
 
 /// The policy stored under `key`. The key alone names it: its name is what Felix hashes, whatever the value says.

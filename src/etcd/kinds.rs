@@ -25,7 +25,6 @@ pub(super) trait Kind {
     fn parse(&self, key: &str, value: &[u8]) -> serde_json::Result<Option<Self::Object>>;
 }
 
-/// The workload endpoints of one node.
 pub(super) struct Workloads {
     node: String,
     /// What the names of its endpoints start with: the node's with its hyphens doubled, and a hyphen that ends it

@@ -147,7 +147,6 @@ pub struct WatchFrame<'a> {
     pub error: Option<ErrorBody<'a>>,
 }
 
-/// Events, or news about the watch itself.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct WatchResult<'a> {

@@ -64,7 +64,6 @@ impl Default for Limits {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Question<'a> {
     pub path: &'a str,
-    /// The representation that is wanted.
     pub accept: &'a str,
     /// `get`, `list` or `watch`.
     pub verb: &'static str,
@@ -104,7 +103,6 @@ impl Client {
         Client { access, limits, connection: None, refused: None, url: String::new() }
     }
 
-    /// Asks, and returns the stream of the answer's bytes.
     pub fn get(&mut self, question: &Question<'_>) -> Result<Box<dyn Read>, Error> {
         let credentials = self.credentials()?;
         if self.held(&credentials) {

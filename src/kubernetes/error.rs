@@ -17,7 +17,6 @@ pub(super) struct Asked<'a> {
     pub url: &'a str,
     pub verb: &'a str,
     pub resource: &'a str,
-    /// Whether a token was sent.
     pub token: bool,
 }
 

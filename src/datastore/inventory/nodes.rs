@@ -26,7 +26,6 @@ impl Nodes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for the names. Once is enough.
     pub fn want(&self) {
         self.state().wanted = true;
         self.changed.notify_all();
