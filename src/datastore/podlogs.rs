@@ -6,7 +6,6 @@
 pub(crate) mod routes;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,32 +15,6 @@ use crate::datastore::inventory::{Interface, Object, Workload, ip_label};
 
 /// A folder changed less than this ago may change again without a new modification time.
 const SETTLING: Duration = Duration::from_secs(2);
-
-#[derive(Debug)]
-pub struct Error {
-    folder: PathBuf,
-    error: io::Error,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "cannot read the pods' names from {}: {} (mount the host's folder, or set POD_LOGS_DIR)",
-            self.folder.display(),
-            self.error
-        )
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl Error {
-    /// Whether the folder is not there, rather than not to be read.
-    pub fn is_missing(&self) -> bool {
-        self.error.kind() == io::ErrorKind::NotFound
-    }
-}
 
 #[derive(Debug)]
 pub struct PodLogs {
@@ -72,7 +45,7 @@ impl PodLogs {
 
     /// The workloads on these interfaces that are pods with a folder. The folders are read again only for an unknown interface, when
     /// something has changed; the routes each time, for a pod of the same name may come back with another address.
-    pub fn workloads(&self, interfaces: &[&str]) -> Result<HashMap<String, Arc<Workload>>, Error> {
+    pub fn workloads(&self, interfaces: &[&str]) -> io::Result<HashMap<String, Arc<Workload>>> {
         let pods = self.pods_on(interfaces)?;
         if pods.is_empty() {
             return Ok(HashMap::new());
@@ -94,8 +67,11 @@ impl PodLogs {
         Ok(pods.clone().into_iter().map(workload).collect())
     }
 
-    fn pods_on<'a>(&self, interfaces: &[&'a str]) -> Result<HashMap<&'a str, Pod>, Error> {
-        let failed = |error| Error { folder: self.folder.clone(), error };
+    fn pods_on<'a>(&self, interfaces: &[&'a str]) -> io::Result<HashMap<&'a str, Pod>> {
+        let failed = |error: io::Error| {
+            let remedy = "mount the host's folder, or set POD_LOGS_DIR";
+            io::Error::new(error.kind(), format!("cannot read the pods' names from {}: {error} ({remedy})", self.folder.display()))
+        };
         let modified = self.folder.metadata().and_then(|meta| meta.modified()).map_err(failed)?;
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         let hashes: Vec<_> = interfaces.iter().filter_map(|interface| Some((*interface, Interface::split(interface)?.1))).collect();
