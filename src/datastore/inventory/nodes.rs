@@ -2,7 +2,7 @@
 //! Felix stores workloads under the name it gives the node, which may be a short name, a full one, or written with capitals.
 
 use std::fmt::Write;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::OnceLock;
 
 use crate::datastore::bounds::{LONGEST_TEXT, cut};
 
@@ -11,48 +11,34 @@ const MOST: usize = 3;
 
 #[derive(Debug, Default)]
 pub struct Nodes {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    wanted: bool,
-    stored: Option<Vec<String>>,
+    wanted: OnceLock<()>,
+    stored: OnceLock<Vec<String>>,
 }
 
 impl Nodes {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub fn want(&self) {
-        self.state().wanted = true;
-        self.changed.notify_all();
+        _ = self.wanted.set(());
     }
 
     pub fn wait_until_wanted(&self) {
-        let mut state = self.state();
-        while !state.wanted {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.wanted.wait();
     }
 
-    /// Answers: the names of nodes that could be seen, in any order.
+    /// Answers, once: the names of nodes that could be seen, in any order.
     pub fn answer(&self, mut names: Vec<String>) {
         names.iter_mut().filter(|name| name.len() > LONGEST_TEXT).for_each(|name| *name = cut(name, LONGEST_TEXT).into_owned());
         names.sort_unstable();
         names.dedup();
-        self.state().stored = Some(names);
+        _ = self.stored.set(names);
     }
 
-    pub fn stored(&self) -> Option<Vec<String>> {
-        self.state().stored.clone()
+    pub fn stored(&self) -> Option<&Vec<String>> {
+        self.stored.get()
     }
 
     /// Why no workload with rules has a name, in one line.
     pub fn problem(&self, node: &str) -> String {
-        let stored = self.stored().unwrap_or_default();
+        let stored = self.stored().map_or(&[][..], Vec::as_slice);
         let mut text = format!("the datastore knows none of the workloads that have rules here under the node name {node:?}");
         let (similar, others): (Vec<&String>, Vec<&String>) =
             stored.iter().filter(|name| **name != node).partition(|name| is_similar(name, node));
