@@ -39,7 +39,7 @@ use error::failure;
 use frame::{Meaning, Position};
 use gateway::Gateway;
 use kinds::{Kind, Policies, Workloads};
-use messages::{Event, KeyRange, RangeRequest, RangeResponse, Span, WatchCreateRequest, WatchFrame, WatchRequest};
+use messages::{Event, RangeResponse, Span, WatchFrame};
 use sweep::Page;
 
 /// How long to wait before DNS is asked for etcd again.
@@ -103,8 +103,7 @@ fn follow_discovered(mut config: EtcdConfig, domain: &str, node: String, invento
 /// One page of keys, as of `position`, which the first page sets.
 fn page_of_keys(gateway: &mut Gateway, prefix: &str, span: &Span, limit: u32, position: &mut Option<Position>) -> Result<Page, Error> {
     let revision = position.map_or(0, |position| position.revision);
-    let request = RangeRequest { range: KeyRange::span(span), limit, revision, keys_only: true };
-    let answer = gateway.ask("/kv/range", &request, prefix)?;
+    let answer = gateway.ask("/kv/range", &messages::range_of_keys(span, limit, revision), prefix)?;
     let page: RangeResponse = serde_json::from_slice(&answer).map_err(|error| gateway.garbled(error))?;
     let at = position.get_or_insert(Position { cluster: page.header.cluster_id, revision: page.header.revision });
     if page.header.cluster_id != at.cluster {
@@ -147,12 +146,8 @@ impl<K: Kind> Watched for Range<K> {
     }
 
     fn watch(&mut self, position: &mut Position, signs: &mut dyn FnMut(Sign)) -> Ended {
-        let request = WatchCreateRequest {
-            range: KeyRange::span(&Span::prefix(self.kind.prefix())),
-            start_revision: position.revision + 1,
-            progress_notify: true,
-        };
-        let stream = match self.gateway.watch(&WatchRequest { create_request: request }, self.kind.prefix()) {
+        let request = messages::watch_of(&Span::prefix(self.kind.prefix()), position.revision + 1);
+        let stream = match self.gateway.watch(&request, self.kind.prefix()) {
             Ok(stream) => stream,
             Err(error) if error.kind == ErrorKind::Expired => return Ended::Relist(error.to_string()),
             Err(error) => return Ended::Failed(failure(error)),
@@ -186,8 +181,7 @@ impl<K: Kind> Range<K> {
 
     /// The value of `key` at `revision`, at which it exists.
     fn read(&mut self, key: &str, revision: i64) -> Result<Vec<u8>, Error> {
-        let request = RangeRequest { range: KeyRange::one(key), limit: 1, revision, keys_only: false };
-        let answer = self.gateway.ask("/kv/range", &request, self.kind.prefix())?;
+        let answer = self.gateway.ask("/kv/range", &messages::range_of_one(key, revision), self.kind.prefix())?;
         let response: RangeResponse = serde_json::from_slice(&answer).map_err(|error| self.gateway.garbled(error))?;
         let value = response.kvs.first().and_then(|kv| kv.value());
         value.ok_or_else(|| self.gateway.garbled(format!("no value for {key} at revision {revision}, where it was listed")))

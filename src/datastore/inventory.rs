@@ -29,12 +29,11 @@ pub struct Inventory {
     workloads_version: AtomicU64,
     policies_wanted: AtomicBool,
     unlisted: Mutex<BTreeSet<String>>,
-    synced: AtomicBool,
     /// Whether the datastore answers at present.
     up: AtomicBool,
     last_event: AtomicU64,
-    /// Full lists that were taken over after the first.
-    resyncs: AtomicU64,
+    /// Full lists that were taken over.
+    lists: AtomicU64,
     skipped_objects: AtomicU64,
     nodes: Nodes,
     /// What keeps each follower from its work at present, by the follower's name.
@@ -139,15 +138,13 @@ impl Inventory {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Says that a full list has been taken over, and counts it unless it was the first.
+    /// Says that a full list has been taken over.
     pub fn mark_synced(&self) {
-        if self.synced.swap(true, Ordering::AcqRel) {
-            self.resyncs.fetch_add(1, Ordering::Relaxed);
-        }
+        self.lists.fetch_add(1, Ordering::Release);
     }
 
     pub fn synced(&self) -> bool {
-        self.synced.load(Ordering::Acquire)
+        self.lists.load(Ordering::Acquire) > 0
     }
 
     pub fn set_up(&self, up: bool) {
@@ -192,8 +189,9 @@ impl Inventory {
         self.last_event.load(Ordering::Relaxed)
     }
 
+    /// Full lists that were taken over after the first.
     pub fn resyncs(&self) -> u64 {
-        self.resyncs.load(Ordering::Relaxed)
+        self.lists.load(Ordering::Relaxed).saturating_sub(1)
     }
 }
 

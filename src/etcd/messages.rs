@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::str::FromStr;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::json;
+use serde_json::value::{RawValue, Value};
 
 use crate::datastore::bounds::{LONGEST_KEY, at_most};
 
@@ -31,54 +32,25 @@ impl Span {
     }
 }
 
-/// A span of keys, or one key, as the gateway wants it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct KeyRange {
-    key: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    range_end: Option<String>,
+/// What `kv/range` is asked: keys as of `revision` (0: now), at most `limit` of them (0: all).
+pub fn range_of_keys(span: &Span, limit: u32, revision: i64) -> Value {
+    json!({ "key": base64(&span.from), "range_end": base64(&span.end), "limit": limit, "revision": revision, "keys_only": true })
 }
 
-impl KeyRange {
-    pub fn span(span: &Span) -> Self {
-        KeyRange { key: BASE64_STANDARD.encode(&span.from), range_end: Some(BASE64_STANDARD.encode(&span.end)) }
-    }
-
-    pub fn one(key: &str) -> Self {
-        KeyRange { key: BASE64_STANDARD.encode(key), range_end: None }
-    }
+/// The same for one key and its value.
+pub fn range_of_one(key: &str, revision: i64) -> Value {
+    json!({ "key": base64(key), "limit": 1, "revision": revision, "keys_only": false })
 }
 
-/// `kv/range`: keys, and unless `keys_only` their values, as of `revision` (0: now).
-#[derive(Serialize)]
-pub struct RangeRequest {
-    #[serde(flatten)]
-    pub range: KeyRange,
-    /// At most so many; 0 for all.
-    pub limit: u32,
-    pub revision: i64,
-    pub keys_only: bool,
+/// What `watch` is asked: all that happens from a revision on. With `progress_notify`, an empty frame now and then says up to which revision
+/// nothing happened.
+pub fn watch_of(span: &Span, revision: i64) -> Value {
+    let range = json!({ "key": base64(&span.from), "range_end": base64(&span.end), "start_revision": revision, "progress_notify": true });
+    json!({ "create_request": range })
 }
 
-/// `watch`: everything that happens to a range from a revision on.
-#[derive(Serialize)]
-pub struct WatchRequest {
-    pub create_request: WatchCreateRequest,
-}
-
-#[derive(Serialize)]
-pub struct WatchCreateRequest {
-    #[serde(flatten)]
-    pub range: KeyRange,
-    pub start_revision: i64,
-    /// An empty frame now and then, which says up to which revision nothing happened.
-    pub progress_notify: bool,
-}
-
-#[derive(Serialize)]
-pub struct AuthenticateRequest<'a> {
-    pub name: &'a str,
-    pub password: &'a str,
+fn base64(bytes: impl AsRef<[u8]>) -> String {
+    BASE64_STANDARD.encode(bytes)
 }
 
 #[derive(Deserialize)]
@@ -215,9 +187,10 @@ mod tests {
 
     #[test]
     fn the_end_of_a_prefix_is_the_prefix_with_its_last_byte_raised() {
-        let range = serde_json::to_string(&KeyRange::span(&Span::prefix("/calico/"))).unwrap();
-        assert_eq!(range, r#"{"key":"L2NhbGljby8=","range_end":"L2NhbGljbzA="}"#);
-        assert_eq!(serde_json::to_string(&KeyRange::one("a")).unwrap(), r#"{"key":"YQ=="}"#);
+        let watch = watch_of(&Span::prefix("/calico/"), 7).to_string();
+        let expected = r#"{"create_request":{"key":"L2NhbGljby8=","progress_notify":true,"range_end":"L2NhbGljbzA=","start_revision":7}}"#;
+        assert_eq!(watch, expected);
+        assert_eq!(range_of_one("a", 7).to_string(), r#"{"key":"YQ==","keys_only":false,"limit":1,"revision":7}"#);
     }
 
     #[test]
