@@ -194,7 +194,7 @@ impl<K: Kind> Range<K> {
             let ended = match frames.next_frame() {
                 Ok(Some(frame)) => self.take(frame, position),
                 Ok(None) => Err(self.over("it closed the watch")),
-                Err(error) => Err(self.interrupted(error, silent)),
+                Err(error) => self.interrupted(error, silent),
             };
             match ended {
                 Ok(()) => signs(Sign::Message),
@@ -252,17 +252,14 @@ impl<K: Kind> Range<K> {
     }
 
     /// Reading failed. Silence after the first frame is normal where nothing happens; without one, nobody is there.
-    fn interrupted(&mut self, error: io::Error, silent: bool) -> Ended {
-        let error = match self.gateway.interrupted(error, "frame") {
-            Ok(error) => error,
-            Err(ended) => return ended,
-        };
+    fn interrupted(&mut self, error: io::Error, silent: bool) -> Result<(), Ended> {
+        let error = self.gateway.interrupted(error, "frame")?;
         if error.kind == ErrorKind::TimedOut && !silent {
             self.gateway.reconnect();
-            return Ended::Quiet;
+            return Err(Ended::Quiet);
         }
         self.gateway.move_on();
-        Ended::Failed(failure(error))
+        Err(Ended::Failed(failure(error)))
     }
 
     /// A watch says so of an expired token too, and of a missing permission: a new token is the first thing to try.

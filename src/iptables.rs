@@ -81,10 +81,7 @@ fn backend_of(program: &Path) -> Backend {
         version.extend_from_slice(&piece[..piece.len().min(200)]);
         Ok(())
     });
-    match asked.is_ok() && version.windows(9).any(|word| word == b"nf_tables") {
-        true => Backend::Nft,
-        false => Backend::Legacy,
-    }
+    if asked.is_ok() && version.windows(9).any(|word| word == b"nf_tables") { Backend::Nft } else { Backend::Legacy }
 }
 
 fn save(program: &Path, mut parser: text::Parser, table: &str, most: Most) -> Result<Snapshot, String> {

@@ -71,10 +71,7 @@ pub(super) fn keys<E>(
 
 /// Smaller pages while more is left out than read, larger ones otherwise.
 fn next_limit(limit: u32, largest: u32, left_out: u64) -> u32 {
-    match left_out < u64::from(limit) {
-        true => limit.saturating_mul(2).min(largest),
-        false => (limit / 2).max(largest.min(FIRST_PAGE)),
-    }
+    if left_out < u64::from(limit) { limit.saturating_mul(2).min(largest) } else { (limit / 2).max(largest.min(FIRST_PAGE)) }
 }
 
 #[cfg(test)]

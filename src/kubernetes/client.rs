@@ -201,10 +201,7 @@ impl Client {
     }
 
     pub fn unreadable(&self, error: serde_json::Error) -> Error {
-        match error.is_io() {
-            true => self.broken(&io::Error::from(error).into()),
-            false => self.garbled(error),
-        }
+        if error.is_io() { self.broken(&io::Error::from(error).into()) } else { self.garbled(error) }
     }
 }
 

@@ -53,10 +53,7 @@ pub(super) fn run(plugin: &ExecPlugin, config: &KubernetesConfig, ca: Option<&[u
     let mut output = Vec::new();
     let run = child::run_command(&mut command, limit, &mut |piece| {
         output.extend_from_slice(piece);
-        match output.len() <= LARGEST_ANSWER {
-            true => Ok(()),
-            false => Err(format!("it printed more than {LARGEST_ANSWER} bytes")),
-        }
+        if output.len() <= LARGEST_ANSWER { Ok(()) } else { Err(format!("it printed more than {LARGEST_ANSWER} bytes")) }
     });
     run.map_err(|error| failed(complaint(&error, plugin)))?;
     answer(&output, &plugin.api_version).map_err(failed)

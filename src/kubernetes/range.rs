@@ -108,7 +108,7 @@ impl<K: Kind> Range<K> {
             let ended = match frames.next_frame() {
                 Ok(Some(frame)) => self.take(frame, position),
                 Ok(None) => Err(self.closed(began, position)),
-                Err(error) => Err(self.interrupted(error, position)),
+                Err(error) => self.interrupted(error, position),
             };
             match ended {
                 Err(Ended::Quiet) if position.stale(&self.client.limits) => return self.list_again(position, signs),
@@ -242,16 +242,10 @@ impl<K: Kind> Range<K> {
     }
 
     /// Reading failed. Silence is normal where nothing happens, but the connection may be dead.
-    fn interrupted(&mut self, error: io::Error, position: &mut Position) -> Ended {
-        let error = match self.client.interrupted(error, "line") {
-            Ok(error) => error,
-            Err(ended) => return ended,
-        };
+    fn interrupted(&mut self, error: io::Error, position: &mut Position) -> Result<(), Ended> {
+        let error = self.client.interrupted(error, "line")?;
         self.client.reconnect();
-        if error.kind == ErrorKind::TimedOut {
-            return Ended::Quiet;
-        }
-        shaken(error, position)
+        Err(if error.kind == ErrorKind::TimedOut { Ended::Quiet } else { shaken(error, position) })
     }
 
     /// The server did not take the watch. If it is the position or the API that it does not like, a list will tell.

@@ -114,10 +114,7 @@ impl<T: Object> Table<T> {
     }
 
     fn bounded(objects: usize, bytes: usize) -> Result<(), TooMany> {
-        match objects > T::MOST || bytes > MOST_BYTES {
-            true => Err(TooMany::of::<T>()),
-            false => Ok(()),
-        }
+        if objects > T::MOST || bytes > MOST_BYTES { Err(TooMany::of::<T>()) } else { Ok(()) }
     }
 }
 
