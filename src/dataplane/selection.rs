@@ -3,7 +3,7 @@
 //! Felix decides on its back end when it starts, and up to 3.32 leaves the rules in the one before where they are. Packets pass through
 //! both then, so that a stale table goes on counting. What tells them apart is named by [`Evidence`], the strongest first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::ruleset::Backend;
@@ -91,7 +91,7 @@ pub struct Selection {
     missing: usize,
     looks: u32,
     /// At which look each back end's rules were others than before.
-    written: Vec<(Backend, u32)>,
+    written: BTreeMap<Backend, u32>,
     moved: BTreeSet<Backend>,
 }
 
@@ -133,8 +133,7 @@ impl Selection {
         for finding in found.iter().filter(|f| f.chains > 0) {
             let before = self.last.iter().find(|last| last.backend == finding.backend && last.chains > 0);
             if self.looks > 1 && before.is_none_or(|before| before.rules != finding.rules) {
-                self.written.retain(|(backend, _)| *backend != finding.backend);
-                self.written.push((finding.backend, self.looks));
+                self.written.insert(finding.backend, self.looks);
             }
             if before.is_some_and(|before| before.rules == finding.rules && before.packets != finding.packets) {
                 self.moved.insert(finding.backend);
@@ -143,7 +142,7 @@ impl Selection {
     }
 
     fn rank(&self, finding: &Finding) -> Rank {
-        let written = self.written.iter().find(|(backend, _)| *backend == finding.backend).map_or(0, |(_, look)| *look);
+        let written = self.written.get(&finding.backend).copied().unwrap_or(0);
         // Where nobody knows any workload, all of them look gone.
         let gone = if finding.known > 0 { finding.endpoints.len() - finding.known } else { 0 };
         let (is_hooked, has_moved) = (finding.hooked != Some(false), self.moved.contains(&finding.backend));
