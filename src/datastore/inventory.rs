@@ -9,7 +9,7 @@ mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use contents::Contents;
@@ -27,7 +27,7 @@ pub struct Inventory {
     policies_version: AtomicU64,
     /// Counts workloads that have come or gone, and lists of them: since the list before, some may have come and gone.
     workloads_version: AtomicU64,
-    policies_wanted: AtomicBool,
+    policies_wanted: OnceLock<()>,
     unlisted: Mutex<BTreeSet<String>>,
     /// Whether the datastore answers at present.
     up: AtomicBool,
@@ -114,12 +114,16 @@ impl Inventory {
 
     /// Asks the follower for the policies too: said by a scrape that met a policy chain without a name (Calico ≤ 3.21).
     pub fn want_policies(&self) {
-        self.policies_wanted.store(true, Ordering::Release);
+        _ = self.policies_wanted.set(());
     }
 
     /// Once true, it stays true.
     pub fn policies_wanted(&self) -> bool {
-        self.policies_wanted.load(Ordering::Acquire)
+        self.policies_wanted.get().is_some()
+    }
+
+    pub fn wait_until_policies_are_wanted(&self) {
+        self.policies_wanted.wait();
     }
 
     pub fn nodes(&self) -> &Nodes {
