@@ -51,10 +51,8 @@ pub(crate) trait Requester {
     /// Whether a list that began then may go on.
     fn in_time(&self, began: Instant) -> Result<(), Error> {
         let limit = self.limits().list;
-        match began.elapsed() < limit {
-            true => Ok(()),
-            false => Err(self.error(ErrorKind::TooMuch, format_args!("a list without end within {limit:?}"))),
-        }
+        let error = || self.error(ErrorKind::TooMuch, format_args!("a list without end within {limit:?}"));
+        if began.elapsed() < limit { Ok(()) } else { Err(error()) }
     }
 
     /// Why there is no next `frame`, as the server's words call it, of a watch; or that another list is cheaper than a frame so large.

@@ -97,10 +97,7 @@ impl Access for Configured {
         let mut credentials = Credentials {
             server: config.server.clone(),
             ca: config.ca.as_ref().map(content).transpose()?,
-            client: match &config.client {
-                Some((cert, key)) => Some((content(cert)?, content(key)?)),
-                None => None,
-            },
+            client: config.client.as_ref().map(|(cert, key)| content(cert).and_then(|cert| Ok((cert, content(key)?)))).transpose()?,
             insecure: config.insecure,
             tls_server_name: config.tls_server_name.clone(),
             proxy: config.proxy.clone(),

@@ -141,10 +141,8 @@ fn answer(output: &[u8], api_version: &str) -> Result<Issued, String> {
     if token.is_none() && client.is_none() {
         return Err("it gave neither a token nor a client certificate".into());
     }
-    let expires = match not_empty(status.expiration_timestamp) {
-        Some(text) => Some(timestamp::parse(&text).ok_or("its expirationTimestamp is no time")?),
-        None => None,
-    };
+    let time = |text: String| timestamp::parse(&text).ok_or("its expirationTimestamp is no time");
+    let expires = not_empty(status.expiration_timestamp).map(time).transpose()?;
     Ok(Issued { token: token.map(Secret::new), client, expires })
 }
 

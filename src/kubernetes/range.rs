@@ -15,7 +15,7 @@ use crate::datastore::bounds::{LONGEST_TEXT, cut};
 use crate::datastore::error::{Error, ErrorKind};
 use crate::datastore::follow::{Ended, Failure, Frames, LARGEST_FRAME, Sign, Watched, jitter};
 use crate::datastore::http::Requester as _;
-use crate::datastore::inventory::{Inventory, Part, Table, TooMany};
+use crate::datastore::inventory::{Inventory, Part, Table};
 
 /// Servers that do not know metadata alone (Kubernetes < 1.15) send whole objects.
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
@@ -143,15 +143,12 @@ impl<K: Kind> Range<K> {
         let mut too_many = None;
         let listed = read_list(stream, |object| {
             let parsed = serde_json::from_str::<Envelope>(object.get());
-            let parsed = parsed.and_then(|envelope| Ok((self.key(&envelope), self.kind.parse(&envelope, object.get())?)));
-            match parsed {
-                Ok((key, Some(object))) => objects.insert(&key, object).map(|_| ()).inspect_err(|error| too_many = Some(error.clone())),
-                Ok((_, None)) => Ok(()),
-                Err(error) => {
-                    self.skip(object.get(), &error);
-                    Ok(())
-                }
+            match parsed.and_then(|envelope| Ok((self.key(&envelope), self.kind.parse(&envelope, object.get())?))) {
+                Ok((key, Some(object))) => _ = objects.insert(&key, object).inspect_err(|error| too_many = Some(error.clone()))?,
+                Ok((_, None)) => {}
+                Err(error) => self.skip(object.get(), &error),
             }
+            Ok(())
         });
         listed.map_err(|error| match too_many {
             Some(too_many) => self.client.error(ErrorKind::TooMuch, too_many),
@@ -171,9 +168,11 @@ impl<K: Kind> Range<K> {
         let garbled = |error: serde_json::Error| Ended::Relist(format!("a line of the watch is not what an API server sends: {error}"));
         let event: Event = serde_json::from_slice(frame).map_err(garbled)?;
         match meaning(&event, position) {
-            Ok(Meaning::Put(envelope)) => {
-                self.put(&envelope, event.object.get()).map_err(|error| Ended::Relist(error.to_string()))?;
-            }
+            Ok(Meaning::Put(envelope)) => match self.kind.parse(&envelope, event.object.get()) {
+                Ok(object) => self.part.put(&self.key(&envelope), object).map_err(|error| Ended::Relist(error.to_string()))?,
+                // What was known of it before stays.
+                Err(error) => self.skip(event.object.get(), &error),
+            },
             Ok(Meaning::Delete(envelope)) => self.part.remove(&self.key(&envelope)),
             Ok(Meaning::Error(status)) => return Err(self.ended(&status, position)),
             Ok(Meaning::Bookmark) => {}
@@ -181,17 +180,6 @@ impl<K: Kind> Range<K> {
             Err(error) => self.skip(event.object.get(), &error),
         }
         Ok(())
-    }
-
-    /// An object that cannot be understood leaves what was known of it before.
-    fn put(&mut self, envelope: &Envelope<'_>, object: &str) -> Result<(), TooMany> {
-        match self.kind.parse(envelope, object) {
-            Ok(parsed) => self.part.put(&self.key(envelope), parsed),
-            Err(error) => {
-                self.skip(object, &error);
-                Ok(())
-            }
-        }
     }
 
     fn key(&self, envelope: &Envelope<'_>) -> String {
