@@ -4,6 +4,7 @@
 //!
 //! What may not be read is an error, and so is to find none of Calico's chains: neither is an empty table.
 
+mod backends;
 mod error;
 mod evidence;
 mod family;
@@ -11,7 +12,6 @@ mod lock;
 mod presence;
 pub mod saved;
 mod selection;
-mod tables;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::config::{BackendChoice, SourceChoice};
 use crate::datastore::inventory::Inventory;
 use crate::ebpf;
 use crate::ruleset::{Backend, Snapshot};
+use backends::Backends;
 pub use error::{Elsewhere, NoChains, ReadError};
 use selection::LOOK_AROUND;
 pub use selection::{Evidence, Rival};
-use tables::Tables;
 
 /// Where to look for what; [`Options::default`] is the running system.
 #[derive(Debug, Clone)]
@@ -36,9 +36,7 @@ pub struct Options {
     pub lock_path: PathBuf,
     pub lock_wait: Duration,
     pub proc: PathBuf,
-    /// Where bpffs is mounted.
     pub bpffs: PathBuf,
-    /// Calico's own folder.
     pub calico_run: PathBuf,
 }
 
@@ -73,7 +71,6 @@ impl Source {
 
 #[derive(Debug, Default)]
 pub struct Reading {
-    /// The tables, one family after the other.
     pub tables: Vec<Snapshot>,
     pub programs: Option<ebpf::Snapshot>,
     pub rivals: Vec<Rival>,
@@ -89,8 +86,7 @@ pub trait Reader: Send {
     /// Reads the tables of both families once, and is done by `deadline`, well or not.
     fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError>;
 
-    /// Reads the same tables once more, straight from the kernel: what has moved since. Empty if they are not in the kernel, where nothing
-    /// moves.
+    /// Reads the same tables once more, straight from the kernel: what has moved since. Empty where nothing moves: not in the kernel.
     fn look_again(&mut self, read: &[Snapshot], deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
         _ = (read, deadline);
         Ok(vec![])
@@ -104,7 +100,7 @@ pub trait Reader: Send {
 #[derive(Debug)]
 pub struct Dataplane {
     options: Options,
-    tables: Tables,
+    backends: Backends,
     ebpf: ebpf::Reader,
     /// When it was last certain that no table holds chains of endpoints, while the eBPF dataplane is what is read.
     only_ebpf: Option<Instant>,
@@ -118,32 +114,32 @@ impl Reader for Dataplane {
         let reading = self.read_rules(deadline)?;
         self.found = true;
         self.elsewhere = None;
-        self.tables.say_lock(reading.lock_problem.as_deref());
+        self.backends.say_lock(reading.lock_problem.as_deref());
         Ok(reading)
     }
 
     fn look_again(&mut self, read: &[Snapshot], deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
         let Some(backend) = read.first().map(|table| table.ruleset.backend) else { return Ok(vec![]) };
-        self.tables.read_backend(backend, Source::Kernel, deadline).map(|reading| reading.tables)
+        self.backends.read_backend(backend, Source::Kernel, deadline).map(|reading| reading.tables)
     }
 
     fn lock_timeouts(&self) -> u64 {
-        self.tables.lock_timeouts
+        self.backends.lock_timeouts
     }
 }
 
 impl Dataplane {
     /// A reader; nothing is looked for yet. `inventory` is what the datastore knows.
     pub fn new(options: Options, inventory: Option<Arc<Inventory>>) -> Self {
-        let tables = Tables::new(options.clone(), inventory);
-        Dataplane { options, tables, ebpf: ebpf::Reader::default(), only_ebpf: None, found: false, elsewhere: None }
+        let backends = Backends::new(options.clone(), inventory);
+        Dataplane { options, backends, ebpf: ebpf::Reader::default(), only_ebpf: None, found: false, elsewhere: None }
     }
 
     fn read_rules(&mut self, deadline: Instant) -> Result<Reading, ReadError> {
         if self.options.backend == BackendChoice::Ebpf || self.only_ebpf_lately() {
             return self.read_ebpf();
         }
-        let reading = match self.tables.read(deadline) {
+        let reading = match self.backends.read(deadline) {
             Err(ReadError::NoProgram(path)) => self.without_program(path, deadline)?,
             reading => reading?,
         };
@@ -159,8 +155,7 @@ impl Dataplane {
         lately && ebpf::reader::is_present(&self.options.bpffs).unwrap_or(false)
     }
 
-    /// No table holds chains of an endpoint: then the eBPF programs count, if there are any. Else the static chains of a node without
-    /// endpoints are all there is.
+    /// No table holds an endpoint's chains: then the eBPF programs count, if there are any, else the static chains of an empty node.
     fn without_endpoints(&mut self, reading: Option<Reading>, deadline: Instant) -> Result<Reading, ReadError> {
         let before = self.only_ebpf.take();
         let is_auto = self.options.backend == BackendChoice::Auto;
@@ -199,8 +194,8 @@ impl Dataplane {
         let asked = self.options.backend;
         let mut found = Elsewhere::Nowhere;
         for backend in [Backend::Native, Backend::Nft, Backend::Legacy] {
-            let is_there = asked != BackendChoice::Auto && self.tables.has(backend).unwrap_or(false);
-            let reading = is_there.then(|| self.tables.read_backend(backend, Source::Kernel, deadline)).and_then(Result::ok);
+            let is_there = asked != BackendChoice::Auto && self.backends.has(backend).unwrap_or(false);
+            let reading = is_there.then(|| self.backends.read_backend(backend, Source::Kernel, deadline)).and_then(Result::ok);
             if reading.is_some_and(|reading| evidence::chains(&reading).next().is_some()) {
                 found = Elsewhere::Backend(asked, backend);
                 break;
@@ -210,13 +205,12 @@ impl Dataplane {
         found
     }
 
-    /// `iptables-save` was asked for, and there is none. On the eBPF dataplane it is not missed: the kernel itself says that no table
-    /// holds any endpoint's chains.
+    /// `iptables-save` is missing. On the eBPF dataplane it is not missed: the kernel itself says that no table holds endpoints' chains.
     fn without_program(&mut self, path: String, deadline: Instant) -> Result<Option<Reading>, ReadError> {
         let missing = ReadError::NoProgram(path);
         let is_ebpf = self.options.backend == BackendChoice::Auto && ebpf::reader::is_present(&self.options.bpffs).unwrap_or(false);
         let has_endpoints = |reading: &Option<Reading>| reading.as_ref().is_some_and(|reading| !evidence::endpoints(reading).is_empty());
-        match is_ebpf.then(|| self.tables.read_by(Source::Kernel, deadline)) {
+        match is_ebpf.then(|| self.backends.read_by(Source::Kernel, deadline)) {
             Some(Ok(reading)) if !has_endpoints(&reading) => Ok(reading),
             _ => Err(missing),
         }

@@ -21,7 +21,6 @@ pub use reader::{Error, Reader};
 /// As metrics and messages name this dataplane.
 pub const BACKEND: &str = "ebpf";
 
-/// The number of a rule, by which all programs count it.
 pub type RuleId = u64;
 
 pub type IdMap<T> = HashMap<RuleId, T, foldhash::fast::RandomState>;
@@ -37,13 +36,11 @@ pub struct Snapshot {
     pub rule_map: u32,
     /// What the programs of every interface accepted and refused; none of an interface that has seen no packet.
     pub interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
-    /// The maps in which interfaces are counted, by the kernel's ids; none where the release's is not known, or cannot be read. Where one has
-    /// come or gone, counts have no common beginning.
+    /// The maps that count interfaces, by the kernel's ids; none if unknown or unreadable. In others, counts have no common beginning.
     pub interface_maps: Vec<u32>,
     pub programs: Vec<Shown>,
     pub unlisted: Option<std::io::ErrorKind>,
-    /// Whether no program has come, gone or changed since the last read, as far as Felix says. What the rules counted since can then
-    /// only have happened in these programs.
+    /// Whether no program has come, gone or changed since the last read: then what the rules counted since happened in these programs.
     pub unchanged: bool,
     /// Whether all interfaces that are named like workloads' have their programs shown.
     pub complete: bool,
@@ -53,7 +50,6 @@ pub struct Snapshot {
 
 #[derive(Debug, Clone)]
 pub struct Shown {
-    /// What the file says; or said, while it cannot be read.
     pub program: Arc<Program>,
     /// Whether the interface exists. Calico 3.25 leaves the files of those that have gone.
     pub is_live: bool,
@@ -87,7 +83,6 @@ pub struct Program {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// What its hits are counted under.
     pub id: RuleId,
     /// What it is. The direction is the policy's: for a host endpoint's rules in a workload's program, the other one.
     pub known: Known,
@@ -96,7 +91,6 @@ pub struct Rule {
     pub counts: bool,
 }
 
-/// What a rule is, apart from its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     pub owner: Owner,
@@ -126,6 +120,5 @@ pub enum Owner {
     Profile(Option<Arc<str>>),
     /// The end of a tier: none of its policies decided.
     EndOfTier(Arc<str>),
-    /// No profile decided either.
     NoProfile,
 }

@@ -12,13 +12,13 @@
 mod certificates;
 mod discovery;
 mod error;
+mod frame;
 mod gateway;
+mod keys;
 mod kinds;
 mod messages;
 mod nodes;
-mod objects;
 mod sweep;
-mod watch;
 
 use std::io;
 use std::sync::Arc;
@@ -32,25 +32,22 @@ use crate::config::EtcdConfig;
 use crate::datastore::bounds::{LONGEST_TEXT, cut};
 use crate::datastore::dns::Resolver;
 use crate::datastore::error::{Error, ErrorKind};
-use crate::datastore::follow::{self, Ended, Failure, Frames, Patience, Sign, Source};
+use crate::datastore::follow::{self, Ended, Failure, Frames, LARGEST_FRAME, Patience, Sign, Watched};
+use crate::datastore::http::Requester;
 use crate::datastore::inventory::{Inventory, Object, Part, Table, TooMany};
 use error::failure;
+use frame::{Meaning, Position};
 use gateway::Gateway;
 use kinds::{Kind, Policies, Workloads};
-use messages::{Event, KeyRange, RangeRequest, RangeResponse, Span, WatchCreateRequest, WatchFrame, WatchRequest};
+use messages::{Event, RangeResponse, Span, WatchFrame};
 use sweep::Page;
-use watch::{LARGEST_FRAME, Meaning, Position};
 
 /// How long to wait before DNS is asked for etcd again.
 const DISCOVERY_EVERY: Duration = Duration::from_secs(10);
 
 /// Follows etcd on threads of its own, for as long as the process lives: the workloads of `node` go into `inventory`, and the
 /// policies from when [`Inventory::policies_wanted`] says so. What goes wrong later is in [`Inventory::troubles`] and in the log.
-pub fn follow(config: EtcdConfig, node: String, inventory: Arc<Inventory>) -> io::Result<()> {
-    follow_within(config, node, inventory, LIMITS)
-}
-
-pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>, limits: Limits) -> io::Result<()> {
+pub fn follow(config: EtcdConfig, node: String, inventory: Arc<Inventory>, limits: Limits) -> io::Result<()> {
     if let Some(domain) = config.discovery.clone() {
         let discover = move || follow_discovered(config, &domain, node, inventory, limits);
         return thread::Builder::new().name("etcd discovery".into()).spawn(discover).map(|_| ());
@@ -60,7 +57,7 @@ pub fn follow_within(config: EtcdConfig, node: String, inventory: Arc<Inventory>
     follow::when_nodes_are_wanted(Arc::clone(&inventory), node.clone(), move || nodes::names(&mut asking, &name))?;
     follow::spawn(Range::new(config.clone(), limits, Workloads::new(node), &inventory), Arc::clone(&inventory))?;
     follow::when_policies_are_wanted(Arc::clone(&inventory), move || {
-        let prefixes = [objects::NETWORK_POLICIES, objects::GLOBAL_NETWORK_POLICIES];
+        let prefixes = [keys::NETWORK_POLICIES, keys::GLOBAL_NETWORK_POLICIES];
         // All before the first is listed, or one of them alone would look complete.
         prefixes.iter().for_each(|prefix| inventory.expect_list(prefix));
         prefixes
@@ -98,7 +95,7 @@ fn follow_discovered(mut config: EtcdConfig, domain: &str, node: String, invento
     inventory.set_trouble(NAME, None);
     // Found is not reached yet.
     inventory.set_up(false);
-    if let Err(error) = follow_within(config, node, inventory, limits) {
+    if let Err(error) = follow(config, node, inventory, limits) {
         log::error!("cannot follow etcd: {error}");
     }
 }
@@ -106,8 +103,7 @@ fn follow_discovered(mut config: EtcdConfig, domain: &str, node: String, invento
 /// One page of keys, as of `position`, which the first page sets.
 fn page_of_keys(gateway: &mut Gateway, prefix: &str, span: &Span, limit: u32, position: &mut Option<Position>) -> Result<Page, Error> {
     let revision = position.map_or(0, |position| position.revision);
-    let request = RangeRequest { range: KeyRange::span(span), limit, revision, keys_only: true };
-    let answer = gateway.ask("/kv/range", &request, prefix)?;
+    let answer = gateway.ask("/kv/range", &messages::range_of_keys(span, limit, revision), prefix)?;
     let page: RangeResponse = serde_json::from_slice(&answer).map_err(|error| gateway.garbled(error))?;
     let at = position.get_or_insert(Position { cluster: page.header.cluster_id, revision: page.header.revision });
     if page.header.cluster_id != at.cluster {
@@ -121,23 +117,13 @@ fn page_of_keys(gateway: &mut Gateway, prefix: &str, span: &Span, limit: u32, po
     Ok(Page { keys, read: page.kvs.len() as u64, last, count: page.count, more: page.more })
 }
 
-/// Whether a list that began then may go on.
-fn in_time(gateway: &Gateway, began: Instant) -> Result<(), Error> {
-    let limit = gateway.limits().list;
-    match began.elapsed() < limit {
-        true => Ok(()),
-        false => Err(gateway.error(ErrorKind::TooMuch, format_args!("a list without end within {limit:?}"))),
-    }
-}
-
-/// One kind of object in etcd: the keys under its prefix.
 struct Range<K: Kind> {
     gateway: Gateway,
     kind: K,
     part: Part<K::Object>,
 }
 
-impl<K: Kind> Source for Range<K> {
+impl<K: Kind> Watched for Range<K> {
     type Position = Position;
 
     fn name(&self) -> &str {
@@ -149,7 +135,7 @@ impl<K: Kind> Source for Range<K> {
         let (position, keys) = self.list_keys(began).map_err(failure)?;
         let mut objects = Table::default();
         for key in keys {
-            in_time(&self.gateway, began).map_err(failure)?;
+            self.gateway.in_time(began).map_err(failure)?;
             let value = if K::NEEDS_VALUES { self.read(&key, position.revision).map_err(failure)? } else { Vec::new() };
             if let Some(Some(object)) = self.parse(&key, &value) {
                 objects.insert(&key, object)?;
@@ -160,12 +146,8 @@ impl<K: Kind> Source for Range<K> {
     }
 
     fn watch(&mut self, position: &mut Position, signs: &mut dyn FnMut(Sign)) -> Ended {
-        let request = WatchCreateRequest {
-            range: KeyRange::span(&Span::prefix(self.kind.prefix())),
-            start_revision: position.revision + 1,
-            progress_notify: true,
-        };
-        let stream = match self.gateway.watch(&WatchRequest { create_request: request }, self.kind.prefix()) {
+        let request = messages::watch_of(&Span::prefix(self.kind.prefix()), position.revision + 1);
+        let stream = match self.gateway.watch(&request, self.kind.prefix()) {
             Ok(stream) => stream,
             Err(error) if error.kind == ErrorKind::Expired => return Ended::Relist(error.to_string()),
             Err(error) => return Ended::Failed(failure(error)),
@@ -186,10 +168,10 @@ impl<K: Kind> Range<K> {
         let mut position = None;
         let pages = sweep::Pages { largest: gateway.limits().page, most: K::Object::MOST };
         let ask = |span: &Span, limit| {
-            in_time(gateway, began)?;
+            gateway.in_time(began)?;
             page_of_keys(gateway, kind.prefix(), span, limit, &mut position)
         };
-        let keys = sweep::keys(kind.prefix(), pages, |key| kind.wants(key), |key| kind.group(key), ask)?;
+        let keys = sweep::keys(kind, pages, ask)?;
         if keys.len() > K::Object::MOST {
             return Err(gateway.error(ErrorKind::TooMuch, TooMany::of::<K::Object>()));
         }
@@ -199,8 +181,7 @@ impl<K: Kind> Range<K> {
 
     /// The value of `key` at `revision`, at which it exists.
     fn read(&mut self, key: &str, revision: i64) -> Result<Vec<u8>, Error> {
-        let request = RangeRequest { range: KeyRange::one(key), limit: 1, revision, keys_only: false };
-        let answer = self.gateway.ask("/kv/range", &request, self.kind.prefix())?;
+        let answer = self.gateway.ask("/kv/range", &messages::range_of_one(key, revision), self.kind.prefix())?;
         let response: RangeResponse = serde_json::from_slice(&answer).map_err(|error| self.gateway.garbled(error))?;
         let value = response.kvs.first().and_then(|kv| kv.value());
         value.ok_or_else(|| self.gateway.garbled(format!("no value for {key} at revision {revision}, where it was listed")))
@@ -213,7 +194,7 @@ impl<K: Kind> Range<K> {
             let ended = match frames.next_frame() {
                 Ok(Some(frame)) => self.take(frame, position),
                 Ok(None) => Err(self.over("it closed the watch")),
-                Err(error) => Err(self.interrupted(error, silent)),
+                Err(error) => self.interrupted(error, silent),
             };
             match ended {
                 Ok(()) => signs(Sign::Message),
@@ -226,7 +207,7 @@ impl<K: Kind> Range<K> {
     fn take(&mut self, frame: &[u8], position: &mut Position) -> Result<(), Ended> {
         let frame: WatchFrame = serde_json::from_slice(frame)
             .map_err(|error| Ended::Relist(format!("a frame of the watch is not what etcd sends: {error}")))?;
-        match watch::meaning(&frame, position) {
+        match frame::meaning(&frame, position) {
             Meaning::GoOn => {
                 let mut events = frame.result.iter().flat_map(|result| &result.events);
                 events.try_for_each(|event| self.apply(event)).map_err(|error| Ended::Relist(error.to_string()))?;
@@ -271,18 +252,14 @@ impl<K: Kind> Range<K> {
     }
 
     /// Reading failed. Silence after the first frame is normal where nothing happens; without one, nobody is there.
-    fn interrupted(&mut self, error: io::Error, silent: bool) -> Ended {
-        let error = match error.kind() {
-            io::ErrorKind::FileTooLarge => return Ended::Relist(format!("a frame of the watch is larger than {LARGEST_FRAME} bytes")),
-            io::ErrorKind::InvalidData => self.gateway.garbled("a watch that is not a stream of JSON objects"),
-            _ => self.gateway.broken(&error.into()),
-        };
+    fn interrupted(&mut self, error: io::Error, silent: bool) -> Result<(), Ended> {
+        let error = self.gateway.interrupted(error, "frame")?;
         if error.kind == ErrorKind::TimedOut && !silent {
             self.gateway.reconnect();
-            return Ended::Quiet;
+            return Err(Ended::Quiet);
         }
         self.gateway.move_on();
-        Ended::Failed(failure(error))
+        Err(Ended::Failed(failure(error)))
     }
 
     /// A watch says so of an expired token too, and of a missing permission: a new token is the first thing to try.
@@ -301,7 +278,7 @@ mod tests {
     #[test]
     fn workloads_that_cannot_be_understood_are_skipped_and_counted() {
         let event = |pod: &str, value: &str| {
-            let key = format!("{}shop/n-k8s-{pod}-eth0", objects::WORKLOAD_ENDPOINTS);
+            let key = format!("{}shop/n-k8s-{pod}-eth0", keys::WORKLOAD_ENDPOINTS);
             let [key, value] = [key.as_str(), value].map(|text| BASE64_STANDARD.encode(text));
             format!(r#"{{"result":{{"header":{{"cluster_id":"1"}},"events":[{{"kv":{{"key":"{key}","value":"{value}"}}}}]}}}}"#)
         };

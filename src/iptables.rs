@@ -61,7 +61,6 @@ impl Programs {
         })
     }
 
-    /// Runs the program for a table; nothing if there is no such program.
     pub fn save(&self, backend: Backend, family: Family, table: &'static str, deadline: Instant) -> Result<Vec<Snapshot>, String> {
         let Some(program) = self.find(backend, family) else {
             let message =
@@ -82,10 +81,7 @@ fn backend_of(program: &Path) -> Backend {
         version.extend_from_slice(&piece[..piece.len().min(200)]);
         Ok(())
     });
-    match asked.is_ok() && version.windows(9).any(|word| word == b"nf_tables") {
-        true => Backend::Nft,
-        false => Backend::Legacy,
-    }
+    if asked.is_ok() && version.windows(9).any(|word| word == b"nf_tables") { Backend::Nft } else { Backend::Legacy }
 }
 
 fn save(program: &Path, mut parser: text::Parser, table: &str, most: Most) -> Result<Snapshot, String> {

@@ -7,8 +7,9 @@
 
 mod access;
 mod client;
-mod credentials;
+mod configured;
 mod error;
+mod event;
 mod exec;
 mod kinds;
 mod messages;
@@ -16,15 +17,14 @@ mod nodes;
 mod pods;
 mod range;
 mod timestamp;
-mod watch;
 
 use std::io;
 use std::sync::Arc;
 
 pub use crate::datastore::error::Error;
-pub use access::{Access, Fixed};
+pub use access::{Access, Authorization, Credentials};
 pub use client::Limits;
-pub use credentials::{Authorization, Configured, Credentials};
+pub use configured::Configured;
 
 use crate::config::ApiGroup;
 use crate::datastore::follow;
@@ -33,20 +33,9 @@ use client::Client;
 use kinds::{Kind, Pods, Policies};
 use range::Range;
 
-/// Follows the Kubernetes datastore on threads of its own, for as long as the process lives: the workloads of `node` go into
-/// `inventory`, and the policies from when [`Inventory::policies_wanted`] says so. What goes wrong later is in
-/// [`Inventory::troubles`] and in the log.
-pub fn follow(access: Arc<dyn Access>, node: String, api_group: ApiGroup, inventory: Arc<Inventory>) -> io::Result<()> {
-    follow_within(access, node, api_group, inventory, Limits::default())
-}
-
-pub fn follow_within(
-    access: Arc<dyn Access>,
-    node: String,
-    api_group: ApiGroup,
-    inventory: Arc<Inventory>,
-    limits: Limits,
-) -> io::Result<()> {
+/// Follows the API server on threads of its own, for as long as the process lives: the workloads of `node` go into `inventory`, and the
+/// policies from when [`Inventory::policies_wanted`] says so. What goes wrong later is in [`Inventory::troubles`] and in the log.
+pub fn follow(access: Arc<dyn Access>, node: String, api_group: ApiGroup, inventory: Arc<Inventory>, limits: Limits) -> io::Result<()> {
     let mut asking = Client::new(Arc::clone(&access), limits);
     follow::when_nodes_are_wanted(Arc::clone(&inventory), node.clone(), move || nodes::names(&mut asking))?;
     spawn(Pods { node }, &access, limits, &inventory)?;
@@ -57,7 +46,7 @@ pub fn follow_within(
 
 /// Takes recorded answers to a list of pods and to the watch after it as [`follow()`] takes them.
 pub fn replay(list: impl io::Read, watch: impl io::Read, node: &str, inventory: Arc<Inventory>) -> Result<follow::Ended, Error> {
-    let client = Client::new(Arc::new(Fixed(Credentials::default())), Limits::default());
+    let client = Client::new(Arc::new(Credentials::default()), Limits::default());
     Range::new(client, Pods { node: node.to_owned() }, inventory).replay(list, watch)
 }
 

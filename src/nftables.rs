@@ -17,7 +17,7 @@ use crate::ruleset::{Backend, Builder, Family, Snapshot};
 pub fn parse(json: &[u8]) -> Result<Vec<Snapshot>, String> {
     let mut tables = Collector::default();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let document = Part { kind: Kind::Document, tables: &mut tables };
+    let document = Seed { kind: Kind::Document, tables: &mut tables };
     let read = document.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     read.map_err(|error| format!("not what nft -j prints: {error}"))?;
     if tables.builders.is_empty() && tables.has_iptables {
@@ -77,12 +77,12 @@ enum Kind {
     Object,
 }
 
-struct Part<'a> {
+struct Seed<'a> {
     kind: Kind,
     tables: &'a mut Collector,
 }
 
-impl<'de> DeserializeSeed<'de> for Part<'_> {
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -93,7 +93,7 @@ impl<'de> DeserializeSeed<'de> for Part<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Part<'_> {
+impl<'de> Visitor<'de> for Seed<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -109,7 +109,7 @@ impl<'de> Visitor<'de> for Part<'_> {
         while let Some(key) = map.next_key::<String>()? {
             match (self.kind, key.as_str()) {
                 (Kind::Document, "nftables") => {
-                    map.next_value_seed(Part { kind: Kind::Objects, tables: &mut *self.tables })?;
+                    map.next_value_seed(Seed { kind: Kind::Objects, tables: &mut *self.tables })?;
                     is_complete = true;
                 }
                 (Kind::Object, "chain" | "rule") => self.tables.object(&key, &map.next_value()?),
@@ -120,7 +120,7 @@ impl<'de> Visitor<'de> for Part<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut objects: A) -> Result<(), A::Error> {
-        while objects.next_element_seed(Part { kind: Kind::Object, tables: &mut *self.tables })?.is_some() {}
+        while objects.next_element_seed(Seed { kind: Kind::Object, tables: &mut *self.tables })?.is_some() {}
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ pub fn legacy(data: &[u8]) {
     }
     for entries in [entries, entries, &again] {
         let read = lasting.take(entries);
-        assert_eq!(read, legacy::decode(family, "filter", entries));
+        assert_eq!(read, legacy::Reader::new(family, "filter").take(entries));
         understand(&[read]);
     }
 }
@@ -63,7 +63,7 @@ pub fn agree(data: &[u8]) {
     let text = parser.finish().expect("a whole table");
     for family in Family::ALL {
         let entries = table.entries(family);
-        compare(&text, &legacy::decode(family, "filter", &entries), &table);
+        compare(&text, &legacy::Reader::new(family, "filter").take(&entries), &table);
     }
     for native in [false, true] {
         let read = nft::decode(Family::V4, nft::Tables::Iptables("filter"), &table.messages(native));

@@ -13,7 +13,6 @@ pub enum ReadError {
     NoProgram(String),
     /// The xtables lock is there, but cannot be had.
     Lock(String),
-    /// `iptables-save` failed.
     Save(String),
     Kernel(Backend, Family, io::Error),
     /// Whether these tables are there cannot be told, and nothing else holds Calico's rules.

@@ -32,21 +32,14 @@ impl Expected {
         self.interfaces.contains(interface) || self.inventory.as_ref().is_some_and(|inventory| inventory.workload(interface).is_some())
     }
 
-    /// How many workloads are not among these endpoints.
     pub fn missing(&self, endpoints: &BTreeSet<String>) -> usize {
-        let prefixes: BTreeSet<&str> = endpoints.iter().filter_map(|interface| prefix(interface)).chain(["cali"]).collect();
-        let is_workload = |name: &&String| prefix(name).is_some_and(|prefix| prefixes.contains(prefix));
+        let prefixes: BTreeSet<&str> =
+            endpoints.iter().filter_map(|name| Interface::split(name)).map(|(prefix, _)| prefix).chain(["cali"]).collect();
+        let is_workload = |name: &&String| Interface::split(name).is_some_and(|(prefix, _)| prefixes.contains(prefix));
         let here = self.interfaces.iter().filter(is_workload).filter(|name| !endpoints.contains(*name)).count();
         let stored = self.inventory.as_ref().map_or(0, |inventory| inventory.without_rules(endpoints.iter().map(String::as_str)));
         here + stored
     }
-}
-
-/// What precedes the hash in the name of a workload's interface.
-fn prefix(interface: &str) -> Option<&str> {
-    let start = interface.len().checked_sub(Interface::SUFFIX).filter(|start| *start > 0)?;
-    let (prefix, hash) = interface.split_at_checked(start)?;
-    hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).then_some(prefix)
 }
 
 /// Chains that have rules. A flush (`iptables -F`) leaves chains without any.
@@ -126,8 +119,8 @@ mod tests {
     fn a_workload_without_chains_is_missing() {
         let inventory = Arc::new(Inventory::new());
         let on = |interface: &str| Workload { interface: Interface::Name(interface.into()), ..Workload::default() };
-        inventory.put_workload("a", on("tap1")).unwrap();
-        inventory.put_workload("b", on("tap2")).unwrap();
+        inventory.put("a", on("tap1")).unwrap();
+        inventory.put("b", on("tap2")).unwrap();
         let endpoints = BTreeSet::from(["tap1".to_owned(), "eni751425ce827".to_owned()]);
         let here = ["eth0", "lo", "eni751425ce827", "eni00000000001", "cali00000000002", "docker00000000003"];
         assert_eq!(expected(Some(&inventory), &[]).missing(&endpoints), 1);

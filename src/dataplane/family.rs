@@ -21,46 +21,40 @@ pub struct FamilyReader {
     saved: HashMap<(Backend, &'static str), Arc<Ruleset>>,
 }
 
+pub struct How<'a> {
+    pub backend: Backend,
+    pub source: Source,
+    pub programs: &'a Programs,
+    pub presence: &'a Presence,
+    pub deadline: Instant,
+}
+
 impl FamilyReader {
     pub fn new(family: Family) -> Self {
         FamilyReader { family, legacy: HashMap::new(), nft: HashMap::new(), saved: HashMap::new() }
     }
 
     /// Reads a dataplane: the filter table, and the others only if Calico has host endpoints.
-    pub fn read(
-        &mut self,
-        backend: Backend,
-        source: Source,
-        programs: &Programs,
-        presence: &Presence,
-        deadline: Instant,
-    ) -> Result<Vec<Snapshot>, ReadError> {
-        if backend == Backend::Native {
-            return self.read_nft(nft::Tables::Calico, deadline);
+    pub fn read(&mut self, how: &How<'_>) -> Result<Vec<Snapshot>, ReadError> {
+        if how.backend == Backend::Native {
+            return self.read_nft(nft::Tables::Calico, how.deadline);
         }
-        let mut tables = self.read_table(backend, source, "filter", programs, deadline)?;
+        let mut tables = self.read_table("filter", how)?;
         if tables.iter().any(|filter| names::has_host_endpoints(&filter.ruleset)) {
             for table in ["mangle", "raw"] {
-                if presence.has(backend, self.family, table).map_err(|error| ReadError::Hidden(backend, error))? {
-                    tables.extend(self.read_table(backend, source, table, programs, deadline)?);
+                if how.presence.has(how.backend, self.family, table).map_err(|error| ReadError::Hidden(how.backend, error))? {
+                    tables.extend(self.read_table(table, how)?);
                 }
             }
         }
         Ok(tables)
     }
 
-    fn read_table(
-        &mut self,
-        backend: Backend,
-        source: Source,
-        table: &'static str,
-        programs: &Programs,
-        deadline: Instant,
-    ) -> Result<Vec<Snapshot>, ReadError> {
-        let family = self.family;
-        match (source, backend) {
+    fn read_table(&mut self, table: &'static str, how: &How<'_>) -> Result<Vec<Snapshot>, ReadError> {
+        let (family, backend) = (self.family, how.backend);
+        match (how.source, backend) {
             (Source::Save, _) => {
-                let mut tables = programs.save(backend, family, table, deadline).map_err(ReadError::Save)?;
+                let mut tables = how.programs.save(backend, family, table, how.deadline).map_err(ReadError::Save)?;
                 tables.iter_mut().for_each(|table| self.remember(table));
                 Ok(tables)
             }
@@ -68,7 +62,7 @@ impl FamilyReader {
                 let reader = self.legacy.entry(table).or_insert_with(|| legacy::Reader::new(family, table));
                 reader.read().map(|table| vec![table]).map_err(|error| ReadError::Kernel(backend, family, error))
             }
-            (Source::Kernel, _) => self.read_nft(nft::Tables::Iptables(table), deadline),
+            (Source::Kernel, _) => self.read_nft(nft::Tables::Iptables(table), how.deadline),
         }
     }
 

@@ -16,13 +16,11 @@ const RETRY: Duration = Duration::from_millis(2);
 /// Why the lock is not held. One line for the user.
 #[derive(Debug)]
 pub enum LockError {
-    /// There is none to take.
     Missing(String),
     /// It cannot be had at present.
     Unavailable(String),
 }
 
-/// The lock, held until this is dropped.
 #[derive(Debug)]
 pub struct Lock(File);
 

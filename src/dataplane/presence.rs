@@ -16,7 +16,6 @@ pub type Unreadable = String;
 struct Code {
     module: &'static str,
     symbol: &'static str,
-    /// In [`Presence::built_in`].
     place: usize,
 }
 

@@ -34,7 +34,6 @@ pub fn moment(files: &[(String, Vec<u8>)]) -> Result<Vec<Snapshot>, String> {
     Ok(tables)
 }
 
-/// The tables of one file that hold some of Calico's chains.
 fn tables(file: &str, bytes: &[u8]) -> Result<Vec<Snapshot>, String> {
     let unpacked = unpacked(bytes)?;
     let bytes = unpacked.as_deref().unwrap_or(bytes);
@@ -80,11 +79,9 @@ fn unpacked(bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
 }
 
 struct Section<'a> {
-    /// As the text's head says it, if there is one.
     family: Option<Family>,
     backend: Backend,
     table: &'a [u8],
-    /// From its name on.
     text: &'a [u8],
 }
 

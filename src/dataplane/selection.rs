@@ -3,7 +3,7 @@
 //! Felix decides on its back end when it starts, and up to 3.32 leaves the rules in the one before where they are. Packets pass through
 //! both then, so that a stale table goes on counting. What tells them apart is named by [`Evidence`], the strongest first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::ruleset::Backend;
@@ -11,7 +11,6 @@ use crate::ruleset::Backend;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub backend: Backend,
-    /// Chains of Calico's that have rules.
     pub chains: usize,
     pub endpoints: BTreeSet<String>,
     /// How many of these the node or the datastore knows.
@@ -27,7 +26,7 @@ pub struct Finding {
 }
 
 /// What tells that one back end is live and the other is not, the strongest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Evidence {
     Workloads,
     Hooks,
@@ -38,8 +37,6 @@ pub enum Evidence {
 }
 
 impl Evidence {
-    const ALL: [Self; 6] = [Self::Workloads, Self::Hooks, Self::Written, Self::Gone, Self::Format, Self::Packets];
-
     pub fn as_str(self) -> &'static str {
         self.words().0
     }
@@ -86,7 +83,6 @@ pub const LOOK_AROUND: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub struct Selection {
-    /// The back end chosen last.
     pub chosen: Option<Backend>,
     pub rivals: Vec<Rival>,
     last: Vec<Finding>,
@@ -95,13 +91,12 @@ pub struct Selection {
     missing: usize,
     looks: u32,
     /// At which look each back end's rules were others than before.
-    written: Vec<(Backend, u32)>,
-    /// Whose counters have ever moved.
+    written: BTreeMap<Backend, u32>,
     moved: BTreeSet<Backend>,
 }
 
-/// A number for each of [`Evidence::ALL`]: of two back ends, the one whose first other number is higher is live.
-type Rank = [u64; 6];
+/// Of two back ends, the one whose first other number is higher is live.
+type Rank = [(Evidence, u64); 6];
 
 impl Selection {
     /// The back end that is enough to read now; `None` if all must be looked at.
@@ -138,8 +133,7 @@ impl Selection {
         for finding in found.iter().filter(|f| f.chains > 0) {
             let before = self.last.iter().find(|last| last.backend == finding.backend && last.chains > 0);
             if self.looks > 1 && before.is_none_or(|before| before.rules != finding.rules) {
-                self.written.retain(|(backend, _)| *backend != finding.backend);
-                self.written.push((finding.backend, self.looks));
+                self.written.insert(finding.backend, self.looks);
             }
             if before.is_some_and(|before| before.rules == finding.rules && before.packets != finding.packets) {
                 self.moved.insert(finding.backend);
@@ -148,17 +142,23 @@ impl Selection {
     }
 
     fn rank(&self, finding: &Finding) -> Rank {
-        let written = self.written.iter().find(|(backend, _)| *backend == finding.backend).map_or(0, |(_, look)| *look);
+        let written = self.written.get(&finding.backend).copied().unwrap_or(0);
         // Where nobody knows any workload, all of them look gone.
         let gone = if finding.known > 0 { finding.endpoints.len() - finding.known } else { 0 };
         let (is_hooked, has_moved) = (finding.hooked != Some(false), self.moved.contains(&finding.backend));
-        [finding.known as u64, is_hooked.into(), written.into(), u64::MAX - gone as u64, finding.format.into(), has_moved.into()]
+        [
+            (Evidence::Workloads, finding.known as u64),
+            (Evidence::Hooks, is_hooked.into()),
+            (Evidence::Written, written.into()),
+            (Evidence::Gone, u64::MAX - gone as u64),
+            (Evidence::Format, finding.format.into()),
+            (Evidence::Packets, has_moved.into()),
+        ]
     }
 }
 
-/// What tells the better one from the other.
 fn tells(better: Rank, other: Rank) -> Option<Evidence> {
-    (0..Evidence::ALL.len()).find(|&place| better[place] != other[place]).map(|place| Evidence::ALL[place])
+    better.into_iter().zip(other).find(|(better, other)| better != other).map(|((evidence, _), _)| evidence)
 }
 
 #[cfg(test)]

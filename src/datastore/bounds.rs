@@ -5,13 +5,12 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
 /// The longest name, label or list of addresses that is kept, in bytes. Kubernetes allows 253; in etcd Calico's own may be longer.
 pub const LONGEST_TEXT: usize = 512;
 /// The longest key of an object, in bytes: etcd's keys hold a node's and a workload's name with their hyphens doubled.
 pub const LONGEST_KEY: usize = 2048;
-/// The longest reason that is repeated, in bytes.
 pub const LONGEST_REASON: usize = 300;
 
 /// `text`, or as much of its beginning as `longest` bytes hold, with an ellipsis.
@@ -32,34 +31,55 @@ pub fn one_line(text: &str) -> String {
     cut(line, LONGEST_REASON).chars().filter(|c| !c.is_control()).collect()
 }
 
-/// A sequence of at most `MOST` elements; as Go writes it, an empty one may be null. For `deserialize_with`.
+/// A sequence of at most `MOST` elements. For `deserialize_with`.
 pub fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    struct AtMost<T, const MOST: usize>(PhantomData<T>);
+    let mut elements = Vec::new();
+    let take = |element| {
+        let has_room = elements.len() < MOST;
+        has_room.then(|| elements.push(element)).ok_or_else(|| format!("more than {MOST} elements"))
+    };
+    Each::new(take, |f| write!(f, "at most {MOST} elements")).deserialize(deserializer)?;
+    Ok(elements)
+}
 
-    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for AtMost<T, MOST> {
-        type Value = Vec<T>;
+/// Hands the elements of a sequence to `take`, one after the other. As Go writes it, an empty one may be null.
+pub struct Each<T, F> {
+    take: F,
+    expecting: fn(&mut fmt::Formatter<'_>) -> fmt::Result,
+    element: PhantomData<fn(T)>,
+}
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "at most {MOST} elements")
-        }
+impl<T, E, F: FnMut(T) -> Result<(), E>> Each<T, F> {
+    pub fn new(take: F, expecting: fn(&mut fmt::Formatter<'_>) -> fmt::Result) -> Self {
+        Each { take, expecting, element: PhantomData }
+    }
+}
 
-        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<T>, A::Error> {
-            let mut elements = Vec::new();
-            while let Some(element) = sequence.next_element()? {
-                if elements.len() == MOST {
-                    return Err(A::Error::custom(format_args!("more than {MOST} elements")));
-                }
-                elements.push(element);
-            }
-            Ok(elements)
-        }
+impl<'de, T: Deserialize<'de>, E: fmt::Display, F: FnMut(T) -> Result<(), E>> DeserializeSeed<'de> for Each<T, F> {
+    type Value = ();
 
-        fn visit_unit<E: Error>(self) -> Result<Vec<T>, E> {
-            Ok(Vec::new())
-        }
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>, E: fmt::Display, F: FnMut(T) -> Result<(), E>> Visitor<'de> for Each<T, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (self.expecting)(f)
     }
 
-    deserializer.deserialize_any(AtMost::<T, MOST>(PhantomData))
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut sequence: A) -> Result<(), A::Error> {
+        while let Some(element) = sequence.next_element()? {
+            (self.take)(element).map_err(A::Error::custom)?;
+        }
+        Ok(())
+    }
+
+    fn visit_unit<U: Error>(self) -> Result<(), U> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

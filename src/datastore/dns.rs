@@ -9,7 +9,6 @@ use std::time::Duration;
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, RCODE, TYPE};
 
-/// How long one server may take for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// How many name servers are asked, and how many search domains tried, as in glibc.
 const MOST_SERVERS: usize = 3;
@@ -37,7 +36,6 @@ impl Resolver {
         Self::from_text(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
     }
 
-    /// Those of a text in the form of `resolv.conf`.
     fn from_text(text: &str) -> Self {
         let (mut servers, mut search) = (Vec::new(), Vec::new());
         for line in text.lines() {
@@ -107,7 +105,6 @@ impl Resolver {
         }
     }
 
-    /// For answers that do not fit into a datagram.
     fn ask_over_tcp(&self, server: SocketAddr, question: &[u8], id: u16, name: &str) -> io::Result<Vec<Srv>> {
         let mut stream = TcpStream::connect_timeout(&server, self.limit)?;
         stream.set_read_timeout(Some(self.limit))?;
@@ -130,7 +127,6 @@ fn question(id: u16, name: &str) -> io::Result<Vec<u8>> {
     packet.build_bytes_vec().map_err(io::Error::other)
 }
 
-/// The records in a server's answer; `None` if it is cut short.
 fn answer(bytes: &[u8], id: u16, name: &str) -> io::Result<Option<Vec<Srv>>> {
     let packet = Packet::parse(bytes).map_err(|error| io::Error::other(format!("an answer that cannot be read: {error}")))?;
     let asked = packet.questions.first().map(|question| question.qname.to_string());
@@ -191,7 +187,6 @@ mod tests {
         packet.build_bytes_vec().unwrap()
     }
 
-    /// A resolver with a server that knows one name.
     fn resolver(name: &'static str, records: &'static [(u16, &'static str, u16)], edit: fn(&mut Packet)) -> Resolver {
         // The same port must be free for TCP too.
         let (server, socket, tcp) = std::iter::repeat_with(|| {
@@ -223,32 +218,19 @@ mod tests {
     const NAME: &str = "_etcd-client._tcp.x.org";
     const RECORDS: &[(u16, &str, u16)] = &[(20, "b.x.org", 2380), (10, "a.x.org", 2379), (10, ".", 1), (10, "a b", 1)];
 
-    fn expected() -> Vec<Srv> {
-        let srv = |priority, host: &str, port| Srv { priority, host: host.into(), port };
-        vec![srv(10, "a.x.org", 2379), srv(20, "b.x.org", 2380)]
-    }
-
     #[test]
-    fn records_come_in_order_and_without_what_is_no_host() {
-        assert_eq!(resolver(NAME, RECORDS, |_| ()).srv(NAME).unwrap(), expected());
-        let error = resolver(NAME, RECORDS, |_| ()).srv("_other._tcp.x.org").unwrap_err();
-        assert_eq!(error, "there are no SRV records for _other._tcp.x.org");
-    }
-
-    #[test]
-    fn search_domains_are_tried_after_the_name_itself() {
-        let mut resolver = resolver(NAME, RECORDS, |_| ());
-        resolver.search = vec!["y.org".into(), "org".into()];
-        assert_eq!(resolver.srv("_etcd-client._tcp.x").unwrap(), expected());
-    }
-
-    #[test]
-    fn what_does_not_fit_comes_over_tcp() {
+    fn records_come_in_order_from_search_domains_too_and_over_tcp_what_does_not_fit() {
+        let known = resolver(NAME, RECORDS, |_| ());
+        let search = Resolver { search: vec!["y.org".into(), "org".into()], ..known.clone() };
         let cut = resolver(NAME, RECORDS, |packet| {
             packet.answers.clear();
             packet.set_flags(PacketFlag::TRUNCATION);
         });
-        assert_eq!(cut.srv(NAME).unwrap(), expected());
+        let srv = |priority, host: &str, port| Srv { priority, host: host.into(), port };
+        for (resolver, name) in [(&known, NAME), (&search, "_etcd-client._tcp.x"), (&cut, NAME)] {
+            assert_eq!(resolver.srv(name).unwrap(), [srv(10, "a.x.org", 2379), srv(20, "b.x.org", 2380)]);
+        }
+        assert_eq!(known.srv("_other._tcp.x.org").unwrap_err(), "there are no SRV records for _other._tcp.x.org");
     }
 
     #[test]

@@ -3,27 +3,22 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Why a datastore could not be asked, or did not answer the question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     pub(crate) kind: ErrorKind,
     text: String,
 }
 
-/// The kinds of error that are treated differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorKind {
     /// Where the server is or what proves who we are cannot be had: files, programs, PEM.
     Access,
-    /// No connection, or it broke.
     Unreachable,
     TimedOut,
-    /// The TLS handshake failed.
     Tls,
     /// Our token or certificate is not accepted, or not any more; a new one may help.
     Unauthorized,
     WrongPassword,
-    /// The user may not do this.
     Denied,
     /// The server does not have the API, or etcd's JSON gateway.
     Absent,
@@ -31,10 +26,8 @@ pub(crate) enum ErrorKind {
     Expired,
     /// The server is there and cannot serve at present: no leader, stopping, overloaded.
     Busy {
-        /// When to ask again, if it said so.
         retry_after: Option<Duration>,
     },
-    /// Any other refusal.
     Refused,
     /// More than can be true, or without end.
     TooMuch,

@@ -1,4 +1,4 @@
-//! The loop every datastore follower runs: list, watch, resume, list again, wait. In comes a [`Source`] (one range of a
+//! The loop every datastore follower runs: list, watch, resume, list again, wait. In comes a [`Watched`] (one range of a
 //! datastore); out goes what it tells the [`Inventory`]. It sleeps and logs, and touches nothing else.
 
 mod backoff;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use backoff::Backoff;
 pub(crate) use backoff::jitter;
-pub use frames::Frames;
+pub use frames::{Frames, LARGEST_FRAME};
 pub use wanted::{when_nodes_are_wanted, when_policies_are_wanted};
 
 use crate::datastore::bounds::cut;
@@ -27,7 +27,7 @@ const LONGEST_REASON: usize = 1024;
 const MOST_REASONS: usize = 20;
 
 /// One range of a datastore that can be listed, then watched from where the list ended.
-pub trait Source {
+pub trait Watched {
     /// Where a watch continues: a revision, a resource version.
     type Position: Send;
 
@@ -41,7 +41,6 @@ pub trait Source {
     fn watch(&mut self, position: &mut Self::Position, signs: &mut dyn FnMut(Sign)) -> Ended;
 }
 
-/// What a watch tells about itself while it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
     /// The datastore took it: it is there again, though the watch may yet turn out to be of no use.
@@ -52,8 +51,7 @@ pub enum Sign {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Nothing was heard for too long, which may be silence or a dead connection, or its time was up: watch again from the same
-    /// position.
+    /// Silence or a dead connection, or its time was up: watch again from the same position.
     Quiet,
     /// The position is of no use any more (compaction, another history), for the reason given: list again.
     Relist(String),
@@ -63,7 +61,6 @@ pub enum Ended {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// One line for the user.
     pub reason: String,
     pub patience: Patience,
 }
@@ -88,7 +85,7 @@ pub enum Patience {
 }
 
 /// Follows `source` on a thread of its own, for as long as the process lives.
-pub fn spawn<S: Source + Send + 'static>(source: S, inventory: Arc<Inventory>) -> std::io::Result<()> {
+pub fn spawn<S: Watched + Send + 'static>(source: S, inventory: Arc<Inventory>) -> std::io::Result<()> {
     let mut follow = Follow::new(source, inventory);
     thread::Builder::new().name(format!("follow {}", follow.standing.name)).spawn(move || {
         loop {
@@ -100,8 +97,7 @@ pub fn spawn<S: Source + Send + 'static>(source: S, inventory: Arc<Inventory>) -
     Ok(())
 }
 
-/// The state of the loop between two steps.
-struct Follow<S: Source> {
+struct Follow<S: Watched> {
     source: S,
     standing: Standing,
     position: Option<S::Position>,
@@ -110,7 +106,7 @@ struct Follow<S: Source> {
     relists: Backoff,
 }
 
-impl<S: Source> Follow<S> {
+impl<S: Watched> Follow<S> {
     fn new(source: S, inventory: Arc<Inventory>) -> Self {
         let standing = Standing { name: source.name().to_owned(), inventory, troubles: Vec::new() };
         Follow { source, standing, position: None, listed: None, failures: Backoff::default(), relists: Backoff::default() }
@@ -161,8 +157,7 @@ impl<S: Source> Follow<S> {
         }
     }
 
-    /// At once, unless the last list did not hold for long either (members that disagree, frames too large to keep): lists are
-    /// dear, so they must not follow one another.
+    /// At once, but later if the last list did not hold for long either (members that disagree, frames too large to keep): lists are dear.
     fn relist(&mut self, reason: &str) -> Duration {
         log::info!("{}: listing again: {reason}", self.standing.name);
         if self.listed.is_some_and(|at| at.elapsed() < LASTING) {
@@ -182,7 +177,6 @@ impl<S: Source> Follow<S> {
     }
 }
 
-/// What the inventory and the log are told about how it goes.
 struct Standing {
     name: String,
     inventory: Arc<Inventory>,
@@ -234,7 +228,7 @@ mod tests {
 
     struct Scripted(VecDeque<Script>, Vec<String>, Sign);
 
-    impl Source for Scripted {
+    impl Watched for Scripted {
         type Position = u32;
 
         fn name(&self) -> &str {
@@ -305,20 +299,22 @@ mod tests {
         assert!(delays[7] >= LONGEST_DELAY / 2, "{delays:?}");
     }
 
+    fn failing_watches() -> Follow<Scripted> {
+        let away = || Script::Watch(Ended::Failed(failure(Patience::Repair)));
+        follow([Script::List(Ok(1))].into_iter().chain((0..9).map(|_| away())))
+    }
+
     #[test]
     fn after_something_was_heard_the_delays_start_anew() {
-        let away = || Script::Watch(Ended::Failed(failure(Patience::Repair)));
-        let mut follow = follow([Script::List(Ok(1))].into_iter().chain((0..9).map(|_| away())));
-        follow.step();
+        let mut follow = failing_watches();
         // The scripted watch hears something each time before it fails.
-        assert!((0..9).all(|_| follow.step() <= FIRST_DELAY));
+        assert!((0..10).all(|_| follow.step() <= FIRST_DELAY));
     }
 
     /// A watch that is accepted and ends in an error, over and over, must not become a busy loop.
     #[test]
     fn an_accepted_watch_is_up_but_does_not_shorten_the_delays() {
-        let away = || Script::Watch(Ended::Failed(failure(Patience::Repair)));
-        let mut follow = follow([Script::List(Ok(1))].into_iter().chain((0..9).map(|_| away())));
+        let mut follow = failing_watches();
         follow.source.2 = Sign::Accepted;
         let delays: Vec<_> = (0..10).map(|_| follow.step()).collect();
         assert!(delays[9] > LONGEST_DELAY / 2, "{delays:?}");

@@ -1,26 +1,26 @@
 //! HTTP as the clients of both datastores speak it: agents, time-outs, and what a broken connection means. Opens no connection itself.
 
-use std::io::Read;
-use std::time::Duration;
+use std::fmt;
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
 
 use ureq::config::Config;
 use ureq::tls::TlsConfig;
 use ureq::{Agent, Proxy, RequestBuilder};
 
 use super::error::{Error, ErrorKind};
+use super::follow::{Ended, LARGEST_FRAME};
 use super::tls::{self, Hints};
 
 /// How much of an error's body is read.
 pub(crate) const LARGEST_ERROR: u64 = 64 << 10;
 
-/// How long to wait for what, and how much to ask for at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// For a connection, including the TLS handshake.
     pub connect: Duration,
     /// For an answer to begin, and between two reads of it.
     pub answer: Duration,
-    /// For a whole answer.
     pub whole: Duration,
     /// Silence after which a watch's connection is taken for dead, and the watch opened again where it ended.
     pub idle: Duration,
@@ -28,6 +28,41 @@ pub struct Limits {
     pub list: Duration,
     /// Keys or objects on one page of a list.
     pub page: u32,
+}
+
+/// What the clients of both datastores say of what goes wrong.
+pub(crate) trait Requester {
+    /// Who is asked, as messages name it.
+    fn server(&self) -> String;
+
+    fn limits(&self) -> Limits;
+
+    fn broken(&self, error: &ureq::Error) -> Error;
+
+    fn error(&self, kind: ErrorKind, why: impl fmt::Display) -> Error {
+        Error::at(&self.server(), kind, why)
+    }
+
+    /// An answer that such a server does not give.
+    fn garbled(&self, why: impl fmt::Display) -> Error {
+        self.error(ErrorKind::Garbled, why)
+    }
+
+    /// Whether a list that began then may go on.
+    fn in_time(&self, began: Instant) -> Result<(), Error> {
+        let limit = self.limits().list;
+        let error = || self.error(ErrorKind::TooMuch, format_args!("a list without end within {limit:?}"));
+        if began.elapsed() < limit { Ok(()) } else { Err(error()) }
+    }
+
+    /// Why there is no next `frame`, as the server's words call it, of a watch; or that another list is cheaper than a frame so large.
+    fn interrupted(&self, error: io::Error, frame: &str) -> Result<Error, Ended> {
+        match error.kind() {
+            io::ErrorKind::FileTooLarge => Err(Ended::Relist(format!("a {frame} of the watch is larger than {LARGEST_FRAME} bytes"))),
+            io::ErrorKind::InvalidData => Ok(self.garbled("a watch that is not a stream of JSON objects")),
+            _ => Ok(self.broken(&error.into())),
+        }
+    }
 }
 
 /// Both datastores are inside the cluster: the environment's proxy for the outside is no way there, only one that is named for them.
@@ -61,7 +96,6 @@ pub(crate) fn error_text(body: impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What a transport's error means.
 pub(crate) fn broken(server: &str, error: &ureq::Error, hints: &Hints) -> Error {
     let of_tls = match error {
         ureq::Error::Rustls(error) => Some(error),

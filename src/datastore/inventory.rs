@@ -1,29 +1,23 @@
 //! The cache of what the datastore says: which interface belongs to which workload, and the names of the policies.
 //! A datastore follower writes it, each scrape reads it; it outlives every outage of the datastore.
 
+mod contents;
 mod nodes;
 mod objects;
 mod part;
 mod table;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use contents::Contents;
+pub use contents::Kept;
 pub use nodes::{Nodes, is_similar};
 pub use objects::{Interface, PolicyKind, StoredPolicy, Workload, ip_label};
-pub(crate) use part::{Kept, Part};
+pub(crate) use part::Part;
 pub use table::{Object, Table, TooMany};
-
-#[derive(Debug, Default)]
-struct Contents {
-    /// Workloads by the datastore's key; ordered, so that of two workloads on one interface always the same one is found.
-    workloads: Table<Workload>,
-    by_name: HashMap<String, Arc<Workload>>,
-    by_suffix: HashMap<String, Arc<Workload>>,
-    policies: Table<StoredPolicy>,
-}
 
 /// The shared cache: one follower thread writes, scrapes read. All methods are safe to call from any thread.
 #[derive(Debug, Default)]
@@ -33,17 +27,13 @@ pub struct Inventory {
     policies_version: AtomicU64,
     /// Counts workloads that have come or gone, and lists of them: since the list before, some may have come and gone.
     workloads_version: AtomicU64,
-    policies_wanted: AtomicBool,
-    /// Ranges that were asked for and not listed yet, by their followers' names.
+    policies_wanted: OnceLock<()>,
     unlisted: Mutex<BTreeSet<String>>,
-    /// Whether a full list was ever taken over.
-    synced: AtomicBool,
     /// Whether the datastore answers at present.
     up: AtomicBool,
     last_event: AtomicU64,
-    /// Full lists that were taken over after the first.
-    resyncs: AtomicU64,
-    /// Objects of the datastore that could not be understood.
+    /// Full lists that were taken over.
+    lists: AtomicU64,
     skipped_objects: AtomicU64,
     nodes: Nodes,
     /// What keeps each follower from its work at present, by the follower's name.
@@ -64,44 +54,36 @@ impl Inventory {
         self.contents.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over a full list. Keys are the datastore's.
-    pub fn replace_workloads(&self, workloads: Table<Workload>) {
+    /// Takes over a full list of the objects whose keys begin with `prefix`, or nothing of it.
+    pub fn replace<T: Kept>(&self, prefix: &str, objects: Table<T>) -> Result<(), TooMany> {
         let mut contents = self.write();
-        contents.by_name.clear();
-        contents.by_suffix.clear();
-        workloads.iter().for_each(|(_, workload)| contents.index(workload));
-        contents.workloads = workloads;
-        self.workloads_version.fetch_add(1, Ordering::Release);
-    }
-
-    pub fn put_workload(&self, key: &str, workload: Workload) -> Result<(), TooMany> {
-        let mut contents = self.write();
-        let (workload, before) = contents.workloads.insert(key, workload)?;
-        if before.as_ref().is_none_or(|before| before.interface != workload.interface) {
-            self.workloads_version.fetch_add(1, Ordering::Release);
-        }
-        if let Some(before) = before.filter(|before| before.interface != workload.interface) {
-            contents.forget_interface(&before.interface);
-        }
-        contents.index(&workload);
+        T::table(&mut contents).replace_under(prefix, objects)?;
+        T::update_all(&mut contents);
+        T::version(self).fetch_add(1, Ordering::Release);
         Ok(())
     }
 
-    pub fn remove_workload(&self, key: &str) {
+    pub fn put<T: Kept>(&self, key: &str, object: T) -> Result<(), TooMany> {
         let mut contents = self.write();
-        if let Some(before) = contents.workloads.remove(key) {
-            contents.forget_interface(&before.interface);
-            self.workloads_version.fetch_add(1, Ordering::Release);
+        let (object, before) = T::table(&mut contents).insert(key, object)?;
+        if T::update(&mut contents, before.as_ref(), Some(&object)) {
+            T::version(self).fetch_add(1, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    pub fn remove<T: Kept>(&self, key: &str) {
+        let mut contents = self.write();
+        let before = T::table(&mut contents).remove(key);
+        if T::update(&mut contents, before.as_ref(), None) {
+            T::version(self).fetch_add(1, Ordering::Release);
         }
     }
 
     pub fn workload(&self, interface: &str) -> Option<Arc<Workload>> {
-        let contents = self.read();
-        let suffix = || interface.get(interface.len().checked_sub(Interface::SUFFIX)?..);
-        contents.by_name.get(interface).or_else(|| contents.by_suffix.get(suffix()?)).cloned()
+        self.read().by_interface.get(interface).cloned()
     }
 
-    /// All workloads with their keys, in the order of the keys.
     pub fn workloads(&self) -> Vec<(String, Arc<Workload>)> {
         self.read().workloads.iter().map(|(key, w)| (key.clone(), Arc::clone(w))).collect()
     }
@@ -111,7 +93,6 @@ impl Inventory {
         self.workloads_version.load(Ordering::Acquire)
     }
 
-    /// How many workloads there are, without those that are finished.
     pub fn workload_count(&self) -> usize {
         self.read().workloads.iter().filter(|(_, workload)| !workload.is_finished).count()
     }
@@ -120,32 +101,6 @@ impl Inventory {
     pub fn without_rules<'a>(&self, interfaces: impl IntoIterator<Item = &'a str>) -> usize {
         let is_live = |interface: &&str| self.workload(interface).is_some_and(|workload| !workload.is_finished);
         self.workload_count().saturating_sub(interfaces.into_iter().filter(is_live).count())
-    }
-
-    pub fn replace_policies(&self, policies: Table<StoredPolicy>) {
-        self.write().policies = policies;
-        self.policies_version.fetch_add(1, Ordering::Release);
-    }
-
-    /// Replaces the policies whose keys start with `prefix`: the result of a full list of one kind.
-    pub fn replace_policies_under(&self, prefix: &str, policies: Table<StoredPolicy>) -> Result<(), TooMany> {
-        self.write().policies.replace_under(prefix, policies)?;
-        self.policies_version.fetch_add(1, Ordering::Release);
-        Ok(())
-    }
-
-    pub fn put_policy(&self, key: &str, policy: StoredPolicy) -> Result<(), TooMany> {
-        let (policy, before) = self.write().policies.insert(key, policy)?;
-        if before != Some(policy) {
-            self.policies_version.fetch_add(1, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    pub fn remove_policy(&self, key: &str) {
-        if self.write().policies.remove(key).is_some() {
-            self.policies_version.fetch_add(1, Ordering::Release);
-        }
     }
 
     pub fn policies(&self) -> Vec<StoredPolicy> {
@@ -159,42 +114,41 @@ impl Inventory {
 
     /// Asks the follower for the policies too: said by a scrape that met a policy chain without a name (Calico ≤ 3.21).
     pub fn want_policies(&self) {
-        self.policies_wanted.store(true, Ordering::Release);
+        _ = self.policies_wanted.set(());
     }
 
     /// Once true, it stays true.
     pub fn policies_wanted(&self) -> bool {
-        self.policies_wanted.load(Ordering::Acquire)
+        self.policies_wanted.get().is_some()
+    }
+
+    pub fn wait_until_policies_are_wanted(&self) {
+        self.policies_wanted.wait();
     }
 
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
     }
 
-    /// Says that the range of the follower called `name` is part of the whole, before it was listed.
     pub fn expect_list(&self, name: &str) {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
     }
 
-    /// Says that the range of the follower called `name` was listed.
     pub fn listed(&self, name: &str) {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
-    /// Whether every range that is expected was listed at least once.
     pub fn complete(&self) -> bool {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Says that a full list has been taken over, and counts it unless it was the first.
+    /// Says that a full list has been taken over.
     pub fn mark_synced(&self) {
-        if self.synced.swap(true, Ordering::AcqRel) {
-            self.resyncs.fetch_add(1, Ordering::Relaxed);
-        }
+        self.lists.fetch_add(1, Ordering::Release);
     }
 
     pub fn synced(&self) -> bool {
-        self.synced.load(Ordering::Acquire)
+        self.lists.load(Ordering::Acquire) > 0
     }
 
     pub fn set_up(&self, up: bool) {
@@ -205,8 +159,7 @@ impl Inventory {
         self.up.load(Ordering::Acquire)
     }
 
-    /// Says what keeps the follower called `name` from its work, or that nothing does; the datastore is up while no
-    /// follower is in trouble.
+    /// Says what keeps the follower called `name` from its work, if anything; the datastore is up while no follower is in trouble.
     pub fn set_trouble(&self, name: &str, reason: Option<String>) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         match reason {
@@ -240,34 +193,9 @@ impl Inventory {
         self.last_event.load(Ordering::Relaxed)
     }
 
+    /// Full lists that were taken over after the first.
     pub fn resyncs(&self) -> u64 {
-        self.resyncs.load(Ordering::Relaxed)
-    }
-}
-
-impl Contents {
-    /// Lets `workload` be found by its interface.
-    fn index(&mut self, workload: &Arc<Workload>) {
-        let (map, key) = self.indexed(&workload.interface);
-        map.insert(key.to_owned(), Arc::clone(workload));
-    }
-
-    /// Drops `interface`, or gives it back to another workload that has it too.
-    fn forget_interface(&mut self, interface: &Interface) {
-        let other = self.workloads.iter().map(|(_, w)| w).rfind(|w| w.interface == *interface).cloned();
-        if let Some(other) = other {
-            return self.index(&other);
-        }
-        let (map, key) = self.indexed(interface);
-        map.remove(key);
-    }
-
-    /// Where an interface is indexed, and under which key.
-    fn indexed<'a>(&mut self, interface: &'a Interface) -> (&mut HashMap<String, Arc<Workload>>, &'a str) {
-        match interface {
-            Interface::Name(name) => (&mut self.by_name, name),
-            Interface::Suffix(suffix) => (&mut self.by_suffix, suffix),
-        }
+        self.lists.load(Ordering::Relaxed).saturating_sub(1)
     }
 }
 
@@ -283,39 +211,34 @@ mod tests {
     fn a_suffix_is_found_after_any_prefix() {
         let inventory = Inventory::new();
         let web = Workload { interface: Interface::Suffix("82111e10a96".into()), pod: "web".into(), ..Workload::default() };
-        inventory.put_workload("a", web).unwrap();
+        inventory.put("a", web).unwrap();
         for interface in ["cali82111e10a96", "eni82111e10a96", "82111e10a96"] {
             assert_eq!(inventory.workload(interface).unwrap().pod, "web", "{interface}");
         }
         for other in ["cali82111e10a97", "lo", "", "caliä111e10a96", "caliéééééé"] {
             assert_eq!(inventory.workload(other), None, "{other}");
         }
-        inventory.put_workload("b", on("cali82111e10a96", "exact")).unwrap();
+        inventory.put("b", on("cali82111e10a96", "exact")).unwrap();
         assert_eq!(inventory.workload("cali82111e10a96").unwrap().pod, "exact");
         assert_eq!(inventory.workload("eni82111e10a96").unwrap().pod, "web");
-        inventory.remove_workload("a");
+        inventory.remove::<Workload>("a");
         assert_eq!(inventory.workload("eni82111e10a96"), None);
     }
 
     #[test]
-    fn a_workload_that_changes_its_interface_leaves_the_old_one() {
+    fn an_interface_is_left_and_goes_back_to_the_workload_that_still_has_it() {
         let inventory = Inventory::new();
-        inventory.put_workload("a", on("cali1", "web")).unwrap();
-        inventory.put_workload("a", on("cali2", "web")).unwrap();
-        assert_eq!(inventory.workload("cali1"), None);
-        assert_eq!(inventory.workload("cali2").unwrap().pod, "web");
-    }
-
-    #[test]
-    fn an_interface_goes_back_to_the_workload_that_still_has_it() {
-        let inventory = Inventory::new();
-        inventory.put_workload("a", on("cali1", "old")).unwrap();
-        inventory.put_workload("b", on("cali1", "new")).unwrap();
-        assert_eq!(inventory.workload("cali1").unwrap().pod, "new");
-        inventory.remove_workload("b");
-        assert_eq!(inventory.workload("cali1").unwrap().pod, "old");
-        inventory.remove_workload("a");
-        assert_eq!(inventory.workload("cali1"), None);
+        let on_1_and_2 = || ["cali1", "cali2"].map(|interface| inventory.workload(interface).map(|workload| workload.pod.clone()));
+        let pods = |pods: [Option<&str>; 2]| pods.map(|pod| pod.map(str::to_owned));
+        inventory.put("a", on("cali1", "old")).unwrap();
+        inventory.put("b", on("cali1", "new")).unwrap();
+        assert_eq!(on_1_and_2(), pods([Some("new"), None]));
+        inventory.remove::<Workload>("b");
+        assert_eq!(on_1_and_2(), pods([Some("old"), None]));
+        inventory.put("a", on("cali2", "old")).unwrap();
+        assert_eq!(on_1_and_2(), pods([None, Some("old")]));
+        inventory.remove::<Workload>("a");
+        assert_eq!(on_1_and_2(), pods([None, None]));
     }
 
     #[test]
@@ -323,8 +246,8 @@ mod tests {
         let inventory = Inventory::new();
         let finished = |interface| Workload { is_finished: true, ..on(interface, "job") };
         let running = vec![("a".to_owned(), on("cali1", "web")), ("b".to_owned(), on("cali2", "db"))];
-        inventory.replace_workloads(running.try_into().unwrap());
-        inventory.put_workload("c", finished("cali3")).unwrap();
+        inventory.replace::<Workload>("", running.try_into().unwrap()).unwrap();
+        inventory.put("c", finished("cali3")).unwrap();
         assert_eq!((inventory.workload_count(), inventory.without_rules([])), (2, 2));
         // A finished one that still has its rules, and one that nobody knows, stand for none of the others.
         assert_eq!(inventory.without_rules(["cali1", "cali3", "cali4"]), 1);
@@ -334,8 +257,8 @@ mod tests {
     #[test]
     fn a_list_replaces_everything_and_only_later_ones_count_as_resyncs() {
         let inventory = Inventory::new();
-        inventory.put_workload("a", on("cali1", "gone")).unwrap();
-        inventory.replace_workloads(vec![("b".to_owned(), on("cali2", "here"))].try_into().unwrap());
+        inventory.put("a", on("cali1", "gone")).unwrap();
+        inventory.replace::<Workload>("", vec![("b".to_owned(), on("cali2", "here"))].try_into().unwrap()).unwrap();
         inventory.mark_synced();
         assert_eq!(inventory.workload("cali1"), None);
         assert_eq!(inventory.workload_count(), 1);
@@ -357,13 +280,20 @@ mod tests {
     }
 
     #[test]
-    fn one_kind_of_policy_is_replaced_without_the_other() {
+    fn one_kind_of_policy_is_replaced_without_the_other_and_the_version_moves_only_with_the_policies() {
         let inventory = Inventory::new();
         let policy = |name: &str| StoredPolicy::calico(None, name.into());
-        inventory.put_policy("g/old", policy("old")).unwrap();
-        inventory.put_policy("n/kept", policy("kept")).unwrap();
-        inventory.replace_policies_under("g/", vec![("g/new".to_owned(), policy("new"))].try_into().unwrap()).unwrap();
+        let changed = |change: &dyn Fn()| {
+            let before = inventory.policies_version();
+            change();
+            inventory.policies_version() != before
+        };
+        assert!(changed(&|| inventory.put("g/old", policy("old")).unwrap()));
+        assert!(changed(&|| inventory.put("n/kept", policy("kept")).unwrap()));
+        assert!(!changed(&|| inventory.put("n/kept", policy("kept")).unwrap()));
+        assert!(changed(&|| inventory.replace("g/", vec![("g/new".to_owned(), policy("new"))].try_into().unwrap()).unwrap()));
         assert_eq!(inventory.policies(), [policy("new"), policy("kept")]);
+        assert!(changed(&|| inventory.remove::<StoredPolicy>("n/kept")));
     }
 
     #[test]
@@ -377,17 +307,5 @@ mod tests {
         assert_eq!(inventory.troubles(), ["away"]);
         inventory.set_trouble("a", None);
         assert!(inventory.up());
-    }
-
-    #[test]
-    fn the_policies_version_moves_only_with_the_policies() {
-        let inventory = Inventory::new();
-        let policy = StoredPolicy::calico(None, "default.foo".into());
-        inventory.put_policy("p", policy.clone()).unwrap();
-        let version = inventory.policies_version();
-        inventory.put_policy("p", policy).unwrap();
-        assert_eq!(inventory.policies_version(), version);
-        inventory.remove_policy("p");
-        assert_ne!(inventory.policies_version(), version);
     }
 }

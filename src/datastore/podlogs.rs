@@ -6,7 +6,6 @@
 pub(crate) mod routes;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,33 +16,6 @@ use crate::datastore::inventory::{Interface, Object, Workload, ip_label};
 /// A folder changed less than this ago may change again without a new modification time.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// The folders cannot be read.
-#[derive(Debug)]
-pub struct Error {
-    folder: PathBuf,
-    error: io::Error,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "cannot read the pods' names from {}: {} (mount the host's folder, or set POD_LOGS_DIR)",
-            self.folder.display(),
-            self.error
-        )
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl Error {
-    /// Whether the folder is not there, rather than not to be read.
-    pub fn is_missing(&self) -> bool {
-        self.error.kind() == io::ErrorKind::NotFound
-    }
-}
-
 #[derive(Debug)]
 pub struct PodLogs {
     folder: PathBuf,
@@ -52,7 +24,6 @@ pub struct PodLogs {
     pods: Mutex<Pods>,
 }
 
-/// What the last look found.
 #[derive(Debug, Default)]
 struct Pods {
     by_hash: HashMap<String, Pod>,
@@ -72,10 +43,9 @@ impl PodLogs {
         PodLogs { folder, proc, node, pods: Mutex::default() }
     }
 
-    /// The workloads on these interfaces, as far as they are pods with a folder. The folders are read again only when there is an
-    /// interface that no known pod has and something has changed; the routes each time, for a pod of the same name may come
-    /// back with another address.
-    pub fn workloads(&self, interfaces: &[&str]) -> Result<HashMap<String, Arc<Workload>>, Error> {
+    /// The workloads on these interfaces that are pods with a folder. The folders are read again only for an unknown interface, when
+    /// something has changed; the routes each time, for a pod of the same name may come back with another address.
+    pub fn workloads(&self, interfaces: &[&str]) -> io::Result<HashMap<String, Arc<Workload>>> {
         let pods = self.pods_on(interfaces)?;
         if pods.is_empty() {
             return Ok(HashMap::new());
@@ -97,11 +67,14 @@ impl PodLogs {
         Ok(pods.clone().into_iter().map(workload).collect())
     }
 
-    fn pods_on<'a>(&self, interfaces: &[&'a str]) -> Result<HashMap<&'a str, Pod>, Error> {
-        let failed = |error| Error { folder: self.folder.clone(), error };
+    fn pods_on<'a>(&self, interfaces: &[&'a str]) -> io::Result<HashMap<&'a str, Pod>> {
+        let failed = |error: io::Error| {
+            let remedy = "mount the host's folder, or set POD_LOGS_DIR";
+            io::Error::new(error.kind(), format!("cannot read the pods' names from {}: {error} ({remedy})", self.folder.display()))
+        };
         let modified = self.folder.metadata().and_then(|meta| meta.modified()).map_err(failed)?;
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        let hashes: Vec<_> = interfaces.iter().filter_map(|interface| Some((*interface, hash_in(interface)?))).collect();
+        let hashes: Vec<_> = interfaces.iter().filter_map(|interface| Some((*interface, Interface::split(interface)?.1))).collect();
         if pods.settled != Some(modified) && hashes.iter().any(|(_, hash)| !pods.by_hash.contains_key(*hash)) {
             *pods = Pods::read(&self.folder, modified).map_err(failed)?;
         }
@@ -132,12 +105,6 @@ impl Pod {
     }
 }
 
-/// The hash in an interface's name, whatever its prefix: `cali`, on AWS `eni` or `vlan`.
-fn hash_in(interface: &str) -> Option<&str> {
-    let start = interface.len().checked_sub(Interface::SUFFIX).filter(|start| *start > 0)?;
-    interface.get(start..).filter(|hash| hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,23 +112,6 @@ mod tests {
 
     fn pod(namespace: &str, name: &str) -> Pod {
         Pod { namespace: namespace.into(), name: name.into() }
-    }
-
-    #[test]
-    fn hashes() {
-        for (interface, hash) in [
-            ("cali7f94ce7c295", Some("7f94ce7c295")),
-            ("eni7f94ce7c295", Some("7f94ce7c295")),
-            ("vlan7f94ce7c295", Some("7f94ce7c295")),
-            ("tapDEADBEEF-12", None),
-            ("7f94ce7c295", None),
-            ("cali7F94CE7C295", None),
-            ("caliééééééé", None),
-            ("eth0", None),
-            ("", None),
-        ] {
-            assert_eq!(hash_in(interface), hash, "{interface}");
-        }
     }
 
     #[test]

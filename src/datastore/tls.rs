@@ -26,7 +26,6 @@ pub(crate) fn system_bundle() -> Option<PathBuf> {
     named.or_else(|| SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()))
 }
 
-/// The certificates in PEM text; `None` if there is none.
 pub(crate) fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
     let certificates: Vec<_> = parse_pem(pem)
         .filter_map(|item| match item {
@@ -37,15 +36,12 @@ pub(crate) fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
     (!certificates.is_empty()).then_some(certificates)
 }
 
-/// Why a key is of no use.
 pub(crate) enum BadKey {
-    /// It is no unencrypted private key in PEM form.
     NoKey,
     /// rustls does not take it with its certificate, for this reason.
     Unfit(String),
 }
 
-/// A client certificate of a chain and, in PEM, its key.
 pub(crate) fn client_cert(chain: &[Certificate<'static>], key: &[u8]) -> Result<ClientCert, BadKey> {
     let private = PrivateKey::from_pem(key).map_err(|_| BadKey::NoKey)?;
     check_pair(chain, key).map_err(BadKey::Unfit)?;
@@ -70,17 +66,14 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// How a datastore's messages name what may be wrong.
 pub(crate) struct Hints {
     /// Who should have issued the server's certificate.
     pub issuer: String,
     /// What to do where the server does not accept our certificate.
     pub client: String,
-    /// What the server's URL is called.
     pub url: &'static str,
 }
 
-/// What a failed handshake means for the one who configured it.
 pub(crate) fn explain(error: &rustls::Error, hints: &Hints) -> String {
     match error {
         // A bad signature is a CA of the same name with another key: one that was made anew.

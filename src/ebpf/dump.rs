@@ -43,7 +43,6 @@ const ID_REGISTER: u8 = 2;
 const JUMP: u8 = 0x05;
 const AS_FAR_AS_JUMP: usize = 8;
 const DENY: &str = "deny";
-/// How comments begin.
 const TIER_STARTS: &str = "Start of tier ";
 const TIER_ENDS: &str = "End of tier ";
 const RULE_STARTS: &str = "Start of rule ";

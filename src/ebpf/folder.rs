@@ -56,7 +56,6 @@ struct Dumped {
     stamp: Stamp,
     /// Whether a file with this stamp must be this one.
     is_settled: bool,
-    /// What it says; or said, while it cannot be read.
     program: Option<Arc<Program>>,
     is_readable: bool,
     is_live: bool,
@@ -117,14 +116,13 @@ fn is_complete(interfaces: &HashSet<String>, programs: &[Shown]) -> bool {
     interfaces.iter().filter(is_workloads).all(|name| Direction::ALL.into_iter().all(|direction| shown.contains(&(name, direction))))
 }
 
-/// What precedes the hash in the name of a workload's interface.
 fn prefix(interface: &str) -> &str {
     let hash = interface.len().checked_sub(Interface::SUFFIX).filter(|start| *start > 0 && interface.is_char_boundary(*start));
     hash.map_or(interface.trim_end_matches(|c: char| c.is_ascii_digit()), |start| &interface[..start])
 }
 
-/// Looks at a file again; reads it only if it has, or may have, changed. While Felix writes it, it is cut short: then what it said before
-/// is what is known of its rules, but no longer that the program is the same.
+/// Reads a file again only if it has, or may have, changed. While Felix writes it, it is cut short: then its rules are what it said before,
+/// but it is not known any more that the program is the same.
 fn look_at(path: &Path, name: dump::Name, is_live: bool, last: Option<Dumped>, now: SystemTime) -> Option<Dumped> {
     let stamp = Stamp::of(&fs::metadata(path).ok()?);
     let (last, same) = match last {
@@ -173,8 +171,7 @@ mod tests {
         (dumped.program.as_ref().unwrap().policies[0].0.label.to_string(), dumped.unchanged)
     }
 
-    /// The clocks of file systems stand still for some milliseconds, some for seconds: a file may be written again, as long as before,
-    /// and have the same times.
+    /// The clocks of file systems stand still for milliseconds or seconds: a file of the same length written again may have the same times.
     #[test]
     fn a_file_that_is_written_again_within_the_same_moment_is_read_again() {
         let folder = std::env::temp_dir().join(format!("accountant-dumps-{}", std::process::id()));

@@ -15,7 +15,6 @@ const MOST_RULES: u32 = 256;
 /// From this length on, prefixes are cut and hashed, in bytes.
 const LONG_PREFIX: usize = 63;
 
-/// Finds those of `ids` that belong to these policies.
 pub fn resolve(ids: &HashSet<RuleId>, policies: &[HashedName]) -> HashMap<RuleId, Known> {
     let mut found = HashMap::new();
     for (names, direction) in policies.iter().flat_map(|names| Direction::ALL.map(|direction| (names, direction))) {
@@ -56,7 +55,6 @@ fn flow_id(action: char, direction: Direction, index: u32, name: &str) -> RuleId
     }
 }
 
-/// FNV-1a with 64 bits.
 fn hash(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

@@ -102,7 +102,6 @@ pub fn is_present(bpffs: &Path) -> Result<bool, Error> {
     versions(&globals, RULES).map(|versions| !versions.is_empty()).map_err(|error| Error::Folder(globals, error))
 }
 
-/// Where a map of this name is pinned.
 fn pinned(folder: &Path, name: &str, version: u32) -> PathBuf {
     let version = if version == 1 { String::new() } else { version.to_string() };
     folder.join(format!("{name}{version}"))
@@ -168,9 +167,8 @@ fn open_rules(globals: &Path) -> Result<Counters, Error> {
     }
 }
 
-/// The maps of interface counters. After an upgrade or a rollback, those of other releases stay pinned: then programs count in one, and the
-/// others stand still, so what they have counted together is added. Empty if one is not known, for programs may count there; the rules
-/// are still counted.
+/// The maps of interface counters. After an upgrade, those of other releases stay pinned: programs count in one, the others stand still, so
+/// they are added up. Empty if one is not known, for programs may count there.
 fn open_interfaces(globals: &Path) -> Vec<(PathBuf, Counters)> {
     let mut maps = Vec::new();
     let Ok(mut versions) = versions(globals, INTERFACES) else { return maps };

@@ -16,17 +16,11 @@ const KEY_VARIABLE: &str = "ETCD_KEY_FILE";
 
 /// Reads the files anew: rotated certificates are taken up by the next connection.
 pub(super) fn read(config: &EtcdConfig) -> Result<TlsConfig, Error> {
-    let roots = match &config.ca_file {
-        Some(path) => certificates(path, CA_VARIABLE)?,
-        None => certificates(&tls::system_bundle().ok_or_else(no_bundle)?, CA_VARIABLE)?,
-    };
+    let why = "not set, and this system has no certificate bundle: name the file with etcd's CA certificate";
+    let ca = config.ca_file.clone().or_else(tls::system_bundle).ok_or_else(|| bad_file(Path::new("no file"), CA_VARIABLE, why))?;
+    let roots = certificates(&ca, CA_VARIABLE)?;
     let client = config.client_cert.as_ref().map(|(cert, key)| read_client(cert, key)).transpose()?;
     Ok(tls::config(roots, client, false))
-}
-
-fn no_bundle() -> Error {
-    let why = "not set, and this system has no certificate bundle: name the file with etcd's CA certificate";
-    bad_file(Path::new("no file"), CA_VARIABLE, why)
 }
 
 fn certificates(path: &Path, variable: &str) -> Result<Vec<Certificate<'static>>, Error> {

@@ -2,7 +2,6 @@
 
 use crate::datastore::dns::Srv;
 
-/// Servers with TLS, and without.
 const SERVICES: [(&str, &str); 2] = [("https", "_etcd-client-ssl._tcp"), ("http", "_etcd-client._tcp")];
 
 /// The endpoints of both services; `look_up` finds SRV records. An error is one line.

@@ -8,7 +8,6 @@ use crate::datastore::follow::{Failure, Patience};
 /// etcd's gateway dials etcd's own gRPC port with the server certificate as client certificate.
 const OWN_CERTIFICATE: &str = " (with --client-cert-auth, etcd's own certificate needs the extended key usage clientAuth too)";
 
-/// How messages name it.
 pub(super) fn server(endpoint: &str) -> String {
     format!("etcd at {endpoint}")
 }
@@ -19,7 +18,6 @@ pub(super) fn elsewhere(error: &Error) -> bool {
     matches!(error.kind, Unreachable | TimedOut | Tls | Absent | Busy { .. } | Garbled)
 }
 
-/// The endpoint serves no JSON gateway under any of its names.
 pub(super) fn no_gateway(endpoint: &str) -> Error {
     let why = "serves no JSON gateway: start it with --enable-grpc-gateway=true (with etcd 3.4 and --config-file the file must say \
                so), and if it has --listen-client-http-urls, name one of those in ETCD_ENDPOINTS";
@@ -30,7 +28,6 @@ pub(super) fn bad_token(endpoint: &str, why: &str) -> Error {
     Error::at(&server(endpoint), ErrorKind::Unauthorized, format_args!("refuses the token it gave: {why}"))
 }
 
-/// The user may not read the keys that begin with `range`.
 pub(super) fn denied(endpoint: &str, user: Option<&str>, range: &str) -> Error {
     let why = match user {
         Some(user) => format!(
@@ -72,7 +69,6 @@ pub(super) fn answered(endpoint: &str, status: u16, body: &str, user: Option<&st
     }
 }
 
-/// The kinds of refusal that are treated differently.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     Token,
@@ -101,8 +97,7 @@ pub(super) fn refusal(text: &str, code: u32, status: u16) -> Refusal {
     }
 }
 
-/// Attempts are cheap but for two: to log in, for which etcd hashes the password with bcrypt, slow on purpose, and to read again what
-/// is too much.
+/// Attempts are cheap, but not to log in (etcd hashes the password with bcrypt, slow on purpose) nor to read again what is too much.
 pub(super) fn failure(error: Error) -> Failure {
     let patience = match error.kind {
         ErrorKind::WrongPassword | ErrorKind::Unauthorized | ErrorKind::TooMuch => Patience::Repair,
@@ -122,6 +117,9 @@ mod tests {
         (error.kind, text.strip_prefix("etcd at http://etcd:2379 ").unwrap_or(&text).to_owned())
     }
 
+    const MAY_NOT_READ: &str = "does not let user \"reader\" read /calico/: give a role of this user read permission, \
+                                etcdctl role grant-permission <role> --prefix=true read /calico/";
+
     #[test]
     fn answers_are_told_apart() {
         use ErrorKind::{Denied, Expired, Unauthorized, WrongPassword};
@@ -131,6 +129,7 @@ mod tests {
             (400, "user name is empty", 3, reader, Unauthorized, "refuses the token it gave: user name is empty"),
             (400, "user name is empty", 3, None, Denied, "has authentication enabled: set ETCD_USERNAME and ETCD_PASSWORD"),
             (403, "permission denied", 7, None, Denied, "does not let us read /calico/: set ETCD_USERNAME and ETCD_PASSWORD"),
+            (403, "", 0, reader, Denied, MAY_NOT_READ),
             (400, "mvcc: required revision has been compacted", 11, reader, Expired, "mvcc: required revision has been compacted"),
             (503, "no leader", 14, reader, busy, "cannot serve: no leader"),
             (
@@ -147,19 +146,8 @@ mod tests {
         }
         let (kind, text) = said(400, "CommonName of client sending a request against gateway will be ignored\n", reader);
         assert!(kind == Denied && text.starts_with("takes its users from the common names of client certificates"), "{text}");
-    }
-
-    #[test]
-    fn a_denial_names_user_and_range() {
-        let text = "does not let user \"reader\" read /calico/: give a role of this user read permission, \
-                    etcdctl role grant-permission <role> --prefix=true read /calico/";
-        assert_eq!(said(403, "", Some("reader")), (ErrorKind::Denied, text.to_owned()));
-    }
-
-    #[test]
-    fn a_wrong_password_costs_etcd_a_hash_each_time() {
-        assert_eq!(failure(Error::new(ErrorKind::WrongPassword, "")).patience, Patience::Repair);
-        assert_eq!(failure(Error::new(ErrorKind::Denied, "")).patience, Patience::Away);
+        // To log in costs etcd a hash each time.
+        assert_eq!([WrongPassword, Denied].map(|kind| failure(Error::new(kind, "")).patience), [Patience::Repair, Patience::Away]);
     }
 
     #[test]

@@ -1,21 +1,20 @@
 //! Calls to etcd's JSON gateway: which endpoint, which prefix, which token. In come requests, out go answers' bytes; it
 //! opens connections and reads certificate files.
 
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde_json::{Value, json};
 use ureq::http::Response;
 use ureq::{Agent, Body, BodyReader};
 
 use super::certificates;
 use super::error::{answered, elsewhere, no_gateway, server};
-use super::messages::{AuthenticateRequest, AuthenticateResponse};
+use super::messages::AuthenticateResponse;
 use crate::config::EtcdConfig;
 use crate::datastore::error::{Error, ErrorKind};
-use crate::datastore::http::{self, LARGEST_ERROR, Limits};
+use crate::datastore::http::{self, LARGEST_ERROR, Limits, Requester};
 
 /// etcd ≥ 3.4, 3.3 and ≤ 3.2. Tried in this order, on 404 the next.
 const PREFIXES: [&str; 3] = ["/v3", "/v3beta", "/v3alpha"];
@@ -58,7 +57,7 @@ struct Endpoint {
 
 struct Question<'a> {
     path: &'a str,
-    body: &'a [u8],
+    body: &'a str,
     /// The keys it is about, for messages.
     range: &'a str,
     is_watch: bool,
@@ -76,22 +75,19 @@ impl Gateway {
         self.endpoints.get(self.current).map_or("(no endpoint)", |endpoint| &endpoint.url)
     }
 
-    pub fn limits(&self) -> Limits {
-        self.limits
-    }
-
     pub fn user(&self) -> Option<&str> {
         self.config.credentials.as_ref().map(|(user, _)| user.as_str())
     }
 
-    /// Asks `path` about the keys under `range`.
-    pub fn ask(&mut self, path: &str, request: &impl Serialize, range: &str) -> Result<Vec<u8>, Error> {
-        self.anywhere(path, request, range, false, |body| bytes(body, LARGEST_ANSWER))
+    pub fn ask(&mut self, path: &str, request: &Value, range: &str) -> Result<Vec<u8>, Error> {
+        let question = Question { path, body: &request.to_string(), range, is_watch: false };
+        self.anywhere(&question, |body| bytes(body, LARGEST_ANSWER))
     }
 
     /// Opens a watch, whose stream yields an error after [`Limits::idle`] without a byte.
-    pub fn watch(&mut self, request: &impl Serialize, range: &str) -> Result<BodyReader<'static>, Error> {
-        self.anywhere("/watch", request, range, true, |body| Ok(body.into_reader()))
+    pub fn watch(&mut self, request: &Value, range: &str) -> Result<BodyReader<'static>, Error> {
+        let question = Question { path: "/watch", body: &request.to_string(), range, is_watch: true };
+        self.anywhere(&question, |body| Ok(body.into_reader()))
     }
 
     /// Closes all connections; certificates are read anew for the next one.
@@ -99,34 +95,23 @@ impl Gateway {
         self.agent = None;
     }
 
-    /// Leaves this endpoint for the next. The token goes too: one from before a restored backup makes etcd wait, without an
-    /// answer, for a state that never comes.
+    /// Leaves this endpoint for the next. The token goes too: one from before a restored backup lets etcd wait for what never comes.
     pub fn move_on(&mut self) {
         self.reconnect();
         self.forget_token();
         self.current = (self.current + 1) % self.endpoints.len().max(1);
     }
 
-    /// Asks for a new token before the next question.
     pub fn forget_token(&mut self) {
         self.token = None;
         self.without_users = false;
     }
 
     /// Each endpoint once, beginning with the current one.
-    fn anywhere<T>(
-        &mut self,
-        path: &str,
-        request: &impl Serialize,
-        range: &str,
-        is_watch: bool,
-        take: impl Fn(Body) -> io::Result<T>,
-    ) -> Result<T, Error> {
-        let body = self.encode(request)?;
-        let question = Question { path, body: &body, range, is_watch };
+    fn anywhere<T>(&mut self, question: &Question<'_>, take: impl Fn(Body) -> io::Result<T>) -> Result<T, Error> {
         let mut result = Err(Error::at(&server("(none)"), ErrorKind::Unreachable, "ETCD_ENDPOINTS names no endpoint"));
         for _ in 0..self.endpoints.len() {
-            result = self.as_user(&question, &take);
+            result = self.as_user(question, &take);
             match &result {
                 Err(error) if elsewhere(error) => self.move_on(),
                 _ => break,
@@ -153,7 +138,7 @@ impl Gateway {
         if self.token.is_some() || self.without_users {
             return Ok(());
         }
-        let body = self.encode(&AuthenticateRequest { name, password })?;
+        let body = json!({ "name": name, "password": password }).to_string();
         // Without a token: etcd 3.4 refuses an old one here too.
         let question = Question { path: "/auth/authenticate", body: &body, range: "", is_watch: false };
         match self.post(&question, None, |body| bytes(body, LARGEST_ERROR)) {
@@ -202,41 +187,13 @@ impl Gateway {
             // As it is: etcd knows no "Bearer".
             request = request.header("Authorization", token);
         }
-        request.send(question.body).map_err(|error| self.broken(&error))
-    }
-
-    /// Says what a transport's error means.
-    pub fn broken(&self, error: &ureq::Error) -> Error {
-        let broken = http::broken(&server(self.endpoint()), error, &certificates::hints(&self.config));
-        if broken.kind != ErrorKind::Unreachable || !is_closed(error) {
-            return broken;
-        }
-        // Of TLS 1.3 the client's part is over before the server has looked at its certificate: a refusal can show as no more than this.
-        // And so do TLS at a plain port of etcd, and the other way round.
-        let check = match self.endpoint().starts_with("https:") {
-            true => "that it accepts the client certificate (ETCD_CERT_FILE and ETCD_KEY_FILE), and that the endpoint is not http://",
-            false => "that the endpoint is not https://",
-        };
-        self.error(ErrorKind::Unreachable, format_args!("it closed the connection; if this goes on, check {check}"))
-    }
-
-    /// An answer that is not what etcd answers.
-    pub fn garbled(&self, why: impl fmt::Display) -> Error {
-        self.error(ErrorKind::Garbled, why)
-    }
-
-    pub fn error(&self, kind: ErrorKind, why: impl fmt::Display) -> Error {
-        Error::at(&server(self.endpoint()), kind, why)
+        request.send(question.body.as_bytes()).map_err(|error| self.broken(&error))
     }
 
     fn next_prefix(&mut self) {
         if let Some(endpoint) = self.endpoints.get_mut(self.current) {
             endpoint.prefix = (endpoint.prefix + 1) % PREFIXES.len();
         }
-    }
-
-    fn encode(&self, request: &impl Serialize) -> Result<Vec<u8>, Error> {
-        serde_json::to_vec(request).map_err(|error| self.garbled(error))
     }
 
     /// Connections are kept between calls, so that the point reads of a list share one.
@@ -248,6 +205,30 @@ impl Gateway {
         let is_tls = self.config.endpoints.iter().any(|endpoint| endpoint.starts_with("https:"));
         let tls = is_tls.then(|| certificates::read(&self.config)).transpose()?;
         Ok(self.agent.insert(http::config(self.limits, None, tls).new_agent()).clone())
+    }
+}
+
+impl Requester for Gateway {
+    fn server(&self) -> String {
+        server(self.endpoint())
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn broken(&self, error: &ureq::Error) -> Error {
+        let broken = http::broken(&self.server(), error, &certificates::hints(&self.config));
+        if broken.kind != ErrorKind::Unreachable || !is_closed(error) {
+            return broken;
+        }
+        // Of TLS 1.3 the client's part is over before the server has looked at its certificate: a refusal can show as no more than this.
+        // And so do TLS at a plain port of etcd, and the other way round.
+        let check = match self.endpoint().starts_with("https:") {
+            true => "that it accepts the client certificate (ETCD_CERT_FILE and ETCD_KEY_FILE), and that the endpoint is not http://",
+            false => "that the endpoint is not https://",
+        };
+        self.error(ErrorKind::Unreachable, format_args!("it closed the connection; if this goes on, check {check}"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is read of each kind of object in etcd: in come keys and values, out go the objects of the inventory. Pure.
 
-use super::objects::{self, NodeKeys};
+use super::keys;
+use super::messages::Span;
 use super::sweep::Group;
 use crate::datastore::inventory::{Kept, StoredPolicy, Workload};
 
@@ -11,10 +12,8 @@ pub(super) trait Kind {
     /// Whether the key alone does not say everything.
     const NEEDS_VALUES: bool;
 
-    /// What its keys start with.
     fn prefix(&self) -> &'static str;
 
-    /// Whether an object is of interest, by its key.
     fn wants(&self, key: &str) -> bool;
 
     /// The group of keys that `key` is in, if most groups hold little of interest.
@@ -26,15 +25,16 @@ pub(super) trait Kind {
     fn parse(&self, key: &str, value: &[u8]) -> serde_json::Result<Option<Self::Object>>;
 }
 
-/// The workload endpoints of one node.
 pub(super) struct Workloads {
     node: String,
-    keys: NodeKeys,
+    /// What the names of its endpoints start with: the node's with its hyphens doubled, and a hyphen that ends it
+    /// (`libcalico-go/lib/names/workloadendpoint.go`).
+    start: String,
 }
 
 impl Workloads {
     pub(super) fn new(node: String) -> Self {
-        Workloads { keys: NodeKeys::new(&node), node }
+        Workloads { start: format!("{}-", node.replace('-', "--")), node }
     }
 }
 
@@ -44,23 +44,31 @@ impl Kind for Workloads {
     const NEEDS_VALUES: bool = true;
 
     fn prefix(&self) -> &'static str {
-        objects::WORKLOAD_ENDPOINTS
+        keys::WORKLOAD_ENDPOINTS
     }
 
     fn wants(&self, key: &str) -> bool {
-        self.keys.own(key)
+        let Some((_namespace, name)) = key.strip_prefix(keys::WORKLOAD_ENDPOINTS).and_then(|rest| rest.split_once('/')) else {
+            return false;
+        };
+        // A second hyphen is part of another node's name: `node` is not `node-1`, which is stored as `node--1`.
+        name.strip_prefix(&self.start).is_some_and(|rest| rest.as_bytes().first().is_some_and(|&byte| byte > b'-'))
     }
 
     fn group(&self, key: &str) -> Option<Group> {
-        self.keys.group(key)
+        let (namespace, _name) = key.strip_prefix(keys::WORKLOAD_ENDPOINTS)?.split_once('/')?;
+        let namespace = format!("{}{namespace}/", keys::WORKLOAD_ENDPOINTS);
+        // After the hyphen that ends the node's name comes a letter or a digit, never a second hyphen: see `wants`.
+        let mut own = Span::prefix(&format!("{namespace}{}", self.start));
+        own.from.push(b'-' + 1);
+        Some(Group { own, next: Span::prefix(&namespace).end })
     }
 
     fn parse(&self, key: &str, value: &[u8]) -> serde_json::Result<Option<Workload>> {
-        objects::workload(key, value, &self.node)
+        keys::workload(key, value, &self.node)
     }
 }
 
-/// The policies under a prefix.
 pub(super) struct Policies(pub &'static str);
 
 impl Kind for Policies {
@@ -73,10 +81,10 @@ impl Kind for Policies {
     }
 
     fn wants(&self, key: &str) -> bool {
-        objects::policy(key).is_some()
+        keys::policy(key).is_some()
     }
 
     fn parse(&self, key: &str, _value: &[u8]) -> serde_json::Result<Option<StoredPolicy>> {
-        Ok(objects::policy(key))
+        Ok(keys::policy(key))
     }
 }

@@ -1,12 +1,13 @@
 //! What goes to and comes from the JSON gateway, as typed structs that borrow from the bytes received; pure.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::str::FromStr;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use serde::de::{Deserializer, Error as _, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+use serde_json::json;
+use serde_json::value::{RawValue, Value};
 
 use crate::datastore::bounds::{LONGEST_KEY, at_most};
 
@@ -15,7 +16,6 @@ const MOST_KEYS: usize = 20_000;
 /// The most events in one frame: those of the thousand revisions that etcd sends at once, of 128 changes each.
 const MOST_EVENTS: usize = 128_000;
 
-/// Keys from one up to, but without, another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     pub from: Vec<u8>,
@@ -23,7 +23,6 @@ pub struct Span {
 }
 
 impl Span {
-    /// All keys that start with `prefix`.
     pub fn prefix(prefix: &str) -> Self {
         let mut end = prefix.as_bytes().to_vec();
         if let Some(last) = end.last_mut() {
@@ -33,56 +32,25 @@ impl Span {
     }
 }
 
-/// A span of keys, or one key, as the gateway wants it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct KeyRange {
-    key: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    range_end: Option<String>,
+/// What `kv/range` is asked: keys as of `revision` (0: now), at most `limit` of them (0: all).
+pub fn range_of_keys(span: &Span, limit: u32, revision: i64) -> Value {
+    json!({ "key": base64(&span.from), "range_end": base64(&span.end), "limit": limit, "revision": revision, "keys_only": true })
 }
 
-impl KeyRange {
-    pub fn span(span: &Span) -> Self {
-        KeyRange { key: BASE64_STANDARD.encode(&span.from), range_end: Some(BASE64_STANDARD.encode(&span.end)) }
-    }
-
-    pub fn one(key: &str) -> Self {
-        KeyRange { key: BASE64_STANDARD.encode(key), range_end: None }
-    }
+/// The same for one key and its value.
+pub fn range_of_one(key: &str, revision: i64) -> Value {
+    json!({ "key": base64(key), "limit": 1, "revision": revision, "keys_only": false })
 }
 
-/// `kv/range`: keys, and unless `keys_only` their values, as of `revision` (0: now).
-#[derive(Serialize)]
-pub struct RangeRequest {
-    #[serde(flatten)]
-    pub range: KeyRange,
-    /// At most so many; 0 for all.
-    pub limit: u32,
-    pub revision: i64,
-    pub keys_only: bool,
+/// What `watch` is asked: all that happens from a revision on. With `progress_notify`, an empty frame now and then says up to which revision
+/// nothing happened.
+pub fn watch_of(span: &Span, revision: i64) -> Value {
+    let range = json!({ "key": base64(&span.from), "range_end": base64(&span.end), "start_revision": revision, "progress_notify": true });
+    json!({ "create_request": range })
 }
 
-/// `watch`: everything that happens to a range from a revision on.
-#[derive(Serialize)]
-pub struct WatchRequest {
-    pub create_request: WatchCreateRequest,
-}
-
-#[derive(Serialize)]
-pub struct WatchCreateRequest {
-    #[serde(flatten)]
-    pub range: KeyRange,
-    /// The first revision of interest.
-    pub start_revision: i64,
-    /// An empty frame now and then, which says up to which revision nothing happened.
-    pub progress_notify: bool,
-}
-
-/// `auth/authenticate`.
-#[derive(Serialize)]
-pub struct AuthenticateRequest<'a> {
-    pub name: &'a str,
-    pub password: &'a str,
+fn base64(bytes: impl AsRef<[u8]>) -> String {
+    BASE64_STANDARD.encode(bytes)
 }
 
 #[derive(Deserialize)]
@@ -120,12 +88,10 @@ impl KeyValue<'_> {
         (key.len() <= LONGEST_KEY).then_some(key)
     }
 
-    /// The key, whatever it is; `None` if it is not base64.
     pub fn raw_key(&self) -> Option<Vec<u8>> {
         BASE64_STANDARD.decode(self.key.as_bytes()).ok()
     }
 
-    /// The value; `None` if it is not base64.
     pub fn value(&self) -> Option<Vec<u8>> {
         BASE64_STANDARD.decode(self.value.as_bytes()).ok()
     }
@@ -144,7 +110,6 @@ pub struct RangeResponse<'a> {
     pub count: u64,
 }
 
-/// One object of a watch's stream.
 #[derive(Deserialize)]
 pub struct WatchFrame<'a> {
     #[serde(borrow, default)]
@@ -154,7 +119,6 @@ pub struct WatchFrame<'a> {
     pub error: Option<ErrorBody<'a>>,
 }
 
-/// Events, or news about the watch itself.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct WatchResult<'a> {
@@ -183,7 +147,6 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
-    /// Whether the key was deleted; a put has no type.
     pub fn deleted(&self) -> bool {
         self.kind == "DELETE"
     }
@@ -207,37 +170,15 @@ impl ErrorBody<'_> {
         self.message.as_deref().or(self.error.as_deref()).unwrap_or_default()
     }
 
-    /// The gRPC status code; 0 if there is none.
     pub fn code(&self) -> u32 {
         if self.code != 0 { self.code } else { self.grpc_code }
     }
 }
 
 /// 64-bit numbers are strings in the gateway's JSON; a number is taken too.
-fn number<'de, D: Deserializer<'de>, N: FromStr + TryFrom<i64> + TryFrom<u64>>(deserializer: D) -> Result<N, D::Error> {
-    struct Number<N>(std::marker::PhantomData<N>);
-
-    impl<N: FromStr + TryFrom<i64> + TryFrom<u64>> Visitor<'_> for Number<N> {
-        type Value = N;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a 64-bit number")
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<N, E> {
-            text.parse().map_err(|_| E::custom("not a 64-bit number"))
-        }
-
-        fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<N, E> {
-            number.try_into().map_err(|_| E::custom("not a 64-bit number"))
-        }
-
-        fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<N, E> {
-            number.try_into().map_err(|_| E::custom("not a 64-bit number"))
-        }
-    }
-
-    deserializer.deserialize_any(Number(std::marker::PhantomData)).map_err(D::Error::custom)
+fn number<'de, D: Deserializer<'de>, N: FromStr>(deserializer: D) -> Result<N, D::Error> {
+    let text = <&RawValue>::deserialize(deserializer)?.get();
+    text.trim_matches('"').parse().map_err(|_| D::Error::custom("not a 64-bit number"))
 }
 
 #[cfg(test)]
@@ -246,9 +187,10 @@ mod tests {
 
     #[test]
     fn the_end_of_a_prefix_is_the_prefix_with_its_last_byte_raised() {
-        let range = serde_json::to_string(&KeyRange::span(&Span::prefix("/calico/"))).unwrap();
-        assert_eq!(range, r#"{"key":"L2NhbGljby8=","range_end":"L2NhbGljbzA="}"#);
-        assert_eq!(serde_json::to_string(&KeyRange::one("a")).unwrap(), r#"{"key":"YQ=="}"#);
+        let watch = watch_of(&Span::prefix("/calico/"), 7).to_string();
+        let expected = r#"{"create_request":{"key":"L2NhbGljby8=","progress_notify":true,"range_end":"L2NhbGljbzA=","start_revision":7}}"#;
+        assert_eq!(watch, expected);
+        assert_eq!(range_of_one("a", 7).to_string(), r#"{"key":"YQ==","keys_only":false,"limit":1,"revision":7}"#);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use super::gateway::Gateway;
 use super::messages::Span;
-use super::{objects, page_of_keys};
+use super::{keys, page_of_keys};
 use crate::datastore::error::Error;
+use crate::datastore::http::Requester;
 use crate::datastore::inventory::is_similar;
 
 /// How many keys of workload endpoints are looked at. A list in the order of keys begins with any node's.
@@ -15,13 +16,13 @@ const MOST_KEYS: usize = 20_000;
 pub(super) fn names(gateway: &mut Gateway, node: &str) -> Result<Vec<String>, Error> {
     let mut names = BTreeSet::new();
     // A role for workload endpoints alone is enough for everything else.
-    let stored = each_key(gateway, objects::NODES, &mut |key| {
-        names.extend(key.strip_prefix(objects::NODES).map(str::to_owned));
+    let stored = each_key(gateway, keys::NODES, &mut |key| {
+        names.extend(key.strip_prefix(keys::NODES).map(str::to_owned));
         true
     });
     if !names.iter().any(|name| is_similar(name, node)) {
-        let used = each_key(gateway, objects::WORKLOAD_ENDPOINTS, &mut |key| {
-            let name = objects::node_of(key);
+        let used = each_key(gateway, keys::WORKLOAD_ENDPOINTS, &mut |key| {
+            let name = keys::node_of(key);
             let is_found = name.as_ref().is_some_and(|name| is_similar(name, node));
             names.extend(name);
             !is_found

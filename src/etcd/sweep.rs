@@ -5,13 +5,13 @@
 //! Where namespaces are large, nearly all keys of other nodes are never sent. Where they are small that would only mean more
 //! questions, each of which costs etcd as much as some hundred keys: then the pages grow until they are the larger part.
 
+use super::kinds::Kind;
 use super::messages::Span;
 
 /// How many keys the first pages have. Small, because the first namespaces show whether they can be left out.
 const FIRST_PAGE: u32 = 50;
 
 pub(super) struct Page {
-    /// All keys on it that may be Calico's, in order.
     pub keys: Vec<String>,
     pub read: u64,
     pub last: Option<Vec<u8>>,
@@ -31,22 +31,19 @@ pub(super) struct Group {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pages {
-    /// How many keys a page has at most.
     pub largest: u32,
     /// Once more keys than these are found, no more are looked for.
     pub most: usize,
 }
 
-/// All keys under `prefix` that are wanted, in order. `group` gives the group a key is in, if groups can be left out.
+/// All keys of this kind that are wanted, in order.
 pub(super) fn keys<E>(
-    prefix: &str,
+    kind: &impl Kind,
     Pages { largest, most }: Pages,
-    wanted: impl Fn(&str) -> bool,
-    group: impl Fn(&str) -> Option<Group>,
     mut ask: impl FnMut(&Span, u32) -> Result<Page, E>,
 ) -> Result<Vec<String>, E> {
     let mut found = Vec::new();
-    let mut span = Span::prefix(prefix);
+    let mut span = Span::prefix(kind.prefix());
     let mut limit = largest.min(FIRST_PAGE);
     // How many keys would be left, had nothing been left out.
     let mut left = None;
@@ -56,17 +53,17 @@ pub(super) fn keys<E>(
             limit = next_limit(limit, largest, page.count.abs_diff(left));
         }
         left = Some(page.count.saturating_sub(page.read));
-        found.extend(page.keys.into_iter().filter(|key| wanted(key)));
+        found.extend(page.keys.into_iter().filter(|key| kind.wants(key)));
         let Some(last) = page.last.filter(|_| page.more && found.len() <= most) else { return Ok(found) };
         span.from = [&last[..], b"\0"].concat();
-        let Some(Group { mut own, next }) = str::from_utf8(&last).ok().and_then(&group) else {
+        let Some(Group { mut own, next }) = str::from_utf8(&last).ok().and_then(|last| kind.group(last)) else {
             limit = largest;
             continue;
         };
         own.from = own.from.max(span.from);
         if own.from < own.end {
             // One node's part of one namespace always fits into an answer.
-            found.extend(ask(&own, 0)?.keys.into_iter().filter(|key| wanted(key)));
+            found.extend(ask(&own, 0)?.keys.into_iter().filter(|key| kind.wants(key)));
         }
         span.from = next;
     }
@@ -74,15 +71,13 @@ pub(super) fn keys<E>(
 
 /// Smaller pages while more is left out than read, larger ones otherwise.
 fn next_limit(limit: u32, largest: u32, left_out: u64) -> u32 {
-    match left_out < u64::from(limit) {
-        true => limit.saturating_mul(2).min(largest),
-        false => (limit / 2).max(largest.min(FIRST_PAGE)),
-    }
+    if left_out < u64::from(limit) { limit.saturating_mul(2).min(largest) } else { (limit / 2).max(largest.min(FIRST_PAGE)) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::objects::{NodeKeys, WORKLOAD_ENDPOINTS};
+    use super::super::keys::WORKLOAD_ENDPOINTS;
+    use super::super::kinds::Workloads;
     use super::*;
     use std::collections::BTreeSet;
     use std::convert::Infallible;
@@ -90,7 +85,6 @@ mod tests {
     /// What a sweep of `stored` finds, and how many keys and questions it took.
     fn sweep(stored: &BTreeSet<String>, node: &str, largest: u32) -> (Vec<String>, usize, usize) {
         let (mut sent, mut questions) = (0, 0);
-        let node = NodeKeys::new(node);
         let ask = |span: &Span, limit: u32| {
             let all: Vec<_> = stored.iter().filter(|key| key.as_bytes() >= &span.from[..] && key.as_bytes() < &span.end[..]).collect();
             let limit = if limit == 0 { all.len() } else { limit as usize };
@@ -100,7 +94,7 @@ mod tests {
             let (read, last) = (keys.len() as u64, keys.last().map(|key| key.clone().into_bytes()));
             Ok::<_, Infallible>(Page { count: all.len() as u64, more: all.len() > keys.len(), read, last, keys })
         };
-        let Ok(found) = keys(WORKLOAD_ENDPOINTS, Pages { largest, most: usize::MAX }, |key| node.own(key), |key| node.group(key), ask);
+        let Ok(found) = keys(&Workloads::new(node.into()), Pages { largest, most: usize::MAX }, ask);
         (found, sent, questions)
     }
 
@@ -112,8 +106,8 @@ mod tests {
     #[track_caller]
     fn complete(stored: &BTreeSet<String>, node: &str, largest: u32) -> (usize, usize) {
         let (found, sent, questions) = sweep(stored, node, largest);
-        let keys = NodeKeys::new(node);
-        assert_eq!(found, stored.iter().filter(|key| keys.own(key)).cloned().collect::<Vec<_>>(), "{node}, pages of {largest}");
+        let kind = Workloads::new(node.into());
+        assert_eq!(found, stored.iter().filter(|key| kind.wants(key)).cloned().collect::<Vec<_>>(), "{node}, pages of {largest}");
         (sent, questions)
     }
 

@@ -15,7 +15,7 @@ use signal_hook::low_level::signal_name;
 
 use crate::config::{Authentication, BackendChoice, Config, Datastore, KubernetesConfig, Remark, Sampling};
 use crate::dataplane::{self, Dataplane};
-use crate::datastore::inventory::{Inventory, Table};
+use crate::datastore::inventory::{Inventory, StoredPolicy, Table};
 use crate::ebpf;
 use crate::etcd;
 use crate::exporter::{self, Scraper};
@@ -72,14 +72,14 @@ fn kept(config: &Config) -> Kept {
 /// Starts to fill the inventory.
 pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> io::Result<()> {
     match &config.datastore {
-        Datastore::Etcd(etcd) => etcd::follow(etcd.clone(), config.node_name.clone(), Arc::clone(inventory)),
+        Datastore::Etcd(etcd) => etcd::follow(etcd.clone(), config.node_name.clone(), Arc::clone(inventory), etcd::LIMITS),
         Datastore::Kubernetes(kubernetes) => {
             let access = Arc::new(Configured::new((**kubernetes).clone()));
-            kubernetes::follow(access, config.node_name.clone(), kubernetes.api_group, Arc::clone(inventory))
+            kubernetes::follow(access, config.node_name.clone(), kubernetes.api_group, Arc::clone(inventory), kubernetes::Limits::default())
         }
         // There is nothing to wait for, and no policy has another name than its rules say.
         Datastore::None => {
-            inventory.replace_policies(Table::default());
+            _ = inventory.replace::<StoredPolicy>("", Table::default());
             inventory.mark_synced();
             inventory.set_up(true);
             Ok(())

@@ -17,8 +17,7 @@ pub enum TextError {
     CutOff(&'static str),
     /// There is text, and no table in it.
     NoTable,
-    /// iptables-nft met rules that it cannot show: it is older than the one that wrote them.
-    /// This is the line it printed instead of the table.
+    /// The line that iptables-nft prints instead of a table with rules that it cannot show: it is older than the one that wrote them.
     Incompatible(String),
 }
 
@@ -36,7 +35,6 @@ impl fmt::Display for TextError {
 
 impl std::error::Error for TextError {}
 
-/// Takes a text apart while it is being written.
 #[derive(Debug)]
 pub struct Parser {
     builder: Builder,
@@ -60,10 +58,8 @@ enum Section {
     /// Outside the wanted table, which has not come yet.
     Before,
     Wanted,
-    /// In another table.
+    /// In another table, or past the wanted one's `COMMIT`.
     Other,
-    /// Past the wanted table's `COMMIT`.
-    Done,
 }
 
 impl Parser {
@@ -145,7 +141,7 @@ impl Parser {
             (_, Section::Wanted) => self.table_line(line),
             // Another table's business; but garbage before any table is worth a word.
             (_, Section::Before) => self.unreadable(line),
-            (_, Section::Other | Section::Done) => {}
+            (_, Section::Other) => {}
         }
     }
 
@@ -165,7 +161,7 @@ impl Parser {
                     self.unreadable(line);
                 }
             }
-            _ if line == b"COMMIT" => self.section = Section::Done,
+            _ if line == b"COMMIT" => self.section = Section::Other,
             _ => self.unreadable(line),
         }
     }

@@ -15,7 +15,6 @@ const ROUNDS: usize = 4;
 #[derive(Debug)]
 pub struct Counters {
     pub map: Map,
-    /// How many counters there are under a key.
     pub counters: usize,
 }
 
@@ -29,8 +28,7 @@ impl Counters {
         Ok(Counters { map, counters })
     }
 
-    /// Gives every entry once or more: its key, and its counters summed over all CPUs. An entry that comes or goes meanwhile may be left
-    /// out.
+    /// Gives every entry once or more: key, and counters summed over all CPUs. One that comes or goes meanwhile may be left out.
     pub fn read(&self, each: &mut dyn FnMut(u64, &[u64])) -> io::Result<()> {
         let mut sums = vec![0u64; self.counters];
         let mut entry = |key: &[u8], values: &[u8]| {

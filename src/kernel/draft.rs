@@ -12,7 +12,6 @@ pub struct Bits {
 }
 
 impl Bits {
-    /// The mark as it is.
     pub const ALL: Bits = Bits { mask: u32::MAX, xor: 0 };
 }
 

@@ -9,7 +9,6 @@ use super::tables::Tables;
 use super::xt::{self, be64, string, u32_at};
 use crate::ruleset::{Builder, CtState, MarkMatch, Verdict};
 
-/// What a register holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loaded {
     Mark(Bits),
@@ -56,7 +55,6 @@ impl<'a> Counter<'a> {
     }
 }
 
-/// Finds the first counter in a list of expressions.
 pub fn counter(list: &[u8]) -> Option<Counter<'_>> {
     let is_counter = |element: &Attributes| element.get(1).is_some_and(|name| string(name) == b"counter");
     let values = Attributes(list).map(|(_, element)| Attributes(element)).find(is_counter)?.get(2)?;

@@ -23,7 +23,6 @@ use crate::os::sys::{getsockopt, getsockopt_large};
 use crate::ruleset::{Count, Family, Ruleset, Snapshot};
 pub(super) use hooks::hooks;
 
-/// Length of a table's name.
 const NAME: usize = 32;
 /// `struct ipt_getinfo`
 const INFO: usize = 84;
@@ -89,7 +88,6 @@ struct Known {
     ruleset: Arc<Ruleset>,
     /// Where the counters of each rule are, in the rules' order.
     counters: Vec<u32>,
-    /// Of everything but the counters.
     fingerprint: u64,
 }
 
@@ -138,13 +136,8 @@ impl Reader {
     }
 }
 
-/// `struct xt_counters` at this place.
 fn count_at(entry: &[u8], place: usize) -> Option<Count> {
     Some(Count { packets: u64_at(entry, place)?, bytes: u64_at(entry, place + 8)?, handle: 0 })
-}
-
-pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> Snapshot {
-    decoder::decode(family, table, entries).0
 }
 
 /// Asks the kernel for a table: `struct ipt_getinfo`, `struct ipt_get_entries`.

@@ -26,7 +26,6 @@ use super::xt::{be64, string};
 use crate::felix::names::CHAIN_PREFIX;
 use crate::ruleset::{Builder, ChainId, Count, Family, Ruleset, Snapshot};
 
-/// Messages of nf_tables.
 const GET_CHAIN: u16 = 4;
 const GET_RULE: u16 = 7;
 const GET_GENERATION: u16 = 16;
@@ -59,7 +58,6 @@ struct Chain {
     place: (usize, ChainId),
 }
 
-/// A chain as the kernel lists it now.
 struct Listed {
     name: String,
     handle: u64,

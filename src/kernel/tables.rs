@@ -5,7 +5,6 @@ use crate::ruleset::Backend;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tables {
-    /// iptables-nft's table of this name.
     Iptables(&'static str),
     /// Calico's own table `calico` (≥ 3.29), which holds several of iptables' in one: their names are prefixes of its chains'.
     Calico,

@@ -1,7 +1,7 @@
 //! Asks the API server: connection, credentials, compression. In come paths, out go streams of the answers' bytes; it opens
 //! connections and asks the [`Access`].
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::fs;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -16,11 +16,10 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, Proxy};
 
-use super::access::Access;
-use super::credentials::Credentials;
+use super::access::{Access, Credentials};
 use super::error::{Asked, answered, server, unauthorized};
 use crate::datastore::error::{Error, ErrorKind};
-use crate::datastore::http;
+use crate::datastore::http::{self, Requester as _};
 use crate::datastore::tls::{self, BadKey, Hints};
 
 /// A token that was refused is tried again after this, in case the server was wrong; twice as long each time.
@@ -28,7 +27,6 @@ const FIRST_HOLD: Duration = Duration::from_secs(1);
 /// At most.
 const LONGEST_HOLD: Duration = Duration::from_secs(30);
 
-/// How long to wait for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub http: http::Limits,
@@ -65,13 +63,10 @@ impl Default for Limits {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Question<'a> {
-    /// With its query.
     pub path: &'a str,
-    /// The representation that is wanted.
     pub accept: &'a str,
     /// `get`, `list` or `watch`.
     pub verb: &'static str,
-    /// Of what, for messages.
     pub resource: &'a str,
 }
 
@@ -83,7 +78,7 @@ impl Question<'_> {
 
 pub(super) struct Client {
     access: Arc<dyn Access>,
-    limits: Limits,
+    pub limits: Limits,
     connection: Option<Connection>,
     refused: Option<Refusal>,
     pub url: String,
@@ -108,11 +103,6 @@ impl Client {
         Client { access, limits, connection: None, refused: None, url: String::new() }
     }
 
-    pub fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    /// Asks, and returns the stream of the answer's bytes.
     pub fn get(&mut self, question: &Question<'_>) -> Result<Box<dyn Read>, Error> {
         let credentials = self.credentials()?;
         if self.held(&credentials) {
@@ -210,29 +200,25 @@ impl Client {
         request.call().map_err(|error| self.broken(&error))
     }
 
-    /// Says what a transport's error means.
-    pub fn broken(&self, error: &ureq::Error) -> Error {
+    pub fn unreadable(&self, error: serde_json::Error) -> Error {
+        if error.is_io() { self.broken(&io::Error::from(error).into()) } else { self.garbled(error) }
+    }
+}
+
+impl http::Requester for Client {
+    fn server(&self) -> String {
+        server(&self.url)
+    }
+
+    fn limits(&self) -> http::Limits {
+        self.limits.http
+    }
+
+    fn broken(&self, error: &ureq::Error) -> Error {
         let has_ca = self.connection.as_ref().is_some_and(|connection| connection.credentials.ca.is_some());
         let issuer = if has_ca { "the configured CA" } else { "the system's certificates (no CA is configured)" };
         let client = "it refuses our client certificate, or wants one";
-        http::broken(&server(&self.url), error, &Hints { issuer: issuer.into(), client: client.into(), url: "address" })
-    }
-
-    /// Says what an error while reading JSON means.
-    pub fn unreadable(&self, error: serde_json::Error) -> Error {
-        match error.is_io() {
-            true => self.broken(&io::Error::from(error).into()),
-            false => self.garbled(error),
-        }
-    }
-
-    /// An answer that is not what an API server answers.
-    pub fn garbled(&self, why: impl fmt::Display) -> Error {
-        self.error(ErrorKind::Garbled, why)
-    }
-
-    pub fn error(&self, kind: ErrorKind, why: impl fmt::Display) -> Error {
-        Error::at(&server(&self.url), kind, why)
+        http::broken(&self.server(), error, &Hints { issuer: issuer.into(), client: client.into(), url: "address" })
     }
 }
 
@@ -248,10 +234,8 @@ fn agent(credentials: &Credentials, limits: http::Limits) -> Result<Agent, Error
     let proxy = credentials.proxy.as_ref().map(|proxy| Proxy::new(proxy.reveal())).transpose();
     let proxy = proxy.map_err(|error| no_access(format!("the proxy for the API server cannot be used: {error}")))?;
     let tls = credentials.server.starts_with("https:").then(|| tls_config(credentials)).transpose().map_err(no_access)?;
-    let server = match credentials.tls_server_name {
-        Some(_) => Some(credentials.server.parse().map_err(|_| not_a_url(credentials))?),
-        None => None,
-    };
+    let server = || credentials.server.parse().map_err(|_| not_a_url(credentials));
+    let server = credentials.tls_server_name.as_ref().map(|_| server()).transpose()?;
     let resolver = ServerName { server, dns: DefaultResolver::default() };
     Ok(Agent::with_parts(http::config(limits, proxy, tls), DefaultConnector::default(), resolver))
 }
@@ -297,8 +281,7 @@ fn address(credentials: &Credentials, path: &str) -> Option<(String, Option<Stri
     Some((format!("{}://{name}{port}{prefix}{path}", server.scheme_str()?), Some(host.to_owned())))
 }
 
-/// Looks up the configured server, even where the URL has the name of its certificate instead: ureq checks the certificate
-/// against the name in the URL.
+/// Looks up the configured server, even where the URL has the name of its certificate instead, which ureq checks the certificate against.
 #[derive(Debug)]
 struct ServerName {
     server: Option<Uri>,

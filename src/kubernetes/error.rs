@@ -7,7 +7,6 @@ use crate::datastore::bounds::one_line;
 use crate::datastore::error::{Error, ErrorKind};
 use crate::datastore::follow::{Failure, Patience};
 
-/// How messages name it.
 pub(super) fn server(url: &str) -> String {
     format!("the API server at {url}")
 }
@@ -15,12 +14,9 @@ pub(super) fn server(url: &str) -> String {
 /// What was asked, as far as errors tell it.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
-    /// The server's URL.
     pub url: &'a str,
-    /// `get`, `list` or `watch`.
     pub verb: &'a str,
     pub resource: &'a str,
-    /// Whether a token was sent.
     pub token: bool,
 }
 
@@ -35,7 +31,6 @@ pub(super) fn answered(asked: Asked<'_>, code: u16, retry_after: Option<u32>, bo
     said(asked, &status, retry_after)
 }
 
-/// What a [`Status`] says is wrong.
 pub(super) fn said(asked: Asked<'_>, status: &Status, retry_after: Option<u32>) -> Error {
     let Asked { url, verb, resource, token } = asked;
     let why = one_line(&status.message);

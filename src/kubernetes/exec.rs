@@ -23,7 +23,6 @@ const SHOWN_COMPLAINT: usize = 300;
 #[derive(Clone, PartialEq)]
 pub(super) struct Issued {
     pub token: Option<Secret>,
-    /// Certificate and key, in PEM form.
     pub client: Option<(Vec<u8>, Vec<u8>)>,
     /// Without it, the credentials are good until the server refuses them.
     pub expires: Option<SystemTime>,
@@ -54,10 +53,7 @@ pub(super) fn run(plugin: &ExecPlugin, config: &KubernetesConfig, ca: Option<&[u
     let mut output = Vec::new();
     let run = child::run_command(&mut command, limit, &mut |piece| {
         output.extend_from_slice(piece);
-        match output.len() <= LARGEST_ANSWER {
-            true => Ok(()),
-            false => Err(format!("it printed more than {LARGEST_ANSWER} bytes")),
-        }
+        if output.len() <= LARGEST_ANSWER { Ok(()) } else { Err(format!("it printed more than {LARGEST_ANSWER} bytes")) }
     });
     run.map_err(|error| failed(complaint(&error, plugin)))?;
     answer(&output, &plugin.api_version).map_err(failed)
@@ -145,10 +141,8 @@ fn answer(output: &[u8], api_version: &str) -> Result<Issued, String> {
     if token.is_none() && client.is_none() {
         return Err("it gave neither a token nor a client certificate".into());
     }
-    let expires = match not_empty(status.expiration_timestamp) {
-        Some(text) => Some(timestamp::parse(&text).ok_or("its expirationTimestamp is no time")?),
-        None => None,
-    };
+    let time = |text: String| timestamp::parse(&text).ok_or("its expirationTimestamp is no time");
+    let expires = not_empty(status.expiration_timestamp).map(time).transpose()?;
     Ok(Issued { token: token.map(Secret::new), client, expires })
 }
 

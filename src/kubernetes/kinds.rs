@@ -4,10 +4,11 @@
 use std::io::Read;
 
 use super::client::{Client, Question, encoded};
-use super::messages::{Envelope, Groups, LARGEST_OBJECT};
+use super::messages::{Envelope, Groups};
 use super::pods;
 use crate::config::ApiGroup;
 use crate::datastore::error::{Error, ErrorKind};
+use crate::datastore::follow::LARGEST_FRAME;
 use crate::datastore::inventory::{Kept, PolicyKind, StoredPolicy, Workload};
 
 /// One kind of object: a collection of the API server's, a part of the inventory.
@@ -20,7 +21,6 @@ pub(super) trait Kind {
     /// What is followed, as messages name it.
     fn name(&self) -> String;
 
-    /// What its keys in the inventory start with.
     fn prefix(&self) -> String {
         String::new()
     }
@@ -28,13 +28,8 @@ pub(super) trait Kind {
     /// The path of the collection, and a query if only a part of it is of interest; the server may have to be asked for it.
     fn path(&self, client: &mut Client) -> Result<String, Error>;
 
-    /// Whether the server may do without the API.
-    fn may_be_absent(&self) -> bool {
-        false
-    }
-
-    /// Whether we may do without the right to read it.
-    fn may_be_denied(&self) -> bool {
+    /// Whether we may do without: the server without the API, or we without the right to read it.
+    fn may_be(&self, _missing: ErrorKind) -> bool {
         false
     }
 
@@ -42,7 +37,6 @@ pub(super) trait Kind {
     fn parse(&self, envelope: &Envelope<'_>, object: &str) -> serde_json::Result<Option<Self::Object>>;
 }
 
-/// The pods of one node.
 pub(super) struct Pods {
     pub node: String,
 }
@@ -114,13 +108,13 @@ impl Kind for Policies {
         Ok(format!("/apis/{group}/{}", self.plural))
     }
 
-    fn may_be_absent(&self) -> bool {
-        true
-    }
-
-    /// Those of Calico ≥ 3.29 and of nobody's demo roles are; its chains name themselves anyway.
-    fn may_be_denied(&self) -> bool {
-        self.group.is_some_and(|group| group.starts_with("policy."))
+    fn may_be(&self, missing: ErrorKind) -> bool {
+        match missing {
+            ErrorKind::Absent => true,
+            // Those of Calico ≥ 3.29 and of nobody's demo roles are; its chains name themselves anyway.
+            ErrorKind::Denied => self.group.is_some_and(|group| group.starts_with("policy.")),
+            _ => false,
+        }
     }
 
     fn parse(&self, envelope: &Envelope<'_>, _object: &str) -> serde_json::Result<Option<StoredPolicy>> {
@@ -142,7 +136,7 @@ fn calico_group(client: &mut Client) -> Result<&'static str, Error> {
         Err(error) if matches!(error.kind, ErrorKind::Denied | ErrorKind::Absent | ErrorKind::Refused) => return Ok(CRD),
         Err(error) => return Err(error),
     };
-    let answer = std::io::BufReader::new(answer.take(LARGEST_OBJECT as u64));
+    let answer = std::io::BufReader::new(answer.take(LARGEST_FRAME as u64));
     let groups: Groups = serde_json::from_reader(answer).map_err(|error| client.unreadable(error))?;
     Ok(stored_in(&groups))
 }
@@ -181,6 +175,6 @@ mod tests {
                 "clusternetworkpolicies.policy.networking.k8s.io/",
             ]
         );
-        assert_eq!(all.map(|policies| policies.may_be_denied()), [false, false, false, true, true, true]);
+        assert_eq!(all.map(|policies| policies.may_be(ErrorKind::Denied)), [false, false, false, true, true, true]);
     }
 }

@@ -7,16 +7,14 @@ use std::fmt;
 use std::io::{self, BufReader, Read};
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::client::encoded;
-use crate::datastore::bounds::at_most;
+use crate::datastore::bounds::{Each, at_most};
+use crate::datastore::follow::LARGEST_FRAME;
+use crate::datastore::inventory::TooMany;
 
-/// More than any object takes (etcd refuses requests beyond 1.5 MiB) is not kept in memory.
-pub(super) const LARGEST_OBJECT: usize = 8 << 20;
-
-/// `metadata` of a list.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct ListMeta {
@@ -32,13 +30,11 @@ impl ListMeta {
         self.resource_version.len().max(self.token.len())
     }
 
-    /// The query for the next page, if there is one.
     pub fn next_page(&self) -> Option<String> {
         (!self.token.is_empty()).then(|| format!("continue={}", encoded(&self.token)))
     }
 }
 
-/// What is read of every object.
 #[derive(Debug, Deserialize)]
 pub(super) struct Envelope<'a> {
     #[serde(borrow, default)]
@@ -83,7 +79,6 @@ pub(super) struct Event<'a> {
     /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK`, `ERROR`.
     #[serde(borrow, rename = "type")]
     pub kind: Cow<'a, str>,
-    /// What it is about; of an `ERROR` a [`Status`].
     #[serde(borrow)]
     pub object: &'a RawValue,
 }
@@ -144,17 +139,14 @@ impl Groups {
 }
 
 /// Reads a list from `stream`, giving each object's text to `item` as it comes, so that no more than one is in memory.
-/// An object beyond [`LARGEST_OBJECT`] is `FileTooLarge`.
-pub(super) fn read_list<E: fmt::Display>(
-    stream: impl Read,
-    mut item: impl FnMut(&RawValue) -> Result<(), E>,
-) -> serde_json::Result<ListMeta> {
-    let left = Cell::new(LARGEST_OBJECT);
+/// An object beyond [`LARGEST_FRAME`] is `FileTooLarge`.
+pub(super) fn read_list(stream: impl Read, mut item: impl FnMut(&RawValue) -> Result<(), TooMany>) -> serde_json::Result<ListMeta> {
+    let left = Cell::new(LARGEST_FRAME);
     let metered = BufReader::new(Metered { stream, left: &left });
     let mut deserializer = serde_json::Deserializer::from_reader(metered);
     let mut meta = ListMeta::default();
     let mut each = |object: &RawValue| {
-        left.set(LARGEST_OBJECT);
+        left.set(LARGEST_FRAME);
         item(object)
     };
     deserializer.deserialize_map(List { meta: &mut meta, item: &mut each })?;
@@ -181,12 +173,12 @@ impl<R: Read> Read for Metered<'_, R> {
 }
 
 /// A list's fields in any order: lists of custom resources have their metadata last.
-struct List<'a, E> {
+struct List<'a> {
     meta: &'a mut ListMeta,
-    item: &'a mut dyn FnMut(&RawValue) -> Result<(), E>,
+    item: &'a mut dyn FnMut(&RawValue) -> Result<(), TooMany>,
 }
 
-impl<'de, E: fmt::Display> Visitor<'de> for List<'_, E> {
+impl<'de> Visitor<'de> for List<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -200,7 +192,7 @@ impl<'de, E: fmt::Display> Visitor<'de> for List<'_, E> {
                 "metadata" => *self.meta = map.next_value()?,
                 "items" => {
                     items = true;
-                    map.next_value_seed(Items(self.item))?;
+                    map.next_value_seed(Each::new(|item: Box<RawValue>| (self.item)(&item), |f| f.write_str("objects")))?;
                 }
                 _ => _ = map.next_value::<IgnoredAny>()?,
             }
@@ -209,46 +201,15 @@ impl<'de, E: fmt::Display> Visitor<'de> for List<'_, E> {
     }
 }
 
-struct Items<'a, E>(&'a mut dyn FnMut(&RawValue) -> Result<(), E>);
-
-impl<'de, E: fmt::Display> DeserializeSeed<'de> for Items<'_, E> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de, E: fmt::Display> Visitor<'de> for Items<'_, E> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("objects")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while let Some(item) = items.next_element::<Box<RawValue>>()? {
-            (self.0)(&item).map_err(serde::de::Error::custom)?;
-        }
-        Ok(())
-    }
-
-    /// Go's empty list may be null.
-    fn visit_unit<U: serde::de::Error>(self) -> Result<(), U> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datastore::inventory::TooMany;
 
     fn list(text: &str) -> serde_json::Result<(ListMeta, Vec<String>)> {
         let mut items = Vec::new();
         let meta = read_list(text.as_bytes(), |item| {
             items.push(item.get().to_owned());
-            Ok::<_, TooMany>(())
+            Ok(())
         })?;
         Ok((meta, items))
     }
@@ -281,7 +242,7 @@ mod tests {
     #[test]
     fn an_object_without_end_is_not_kept() {
         let endless = r#"{"items":[{"a":""#.as_bytes().chain(io::repeat(b'x'));
-        let error = io::Error::from(read_list(endless, |_| Ok::<_, TooMany>(())).unwrap_err());
+        let error = io::Error::from(read_list(endless, |_| Ok(())).unwrap_err());
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
     }
 

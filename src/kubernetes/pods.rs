@@ -8,7 +8,6 @@ use serde::Deserialize;
 use crate::datastore::bounds::at_most;
 use crate::datastore::inventory::{Interface, Workload, ip_label};
 
-/// The most addresses of one pod: it has one of each family.
 const MOST_ADDRESSES: usize = 100;
 
 #[derive(Deserialize)]

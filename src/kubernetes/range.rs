@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::client::{Client, Question};
 use super::error::{Asked, failure, said};
+use super::event::{Meaning, Position, meaning};
 use super::kinds::Kind;
-use super::messages::{Envelope, Event, LARGEST_OBJECT, ListMeta, Status, read_list};
-use super::watch::{Meaning, Position, meaning};
+use super::messages::{Envelope, Event, ListMeta, Status, read_list};
 use crate::datastore::bounds::{LONGEST_TEXT, cut};
 use crate::datastore::error::{Error, ErrorKind};
-use crate::datastore::follow::{Ended, Failure, Frames, Sign, Source, jitter};
-use crate::datastore::http;
-use crate::datastore::inventory::{Inventory, Part, Table, TooMany};
+use crate::datastore::follow::{Ended, Failure, Frames, LARGEST_FRAME, Sign, Watched, jitter};
+use crate::datastore::http::Requester as _;
+use crate::datastore::inventory::{Inventory, Part, Table};
 
 /// Servers that do not know metadata alone (Kubernetes < 1.15) send whole objects.
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
@@ -36,13 +36,12 @@ pub(super) struct Range<K: Kind> {
     kind: K,
     name: String,
     part: Part<K::Object>,
-    /// What was listed last.
     path: String,
     /// How often it has been looked for since it is absent, or denied.
     looks: u32,
 }
 
-impl<K: Kind> Source for Range<K> {
+impl<K: Kind> Watched for Range<K> {
     type Position = Position;
 
     fn name(&self) -> &str {
@@ -61,8 +60,11 @@ impl<K: Kind> Source for Range<K> {
                 self.looks = 0;
                 Ok(Position::new(Some(version)))
             }
-            Err(error) if self.tolerates(&error) => {
-                self.say_absent(&error);
+            Err(error) if self.kind.may_be(error.kind) => {
+                if self.looks == 0 {
+                    let level = if error.kind == ErrorKind::Absent { log::Level::Info } else { log::Level::Warn };
+                    log::log!(level, "{}: done without, as if there were none: {error}", self.name);
+                }
                 self.part.replace(Table::default())?;
                 Ok(Position::new(None))
             }
@@ -76,7 +78,7 @@ impl<K: Kind> Source for Range<K> {
             return self.list_again(position, signs);
         };
         let began = Instant::now();
-        let stream = match self.open(version, position.patience(&self.client.limits())) {
+        let stream = match self.open(version, position.patience(&self.client.limits)) {
             Ok(stream) => stream,
             Err(error) => return self.not_accepted(error, position),
         };
@@ -91,7 +93,6 @@ impl<K: Kind> Range<K> {
         Range { client, name: kind.name(), kind, part, path: String::new(), looks: 0 }
     }
 
-    /// What a list and then a watch give, of which these are the answers.
     pub fn replay(&mut self, list: impl io::Read, watch: impl io::Read) -> Result<Ended, Error> {
         let mut objects = Table::default();
         let meta = self.take_page(list, &mut objects)?;
@@ -102,15 +103,15 @@ impl<K: Kind> Range<K> {
     }
 
     fn take_all(&mut self, stream: impl io::Read, began: Instant, position: &mut Position, signs: &mut dyn FnMut(Sign)) -> Ended {
-        let mut frames = Frames::new(stream, LARGEST_OBJECT);
+        let mut frames = Frames::new(stream, LARGEST_FRAME);
         loop {
             let ended = match frames.next_frame() {
                 Ok(Some(frame)) => self.take(frame, position),
                 Ok(None) => Err(self.closed(began, position)),
-                Err(error) => Err(self.interrupted(error, position)),
+                Err(error) => self.interrupted(error, position),
             };
             match ended {
-                Err(Ended::Quiet) if position.stale(&self.client.limits()) => return self.list_again(position, signs),
+                Err(Ended::Quiet) if position.stale(&self.client.limits) => return self.list_again(position, signs),
                 Err(ended) => return ended,
                 Ok(()) => {}
             }
@@ -122,41 +123,32 @@ impl<K: Kind> Range<K> {
     /// All objects, page by page if the server makes pages, and the version they are as of.
     fn read_all(&mut self) -> Result<(String, Objects<K>), Error> {
         self.path = self.kind.path(&mut self.client)?;
-        let http::Limits { page, list: limit, .. } = self.client.limits().http;
         let (began, mut objects) = (Instant::now(), Table::default());
         let mut query = "resourceVersion=0".to_owned();
-        while began.elapsed() < limit {
-            let path = with_query(&self.path, &format!("limit={page}&{query}"));
-            let meta = self.read_page(&path, &mut objects)?;
+        loop {
+            self.client.in_time(began)?;
+            let path = with_query(&self.path, &format!("limit={}&{query}", self.client.limits().page));
+            let accept = if K::METADATA_ONLY { METADATA_LIST } else { WHOLE };
+            let stream = self.client.get(&Question { path: &path, accept, verb: "list", resource: &self.name })?;
+            let meta = self.take_page(stream, &mut objects)?;
             if meta.resource_version.is_empty() || meta.longest() > LONGEST_POSITION {
                 return Err(self.client.garbled("a list without a resource version or the start of its next page"));
             }
             let Some(next) = meta.next_page() else { return Ok((meta.resource_version, objects)) };
             query = next;
         }
-        Err(self.client.error(ErrorKind::TooMuch, format_args!("a list without end within {limit:?}")))
-    }
-
-    fn read_page(&mut self, path: &str, objects: &mut Objects<K>) -> Result<ListMeta, Error> {
-        let accept = if K::METADATA_ONLY { METADATA_LIST } else { WHOLE };
-        let question = Question { path, accept, verb: "list", resource: &self.name };
-        let stream = self.client.get(&question)?;
-        self.take_page(stream, objects)
     }
 
     fn take_page(&mut self, stream: impl io::Read, objects: &mut Objects<K>) -> Result<ListMeta, Error> {
         let mut too_many = None;
         let listed = read_list(stream, |object| {
             let parsed = serde_json::from_str::<Envelope>(object.get());
-            let parsed = parsed.and_then(|envelope| Ok((self.key(&envelope), self.kind.parse(&envelope, object.get())?)));
-            match parsed {
-                Ok((key, Some(object))) => objects.insert(&key, object).map(|_| ()).inspect_err(|error| too_many = Some(error.clone())),
-                Ok((_, None)) => Ok(()),
-                Err(error) => {
-                    self.skip(object.get(), &error);
-                    Ok(())
-                }
+            match parsed.and_then(|envelope| Ok((self.key(&envelope), self.kind.parse(&envelope, object.get())?))) {
+                Ok((key, Some(object))) => _ = objects.insert(&key, object).inspect_err(|error| too_many = Some(error.clone()))?,
+                Ok((_, None)) => {}
+                Err(error) => self.skip(object.get(), &error),
             }
+            Ok(())
         });
         listed.map_err(|error| match too_many {
             Some(too_many) => self.client.error(ErrorKind::TooMuch, too_many),
@@ -176,9 +168,11 @@ impl<K: Kind> Range<K> {
         let garbled = |error: serde_json::Error| Ended::Relist(format!("a line of the watch is not what an API server sends: {error}"));
         let event: Event = serde_json::from_slice(frame).map_err(garbled)?;
         match meaning(&event, position) {
-            Ok(Meaning::Put(envelope)) => {
-                self.put(&envelope, event.object.get()).map_err(|error| Ended::Relist(error.to_string()))?;
-            }
+            Ok(Meaning::Put(envelope)) => match self.kind.parse(&envelope, event.object.get()) {
+                Ok(object) => self.part.put(&self.key(&envelope), object).map_err(|error| Ended::Relist(error.to_string()))?,
+                // What was known of it before stays.
+                Err(error) => self.skip(event.object.get(), &error),
+            },
             Ok(Meaning::Delete(envelope)) => self.part.remove(&self.key(&envelope)),
             Ok(Meaning::Error(status)) => return Err(self.ended(&status, position)),
             Ok(Meaning::Bookmark) => {}
@@ -186,17 +180,6 @@ impl<K: Kind> Range<K> {
             Err(error) => self.skip(event.object.get(), &error),
         }
         Ok(())
-    }
-
-    /// An object that cannot be understood leaves what was known of it before.
-    fn put(&mut self, envelope: &Envelope<'_>, object: &str) -> Result<(), TooMany> {
-        match self.kind.parse(envelope, object) {
-            Ok(parsed) => self.part.put(&self.key(envelope), parsed),
-            Err(error) => {
-                self.skip(object, &error);
-                Ok(())
-            }
-        }
     }
 
     fn key(&self, envelope: &Envelope<'_>) -> String {
@@ -216,8 +199,7 @@ impl<K: Kind> Range<K> {
         if error.kind == ErrorKind::Expired {
             return Ended::Relist(error.to_string());
         }
-        position.shake();
-        Ended::Failed(failure(error))
+        shaken(error, position)
     }
 
     /// The server ended the watch: its time was up, it is stopping, or the API has changed.
@@ -225,8 +207,7 @@ impl<K: Kind> Range<K> {
         if began.elapsed() >= SHORT {
             return Ended::Quiet;
         }
-        position.shake();
-        Ended::Failed(failure(self.client.error(ErrorKind::Busy { retry_after: None }, "it ended a watch at once")))
+        shaken(self.client.error(ErrorKind::Busy { retry_after: None }, "it ended a watch at once"), position)
     }
 
     /// Nothing is wrong, as far as anybody can tell; only a list can.
@@ -245,52 +226,32 @@ impl<K: Kind> Range<K> {
     fn until_next_look(&mut self) -> Duration {
         let looks = self.looks.min(16);
         self.looks += 1;
-        FIRST_LOOK.saturating_mul(1 << looks).min(self.client.limits().absent).mul_f64(jitter())
+        FIRST_LOOK.saturating_mul(1 << looks).min(self.client.limits.absent).mul_f64(jitter())
     }
 
     /// Reading failed. Silence is normal where nothing happens, but the connection may be dead.
-    fn interrupted(&mut self, error: io::Error, position: &mut Position) -> Ended {
-        let error = match error.kind() {
-            io::ErrorKind::FileTooLarge => return Ended::Relist(format!("a line of the watch is larger than {LARGEST_OBJECT} bytes")),
-            io::ErrorKind::InvalidData => self.client.garbled("a watch that is not a stream of JSON objects"),
-            _ => self.client.broken(&error.into()),
-        };
+    fn interrupted(&mut self, error: io::Error, position: &mut Position) -> Result<(), Ended> {
+        let error = self.client.interrupted(error, "line")?;
         self.client.reconnect();
-        if error.kind == ErrorKind::TimedOut {
-            return Ended::Quiet;
-        }
-        position.shake();
-        Ended::Failed(failure(error))
+        Err(if error.kind == ErrorKind::TimedOut { Ended::Quiet } else { shaken(error, position) })
     }
 
     /// The server did not take the watch. If it is the position or the API that it does not like, a list will tell.
     fn not_accepted(&mut self, error: Error, position: &mut Position) -> Ended {
         let is_for_a_list = match error.kind {
             ErrorKind::Expired | ErrorKind::Absent | ErrorKind::Refused => true,
-            ErrorKind::Denied => self.kind.may_be_denied(),
-            _ => false,
+            missing => self.kind.may_be(missing),
         };
         if is_for_a_list {
             return Ended::Relist(error.to_string());
         }
-        position.shake();
-        Ended::Failed(failure(error))
+        shaken(error, position)
     }
+}
 
-    fn tolerates(&self, error: &Error) -> bool {
-        match error.kind {
-            ErrorKind::Absent => self.kind.may_be_absent(),
-            ErrorKind::Denied => self.kind.may_be_denied(),
-            _ => false,
-        }
-    }
-
-    fn say_absent(&mut self, error: &Error) {
-        let level = if error.kind == ErrorKind::Absent { log::Level::Info } else { log::Level::Warn };
-        if self.looks == 0 {
-            log::log!(level, "{}: done without, as if there were none: {error}", self.name);
-        }
-    }
+fn shaken(error: Error, position: &mut Position) -> Ended {
+    position.shake();
+    Ended::Failed(failure(error))
 }
 
 fn with_query(path: &str, query: &str) -> String {

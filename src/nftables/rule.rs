@@ -6,7 +6,6 @@ use crate::kernel::nft::Tables;
 use crate::kernel::{Bits, Draft, add_comment, ct_state};
 use crate::ruleset::{Builder, CtState, MarkMatch, RuleParts, Verdict};
 
-/// The parts of a rule; `None` if they are not what nft writes.
 pub fn read(rule: &Value, builder: &mut Builder) -> Option<(RuleParts, Verdict)> {
     let mut draft = Draft::new(builder, rule.get("handle").and_then(Value::as_u64).unwrap_or(0));
     if let Some(comment) = rule.get("comment").and_then(Value::as_str) {

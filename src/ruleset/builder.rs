@@ -111,15 +111,9 @@ impl Builder {
         }
     }
 
-    /// Sets where jumps lead that were pushed before that was known; `None`: somewhere else than to one of these chains.
-    pub fn lead_jumps(&mut self, chain: impl Fn(ChainId) -> Option<ChainId>) {
-        for rule in &mut self.ruleset.rules {
-            rule.verdict = match rule.verdict {
-                Verdict::Jump(to) => chain(to).map_or(Verdict::Other, Verdict::Jump),
-                Verdict::Goto(to) => chain(to).map_or(Verdict::Other, Verdict::Goto),
-                other => other,
-            };
-        }
+    /// For a jump that was pushed before it was known where it leads.
+    pub fn set_verdict(&mut self, rule: RuleId, verdict: Verdict) {
+        self.ruleset.rules[rule.0 as usize].verdict = verdict;
     }
 
     pub fn truncate(&mut self, count: usize) {

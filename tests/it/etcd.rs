@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use calico_accountant::config::EtcdConfig;
 use calico_accountant::datastore::inventory::Inventory;
-use calico_accountant::etcd::{LIMITS, Limits, follow_within};
+use calico_accountant::etcd::{LIMITS, Limits, follow};
 
 use crate::support::within;
 
@@ -32,7 +32,7 @@ fn start(config: EtcdConfig) -> Arc<Inventory> {
 
 fn start_within(config: EtcdConfig, limits: Limits) -> Arc<Inventory> {
     let inventory = Arc::new(Inventory::new());
-    follow_within(config, NODE.to_owned(), Arc::clone(&inventory), limits).unwrap();
+    follow(config, NODE.to_owned(), Arc::clone(&inventory), limits).unwrap();
     inventory
 }
 

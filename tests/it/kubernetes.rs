@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use calico_accountant::config::{ApiGroup, Secret};
 use calico_accountant::datastore::inventory::{Inventory, Workload};
-use calico_accountant::kubernetes::{Access, Authorization, Credentials, Error, Limits, follow_within};
+use calico_accountant::kubernetes::{Access, Authorization, Credentials, Error, Limits, follow};
 use serde_json::{Value, json};
 
 use crate::captures::CAPTURED_PODS;
@@ -66,7 +66,7 @@ fn start(access: impl Access + 'static) -> Arc<Inventory> {
 
 fn start_within(access: impl Access + 'static, limits: Limits) -> Arc<Inventory> {
     let inventory = Arc::new(Inventory::new());
-    follow_within(Arc::new(access), NODE.to_owned(), ApiGroup::Discover, Arc::clone(&inventory), limits).unwrap();
+    follow(Arc::new(access), NODE.to_owned(), ApiGroup::Discover, Arc::clone(&inventory), limits).unwrap();
     inventory
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use calico_accountant::config::MetricNames;
 use calico_accountant::dataplane::saved;
 use calico_accountant::dataplane::{ReadError, Reader, Reading};
-use calico_accountant::datastore::inventory::{Interface, Inventory, Workload};
+use calico_accountant::datastore::inventory::{Interface, Inventory, StoredPolicy, Workload};
 use calico_accountant::exporter::{Options, Scraper};
 use calico_accountant::report::Report;
 use calico_accountant::ruleset::{Family, Snapshot};
@@ -123,7 +123,7 @@ fn the_api_answers_what_was_sent() {
             let inventory = Inventory::new();
             // 3.29's own nftables tables cut long names: only the datastore knows them.
             let policies = captures::stored_policies(capture).into_iter().enumerate().map(|(i, policy)| (i.to_string(), policy));
-            inventory.replace_policies(policies.collect::<Vec<_>>().try_into().unwrap());
+            inventory.replace::<StoredPolicy>("", policies.collect::<Vec<_>>().try_into().unwrap()).unwrap();
             let scraper = scraper(vec![moment(capture, "t0"), moment(capture, at)], inventory);
             scraper.begin_counting();
             let (mut found, report) = (BTreeMap::new(), scraper.report());
@@ -194,7 +194,7 @@ pub fn serve_hostile() -> u16 {
         )
     };
     let workloads: Vec<_> = interfaces.into_iter().chain(["calib8419a605df"]).zip(names).map(workload).collect();
-    inventory.replace_workloads(workloads.try_into().unwrap());
+    inventory.replace::<Workload>("", workloads.try_into().unwrap()).unwrap();
     let listener = Listener::bind("127.0.0.1".parse().unwrap(), 0, Limits::default()).unwrap();
     let port = listener.address().unwrap().port();
     let app: Arc<dyn Application> = Arc::new(scraper(vec![tables], inventory));

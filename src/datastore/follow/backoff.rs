@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use super::Patience;
 
-/// The first delay after a failure, before jitter.
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(500);
 /// The longest delay while somebody has to repair something, and each attempt is hard work for the datastore.
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// The longest delay while the datastore is merely away, or asking costs it little. Short on purpose: a change must show within
-/// 2 s of the datastore being reachable again or of somebody having repaired what was wrong (a file, a role, a flag); a refused
-/// connection costs nobody anything, a refusal a line in a log. Lists are not repeated this fast: after a short absence the
-/// watch resumes.
+/// The longest delay while the datastore is merely away, or asking costs it little. Short on purpose: a change must show within 2 s of the
+/// datastore being reachable again, or of a file, role or flag having been repaired. Lists are not repeated this fast: the watch resumes.
 const LONGEST_DELAY_AWAY: Duration = Duration::from_secs(1);
 /// After so many failures, two or three minutes, a missing right is not asked for every second any more.
 const EAGER: u32 = 200;

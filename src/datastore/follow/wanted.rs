@@ -3,20 +3,14 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use crate::datastore::error::Error;
 use crate::datastore::inventory::Inventory;
 
-/// How often to look whether a scrape has asked for the policies.
-const EVERY: Duration = Duration::from_secs(1);
-
-/// Calls `start` on a thread of its own once [`Inventory::policies_wanted`] says so. What keeps it from starting is logged.
+/// Calls `start` on a thread of its own once the policies are wanted. What keeps it from starting is logged.
 pub fn when_policies_are_wanted(inventory: Arc<Inventory>, start: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name("policies wanted".into()).spawn(move || {
-        while !inventory.policies_wanted() {
-            thread::sleep(EVERY);
-        }
+        inventory.wait_until_policies_are_wanted();
         if let Err(error) = start() {
             log::error!("cannot follow the policies: {error}");
         }

@@ -2,62 +2,56 @@
 //! Felix stores workloads under the name it gives the node, which may be a short name, a full one, or written with capitals.
 
 use std::fmt::Write;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::OnceLock;
 
 use crate::datastore::bounds::{LONGEST_TEXT, cut};
 
 /// How many names one message holds.
 const MOST: usize = 3;
 
-/// What was asked and answered, shared by whoever asks and the follower that answers.
 #[derive(Debug, Default)]
 pub struct Nodes {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    wanted: bool,
-    /// All names that could be seen.
-    stored: Option<Vec<String>>,
+    wanted: OnceLock<()>,
+    stored: OnceLock<Vec<String>>,
 }
 
 impl Nodes {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks for the names. Once is enough.
     pub fn want(&self) {
-        self.state().wanted = true;
-        self.changed.notify_all();
+        _ = self.wanted.set(());
     }
 
-    /// Waits until somebody asks.
     pub fn wait_until_wanted(&self) {
-        let mut state = self.state();
-        while !state.wanted {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.wanted.wait();
     }
 
-    /// Answers: the names of nodes that could be seen, in any order.
+    /// Answers, once: the names of nodes that could be seen, in any order.
     pub fn answer(&self, mut names: Vec<String>) {
         names.iter_mut().filter(|name| name.len() > LONGEST_TEXT).for_each(|name| *name = cut(name, LONGEST_TEXT).into_owned());
         names.sort_unstable();
         names.dedup();
-        self.state().stored = Some(names);
+        _ = self.stored.set(names);
     }
 
-    /// The answer, once there is one.
-    pub fn stored(&self) -> Option<Vec<String>> {
-        self.state().stored.clone()
+    pub fn stored(&self) -> Option<&Vec<String>> {
+        self.stored.get()
     }
 
     /// Why no workload with rules has a name, in one line.
     pub fn problem(&self, node: &str) -> String {
-        problem(node, &self.stored().unwrap_or_default())
+        let stored = self.stored().map_or(&[][..], Vec::as_slice);
+        let mut text = format!("the datastore knows none of the workloads that have rules here under the node name {node:?}");
+        let (similar, others): (Vec<&String>, Vec<&String>) =
+            stored.iter().filter(|name| **name != node).partition(|name| is_similar(name, node));
+        let is_similar = !similar.is_empty();
+        let named = if is_similar { similar } else { others };
+        if !named.is_empty() {
+            let list: Vec<String> = named.iter().take(MOST).map(|name| format!("{name:?}")).collect();
+            _ = write!(text, "; it has {}{}", if is_similar { "the similar name " } else { "" }, list.join(", "));
+            if named.len() > MOST {
+                _ = write!(text, " and {} more", named.len() - MOST);
+            }
+        }
+        text + ": set NODENAME to the name that Calico uses"
     }
 }
 
@@ -65,22 +59,6 @@ impl Nodes {
 pub fn is_similar(one: &str, other: &str) -> bool {
     let host = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
     host(one) == host(other)
-}
-
-fn problem(node: &str, stored: &[String]) -> String {
-    let mut text = format!("the datastore knows none of the workloads that have rules here under the node name {node:?}");
-    let (similar, others): (Vec<&String>, Vec<&String>) =
-        stored.iter().filter(|name| **name != node).partition(|name| is_similar(name, node));
-    let is_similar = !similar.is_empty();
-    let named = if is_similar { similar } else { others };
-    if !named.is_empty() {
-        let list: Vec<String> = named.iter().take(MOST).map(|name| format!("{name:?}")).collect();
-        _ = write!(text, "; it has {}{}", if is_similar { "the similar name " } else { "" }, list.join(", "));
-        if named.len() > MOST {
-            _ = write!(text, " and {} more", named.len() - MOST);
-        }
-    }
-    text + ": set NODENAME to the name that Calico uses"
 }
 
 #[cfg(test)]
@@ -97,12 +75,14 @@ mod tests {
 
     #[test]
     fn a_few_names_are_shown_the_similar_ones_only_if_there_are_some() {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let text = problem("worker-02", &names(&["a", "worker-02.mydomain.com"]));
-        assert!(text.contains("; it has the similar name \"worker-02.mydomain.com\": set NODENAME"), "{text}");
-        let text = problem("n", &names(&["a", "b", "c", "d", "e"]));
-        assert!(text.contains("; it has \"a\", \"b\", \"c\" and 2 more: set"), "{text}");
-        let text = problem("n", &names(&["n"]));
-        assert!(text.ends_with("under the node name \"n\": set NODENAME to the name that Calico uses"), "{text}");
+        for (node, stored, expected) in [
+            ("worker-02", &["a", "worker-02.mydomain.com"][..], "\"worker-02\"; it has the similar name \"worker-02.mydomain.com\": set"),
+            ("n", &["a", "b", "c", "d", "e"], "\"n\"; it has \"a\", \"b\", \"c\" and 2 more: set"),
+            ("n", &["n"], "under the node name \"n\": set NODENAME to the name that Calico uses"),
+        ] {
+            let nodes = Nodes::default();
+            nodes.answer(stored.iter().map(|name| (*name).to_owned()).collect());
+            assert!(nodes.problem(node).contains(expected), "{}", nodes.problem(node));
+        }
     }
 }

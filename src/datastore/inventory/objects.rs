@@ -5,15 +5,12 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 /// The node's end of a workload's veth pair, as far as the datastore knows its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Interface {
-    /// The whole name: etcd stores it.
     Name(String),
-    /// Its last [`Interface::SUFFIX`] characters: in the Kubernetes datastore, a hash of namespace and pod. What stands before
-    /// them (`cali`, `eni`, …) is a setting of each node's.
+    /// Its last [`Interface::SUFFIX`] characters: a hash of namespace and pod. What precedes them (`cali`, `eni`, …) each node sets.
     Suffix(String),
 }
 
 impl Interface {
-    /// How many characters of a name are the hash.
     pub const SUFFIX: usize = 11;
 
     /// The hash in the name of a pod's interface: `VethNameForWorkload` in `libcalico-go/lib/backend/k8s/conversion`, any release.
@@ -21,6 +18,12 @@ impl Interface {
         let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{namespace}.{pod}").as_bytes());
         let digits = hash.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
         digits.take(Self::SUFFIX).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+    }
+
+    /// What precedes the hash in the name of a workload's interface (`cali`, on AWS `eni` or `vlan`), and the hash.
+    pub fn split(name: &str) -> Option<(&str, &str)> {
+        let start = name.len().checked_sub(Self::SUFFIX).filter(|start| *start > 0)?;
+        name.split_at_checked(start).filter(|(_, hash)| hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
     }
 
     pub(super) fn text(&mut self) -> &mut String {
@@ -39,9 +42,7 @@ impl Default for Interface {
 /// A workload endpoint of this node, as far as metrics name it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Workload {
-    /// The node's end of the veth pair.
     pub interface: Interface,
-    /// `metadata.namespace`.
     pub namespace: String,
     /// `spec.pod`; empty for workloads that are not Kubernetes pods.
     pub pod: String,
@@ -49,7 +50,6 @@ pub struct Workload {
     pub app: String,
     /// `spec.ipNetworks` as the `ip` label shows them (see [`ip_label`]).
     pub ip: String,
-    /// `spec.node`.
     pub node: String,
     /// `spec.orchestrator`: `k8s`, `cni`, `openstack`, …
     pub orchestrator: String,
@@ -109,6 +109,23 @@ mod tests {
         assert_eq!(Interface::suffix_of("namespace", "podname"), "82111e10a96");
         assert_eq!(Interface::suffix_of("default", "podA"), "7f94ce7c295");
         assert_eq!(Interface::suffix_of("default", "podB"), "92cf1f5e9f6");
+    }
+
+    #[test]
+    fn hashes_in_names() {
+        for (interface, hash) in [
+            ("cali7f94ce7c295", Some("7f94ce7c295")),
+            ("eni7f94ce7c295", Some("7f94ce7c295")),
+            ("vlan7f94ce7c295", Some("7f94ce7c295")),
+            ("tapDEADBEEF-12", None),
+            ("7f94ce7c295", None),
+            ("cali7F94CE7C295", None),
+            ("caliééééééé", None),
+            ("eth0", None),
+            ("", None),
+        ] {
+            assert_eq!(Interface::split(interface).map(|(_, hash)| hash), hash, "{interface}");
+        }
     }
 
     #[test]

@@ -5,65 +5,20 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::{Inventory, Object, StoredPolicy, Table, TooMany, Workload};
+use super::{Inventory, Kept, Table, TooMany};
 
 /// Objects that are reported as not understood; beyond so many, nobody reads the log anyway.
 const MOST_REPORTED: usize = 1000;
-
-/// Where the inventory keeps objects of a kind.
-pub(crate) trait Kept: Object {
-    /// Whether the first list is only made because a scrape asked for it: then only the later ones make up for something missed.
-    const IS_ASKED_FOR: bool;
-
-    fn replace(inventory: &Inventory, prefix: &str, objects: Table<Self>) -> Result<(), TooMany>;
-    fn put(self, inventory: &Inventory, key: &str) -> Result<(), TooMany>;
-    fn remove(inventory: &Inventory, key: &str);
-}
-
-impl Kept for Workload {
-    const IS_ASKED_FOR: bool = false;
-
-    fn replace(inventory: &Inventory, _prefix: &str, objects: Table<Self>) -> Result<(), TooMany> {
-        inventory.replace_workloads(objects);
-        Ok(())
-    }
-
-    fn put(self, inventory: &Inventory, key: &str) -> Result<(), TooMany> {
-        inventory.put_workload(key, self)
-    }
-
-    fn remove(inventory: &Inventory, key: &str) {
-        inventory.remove_workload(key);
-    }
-}
-
-impl Kept for StoredPolicy {
-    const IS_ASKED_FOR: bool = true;
-
-    fn replace(inventory: &Inventory, prefix: &str, objects: Table<Self>) -> Result<(), TooMany> {
-        inventory.replace_policies_under(prefix, objects)
-    }
-
-    fn put(self, inventory: &Inventory, key: &str) -> Result<(), TooMany> {
-        inventory.put_policy(key, self)
-    }
-
-    fn remove(inventory: &Inventory, key: &str) {
-        inventory.remove_policy(key);
-    }
-}
 
 pub(crate) struct Part<T> {
     inventory: Arc<Inventory>,
     prefix: String,
     listed: bool,
-    /// Keys of objects that were reported as not understood.
     reported: HashSet<String>,
     objects: PhantomData<fn(T)>,
 }
 
 impl<T: Kept> Part<T> {
-    /// All keys begin with `prefix`; workloads are one part, whatever their prefix.
     pub fn new(inventory: Arc<Inventory>, prefix: impl Into<String>) -> Self {
         Part { inventory, prefix: prefix.into(), listed: false, reported: HashSet::new(), objects: PhantomData }
     }
@@ -74,7 +29,7 @@ impl<T: Kept> Part<T> {
 
     /// Takes over a full list, or nothing of it.
     pub fn replace(&mut self, objects: Table<T>) -> Result<(), TooMany> {
-        T::replace(&self.inventory, &self.prefix, objects)?;
+        self.inventory.replace(&self.prefix, objects)?;
         if self.listed || !T::IS_ASKED_FOR {
             self.inventory.mark_synced();
         }
@@ -85,7 +40,7 @@ impl<T: Kept> Part<T> {
     /// Takes over one object that is new or has changed; `None` is none of ours, or not any more.
     pub fn put(&self, key: &str, object: Option<T>) -> Result<(), TooMany> {
         match object {
-            Some(object) => object.put(&self.inventory, key),
+            Some(object) => self.inventory.put(key, object),
             None => {
                 self.remove(key);
                 Ok(())
@@ -94,7 +49,7 @@ impl<T: Kept> Part<T> {
     }
 
     pub fn remove(&self, key: &str) {
-        T::remove(&self.inventory, key);
+        self.inventory.remove::<T>(key);
     }
 
     /// Counts an object that cannot be understood, and says so once.
@@ -108,6 +63,7 @@ impl<T: Kept> Part<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{StoredPolicy, Workload};
     use super::*;
 
     #[test]

@@ -13,7 +13,6 @@ const MOST_BYTES: usize = 24 << 20;
 const PLACE: usize = 100;
 
 pub trait Object: Sized {
-    /// How many there may be.
     const MOST: usize;
     /// What they are, in the plural.
     const NAME: &'static str;
@@ -104,11 +103,10 @@ impl<T: Object> Table<T> {
         Ok((object, replaced.map(|entry| entry.object)))
     }
 
-    /// Replaces the objects whose keys start with `prefix`.
     pub fn replace_under(&mut self, prefix: &str, objects: Table<T>) -> Result<(), TooMany> {
         let before = self.objects.iter().filter(|(key, _)| key.starts_with(prefix));
         let (count, bytes) = before.fold((0, 0), |(count, bytes), (_, entry)| (count + 1, bytes + entry.bytes));
-        Self::bounded(self.len() - count + objects.len(), self.bytes - bytes + objects.bytes)?;
+        Self::bounded(self.objects.len() - count + objects.objects.len(), self.bytes - bytes + objects.bytes)?;
         self.objects.retain(|key, _| !key.starts_with(prefix));
         self.bytes = self.bytes - bytes + objects.bytes;
         self.objects.extend(objects.objects);
@@ -116,10 +114,7 @@ impl<T: Object> Table<T> {
     }
 
     fn bounded(objects: usize, bytes: usize) -> Result<(), TooMany> {
-        match objects > T::MOST || bytes > MOST_BYTES {
-            true => Err(TooMany::of::<T>()),
-            false => Ok(()),
-        }
+        if objects > T::MOST || bytes > MOST_BYTES { Err(TooMany::of::<T>()) } else { Ok(()) }
     }
 }
 
@@ -130,15 +125,6 @@ impl<T> Table<T> {
         Some(object)
     }
 
-    pub fn len(&self) -> usize {
-        self.objects.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
-    }
-
-    /// Keys and objects, in the order of the keys.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&String, &Arc<T>)> {
         self.objects.iter().map(|(key, entry)| (key, &entry.object))
     }
@@ -194,7 +180,7 @@ mod tests {
         assert_eq!((key.len(), workload.app.len(), workload.app.capacity()), (LONGEST_KEY, LONGEST_TEXT, LONGEST_TEXT));
         assert!(table.remove(&format!("0 {long}")).is_some());
         (1..stored).for_each(|n| _ = table.remove(&format!("{n} {long}")));
-        assert_eq!((table.len(), table.bytes), (0, 0));
+        assert_eq!((table.objects.len(), table.bytes), (0, 0));
     }
 
     #[test]
@@ -202,7 +188,7 @@ mod tests {
         let mut table = Table::try_from(vec![("a/1".into(), policy("1")), ("b/1".into(), policy("1"))]).unwrap();
         let many = (0..StoredPolicy::MOST).map(|n| (format!("a/{n}"), policy("a"))).collect::<Vec<_>>();
         assert!(table.replace_under("a/", Table::try_from(many).unwrap()).is_err());
-        assert_eq!(table.len(), 2);
+        assert_eq!(table.objects.len(), 2);
         table.replace_under("a/", Table::try_from(vec![("a/2".into(), policy("22"))]).unwrap()).unwrap();
         assert_eq!(table.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["a/2", "b/1"]);
         ["a/2", "b/1"].iter().for_each(|key| _ = table.remove(key));

@@ -124,7 +124,6 @@ fn a_hosts_own_interface_is_no_workload() {
     }
 }
 
-/// The policies of a program, and whose they are.
 fn policies(program: &Program) -> Vec<(String, bool)> {
     program.policies.iter().map(|(policy, is_workloads)| (policy.label.to_string(), *is_workloads)).collect()
 }

@@ -10,11 +10,10 @@ use crate::felix::{Decision, Direction, PolicyName};
 /// Policies in the order of evaluation, and whether they are the workload's own.
 pub type Policies = Vec<(Arc<Policy>, bool)>;
 
-enum Part {
+enum Within {
     Policy(Arc<Policy>),
     /// A policy whose name says nothing: there are no rules in it.
     Nameless,
-    /// No policy surrounds it.
     Profile,
 }
 
@@ -30,17 +29,15 @@ pub struct Walk {
     tier: Arc<str>,
     /// How many tiers have started: labels number them.
     tiers: usize,
-    part: Part,
+    within: Within,
     /// The place of the next rule in its policy.
     index: u32,
     rule: Option<Started>,
-    /// A tier's end whose id is still to come. There is none where something else starts at the same instruction: then no packet reaches
-    /// the end.
+    /// A tier's end whose id is still to come. None where something else starts at the same instruction: no packet reaches the end.
     end_of_tier: Option<EndOfTier>,
     pub unrecognised: usize,
 }
 
-/// A rule whose comments have begun.
 struct Started {
     /// `None` in a policy without a name.
     owner: Option<Owner>,
@@ -59,7 +56,7 @@ impl Walk {
             hosts: (0, 0),
             tier: "".into(),
             tiers: 0,
-            part: Part::Profile,
+            within: Within::Profile,
             index: 0,
             rule: None,
             end_of_tier: None,
@@ -73,7 +70,6 @@ impl Walk {
         self.hosts = (self.policies.len(), self.rules.len());
     }
 
-    /// Takes in an instruction's labels, after its comments.
     pub fn labels(&mut self, labels: &[Cow<str>]) {
         // What is behind the tier begins here.
         if labels.iter().any(|label| label.strip_prefix("end_of_tier_").is_some_and(|tier| tier.parse() == Ok(self.tiers.wrapping_sub(1))))
@@ -96,7 +92,7 @@ impl Walk {
         } else if comment.starts_with(RULE_ENDS) {
             self.rule_ends();
         } else if let Some(end) = comment.strip_prefix(TIER_ENDS) {
-            self.part = Part::Profile;
+            self.within = Within::Profile;
             self.end_of_tier = Some(match end.strip_prefix(&*self.tier) {
                 Some(": deny") => Some(Decision::Deny),
                 Some(": pass") => Some(Decision::Pass),
@@ -105,18 +101,18 @@ impl Walk {
         } else if let Some(policy) = comment.strip_prefix("Start of ") {
             self.policy_starts(policy);
         } else if comment.starts_with("End of ") {
-            self.part = Part::Profile;
+            self.within = Within::Profile;
         }
     }
 
     fn policy_starts(&mut self, text: &str) {
         self.index = 0;
-        self.part = match policy_name(text) {
-            Some(name) => Part::Policy(Arc::new(Policy::new(name, &self.tier))),
-            None => Part::Nameless,
+        self.within = match policy_name(text) {
+            Some(name) => Within::Policy(Arc::new(Policy::new(name, &self.tier))),
+            None => Within::Nameless,
         };
-        match &self.part {
-            Part::Policy(policy) => self.policies.push((Arc::clone(policy), true)),
+        match &self.within {
+            Within::Policy(policy) => self.policies.push((Arc::clone(policy), true)),
             _ => self.unrecognised += usize::from(!is_nameless(text)),
         }
     }
@@ -124,14 +120,14 @@ impl Walk {
     fn rule_starts(&mut self, text: &str) {
         self.rule_ends();
         let mut decision = action_of(text);
-        let owner = match &self.part {
-            Part::Policy(policy) => {
+        let owner = match &self.within {
+            Within::Policy(policy) => {
                 let index = self.index;
                 self.index += 1;
                 Some(Owner::Policy(Arc::clone(policy), index))
             }
-            Part::Nameless => None,
-            Part::Profile => {
+            Within::Nameless => None,
+            Within::Profile => {
                 // Behind profiles, there is nothing to pass a packet on to.
                 decision = decision.map(|decision| if decision == Decision::Pass { Decision::Deny } else { decision });
                 Some(Owner::Profile(owner_of(text).map(Into::into)))

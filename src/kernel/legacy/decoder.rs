@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use super::super::xt::{self, string, u16_at, u32_at};
 use super::{Layout, count_at};
 use crate::felix::names::CHAIN_PREFIX;
-use crate::ruleset::{Backend, Builder, ChainId, Family, RuleParts, Snapshot, Verdict};
+use crate::ruleset::{Backend, Builder, ChainId, Family, RuleId, RuleParts, Snapshot, Verdict};
 
 /// Header of a match or target: size, name, revision.
-pub const HEADER: usize = 32;
+const HEADER: usize = 32;
 
 /// Decodes all entries of a table; with the snapshot, where the counters of each rule are.
 pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> (Snapshot, Vec<u32>) {
     let (layout, builder) = (Layout::of(family), Builder::new(family, Backend::Legacy, table));
-    let mut rules = Rules { layout, builder, starts: HashMap::new(), chain: None, counters: Vec::new() };
+    let mut rules = Rules { layout, builder, starts: HashMap::new(), jumps: Vec::new(), chain: None, counters: Vec::new() };
     let end = layout.entries(entries).map_while(|(place, entry)| rules.entry(place, entry).map(|()| place + entry.len())).last();
     // What follows an entry that is not well formed cannot be found.
     if end.unwrap_or(0) < entries.len() {
@@ -24,23 +24,31 @@ pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> (Snapshot,
 
 struct Rules {
     layout: &'static Layout,
-    /// Until the end, a jump holds the place that it leads to.
     builder: Builder,
     /// Calico's chains by the place of their first rule.
     starts: HashMap<u32, ChainId>,
+    /// In the order of their rules. A chain may begin behind the jumps to it.
+    jumps: Vec<Jump>,
     /// The chain that is being read, if it is Calico's, and how many rules there were before it.
     chain: Option<(ChainId, usize)>,
     counters: Vec<u32>,
 }
 
-struct Extension<'a> {
-    name: &'a [u8],
+/// A rule that goes on somewhere else, and the place of the entry there.
+struct Jump {
+    rule: RuleId,
+    place: u32,
+    is_goto: bool,
+}
+
+pub struct Extension<'a> {
+    pub name: &'a [u8],
     revision: u32,
-    data: &'a [u8],
+    pub data: &'a [u8],
     size: usize,
 }
 
-fn extension(entry: &[u8], at: usize) -> Option<Extension<'_>> {
+pub fn extension(entry: &[u8], at: usize) -> Option<Extension<'_>> {
     let size = usize::from(u16_at(entry, at)?);
     let whole = entry.get(at..at + size.max(HEADER))?;
     Some(Extension { name: string(&whole[2..31]), revision: whole[31].into(), data: &whole[HEADER..], size: size.max(HEADER) })
@@ -77,12 +85,17 @@ impl Rules {
         let count = self.builder.rule_count().saturating_sub(1).max(before);
         self.builder.truncate(count);
         self.counters.truncate(count);
+        while self.jumps.pop_if(|jump| jump.rule.0 as usize >= count).is_some() {}
     }
 
     fn finish(mut self) -> (Snapshot, Vec<u32>) {
         self.end_chain();
         self.counters.shrink_to_fit();
-        self.builder.lead_jumps(|place| self.starts.get(&place.0).copied());
+        for Jump { rule, place, is_goto } in self.jumps {
+            if let Some(&chain) = self.starts.get(&place) {
+                self.builder.set_verdict(rule, if is_goto { Verdict::Goto(chain) } else { Verdict::Jump(chain) });
+            }
+        }
         (self.builder.finish(), self.counters)
     }
 
@@ -111,7 +124,7 @@ impl Rules {
     }
 
     /// The standard target: below zero a verdict, else the place to go on at.
-    fn standard(&self, entry: &[u8], verdict: i32, next: usize) -> Option<Verdict> {
+    fn standard(&mut self, entry: &[u8], verdict: i32, next: usize) -> Option<Verdict> {
         Some(match verdict {
             -1 => Verdict::Drop,
             -2 => Verdict::Accept,
@@ -119,8 +132,12 @@ impl Rules {
             ..0 => Verdict::Other,
             // A rule without a target goes on with the next one.
             place if place as usize == next => Verdict::None,
-            place if *entry.get(self.layout.flags)? & self.layout.goto != 0 => Verdict::Goto(ChainId(place as u32)),
-            place => Verdict::Jump(ChainId(place as u32)),
+            place => {
+                let is_goto = *entry.get(self.layout.flags)? & self.layout.goto != 0;
+                self.jumps.push(Jump { rule: RuleId(self.builder.rule_count() as u32), place: place as u32, is_goto });
+                // Unless it leads to a chain of Calico's, as may turn out.
+                Verdict::Other
+            }
         })
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::super::xt::{string, u16_at, u32_at};
-use super::decoder::HEADER;
+use super::super::xt::{u16_at, u32_at};
+use super::decoder::extension;
 use super::{ENTRIES, INFO, Layout, NAME, fetch};
 use crate::felix::names::CHAIN_PREFIX;
 use crate::ruleset::Family;
@@ -24,18 +24,17 @@ pub fn hooks(family: Family) -> io::Result<BTreeSet<&'static str>> {
 /// Jumps and chains, by their places in the table.
 #[derive(Default)]
 struct Found {
-    /// Where a jump leads, by where it is.
     jumps: BTreeMap<usize, usize>,
     calico: BTreeSet<usize>,
 }
 
 impl Found {
     fn entry(&mut self, layout: &Layout, at: usize, entry: &[u8]) -> Option<()> {
-        let target = entry.get(usize::from(u16_at(entry, layout.target_offset)?)..)?;
-        match string(target.get(2..31)?) {
+        let target = extension(entry, usize::from(u16_at(entry, layout.target_offset)?))?;
+        match target.name {
             // It stands in front of a chain and carries its name.
-            b"ERROR" if target.get(HEADER..)?.starts_with(CHAIN_PREFIX.as_bytes()) => _ = self.calico.insert(at + entry.len()),
-            b"" => _ = self.jumps.insert(at, usize::try_from(u32_at(target, HEADER)? as i32).ok()?),
+            b"ERROR" if target.data.starts_with(CHAIN_PREFIX.as_bytes()) => _ = self.calico.insert(at + entry.len()),
+            b"" => _ = self.jumps.insert(at, usize::try_from(u32_at(target.data, 0)? as i32).ok()?),
             _ => {}
         }
         Some(())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use calico_accountant::config::EtcdConfig;
 use calico_accountant::datastore::inventory::Inventory;
-use calico_accountant::etcd::{LIMITS, Limits, follow_within};
+use calico_accountant::etcd::{LIMITS, Limits, follow};
 use serde_json::{Value, json};
 
 use super::{NODE, ROOT, SOON, config, endpoint};
@@ -42,7 +42,7 @@ fn child_follows() {
         ..config("")
     };
     let inventory = Arc::new(Inventory::new());
-    follow_within(config, NODE.into(), Arc::clone(&inventory), limits).unwrap();
+    follow(config, NODE.into(), Arc::clone(&inventory), limits).unwrap();
     follower::answer(&inventory);
 }
 

@@ -142,7 +142,7 @@ fn what_a_real_calico_wrote_is_listed_page_by_page() {
     etcd.put(&(junk, "{\"spec\":".into()));
     let inventory = std::sync::Arc::new(Inventory::new());
     let limits = Limits { page: 3, ..LIMITS };
-    calico_accountant::etcd::follow_within(config(&etcd.url()), "node1".into(), std::sync::Arc::clone(&inventory), limits).unwrap();
+    calico_accountant::etcd::follow(config(&etcd.url()), "node1".into(), std::sync::Arc::clone(&inventory), limits).unwrap();
     inventory.want_policies();
     synced(&inventory);
     assert_eq!(inventory.workload_count(), 9);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use calico_accountant::datastore::inventory::Inventory;
-use calico_accountant::etcd::follow;
+use calico_accountant::etcd::{LIMITS, follow};
 
 use super::{NODE, config, endpoint};
 use crate::support::etcd::Etcd;
@@ -63,7 +63,7 @@ fn child_follows() {
     let Some(url) = std::env::var_os("FOLLOW_URL") else { return };
     let inventory = Arc::new(Inventory::new());
     let began = Instant::now();
-    follow(config(url.to_str().unwrap()), NODE.into(), Arc::clone(&inventory)).unwrap();
+    follow(config(url.to_str().unwrap()), NODE.into(), Arc::clone(&inventory), LIMITS).unwrap();
     within(Duration::from_secs(60), "the first list", || inventory.synced());
     println!("milliseconds: {}", began.elapsed().as_millis());
     assert_eq!(inventory.workload_count(), OWN);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use calico_accountant::config::ApiGroup;
 use calico_accountant::datastore::http;
 use calico_accountant::datastore::inventory::Inventory;
-use calico_accountant::kubernetes::{Access, Credentials, Error, Fixed, Limits, follow_within};
+use calico_accountant::kubernetes::{Access, Credentials, Error, Limits, follow};
 
 use super::{bearer, ip_of, synced, troubled, workload};
 use crate::support::{fixture, within};
@@ -80,7 +80,7 @@ fn silence(stream: &mut TcpStream) {
 
 fn start(access: impl Access + 'static, limits: Limits) -> Arc<Inventory> {
     let inventory = Arc::new(Inventory::new());
-    follow_within(Arc::new(access), "node1".into(), ApiGroup::Discover, Arc::clone(&inventory), limits).unwrap();
+    follow(Arc::new(access), "node1".into(), ApiGroup::Discover, Arc::clone(&inventory), limits).unwrap();
     inventory
 }
 
@@ -99,7 +99,7 @@ fn captured_answers() {
         }
         _ => silence(stream),
     });
-    let inventory = start(Fixed(credentials), Limits::default());
+    let inventory = start(credentials, Limits::default());
     synced(&inventory);
     let expected = ["default/pending-0", "prod/db-0", "prod/web-7c9d8-abcde", "shop/cart-6f5b-xyz12", "shop/job-1-zzzzz"];
     assert_eq!(names(&inventory), expected);
@@ -125,7 +125,7 @@ fn expired_positions() {
         (true, 0) => captured("watch-error-410-pods", stream),
         _ => silence(stream),
     });
-    let inventory = start(Fixed(credentials), Limits::default());
+    let inventory = start(credentials, Limits::default());
     within(Duration::from_secs(5), "a watch after the second list", || log.targets("watch=true").len() == 2);
     assert_eq!(inventory.workload_count(), 4);
     let lists: Vec<_> = log.targets("limit=").iter().map(|target| target.contains("continue=")).collect();
@@ -143,7 +143,7 @@ fn a_named_delay_is_kept() {
         (false, _) => captured("pods-list-node1-rv0", stream),
         (true, _) => silence(stream),
     });
-    let inventory = start(Fixed(credentials), Limits::default());
+    let inventory = start(credentials, Limits::default());
     synced(&inventory);
     let times = log.times("limit=");
     assert!(times[1] - times[0] >= Duration::from_secs(1), "Retry-After: 1");
@@ -182,7 +182,7 @@ fn an_expired_token_is_renewed_and_the_question_repeated() {
 #[test]
 fn a_refused_token_is_held_back() {
     let (credentials, log) = server(|_, _, _, stream| captured("401-expired-token", stream));
-    let inventory = start(Fixed(credentials), Limits::default());
+    let inventory = start(credentials, Limits::default());
     troubled(&inventory, &["does not accept our token"]);
     thread::sleep(Duration::from_secs(8));
     assert!((2..=5).contains(&log.targets("").len()), "{}", log.targets("").len());
@@ -196,7 +196,7 @@ fn without_the_names_of_the_groups_calicos_own_is_asked() {
         _ if target.contains("watch=true") => silence(stream),
         _ => captured("pods-list-node1-rv0", stream),
     });
-    let inventory = start(Fixed(credentials), Limits::default());
+    let inventory = start(credentials, Limits::default());
     inventory.want_policies();
     within(Duration::from_secs(5), "Calico's policies", || log.targets("/apis/crd.projectcalico.org/v1/").len() >= 2);
     assert!(log.targets("sendInitialEvents").is_empty(), "streaming lists are not everywhere");
@@ -205,7 +205,7 @@ fn without_the_names_of_the_groups_calicos_own_is_asked() {
 #[test]
 fn a_missing_right_is_explained() {
     let (credentials, _) = server(|_, _, _, stream| captured("403-pods-nobody", stream));
-    let inventory = start(Fixed(credentials), Limits::default());
+    let inventory = start(credentials, Limits::default());
     troubled(&inventory, &["list pods of node node1", "system:serviceaccount:kube-system:nobody", "ClusterRole"]);
 }
 
@@ -220,7 +220,7 @@ fn watches_that_fail_at_once() {
             false => captured("pods-list-node1-rv0", stream),
             true => watch(stream),
         });
-        let inventory = start(Fixed(credentials), Limits::default());
+        let inventory = start(credentials, Limits::default());
         troubled(&inventory, &[words]);
         thread::sleep(Duration::from_secs(5));
         assert!((3..=12).contains(&log.targets("watch=true").len()), "{}", log.targets("watch=true").len());
@@ -238,7 +238,7 @@ fn long_silence_ends_in_a_list() {
     let second = Duration::from_secs(1);
     let limits = Limits::default();
     let http = http::Limits { idle: second, ..limits.http };
-    let inventory = start(Fixed(credentials), Limits { http, silence: 3 * second, ..limits });
+    let inventory = start(credentials, Limits { http, silence: 3 * second, ..limits });
     within(6 * second, "a second list", || inventory.resyncs() == 1);
     assert!((3..=4).contains(&log.targets("watch=true").len()), "each silent watch is opened anew");
     assert!(inventory.up());
@@ -256,7 +256,7 @@ fn a_flood_ends_in_a_list() {
             while stream.write_all(&junk).is_ok() {}
         }
     });
-    let inventory = start(Fixed(credentials), Limits::default());
+    let inventory = start(credentials, Limits::default());
     within(Duration::from_secs(20), "a second list", || log.targets("limit=").len() == 2);
     assert_eq!(inventory.workload_count(), 4);
 }
@@ -281,7 +281,7 @@ fn broken_objects_are_skipped() {
             thread::sleep(Duration::from_secs(30));
         }
     });
-    let inventory = start(Fixed(credentials), Limits::default());
+    let inventory = start(credentials, Limits::default());
     within(Duration::from_secs(5), "what came after", || workload(&inventory, "a", "late").is_some());
     assert_eq!(names(&inventory), ["a/good", "a/late"]);
     assert_eq!((inventory.skipped_objects(), log.targets("").len()), (4, 2));
@@ -297,7 +297,7 @@ fn a_connection_closed_for_being_idle() {
         false => _ = stream.write_all(list.as_bytes()),
         true => silence(stream),
     });
-    let inventory = start(Fixed(credentials), Limits::default());
+    let inventory = start(credentials, Limits::default());
     within(Duration::from_secs(1), "a watch", || log.targets("watch=true").len() == 1);
     assert!(inventory.up(), "{:?}", inventory.troubles());
 }
@@ -311,7 +311,7 @@ fn half_a_list_changes_nothing() {
         (false, _) => _ = stream.write_all(&list.as_bytes()[..list.len() / 2]),
         (true, _) => captured("watch-error-410-pods", stream),
     });
-    let inventory = start(Fixed(credentials), Limits::default());
+    let inventory = start(credentials, Limits::default());
     within(Duration::from_secs(5), "the broken list is noticed", || !inventory.up() && inventory.synced());
     assert_eq!(inventory.workload_count(), 4);
 }
@@ -321,10 +321,10 @@ fn half_a_list_changes_nothing() {
 fn something_that_is_no_api_server() {
     let (credentials, _) = server(|_, _, _, stream| said("200 OK", "", "<html>welcome</html>", stream));
     let url = credentials.server.clone();
-    let inventory = start(Fixed(credentials), Limits::default());
+    let inventory = start(credentials, Limits::default());
     troubled(&inventory, &[&url, "unexpected"]);
     let (credentials, _) = server(|_, _, _, stream| said("302 Found", "Location: http://127.0.0.1:1/\r\n", "", stream));
-    let inventory = start(Fixed(credentials), Limits::default());
+    let inventory = start(credentials, Limits::default());
     troubled(&inventory, &["answered 302"]);
 }
 
@@ -335,7 +335,7 @@ fn a_list_without_end_is_given_up() {
     let (credentials, _) = server(move |_, _, _, stream| said("200 OK", "", page, stream));
     let limits = Limits::default();
     let http = http::Limits { list: Duration::from_secs(2), ..limits.http };
-    let inventory = start(Fixed(credentials), Limits { http, ..limits });
+    let inventory = start(credentials, Limits { http, ..limits });
     troubled(&inventory, &["sends too much: a list without end within 2s"]);
     assert!(!inventory.synced());
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use calico_accountant::config::ApiGroup;
 use calico_accountant::datastore::http;
 use calico_accountant::datastore::inventory::Inventory;
-use calico_accountant::kubernetes::{Credentials, Fixed, Limits, follow_within};
+use calico_accountant::kubernetes::{Credentials, Limits, follow};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ fn child_follows() {
     let limits = Limits::default();
     let limits = Limits { http: http::Limits { connect, answer: two, idle: two, ..limits.http }, ..limits };
     let inventory = Arc::new(Inventory::new());
-    follow_within(Arc::new(Fixed(credentials)), NODE.into(), ApiGroup::Discover, Arc::clone(&inventory), limits).unwrap();
+    follow(Arc::new(credentials), NODE.into(), ApiGroup::Discover, Arc::clone(&inventory), limits).unwrap();
     follower::answer(&inventory);
 }
 

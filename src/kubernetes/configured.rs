@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::access::Access;
+use super::access::{Access, Authorization, Credentials};
 use super::exec::{self, Issued};
 use crate::config::{Authentication, KubernetesConfig, Pem, Secret};
 use crate::datastore::error::{Error, ErrorKind};
@@ -20,72 +20,6 @@ use crate::datastore::error::{Error, ErrorKind};
 const PLUGIN_LIMIT: Duration = Duration::from_secs(30);
 /// How much of a file is read, in bytes.
 const LARGEST_FILE: u64 = 4 << 20;
-
-/// Where the API server is, and what proves who we are to it and it to us. `Debug` shows no secret.
-#[derive(Clone, PartialEq, Default)]
-pub struct Credentials {
-    /// The server's URL: `https://host:port`, perhaps with a path, without a slash at the end.
-    pub server: String,
-    /// The certificates to trust, in PEM form; `None` for the system's.
-    pub ca: Option<Vec<u8>>,
-    /// Client certificate and private key, in PEM form.
-    pub client: Option<(Vec<u8>, Vec<u8>)>,
-    /// The server's certificate is not checked.
-    pub insecure: bool,
-    /// The name to expect in the server's certificate instead of the URL's host.
-    pub tls_server_name: Option<String>,
-    /// The proxy's URL; may hold a password.
-    pub proxy: Option<Secret>,
-    /// What the `Authorization` header says.
-    pub authorization: Option<Authorization>,
-}
-
-#[derive(Clone, PartialEq)]
-pub enum Authorization {
-    /// A token. An empty one would make us nobody, whom the server then forbids everything.
-    Bearer(Secret),
-    /// `user:password` in base64.
-    Basic(Secret),
-}
-
-impl Credentials {
-    pub fn token(&self) -> Option<&str> {
-        match &self.authorization {
-            Some(Authorization::Bearer(token)) => Some(token.reveal()),
-            _ => None,
-        }
-    }
-
-    pub fn authorization(&self) -> Option<String> {
-        self.authorization.as_ref().map(|authorization| match authorization {
-            Authorization::Bearer(token) => format!("Bearer {}", token.reveal()),
-            Authorization::Basic(encoded) => format!("Basic {}", encoded.reveal()),
-        })
-    }
-
-    /// Whether a connection made with these can carry requests with `other`: all but the header is the same.
-    pub fn same_connection(&self, other: &Credentials) -> bool {
-        let parts = |c: &Credentials| (c.server.clone(), c.insecure, c.tls_server_name.clone(), c.proxy.clone());
-        self.ca == other.ca && self.client == other.client && parts(self) == parts(other)
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let authorization = self.authorization.as_ref().map(|authorization| match authorization {
-            Authorization::Bearer(_) => "Bearer",
-            Authorization::Basic(_) => "Basic",
-        });
-        f.debug_struct("Credentials")
-            .field("server", &self.server)
-            .field("ca", &self.ca.is_some())
-            .field("client", &self.client.is_some())
-            .field("insecure", &self.insecure)
-            .field("tls_server_name", &self.tls_server_name)
-            .field("authorization", &authorization)
-            .finish_non_exhaustive()
-    }
-}
 
 /// The configured way to one API server; shared by all who talk to it, so that a plugin runs once for all of them.
 #[derive(Debug)]
@@ -163,10 +97,7 @@ impl Access for Configured {
         let mut credentials = Credentials {
             server: config.server.clone(),
             ca: config.ca.as_ref().map(content).transpose()?,
-            client: match &config.client {
-                Some((cert, key)) => Some((content(cert)?, content(key)?)),
-                None => None,
-            },
+            client: config.client.as_ref().map(|(cert, key)| content(cert).and_then(|cert| Ok((cert, content(key)?)))).transpose()?,
             insecure: config.insecure,
             tls_server_name: config.tls_server_name.clone(),
             proxy: config.proxy.clone(),

@@ -1,12 +1,8 @@
-//! Says what each frame of a watch means for the watch; pure.
+//! What each frame of a watch means for the watch; pure.
 
 use super::error::{Refusal, refusal};
 use super::messages::WatchFrame;
 use crate::datastore::bounds::one_line;
-
-/// A frame of the usual thousand events of workload endpoints takes 2 MB. More than this is not kept in memory; listing again,
-/// page by page, is cheaper.
-pub const LARGEST_FRAME: usize = 8 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
@@ -15,16 +11,12 @@ pub struct Position {
     pub revision: i64,
 }
 
-/// What a frame means for the watch it came from.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Meaning {
     /// Go on; the events, if there are any, are to be applied.
     GoOn,
-    /// The position is of no use any more.
     Relist(String),
-    /// A new token may help.
     Token(String),
-    /// The user may not.
     Denied,
     /// The stream is over, or will never say anything again.
     Over(String),

@@ -1,11 +1,7 @@
 //! Keys and values as Calico stores them in etcd. In come keys and JSON, out go workloads and policy names; pure.
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
 
-use super::messages::Span;
-use super::sweep::Group;
 use crate::datastore::bounds::at_most;
 use crate::datastore::inventory::{Interface, StoredPolicy, Workload, ip_label};
 
@@ -18,39 +14,7 @@ pub const NETWORK_POLICIES: &str = "/calico/resources/v3/projectcalico.org/netwo
 /// Under it, `<name>`.
 pub const GLOBAL_NETWORK_POLICIES: &str = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/";
 
-/// The most addresses of one workload.
 const MOST_NETWORKS: usize = 1000;
-
-/// Tells the keys of one node's workload endpoints from those of other nodes, without their values.
-pub struct NodeKeys {
-    /// The node's name with its hyphens doubled, and the hyphen that ends it (`libcalico-go/lib/names/workloadendpoint.go`).
-    start: String,
-}
-
-impl NodeKeys {
-    pub fn new(node: &str) -> Self {
-        NodeKeys { start: format!("{}-", node.replace('-', "--")) }
-    }
-
-    /// Whether `key` is that of a workload endpoint of this node.
-    pub fn own(&self, key: &str) -> bool {
-        let Some((_namespace, name)) = key.strip_prefix(WORKLOAD_ENDPOINTS).and_then(|rest| rest.split_once('/')) else {
-            return false;
-        };
-        // A second hyphen is part of another node's name: `node` is not `node-1`, which is stored as `node--1`.
-        name.strip_prefix(&self.start).is_some_and(|rest| rest.as_bytes().first().is_some_and(|&byte| byte > b'-'))
-    }
-
-    /// The namespace that `key` is in, and where this node's keys in it are.
-    pub(super) fn group(&self, key: &str) -> Option<Group> {
-        let (namespace, _name) = key.strip_prefix(WORKLOAD_ENDPOINTS)?.split_once('/')?;
-        let namespace = format!("{WORKLOAD_ENDPOINTS}{namespace}/");
-        // After the hyphen that ends the node's name comes a letter or a digit, never a second hyphen: see `own`.
-        let mut own = Span::prefix(&format!("{namespace}{}", self.start));
-        own.from.push(b'-' + 1);
-        Some(Group { own, next: Span::prefix(&namespace).end })
-    }
-}
 
 /// The node that the key of a workload endpoint is of: up to the first hyphen that stands alone.
 pub fn node_of(key: &str) -> Option<String> {
@@ -65,45 +29,36 @@ pub fn node_of(key: &str) -> Option<String> {
     }
 }
 
-#[derive(Deserialize)]
-struct WorkloadEndpoint<'a> {
-    #[serde(borrow, default)]
-    metadata: Metadata<'a>,
-    #[serde(borrow, default)]
-    spec: Spec<'a>,
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct WorkloadEndpoint {
+    metadata: Metadata,
+    spec: Spec,
 }
 
 #[derive(Deserialize, Default)]
-struct Metadata<'a> {
-    #[serde(borrow)]
-    namespace: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    labels: Option<Labels<'a>>,
+struct Metadata {
+    namespace: Option<String>,
+    labels: Option<Labels>,
 }
 
 #[derive(Deserialize, Default)]
-struct Labels<'a> {
-    #[serde(borrow)]
-    app: Option<Cow<'a, str>>,
-    #[serde(borrow, rename = "projectcalico.org/serviceaccount")]
-    service_account: Option<Cow<'a, str>>,
+struct Labels {
+    app: Option<String>,
+    #[serde(rename = "projectcalico.org/serviceaccount")]
+    service_account: Option<String>,
 }
 
 /// Every field may be missing: Go leaves empty ones out, and plain CNI has no pod.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
-struct Spec<'a> {
-    #[serde(borrow)]
-    interface_name: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    pod: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    node: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    orchestrator: Option<Cow<'a, str>>,
+struct Spec {
+    interface_name: Option<String>,
+    pod: Option<String>,
+    node: Option<String>,
+    orchestrator: Option<String>,
     /// Calico ≥ 3.19; before, the label says it.
-    #[serde(borrow)]
-    service_account_name: Option<Cow<'a, str>>,
+    service_account_name: Option<String>,
     #[serde(default, deserialize_with = "at_most::<_, _, MOST_NETWORKS>")]
     ip_networks: Vec<String>,
 }
@@ -111,29 +66,24 @@ struct Spec<'a> {
 /// The workload in `value`, the JSON under `key`; `None` if it is not on `node` or has no interface yet.
 pub fn workload(key: &str, value: &[u8], node: &str) -> serde_json::Result<Option<Workload>> {
     let WorkloadEndpoint { metadata, spec } = serde_json::from_slice(value)?;
-    let text = |field: Option<Cow<'_, str>>| field.map(Cow::into_owned).unwrap_or_default();
-    let interface = text(spec.interface_name);
+    let interface = spec.interface_name.unwrap_or_default();
     if spec.node.as_deref() != Some(node) || interface.is_empty() {
         return Ok(None);
     }
+    let in_key = || key.strip_prefix(WORKLOAD_ENDPOINTS).and_then(|rest| rest.split('/').next()).unwrap_or_default();
     let labels = metadata.labels.unwrap_or_default();
     Ok(Some(Workload {
         interface: Interface::Name(interface),
-        namespace: metadata.namespace.map(Cow::into_owned).unwrap_or_else(|| namespace_of(key)),
-        pod: text(spec.pod),
-        app: text(labels.app),
+        namespace: metadata.namespace.unwrap_or_else(|| in_key().to_owned()),
+        pod: spec.pod.unwrap_or_default(),
+        app: labels.app.unwrap_or_default(),
         ip: ip_label(spec.ip_networks.iter().map(String::as_str)),
         node: node.to_owned(),
-        orchestrator: text(spec.orchestrator),
-        service_account: text(spec.service_account_name.filter(|name| !name.is_empty()).or(labels.service_account)),
+        orchestrator: spec.orchestrator.unwrap_or_default(),
+        service_account: spec.service_account_name.filter(|name| !name.is_empty()).or(labels.service_account).unwrap_or_default(),
         // The CNI plugin deletes the object when it takes the interface away.
         is_finished: false,
     }))
-}
-
-fn namespace_of(key: &str) -> String {
-    let rest = key.strip_prefix(WORKLOAD_ENDPOINTS).unwrap_or_default();
-    rest.split('/').next().unwrap_or_default().to_owned()
 }
 
 /// The policy stored under `key`. The key alone names it: its name is what Felix hashes, whatever the value says.
@@ -151,6 +101,7 @@ pub fn policy(key: &str) -> Option<StoredPolicy> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kinds::{Kind, Workloads};
     use super::*;
 
     fn key(rest: &str) -> String {
@@ -174,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_key_belongs_to_the_node_it_starts_with() {
-        let own = |node: &str, rest: &str| NodeKeys::new(node).own(&key(rest));
+        let own = |node: &str, rest: &str| Workloads::new(node.into()).wants(&key(rest));
         assert!(own("node-1", "default/node--1-k8s-pod--name-eth0"));
         assert!(own("node-1", "default/node--1-cni-abcdefa0123456-eth0"));
         assert!(own("node-1", "default/node--1-libnetwork-libnetwork-abcdefgh"));
@@ -183,7 +134,7 @@ mod tests {
         assert!(!own("node-1", "default/node--12-k8s-pod--name-eth0"));
         assert!(!own("node-1", "default/node-1-k8s-pod-eth0"));
         assert!(!own("node-1", "node--1-k8s-pod-eth0"));
-        assert!(!NodeKeys::new("node").own("/calico/resources/v3/projectcalico.org/profiles/a/node-k8s-pod-eth0"));
+        assert!(!Workloads::new("node".into()).wants("/calico/resources/v3/projectcalico.org/profiles/a/node-k8s-pod-eth0"));
     }
 
     #[test]

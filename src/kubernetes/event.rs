@@ -1,4 +1,4 @@
-//! Where a watch is, and what each of its lines means for it; pure.
+//! Where a watch is, and what each of its events means for it; pure.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,10 @@ use super::client::Limits;
 use super::messages::{Envelope, Event, Status};
 use crate::datastore::bounds::LONGEST_TEXT;
 
-/// Where a watch continues.
 #[derive(Debug)]
 pub(super) struct Position {
     /// The resource version up to which all is known; `None` where the server has no such API.
     pub version: Option<String>,
-    /// When the server last said something.
     heard: Instant,
     /// Something went wrong since.
     shaken: bool,
@@ -50,10 +48,8 @@ impl Position {
 pub(super) enum Meaning<'a> {
     Put(Envelope<'a>),
     Delete(Envelope<'a>),
-    /// Nothing happened, up to here.
     Bookmark,
     Error(Status),
-    /// Of a kind that is not known yet.
     Unknown,
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use log::{Level, info, warn};
 
 use super::evidence::{self, Expected};
-use super::family::FamilyReader;
+use super::family::{FamilyReader, How};
 use super::lock::{Lock, LockError};
 use super::presence::Presence;
 use super::selection::{Rival, Selection};
@@ -21,7 +21,7 @@ use crate::os::logging;
 use crate::ruleset::{Backend, Family};
 
 #[derive(Debug)]
-pub struct Tables {
+pub struct Backends {
     options: Options,
     programs: Programs,
     presence: Presence,
@@ -44,9 +44,9 @@ struct Said {
     rivals: BTreeSet<BTreeSet<Backend>>,
 }
 
-impl Tables {
+impl Backends {
     pub fn new(options: Options, inventory: Option<Arc<Inventory>>) -> Self {
-        Tables {
+        Backends {
             presence: Presence::new(options.proc.clone()),
             programs: Programs::on_search_path(),
             options,
@@ -180,8 +180,8 @@ impl Tables {
         }
         let mut reading = Reading { source: source.as_str(), ..Reading::default() };
         let lock = if backend == Backend::Legacy { self.lock(&mut reading, deadline)? } else { None };
-        let (programs, presence) = (&self.programs, &self.presence);
-        let read = |reader: &mut FamilyReader| reader.read(backend, source, programs, presence, deadline);
+        let how = How { backend, source, programs: &self.programs, presence: &self.presence, deadline };
+        let read = |reader: &mut FamilyReader| reader.read(&how);
         let mut families = self.families.iter_mut().filter(|reader| present.contains(&reader.family));
         let (one, other) = (families.next(), families.next());
         let results = std::thread::scope(|scope| {
