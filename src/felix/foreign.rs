@@ -12,7 +12,6 @@ pub struct Foreign {
     pub changes_marks: bool,
 }
 
-/// Where a packet goes from a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
     On,

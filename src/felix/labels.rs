@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::names::profile_name;
 use super::{ChainNames, Pipelines, PolicyName};
 use crate::ruleset::{ChainId, Ruleset};
 
@@ -85,12 +86,7 @@ impl Labels {
         }
         let name = pipelines.policy(chain).and_then(|profile| profile.name.clone());
         let chain_name = &ruleset.chain(chain).name;
-        let short = chain_name.strip_prefix("cali-pri-").or_else(|| chain_name.strip_prefix("cali-pro-"));
-        let label = match (&name, short) {
-            (Some(name), _) => name.name.as_ref(),
-            (None, Some(short)) if !short.starts_with('_') => short,
-            _ => chain_name,
-        };
+        let label = name.as_ref().map(|name| &*name.name).or_else(|| profile_name(chain_name)).unwrap_or(chain_name);
         self.chains[chain.0 as usize] =
             Some(Label { label: names.get(label), tier: names.get(""), name, is_profile: true, provisional: false });
     }

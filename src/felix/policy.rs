@@ -4,10 +4,9 @@
 //! the accept, pass or drop bit, or up to 3.29 the deny itself. Everything after it (RETURN, NFLOG, the deny by drop bit since
 //! 3.30) follows from it.
 
-use super::endpoint::Context;
 use super::foreign::Foreign;
 use super::phrases::Phrase;
-use super::{Marks, PolicyName};
+use super::{Context, PolicyName};
 use crate::ruleset::{Backend, ChainId, RuleId, Ruleset, Verdict};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +31,6 @@ pub struct PolicyRule {
 pub enum Decision {
     Accept,
     Deny,
-    /// Passed on to the next tier or the profiles.
     Pass,
     Log,
 }
@@ -56,11 +54,12 @@ pub struct GroupChain {
     pub foreign: Vec<Foreign>,
 }
 
-pub fn policy_chain(ruleset: &Ruleset, chain: ChainId, marks: Marks, unrecognised: &mut Vec<RuleId>) -> PolicyChain {
+pub(super) fn policy_chain(context: &Context, chain: ChainId, unrecognised: &mut Vec<RuleId>) -> PolicyChain {
+    let ruleset = context.ruleset;
     let mut rules: Vec<PolicyRule> = Vec::new();
     let mut foreign = Vec::new();
     for id in ruleset.chain(chain).rule_ids() {
-        match decision(ruleset, id, marks) {
+        match decision(context, id) {
             Role::Decides(decision) => {
                 let index = rules.last().map_or(0, |last| last.index + 1);
                 rules.push(PolicyRule { decision, rule: id, index });
@@ -69,7 +68,7 @@ pub fn policy_chain(ruleset: &Ruleset, chain: ChainId, marks: Marks, unrecognise
             Role::Follows => {}
             Role::Unknown => {
                 unrecognised.push(id);
-                foreign.extend(Foreign::new(ruleset, id, marks));
+                foreign.extend(Foreign::new(ruleset, id, context.marks));
             }
         }
     }
@@ -85,7 +84,7 @@ enum Role {
     Unknown,
 }
 
-fn decision(ruleset: &Ruleset, id: RuleId, marks: Marks) -> Role {
+fn decision(Context { ruleset, marks, .. }: &Context, id: RuleId) -> Role {
     let rule = ruleset.rule(id);
     if rule.hash.is_none() {
         return Role::Unknown;
@@ -137,17 +136,17 @@ impl GroupChain {
 }
 
 /// Takes a group chain apart: jumps, and from time to time a return once a verdict has been reached.
-pub fn group_chain(context: &Context, chain: ChainId, unrecognised: &mut Vec<RuleId>) -> GroupChain {
-    let Context { ruleset, phrases, roles, marks } = *context;
+pub(super) fn group_chain(context: &Context, chain: ChainId, unrecognised: &mut Vec<RuleId>) -> GroupChain {
+    let ruleset = context.ruleset;
     let mut group = GroupChain { chain, policies: Vec::new(), foreign: Vec::new() };
     for id in ruleset.chain(chain).rule_ids() {
         let rule = ruleset.rule(id);
-        let on_verdict = || ruleset.comments_of(id).iter().any(|c| phrases[c.0 as usize] == Phrase::ReturnOnVerdict);
+        let on_verdict = || context.phrases_of(id).any(|phrase| *phrase == Phrase::ReturnOnVerdict);
         match rule.verdict {
-            Verdict::Jump(policy) if !rule.hash.is_none() && roles.is_policy_or_group(policy) => group.policies.push((id, policy)),
+            Verdict::Jump(policy) if !rule.hash.is_none() && context.is_policy_or_group(policy) => group.policies.push((id, policy)),
             Verdict::Return if !rule.hash.is_none() && (on_verdict() || rule.mark.is_some_and(|mark| mark.negated && mark.value == 0)) => {}
             _ => {
-                group.foreign.extend(Foreign::new(ruleset, id, marks));
+                group.foreign.extend(Foreign::new(ruleset, id, context.marks));
                 unrecognised.push(id);
             }
         }

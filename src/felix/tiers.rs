@@ -10,7 +10,6 @@ use std::sync::Arc;
 use super::{Pipeline, Pipelines, Tier};
 use crate::ruleset::ChainId;
 
-/// Names the tiers of all endpoints.
 pub fn settle(pipelines: &mut Pipelines) {
     let mut endpoints = std::mem::take(&mut pipelines.endpoints);
     let certain = endpoints.iter().flat_map(|pipeline| &pipeline.tiers).filter(|tier| tier.is_named_at_end);

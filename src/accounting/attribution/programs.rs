@@ -143,7 +143,7 @@ impl Programs {
     fn list_policies(&mut self) {
         self.catalog = Catalog::default();
         let policies = self.plan.policies.iter().chain(self.remembered.values().filter_map(Named::policy));
-        policies.for_each(|policy| self.catalog.add_policy(&policy.name, &policy.label, &policy.tier));
+        policies.for_each(|policy| self.catalog.add_policy(Some(&policy.name), &policy.label, &policy.tier));
     }
 
     /// Returns how many ids nothing names.

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::felix::{Decision, Direction, Pipeline, PolicyChain, is_endpoint_chain};
+use crate::felix::names::{Role, role};
+use crate::felix::{Decision, Direction, Pipeline, PolicyChain};
 use crate::ruleset::{ChainId, RuleId, Verdict as Target};
 
 use super::foreign::Disturbance;
@@ -75,7 +76,7 @@ impl Written {
     /// All of a table; `None` if there may have been others, which came and went.
     fn all(table: &Table) -> Option<Vec<Written>> {
         let Table { ruleset, pipelines, deltas, reach, .. } = table;
-        let have_gone = deltas.vanished.iter().any(|chain| is_endpoint_chain(ruleset.table, chain));
+        let have_gone = deltas.vanished.iter().any(|chain| matches!(role(ruleset.table, chain), Role::Endpoint(..)));
         if have_gone || !(table.endpoints_stayed || dispatch_is_unchanged(table)) {
             return None;
         }
