@@ -21,7 +21,6 @@ use super::totals::{Item, Totals, Verdict};
 pub struct Claim<'a> {
     pub source: Source,
     pub pipeline: &'a Pipeline,
-    /// What it is to be credited as.
     pub item: Item,
     /// What it is to be added to besides: the tier's refusals.
     pub sum: Option<Item>,
@@ -71,7 +70,7 @@ impl<'a> Claims<'a> {
             // Where some claims do not show all, their sum proves nothing: a packet that is held up may be in one of them.
             let claims_are_partial = claims.iter().any(Claim::is_partial);
             let least_doubt = if claims_are_partial { signed(view.table.motion.held_up()) } else { 0 };
-            let excess = (claimed - view.budget(policy, verdict)).max(least_doubt);
+            let excess = view.budget(policy, verdict).map_or(0, |budget| claimed - budget).max(least_doubt);
             let certain = |claim: &Claim| u64::try_from(claim.packets.saturating_sub(excess.max(signed(claim.doubt)))).unwrap_or(0);
             let certain: Vec<u64> = claims.iter().map(certain).collect();
             let recovered = recovered(&claims, &certain, policy, view);
@@ -147,7 +146,6 @@ impl Waiting {
         }
     }
 
-    /// Ends a read: sources that it did not meet are forgotten.
     pub fn end_read(&mut self) {
         self.before = std::mem::take(&mut self.now);
     }

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::group::Margin;
+use super::super::group::{Margin, smaller};
 use super::super::totals::{Item, Recorder};
-use super::bounds::smaller;
 use super::plan::{Class, Grid, InTier};
 use crate::felix::DropReason;
 
@@ -19,7 +18,6 @@ pub struct RowRead {
     pub margin: Margin,
     /// From one read to the next; `None` where it is not known.
     pub packets: Option<u64>,
-    /// Whether there cannot have been more.
     pub is_all: bool,
 }
 
@@ -27,7 +25,6 @@ pub struct Credit<'a> {
     pub grid: &'a Grid,
     pub index: usize,
     pub row: &'a RowRead,
-    /// Whether the program has not changed since the last read.
     pub is_steady: bool,
 }
 
