@@ -17,12 +17,10 @@ pub struct Total {
     seen: u32,
     /// The last read that did not tell.
     unknown: u32,
-    /// Whether there may have been more.
     at_least: bool,
 }
 
 impl Total {
-    /// Whether there cannot have been more.
     pub fn is_exact(&self) -> bool {
         !self.at_least
     }
@@ -182,7 +180,6 @@ impl Totals {
         self.all().filter(|total| hidden(&total.item)).for_each(|total| total.seen = 0);
     }
 
-    /// Takes back that no total can be higher than it is.
     pub fn note_that_there_may_have_been_more(&mut self) {
         self.all().for_each(|total| total.at_least = true);
     }
@@ -239,11 +236,6 @@ impl Totals {
         let met = endpoint.directions[direction as usize].iter().filter(|total| total.seen == self.read && total.item.is_no_policy());
         let is_told = met.map(|total| total.is_shown(self.read)).reduce(|a, b| a && b)?;
         is_told.then(|| self.sums(endpoint, direction).no_policy)
-    }
-
-    /// How many interfaces and totals are remembered, shown or not.
-    pub fn size(&self) -> (usize, usize) {
-        (self.endpoints.len(), self.endpoints.values().flat_map(|e| &e.directions).map(Vec::len).sum())
     }
 }
 
@@ -322,7 +314,6 @@ impl Recorder<'_> {
         }
     }
 
-    /// The place of an item's total. Most follow the one before.
     fn find(&mut self, item: &Item) -> usize {
         let (before, behind) = (0..*self.expected, *self.expected..self.totals.len());
         behind.chain(before).find(|place| self.totals.get(*place).is_some_and(|total| total.item == *item)).unwrap_or_else(|| {

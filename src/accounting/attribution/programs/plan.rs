@@ -17,7 +17,6 @@ pub enum Class {
     Passed,
 }
 
-/// A rule whose meaning is known, and what the node counts it as.
 #[derive(Debug)]
 pub struct Named {
     pub id: RuleId,
@@ -37,7 +36,6 @@ pub struct Plan {
     pub policies: HashSet<Arc<Policy>>,
     /// By interface: the policies that apply to a workload, for each direction in the order of evaluation.
     pub applied: HashMap<Arc<str>, [Vec<Arc<Policy>>; 2]>,
-    /// Whether all workloads' programs are understood.
     pub is_understood: bool,
 }
 
@@ -85,8 +83,7 @@ impl Plan {
         for direction in Direction::ALL {
             let programs: Vec<&Program> =
                 workloads.iter().map(|program| &**program).filter(|program| program.direction == direction).collect();
-            let grid =
-                |class| Grid::new(&programs, (direction, class), |id| hosts.contains(&id) || !matches!(known.get(&id), Some(Some(_))));
+            let grid = |class| Grid::new(&programs, direction, class, |id| hosts.contains(&id) || !matches!(known.get(&id), Some(Some(_))));
             grids.extend([Class::Accepted, Class::Refused, Class::Passed].map(grid));
         }
         let live = programs.iter().filter(|shown| shown.is_live).flat_map(|shown| &shown.program.policies);
@@ -105,7 +102,6 @@ impl Plan {
         Plan { rules, places, grids, workloads, policies, applied, is_understood }
     }
 
-    /// What an id stands for, if the programs agree on it.
     pub fn rule(&self, id: RuleId) -> Option<&Named> {
         self.places.get(&id).copied().flatten().map(|place| &self.rules[place])
     }
@@ -156,14 +152,13 @@ fn uncounted(programs: &[Shown]) -> HashSet<RuleId> {
     programs.flat_map(|program| &program.rules).map(|rule| rule.id).collect()
 }
 
-/// Rules that do not only count for workloads.
 fn hosts_ids(programs: &[Shown]) -> HashSet<RuleId> {
     let rules = programs.iter().flat_map(|shown| &shown.program.rules);
     rules.filter(|rule| rule.counts && !rule.is_workloads).map(|rule| rule.id).collect()
 }
 
 impl Grid {
-    fn new(programs: &[&Program], (direction, class): (Direction, Class), elsewhere: impl Fn(RuleId) -> bool) -> Self {
+    fn new(programs: &[&Program], direction: Direction, class: Class, elsewhere: impl Fn(RuleId) -> bool) -> Self {
         let (rows, columns, cells) = (Vec::new(), Vec::new(), Vec::new());
         let mut grid = Grid { direction, class, rows, columns, cells, together: Vec::new(), tiers: Vec::new() };
         let (mut rows, mut columns, mut tiers) = (BTreeMap::new(), HashMap::new(), BTreeMap::new());
@@ -289,7 +284,6 @@ impl Named {
     }
 }
 
-/// How a decision is shown; nothing for what decides nothing.
 pub fn verdict(decision: Decision) -> Option<Verdict> {
     match decision {
         Decision::Accept => Some(Verdict::Accept),

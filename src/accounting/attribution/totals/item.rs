@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::felix::{Decision, DropReason};
 
-/// How a policy, or several, decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verdict {
     Accept,
@@ -43,7 +42,6 @@ impl<T> IndexMut<Verdict> for PerVerdict<T> {
     }
 }
 
-/// What a total counts for a workload in one direction.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
     Established,
@@ -53,13 +51,11 @@ pub enum Item {
         /// The tier, for [`DropReason::NoPolicy`]; else empty.
         tier: Arc<str>,
     },
-    /// Packets refused by the policies of a tier, together.
     PolicyDrop {
         tier: Arc<str>,
     },
     /// All packets accepted, also by policies that do not apply any more: where interfaces count them.
     Accepted,
-    /// All packets refused, likewise.
     Refused,
     Profile(Arc<str>),
     /// Packets that a policy decided; or one of several, their names joined by commas.
