@@ -23,7 +23,7 @@ pub mod ledger;
 
 use log::debug;
 
-use crate::accounting::attribution::{Attribution, Datastore, Motion, Moved, Programs, Reach, Table, Totals, moved, settle_ages};
+use crate::accounting::attribution::{Attribution, Datastore, Motion, Programs, Table, Totals, flow};
 use crate::accounting::ledger::{Deltas, Ledger};
 use crate::ebpf;
 use crate::felix::{Catalog, ChainNames, Structure, Structures};
@@ -37,7 +37,7 @@ pub struct Accounting {
     cpus: u64,
     endpoints_stayed: bool,
     /// What counted while the tables were read the last time.
-    moved: Vec<Moved>,
+    moved: Vec<flow::Moved>,
 }
 
 impl Accounting {
@@ -66,13 +66,14 @@ impl Accounting {
         let mut deltas = self.ledger.advance(read);
         self.structures.update(read.iter().map(|table| &table.ruleset));
         let motions = self.motions(read, &deltas, look_again);
-        let none = Moved::default();
+        let none = flow::Moved::default();
         let mut reach = Vec::with_capacity(read.len());
         for (place, structure) in self.structures.tables().iter().enumerate() {
             let (motion, moved) = (&motions[place], self.moved.get(place).unwrap_or(&none));
-            reach.push(settle_ages((&read[place], &structure.pipelines), &mut deltas[place], (motion, moved), self.cpus));
+            let context = flow::Context { read: &read[place], pipelines: &structure.pipelines, motion, moved, cpus: self.cpus };
+            reach.push(context.settle_ages(&mut deltas[place]));
         }
-        self.moved = read.iter().zip(&motions).map(|(read, motion)| moved(read, motion)).collect();
+        self.moved = read.iter().zip(&motions).map(|(read, motion)| flow::moved(read, motion)).collect();
         let (cpus, endpoints_stayed) = (self.cpus, std::mem::take(&mut self.endpoints_stayed));
         let tables = self.structures.tables().iter().zip(&deltas).zip(&motions).zip(&reach);
         let tables: Vec<Table> =
@@ -86,7 +87,7 @@ impl Accounting {
         deltas: &[Deltas],
         look_again: impl FnOnce(&[Snapshot]) -> Result<Vec<Snapshot>, E>,
     ) -> Vec<Motion> {
-        let (still, reach) = (Motion::still(), Reach::default());
+        let (still, reach) = (Motion::still(), flow::Reach::default());
         let tables = self.structures.tables().iter().zip(deltas);
         if !tables.map(|(structure, deltas)| Table::new(structure, deltas, &still, &reach)).any(|table| table.has_to_be_derived()) {
             return vec![still; read.len()];

@@ -4,7 +4,7 @@
 //! doubt too little is credited, never too much.
 
 mod direct;
-mod flow;
+pub(super) mod flow;
 mod foreign;
 mod group;
 mod groups;
@@ -21,7 +21,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use flow::{Moved, Reach, moved, settle_ages};
 pub use motion::Motion;
 pub use node::{NodeTotals, RuleKey};
 pub use programs::{Datastore, Programs};
@@ -44,13 +43,10 @@ type ChainKey = (TableId, Arc<str>);
 pub struct Table<'a> {
     pub ruleset: &'a Ruleset,
     pub pipelines: &'a Pipelines,
-    /// What they have counted since the last read.
     pub deltas: &'a Deltas,
     pub labels: &'a Labels,
-    /// What they counted while they were read.
     pub motion: &'a Motion,
-    /// How many packets can have reached them since the last read.
-    pub reach: &'a Reach,
+    pub reach: &'a flow::Reach,
     /// How many CPUs the node has; each works on one packet at a time.
     pub cpus: u64,
     /// Whether somebody watches endpoints, and none has come or gone since the last read.
@@ -58,7 +54,7 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    pub fn new(structure: &'a Structure, deltas: &'a Deltas, motion: &'a Motion, reach: &'a Reach) -> Self {
+    pub fn new(structure: &'a Structure, deltas: &'a Deltas, motion: &'a Motion, reach: &'a flow::Reach) -> Self {
         let Structure { ruleset, pipelines, labels } = structure;
         Table { ruleset, pipelines, deltas, labels, motion, reach, cpus: u64::MAX, endpoints_stayed: false }
     }
@@ -175,7 +171,6 @@ impl Attribution {
         });
     }
 
-    /// Takes back that no total can be higher than it is.
     pub fn note_that_there_may_have_been_more(&mut self) {
         self.totals.note_that_there_may_have_been_more();
     }

@@ -14,7 +14,6 @@ use super::tier::{Can, Split};
 use super::totals::{Item, PerVerdict, Totals, Verdict};
 use super::walk::TargetRead;
 
-/// An endpoint that uses a group.
 pub struct Member<'a> {
     pub pipeline: &'a Pipeline,
     pub tier: &'a Arc<str>,
@@ -50,7 +49,6 @@ impl Member<'_> {
 /// What is carried from read to read for one group chain.
 #[derive(Debug, Default)]
 struct GroupState {
-    /// The workloads that the carried numbers belong to.
     members: Vec<(EndpointKind, Arc<str>, Direction)>,
     carries: PerVerdict<Carry>,
     /// Per member: a difference below zero, to be made up for; or what was in doubt, and is not credited yet.
@@ -93,7 +91,6 @@ impl Groups {
 struct GroupRead<'a> {
     view: &'a TableView<'a>,
     group: &'a GroupChain,
-    /// Of each policy.
     can: Vec<Can>,
     names: Vec<Option<&'a Arc<str>>>,
     members: &'a [Member<'a>],

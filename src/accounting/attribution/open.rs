@@ -18,13 +18,11 @@ use super::foreign::Disturbance;
 use super::table::{ByChain, TableView};
 use super::totals::{Item, Recorder, Totals};
 
-/// An endpoint that uses such a policy, or a group of some.
 pub struct User<'a> {
     pub pipeline: &'a Pipeline,
     pub target: &'a Target,
     /// As what refusals count.
     pub items: Vec<Item>,
-    /// Whether foreign rules made them unknown.
     pub is_disturbed: bool,
 }
 

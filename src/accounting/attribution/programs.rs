@@ -24,7 +24,6 @@ use plan::{Class, Grid, Named, Plan};
 #[derive(Debug, Default)]
 pub struct Programs {
     plan: Plan,
-    /// What every rule had counted.
     counts: Arc<IdMap<u64>>,
     rule_map: u32,
     /// What ids were known as that no program holds. An id stays what it was while it counts.
@@ -34,10 +33,8 @@ pub struct Programs {
     /// Ids that nothing names, and the names that were tried on them.
     unknown: usize,
     tried: (u64, HashSet<RuleId>),
-    /// What every interface had counted, and in which maps.
     interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
     interface_maps: Vec<u32>,
-    /// Whether these are the same maps as at the last read.
     is_comparable: bool,
     /// All policies that programs hold, or whose rules have counted.
     catalog: Catalog,
@@ -94,7 +91,6 @@ impl Programs {
         &self.plan.workloads
     }
 
-    /// The policies that apply to the workload on an interface, in the order of evaluation.
     pub fn applied(&self, interface: &str, direction: Direction) -> &[Arc<Policy>] {
         self.plan.applied.get(interface).map_or(&[], |directions| &directions[direction as usize])
     }
@@ -146,7 +142,6 @@ impl Programs {
         policies.for_each(|policy| self.catalog.add_policy(Some(&policy.name), &policy.label, &policy.tier));
     }
 
-    /// Returns how many ids nothing names.
     fn count_for_the_node(&self, unplanned: &[RuleId], counted: &Counted, node: &mut NodeTotals) -> usize {
         for rule in &self.plan.rules {
             let mut delta = counted.of(rule.id).map_or(0, |delta| delta.least);

@@ -19,7 +19,6 @@ pub struct Walk<'a, 'b> {
     pub view: &'b TableView<'a>,
     pub waiting: &'b mut Waiting,
     pub claims: Claims<'a>,
-    /// Endpoints that use groups.
     pub members: ByChain<Member<'a>>,
     /// Endpoints that use policies or groups behind which nothing counts what they left undecided.
     pub open: ByChain<User<'a>>,
@@ -215,7 +214,6 @@ impl<'a> Walk<'a, '_> {
     }
 }
 
-/// What is known of one target of a tier.
 #[derive(Debug, Clone, Copy)]
 pub struct TargetRead {
     pub can: Can,
@@ -232,7 +230,6 @@ pub struct TargetRead {
     pub refusals_are_known: bool,
 }
 
-/// What is known of each target of a tier.
 fn targets<'b>(
     view: &'b TableView<'b>,
     pipeline: &'b Pipeline,
