@@ -23,7 +23,7 @@ pub mod ledger;
 
 use log::debug;
 
-use crate::accounting::attribution::{Attribution, Datastore, Motion, Programs, Table, Totals, flow};
+use crate::accounting::attribution::{Attribution, Datastore, Motion, Programs, Table, Totals, flow, has_to_be_derived};
 use crate::accounting::ledger::{Deltas, Ledger};
 use crate::ebpf;
 use crate::felix::{Catalog, ChainNames, Structure, Structures};
@@ -76,9 +76,11 @@ impl Accounting {
         self.moved = read.iter().zip(&motions).map(|(read, motion)| flow::moved(read, motion)).collect();
         let (cpus, endpoints_stayed) = (self.cpus, std::mem::take(&mut self.endpoints_stayed));
         let tables = self.structures.tables().iter().zip(&deltas).zip(&motions).zip(&reach);
-        let tables: Vec<Table> =
-            tables.map(|(((s, deltas), motion), reach)| Table { cpus, endpoints_stayed, ..Table::new(s, deltas, motion, reach) }).collect();
-        self.attribution.advance(&tables);
+        let tables = tables.map(|(((structure, deltas), motion), reach)| {
+            let Structure { ruleset, pipelines, labels } = structure;
+            Table { ruleset, pipelines, labels, deltas, motion, reach, cpus, endpoints_stayed }
+        });
+        self.attribution.advance(&tables.collect::<Vec<_>>());
     }
 
     fn motions<E: std::fmt::Display>(
@@ -87,10 +89,9 @@ impl Accounting {
         deltas: &[Deltas],
         look_again: impl FnOnce(&[Snapshot]) -> Result<Vec<Snapshot>, E>,
     ) -> Vec<Motion> {
-        let (still, reach) = (Motion::still(), flow::Reach::default());
-        let tables = self.structures.tables().iter().zip(deltas);
-        if !tables.map(|(structure, deltas)| Table::new(structure, deltas, &still, &reach)).any(|table| table.has_to_be_derived()) {
-            return vec![still; read.len()];
+        let mut tables = self.structures.tables().iter().zip(deltas);
+        if !tables.any(|(structure, deltas)| has_to_be_derived(&structure.pipelines, deltas)) {
+            return vec![Motion::still(); read.len()];
         }
         let again = match look_again(read) {
             Ok(again) => again,
@@ -100,11 +101,12 @@ impl Accounting {
             }
         };
         // Nothing moves in rules that are not this kernel's.
-        let is_there = again.iter().any(|table| !table.ruleset.chains().is_empty());
-        let otherwise = if is_there { Motion::unknown() } else { still };
+        if again.iter().all(|table| table.ruleset.chains().is_empty()) {
+            return vec![Motion::still(); read.len()];
+        }
         let motion = |first: &Snapshot| {
             let second = again.iter().find(|second| second.ruleset.id() == first.ruleset.id());
-            second.filter(|_| is_there).map_or_else(|| otherwise.clone(), |second| Motion::between(first, second))
+            second.map_or_else(Motion::unknown, |second| Motion::between(first, second))
         };
         read.iter().map(motion).collect()
     }

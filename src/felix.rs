@@ -14,7 +14,7 @@ mod tiers;
 
 use std::collections::{BTreeMap, HashSet};
 
-pub use catalog::{Catalog, GroupPlace, PolicyInfo};
+pub use catalog::Catalog;
 pub use endpoint::{DropReason, DropRule, Pipeline, Target, Tier};
 pub use foreign::{Foreign, Way};
 pub use labels::{Label, Labels, Names};

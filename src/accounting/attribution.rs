@@ -22,14 +22,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use motion::Motion;
-pub use node::{NodeTotals, RuleKey};
+pub use node::NodeTotals;
 pub use programs::{Datastore, Programs};
-pub use totals::{EndpointTotals, Item, Sums, Total, Totals, Verdict};
+pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
 
 use crate::accounting::ledger::Deltas;
 use crate::ebpf;
-use crate::felix::{Decision, DropReason, Labels, Pipelines, PolicyChain, Structure};
-use crate::ruleset::{ChainId, RuleId, Ruleset, TableId};
+use crate::felix::{Decision, DropReason, Labels, Pipelines, PolicyChain};
+use crate::ruleset::{ChainId, Ruleset, TableId};
 use direct::{Claims, Waiting};
 use groups::Groups;
 use open::Open;
@@ -53,29 +53,22 @@ pub struct Table<'a> {
     pub endpoints_stayed: bool,
 }
 
-impl<'a> Table<'a> {
-    pub fn new(structure: &'a Structure, deltas: &'a Deltas, motion: &'a Motion, reach: &'a flow::Reach) -> Self {
-        let Structure { ruleset, pipelines, labels } = structure;
-        Table { ruleset, pipelines, deltas, labels, motion, reach, cpus: u64::MAX, endpoints_stayed: false }
-    }
-
+impl Table<'_> {
     fn key(&self, chain: ChainId) -> ChainKey {
         (self.ruleset.id(), Arc::clone(&self.ruleset.chain(chain).name))
     }
+}
 
-    /// Whether packets were decided since the last read in a way that no rule counts by itself. Then it matters whether any were on
-    /// their way while the table was read.
-    pub fn has_to_be_derived(&self) -> bool {
-        let moved = |rule: RuleId| self.deltas.packets(rule) > 0;
-        let denies_or_passes = |policy: &PolicyChain| policy.can(Decision::Deny) || policy.can(Decision::Pass);
-        let decides_otherwise = |chain| self.pipelines.policy(chain).is_some_and(denies_or_passes);
-        let mut tiers = self.pipelines.endpoints.iter().flat_map(|endpoint| endpoint.tiers.iter().chain([&endpoint.profiles]));
-        // Also if only the ways out have counted: a packet went by after the jump was read.
-        tiers.any(|tier| {
-            tier.targets.iter().any(|target| self.pipelines.group(target.chain).is_some() || decides_otherwise(target.chain))
-                && tier::all_rules(tier).any(moved)
-        })
-    }
+/// Whether packets were decided since the last read in a way that no rule counts by itself. Then it matters whether any were on their
+/// way while the table was read.
+pub fn has_to_be_derived(pipelines: &Pipelines, deltas: &Deltas) -> bool {
+    let denies_or_passes = |policy: &PolicyChain| policy.can(Decision::Deny) || policy.can(Decision::Pass);
+    let is_derived = |chain| pipelines.group(chain).is_some() || pipelines.policy(chain).is_some_and(denies_or_passes);
+    let mut tiers = pipelines.endpoints.iter().flat_map(|endpoint| endpoint.tiers.iter().chain([&endpoint.profiles]));
+    // Also if only the ways out have counted: a packet went by after the jump was read.
+    tiers.any(|tier| {
+        tier.targets.iter().any(|target| is_derived(target.chain)) && tier::all_rules(tier).any(|rule| deltas.packets(rule) > 0)
+    })
 }
 
 #[derive(Debug, Default)]

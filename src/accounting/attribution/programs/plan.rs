@@ -78,7 +78,9 @@ impl Plan {
         let workloads: Vec<Arc<Program>> =
             programs.iter().filter(|shown| is_workloads(shown)).map(|shown| Arc::clone(&shown.program)).collect();
         let is_understood = workloads.iter().all(|program| is_understood(program));
-        let hosts = hosts_ids(programs);
+        let hosts = ids(programs, |_, rule| rule.counts && !rule.is_workloads);
+        // Hits are not counted, or not all of them: of XDP programs.
+        let uncounted = ids(programs, |program, _| !program.is_counted);
         let mut grids = Vec::new();
         for direction in Direction::ALL {
             let programs: Vec<&Program> =
@@ -88,7 +90,6 @@ impl Plan {
         }
         let live = programs.iter().filter(|shown| shown.is_live).flat_map(|shown| &shown.program.policies);
         let mut policies: HashSet<Arc<Policy>> = live.map(|(policy, _)| Arc::clone(policy)).collect();
-        let uncounted = uncounted(programs);
         let (mut rules, mut places) = (Vec::with_capacity(known.len()), IdMap::default());
         for (id, known) in known {
             places.insert(id, None);
@@ -146,15 +147,9 @@ fn known(programs: &[Shown]) -> IdMap<Option<&Known>> {
     known
 }
 
-/// Rules whose hits are not counted, or not all of them: of XDP programs.
-fn uncounted(programs: &[Shown]) -> HashSet<RuleId> {
-    let programs = programs.iter().map(|shown| &shown.program).filter(|program| !program.is_counted);
-    programs.flat_map(|program| &program.rules).map(|rule| rule.id).collect()
-}
-
-fn hosts_ids(programs: &[Shown]) -> HashSet<RuleId> {
-    let rules = programs.iter().flat_map(|shown| &shown.program.rules);
-    rules.filter(|rule| rule.counts && !rule.is_workloads).map(|rule| rule.id).collect()
+fn ids(programs: &[Shown], is_wanted: fn(&Program, &Rule) -> bool) -> HashSet<RuleId> {
+    let programs = programs.iter().map(|shown| &*shown.program);
+    programs.flat_map(|program| program.rules.iter().filter(|rule| is_wanted(program, rule))).map(|rule| rule.id).collect()
 }
 
 impl Grid {
