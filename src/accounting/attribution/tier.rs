@@ -325,7 +325,7 @@ mod tests {
         let full = two_targets();
         let endless = Tier { end: None, ..two_targets() };
         let logged = Tier { end: None, end_log: Some(RuleId(4)), ..two_targets() };
-        let cases: [(&str, &Tier, [Can; 2], [u64; 6], [&str; 2]); 10] = [
+        for (why, tier, can, packets, expected) in [
             // 21 in, 5 accepted, 9 on; 9 in, none accepted, 4 at the end.
             ("refusals are what goes missing", &full, [DENY, DENY], [21, 5, 9, 0, 4, 0], ["deny 7", "deny 5"]),
             ("one that does both is split by what came out", &full, [DENY, BOTH], [21, 5, 9, 0, 4, 2], ["deny 7", "deny 3, pass 2"]),
@@ -339,8 +339,7 @@ mod tests {
             ("a log tells passes from undecided", &logged, [DENY, BOTH], [16, 5, 9, 1, 4, 5], ["deny 2", "deny 3, pass 1"]),
             ("one that was rewritten may have done what it cannot now", &full, [CHANGED, BOTH], [21, 5, 9, 0, 4, 9], ["", ""]),
             ("which matters not for one that refuses", &full, [CHANGED, DENY], [21, 5, 9, 0, 4, 9], ["", "deny 5"]),
-        ];
-        for (why, tier, can, packets, expected) in cases {
+        ] {
             assert_eq!(decided(tier, &can, &packets), expected, "{why}");
         }
     }
