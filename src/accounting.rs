@@ -68,14 +68,14 @@ impl Accounting {
         let motions = self.motions(read, &deltas, look_again);
         let none = flow::Moved::default();
         let mut reach = Vec::with_capacity(read.len());
-        for (place, structure) in self.structures.tables().iter().enumerate() {
+        for (place, structure) in self.structures.tables.iter().enumerate() {
             let (motion, moved) = (&motions[place], self.moved.get(place).unwrap_or(&none));
             let context = flow::Context { read: &read[place], pipelines: &structure.pipelines, motion, moved, cpus: self.cpus };
             reach.push(context.settle_ages(&mut deltas[place]));
         }
         self.moved = read.iter().zip(&motions).map(|(read, motion)| flow::moved(read, motion)).collect();
         let (cpus, endpoints_stayed) = (self.cpus, std::mem::take(&mut self.endpoints_stayed));
-        let tables = self.structures.tables().iter().zip(&deltas).zip(&motions).zip(&reach);
+        let tables = self.structures.tables.iter().zip(&deltas).zip(&motions).zip(&reach);
         let tables = tables.map(|(((structure, deltas), motion), reach)| {
             let Structure { ruleset, pipelines, labels } = structure;
             Table { ruleset, pipelines, labels, deltas, motion, reach, cpus, endpoints_stayed }
@@ -89,7 +89,7 @@ impl Accounting {
         deltas: &[Deltas],
         look_again: impl FnOnce(&[Snapshot]) -> Result<Vec<Snapshot>, E>,
     ) -> Vec<Motion> {
-        let mut tables = self.structures.tables().iter().zip(deltas);
+        let mut tables = self.structures.tables.iter().zip(deltas);
         if !tables.any(|(structure, deltas)| has_to_be_derived(&structure.pipelines, deltas)) {
             return vec![Motion::still(); read.len()];
         }
@@ -155,7 +155,7 @@ impl Accounting {
     }
 
     pub fn tables(&self) -> &[Structure] {
-        self.structures.tables()
+        &self.structures.tables
     }
 
     pub fn unnamed(&self) -> usize {
@@ -168,8 +168,8 @@ impl Accounting {
 
     pub fn catalog(&self) -> &Catalog {
         match self.programs() {
-            Some(programs) => programs.catalog(),
-            None => self.structures.catalog(),
+            Some(programs) => &programs.catalog,
+            None => &self.structures.catalog,
         }
     }
 }

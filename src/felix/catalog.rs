@@ -48,20 +48,16 @@ impl Catalog {
             let Some(label) = labels.get(group.chain) else { continue };
             let direction = direction_of(&ruleset.chain(group.chain).name);
             let all: Vec<(usize, ChainId)> = group.policy_chains().enumerate().collect();
-            let that_can = |decisions: &[Decision]| {
+            let some = COUNTED_TOGETHER.iter().map(|decisions| {
                 let can = |policy: ChainId| pipelines.policy(policy).is_some_and(|policy| decisions.iter().any(|d| policy.can(*d)));
                 all.iter().copied().filter(|(_, policy)| can(*policy)).collect::<Vec<_>>()
-            };
-            let some = COUNTED_TOGETHER.iter().map(|decisions| that_can(decisions)).filter(|policies| policies.len() > 1);
-            for policies in some.chain([all.clone()]) {
+            });
+            for policies in some.filter(|policies| policies.len() > 1).chain([all.clone()]) {
                 let joined: Arc<str> = labels.joined(policies.iter().map(|(_, policy)| *policy)).into();
                 let places = policies.iter().filter_map(|(position, policy)| Some((*position, labels.get(*policy)?)));
-                self.groups.extend(places.map(|(position, policy)| GroupPlace {
-                    group: Arc::clone(&joined),
-                    direction,
-                    tier: Arc::clone(&label.tier),
-                    position,
-                    policy: Arc::clone(&policy.label),
+                self.groups.extend(places.map(|(position, policy)| {
+                    let (group, tier, policy) = (Arc::clone(&joined), Arc::clone(&label.tier), Arc::clone(&policy.label));
+                    GroupPlace { group, direction, tier, position, policy }
                 }));
             }
         }

@@ -93,9 +93,8 @@ impl Passage {
             let is_own = matches!(splits[index], Split::Own) && inside > Disturbance::None;
             let decided = inside >= Disturbance::Taken || is_own || self.is_disturbed_between(target.jump, next);
             let marked = self.is_marked_at(target.accepted.unwrap_or(target.jump)) || inside == Disturbance::Marked;
-            disturbed
-                .targets
-                .push(Disturbed { accepted: marked, decided: decided || marked || self.is_marked_at(next.unwrap_or(target.jump)) });
+            let decided = decided || marked || self.is_marked_at(next.unwrap_or(target.jump));
+            disturbed.targets.push(Disturbed { accepted: marked, decided });
             self.marked |= inside == Disturbance::Marked;
         }
         // What is derived from all that came out of the tier is wrong by what was taken anywhere in it, and by what is wrong of others.

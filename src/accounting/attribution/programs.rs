@@ -30,14 +30,15 @@ pub struct Programs {
     remembered: IdMap<Named>,
     /// Ids whose meaning is another one than at the last read.
     redefined: HashSet<RuleId>,
-    /// Ids that nothing names, and the names that were tried on them.
-    unknown: usize,
-    tried: (u64, HashSet<RuleId>),
+    /// Ids that nothing names, and on which of them the names of this version were tried.
+    pub unknown: usize,
+    tried: HashSet<RuleId>,
+    version: u64,
     interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
     interface_maps: Vec<u32>,
     is_comparable: bool,
     /// All policies that programs hold, or whose rules have counted.
-    catalog: Catalog,
+    pub catalog: Catalog,
     started: bool,
 }
 
@@ -74,17 +75,8 @@ impl Programs {
         self.interfaces.clone_from(&read.interfaces);
     }
 
-    /// Ids of the last read that nothing names.
-    pub fn unknown(&self) -> usize {
-        self.unknown
-    }
-
     pub fn rules(&self) -> usize {
         self.plan.rules.len() + self.remembered.len()
-    }
-
-    pub fn catalog(&self) -> &Catalog {
-        &self.catalog
     }
 
     pub fn workloads(&self) -> &[Arc<Program>] {
@@ -113,17 +105,17 @@ impl Programs {
 
     /// Computes the ids of the datastore's policies where some are not known otherwise; whether any was found.
     fn find_names(&mut self, read: &Snapshot, unplanned: &[RuleId], Datastore { names, version }: Datastore) -> bool {
-        if self.tried.0 != version {
-            self.tried = (version, HashSet::new());
+        if self.version != version {
+            (self.version, self.tried) = (version, HashSet::new());
         }
-        let is_new = |id: &RuleId| !self.plan.places.contains_key(id) && !self.remembered.contains_key(id) && !self.tried.1.contains(id);
+        let is_new = |id: &RuleId| !self.plan.places.contains_key(id) && !self.remembered.contains_key(id) && !self.tried.contains(id);
         let unknown: HashSet<RuleId> = unplanned.iter().copied().filter(is_new).collect();
         if unknown.is_empty() {
             return false;
         }
         let found = ids::resolve(&unknown, names);
-        self.tried.1.extend(unknown);
-        self.tried.1.retain(|id| read.rules.contains_key(id));
+        self.tried.extend(unknown);
+        self.tried.retain(|id| read.rules.contains_key(id));
         let any = !found.is_empty();
         self.remembered.extend(found.into_iter().map(|(id, known)| (id, Named::new(id, known))));
         any
@@ -166,12 +158,8 @@ impl Programs {
     }
 
     fn attribute(&self, read: &Snapshot, counted: &Counted, totals: &mut Totals) {
-        let changed: HashSet<(&Arc<str>, Direction)> = read
-            .programs
-            .iter()
-            .filter(|shown| !shown.unchanged)
-            .map(|shown| (&shown.program.interface, shown.program.direction))
-            .collect();
+        let changed = read.programs.iter().filter(|shown| !shown.unchanged).map(|shown| &shown.program);
+        let changed: HashSet<_> = changed.map(|program| (&program.interface, program.direction)).collect();
         let is_exact = self.started && read.unchanged && read.complete && read.unreadable == 0 && self.plan.is_understood;
         for grid in &self.plan.grids {
             let mut rows: Vec<RowRead> = grid.rows.iter().map(|interface| self.row(read, grid, interface)).collect();

@@ -100,7 +100,7 @@ fn a_single_column_is_its_row_even_if_its_id_is_shared() {
     assert_eq!((shown["cali1 p1 Accept"], shown["cali2 p1 Accept"], shown["cali1 no_policy"]), (4, 5, 3));
     // cali2 alone can deny: what it refused beyond that, no policy decided.
     assert_eq!((shown["cali2 p1 Deny"], shown["cali2 no_policy"], shown["cali2 policy_or_none"]), (2, 5, 0));
-    assert_eq!((node.programs.unknown(), node.node.unknown_rules()), (0, 0));
+    assert_eq!((node.programs.unknown, node.node.unknown_rules()), (0, 0));
 }
 
 #[test]
@@ -122,9 +122,9 @@ fn entries_vanish_and_return_without_a_jump() {
 fn unknown_ids_are_counted_once_and_named_from_then_on() {
     let mut node = Node::new(vec![program("cali1", &[101], 9)]);
     node.counts(&[(101, 1), (777, 10)], &[]).advance();
-    assert_eq!((node.programs.unknown(), node.node.unknown_rules()), (1, 10));
+    assert_eq!((node.programs.unknown, node.node.unknown_rules()), (1, 10));
     node.programs(vec![program("cali1", &[101, 777], 9)]).counts(&[(101, 1), (777, 13)], &[]).advance();
-    assert_eq!((node.programs.unknown(), node.node.unknown_rules()), (0, 10));
+    assert_eq!((node.programs.unknown, node.node.unknown_rules()), (0, 10));
     assert!(node.rules().contains(&("p7#76 Accept".into(), 3)));
     // The file goes, the entry stays: it is what it was.
     node.programs(vec![program("cali1", &[101], 9)]).counts(&[(101, 1), (777, 20)], &[]).advance();
@@ -132,7 +132,7 @@ fn unknown_ids_are_counted_once_and_named_from_then_on() {
     // Its entry goes too: forgotten, and unknown when it comes again.
     node.counts(&[(101, 1)], &[]).advance();
     node.counts(&[(101, 1), (777, 2)], &[]).advance();
-    assert_eq!((node.programs.unknown(), node.node.unknown_rules()), (1, 12));
+    assert_eq!((node.programs.unknown, node.node.unknown_rules()), (1, 12));
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn programs_that_contradict_each_other_name_nothing() {
     let other = |id| Rule { known: of_policy(id + 100).known, ..of_policy(id) };
     let mut node = Node::new(vec![program("cali1", &[101], 9), shown("cali2", vec![other(101)])]);
     node.counts(&[(101, 4)], &[]).advance();
-    assert_eq!((node.programs.unknown(), node.node.unknown_rules()), (1, 4));
+    assert_eq!((node.programs.unknown, node.node.unknown_rules()), (1, 4));
     // One is written anew: what was counted meanwhile is still doubtful, what follows is not.
     node.programs(vec![shown("cali1", vec![other(101)]), shown("cali2", vec![other(101)])]).counts(&[(101, 6)], &[]).advance();
     assert_eq!((node.rules(), node.node.unknown_rules()), (vec![("p2#0 Accept".into(), 2)], 4));
