@@ -55,7 +55,7 @@ impl Accounting {
         self.ledger.went_back(tables)
     }
 
-    /// Notes that whoever watches the endpoints knows of none that has come or gone since the last read. It holds for the next read.
+    /// Whoever watches the endpoints knows of none that has come or gone since the last read. This holds for the next read only.
     pub fn note_that_endpoints_stayed(&mut self) {
         self.endpoints_stayed = true;
     }
@@ -118,8 +118,8 @@ impl Accounting {
         self.attribution.advance_programs(read, datastore);
     }
 
-    /// Whether a policy that changes may lose what endpoints got since the last read: where Felix flushes whole chains, and leads to endpoints
-    /// by a map, which counts nothing that could stand in for them.
+    /// Whether counts since the last read may be lost when a policy changes: where Felix flushes whole chains, and leads to endpoints by a
+    /// map, which counts nothing that could stand in for them.
     pub fn may_lose_what_is_rewritten(&self) -> bool {
         self.ledger.may_flush(Backend::Native)
     }
@@ -137,7 +137,7 @@ impl Accounting {
         self.attribution.forget_derived();
     }
 
-    /// Takes back that no total can be higher than it is.
+    /// From now on, every total is a lower bound.
     pub fn note_that_there_may_have_been_more(&mut self) {
         self.attribution.note_that_there_may_have_been_more();
     }

@@ -36,7 +36,7 @@ pub struct Deltas {
     /// Whether rules that seem to be the same have begun again.
     pub restarted: bool,
     pub vanished: Vec<Arc<str>>,
-    /// Whether handles prove that rules which have the one they had before were not written anew.
+    /// Whether a rule that has kept its handle was surely not written anew.
     pub handles_prove_ages: bool,
 }
 
@@ -81,7 +81,7 @@ impl Deltas {
         (self.ages[place] == Some(since)).then(|| i64::try_from(self.packets[place]).unwrap_or(i64::MAX))
     }
 
-    /// Takes back that rules of the chain from this one on have counted on. What they have counted more is still certain.
+    /// Takes back that the chain's rules from this one on have counted on. What they have counted more is still certain.
     pub fn forget_ages(&mut self, id: ChainId, chain: &Chain, from: u32) {
         for rule in chain.rules.clone().filter(|rule| *rule >= from) {
             let rule = rule as usize;
@@ -122,7 +122,7 @@ impl Ledger {
         self.anew(tables, |now, last| now.handle != last.handle || is_less(now, last)).next()
     }
 
-    /// Chains with a rule of the same text as at the last read whose counts then and now are so.
+    /// Chains with a rule that has the text it had at the last read, and for whose counts now and then `is` holds.
     fn anew<'a>(&'a self, tables: &'a [Snapshot], is: fn(Count, Count) -> bool) -> impl Iterator<Item = (&'a Snapshot, &'a Chain)> {
         tables.iter().filter_map(|now| Some((now, self.tables.get(&place_of(now))?))).flat_map(move |(now, last)| {
             let chains = pair(now, &last.read).filter(move |(_, chain, before)| {

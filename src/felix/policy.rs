@@ -59,14 +59,14 @@ pub(super) fn policy_chain(context: &Context, chain: ChainId, unrecognised: &mut
     let mut rules: Vec<PolicyRule> = Vec::new();
     let mut foreign = Vec::new();
     for id in ruleset.chain(chain).rule_ids() {
-        match decision(context, id) {
-            Role::Decides(decision) => {
+        match meaning(context, id) {
+            Meaning::Decides(decision) => {
                 let index = rules.last().map_or(0, |last| last.index + 1);
                 rules.push(PolicyRule { decision, rule: id, index });
             }
-            Role::Tells(index) => rules.last_mut().into_iter().for_each(|last| last.index = index),
-            Role::Follows => {}
-            Role::Unknown => {
+            Meaning::Tells(index) => rules.last_mut().into_iter().for_each(|last| last.index = index),
+            Meaning::Follows => {}
+            Meaning::Unknown => {
                 unrecognised.push(id);
                 foreign.extend(Foreign::new(ruleset, id, context.marks));
             }
@@ -75,7 +75,7 @@ pub(super) fn policy_chain(context: &Context, chain: ChainId, unrecognised: &mut
     PolicyChain { chain, name: name_of(ruleset, chain), rules, foreign }
 }
 
-enum Role {
+enum Meaning {
     Decides(Decision),
     /// Logs what the rule before decided, under its index in the policy.
     Tells(u32),
@@ -84,27 +84,27 @@ enum Role {
     Unknown,
 }
 
-fn decision(Context { ruleset, marks, .. }: &Context, id: RuleId) -> Role {
+fn meaning(Context { ruleset, marks, .. }: &Context, id: RuleId) -> Meaning {
     let rule = ruleset.rule(id);
     if rule.hash.is_none() {
-        return Role::Unknown;
+        return Meaning::Unknown;
     }
     let set_bit = rule.mark.and_then(|mark| mark.set_bit());
     match rule.verdict {
-        Verdict::SetMark { value, mask } if value == mask && value == marks.accept => Role::Decides(Decision::Accept),
-        Verdict::SetMark { value, mask } if value == mask && value == marks.pass => Role::Decides(Decision::Pass),
-        Verdict::SetMark { value, mask } if value == mask && Some(value) == marks.drop => Role::Decides(Decision::Deny),
+        Verdict::SetMark { value, mask } if value == mask && value == marks.accept => Meaning::Decides(Decision::Accept),
+        Verdict::SetMark { value, mask } if value == mask && value == marks.pass => Meaning::Decides(Decision::Pass),
+        Verdict::SetMark { value, mask } if value == mask && Some(value) == marks.drop => Meaning::Decides(Decision::Deny),
         // Scratch bits of matches that need several rules.
-        Verdict::SetMark { .. } => Role::Follows,
-        Verdict::Drop | Verdict::Reject if set_bit.is_some() && set_bit == marks.drop => Role::Follows,
+        Verdict::SetMark { .. } => Meaning::Follows,
+        Verdict::Drop | Verdict::Reject if set_bit.is_some() && set_bit == marks.drop => Meaning::Follows,
         // Where there is a drop bit, every deny sets it first.
-        Verdict::Drop | Verdict::Reject if marks.drop.is_some() => Role::Unknown,
-        Verdict::Drop | Verdict::Reject => Role::Decides(Decision::Deny),
-        Verdict::Log => Role::Decides(Decision::Log),
-        Verdict::Nflog(Some(prefix)) => index_in(&ruleset.comments()[prefix.0 as usize]).map_or(Role::Follows, Role::Tells),
+        Verdict::Drop | Verdict::Reject if marks.drop.is_some() => Meaning::Unknown,
+        Verdict::Drop | Verdict::Reject => Meaning::Decides(Decision::Deny),
+        Verdict::Log => Meaning::Decides(Decision::Log),
+        Verdict::Nflog(Some(prefix)) => index_in(&ruleset.comments()[prefix.0 as usize]).map_or(Meaning::Follows, Meaning::Tells),
         // Other: NOTRACK in the raw table.
-        Verdict::Return | Verdict::Nflog(None) | Verdict::None | Verdict::Other => Role::Follows,
-        Verdict::Accept | Verdict::Jump(_) | Verdict::Goto(_) | Verdict::Unreadable => Role::Unknown,
+        Verdict::Return | Verdict::Nflog(None) | Verdict::None | Verdict::Other => Meaning::Follows,
+        Verdict::Accept | Verdict::Jump(_) | Verdict::Goto(_) | Verdict::Unreadable => Meaning::Unknown,
     }
 }
 

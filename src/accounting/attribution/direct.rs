@@ -26,9 +26,9 @@ pub struct Claim<'a> {
     pub sum: Option<Item>,
     /// Packets that its counters show; below zero: to be made up for.
     pub packets: i64,
-    /// So many of them may have been on their way, and become something else.
+    /// How many of them may have been on their way, and become something else.
     pub doubt: u64,
-    /// So many may be missing because they were on their way.
+    /// How many may be missing because they were on their way.
     pub entering: u64,
     pub coverage: Coverage,
 }
@@ -37,7 +37,7 @@ pub struct Claim<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
     All,
-    /// There may have been others, but no more than so many in all; `None` where nothing limits them.
+    /// There may have been more: at most this many in all; `None` where nothing limits them.
     Part(Option<u64>),
 }
 

@@ -61,7 +61,7 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// Takes back of rules that may have been written anew that they have counted on.
+    /// Takes back that rules have counted on, where they may have been written anew.
     pub fn settle_ages(self, deltas: &mut Deltas) -> Reach {
         if deltas.restarted || self.is_broken(deltas) {
             deltas.rewritten = true;
@@ -152,7 +152,7 @@ struct Here {
 }
 
 impl Here {
-    /// Goes on behind a rule that matched at most and at least so many.
+    /// Goes on behind a rule that matched at least `least` packets and at most `most`.
     fn pass(&mut self, rule: &Rule, most: Option<u64>, least: u64) {
         if rule.is_unconditional() {
             self.most = most;

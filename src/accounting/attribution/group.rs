@@ -24,7 +24,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Margin {
     pub least: u64,
-    /// At most so many; `None` where nothing limits them.
+    /// `None` where nothing limits it.
     pub most: Option<u64>,
 }
 
@@ -53,7 +53,7 @@ pub struct Margins {
     pub in_step: bool,
     /// Whether other counters show that nothing went through the group.
     pub quiet: bool,
-    /// So many packets were on their way at this read, so that as many that rows are ahead may be hidden by columns that are ahead.
+    /// Packets on their way at this read: rows may be ahead by as many and not show it, because columns are ahead as well.
     pub hidden: u64,
     /// How many may be held up there for so long that nothing seems to move.
     pub held_up: u64,
@@ -174,7 +174,7 @@ pub fn smaller<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
     }
 }
 
-/// Packets for calculations: never so many that a sum of some could not be told.
+/// Packets for calculations, capped so that sums do not overflow.
 pub fn signed(packets: u64) -> i64 {
     const MOST: i64 = i64::MAX / 1024;
     i64::try_from(packets).map_or(MOST, |packets| packets.min(MOST))

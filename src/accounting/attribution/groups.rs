@@ -62,7 +62,7 @@ struct GroupState {
 
 impl GroupState {
     fn nothing_waits(&self) -> bool {
-        self.waiting.0.iter().flatten().all(|packets| *packets <= 0) && self.carries.0.iter().all(Carry::is_empty)
+        self.waiting.iter().flatten().all(|packets| *packets <= 0) && self.carries.iter().all(Carry::is_empty)
     }
 }
 
@@ -111,10 +111,10 @@ impl GroupRead<'_> {
         }
         let in_step = self.in_step(state) && !self.is_disturbed();
         let could = self.could(&state.could);
-        for verdict in [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
+        for verdict in Verdict::ALL {
             if self.members.iter().any(|member| member.counts(verdict)) {
-                let carry = &mut state.carries[verdict];
-                let margins = self.margins(verdict, in_step, &mut state.waiting[verdict], carry);
+                let carry = &mut state.carries[verdict as usize];
+                let margins = self.margins(verdict, in_step, &mut state.waiting[verdict as usize], carry);
                 let one_alone_can = !self.may_have_differed() && could.iter().filter(|can| decides(**can, verdict)).count() == 1;
                 // Where nothing moves, rows and columns together tell more.
                 let mut credits =
@@ -325,7 +325,7 @@ impl GroupRead<'_> {
         (deltas.rewritten && !deltas.handles_prove_ages) || self.view.can(self.group.chain).changed || self.is_disturbed()
     }
 
-    /// As what to credit what one of the policies that can do this has decided so.
+    /// What packets are credited to that one of the policies which can do this has decided so.
     fn together(&self, can: &[Can], verdict: Verdict) -> Together {
         let deciding = || self.names.iter().zip(can).filter(|(_, can)| decides(**can, verdict));
         let joined = |names: &mut dyn Iterator<Item = &Option<&Arc<str>>>| {
@@ -340,7 +340,7 @@ impl GroupRead<'_> {
     }
 }
 
-/// As what packets are credited that no single policy of a group can be shown to have decided.
+/// What packets are credited to that no single policy of a group can be shown to have decided.
 struct Together {
     name: Arc<str>,
     verdict: Verdict,

@@ -21,7 +21,7 @@ use super::totals::{Item, Recorder, Totals};
 pub struct User<'a> {
     pub pipeline: &'a Pipeline,
     pub target: &'a Target,
-    /// As what refusals count.
+    /// What its refusals are counted as.
     pub items: Vec<Item>,
     pub is_disturbed: bool,
 }
@@ -35,9 +35,9 @@ struct Interval {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Certain {
-    /// By endpoint: at least so many of its packets were refused, and whether it is all of them.
+    /// Per endpoint: how many of its packets were refused at least, and whether that is all.
     users: Vec<(u64, bool)>,
-    /// So many more, of one endpoint or the other.
+    /// How many more were refused, of one endpoint or another.
     rest: u64,
 }
 

@@ -28,7 +28,7 @@ pub struct Programs {
     rule_map: u32,
     /// What ids were known as that no program holds. An id stays what it was while it counts.
     remembered: IdMap<Named>,
-    /// Ids whose meaning is another one than at the last read.
+    /// Ids whose meaning has changed since the last read.
     redefined: HashSet<RuleId>,
     /// Ids that nothing names, and on which of them the names of this version were tried.
     pub unknown: usize,
@@ -95,8 +95,8 @@ impl Programs {
         self.remembered.retain(|id, _| !self.plan.places.contains_key(id));
     }
 
-    /// What packets count as that one of several accepted, but which one is not certain: policies, also of several tiers, and profiles.
-    /// `None` where only one can have.
+    /// What packets are counted as that one of several accepted, where it is not certain which: policies, also of several tiers, and
+    /// profiles. `None` where only one can have.
     pub fn together(&self, interface: &str, direction: Direction) -> Option<&Item> {
         let grid = self.plan.grids.iter().find(|grid| grid.direction == direction && grid.class == Class::Accepted)?;
         let row = grid.rows.iter().position(|row| **row == *interface)?;

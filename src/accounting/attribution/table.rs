@@ -55,14 +55,14 @@ struct References {
 /// How many refusals and passes of a policy's own rules have not been credited to an endpoint yet; `None` where nothing limits them.
 pub type Budget = PerVerdict<Option<i64>>;
 
-const NOTHING: Budget = PerVerdict([Some(0); 4]);
+const NOTHING: Budget = [Some(0); 4];
 
 fn plus(a: Budget, b: Budget) -> Budget {
     zip(a, b, |a, b| Some(a?.saturating_add(b?)))
 }
 
 fn zip(a: Budget, b: Budget, f: fn(Option<i64>, Option<i64>) -> Option<i64>) -> Budget {
-    PerVerdict(std::array::from_fn(|verdict| f(a.0[verdict], b.0[verdict])))
+    std::array::from_fn(|verdict| f(a[verdict], b[verdict]))
 }
 
 /// An endpoint whose chain was written anew since the last read.
@@ -115,7 +115,7 @@ impl<'a> TableView<'a> {
             table,
             can: vec![Can::default(); chains],
             budgets: vec![NOTHING; chains],
-            claimed: vec![PerVerdict::default(); chains],
+            claimed: vec![[0; 4]; chains],
             references: vec![References::default(); chains],
             disturbances: vec![Disturbance::None; chains],
             written: if table.deltas.rewritten { Written::all(&table) } else { None },
@@ -173,10 +173,12 @@ impl<'a> TableView<'a> {
     fn counted(&self, policy: &PolicyChain) -> Budget {
         let sum = |decision| self.margin(policy, decision).most.map(signed);
         let (deny, pass) = (sum(Decision::Deny), sum(Decision::Pass));
-        let mut counted = NOTHING;
-        (counted[Verdict::Deny], counted[Verdict::Pass]) = (deny, pass);
-        counted[Verdict::DenyOrPass] = deny.zip(pass).map(|(deny, pass)| deny + pass);
-        counted
+        Verdict::ALL.map(|verdict| match verdict {
+            Verdict::Accept => Some(0),
+            Verdict::Deny => deny,
+            Verdict::Pass => pass,
+            Verdict::DenyOrPass => Some(deny? + pass?),
+        })
     }
 
     /// How often the policy decided so since the last read, over everything that refers to it.
@@ -227,7 +229,7 @@ impl<'a> TableView<'a> {
     }
 
     pub fn budget(&self, policy: ChainId, verdict: Verdict) -> Option<i64> {
-        self.budgets[policy.0 as usize][verdict]
+        self.budgets[policy.0 as usize][verdict as usize]
     }
 
     /// Packets that the policy decided while the table was read, so that some of them may count for this interval or the next.
@@ -260,13 +262,13 @@ impl<'a> TableView<'a> {
 
     /// Takes from the policy's budget what an endpoint is credited with, and notes what it waits for.
     pub fn spend(&mut self, policy: ChainId, verdict: Verdict, credited: i64, waiting: i64) {
-        self.budgets[policy.0 as usize][verdict].iter_mut().for_each(|left| *left -= credited);
-        self.claimed[policy.0 as usize][verdict] += waiting.max(0);
+        self.budgets[policy.0 as usize][verdict as usize].iter_mut().for_each(|left| *left -= credited);
+        self.claimed[policy.0 as usize][verdict as usize] += waiting.max(0);
     }
 
     /// Leaves room for no more than what endpoints wait for: what else the policy counted may have been decided for others.
     pub fn forget_unclaimed(&mut self, policy: ChainId, verdict: Verdict) {
-        let (left, claimed) = (&mut self.budgets[policy.0 as usize][verdict], self.claimed[policy.0 as usize][verdict]);
+        let (left, claimed) = (&mut self.budgets[policy.0 as usize][verdict as usize], self.claimed[policy.0 as usize][verdict as usize]);
         *left = Some(left.map_or(claimed, |left| left.min(claimed)));
     }
 
@@ -297,10 +299,10 @@ impl<'a> TableView<'a> {
         users.extend(used.map(|(id, references)| (self.table.key(id), seen(id, references))));
         for policy in self.table.pipelines.policies() {
             let place = policy.chain.0 as usize;
-            let left = PerVerdict(self.budgets[place].0.map(|left| left.map(|left| left.max(0))));
+            let left = self.budgets[place].map(|left| left.map(|left| left.max(0)));
             // Only of this interval, or claimed: what is older never had to do with a workload (host endpoints use policies too).
-            let left = zip(left, plus(self.counted(policy), PerVerdict(self.claimed[place].0.map(Some))), smaller);
-            if left != NOTHING && left[Verdict::Deny].is_some() && left[Verdict::Pass].is_some() {
+            let left = zip(left, plus(self.counted(policy), self.claimed[place].map(Some)), smaller);
+            if left != NOTHING && left[Verdict::Deny as usize].is_some() && left[Verdict::Pass as usize].is_some() {
                 leftovers.insert(self.table.key(policy.chain), left);
             }
         }

@@ -95,7 +95,7 @@ pub struct Decided {
 }
 
 impl Decided {
-    /// How much of it, with what has waited, is not borne out.
+    /// How much of it, with what has waited, `limit` does not bear out.
     pub fn excess(&self, waiting: i64) -> u64 {
         let both = self.deny.zip(self.pass).zip(self.limit).map(|((deny, pass), limit)| deny + pass + waiting.max(0) - limit);
         both.map_or(0, |excess| u64::try_from(excess).unwrap_or(0))

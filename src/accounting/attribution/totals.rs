@@ -25,7 +25,7 @@ impl Total {
         !self.at_least
     }
 
-    /// Whether packets were counted of which it is not known whether one policy refused them or passed them on.
+    /// Whether packets were counted that one policy refused or passed on, and it is not known which.
     fn is_sum(&self) -> bool {
         matches!(&self.item, Item::Policy { verdict: Verdict::DenyOrPass, policy, .. } if self.packets > 0 && !policy.contains(','))
     }

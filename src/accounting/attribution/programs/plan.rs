@@ -47,7 +47,7 @@ pub struct Grid {
     pub rows: Vec<Arc<str>>,
     pub columns: Vec<Column>,
     pub cells: Vec<Vec<usize>>,
-    /// What packets of each row count as that one of several accepted, but which one is not certain.
+    /// For each row: what packets are counted as that one of several accepted, where it is not certain which.
     pub together: Vec<Option<Item>>,
     pub tiers: Vec<Vec<InTier>>,
 }
@@ -58,7 +58,7 @@ pub struct InTier {
     pub tier: Arc<str>,
     /// The places of their columns among the row's.
     pub cells: Vec<usize>,
-    /// As what packets count that one of several decided, but which one is not certain.
+    /// What packets are counted as that one of several decided, where it is not certain which.
     pub together: Option<Item>,
 }
 
@@ -237,7 +237,7 @@ fn decides(rule: &Rule, class: Class) -> bool {
     rule.counts && of_class
 }
 
-/// As what a rule's hits are shown; nothing for what decides nothing, and for what profiles do but accept.
+/// What a rule's hits are shown as; nothing for what decides nothing, and for what profiles do but accept.
 fn item(Known { owner, decision, .. }: &Known) -> Option<Item> {
     let verdict = verdict(*decision)?;
     match owner {

@@ -1,6 +1,5 @@
 //! What totals are kept of.
 
-use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use crate::felix::{Decision, DropReason};
@@ -15,6 +14,8 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    pub const ALL: PerVerdict<Verdict> = [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass];
+
     pub fn decisions(self) -> &'static [Decision] {
         match self {
             Verdict::Accept => &[Decision::Accept],
@@ -25,22 +26,8 @@ impl Verdict {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PerVerdict<T>(pub [T; 4]);
-
-impl<T> Index<Verdict> for PerVerdict<T> {
-    type Output = T;
-
-    fn index(&self, verdict: Verdict) -> &T {
-        &self.0[verdict as usize]
-    }
-}
-
-impl<T> IndexMut<Verdict> for PerVerdict<T> {
-    fn index_mut(&mut self, verdict: Verdict) -> &mut T {
-        &mut self.0[verdict as usize]
-    }
-}
+/// Indexed by `verdict as usize`.
+pub type PerVerdict<T> = [T; 4];
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
