@@ -71,19 +71,25 @@ pub fn has_to_be_derived(pipelines: &Pipelines, deltas: &Deltas) -> bool {
     })
 }
 
+/// What a read of tables leaves for the next one; what that one does not meet is forgotten.
 #[derive(Debug, Default)]
-pub struct Attribution {
-    totals: Totals,
-    node: NodeTotals,
+struct Left {
     waiting: Waiting,
     leftovers: Leftovers,
     users: Users,
     groups: Groups,
     open: Open,
+    /// Labels that stood in for a policy's name.
+    provisional: HashMap<ChainKey, Arc<str>>,
+}
+
+#[derive(Debug, Default)]
+pub struct Attribution {
+    totals: Totals,
+    node: NodeTotals,
+    left: Left,
     /// Whether what limits refuse is not counted by their rules, as in Calico's own nftables tables.
     limits_are_derived: bool,
-    /// Labels that stood in for a policy's name at the last read, by table and chain.
-    provisional: HashMap<ChainKey, Arc<str>>,
     /// Of the eBPF dataplane, while that is what is read.
     programs: Option<Programs>,
 }
@@ -92,29 +98,26 @@ impl Attribution {
     pub fn advance(&mut self, tables: &[Table]) {
         let now = Instant::now();
         self.programs = None;
-        self.rename(tables);
+        let mut before = std::mem::take(&mut self.left);
+        self.rename(tables, &before.provisional);
         let mut drops = tables.iter().flat_map(|table| &table.pipelines.endpoints).flat_map(|pipeline| &pipeline.drops);
         self.limits_are_derived = drops.any(|drop| !drop.let_through.is_empty());
         self.totals.begin_read(now);
-        let mut leftovers = std::mem::take(&mut self.leftovers);
-        let users = std::mem::take(&mut self.users);
         for table in tables {
-            let mut view = TableView::new(*table, &mut leftovers, &users);
+            let mut view = TableView::new(*table, &mut before.leftovers, &before.users);
             let (claims, members, open) = (Claims::default(), ByChain(Vec::new()), ByChain(Vec::new()));
-            let mut walk = Walk { view: &view, waiting: &mut self.waiting, claims, members, open };
+            let (waited, waiting) = (&before.waiting, &mut self.left.waiting);
+            let mut walk = Walk { view: &view, waited, waiting, claims, members, open };
             for pipeline in &table.pipelines.endpoints {
                 walk.pipeline(pipeline, &mut self.totals.of(pipeline));
             }
             let Walk { claims, members, open, .. } = walk;
-            claims.settle(&mut view, &mut self.waiting, &mut self.totals);
-            self.groups.credit(&view, members, &mut self.totals);
-            self.open.settle(&view, open, &mut self.totals);
-            view.leave(&mut self.leftovers, &mut self.users);
+            claims.settle(&mut view, &mut self.left.waiting, &mut self.totals);
+            groups::credit_all(&view, members, &mut before.groups, &mut self.left.groups, &mut self.totals);
+            open::settle(&view, open, &mut before.open, &mut self.left.open, &mut self.totals);
+            view.leave(&mut self.left.leftovers, &mut self.left.users);
         }
         self.node.advance(tables, now);
-        self.groups.end_read();
-        self.open.end_read();
-        self.waiting.end_read();
         self.totals.end_read();
     }
 
@@ -128,8 +131,7 @@ impl Attribution {
     }
 
     /// Totals that went by a chain's name go by the policy's once the datastore has told it.
-    fn rename(&mut self, tables: &[Table]) {
-        let before = std::mem::take(&mut self.provisional);
+    fn rename(&mut self, tables: &[Table], before: &HashMap<ChainKey, Arc<str>>) {
         for table in tables {
             for (chain, label) in table.labels.iter() {
                 if before.is_empty() && !label.provisional {
@@ -141,7 +143,7 @@ impl Attribution {
                     self.node.rename_policy(old, &label.label);
                 }
                 if label.provisional {
-                    self.provisional.insert(key, Arc::clone(&label.label));
+                    self.left.provisional.insert(key, Arc::clone(&label.label));
                 }
             }
         }

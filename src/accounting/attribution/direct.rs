@@ -82,7 +82,7 @@ impl<'a> Claims<'a> {
                 // What was recovered may have been in doubt before. A debt is no larger than what is on its way now.
                 let rest = if rest > 0 { (rest - signed(recovered)).max(0) } else { rest.max(-signed(claim.entering)) };
                 view.spend(policy, verdict, credited, rest);
-                waiting.keep(claim.source, rest);
+                waiting.extend((rest != 0).then_some((claim.source, rest)));
                 let mut recorder = totals.of(claim.pipeline);
                 let is_known = claim.coverage == Coverage::All || all_are_found;
                 for item in std::iter::once(&claim.item).chain(&claim.sum).filter(|_| credited > 0 || !is_known) {
@@ -124,46 +124,5 @@ pub struct Source {
     pub verdict: Verdict,
 }
 
-#[derive(Debug, Default)]
-pub struct Waiting {
-    /// Differences that wait since the last read, positive or negative; nothing for most sources.
-    before: HashMap<Source, i64>,
-    now: HashMap<Source, i64>,
-}
-
-impl Waiting {
-    pub fn is_empty(&self) -> bool {
-        self.before.is_empty()
-    }
-
-    pub fn of(&self, source: &Source) -> i64 {
-        self.before.get(source).copied().unwrap_or(0)
-    }
-
-    pub fn keep(&mut self, source: Source, packets: i64) {
-        if packets != 0 {
-            self.now.insert(source, packets);
-        }
-    }
-
-    pub fn end_read(&mut self) {
-        self.before = std::mem::take(&mut self.now);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_waits_is_forgotten_by_a_read_that_does_not_meet_it() {
-        let table = TableId { family: crate::ruleset::Family::V4, table: "filter" };
-        let source = Source { table, endpoint: "cali-tw-cali1".into(), policy: "cali-pi-p".into(), verdict: Verdict::Deny };
-        let mut waiting = Waiting::default();
-        waiting.keep(source.clone(), -2);
-        waiting.end_read();
-        assert_eq!(waiting.of(&source), -2);
-        waiting.end_read();
-        assert!(waiting.is_empty());
-    }
-}
+/// Differences that wait for the next read, positive or negative; nothing for most sources.
+pub type Waiting = HashMap<Source, i64>;

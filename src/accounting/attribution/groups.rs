@@ -48,7 +48,7 @@ impl Member<'_> {
 
 /// What is carried from read to read for one group chain.
 #[derive(Debug, Default)]
-struct GroupState {
+pub struct GroupState {
     members: Vec<(EndpointKind, Arc<str>, Direction)>,
     carries: PerVerdict<Carry>,
     /// Per member: a difference below zero, to be made up for; or what was in doubt, and is not credited yet.
@@ -57,7 +57,6 @@ struct GroupState {
     entries_ahead: i64,
     /// What each policy could decide since the oldest packet that is not credited yet.
     could: Vec<Can>,
-    seen: bool,
 }
 
 impl GroupState {
@@ -66,25 +65,18 @@ impl GroupState {
     }
 }
 
-#[derive(Debug, Default)]
-pub struct Groups {
-    states: HashMap<ChainKey, GroupState>,
-}
+/// What is carried, by group chain: a changed group has a new name.
+pub type Groups = HashMap<ChainKey, GroupState>;
 
-impl Groups {
-    pub fn credit(&mut self, view: &TableView, members: ByChain<Member>, totals: &mut Totals) {
-        for (chain, members) in members.0 {
-            let Some(group) = view.table.pipelines.group(chain) else { continue };
-            let can = group.policy_chains().map(|policy| view.can(policy)).collect();
-            let names = group.policy_chains().map(|policy| Some(&view.table.labels.get(policy)?.label)).collect();
-            let state = self.states.entry(view.table.key(chain)).or_default();
-            GroupRead { view, group, can, names, members: &members }.credit(state, totals);
-        }
-    }
-
-    /// Forgets groups that the read did not meet: a changed group has a new name.
-    pub fn end_read(&mut self) {
-        self.states.retain(|_, state| std::mem::take(&mut state.seen));
+pub fn credit_all(view: &TableView, members: ByChain<Member>, before: &mut Groups, now: &mut Groups, totals: &mut Totals) {
+    for (chain, members) in members.0 {
+        let Some(group) = view.table.pipelines.group(chain) else { continue };
+        let can = group.policy_chains().map(|policy| view.can(policy)).collect();
+        let names = group.policy_chains().map(|policy| Some(&view.table.labels.get(policy)?.label)).collect();
+        let key = view.table.key(chain);
+        let mut state = before.remove(&key).unwrap_or_default();
+        GroupRead { view, group, can, names, members: &members }.credit(&mut state, totals);
+        now.insert(key, state);
     }
 }
 
@@ -98,12 +90,11 @@ struct GroupRead<'a> {
 
 impl GroupRead<'_> {
     fn credit(&self, state: &mut GroupState, totals: &mut Totals) {
-        state.seen = true;
         let members = self.members.iter().map(|member| member.pipeline);
         let members: Vec<_> = members.map(|p| (p.kind, Arc::clone(&p.interface), p.direction)).collect();
         if state.members != members {
             // Numbers of other workloads mean nothing here.
-            *state = GroupState { members, seen: true, could: std::mem::take(&mut state.could), ..GroupState::default() };
+            *state = GroupState { members, could: std::mem::take(&mut state.could), ..GroupState::default() };
         }
         if !self.counts_on() {
             // What was out of step before means nothing now.
@@ -132,7 +123,7 @@ impl GroupRead<'_> {
         if self.is_disturbed() {
             // Rows and columns of such an interval need not balance, ever.
             let GroupState { members, could, .. } = std::mem::take(state);
-            *state = GroupState { members, could, seen: true, ..GroupState::default() };
+            *state = GroupState { members, could, ..GroupState::default() };
         }
     }
 
