@@ -65,16 +65,18 @@ fn parts(chain: &str) -> Option<(&str, &str)> {
     chain.strip_prefix(CHAIN_PREFIX)?.split_once('-')
 }
 
+/// What is behind the prefix of a chain of one of these kinds.
+fn behind<'a>(chain: &'a str, kinds: &[&str]) -> Option<&'a str> {
+    parts(chain).filter(|(kind, _)| kinds.contains(kind)).map(|(_, rest)| rest)
+}
+
 /// The interface whose packets a chain is for, as the chain's name says it: of a workload, or of a host endpoint.
 pub fn interface_in(chain: &str) -> Option<&str> {
-    workload_in(chain).or_else(|| match parts(chain)? {
-        ("th" | "fh" | "thfw" | "fhfw", interface) => Some(interface),
-        _ => None,
-    })
+    behind(chain, &["tw", "fw", "th", "fh", "thfw", "fhfw"])
 }
 
 pub fn workload_in(chain: &str) -> Option<&str> {
-    parts(chain).filter(|(kind, _)| matches!(*kind, "tw" | "fw")).map(|(_, interface)| interface)
+    behind(chain, &["tw", "fw"])
 }
 
 /// The same of any endpoint chain; `*` for the host endpoint of all interfaces, whose name is too long for some chains. Those of real
@@ -91,17 +93,16 @@ pub(super) fn interface_of(chain: &str) -> Arc<str> {
 
 /// Whether there are host endpoints in a filter table: only then, other tables have policies.
 pub fn has_host_endpoints(filter: &Ruleset) -> bool {
-    filter.chains().iter().any(|chain| matches!(parts(&chain.name), Some(("th" | "fh", _))))
+    filter.chains().iter().any(|chain| behind(&chain.name, &["th", "fh"]).is_some())
 }
 
-/// What follows the prefix of a policy's chain.
 pub fn policy_id(chain: &str) -> Option<&str> {
-    parts(chain).filter(|(kind, _)| matches!(*kind, "pi" | "po")).map(|(_, id)| id)
+    behind(chain, &["pi", "po"])
 }
 
 /// A profile's name, unless it was too long for its chain.
 pub fn profile_name(chain: &str) -> Option<&str> {
-    parts(chain).filter(|(kind, name)| matches!(*kind, "pri" | "pro") && !name.starts_with('_')).map(|(_, name)| name)
+    behind(chain, &["pri", "pro"]).filter(|name| !name.starts_with('_'))
 }
 
 /// Of a policy's or group's chain.

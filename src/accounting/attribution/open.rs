@@ -78,7 +78,7 @@ pub fn settle(view: &TableView, users: ByChain<User>, before: &mut Open, now: &m
         interval.add(&more);
         if counted.is_moving() {
             now.insert(key, interval);
-            record(&users, totals, |recorder, item, _| recorder.add_at_least(item, 0));
+            record(&users, totals, |recorder, item, _| recorder.add_counted(item, 0, false));
             continue;
         }
         let Certain { users: least, rest } = interval.certain();

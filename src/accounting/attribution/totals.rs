@@ -251,12 +251,7 @@ impl Recorder<'_> {
         self.total(item, packets);
     }
 
-    /// The same, where there may have been more: from now on, the total is visible only if it is not zero.
-    pub fn add_at_least(&mut self, item: &Item, packets: u64) {
-        self.total(item, packets).at_least = true;
-    }
-
-    /// One or the other. `is_exact`: there cannot have been more.
+    /// `is_exact`: there cannot have been more. Else the total is visible from now on only if it is not zero.
     pub fn add_counted(&mut self, item: &Item, packets: u64, is_exact: bool) {
         let total = self.total(item, packets);
         total.at_least |= !is_exact;

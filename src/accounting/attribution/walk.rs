@@ -40,10 +40,8 @@ impl<'a> Walk<'a, '_> {
         for drop in &pipeline.drops {
             let item = Item::Drop { reason: drop.reason, tier: Arc::clone(&pipeline.profiles.name) };
             let last = drop.let_through.last().filter(|last| passage.is_disturbed_between(drop.rule, Some(**last)));
-            match last.is_some() || (drop.reason == DropReason::NoProfile && passage.is_marked_at(drop.rule)) {
-                true => recorder.unknown(&item),
-                false => recorder.add(&item, dropped(drop, deltas)),
-            }
+            let unknown = last.is_some() || (drop.reason == DropReason::NoProfile && passage.is_marked_at(drop.rule));
+            recorder.add_unless(unknown, &item, dropped(drop, deltas));
         }
     }
 

@@ -103,7 +103,7 @@ impl Credit<'_> {
         if let Some(item) = &tier.together {
             let certain = others.most.filter(|_| self.is_steady).map_or(0, |others| self.row.margin.least.saturating_sub(others));
             more = certain.saturating_sub(own.least).min(rest.unwrap_or(0));
-            recorder.add_at_least(item, more);
+            recorder.add_counted(item, more, false);
         }
         let most = smaller(own.most, self.row.margin.most);
         let packets = own.least.saturating_add(more);
@@ -118,7 +118,7 @@ impl Credit<'_> {
             Class::Refused => recorder.add_counted(&policy_or_none(), rest.unwrap_or(0), self.row.is_all),
             Class::Accepted => {
                 let Some(item) = &self.grid.together[self.index] else { return };
-                recorder.add_at_least(item, rest.filter(|_| self.is_steady).unwrap_or(0));
+                recorder.add_counted(item, rest.filter(|_| self.is_steady).unwrap_or(0), false);
             }
             Class::Passed => {}
         }

@@ -51,12 +51,12 @@ fn a_policy_that_gets_its_name_keeps_its_count() {
 fn a_zero_that_is_not_certain_is_not_shown() {
     let mut totals = Totals::default();
     for (packets, expected) in [(0, vec![]), (2, vec![("cali1".into(), 2)]), (0, vec![("cali1".into(), 2)])] {
-        next_read(&mut totals).add_at_least(&Item::Established, packets);
+        next_read(&mut totals).add_counted(&Item::Established, packets, false);
         assert_eq!(shown(&totals), expected);
     }
     // Certain from now on, it is not certain what was before.
     totals.begin_read(Instant::now());
-    totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add_at_least(&Item::Established, 0);
+    totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add_counted(&Item::Established, 0, false);
     totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add(&Item::Established, 0);
     assert_eq!(shown(&totals), []);
 }
