@@ -75,9 +75,9 @@ pub struct Column {
 impl Plan {
     pub fn new(programs: &[Shown]) -> Self {
         let known = known(programs);
-        let workloads: Vec<Arc<Program>> =
-            programs.iter().filter(|shown| is_workloads(shown)).map(|shown| Arc::clone(&shown.program)).collect();
-        let is_understood = workloads.iter().all(|program| is_understood(program));
+        let live = || programs.iter().filter(|shown| shown.is_live).map(|shown| &shown.program);
+        let workloads: Vec<Arc<Program>> = live().filter(|program| program.is_workload).cloned().collect();
+        let is_understood = workloads.iter().all(|program| program.unrecognised == 0 && program.rules.iter().any(|rule| rule.counts));
         let hosts = ids(programs, |_, rule| rule.counts && !rule.is_workloads);
         // Hits are not counted, or not all of them: of XDP programs.
         let uncounted = ids(programs, |program, _| !program.is_counted);
@@ -88,8 +88,8 @@ impl Plan {
             let grid = |class| Grid::new(&programs, direction, class, |id| hosts.contains(&id) || !matches!(known.get(&id), Some(Some(_))));
             grids.extend([Class::Accepted, Class::Refused, Class::Passed].map(grid));
         }
-        let live = programs.iter().filter(|shown| shown.is_live).flat_map(|shown| &shown.program.policies);
-        let mut policies: HashSet<Arc<Policy>> = live.map(|(policy, _)| Arc::clone(policy)).collect();
+        let mut policies: HashSet<Arc<Policy>> =
+            live().flat_map(|program| &program.policies).map(|(policy, _)| Arc::clone(policy)).collect();
         let (mut rules, mut places) = (Vec::with_capacity(known.len()), IdMap::default());
         for (id, known) in known {
             places.insert(id, None);
@@ -120,14 +120,6 @@ fn applied(workloads: &[Arc<Program>]) -> HashMap<Arc<str>, [Vec<Arc<Policy>>; 2
         }
     }
     applied
-}
-
-fn is_workloads(shown: &Shown) -> bool {
-    shown.is_live && shown.program.is_workload
-}
-
-fn is_understood(program: &Program) -> bool {
-    program.unrecognised == 0 && program.rules.iter().any(|rule| rule.counts)
 }
 
 /// What ids stand for. The same policy has the same ids in all programs. If not, one of the files is old: Felix numbers rules anew when it
