@@ -49,13 +49,13 @@ impl Direction {
 
 /// The mark bits that carry verdicts, learnt from the rules (they depend on release and configuration).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Marks {
+struct Marks {
     /// A policy or profile has accepted the packet. 0 where no rule tells.
-    pub accept: u32,
+    accept: u32,
     /// A policy has passed the packet on. 0 where no rule tells.
-    pub pass: u32,
+    pass: u32,
     /// A policy has refused the packet (Calico ≥ 3.30).
-    pub drop: Option<u32>,
+    drop: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

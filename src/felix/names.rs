@@ -96,12 +96,12 @@ pub fn has_host_endpoints(filter: &Ruleset) -> bool {
     filter.chains().iter().any(|chain| behind(&chain.name, &["th", "fh"]).is_some())
 }
 
-pub fn policy_id(chain: &str) -> Option<&str> {
+pub(super) fn policy_id(chain: &str) -> Option<&str> {
     behind(chain, &["pi", "po"])
 }
 
 /// A profile's name, unless it was too long for its chain.
-pub fn profile_name(chain: &str) -> Option<&str> {
+pub(super) fn profile_name(chain: &str) -> Option<&str> {
     behind(chain, &["pri", "pro"]).filter(|name| !name.starts_with('_'))
 }
 
@@ -111,11 +111,11 @@ pub fn direction_of(chain: &str) -> Direction {
 }
 
 /// What [`policy_id`] gives for a policy of this id.
-pub fn limited_policy_id(id: &str) -> String {
+pub(super) fn limited_policy_id(id: &str) -> String {
     chain_name(POLICY, id).split_off(POLICY.len())
 }
 
-pub fn chain_name(prefix: &str, id: &str) -> String {
+pub(super) fn chain_name(prefix: &str, id: &str) -> String {
     limited_id(prefix, id, MAX_CHAIN_NAME)
 }
 
