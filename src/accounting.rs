@@ -23,7 +23,7 @@ pub mod ledger;
 
 use log::debug;
 
-use crate::accounting::attribution::{Attribution, Datastore, Motion, Moved, Programs, Reach, Table, Totals, moved, settle_ages};
+use crate::accounting::attribution::{Attribution, Datastore, Motion, Programs, Table, Totals, flow, has_to_be_derived};
 use crate::accounting::ledger::{Deltas, Ledger};
 use crate::ebpf;
 use crate::felix::{Catalog, ChainNames, Structure, Structures};
@@ -37,7 +37,7 @@ pub struct Accounting {
     cpus: u64,
     endpoints_stayed: bool,
     /// What counted while the tables were read the last time.
-    moved: Vec<Moved>,
+    moved: Vec<flow::Moved>,
 }
 
 impl Accounting {
@@ -55,7 +55,7 @@ impl Accounting {
         self.ledger.went_back(tables)
     }
 
-    /// Notes that whoever watches the endpoints knows of none that has come or gone since the last read. It holds for the next read.
+    /// Whoever watches the endpoints knows of none that has come or gone since the last read. This holds for the next read only.
     pub fn note_that_endpoints_stayed(&mut self) {
         self.endpoints_stayed = true;
     }
@@ -66,18 +66,21 @@ impl Accounting {
         let mut deltas = self.ledger.advance(read);
         self.structures.update(read.iter().map(|table| &table.ruleset));
         let motions = self.motions(read, &deltas, look_again);
-        let none = Moved::default();
+        let none = flow::Moved::default();
         let mut reach = Vec::with_capacity(read.len());
-        for (place, structure) in self.structures.tables().iter().enumerate() {
+        for (place, structure) in self.structures.tables.iter().enumerate() {
             let (motion, moved) = (&motions[place], self.moved.get(place).unwrap_or(&none));
-            reach.push(settle_ages((&read[place], &structure.pipelines), &mut deltas[place], (motion, moved), self.cpus));
+            let context = flow::Context { read: &read[place], pipelines: &structure.pipelines, motion, moved, cpus: self.cpus };
+            reach.push(context.settle_ages(&mut deltas[place]));
         }
-        self.moved = read.iter().zip(&motions).map(|(read, motion)| moved(read, motion)).collect();
+        self.moved = read.iter().zip(&motions).map(|(read, motion)| flow::moved(read, motion)).collect();
         let (cpus, endpoints_stayed) = (self.cpus, std::mem::take(&mut self.endpoints_stayed));
-        let tables = self.structures.tables().iter().zip(&deltas).zip(&motions).zip(&reach);
-        let tables: Vec<Table> =
-            tables.map(|(((s, deltas), motion), reach)| Table { cpus, endpoints_stayed, ..Table::new(s, deltas, motion, reach) }).collect();
-        self.attribution.advance(&tables);
+        let tables = self.structures.tables.iter().zip(&deltas).zip(&motions).zip(&reach);
+        let tables = tables.map(|(((structure, deltas), motion), reach)| {
+            let Structure { ruleset, pipelines, labels } = structure;
+            Table { ruleset, pipelines, labels, deltas, motion, reach, cpus, endpoints_stayed }
+        });
+        self.attribution.advance(&tables.collect::<Vec<_>>());
     }
 
     fn motions<E: std::fmt::Display>(
@@ -86,10 +89,9 @@ impl Accounting {
         deltas: &[Deltas],
         look_again: impl FnOnce(&[Snapshot]) -> Result<Vec<Snapshot>, E>,
     ) -> Vec<Motion> {
-        let (still, reach) = (Motion::still(), Reach::default());
-        let tables = self.structures.tables().iter().zip(deltas);
-        if !tables.map(|(structure, deltas)| Table::new(structure, deltas, &still, &reach)).any(|table| table.has_to_be_derived()) {
-            return vec![still; read.len()];
+        let mut tables = self.structures.tables.iter().zip(deltas);
+        if !tables.any(|(structure, deltas)| has_to_be_derived(&structure.pipelines, deltas)) {
+            return vec![Motion::still(); read.len()];
         }
         let again = match look_again(read) {
             Ok(again) => again,
@@ -99,11 +101,12 @@ impl Accounting {
             }
         };
         // Nothing moves in rules that are not this kernel's.
-        let is_there = again.iter().any(|table| !table.ruleset.chains().is_empty());
-        let otherwise = if is_there { Motion::unknown() } else { still };
+        if again.iter().all(|table| table.ruleset.chains().is_empty()) {
+            return vec![Motion::still(); read.len()];
+        }
         let motion = |first: &Snapshot| {
             let second = again.iter().find(|second| second.ruleset.id() == first.ruleset.id());
-            second.filter(|_| is_there).map_or_else(|| otherwise.clone(), |second| Motion::between(first, second))
+            second.map_or_else(Motion::unknown, |second| Motion::between(first, second))
         };
         read.iter().map(motion).collect()
     }
@@ -115,8 +118,8 @@ impl Accounting {
         self.attribution.advance_programs(read, datastore);
     }
 
-    /// Whether a policy that changes may lose what endpoints got since the last read: where Felix flushes whole chains, and leads to endpoints
-    /// by a map, which counts nothing that could stand in for them.
+    /// Whether counts since the last read may be lost when a policy changes: where Felix flushes whole chains, and leads to endpoints by a
+    /// map, which counts nothing that could stand in for them.
     pub fn may_lose_what_is_rewritten(&self) -> bool {
         self.ledger.may_flush(Backend::Native)
     }
@@ -134,7 +137,7 @@ impl Accounting {
         self.attribution.forget_derived();
     }
 
-    /// Takes back that no total can be higher than it is.
+    /// From now on, every total is a lower bound.
     pub fn note_that_there_may_have_been_more(&mut self) {
         self.attribution.note_that_there_may_have_been_more();
     }
@@ -152,7 +155,7 @@ impl Accounting {
     }
 
     pub fn tables(&self) -> &[Structure] {
-        self.structures.tables()
+        &self.structures.tables
     }
 
     pub fn unnamed(&self) -> usize {
@@ -165,8 +168,8 @@ impl Accounting {
 
     pub fn catalog(&self) -> &Catalog {
         match self.programs() {
-            Some(programs) => programs.catalog(),
-            None => self.structures.catalog(),
+            Some(programs) => &programs.catalog,
+            None => &self.structures.catalog,
         }
     }
 }

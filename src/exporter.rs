@@ -310,8 +310,8 @@ impl Scraper {
         let Some(programs) = state.accounting.programs() else { return };
         about.tables = vec![(None, ebpf::BACKEND, programs.rules())];
         let in_programs: usize = read.programs.iter().filter(|shown| shown.is_live).map(|shown| shown.program.unrecognised).sum();
-        about.unrecognised = (programs.unknown() + read.unreadable + in_programs) as u64;
-        if programs.unknown() > 0 && read.programs.is_empty() {
+        about.unrecognised = (programs.unknown + read.unreadable + in_programs) as u64;
+        if programs.unknown > 0 && read.programs.is_empty() {
             // Then only names can tell what the ids stand for.
             self.inventory.want_policies();
         }

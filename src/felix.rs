@@ -8,26 +8,27 @@ mod labels;
 pub mod names;
 mod phrases;
 mod policy;
+mod policy_name;
 mod structures;
 mod tiers;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 
-pub use catalog::{Catalog, GroupPlace, PolicyInfo};
+pub use catalog::Catalog;
 pub use endpoint::{DropReason, DropRule, Pipeline, Target, Tier};
 pub use foreign::{Foreign, Way};
 pub use labels::{Label, Labels, Names};
-pub use names::{ChainNames, HashedName, PolicyName, hashed_names, limited_id};
+pub use names::limited_id;
 pub use policy::{Decision, GroupChain, PolicyChain, PolicyRule};
+pub use policy_name::{ChainNames, HashedName, PolicyName, hashed_names};
 pub use structures::{Structure, Structures};
 
 use serde::{Deserialize, Serialize};
 
 use crate::ruleset::{Backend, ChainId, MarkMatch, RuleId, Ruleset, Verdict};
+use names::{Role, role};
 use phrases::Phrase;
 
-/// A direction, seen from the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -48,13 +49,13 @@ impl Direction {
 
 /// The mark bits that carry verdicts, learnt from the rules (they depend on release and configuration).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Marks {
+struct Marks {
     /// A policy or profile has accepted the packet. 0 where no rule tells.
-    pub accept: u32,
+    accept: u32,
     /// A policy has passed the packet on. 0 where no rule tells.
-    pub pass: u32,
+    pass: u32,
     /// A policy has refused the packet (Calico ≥ 3.30).
-    pub drop: Option<u32>,
+    drop: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,78 +88,38 @@ impl Stage {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Endpoint(EndpointKind, Direction),
-    Dispatch(Direction),
-    Policy,
-    Group,
-    Profile,
-    Failsafe,
-    Other,
+/// What is known of a table before its chains are taken apart.
+struct Context<'a> {
+    ruleset: &'a Ruleset,
+    /// What each comment says.
+    phrases: Vec<Phrase>,
+    /// Of each chain.
+    roles: Vec<Role>,
+    marks: Marks,
 }
 
-fn role(table: &str, name: &str) -> Role {
-    let kind = name.strip_prefix("cali-").and_then(|rest| rest.split('-').next());
-    match kind {
-        Some("tw") => Role::Endpoint(EndpointKind::Workload, Direction::Ingress),
-        Some("fw") => Role::Endpoint(EndpointKind::Workload, Direction::Egress),
-        // Named from the host's side: "to host" leaves through the endpoint.
-        Some("th") => Role::Endpoint(EndpointKind::Host(host_stage(table, Direction::Egress)), Direction::Egress),
-        Some("fh") => Role::Endpoint(EndpointKind::Host(host_stage(table, Direction::Ingress)), Direction::Ingress),
-        Some("thfw") => Role::Endpoint(EndpointKind::Host(Stage::Forward), Direction::Egress),
-        Some("fhfw") => Role::Endpoint(EndpointKind::Host(Stage::Forward), Direction::Ingress),
-        Some("to") if name.starts_with("cali-to-wl-dispatch") => Role::Dispatch(Direction::Ingress),
-        Some("from") if name.starts_with("cali-from-wl-dispatch") => Role::Dispatch(Direction::Egress),
-        Some("pi" | "po") => Role::Policy,
-        Some("gi" | "go") => Role::Group,
-        Some("pri" | "pro") => Role::Profile,
-        Some("failsafe") => Role::Failsafe,
-        _ => Role::Other,
-    }
-}
-
-pub fn is_endpoint_chain(table: &str, name: &str) -> bool {
-    matches!(role(table, name), Role::Endpoint(..))
-}
-
-/// Whether the rules of a chain tell what endpoints, policies and profiles decide.
-pub fn tells_decisions(table: &str, name: &str) -> bool {
-    matches!(role(table, name), Role::Endpoint(..) | Role::Policy | Role::Group | Role::Profile)
-}
-
-fn host_stage(table: &str, direction: Direction) -> Stage {
-    match (table, direction) {
-        ("raw", _) => Stage::Untracked,
-        ("mangle", Direction::Ingress) => Stage::PreDnat,
-        _ => Stage::Normal,
-    }
-}
-
-/// The interface in an endpoint chain's name; `*` for the host endpoint of all interfaces, whose name is too long for some chains.
-fn interface_of(chain: &str) -> Arc<str> {
-    const ALL_INTERFACES: &str = "any-interface-at-all";
-    let prefix_len = "cali-".len() + chain["cali-".len()..].find('-').map_or(0, |dash| dash + 1);
-    let (prefix, interface) = chain.split_at(prefix_len);
-    match interface == ALL_INTERFACES || chain == names::chain_name(prefix, ALL_INTERFACES) {
-        true => "*".into(),
-        false => interface.into(),
-    }
-}
-
-pub struct Roles(Vec<Role>);
-
-impl Roles {
-    fn new(ruleset: &Ruleset) -> Self {
-        Roles(ruleset.chains().iter().map(|chain| role(ruleset.table, &chain.name)).collect())
+impl<'a> Context<'a> {
+    fn new(ruleset: &'a Ruleset) -> Self {
+        let phrases = ruleset.comments().iter().map(|comment| phrases::phrase(comment)).collect();
+        let roles = ruleset.chains().iter().map(|chain| role(ruleset.table, &chain.name)).collect();
+        let context = Context { ruleset, phrases, roles, marks: Marks::default() };
+        Context { marks: Marks::learn(&context), ..context }
     }
 
-    fn of(&self, chain: ChainId) -> Role {
-        self.0[chain.0 as usize]
+    fn role(&self, chain: ChainId) -> Role {
+        self.roles[chain.0 as usize]
     }
 
     fn is_policy_or_group(&self, chain: ChainId) -> bool {
-        matches!(self.of(chain), Role::Policy | Role::Group)
+        matches!(self.role(chain), Role::Policy | Role::Group)
+    }
+
+    fn phrases_of(&self, rule: RuleId) -> impl Iterator<Item = &Phrase> {
+        self.ruleset.comments_of(rule).iter().map(|comment| &self.phrases[comment.0 as usize])
+    }
+
+    fn is_felixs(&self, rule: RuleId) -> bool {
+        !self.ruleset.rule(rule).hash.is_none()
     }
 }
 
@@ -177,39 +138,31 @@ pub struct Pipelines {
 
 impl Pipelines {
     pub fn new(ruleset: &Ruleset) -> Self {
-        let phrases: Vec<Phrase> = ruleset.comments().iter().map(|comment| phrases::phrase(comment)).collect();
-        let roles = Roles::new(ruleset);
-        let marks = Marks::learn(ruleset, &roles);
-        let context = endpoint::Context { ruleset, phrases: &phrases, roles: &roles, marks };
+        let context = Context::new(ruleset);
         let mut pipelines = Pipelines { policies: vec![None; ruleset.chains().len()], ..Pipelines::default() };
-        for (id, chain) in ruleset.chain_ids() {
-            pipelines.chain(&context, id, &chain.name);
-        }
+        ruleset.chain_ids().for_each(|(id, _)| pipelines.chain(&context, id));
         if ruleset.backend == Backend::Native {
             tiers::settle(&mut pipelines);
         }
         pipelines
     }
 
-    fn chain(&mut self, context: &endpoint::Context, id: ChainId, name: &str) {
-        let endpoint::Context { ruleset, phrases, roles, marks } = *context;
-        let unrecognised = &mut self.unrecognised;
-        match roles.of(id) {
+    fn chain(&mut self, context: &Context, id: ChainId) {
+        let (ruleset, unrecognised) = (context.ruleset, &mut self.unrecognised);
+        match context.role(id) {
             Role::Endpoint(kind, direction) => {
-                // Chains of real interfaces are never hashed: at most 10 bytes of prefix and 15 of interface stay below 28.
-                self.endpoints.push(endpoint::pipeline(context, id, (kind, interface_of(name), direction), unrecognised));
+                self.endpoints.push(endpoint::pipeline(context, id, kind, direction, unrecognised));
             }
             Role::Dispatch(direction) => {
-                let is_end = |rule: &RuleId| ruleset.comments_of(*rule).iter().any(|c| phrases[c.0 as usize] == Phrase::UnknownInterface);
-                let is_felixs = |rule: &RuleId| !ruleset.rule(*rule).hash.is_none();
+                let (felixs, others): (Vec<RuleId>, Vec<RuleId>) = ruleset.chain(id).rule_ids().partition(|rule| context.is_felixs(*rule));
                 // What others wrote here takes packets that no endpoint counts.
-                unrecognised.extend(ruleset.chain(id).rule_ids().filter(|rule| !is_felixs(rule)));
-                let ends = ruleset.chain(id).rule_ids().filter(is_felixs);
-                let ends = ends.filter(|rule| ruleset.rule(*rule).verdict.is_deny() && is_end(rule));
+                unrecognised.extend(others);
+                let is_end = |rule: &RuleId| context.phrases_of(*rule).any(|phrase| *phrase == Phrase::UnknownInterface);
+                let ends = felixs.into_iter().filter(|rule| ruleset.rule(*rule).verdict.is_deny() && is_end(rule));
                 self.unknown_interfaces.extend(ends.map(|rule| (direction, rule)));
             }
             Role::Policy | Role::Profile => {
-                self.policies[id.0 as usize] = Some(policy::policy_chain(ruleset, id, marks, unrecognised));
+                self.policies[id.0 as usize] = Some(policy::policy_chain(context, id, unrecognised));
             }
             Role::Group => _ = self.groups.insert(id, policy::group_chain(context, id, unrecognised)),
             Role::Failsafe | Role::Other => {}
@@ -246,15 +199,14 @@ impl Pipelines {
 
 impl Marks {
     /// Accept: what endpoint chains return on. Pass: what their jumps to policies must not have. Drop: what policies refuse on.
-    fn learn(ruleset: &Ruleset, roles: &Roles) -> Self {
+    fn learn(context: &Context) -> Self {
         let (mut accept, mut pass, mut drop) = (Votes::default(), Votes::default(), Votes::default());
-        for (id, chain) in ruleset.chain_ids() {
-            let role = roles.of(id);
-            for rule in chain.rule_ids().map(|rule| ruleset.rule(rule)).filter(|rule| !rule.hash.is_none()) {
+        for (id, chain) in context.ruleset.chain_ids() {
+            for rule in chain.rule_ids().filter(|rule| context.is_felixs(*rule)).map(|rule| context.ruleset.rule(rule)) {
                 let bit = rule.mark.and_then(|mark| mark.set_bit());
-                match (role, rule.verdict) {
+                match (context.role(id), rule.verdict) {
                     (Role::Endpoint(..), Verdict::Return) => bit.into_iter().for_each(|bit| accept.add(bit)),
-                    (Role::Endpoint(..), Verdict::Jump(to)) if roles.is_policy_or_group(to) => {
+                    (Role::Endpoint(..), Verdict::Jump(to)) if context.is_policy_or_group(to) => {
                         rule.mark.filter(MarkMatch::is_clear).into_iter().for_each(|mark| pass.add(mark.mask));
                     }
                     // Before 3.30 some denies match on a scratch bit, too, but beside others that do not.
@@ -287,35 +239,5 @@ impl Votes {
 
     fn most(&self) -> Option<u32> {
         self.0.iter().max_by_key(|(_, votes)| *votes).map(|(value, _)| *value)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn interfaces_of_chains() {
-        for (chain, interface) in [
-            ("cali-tw-cali751425ce827", "cali751425ce827"),
-            ("cali-fh-eth1", "eth1"),
-            ("cali-thfw-br-lan", "br-lan"),
-            ("cali-fh-any-interface-at-all", "*"),
-            ("cali-thfw-_Nqh4HyA73udmyanQI", "*"),
-        ] {
-            assert_eq!(&*interface_of(chain), interface);
-        }
-    }
-
-    #[test]
-    fn host_endpoints_are_seen_from_the_endpoint() {
-        let host = |stage, direction| Role::Endpoint(EndpointKind::Host(stage), direction);
-        assert_eq!(role("filter", "cali-th-eth0"), host(Stage::Normal, Direction::Egress));
-        assert_eq!(role("mangle", "cali-th-eth0"), host(Stage::Normal, Direction::Egress));
-        assert_eq!(role("mangle", "cali-fh-eth0"), host(Stage::PreDnat, Direction::Ingress));
-        assert_eq!(role("raw", "cali-fh-eth0"), host(Stage::Untracked, Direction::Ingress));
-        assert_eq!(role("filter", "cali-fhfw-eth0"), host(Stage::Forward, Direction::Ingress));
-        assert_eq!(role("filter", "cali-to-wl-dispatch-4"), Role::Dispatch(Direction::Ingress));
-        assert_eq!(role("filter", "cali-to-host-endpoint"), Role::Other);
     }
 }

@@ -102,7 +102,6 @@ impl RuleHash {
         self.0[0] == 0
     }
 
-    /// For a rule that Felix did not write.
     fn made_up(digest: u64) -> Self {
         let mut hash = [0; 16];
         hash[8..].copy_from_slice(&digest.to_be_bytes());
@@ -145,17 +144,14 @@ pub enum CtState {
     Other,
 }
 
-/// What a rule does with a packet that matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// The rule only counts.
     None,
     /// Sets the bits of `mask` to `value`.
     SetMark {
         value: u32,
         mask: u32,
     },
-    /// Continues in another chain and comes back.
     Jump(ChainId),
     /// Continues in another chain; a return there returns from here.
     Goto(ChainId),
@@ -176,7 +172,6 @@ impl Verdict {
         matches!(self, Verdict::Drop | Verdict::Reject)
     }
 
-    /// Where a jump or goto leads.
     pub fn target(self) -> Option<ChainId> {
         match self {
             Verdict::Jump(to) | Verdict::Goto(to) => Some(to),
@@ -185,7 +180,6 @@ impl Verdict {
     }
 }
 
-/// One rule. What it has counted is in a [`Snapshot`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     pub hash: RuleHash,
@@ -225,7 +219,6 @@ impl Chain {
     }
 }
 
-/// One table of one family, without its counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
     pub family: Family,
@@ -280,7 +273,6 @@ impl Ruleset {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     pub ruleset: Arc<Ruleset>,
-    /// Shared by copies of the read.
     counts: Arc<Vec<Count>>,
     chain_handles: Vec<u64>,
 }

@@ -8,7 +8,8 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::felix::{Decision, Direction, DropReason, EndpointKind, Structure, tells_decisions};
+use crate::felix::names::tells_decisions;
+use crate::felix::{Decision, Direction, DropReason, EndpointKind, Structure};
 use crate::kernel::trace::{Event, Fate, Packet, Step};
 use crate::ruleset::{Backend, Family, RuleId, Snapshot};
 

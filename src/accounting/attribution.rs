@@ -4,7 +4,7 @@
 //! doubt too little is credited, never too much.
 
 mod direct;
-mod flow;
+pub(super) mod flow;
 mod foreign;
 mod group;
 mod groups;
@@ -21,16 +21,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use flow::{Moved, Reach, moved, settle_ages};
 pub use motion::Motion;
-pub use node::{NodeTotals, RuleKey};
+pub use node::NodeTotals;
 pub use programs::{Datastore, Programs};
-pub use totals::{EndpointTotals, Item, Sums, Total, Totals, Verdict};
+pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
 
 use crate::accounting::ledger::Deltas;
 use crate::ebpf;
-use crate::felix::{Decision, DropReason, Labels, Pipelines, PolicyChain, Structure};
-use crate::ruleset::{ChainId, RuleId, Ruleset, TableId};
+use crate::felix::{Decision, DropReason, Labels, Pipelines, PolicyChain};
+use crate::ruleset::{ChainId, Ruleset, TableId};
 use direct::{Claims, Waiting};
 use groups::Groups;
 use open::Open;
@@ -44,57 +43,53 @@ type ChainKey = (TableId, Arc<str>);
 pub struct Table<'a> {
     pub ruleset: &'a Ruleset,
     pub pipelines: &'a Pipelines,
-    /// What they have counted since the last read.
     pub deltas: &'a Deltas,
     pub labels: &'a Labels,
-    /// What they counted while they were read.
     pub motion: &'a Motion,
-    /// How many packets can have reached them since the last read.
-    pub reach: &'a Reach,
+    pub reach: &'a flow::Reach,
     /// How many CPUs the node has; each works on one packet at a time.
     pub cpus: u64,
     /// Whether somebody watches endpoints, and none has come or gone since the last read.
     pub endpoints_stayed: bool,
 }
 
-impl<'a> Table<'a> {
-    pub fn new(structure: &'a Structure, deltas: &'a Deltas, motion: &'a Motion, reach: &'a Reach) -> Self {
-        let Structure { ruleset, pipelines, labels } = structure;
-        Table { ruleset, pipelines, deltas, labels, motion, reach, cpus: u64::MAX, endpoints_stayed: false }
-    }
-
+impl Table<'_> {
     fn key(&self, chain: ChainId) -> ChainKey {
         (self.ruleset.id(), Arc::clone(&self.ruleset.chain(chain).name))
     }
+}
 
-    /// Whether packets were decided since the last read in a way that no rule counts by itself. Then it matters whether any were on
-    /// their way while the table was read.
-    pub fn has_to_be_derived(&self) -> bool {
-        let moved = |rule: RuleId| self.deltas.packets(rule) > 0;
-        let denies_or_passes = |policy: &PolicyChain| policy.can(Decision::Deny) || policy.can(Decision::Pass);
-        let decides_otherwise = |chain| self.pipelines.policy(chain).is_some_and(denies_or_passes);
-        let mut tiers = self.pipelines.endpoints.iter().flat_map(|endpoint| endpoint.tiers.iter().chain([&endpoint.profiles]));
-        // Also if only the ways out have counted: a packet went by after the jump was read.
-        tiers.any(|tier| {
-            tier.targets.iter().any(|target| self.pipelines.group(target.chain).is_some() || decides_otherwise(target.chain))
-                && tier::all_rules(tier).any(moved)
-        })
-    }
+/// Whether packets were decided since the last read in a way that no rule counts by itself. Then it matters whether any were on their
+/// way while the table was read.
+pub(super) fn has_to_be_derived(pipelines: &Pipelines, deltas: &Deltas) -> bool {
+    let denies_or_passes = |policy: &PolicyChain| policy.can(Decision::Deny) || policy.can(Decision::Pass);
+    let is_derived = |chain| pipelines.group(chain).is_some() || pipelines.policy(chain).is_some_and(denies_or_passes);
+    let mut tiers = pipelines.endpoints.iter().flat_map(|endpoint| endpoint.tiers.iter().chain([&endpoint.profiles]));
+    // Also if only the ways out have counted: a packet went by after the jump was read.
+    tiers.any(|tier| {
+        tier.targets.iter().any(|target| is_derived(target.chain)) && tier::all_rules(tier).any(|rule| deltas.packets(rule) > 0)
+    })
+}
+
+/// What a read of tables leaves for the next one; what that one does not meet is forgotten.
+#[derive(Debug, Default)]
+struct Left {
+    waiting: Waiting,
+    leftovers: Leftovers,
+    users: Users,
+    groups: Groups,
+    open: Open,
+    /// Labels that stood in for a policy's name.
+    provisional: HashMap<ChainKey, Arc<str>>,
 }
 
 #[derive(Debug, Default)]
 pub struct Attribution {
     totals: Totals,
     node: NodeTotals,
-    waiting: Waiting,
-    leftovers: Leftovers,
-    users: Users,
-    groups: Groups,
-    open: Open,
+    left: Left,
     /// Whether what limits refuse is not counted by their rules, as in Calico's own nftables tables.
     limits_are_derived: bool,
-    /// Labels that stood in for a policy's name at the last read, by table and chain.
-    provisional: HashMap<ChainKey, Arc<str>>,
     /// Of the eBPF dataplane, while that is what is read.
     programs: Option<Programs>,
 }
@@ -103,29 +98,26 @@ impl Attribution {
     pub fn advance(&mut self, tables: &[Table]) {
         let now = Instant::now();
         self.programs = None;
-        self.rename(tables);
+        let mut before = std::mem::take(&mut self.left);
+        self.rename(tables, &before.provisional);
         let mut drops = tables.iter().flat_map(|table| &table.pipelines.endpoints).flat_map(|pipeline| &pipeline.drops);
         self.limits_are_derived = drops.any(|drop| !drop.let_through.is_empty());
         self.totals.begin_read(now);
-        let mut leftovers = std::mem::take(&mut self.leftovers);
-        let users = std::mem::take(&mut self.users);
         for table in tables {
-            let mut view = TableView::new(*table, &mut leftovers, &users);
+            let mut view = TableView::new(*table, &mut before.leftovers, &before.users);
             let (claims, members, open) = (Claims::default(), ByChain(Vec::new()), ByChain(Vec::new()));
-            let mut walk = Walk { view: &view, waiting: &mut self.waiting, claims, members, open };
+            let (waited, waiting) = (&before.waiting, &mut self.left.waiting);
+            let mut walk = Walk { view: &view, waited, waiting, claims, members, open };
             for pipeline in &table.pipelines.endpoints {
                 walk.pipeline(pipeline, &mut self.totals.of(pipeline));
             }
             let Walk { claims, members, open, .. } = walk;
-            claims.settle(&mut view, &mut self.waiting, &mut self.totals);
-            self.groups.credit(&view, members, &mut self.totals);
-            self.open.settle(&view, open, &mut self.totals);
-            view.leave(&mut self.leftovers, &mut self.users);
+            claims.settle(&mut view, &mut self.left.waiting, &mut self.totals);
+            groups::credit_all(&view, members, &mut before.groups, &mut self.left.groups, &mut self.totals);
+            open::settle(&view, open, &mut before.open, &mut self.left.open, &mut self.totals);
+            view.leave(&mut self.left.leftovers, &mut self.left.users);
         }
         self.node.advance(tables, now);
-        self.groups.end_read();
-        self.open.end_read();
-        self.waiting.end_read();
         self.totals.end_read();
     }
 
@@ -139,8 +131,7 @@ impl Attribution {
     }
 
     /// Totals that went by a chain's name go by the policy's once the datastore has told it.
-    fn rename(&mut self, tables: &[Table]) {
-        let before = std::mem::take(&mut self.provisional);
+    fn rename(&mut self, tables: &[Table], before: &HashMap<ChainKey, Arc<str>>) {
         for table in tables {
             for (chain, label) in table.labels.iter() {
                 if before.is_empty() && !label.provisional {
@@ -152,7 +143,7 @@ impl Attribution {
                     self.node.rename_policy(old, &label.label);
                 }
                 if label.provisional {
-                    self.provisional.insert(key, Arc::clone(&label.label));
+                    self.left.provisional.insert(key, Arc::clone(&label.label));
                 }
             }
         }
@@ -175,7 +166,6 @@ impl Attribution {
         });
     }
 
-    /// Takes back that no total can be higher than it is.
     pub fn note_that_there_may_have_been_more(&mut self) {
         self.totals.note_that_there_may_have_been_more();
     }

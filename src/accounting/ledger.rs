@@ -17,7 +17,6 @@ use std::sync::Arc;
 use crate::ruleset::{Backend, Chain, ChainId, Count, Family, RuleId, Snapshot};
 use comparison::{Comparison, first, is_less, pair};
 
-/// Since when a difference of counters holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
     /// The same rule was there at the last read and has counted on.
@@ -31,32 +30,34 @@ pub struct Deltas {
     packets: Vec<u64>,
     /// `None`: this is the first read, or the rule was written since the last one, but not surely together with its neighbours.
     ages: Vec<Option<Since>>,
-    unchanged: Vec<bool>,
-    same_rules: Vec<bool>,
-    appeared: Vec<bool>,
+    chains: Vec<ChainDelta>,
     /// Whether anything in the table was written since the last read, or set to zero.
     pub rewritten: bool,
     /// Whether rules that seem to be the same have begun again.
     pub restarted: bool,
     pub vanished: Vec<Arc<str>>,
-    /// Whether handles prove that rules which have the one they had before were not written anew.
+    /// Whether a rule that has kept its handle was surely not written anew.
     pub handles_prove_ages: bool,
 }
 
+/// A chain, compared with the last read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ChainDelta {
+    /// It holds the rules that it held then.
+    pub has_same_rules: bool,
+    /// And they have counted on.
+    pub unchanged: bool,
+    /// It was not there: all that its rules have counted is of this interval.
+    pub appeared: bool,
+}
+
 impl Deltas {
-    /// Whether the chain holds the rules that it held at the last read, and they have counted on.
+    pub fn chain(&self, chain: ChainId) -> ChainDelta {
+        self.chains[chain.0 as usize]
+    }
+
     pub fn unchanged(&self, chain: ChainId) -> bool {
-        self.unchanged[chain.0 as usize]
-    }
-
-    /// Whether the chain was not there at the last read: all that its rules have counted is of this interval.
-    pub fn appeared(&self, chain: ChainId) -> bool {
-        self.appeared[chain.0 as usize]
-    }
-
-    /// Whether the chain holds the rules that it held at the last read, whether or not they have counted on.
-    pub fn has_same_rules(&self, chain: ChainId) -> bool {
-        self.same_rules[chain.0 as usize]
+        self.chain(chain).unchanged
     }
 
     /// Packets since the last read; from the first read on, all that the kernel still knows of. A lower bound where the rule
@@ -80,13 +81,13 @@ impl Deltas {
         (self.ages[place] == Some(since)).then(|| i64::try_from(self.packets[place]).unwrap_or(i64::MAX))
     }
 
-    /// Takes back that rules of the chain from this one on have counted on. What they have counted more is still certain.
+    /// Takes back that the chain's rules from this one on have counted on. What they have counted more is still certain.
     pub fn forget_ages(&mut self, id: ChainId, chain: &Chain, from: u32) {
         for rule in chain.rules.clone().filter(|rule| *rule >= from) {
             let rule = rule as usize;
             if self.ages[rule] == Some(Since::LastRead) {
                 self.ages[rule] = None;
-                self.unchanged[id.0 as usize] = false;
+                self.chains[id.0 as usize].unchanged = false;
             }
         }
     }
@@ -121,7 +122,7 @@ impl Ledger {
         self.anew(tables, |now, last| now.handle != last.handle || is_less(now, last)).next()
     }
 
-    /// Chains with a rule of the same text as at the last read whose counts then and now are so.
+    /// Chains with a rule that has the text it had at the last read, and for whose counts now and then `is` holds.
     fn anew<'a>(&'a self, tables: &'a [Snapshot], is: fn(Count, Count) -> bool) -> impl Iterator<Item = (&'a Snapshot, &'a Chain)> {
         tables.iter().filter_map(|now| Some((now, self.tables.get(&place_of(now))?))).flat_map(move |(now, last)| {
             let chains = pair(now, &last.read).filter(move |(_, chain, before)| {
@@ -133,7 +134,6 @@ impl Ledger {
         })
     }
 
-    /// Compares the tables of one read with those of the last one, and takes them over.
     pub fn advance(&mut self, tables: &[Snapshot]) -> Vec<Deltas> {
         let mut before = std::mem::take(&mut self.tables);
         let mut deltas = Vec::with_capacity(tables.len());

@@ -6,61 +6,58 @@ use crate::felix::{Direction, DropReason};
 use crate::iptables::text::Parser;
 use crate::ruleset::{Builder, Chain, Count, Family, RuleHash, RuleParts, Ruleset, Verdict as RuleVerdict};
 
-/// What a rule counted, its chain, its hash, and the rest of it.
-type Line = (u64, &'static str, &'static str, &'static str);
+/// Rules of a chain that stand together: what their hashes begin with, and of each what it counted and what it says.
+type Rules<'a> = (&'a str, &'a str, &'a [(u64, &'a str)]);
 
-fn legacy(lines: &[Line]) -> Snapshot {
-    let rule = |(packets, chain, hash, rest): &Line| {
-        format!("[{packets}:{packets}] -A {chain} -m comment --comment \"cali:{hash:a<16}\" {rest}\n")
+fn legacy(chains: &[Rules]) -> Snapshot {
+    let rules = chains.iter().flat_map(|(chain, hash, rules)| rules.iter().map(move |rule| (chain, hash, rule)));
+    let line = |(place, (chain, hash, (packets, rule))): (usize, (&&str, &&str, &(u64, &str)))| {
+        let hash = format!("{hash}{place}");
+        format!("[{packets}:{packets}] -A {chain} -m comment --comment \"cali:{hash:a<16}\" {rule}\n")
     };
     let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
-    parser.push(format!("*filter\n{}COMMIT\n", lines.iter().map(rule).collect::<String>()).as_bytes());
+    parser.push(format!("*filter\n{}COMMIT\n", rules.enumerate().map(line).collect::<String>()).as_bytes());
     parser.finish().unwrap()
 }
 
 const START: &str = "-m comment --comment \"Start of policies\" -j MARK --set-xmark 0x0/0x20000";
 const TO_P: &str = "-m mark --mark 0x0/0x20000 -j cali-pi-_p";
 const TO_Q: &str = "-m mark --mark 0x0/0x20000 -j cali-pi-_q";
+const TO_R: &str = "-m mark --mark 0x0/0x20000 -j cali-pi-_r";
+const TO_GROUP: &str = "-m mark --mark 0x0/0x20000 -j cali-gi-group";
+const ON_TO_Q: &str = "-m mark --mark 0x0/0x30000 -j cali-pi-_q";
+const ON_TO_R: &str = "-m mark --mark 0x0/0x30000 -j cali-pi-_r";
+const TO_PROFILE: &str = "-j cali-pri-kns.a";
 const ACCEPTED: &str = "-m comment --comment \"Return if policy accepted\" -m mark --mark 0x10000/0x10000 -j RETURN";
 const END: &str = "-m comment --comment \"Drop if no policies passed packet\" -m mark --mark 0x0/0x20000 -j DROP";
-const ACCEPTS: &str = "-m comment --comment \"Policy default/default.p ingress\" -s 10.0.0.1 -j MARK --set-xmark 0x10000/0x10000";
-const Q_ACCEPTS: &str = "-m comment --comment \"Policy default/default.q ingress\" -s 10.0.0.1 -j MARK --set-xmark 0x10000/0x10000";
+const P_ACCEPTS: &str = "-m comment --comment \"Policy default/default.p ingress\" -s 10.0.0.1 -j MARK --set-xmark 0x10000/0x10000";
 const P_DENIES: &str = "-m comment --comment \"Policy default/default.p ingress\" -s 10.0.0.2 -j DROP";
+const Q_ACCEPTS: &str = "-m comment --comment \"Policy default/default.q ingress\" -s 10.0.0.1 -j MARK --set-xmark 0x10000/0x10000";
+const Q_PASSES: &str = "-m comment --comment \"Policy default/default.q ingress\" -s 10.0.0.3 -j MARK --set-xmark 0x20000/0x20000";
+const R_ACCEPTS: &str = "-m comment --comment \"Policy default/default.r ingress\" -s 10.0.0.5 -j MARK --set-xmark 0x10000/0x10000";
+const R_DENIES: &str = "-m comment --comment \"Policy default/default.r ingress\" -s 10.0.0.2 -j DROP";
+const DENIES: &str = "-s 10.0.0.2 -j DROP";
 const RETURN: &str = "-m mark --mark 0x10000/0x10000 -j RETURN";
 
 /// An endpoint with one policy that accepts and refuses: packets at the jump, at the return of what was accepted, at the policy's two
 /// rules, and at the end of the tier.
 fn table([jump, accepted, accepts, denies, end]: [u64; 5]) -> Snapshot {
     legacy(&[
-        (accepts, "cali-pi-_p", "1", ACCEPTS),
-        (accepts, "cali-pi-_p", "2", RETURN),
-        (denies, "cali-pi-_p", "3", "-s 10.0.0.2 -j DROP"),
-        (jump, "cali-tw-cali1", "4", START),
-        (jump, "cali-tw-cali1", "5", TO_P),
-        (accepted, "cali-tw-cali1", "6", ACCEPTED),
-        (end, "cali-tw-cali1", "7", END),
+        ("cali-pi-_p", "p", &[(accepts, P_ACCEPTS), (accepts, RETURN), (denies, DENIES)]),
+        ("cali-tw-cali1", "a", &[(jump, START), (jump, TO_P), (accepted, ACCEPTED), (end, END)]),
     ])
 }
 
 /// Two endpoints with policy p, which refuses, before q, which accepts: packets of each at the jump to p, and at that to q and behind
-/// it. And the hash of the second one's rules from the jump to q on, which changes with anything before.
-fn two([(a, a_q), (b, b_q)]: [(u64, u64); 2], denies: u64, accepts: u64, hash: &'static str) -> Snapshot {
+/// it. And the hash of the second one's jump to q, which changes with anything before.
+fn two([(a, a_q), (b, b_q)]: [(u64, u64); 2], denies: u64, accepts: u64, hash: &str) -> Snapshot {
     legacy(&[
-        (denies, "cali-pi-_p", "1", P_DENIES),
-        (accepts, "cali-pi-_q", "2", Q_ACCEPTS),
-        (accepts, "cali-pi-_q", "3", RETURN),
-        (a, "cali-tw-cali1", "4", START),
-        (a, "cali-tw-cali1", "5", TO_P),
-        (0, "cali-tw-cali1", "6", ACCEPTED),
-        (a_q, "cali-tw-cali1", "7", TO_Q),
-        (a_q, "cali-tw-cali1", "8", ACCEPTED),
-        (0, "cali-tw-cali1", "9", END),
-        (b, "cali-tw-cali2", "b1", START),
-        (b, "cali-tw-cali2", "b2", TO_P),
-        (0, "cali-tw-cali2", "b3", ACCEPTED),
-        (b_q, "cali-tw-cali2", hash, TO_Q),
-        (b_q, "cali-tw-cali2", "b5", ACCEPTED),
-        (0, "cali-tw-cali2", "b6", END),
+        ("cali-pi-_p", "p", &[(denies, P_DENIES)]),
+        ("cali-pi-_q", "q", &[(accepts, Q_ACCEPTS), (accepts, RETURN)]),
+        ("cali-tw-cali1", "a", &[(a, START), (a, TO_P), (0, ACCEPTED), (a_q, TO_Q), (a_q, ACCEPTED), (0, END)]),
+        ("cali-tw-cali2", "b", &[(b, START), (b, TO_P), (0, ACCEPTED)]),
+        ("cali-tw-cali2", hash, &[(b_q, TO_Q)]),
+        ("cali-tw-cali2", "b", &[(b_q, ACCEPTED), (0, END)]),
     ])
 }
 
@@ -104,13 +101,9 @@ fn dropped(accounting: &Accounting, wanted: DropReason) -> Option<u64> {
 /// A policy that only refuses, of two workloads without a rule behind it: packets of each that go in, and what it refused in all.
 fn without_end([a, b]: [u64; 2], denies: u64) -> Snapshot {
     legacy(&[
-        (denies, "cali-pi-_p", "1", P_DENIES),
-        (a, "cali-tw-cali1", "4", START),
-        (a, "cali-tw-cali1", "5", TO_P),
-        (0, "cali-tw-cali1", "6", ACCEPTED),
-        (b, "cali-tw-cali2", "b1", START),
-        (b, "cali-tw-cali2", "b2", TO_P),
-        (0, "cali-tw-cali2", "b3", ACCEPTED),
+        ("cali-pi-_p", "p", &[(denies, P_DENIES)]),
+        ("cali-tw-cali1", "a", &[(a, START), (a, TO_P), (0, ACCEPTED)]),
+        ("cali-tw-cali2", "b", &[(b, START), (b, TO_P), (0, ACCEPTED)]),
     ])
 }
 
@@ -129,13 +122,11 @@ fn what_one_workload_or_another_was_refused_goes_by_no_name() {
 /// An endpoint without policies whose profile accepts and refuses: packets that go in, that it accepted and refused, and that are left.
 fn profile([jump, accepted, refused, left]: [u64; 4]) -> Snapshot {
     const PROFILE_ACCEPTED: &str = "-m comment --comment \"Return if profile accepted\" -m mark --mark 0x10000/0x10000 -j RETURN";
+    const NO_PROFILE: &str = "-m comment --comment \"Drop if no profiles matched\" -j DROP";
+    const ACCEPTS: &str = "-s 10.0.0.1 -j MARK --set-xmark 0x10000/0x10000";
     legacy(&[
-        (refused, "cali-pri-p", "1", "-s 10.0.0.2 -j DROP"),
-        (accepted, "cali-pri-p", "2", "-s 10.0.0.1 -j MARK --set-xmark 0x10000/0x10000"),
-        (accepted, "cali-pri-p", "3", RETURN),
-        (jump, "cali-tw-cali1", "4", "-j cali-pri-p"),
-        (accepted, "cali-tw-cali1", "5", PROFILE_ACCEPTED),
-        (left, "cali-tw-cali1", "6", "-m comment --comment \"Drop if no profiles matched\" -j DROP"),
+        ("cali-pri-p", "p", &[(refused, DENIES), (accepted, ACCEPTS), (accepted, RETURN)]),
+        ("cali-tw-cali1", "a", &[(jump, "-j cali-pri-p"), (accepted, PROFILE_ACCEPTED), (left, NO_PROFILE)]),
     ])
 }
 
@@ -150,15 +141,16 @@ const INSIDE: [u64; 5] = [2, 0, 0, 2, 0];
 
 #[test]
 fn what_the_second_look_shows_to_be_on_its_way_is_not_refused_yet() {
+    // And what the next read shows.
     let counted = |second| {
         let mut accounting = Accounting::new(2);
         read(&mut accounting, [0; 5], Some([0; 5]));
-        read(&mut accounting, INSIDE, second)
+        [read(&mut accounting, INSIDE, second), read(&mut accounting, INSIDE, Some(INSIDE))]
     };
-    assert_eq!(counted(Some(INSIDE)), 2, "nothing moved");
-    assert_eq!(counted(Some([2, 1, 1, 2, 0])), 1, "one was on its way, and was accepted");
-    assert_eq!(counted(None), 0, "nobody looked");
-    assert_eq!(counted(Some([2, 5, 5, 2, 0])), 0, "no more than the CPUs are at work on");
+    assert_eq!(counted(Some(INSIDE)), [2, 2], "nothing moved");
+    assert_eq!(counted(Some([2, 1, 1, 2, 0]))[0], 1, "one was on its way, and was accepted");
+    assert_eq!(counted(None), [0, 2], "nobody looked, at first");
+    assert_eq!(counted(Some([2, 5, 5, 2, 0]))[0], 0, "no more than the CPUs are at work on");
 }
 
 #[test]
@@ -177,17 +169,9 @@ fn a_packet_that_only_the_ways_out_have_counted_is_looked_for() {
 }
 
 #[test]
-fn what_was_on_its_way_is_credited_by_the_next_read() {
-    let mut accounting = Accounting::new(2);
-    read(&mut accounting, [0; 5], Some([0; 5]));
-    assert_eq!(read(&mut accounting, INSIDE, None), 0);
-    assert_eq!(read(&mut accounting, INSIDE, Some(INSIDE)), 2);
-}
-
-#[test]
 fn a_debt_ends_with_the_first_look_in_which_nothing_moves() {
     let mut accounting = Accounting::new(2);
-    // Seven packets go by while the first read is made: as many too few may the next difference show.
+    // Seven packets go by while the first read is made: by as many the next difference may be too high.
     read(&mut accounting, [7, 7, 7, 0, 0], Some([14, 14, 14, 0, 0]));
     let quiet = [20, 20, 20, 0, 0];
     assert_eq!(read(&mut accounting, quiet, Some(quiet)), 0);
@@ -208,16 +192,6 @@ fn counters_that_contradict_one_another_prove_nothing() {
     assert_eq!(refused([60, 20, 20, 80, 0]), 0);
 }
 
-#[test]
-fn a_policy_that_goes_and_comes_back_shifts_no_refusals() {
-    // 10 of the first are accepted by q, 15 of the second refused by p; q goes and comes back, so that all from its jump on begins
-    // again; 6 more are accepted. 16 went in at the first and 1 more to q than before: it looks as if p had refused 15 there.
-    let (before, after) = (two([(5, 5), (50, 50)], 0, 55, "b4"), two([(21, 6), (65, 0)], 15, 6, "b4"));
-    assert_eq!(denied(&read_all([before, after])), 0);
-    let calm = [two([(5, 5), (50, 50)], 0, 55, "b4"), two([(21, 6), (65, 65)], 15, 71, "b4")];
-    assert_eq!(denied(&read_all(calm)), 15, "and without any trace of it, they are the first one's");
-}
-
 /// The same table as iptables-nft has it: every rule and chain keeps its handle.
 fn with_handles(table: Snapshot) -> Snapshot {
     let mut ruleset = Ruleset::clone(&table.ruleset);
@@ -229,10 +203,19 @@ fn with_handles(table: Snapshot) -> Snapshot {
 }
 
 #[test]
-fn counters_that_were_reset_prove_nothing() {
-    // As above, but somebody reset counters (`nft reset rules`): the rules are still the same.
-    let (before, after) = (two([(5, 5), (50, 50)], 0, 55, "b4"), two([(21, 6), (65, 0)], 15, 1, "b4"));
-    assert_eq!(denied(&read_all([with_handles(before), with_handles(after)])), 0);
+fn rules_that_may_have_begun_again_shift_no_refusals() {
+    let before = || two([(5, 5), (50, 50)], 0, 55, "b");
+    // 10 of the first are accepted by q, 15 of the second refused by p; q goes and comes back, so that all from its jump on begins
+    // again; 6 more are accepted. 16 went in at the first and 1 more to q than before: it looks as if p had refused 15 there.
+    assert_eq!(denied(&read_all([before(), two([(21, 6), (65, 0)], 15, 6, "b")])), 0);
+    let calm = two([(21, 6), (65, 65)], 15, 71, "b");
+    assert_eq!(denied(&read_all([before(), calm])), 15, "without any trace of it, they are the first one's");
+    // Somebody reset counters (`nft reset rules`): the rules are still the same.
+    let reset = two([(21, 6), (65, 0)], 15, 1, "b");
+    assert_eq!(denied(&read_all([with_handles(before()), with_handles(reset)])), 0);
+    // Nothing goes back, because nothing was counted before; but the second endpoint's rules are others.
+    let anew = [two([(0, 0), (0, 0)], 0, 0, "b"), two([(16, 6), (10, 0)], 10, 6, "c")];
+    assert_eq!(denied(&read_all(anew)), 0);
 }
 
 #[test]
@@ -269,13 +252,6 @@ fn what_a_limit_refused_takes_two_moments() {
     assert_eq!(dropped(&accounting, DropReason::RateLimit), Some(7));
 }
 
-#[test]
-fn rules_that_may_have_been_written_twice_prove_nothing() {
-    // The same before anything was counted, so that nothing goes back; but the second endpoint's rules are others.
-    let (before, after) = (two([(0, 0), (0, 0)], 0, 0, "b4"), two([(16, 6), (10, 0)], 10, 6, "c4"));
-    assert_eq!(denied(&read_all([before, after])), 0);
-}
-
 /// What the first endpoint's packets were decided so, by the policies' names.
 fn decided(accounting: &Accounting, wanted: Verdict) -> Vec<(String, u64)> {
     let policies = shown(accounting).into_iter().filter_map(|(item, packets)| match item {
@@ -288,25 +264,13 @@ fn decided(accounting: &Accounting, wanted: Verdict) -> Vec<(String, u64)> {
 #[test]
 fn what_one_policy_of_a_group_alone_can_decide_is_its_own() {
     // p refuses, q and r accept. Packets that went in, were accepted by q and r, and were refused.
-    let table = |packets: u64, accepted: [u64; 2], refused: u64| {
+    let table = |packets: u64, [q, r]: [u64; 2], refused: u64| {
         legacy(&[
-            (packets, "cali-gi-group", "1", "-j cali-pi-_p"),
-            (packets - refused, "cali-gi-group", "2", "-m mark --mark 0x0/0x30000 -j cali-pi-_q"),
-            (packets - refused - accepted[0], "cali-gi-group", "3", "-m mark --mark 0x0/0x30000 -j cali-pi-_r"),
-            (refused, "cali-pi-_p", "4", P_DENIES),
-            (accepted[0], "cali-pi-_q", "5", Q_ACCEPTS),
-            (accepted[0], "cali-pi-_q", "6", RETURN),
-            (
-                accepted[1],
-                "cali-pi-_r",
-                "7",
-                "-m comment --comment \"Policy default/default.r ingress\" -s 10.0.0.5 -j MARK --set-xmark 0x10000/0x10000",
-            ),
-            (accepted[1], "cali-pi-_r", "8", RETURN),
-            (packets, "cali-tw-cali1", "9", START),
-            (packets, "cali-tw-cali1", "10", "-m mark --mark 0x0/0x20000 -j cali-gi-group"),
-            (accepted[0] + accepted[1], "cali-tw-cali1", "11", ACCEPTED),
-            (packets - accepted[0] - accepted[1] - refused, "cali-tw-cali1", "12", END),
+            ("cali-gi-group", "g", &[(packets, "-j cali-pi-_p"), (packets - refused, ON_TO_Q), (packets - refused - q, ON_TO_R)]),
+            ("cali-pi-_p", "p", &[(refused, P_DENIES)]),
+            ("cali-pi-_q", "q", &[(q, Q_ACCEPTS), (q, RETURN)]),
+            ("cali-pi-_r", "r", &[(r, R_ACCEPTS), (r, RETURN)]),
+            ("cali-tw-cali1", "a", &[(packets, START), (packets, TO_GROUP), (q + r, ACCEPTED), (packets - q - r - refused, END)]),
         ])
     };
     let mut accounting = read_saved([table(0, [0, 0], 0)]);
@@ -327,36 +291,16 @@ fn what_one_policy_of_a_group_alone_can_decide_is_its_own() {
 fn what_is_told_apart_is_not_counted_again_in_a_sum() {
     // A group of p, which refuses, and q, which passes on. The first endpoint tells one from the other; the second one does not, because
     // it uses r as well, which does both.
-    let table = |packets: u64| {
+    let table = |n: u64| {
         legacy(&[
-            (20 * packets, "cali-gi-group", "1", "-j cali-pi-_p"),
-            (17 * packets, "cali-gi-group", "2", "-m mark --mark 0x0/0x30000 -j cali-pi-_q"),
-            (3 * packets, "cali-pi-_p", "3", P_DENIES),
-            (
-                4 * packets,
-                "cali-pi-_q",
-                "4",
-                "-m comment --comment \"Policy default/default.q ingress\" -s 10.0.0.3 -j MARK --set-xmark 0x20000/0x20000",
-            ),
-            (2 * packets, "cali-pi-_r", "5", "-m comment --comment \"Policy default/default.r ingress\" -s 10.0.0.2 -j DROP"),
-            (packets, "cali-pi-_r", "6", "-s 10.0.0.3 -j MARK --set-xmark 0x20000/0x20000"),
-            (10 * packets, "cali-tw-cali1", "7", START),
-            (10 * packets, "cali-tw-cali1", "8", "-m mark --mark 0x0/0x20000 -j cali-gi-group"),
-            (0, "cali-tw-cali1", "9", ACCEPTED),
-            (5 * packets, "cali-tw-cali1", "10", END),
-            (3 * packets, "cali-tw-cali1", "11", "-j cali-pri-kns.a"),
-            (10 * packets, "cali-tw-cali2", "12", START),
-            (10 * packets, "cali-tw-cali2", "13", "-m mark --mark 0x0/0x20000 -j cali-gi-group"),
-            (0, "cali-tw-cali2", "14", ACCEPTED),
-            (8 * packets, "cali-tw-cali2", "15", "-m mark --mark 0x0/0x20000 -j cali-pi-_r"),
-            (0, "cali-tw-cali2", "16", ACCEPTED),
-            (5 * packets, "cali-tw-cali2", "17", END),
-            (2 * packets, "cali-tw-cali2", "18", "-j cali-pri-kns.a"),
-            (0, "cali-tw-cali3", "19", START),
-            (0, "cali-tw-cali3", "20", "-m mark --mark 0x0/0x20000 -j cali-pi-_r"),
-            (0, "cali-tw-cali3", "21", ACCEPTED),
-            (0, "cali-tw-cali3", "22", END),
-            (0, "cali-tw-cali3", "23", "-j cali-pri-kns.a"),
+            ("cali-gi-group", "g", &[(20 * n, "-j cali-pi-_p"), (17 * n, ON_TO_Q)]),
+            ("cali-pi-_p", "p", &[(3 * n, P_DENIES)]),
+            ("cali-pi-_q", "q", &[(4 * n, Q_PASSES)]),
+            ("cali-pi-_r", "r", &[(2 * n, R_DENIES), (n, "-s 10.0.0.3 -j MARK --set-xmark 0x20000/0x20000")]),
+            ("cali-tw-cali1", "a", &[(10 * n, START), (10 * n, TO_GROUP), (0, ACCEPTED), (5 * n, END), (3 * n, TO_PROFILE)]),
+            ("cali-tw-cali2", "b", &[(10 * n, START), (10 * n, TO_GROUP), (0, ACCEPTED), (8 * n, TO_R), (0, ACCEPTED)]),
+            ("cali-tw-cali2", "b", &[(5 * n, END), (2 * n, TO_PROFILE)]),
+            ("cali-tw-cali3", "c", &[(0, START), (0, TO_R), (0, ACCEPTED), (0, END), (0, TO_PROFILE)]),
         ])
     };
     let accounting = read_saved([table(0), table(1)]);
@@ -367,24 +311,21 @@ fn what_is_told_apart_is_not_counted_again_in_a_sum() {
 #[test]
 fn refusals_are_recovered_only_if_nobody_else_can_have_got_them() {
     // Packets that p refused, packets to each endpoint, and a hash of each one's rules. The second endpoint does not use p.
-    let table = |refused: u64, first: u64, second: u64, hashes: [&'static str; 2]| {
+    let table = |refused: u64, first: u64, second: u64, [a, b]: [&str; 2]| {
         legacy(&[
-            (first + second, "cali-FORWARD", "f1", "-j cali-to-wl-dispatch"),
-            (first, "cali-to-wl-dispatch", "d1", "-o cali1 -g cali-tw-cali1"),
-            (second, "cali-to-wl-dispatch", "d2", "-o cali2 -g cali-tw-cali2"),
-            (refused, "cali-pi-_p", "1", P_DENIES),
-            (0, "cali-pi-_q", "2", Q_ACCEPTS),
-            (first, "cali-tw-cali1", "4", START),
-            (if hashes[0] == "5" { first } else { 0 }, "cali-tw-cali1", hashes[0], TO_P),
-            (0, "cali-tw-cali1", "6", ACCEPTED),
-            (0, "cali-tw-cali1", "7", END),
-            (second, "cali-tw-cali2", "b1", START),
-            (second, "cali-tw-cali2", hashes[1], TO_Q),
-            (0, "cali-tw-cali2", "b3", ACCEPTED),
-            (0, "cali-tw-cali2", "b4", END),
+            ("cali-FORWARD", "f", &[(first + second, "-j cali-to-wl-dispatch")]),
+            ("cali-to-wl-dispatch", "d", &[(first, "-o cali1 -g cali-tw-cali1"), (second, "-o cali2 -g cali-tw-cali2")]),
+            ("cali-pi-_p", "p", &[(refused, P_DENIES)]),
+            ("cali-pi-_q", "q", &[(0, Q_ACCEPTS)]),
+            ("cali-tw-cali1", "a", &[(first, START)]),
+            ("cali-tw-cali1", a, &[(if a == "a" { first } else { 0 }, TO_P)]),
+            ("cali-tw-cali1", "a", &[(0, ACCEPTED), (0, END)]),
+            ("cali-tw-cali2", "b", &[(second, START)]),
+            ("cali-tw-cali2", b, &[(second, TO_Q)]),
+            ("cali-tw-cali2", "b", &[(0, ACCEPTED), (0, END)]),
         ])
     };
-    let refused = |second: Snapshot| denied(&read_saved([table(1000, 1000, 1000, ["5", "b2"]), second]));
-    assert_eq!(refused(table(1010, 1016, 1000, ["x5", "b2"])), 10, "the first one's rules were written anew after that");
-    assert_eq!(refused(table(1010, 1016, 1012, ["x5", "x2"])), 0, "the second one's too: it may have used p meanwhile");
+    let refused = |second: Snapshot| denied(&read_saved([table(1000, 1000, 1000, ["a", "b"]), second]));
+    assert_eq!(refused(table(1010, 1016, 1000, ["x", "b"])), 10, "the first one's rules were written anew after that");
+    assert_eq!(refused(table(1010, 1016, 1012, ["x", "x"])), 0, "the second one's too: it may have used p meanwhile");
 }

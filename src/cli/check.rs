@@ -17,6 +17,7 @@ use crate::dataplane::{Elsewhere, NoChains, ReadError, Reader, Reading};
 use crate::datastore::inventory::Inventory;
 use crate::ebpf::reader;
 use crate::exporter::start;
+use crate::felix::names::workload_in;
 use crate::iptables::Programs;
 use crate::ruleset::{Backend, Family};
 use findings::{Findings, Level};
@@ -117,7 +118,7 @@ fn programs(config: &Config, findings: &mut Findings) {
 fn interfaces(reading: &Reading) -> Vec<&str> {
     let chains = reading.tables.iter().flat_map(|table| table.ruleset.chains());
     let programs = reading.programs.iter().flat_map(ebpf::workloads);
-    let mut interfaces: Vec<&str> = chains.filter_map(|chain| chain.name.strip_prefix("cali-tw-")).chain(programs).collect();
+    let mut interfaces: Vec<&str> = chains.filter_map(|chain| workload_in(&chain.name)).chain(programs).collect();
     interfaces.sort_unstable();
     interfaces.dedup();
     interfaces

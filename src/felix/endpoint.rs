@@ -6,9 +6,10 @@ use std::sync::Arc;
 use lazy_static::lazy_static;
 
 use super::foreign::Foreign;
+use super::names::interface_of;
 use super::phrases::Phrase;
-use super::{Direction, EndpointKind, Marks, Role, Roles};
-use crate::ruleset::{ChainId, CommentId, CtState, Rule, RuleId, Ruleset, Verdict};
+use super::{Context, Direction, EndpointKind, Role};
+use crate::ruleset::{ChainId, CommentId, CtState, Rule, RuleId, Verdict};
 
 lazy_static! {
     static ref DEFAULT_TIER: Arc<str> = "default".into();
@@ -25,7 +26,6 @@ pub struct Pipeline {
     pub established: Option<RuleId>,
     /// Rules that refuse packets whatever the policies say.
     pub drops: Vec<DropRule>,
-    /// Tiers in the order of evaluation.
     pub tiers: Vec<Tier>,
     /// Profiles in order, as a tier without a name that refuses what none of them accepted.
     pub profiles: Tier,
@@ -50,9 +50,7 @@ pub enum DropReason {
     Invalid,
     /// VXLAN or IP-in-IP sent by a workload.
     Encapsulation,
-    /// Over the packet rate limit.
     RateLimit,
-    /// Over the connection limit.
     ConnectionLimit,
     AdminDown,
     /// A policy refused it, or none decided: the eBPF dataplane does not tell which.
@@ -81,7 +79,6 @@ pub struct Tier {
     pub name: Arc<str>,
     /// Whether its last rules name it. The first one may still name another tier: see [`tiers`](super::tiers).
     pub is_named_at_end: bool,
-    /// Policies and groups in the order of evaluation.
     pub targets: Vec<Target>,
     /// Refuses what nobody decided. Absent where the tier's default action is Pass.
     pub end: Option<RuleId>,
@@ -112,19 +109,14 @@ impl Tier {
     }
 }
 
-pub struct Context<'a> {
-    pub ruleset: &'a Ruleset,
-    pub phrases: &'a [Phrase],
-    pub roles: &'a Roles,
-    pub marks: Marks,
-}
-
-pub fn pipeline(
+pub(super) fn pipeline(
     context: &Context,
     chain: ChainId,
-    (kind, interface, direction): (EndpointKind, Arc<str>, Direction),
+    kind: EndpointKind,
+    direction: Direction,
     unrecognised: &mut Vec<RuleId>,
 ) -> Pipeline {
+    let interface = interface_of(&context.ruleset.chain(chain).name);
     let profiles = Tier::new(Arc::clone(&NO_TIER));
     let empty = Pipeline { chain, kind, interface, direction, established: None, drops: vec![], tiers: vec![], profiles, foreign: vec![] };
     let mut walk = Walk { context, pipeline: empty, section: Section::Head, unrecognised };
@@ -137,7 +129,6 @@ pub fn pipeline(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Section {
     Head,
-    /// In the last of the pipeline's tiers.
     Tier,
     /// Behind a tier's last rule: the next rule, if it takes all packets, counts what comes out of the tier.
     AfterTier,
@@ -161,8 +152,7 @@ impl Walk<'_, '_> {
     }
 
     fn by_comment(&mut self, id: RuleId, rule: &Rule) -> bool {
-        let context = self.context;
-        let phrase = context.ruleset.comments_of(id).iter().map(|c| &context.phrases[c.0 as usize]).find(|p| **p != Phrase::Other);
+        let phrase = self.context.phrases_of(id).find(|phrase| **phrase != Phrase::Other);
         let deny = rule.verdict.is_deny();
         let returns = rule.verdict == Verdict::Return;
         let marks = matches!(rule.verdict, Verdict::SetMark { .. });
@@ -187,7 +177,10 @@ impl Walk<'_, '_> {
     fn by_structure(&mut self, id: RuleId, rule: &Rule) -> bool {
         let (undecided, accepted) = (self.is_undecided(rule), self.is_accepted(rule));
         match (rule.ctstate, rule.verdict) {
-            (CtState::Established, verdict) => return self.established(id, verdict),
+            // With filterAllowAction=Return it sets the accept bit and returns by a second rule.
+            (CtState::Established, Verdict::Accept | Verdict::SetMark { .. } | Verdict::Return) => {
+                self.pipeline.established.get_or_insert(id);
+            }
             (CtState::Invalid, verdict) if verdict.is_deny() => self.drop(DropReason::Invalid, id),
             (CtState::Any, Verdict::Jump(chain)) => return self.jump(id, chain),
             (CtState::Any, Verdict::Return) if accepted => return self.policy_accepted(id) || self.profile_accepted(id),
@@ -251,15 +244,6 @@ impl Walk<'_, '_> {
         self.section = Section::Profiles;
     }
 
-    /// Accepts at once, or with filterAllowAction=Return sets the accept bit and returns by a second rule.
-    fn established(&mut self, id: RuleId, verdict: Verdict) -> bool {
-        match verdict {
-            Verdict::Accept | Verdict::SetMark { .. } | Verdict::Return => _ = self.pipeline.established.get_or_insert(id),
-            _ => return false,
-        }
-        true
-    }
-
     fn start_of_tier(&mut self, id: RuleId, name: Arc<str>) {
         self.leave_tier(id);
         self.pipeline.tiers.push(Tier::new(name));
@@ -284,7 +268,7 @@ impl Walk<'_, '_> {
 
     fn jump(&mut self, id: RuleId, chain: ChainId) -> bool {
         let target = Target { jump: id, chain, accepted: None };
-        match self.context.roles.of(chain) {
+        match self.context.role(chain) {
             Role::Policy | Role::Group => {}
             Role::Profile => {
                 self.leave_tier(id);

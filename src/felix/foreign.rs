@@ -12,7 +12,6 @@ pub struct Foreign {
     pub changes_marks: bool,
 }
 
-/// Where a packet goes from a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
     On,
@@ -23,7 +22,7 @@ pub enum Way {
 
 impl Foreign {
     /// `None` for a rule that changes nothing: one that only counts, logs, or sets other marks.
-    pub fn new(ruleset: &Ruleset, rule: RuleId, marks: Marks) -> Option<Self> {
+    pub(super) fn new(ruleset: &Ruleset, rule: RuleId, marks: Marks) -> Option<Self> {
         let (way, changes_marks) = match ruleset.rule(rule).verdict {
             Verdict::None | Verdict::Log | Verdict::Nflog(_) => return None,
             Verdict::SetMark { mask, .. } => (Way::On, marks.verdicts().is_none_or(|bits| mask & bits != 0)),

@@ -1,8 +1,9 @@
 //! What metrics call the policies, profiles and groups of a table. Pure.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::names::profile_name;
 use super::{ChainNames, Pipelines, PolicyName};
 use crate::ruleset::{ChainId, Ruleset};
 
@@ -49,19 +50,18 @@ impl Labels {
         let tiers = tiers(ruleset, pipelines, names);
         let used = |chain: ChainId| tiers[chain.0 as usize].as_ref();
         let nameless = pipelines.policies().filter(|policy| policy.name.is_none() && used(policy.chain).is_some());
-        let nameless: Vec<ChainId> = nameless.map(|policy| policy.chain).collect();
-        let mut resolved = chain_names.resolve(&nameless.iter().map(|id| &*ruleset.chain(*id).name).collect::<Vec<_>>());
+        let (nameless, chains): (Vec<ChainId>, Vec<&str>) =
+            nameless.map(|policy| (policy.chain, &*ruleset.chain(policy.chain).name)).unzip();
         // Where no chain says a name (≤ 3.21), those that are not hashed are the names.
-        if pipelines.policies().all(|policy| policy.name.is_none()) {
-            for (id, name) in nameless.iter().zip(&mut resolved).filter(|(_, name)| name.is_none()) {
-                *name = PolicyName::from_chain(&ruleset.chain(*id).name);
-            }
-        }
-        let mut labels = Labels { chains: vec![None; tiers.len()], unnamed: resolved.iter().filter(|name| name.is_none()).count() };
+        let are_names = pipelines.policies().all(|policy| policy.name.is_none());
+        let resolved = chain_names.resolve(&chains).into_iter().zip(chains);
+        let resolved = resolved.map(|(name, chain)| name.or_else(|| PolicyName::from_chain(chain).filter(|_| are_names)));
+        let resolved: HashMap<ChainId, PolicyName> =
+            nameless.iter().copied().zip(resolved).filter_map(|(id, name)| Some((id, name?))).collect();
+        let mut labels = Labels { chains: vec![None; tiers.len()], unnamed: nameless.len() - resolved.len() };
         for policy in pipelines.policies() {
             let Some(tier) = used(policy.chain) else { continue };
-            let found = nameless.iter().position(|id| *id == policy.chain).and_then(|i| resolved[i].clone());
-            let name = policy.name.clone().or(found);
+            let name = policy.name.as_ref().or_else(|| resolved.get(&policy.chain)).cloned();
             let label = match &name {
                 Some(name) => names.get(&name.label(tier)),
                 None => names.get(&ruleset.chain(policy.chain).name),
@@ -85,12 +85,7 @@ impl Labels {
         }
         let name = pipelines.policy(chain).and_then(|profile| profile.name.clone());
         let chain_name = &ruleset.chain(chain).name;
-        let short = chain_name.strip_prefix("cali-pri-").or_else(|| chain_name.strip_prefix("cali-pro-"));
-        let label = match (&name, short) {
-            (Some(name), _) => name.name.as_ref(),
-            (None, Some(short)) if !short.starts_with('_') => short,
-            _ => chain_name,
-        };
+        let label = name.as_ref().map(|name| &*name.name).or_else(|| profile_name(chain_name)).unwrap_or(chain_name);
         self.chains[chain.0 as usize] =
             Some(Label { label: names.get(label), tier: names.get(""), name, is_profile: true, provisional: false });
     }

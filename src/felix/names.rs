@@ -1,142 +1,126 @@
-//! What a policy chain is called → which policy it is. Pure. The comment on the chain's first rule tells (Calico ≥ 3.22);
-//! before that, only hashing the datastore's names does.
+//! What Felix's chains are called → what each is for: `cali-<kind>-<interface, policy, profile or group>`. Pure.
+//! Upstream: `felix/rules/rule_defs.go`.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 
-use crate::datastore::inventory::{PolicyKind, StoredPolicy};
+use super::{Direction, EndpointKind, Stage};
 use crate::ruleset::Ruleset;
+
+pub const CHAIN_PREFIX: &str = "cali-";
+pub const INPUT: &str = "cali-INPUT";
+pub const OUTPUT: &str = "cali-OUTPUT";
+/// The static chain for what is forwarded. On the eBPF dataplane Felix puts its rules into the kernel's own chains instead
+/// (`setUpIptablesBPF`).
+pub const FORWARD: &str = "cali-FORWARD";
+const POLICY: &str = "cali-pi-";
 
 /// Longest chain name of iptables (Felix: `MaxChainNameLength`).
 const MAX_CHAIN_NAME: usize = 28;
 
-/// A policy, or a profile, as the ruleset names it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PolicyName {
-    /// `NetworkPolicy`, `GlobalNetworkPolicy`, …; `Policy` where the release did not tell the kinds apart (3.22 to 3.31).
-    pub kind: Arc<str>,
-    pub namespace: Option<Arc<str>>,
-    pub name: Arc<str>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Endpoint(EndpointKind, Direction),
+    Dispatch(Direction),
+    Policy,
+    Group,
+    Profile,
+    Failsafe,
+    Other,
 }
 
-impl PolicyName {
-    /// Out of the last comment of a chain's first rule, e.g. `Policy default/knp.default.foo ingress` (3.22 to 3.31),
-    /// `GlobalNetworkPolicy foo egress` (≥ 3.32), `Profile kns.default ingress`. Upstream: `felix/rules/policy.go`.
-    pub fn from_comment(comment: &str) -> Option<Self> {
-        // Annotations of rules are comments too, but always hold a '=', which no name does.
-        if comment.contains('=') {
-            return None;
-        }
-        let mut words = comment.split(' ');
-        let (kind, name, direction) = (words.next()?, words.next()?, words.next()?);
-        let kind_is_known = kind == "Profile" || kind.ends_with("Policy");
-        if words.next().is_some() || name.is_empty() || !kind_is_known || !matches!(direction, "ingress" | "egress") {
-            return None;
-        }
-        Some(Self::new(kind, name))
-    }
-
-    /// Of a name that begins with its namespace, if it has one.
-    fn new(kind: &str, name: &str) -> Self {
-        let (namespace, name) = name.split_once('/').map_or((None, name), |(namespace, name)| (Some(namespace.into()), name));
-        PolicyName { kind: kind.into(), namespace, name: name.into() }
-    }
-
-    /// The same at the end of several comments in one (Calico's own nftables tables).
-    pub fn from_end_of_comment(comment: &str) -> Option<Self> {
-        let mut words = comment.rsplitn(4, ' ');
-        let (direction, name, kind) = (words.next()?, words.next()?, words.next()?);
-        Self::from_comment(&format!("{kind} {name} {direction}"))
-    }
-
-    /// Out of the name of a chain that was not hashed, as in Calico's own nftables tables since 3.30: `cali-pi-np/shop/web` (≥ 3.32),
-    /// `cali-pi-<tier>/shop/default.web` before.
-    pub fn from_long_chain(chain: &str) -> Option<Self> {
-        let (first, rest) = id_of(chain).filter(|id| !id.starts_with('_'))?.split_once('/')?;
-        let kind = match first {
-            "np" => "NetworkPolicy",
-            "gnp" => "GlobalNetworkPolicy",
-            "knp" => "KubernetesNetworkPolicy",
-            "kcnp" => "KubernetesClusterNetworkPolicy",
-            _ => "Policy",
-        };
-        Some(Self::new(kind, rest))
-    }
-
-    /// Out of the name of a chain that was not hashed, up to 3.21: `cali-po-shop/default.web`, `cali-pi-default.deny-all`.
-    pub fn from_chain(chain: &str) -> Option<Self> {
-        let policy = Self::new("Policy", id_of(chain).filter(|id| !id.starts_with('_'))?);
-        (!policy.name.is_empty()).then_some(policy)
-    }
-
-    /// The tier, as far as the name tells it: up to 3.31 it always does.
-    pub fn tier(&self) -> Option<&str> {
-        match &*self.kind {
-            "Policy" => Some(tier_from_name(&self.name)),
-            "KubernetesNetworkPolicy" => Some("default"),
-            _ => None,
-        }
-    }
-
-    fn from_store(policy: &StoredPolicy, era: Era) -> Self {
-        let (kind, name) = match era {
-            Era::Name | Era::TierAndName => ("Policy", legacy_name(policy)),
-            Era::KindAndName => (kind_and_short(policy.kind).0, policy.name.as_str().into()),
-        };
-        PolicyName { kind: kind.into(), namespace: policy.namespace.as_deref().map(Into::into), name: name.into() }
-    }
-
-    /// The `policy` label: the name that the Go exporter gave (`PolicyKey.Name` of Calico ≤ 3.31), made up again for ≥ 3.32,
-    /// so that series survive the upgrade. `tier` is the tier that refers to the policy.
-    pub fn label(&self, tier: &str) -> String {
-        let name = &*self.name;
-        let legacy_prefix = ["default.", "knp.", "ossg."].iter().any(|prefix| name.starts_with(prefix));
-        let name = match &*self.kind {
-            "KubernetesNetworkPolicy" => format!("knp.default.{name}"),
-            "KubernetesClusterNetworkPolicy" => format!("kcnp.{name}"),
-            "NetworkPolicy" | "GlobalNetworkPolicy" if tier == "default" && !legacy_prefix => format!("default.{name}"),
-            _ => name.to_owned(),
-        };
-        with_namespace(self.namespace.as_deref(), &name)
+pub fn role(table: &str, chain: &str) -> Role {
+    let host = |stage, direction| Role::Endpoint(EndpointKind::Host(stage), direction);
+    match parts(chain) {
+        Some(("tw", _)) => Role::Endpoint(EndpointKind::Workload, Direction::Ingress),
+        Some(("fw", _)) => Role::Endpoint(EndpointKind::Workload, Direction::Egress),
+        // Named from the host's side: "to host" leaves through the endpoint.
+        Some(("th", _)) => host(host_stage(table, Direction::Egress), Direction::Egress),
+        Some(("fh", _)) => host(host_stage(table, Direction::Ingress), Direction::Ingress),
+        Some(("thfw", _)) => host(Stage::Forward, Direction::Egress),
+        Some(("fhfw", _)) => host(Stage::Forward, Direction::Ingress),
+        Some(("to", rest)) if rest.starts_with("wl-dispatch") => Role::Dispatch(Direction::Ingress),
+        Some(("from", rest)) if rest.starts_with("wl-dispatch") => Role::Dispatch(Direction::Egress),
+        Some(("pi" | "po", _)) => Role::Policy,
+        Some(("gi" | "go", _)) => Role::Group,
+        Some(("pri" | "pro", _)) => Role::Profile,
+        Some(("failsafe", _)) => Role::Failsafe,
+        _ => Role::Other,
     }
 }
 
-/// What the names of all of Felix's chains begin with.
-pub const CHAIN_PREFIX: &str = "cali-";
-/// The static chain for what is forwarded. On the eBPF dataplane Felix puts its rules into the kernel's own chains instead
-/// (`setUpIptablesBPF`).
-pub const FORWARD: &str = "cali-FORWARD";
+/// Whether the rules of a chain tell what endpoints, policies and profiles decide.
+pub fn tells_decisions(table: &str, chain: &str) -> bool {
+    matches!(role(table, chain), Role::Endpoint(..) | Role::Policy | Role::Group | Role::Profile)
+}
 
-/// Chains of host endpoints, but for what is forwarded.
-const HOST_CHAINS: [&str; 2] = ["cali-th-", "cali-fh-"];
+fn host_stage(table: &str, direction: Direction) -> Stage {
+    match (table, direction) {
+        ("raw", _) => Stage::Untracked,
+        ("mangle", Direction::Ingress) => Stage::PreDnat,
+        _ => Stage::Normal,
+    }
+}
+
+/// A chain's kind, and what is behind it.
+fn parts(chain: &str) -> Option<(&str, &str)> {
+    chain.strip_prefix(CHAIN_PREFIX)?.split_once('-')
+}
+
+/// What is behind the prefix of a chain of one of these kinds.
+fn behind<'a>(chain: &'a str, kinds: &[&str]) -> Option<&'a str> {
+    parts(chain).filter(|(kind, _)| kinds.contains(kind)).map(|(_, rest)| rest)
+}
 
 /// The interface whose packets a chain is for, as the chain's name says it: of a workload, or of a host endpoint.
 pub fn interface_in(chain: &str) -> Option<&str> {
-    let mut prefixes = ["cali-tw-", "cali-fw-", "cali-thfw-", "cali-fhfw-"].into_iter().chain(HOST_CHAINS);
-    prefixes.find_map(|prefix| chain.strip_prefix(prefix))
+    behind(chain, &["tw", "fw", "th", "fh", "thfw", "fhfw"])
+}
+
+pub fn workload_in(chain: &str) -> Option<&str> {
+    behind(chain, &["tw", "fw"])
+}
+
+/// The same of any endpoint chain; `*` for the host endpoint of all interfaces, whose name is too long for some chains. Those of real
+/// interfaces are never hashed: at most 10 bytes of prefix and 15 of interface stay below 28.
+pub(super) fn interface_of(chain: &str) -> Arc<str> {
+    const ALL_INTERFACES: &str = "any-interface-at-all";
+    let interface = interface_in(chain).unwrap_or_default();
+    let (prefix, _) = chain.split_at(chain.len() - interface.len());
+    match interface == ALL_INTERFACES || chain == chain_name(prefix, ALL_INTERFACES) {
+        true => "*".into(),
+        false => interface.into(),
+    }
 }
 
 /// Whether there are host endpoints in a filter table: only then, other tables have policies.
 pub fn has_host_endpoints(filter: &Ruleset) -> bool {
-    let is_hosts = |name: &str| HOST_CHAINS.iter().any(|prefix| name.starts_with(prefix));
-    filter.chains().iter().any(|chain| is_hosts(&chain.name))
+    filter.chains().iter().any(|chain| behind(&chain.name, &["th", "fh"]).is_some())
 }
 
-fn with_namespace(namespace: Option<&str>, name: &str) -> String {
-    namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"))
+pub(super) fn policy_id(chain: &str) -> Option<&str> {
+    behind(chain, &["pi", "po"])
 }
 
-/// What follows the prefix of a policy's chain.
-fn id_of(chain: &str) -> Option<&str> {
-    chain.strip_prefix("cali-pi-").or_else(|| chain.strip_prefix("cali-po-"))
+/// A profile's name, unless it was too long for its chain.
+pub(super) fn profile_name(chain: &str) -> Option<&str> {
+    behind(chain, &["pri", "pro"]).filter(|name| !name.starts_with('_'))
 }
 
-pub fn chain_name(prefix: &str, id: &str) -> String {
+/// Of a policy's or group's chain.
+pub fn direction_of(chain: &str) -> Direction {
+    if matches!(parts(chain), Some(("po" | "go", _))) { Direction::Egress } else { Direction::Ingress }
+}
+
+/// What [`policy_id`] gives for a policy of this id.
+pub(super) fn limited_policy_id(id: &str) -> String {
+    chain_name(POLICY, id).split_off(POLICY.len())
+}
+
+pub(super) fn chain_name(prefix: &str, id: &str) -> String {
     limited_id(prefix, id, MAX_CHAIN_NAME)
 }
 
@@ -152,141 +136,9 @@ pub fn limited_id(prefix: &str, id: &str, most: usize) -> String {
     format!("{prefix}_{}", &hash[..end])
 }
 
-/// The three ways in which releases made a chain's name out of a policy's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Era {
-    /// ≤ 3.28: the name.
-    Name,
-    /// 3.29 to 3.31: tier and name.
-    TierAndName,
-    /// ≥ 3.32: kind, namespace and name.
-    KindAndName,
-}
-
-impl Era {
-    const ALL: [Era; 3] = [Era::Name, Era::TierAndName, Era::KindAndName];
-
-    /// What is hashed; `None` if no release of the era knew policies of this kind.
-    fn id(self, policy: &StoredPolicy) -> Option<String> {
-        use PolicyKind::{AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy};
-        let admin = matches!(policy.kind, AdminNetworkPolicy | BaselineAdminNetworkPolicy);
-        let cluster = policy.kind == ClusterNetworkPolicy;
-        let in_namespace = |name: &str| with_namespace(policy.namespace.as_deref(), name);
-        match self {
-            Era::Name => (!admin && !cluster).then(|| in_namespace(&legacy_name(policy))),
-            Era::TierAndName => {
-                let name = legacy_name(policy);
-                (!cluster).then(|| format!("{}/{}", tier_from_name(&name), in_namespace(&name)))
-            }
-            Era::KindAndName => (!admin).then(|| format!("{}/{}", kind_and_short(policy.kind).1, in_namespace(&policy.name))),
-        }
-    }
-}
-
-/// The name that Calico ≤ 3.31 gives a policy: Kubernetes' own get a prefix that no policy of Calico's can have.
-/// Upstream: `libcalico-go/lib/names/policy.go`.
-fn legacy_name(policy: &StoredPolicy) -> Cow<'_, str> {
-    let prefix = match policy.kind {
-        PolicyKind::NetworkPolicy | PolicyKind::GlobalNetworkPolicy => return policy.name.as_str().into(),
-        PolicyKind::KubernetesNetworkPolicy => "knp.default.",
-        PolicyKind::AdminNetworkPolicy => "kanp.adminnetworkpolicy.",
-        PolicyKind::BaselineAdminNetworkPolicy => "kbanp.baselineadminnetworkpolicy.",
-        PolicyKind::ClusterNetworkPolicy => "kcnp.",
-    };
-    format!("{prefix}{}", policy.name).into()
-}
-
-/// How Calico ≥ 3.32 names a kind in comments, and in what it hashes (`felix/types/policy_id.go`).
-fn kind_and_short(kind: PolicyKind) -> (&'static str, &'static str) {
-    match kind {
-        PolicyKind::NetworkPolicy => ("NetworkPolicy", "np"),
-        PolicyKind::GlobalNetworkPolicy => ("GlobalNetworkPolicy", "gnp"),
-        PolicyKind::KubernetesNetworkPolicy => ("KubernetesNetworkPolicy", "knp"),
-        PolicyKind::ClusterNetworkPolicy => ("KubernetesClusterNetworkPolicy", "kcnp"),
-        // Not known to these releases; kinds without a short form are written out.
-        PolicyKind::AdminNetworkPolicy => ("AdminNetworkPolicy", "AdminNetworkPolicy"),
-        PolicyKind::BaselineAdminNetworkPolicy => ("BaselineAdminNetworkPolicy", "BaselineAdminNetworkPolicy"),
-    }
-}
-
-/// Upstream: `names.TierFromPolicyName` (3.29 to 3.31).
-fn tier_from_name(name: &str) -> &str {
-    match name.split_once('.') {
-        Some(("knp" | "ossg", _)) | None => "default",
-        Some(("kanp", _)) => "adminnetworkpolicy",
-        Some(("kbanp", _)) => "baselineadminnetworkpolicy",
-        Some((tier, _)) => tier,
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HashedName {
-    pub policy: PolicyName,
-    pub tier: Arc<str>,
-    pub hashed: String,
-}
-
-/// The names of a policy in all eras, as far as they say its tier: since 3.32, those of Calico's own policies need not.
-pub fn hashed_names(policy: &StoredPolicy) -> impl Iterator<Item = HashedName> + '_ {
-    Era::ALL.into_iter().filter_map(|era| {
-        let tier = match era {
-            Era::Name | Era::TierAndName => tier_from_name(&legacy_name(policy)).into(),
-            // In etcd, kube-controllers store Kubernetes' policies as Calico's, under such names.
-            Era::KindAndName if policy.kind == PolicyKind::KubernetesNetworkPolicy || policy.name.starts_with("knp.default.") => {
-                "default".into()
-            }
-            Era::KindAndName => return None,
-        };
-        Some(HashedName { policy: PolicyName::from_store(policy, era), tier, hashed: era.id(policy)? })
-    })
-}
-
-/// Names for chains that do not tell theirs, from the datastore's policies.
-#[derive(Debug, Default)]
-pub struct ChainNames {
-    /// By the part after `cali-pi-` or `cali-po-`. Two eras can give two policies the same chain name.
-    policies: HashMap<String, Vec<(Era, PolicyName)>>,
-}
-
-impl ChainNames {
-    pub fn new(policies: &[StoredPolicy]) -> Self {
-        let mut names = ChainNames::default();
-        for policy in policies {
-            for era in Era::ALL {
-                let Some(id) = era.id(policy) else { continue };
-                let chain = chain_name("cali-pi-", &id).split_off("cali-pi-".len());
-                names.policies.entry(chain).or_default().push((era, PolicyName::from_store(policy, era)));
-            }
-        }
-        names
-    }
-
-    /// The policies of these chains (`cali-pi-…`, `cali-po-…`), in their order; `None` for those that are not known.
-    /// A chain that fits two policies is the one whose era most other chains are of.
-    pub fn resolve(&self, chains: &[&str]) -> Vec<Option<PolicyName>> {
-        let candidates: Vec<&[(Era, PolicyName)]> = chains.iter().map(|chain| self.candidates(chain)).collect();
-        let votes = |era| candidates.iter().filter(|&&c| matches!(c, [(of, _)] if *of == era)).count();
-        // Of equally many votes the oldest era wins (`max_by_key` takes the last): only ≤ 3.21 depends on hashes.
-        let winner = Era::ALL.into_iter().rev().max_by_key(|&era| votes(era));
-        let pick = |c: &[(Era, PolicyName)]| c.iter().find(|(era, _)| Some(*era) == winner).or(c.first()).map(|(_, name)| name.clone());
-        candidates.into_iter().map(pick).collect()
-    }
-
-    fn candidates(&self, chain: &str) -> &[(Era, PolicyName)] {
-        id_of(chain).and_then(|id| self.policies.get(id)).map_or(&[], Vec::as_slice)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn stored(name: &str) -> StoredPolicy {
-        match name.split_once('/') {
-            Some((namespace, name)) => StoredPolicy::calico(Some(namespace.into()), name.into()),
-            None => StoredPolicy::calico(None, name.into()),
-        }
-    }
 
     #[test]
     fn chain_names_of_upstream_tests() {
@@ -306,117 +158,27 @@ mod tests {
     }
 
     #[test]
-    fn each_era_hashes_something_else() {
-        for (policy, era, chain) in [
-            ("default/knp.default.allow-web", Era::Name, "_QMREAWxglfqoREwyt41"),
-            ("default/knp.default.allow-web", Era::TierAndName, "_Vm_1cJRadOrYgBn0juc"),
-            ("default/knp.default.allow-web", Era::KindAndName, "_Vwyll1T_8l3haZwDKEy"),
-            ("default/default.foo", Era::KindAndName, "_kqoeN6Z7AHVWsiBmNgW"),
-            ("default.foo", Era::Name, "default.foo"),
-            ("default.foo", Era::TierAndName, "default/default.foo"),
-            ("sec.block", Era::KindAndName, "gnp/sec.block"),
-            ("default/sec.block", Era::TierAndName, "_Yns9rBWYiHPt4ct_Lks"),
-            ("openstack/ossg.default.SGID-default", Era::TierAndName, "_P9QWgV3Kq3APHUg1jSk"),
+    fn interfaces_of_chains() {
+        for (chain, interface) in [
+            ("cali-tw-cali751425ce827", "cali751425ce827"),
+            ("cali-fh-eth1", "eth1"),
+            ("cali-thfw-br-lan", "br-lan"),
+            ("cali-fh-any-interface-at-all", "*"),
+            ("cali-thfw-_Nqh4HyA73udmyanQI", "*"),
         ] {
-            assert_eq!(chain_name("cali-pi-", &era.id(&stored(policy)).unwrap()), format!("cali-pi-{chain}"), "{policy}");
-        }
-    }
-
-    /// In the Kubernetes datastore, Kubernetes' own policies have their own names.
-    #[test]
-    fn policies_of_kubernetes_get_the_names_that_each_era_gave_them() {
-        use PolicyKind::{AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy, KubernetesNetworkPolicy};
-        let chain = |kind, namespace: Option<&str>, name: &str, era: Era| {
-            let policy = StoredPolicy { kind, namespace: namespace.map(str::to_owned), name: name.to_owned() };
-            Some(chain_name("cali-pi-", &era.id(&policy)?))
-        };
-        let knp = |era| chain(KubernetesNetworkPolicy, Some("default"), "allow-web", era).unwrap();
-        assert_eq!(Era::ALL.map(knp), ["cali-pi-_QMREAWxglfqoREwyt41", "cali-pi-_Vm_1cJRadOrYgBn0juc", "cali-pi-_l7X9Omtz7dibbh9L3Lp"]);
-        let foo = |kind| Era::ALL.map(|era| chain(kind, None, "foo", era));
-        assert_eq!(foo(AdminNetworkPolicy), [None, Some("cali-pi-_wKHgR68sWmHadUmyakG".into()), None]);
-        assert_eq!(foo(ClusterNetworkPolicy), [None, None, Some("cali-pi-kcnp/foo".into())]);
-        let baseline = StoredPolicy { kind: BaselineAdminNetworkPolicy, namespace: None, name: "default".into() };
-        let id = "baselineadminnetworkpolicy/kbanp.baselineadminnetworkpolicy.default";
-        assert_eq!(Era::ALL.map(|era| era.id(&baseline)), [None, Some(id.into()), None]);
-    }
-
-    #[test]
-    fn a_hashed_name_is_labelled_alike_in_every_era() {
-        let stored = |kind, name: &str| StoredPolicy { kind, namespace: Some("shop".into()), name: name.into() };
-        let policies = [stored(PolicyKind::KubernetesNetworkPolicy, "web"), stored(PolicyKind::NetworkPolicy, "default.db")];
-        let names = ChainNames::new(&policies);
-        for era in Era::ALL {
-            let chains = policies.each_ref().map(|policy| chain_name("cali-po-", &era.id(policy).unwrap()));
-            let labels: Vec<_> =
-                names.resolve(&chains.each_ref().map(String::as_str)).into_iter().map(|n| n.unwrap().label("default")).collect();
-            assert_eq!(labels, ["shop/knp.default.web", "shop/default.db"], "{era:?}");
+            assert_eq!(&*interface_of(chain), interface);
         }
     }
 
     #[test]
-    fn names_come_out_of_comments() {
-        let name = PolicyName::from_comment("KubernetesNetworkPolicy default/foo ingress").unwrap();
-        assert_eq!((&*name.kind, name.namespace.as_deref(), &*name.name), ("KubernetesNetworkPolicy", Some("default"), "foo"));
-        assert!(PolicyName::from_comment("Policy default.deny-all egress").unwrap().namespace.is_none());
-        for other in ["owner=team-a", "Policy x", "Policy a b ingress", "Drop if no ingress", "Policy  ingress", "Policy a=b ingress"] {
-            assert_eq!(PolicyName::from_comment(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn names_in_calicos_own_tables() {
-        let name = PolicyName::from_end_of_comment("owner=team-a NetworkPolicy shop/rich ingress").unwrap();
-        assert_eq!(name.label("default"), "shop/default.rich");
-        assert_eq!(PolicyName::from_end_of_comment("GlobalNetworkPolicy very-long-name-that-is-c"), None);
-        for (chain, label) in [
-            ("cali-pi-np/shop/rich", Some("shop/default.rich")),
-            ("cali-po-gnp/base", Some("default.base")),
-            ("cali-pi-default/shop/default.web", Some("shop/default.web")),
-            ("cali-pi-platform/platform.guard", Some("platform.guard")),
-            ("cali-pi-_9tjSCz6Yv0P45r-9ylU", None),
-        ] {
-            assert_eq!(PolicyName::from_long_chain(chain).map(|name| name.label("default")).as_deref(), label, "{chain}");
-        }
-    }
-
-    #[test]
-    fn names_in_chains_before_comments_told_them() {
-        for (chain, label) in [
-            ("cali-po-infra-1/default.dmz", Some("infra-1/default.dmz")),
-            ("cali-pi-default.deny-all", Some("default.deny-all")),
-            ("cali-pi-_9tjSCz6Yv0P45r-9ylU", None),
-            ("cali-pri-kns.default", None),
-        ] {
-            assert_eq!(PolicyName::from_chain(chain).map(|name| name.label("default")).as_deref(), label, "{chain}");
-        }
-    }
-
-    #[test]
-    fn labels_are_those_of_the_go_exporter() {
-        for (comment, tier, label) in [
-            ("Policy default/knp.default.foo ingress", "default", "default/knp.default.foo"),
-            ("Policy default.deny-all egress", "default", "default.deny-all"),
-            ("Policy sec.block egress", "sec", "sec.block"),
-            ("KubernetesNetworkPolicy default/foo ingress", "default", "default/knp.default.foo"),
-            ("NetworkPolicy shop/knp.default.foo ingress", "default", "shop/knp.default.foo"),
-            ("NetworkPolicy shop/web ingress", "default", "shop/default.web"),
-            ("NetworkPolicy shop/default.web ingress", "default", "shop/default.web"),
-            ("NetworkPolicy openstack/ossg.default.1 ingress", "default", "openstack/ossg.default.1"),
-            ("GlobalNetworkPolicy base ingress", "default", "default.base"),
-            ("GlobalNetworkPolicy platform.guard ingress", "platform", "platform.guard"),
-            ("GlobalNetworkPolicy guard ingress", "platform", "guard"),
-            ("KubernetesClusterNetworkPolicy foo ingress", "kube-admin", "kcnp.foo"),
-        ] {
-            assert_eq!(PolicyName::from_comment(comment).unwrap().label(tier), label);
-        }
-    }
-
-    #[test]
-    fn a_name_that_fits_two_eras_follows_the_other_chains() {
-        let names = ChainNames::new(&[stored("default/default.foo"), stored("default.foo"), stored("default.only")]);
-        let resolve = |chains: &[&str]| names.resolve(chains).into_iter().map(|n| n.map(|n| n.namespace)).collect::<Vec<_>>();
-        assert_eq!(resolve(&["cali-pi-default/default.foo"]), [Some(Some("default".into()))]);
-        assert_eq!(resolve(&["cali-pi-default/default.foo", "cali-po-default/default.only"])[0], Some(None));
-        assert_eq!(resolve(&["cali-pi-unknown"]), [None]);
+    fn host_endpoints_are_seen_from_the_endpoint() {
+        let host = |stage, direction| Role::Endpoint(EndpointKind::Host(stage), direction);
+        assert_eq!(role("filter", "cali-th-eth0"), host(Stage::Normal, Direction::Egress));
+        assert_eq!(role("mangle", "cali-th-eth0"), host(Stage::Normal, Direction::Egress));
+        assert_eq!(role("mangle", "cali-fh-eth0"), host(Stage::PreDnat, Direction::Ingress));
+        assert_eq!(role("raw", "cali-fh-eth0"), host(Stage::Untracked, Direction::Ingress));
+        assert_eq!(role("filter", "cali-fhfw-eth0"), host(Stage::Forward, Direction::Ingress));
+        assert_eq!(role("filter", "cali-to-wl-dispatch-4"), Role::Dispatch(Direction::Ingress));
+        assert_eq!(role("filter", "cali-to-host-endpoint"), Role::Other);
     }
 }

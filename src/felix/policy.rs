@@ -4,10 +4,9 @@
 //! the accept, pass or drop bit, or up to 3.29 the deny itself. Everything after it (RETURN, NFLOG, the deny by drop bit since
 //! 3.30) follows from it.
 
-use super::endpoint::Context;
 use super::foreign::Foreign;
 use super::phrases::Phrase;
-use super::{Marks, PolicyName};
+use super::{Context, PolicyName};
 use crate::ruleset::{Backend, ChainId, RuleId, Ruleset, Verdict};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +31,6 @@ pub struct PolicyRule {
 pub enum Decision {
     Accept,
     Deny,
-    /// Passed on to the next tier or the profiles.
     Pass,
     Log,
 }
@@ -56,27 +54,28 @@ pub struct GroupChain {
     pub foreign: Vec<Foreign>,
 }
 
-pub fn policy_chain(ruleset: &Ruleset, chain: ChainId, marks: Marks, unrecognised: &mut Vec<RuleId>) -> PolicyChain {
+pub(super) fn policy_chain(context: &Context, chain: ChainId, unrecognised: &mut Vec<RuleId>) -> PolicyChain {
+    let ruleset = context.ruleset;
     let mut rules: Vec<PolicyRule> = Vec::new();
     let mut foreign = Vec::new();
     for id in ruleset.chain(chain).rule_ids() {
-        match decision(ruleset, id, marks) {
-            Role::Decides(decision) => {
+        match meaning(context, id) {
+            Meaning::Decides(decision) => {
                 let index = rules.last().map_or(0, |last| last.index + 1);
                 rules.push(PolicyRule { decision, rule: id, index });
             }
-            Role::Tells(index) => rules.last_mut().into_iter().for_each(|last| last.index = index),
-            Role::Follows => {}
-            Role::Unknown => {
+            Meaning::Tells(index) => rules.last_mut().into_iter().for_each(|last| last.index = index),
+            Meaning::Follows => {}
+            Meaning::Unknown => {
                 unrecognised.push(id);
-                foreign.extend(Foreign::new(ruleset, id, marks));
+                foreign.extend(Foreign::new(ruleset, id, context.marks));
             }
         }
     }
     PolicyChain { chain, name: name_of(ruleset, chain), rules, foreign }
 }
 
-enum Role {
+enum Meaning {
     Decides(Decision),
     /// Logs what the rule before decided, under its index in the policy.
     Tells(u32),
@@ -85,27 +84,27 @@ enum Role {
     Unknown,
 }
 
-fn decision(ruleset: &Ruleset, id: RuleId, marks: Marks) -> Role {
+fn meaning(Context { ruleset, marks, .. }: &Context, id: RuleId) -> Meaning {
     let rule = ruleset.rule(id);
     if rule.hash.is_none() {
-        return Role::Unknown;
+        return Meaning::Unknown;
     }
     let set_bit = rule.mark.and_then(|mark| mark.set_bit());
     match rule.verdict {
-        Verdict::SetMark { value, mask } if value == mask && value == marks.accept => Role::Decides(Decision::Accept),
-        Verdict::SetMark { value, mask } if value == mask && value == marks.pass => Role::Decides(Decision::Pass),
-        Verdict::SetMark { value, mask } if value == mask && Some(value) == marks.drop => Role::Decides(Decision::Deny),
+        Verdict::SetMark { value, mask } if value == mask && value == marks.accept => Meaning::Decides(Decision::Accept),
+        Verdict::SetMark { value, mask } if value == mask && value == marks.pass => Meaning::Decides(Decision::Pass),
+        Verdict::SetMark { value, mask } if value == mask && Some(value) == marks.drop => Meaning::Decides(Decision::Deny),
         // Scratch bits of matches that need several rules.
-        Verdict::SetMark { .. } => Role::Follows,
-        Verdict::Drop | Verdict::Reject if set_bit.is_some() && set_bit == marks.drop => Role::Follows,
+        Verdict::SetMark { .. } => Meaning::Follows,
+        Verdict::Drop | Verdict::Reject if set_bit.is_some() && set_bit == marks.drop => Meaning::Follows,
         // Where there is a drop bit, every deny sets it first.
-        Verdict::Drop | Verdict::Reject if marks.drop.is_some() => Role::Unknown,
-        Verdict::Drop | Verdict::Reject => Role::Decides(Decision::Deny),
-        Verdict::Log => Role::Decides(Decision::Log),
-        Verdict::Nflog(Some(prefix)) => index_in(&ruleset.comments()[prefix.0 as usize]).map_or(Role::Follows, Role::Tells),
+        Verdict::Drop | Verdict::Reject if marks.drop.is_some() => Meaning::Unknown,
+        Verdict::Drop | Verdict::Reject => Meaning::Decides(Decision::Deny),
+        Verdict::Log => Meaning::Decides(Decision::Log),
+        Verdict::Nflog(Some(prefix)) => index_in(&ruleset.comments()[prefix.0 as usize]).map_or(Meaning::Follows, Meaning::Tells),
         // Other: NOTRACK in the raw table.
-        Verdict::Return | Verdict::Nflog(None) | Verdict::None | Verdict::Other => Role::Follows,
-        Verdict::Accept | Verdict::Jump(_) | Verdict::Goto(_) | Verdict::Unreadable => Role::Unknown,
+        Verdict::Return | Verdict::Nflog(None) | Verdict::None | Verdict::Other => Meaning::Follows,
+        Verdict::Accept | Verdict::Jump(_) | Verdict::Goto(_) | Verdict::Unreadable => Meaning::Unknown,
     }
 }
 
@@ -137,17 +136,17 @@ impl GroupChain {
 }
 
 /// Takes a group chain apart: jumps, and from time to time a return once a verdict has been reached.
-pub fn group_chain(context: &Context, chain: ChainId, unrecognised: &mut Vec<RuleId>) -> GroupChain {
-    let Context { ruleset, phrases, roles, marks } = *context;
+pub(super) fn group_chain(context: &Context, chain: ChainId, unrecognised: &mut Vec<RuleId>) -> GroupChain {
+    let ruleset = context.ruleset;
     let mut group = GroupChain { chain, policies: Vec::new(), foreign: Vec::new() };
     for id in ruleset.chain(chain).rule_ids() {
         let rule = ruleset.rule(id);
-        let on_verdict = || ruleset.comments_of(id).iter().any(|c| phrases[c.0 as usize] == Phrase::ReturnOnVerdict);
+        let on_verdict = || context.phrases_of(id).any(|phrase| *phrase == Phrase::ReturnOnVerdict);
         match rule.verdict {
-            Verdict::Jump(policy) if !rule.hash.is_none() && roles.is_policy_or_group(policy) => group.policies.push((id, policy)),
+            Verdict::Jump(policy) if !rule.hash.is_none() && context.is_policy_or_group(policy) => group.policies.push((id, policy)),
             Verdict::Return if !rule.hash.is_none() && (on_verdict() || rule.mark.is_some_and(|mark| mark.negated && mark.value == 0)) => {}
             _ => {
-                group.foreign.extend(Foreign::new(ruleset, id, marks));
+                group.foreign.extend(Foreign::new(ruleset, id, context.marks));
                 unrecognised.push(id);
             }
         }

@@ -14,8 +14,8 @@ pub struct Structure {
 
 #[derive(Debug, Default)]
 pub struct Structures {
-    tables: Vec<Structure>,
-    catalog: Catalog,
+    pub tables: Vec<Structure>,
+    pub catalog: Catalog,
     names: Names,
     chain_names: ChainNames,
     renamed: bool,
@@ -49,14 +49,6 @@ impl Structures {
                 self.catalog.add(ruleset, pipelines, labels);
             }
         }
-    }
-
-    pub fn tables(&self) -> &[Structure] {
-        &self.tables
-    }
-
-    pub fn catalog(&self) -> &Catalog {
-        &self.catalog
     }
 
     /// Policy chains that nothing names: only the datastore's policies could (Calico ≤ 3.21).

@@ -4,13 +4,12 @@
 //! another, or in its place, the old `Start of tier …` can stay. The tier's last rules know better, and up to 3.31 so do its policies'
 //! names. What still contradicts itself has no name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Pipeline, Pipelines, Tier};
 use crate::ruleset::ChainId;
 
-/// Names the tiers of all endpoints.
 pub fn settle(pipelines: &mut Pipelines) {
     let mut endpoints = std::mem::take(&mut pipelines.endpoints);
     let certain = endpoints.iter().flat_map(|pipeline| &pipeline.tiers).filter(|tier| tier.is_named_at_end);
@@ -35,11 +34,9 @@ fn policies(tier: &Tier, pipelines: &Pipelines) -> Vec<ChainId> {
 
 /// No endpoint has a tier twice: of two that go by one name, one is wrong.
 fn forget_doubles(pipeline: &mut Pipeline) {
-    let certain: HashSet<Arc<str>> = pipeline.tiers.iter().filter(|tier| tier.is_named_at_end).map(|tier| Arc::clone(&tier.name)).collect();
     let names: Vec<Arc<str>> = pipeline.tiers.iter().map(|tier| Arc::clone(&tier.name)).collect();
     for tier in pipeline.tiers.iter_mut().filter(|tier| !tier.is_named_at_end) {
-        let others = names.iter().filter(|name| **name == tier.name).count() > 1;
-        if others || certain.contains(&tier.name) {
+        if names.iter().filter(|name| **name == tier.name).count() > 1 {
             tier.name = "".into();
         }
     }

@@ -21,15 +21,14 @@ use super::totals::{Item, Totals, Verdict};
 pub struct Claim<'a> {
     pub source: Source,
     pub pipeline: &'a Pipeline,
-    /// What it is to be credited as.
     pub item: Item,
     /// What it is to be added to besides: the tier's refusals.
     pub sum: Option<Item>,
     /// Packets that its counters show; below zero: to be made up for.
     pub packets: i64,
-    /// So many of them may have been on their way, and become something else.
+    /// How many of them may have been on their way, and become something else.
     pub doubt: u64,
-    /// So many may be missing because they were on their way.
+    /// How many may be missing because they were on their way.
     pub entering: u64,
     pub coverage: Coverage,
 }
@@ -38,7 +37,7 @@ pub struct Claim<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
     All,
-    /// There may have been others, but no more than so many in all; `None` where nothing limits them.
+    /// There may have been more: at most this many in all; `None` where nothing limits them.
     Part(Option<u64>),
 }
 
@@ -71,7 +70,7 @@ impl<'a> Claims<'a> {
             // Where some claims do not show all, their sum proves nothing: a packet that is held up may be in one of them.
             let claims_are_partial = claims.iter().any(Claim::is_partial);
             let least_doubt = if claims_are_partial { signed(view.table.motion.held_up()) } else { 0 };
-            let excess = (claimed - view.budget(policy, verdict)).max(least_doubt);
+            let excess = view.budget(policy, verdict).map_or(0, |budget| claimed - budget).max(least_doubt);
             let certain = |claim: &Claim| u64::try_from(claim.packets.saturating_sub(excess.max(signed(claim.doubt)))).unwrap_or(0);
             let certain: Vec<u64> = claims.iter().map(certain).collect();
             let recovered = recovered(&claims, &certain, policy, view);
@@ -83,7 +82,7 @@ impl<'a> Claims<'a> {
                 // What was recovered may have been in doubt before. A debt is no larger than what is on its way now.
                 let rest = if rest > 0 { (rest - signed(recovered)).max(0) } else { rest.max(-signed(claim.entering)) };
                 view.spend(policy, verdict, credited, rest);
-                waiting.keep(claim.source, rest);
+                waiting.extend((rest != 0).then_some((claim.source, rest)));
                 let mut recorder = totals.of(claim.pipeline);
                 let is_known = claim.coverage == Coverage::All || all_are_found;
                 for item in std::iter::once(&claim.item).chain(&claim.sum).filter(|_| credited > 0 || !is_known) {
@@ -125,47 +124,5 @@ pub struct Source {
     pub verdict: Verdict,
 }
 
-#[derive(Debug, Default)]
-pub struct Waiting {
-    /// Differences that wait since the last read, positive or negative; nothing for most sources.
-    before: HashMap<Source, i64>,
-    now: HashMap<Source, i64>,
-}
-
-impl Waiting {
-    pub fn is_empty(&self) -> bool {
-        self.before.is_empty()
-    }
-
-    pub fn of(&self, source: &Source) -> i64 {
-        self.before.get(source).copied().unwrap_or(0)
-    }
-
-    pub fn keep(&mut self, source: Source, packets: i64) {
-        if packets != 0 {
-            self.now.insert(source, packets);
-        }
-    }
-
-    /// Ends a read: sources that it did not meet are forgotten.
-    pub fn end_read(&mut self) {
-        self.before = std::mem::take(&mut self.now);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_waits_is_forgotten_by_a_read_that_does_not_meet_it() {
-        let table = TableId { family: crate::ruleset::Family::V4, table: "filter" };
-        let source = Source { table, endpoint: "cali-tw-cali1".into(), policy: "cali-pi-p".into(), verdict: Verdict::Deny };
-        let mut waiting = Waiting::default();
-        waiting.keep(source.clone(), -2);
-        waiting.end_read();
-        assert_eq!(waiting.of(&source), -2);
-        waiting.end_read();
-        assert!(waiting.is_empty());
-    }
-}
+/// Differences that wait for the next read, positive or negative; nothing for most sources.
+pub type Waiting = HashMap<Source, i64>;

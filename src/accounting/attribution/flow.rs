@@ -10,7 +10,7 @@
 //!   no handles, or keep them, a rule has surely counted on only if its count is more than can have reached it since the last read.
 //! * Neither: the rules have counted on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::accounting::ledger::Deltas;
@@ -47,49 +47,37 @@ pub fn moved(read: &Snapshot, motion: &Motion) -> Moved {
     moved.map(|(chain, rule, packets)| ((Arc::clone(&chain.name), read.ruleset.rule(rule).hash), packets)).collect()
 }
 
-/// Takes back of rules that may have been written anew that they have counted on. `moved`: what counted while the table was read the
-/// last time.
-pub fn settle_ages(
-    (read, pipelines): (&Snapshot, &Pipelines),
-    deltas: &mut Deltas,
-    (motion, moved): (&Motion, &Moved),
-    cpus: u64,
-) -> Reach {
-    let context = Context { read, motion, moved, held_up: cpus.min(MOST_HELD_UP) };
-    if deltas.restarted || context.is_broken(deltas) {
-        deltas.rewritten = true;
-        for (id, chain) in read.ruleset.chain_ids() {
-            deltas.forget_ages(id, chain, chain.rules.start);
-        }
-    }
-    if !deltas.rewritten {
-        return Reach::default();
-    }
-    let reach = Reach { rules: vec![None; read.ruleset.rule_count()], chains: vec![None; read.ruleset.chains().len()] };
-    let mut walk = Walk { context, is_rewritable: rewritable(&read.ruleset, pipelines), deltas, reach };
-    walk.all(pipelines);
-    walk.reach
-}
-
-/// Chains that Felix writes when policies change. The others change with endpoints only, or never.
-fn rewritable(ruleset: &Ruleset, pipelines: &Pipelines) -> Vec<bool> {
-    let endpoints = pipelines.endpoint_chains();
-    let is_written = |id| pipelines.policy(id).is_some() || pipelines.group(id).is_some() || endpoints.contains(&id);
-    ruleset.chain_ids().map(|(id, _)| is_written(id)).collect()
-}
-
 /// How many packets may be held up on their way for longer than two reads take, at most: CPUs that a hypervisor has stopped.
 const MOST_HELD_UP: u64 = 8;
 
 #[derive(Clone, Copy)]
-struct Context<'a> {
-    read: &'a Snapshot,
-    motion: &'a Motion,
-    moved: &'a Moved,
-    held_up: u64,
+pub struct Context<'a> {
+    pub read: &'a Snapshot,
+    pub pipelines: &'a Pipelines,
+    pub motion: &'a Motion,
+    /// What counted while the table was read the last time.
+    pub moved: &'a Moved,
+    pub cpus: u64,
 }
 
 impl<'a> Context<'a> {
+    /// Takes back that rules have counted on, where they may have been written anew.
+    pub fn settle_ages(self, deltas: &mut Deltas) -> Reach {
+        if deltas.restarted || self.is_broken(deltas) {
+            deltas.rewritten = true;
+            for (id, chain) in self.ruleset().chain_ids() {
+                deltas.forget_ages(id, chain, chain.rules.start);
+            }
+        }
+        if !deltas.rewritten {
+            return Reach::default();
+        }
+        let reach = Reach { rules: vec![None; self.ruleset().rule_count()], chains: vec![None; self.ruleset().chains().len()] };
+        let mut walk = Walk { context: self, endpoints: self.pipelines.endpoint_chains(), deltas, reach };
+        walk.all();
+        walk.reach
+    }
+
     fn ruleset(&self) -> &'a Ruleset {
         &self.read.ruleset
     }
@@ -107,7 +95,6 @@ impl<'a> Context<'a> {
         chain.rule_ids().map(|rule| self.motion_of(chain, rule)).fold(0, u64::saturating_add)
     }
 
-    /// What the rule has counted since the last read, if it counts at all.
     fn counted(&self, deltas: &Deltas, rule: RuleId) -> Option<u64> {
         deltas.count_since_last_read(rule).filter(|_| !self.ruleset().rule(rule).uncounted)
     }
@@ -136,7 +123,7 @@ impl<'a> Context<'a> {
     /// Whether a rule of the chain counted more packets than can have reached it, or one that all packets match fewer. `entry`: how many
     /// packets came in, and by how many that may be out of step.
     fn contradicts(&self, chain: &Chain, entry: Option<(u64, u64)>, deltas: &Deltas) -> bool {
-        let slack = self.motion_in(chain).saturating_add(entry.map_or(0, |(_, slack)| slack)).saturating_add(self.held_up);
+        let slack = self.motion_in(chain).saturating_add(entry.map_or(0, |(_, slack)| slack)).saturating_add(self.cpus.min(MOST_HELD_UP));
         if !Motion::is_known(slack) {
             return false;
         }
@@ -158,16 +145,14 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Packets at one place of a chain.
 struct Here {
-    /// So many at most.
     most: Option<u64>,
     /// Whether none of them can have ended before without a count in this chain.
     all_are_counted: bool,
 }
 
 impl Here {
-    /// Goes on behind a rule that matched at most and at least so many.
+    /// Goes on behind a rule that matched at least `least` packets and at most `most`.
     fn pass(&mut self, rule: &Rule, most: Option<u64>, least: u64) {
         if rule.is_unconditional() {
             self.most = most;
@@ -198,27 +183,31 @@ fn proves_nothing(rule: &Rule) -> bool {
 
 struct Walk<'a, 'b> {
     context: Context<'a>,
-    is_rewritable: Vec<bool>,
+    endpoints: HashSet<ChainId>,
     deltas: &'b mut Deltas,
     reach: Reach,
 }
 
 impl Walk<'_, '_> {
-    fn all(&mut self, pipelines: &Pipelines) {
+    fn all(&mut self) {
         let ruleset = self.context.ruleset();
         let mut callers: Vec<Vec<RuleId>> = vec![vec![]; ruleset.chains().len()];
         self.context.jumps().for_each(|(_, rule, to)| callers[to.0 as usize].push(rule));
-        let endpoints = pipelines.endpoint_chains();
         let order = callers_first(ruleset);
         // Calico's own tables lead to workloads by a map, which counts nothing: as many packets as came in anywhere.
         let (mapped, called): (Vec<ChainId>, Vec<ChainId>) =
-            order.into_iter().partition(|id| endpoints.contains(id) && callers[id.0 as usize].is_empty());
+            order.into_iter().partition(|id| self.endpoints.contains(id) && callers[id.0 as usize].is_empty());
         let total = self.total(&called, &callers);
-        let is_static = |id: &ChainId| !self.is_rewritable[id.0 as usize];
-        let (first, last): (Vec<ChainId>, Vec<ChainId>) = called.into_iter().partition(is_static);
+        let (last, first): (Vec<ChainId>, Vec<ChainId>) = called.into_iter().partition(|id| self.is_rewritable(*id));
         first.iter().for_each(|id| self.chain(*id, self.inflow(&callers[id.0 as usize])));
-        self.mapped(&mapped, pipelines, total);
+        self.mapped(&mapped, total);
         last.iter().for_each(|id| self.chain(*id, self.inflow(&callers[id.0 as usize])));
+    }
+
+    /// Whether Felix writes the chain when policies change. The others change with endpoints only, or never.
+    fn is_rewritable(&self, id: ChainId) -> bool {
+        let pipelines = self.context.pipelines;
+        pipelines.policy(id).is_some() || pipelines.group(id).is_some() || self.endpoints.contains(&id)
     }
 
     /// What came into a chain by these jumps, at most; `None` if nothing limits it.
@@ -238,20 +227,19 @@ impl Walk<'_, '_> {
     }
 
     /// Endpoints that a map leads to: of each direction, they got no more than all together, less what others surely got.
-    fn mapped(&mut self, mapped: &[ChainId], pipelines: &Pipelines, total: Option<u64>) {
+    fn mapped(&mut self, mapped: &[ChainId], total: Option<u64>) {
+        let pipelines = self.context.pipelines;
+        let endpoint = |id: ChainId| pipelines.endpoints.iter().find(|endpoint| endpoint.chain == id);
+        let (workloads, others): (Vec<ChainId>, Vec<ChainId>) =
+            mapped.iter().partition(|id| endpoint(**id).is_some_and(|endpoint| endpoint.kind == EndpointKind::Workload));
         for direction in Direction::ALL {
-            let of_direction = |id: &ChainId| {
-                pipelines.endpoints.iter().any(|e| e.chain == *id && e.direction == direction && e.kind == EndpointKind::Workload)
-            };
-            let chains: Vec<ChainId> = mapped.iter().copied().filter(of_direction).collect();
-            let sure: Vec<u64> = chains.iter().map(|id| self.surely_entered(*id, total)).collect();
-            let all: u64 = sure.iter().sum();
-            for (id, sure) in chains.iter().zip(sure) {
-                self.chain(*id, total.map(|total| total.saturating_sub(all - sure)));
-            }
+            let of_direction = |id: &&ChainId| endpoint(**id).is_some_and(|endpoint| endpoint.direction == direction);
+            let sure: Vec<(ChainId, u64)> =
+                workloads.iter().filter(of_direction).map(|id| (*id, self.surely_entered(*id, total))).collect();
+            let all: u64 = sure.iter().map(|(_, sure)| sure).sum();
+            sure.iter().for_each(|(id, sure)| self.chain(*id, total.map(|total| total.saturating_sub(all - sure))));
         }
-        let others = mapped.iter().filter(|id| pipelines.endpoints.iter().any(|e| e.chain == **id && e.kind != EndpointKind::Workload));
-        others.for_each(|id| self.chain(*id, total));
+        others.iter().for_each(|id| self.chain(*id, total));
     }
 
     /// What the first rule that all packets match has surely counted since the last read.
@@ -267,7 +255,7 @@ impl Walk<'_, '_> {
     fn chain(&mut self, id: ChainId, inflow: Option<u64>) {
         let chain = self.context.ruleset().chain(id);
         let rules: Vec<RuleId> = chain.rule_ids().collect();
-        if self.is_rewritable[id.0 as usize] && !self.deltas.handles_prove_ages {
+        if self.is_rewritable(id) && !self.deltas.handles_prove_ages {
             let slack = self.context.motion_in(chain);
             let before = self.bound(&rules, inflow);
             let is_sure = |rule: &RuleId| match before[(rule.0 - chain.rules.start) as usize] {

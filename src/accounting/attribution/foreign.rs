@@ -17,9 +17,7 @@ pub enum Disturbance {
     None,
     /// They sent some back, perhaps before that took effect which the policy's own rules had decided.
     SentBack,
-    /// They may have accepted or refused some.
     Taken,
-    /// They may have changed the marks of some.
     Marked,
 }
 
@@ -43,9 +41,7 @@ fn matched<'a>(foreign: &'a [Foreign], ruleset: &Ruleset, deltas: &Deltas) -> im
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Disturbed {
-    /// What it accepted.
     pub accepted: bool,
-    /// What it refused and passed on.
     pub decided: bool,
 }
 
@@ -61,7 +57,6 @@ pub struct DisturbedTier {
     pub end: bool,
 }
 
-/// The way through an endpoint's chain, past the foreign rules that matched.
 #[derive(Debug)]
 pub struct Passage {
     matched: Vec<Foreign>,
@@ -98,9 +93,8 @@ impl Passage {
             let is_own = matches!(splits[index], Split::Own) && inside > Disturbance::None;
             let decided = inside >= Disturbance::Taken || is_own || self.is_disturbed_between(target.jump, next);
             let marked = self.is_marked_at(target.accepted.unwrap_or(target.jump)) || inside == Disturbance::Marked;
-            disturbed
-                .targets
-                .push(Disturbed { accepted: marked, decided: decided || marked || self.is_marked_at(next.unwrap_or(target.jump)) });
+            let decided = decided || marked || self.is_marked_at(next.unwrap_or(target.jump));
+            disturbed.targets.push(Disturbed { accepted: marked, decided });
             self.marked |= inside == Disturbance::Marked;
         }
         // What is derived from all that came out of the tier is wrong by what was taken anywhere in it, and by what is wrong of others.

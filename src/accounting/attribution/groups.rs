@@ -14,7 +14,6 @@ use super::tier::{Can, Split};
 use super::totals::{Item, PerVerdict, Totals, Verdict};
 use super::walk::TargetRead;
 
-/// An endpoint that uses a group.
 pub struct Member<'a> {
     pub pipeline: &'a Pipeline,
     pub tier: &'a Arc<str>,
@@ -49,8 +48,7 @@ impl Member<'_> {
 
 /// What is carried from read to read for one group chain.
 #[derive(Debug, Default)]
-struct GroupState {
-    /// The workloads that the carried numbers belong to.
+pub struct GroupState {
     members: Vec<(EndpointKind, Arc<str>, Direction)>,
     carries: PerVerdict<Carry>,
     /// Per member: a difference below zero, to be made up for; or what was in doubt, and is not credited yet.
@@ -59,41 +57,32 @@ struct GroupState {
     entries_ahead: i64,
     /// What each policy could decide since the oldest packet that is not credited yet.
     could: Vec<Can>,
-    seen: bool,
 }
 
 impl GroupState {
     fn nothing_waits(&self) -> bool {
-        self.waiting.0.iter().flatten().all(|packets| *packets <= 0) && self.carries.0.iter().all(Carry::is_empty)
+        self.waiting.iter().flatten().all(|packets| *packets <= 0) && self.carries.iter().all(Carry::is_empty)
     }
 }
 
-#[derive(Debug, Default)]
-pub struct Groups {
-    states: HashMap<ChainKey, GroupState>,
-}
+/// What is carried, by group chain: a changed group has a new name.
+pub type Groups = HashMap<ChainKey, GroupState>;
 
-impl Groups {
-    pub fn credit(&mut self, view: &TableView, members: ByChain<Member>, totals: &mut Totals) {
-        for (chain, members) in members.0 {
-            let Some(group) = view.table.pipelines.group(chain) else { continue };
-            let can = group.policy_chains().map(|policy| view.can(policy)).collect();
-            let names = group.policy_chains().map(|policy| Some(&view.table.labels.get(policy)?.label)).collect();
-            let state = self.states.entry(view.table.key(chain)).or_default();
-            GroupRead { view, group, can, names, members: &members }.credit(state, totals);
-        }
-    }
-
-    /// Forgets groups that the read did not meet: a changed group has a new name.
-    pub fn end_read(&mut self) {
-        self.states.retain(|_, state| std::mem::take(&mut state.seen));
+pub fn credit_all(view: &TableView, members: ByChain<Member>, before: &mut Groups, now: &mut Groups, totals: &mut Totals) {
+    for (chain, members) in members.0 {
+        let Some(group) = view.table.pipelines.group(chain) else { continue };
+        let can = group.policy_chains().map(|policy| view.can(policy)).collect();
+        let names = group.policy_chains().map(|policy| Some(&view.table.labels.get(policy)?.label)).collect();
+        let key = view.table.key(chain);
+        let mut state = before.remove(&key).unwrap_or_default();
+        GroupRead { view, group, can, names, members: &members }.credit(&mut state, totals);
+        now.insert(key, state);
     }
 }
 
 struct GroupRead<'a> {
     view: &'a TableView<'a>,
     group: &'a GroupChain,
-    /// Of each policy.
     can: Vec<Can>,
     names: Vec<Option<&'a Arc<str>>>,
     members: &'a [Member<'a>],
@@ -101,12 +90,11 @@ struct GroupRead<'a> {
 
 impl GroupRead<'_> {
     fn credit(&self, state: &mut GroupState, totals: &mut Totals) {
-        state.seen = true;
         let members = self.members.iter().map(|member| member.pipeline);
         let members: Vec<_> = members.map(|p| (p.kind, Arc::clone(&p.interface), p.direction)).collect();
         if state.members != members {
             // Numbers of other workloads mean nothing here.
-            *state = GroupState { members, seen: true, could: std::mem::take(&mut state.could), ..GroupState::default() };
+            *state = GroupState { members, could: std::mem::take(&mut state.could), ..GroupState::default() };
         }
         if !self.counts_on() {
             // What was out of step before means nothing now.
@@ -114,10 +102,10 @@ impl GroupRead<'_> {
         }
         let in_step = self.in_step(state) && !self.is_disturbed();
         let could = self.could(&state.could);
-        for verdict in [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
+        for verdict in Verdict::ALL {
             if self.members.iter().any(|member| member.counts(verdict)) {
-                let carry = &mut state.carries[verdict];
-                let margins = self.margins(verdict, in_step, &mut state.waiting[verdict], carry);
+                let carry = &mut state.carries[verdict as usize];
+                let margins = self.margins(verdict, in_step, &mut state.waiting[verdict as usize], carry);
                 let one_alone_can = !self.may_have_differed() && could.iter().filter(|can| decides(**can, verdict)).count() == 1;
                 // Where nothing moves, rows and columns together tell more.
                 let mut credits =
@@ -135,7 +123,7 @@ impl GroupRead<'_> {
         if self.is_disturbed() {
             // Rows and columns of such an interval need not balance, ever.
             let GroupState { members, could, .. } = std::mem::take(state);
-            *state = GroupState { members, could, seen: true, ..GroupState::default() };
+            *state = GroupState { members, could, ..GroupState::default() };
         }
     }
 
@@ -328,7 +316,7 @@ impl GroupRead<'_> {
         (deltas.rewritten && !deltas.handles_prove_ages) || self.view.can(self.group.chain).changed || self.is_disturbed()
     }
 
-    /// As what to credit what one of the policies that can do this has decided so.
+    /// What packets are credited to that one of the policies which can do this has decided so.
     fn together(&self, can: &[Can], verdict: Verdict) -> Together {
         let deciding = || self.names.iter().zip(can).filter(|(_, can)| decides(**can, verdict));
         let joined = |names: &mut dyn Iterator<Item = &Option<&Arc<str>>>| {
@@ -343,7 +331,7 @@ impl GroupRead<'_> {
     }
 }
 
-/// As what packets are credited that no single policy of a group can be shown to have decided.
+/// What packets are credited to that no single policy of a group can be shown to have decided.
 struct Together {
     name: Arc<str>,
     verdict: Verdict,

@@ -16,9 +16,9 @@ pub struct Motion {
     otherwise: u64,
 }
 
-/// More than any rule counts between two looks: what is said of one that was written meanwhile. A sum with it is as large, so that
-/// nothing is certain of what may be wrong by that much.
-const UNKNOWN: u64 = 1 << 40;
+/// More than any rule counts between two looks: the bound for one that was written meanwhile. A sum with it is as large, so that nothing
+/// is certain of what may be wrong by that much.
+const MORE_THAN_ANY: u64 = 1 << 40;
 
 impl Motion {
     /// Of a table in which nothing has moved, or that was taken at one instant, as a saved one is.
@@ -27,11 +27,11 @@ impl Motion {
     }
 
     pub fn unknown() -> Self {
-        Motion { packets: vec![], otherwise: UNKNOWN }
+        Motion { packets: vec![], otherwise: MORE_THAN_ANY }
     }
 
     pub fn between(first: &Snapshot, second: &Snapshot) -> Self {
-        let mut packets = vec![UNKNOWN; first.ruleset.rule_count()];
+        let mut packets = vec![MORE_THAN_ANY; first.ruleset.rule_count()];
         let chains: HashMap<&str, &Chain> = match first.shares_rules_with(second) {
             true => HashMap::new(),
             false => second.ruleset.chains().iter().map(|chain| (&*chain.name, chain)).collect(),
@@ -44,16 +44,16 @@ impl Motion {
                 // Text has no handles; the second look at the same rules may have.
                 let is_same = count.handle == again.handle || count.handle == 0;
                 if is_same && first.ruleset.rule(now).hash == second.ruleset.rule(then).hash {
-                    packets[now.0 as usize] = again.packets.checked_sub(count.packets).unwrap_or(UNKNOWN);
+                    packets[now.0 as usize] = again.packets.checked_sub(count.packets).unwrap_or(MORE_THAN_ANY);
                 }
             }
         }
-        Motion { packets, otherwise: UNKNOWN }
+        Motion { packets, otherwise: MORE_THAN_ANY }
     }
 
     /// Whether a number of packets, or a sum of such, was read and not assumed.
     pub fn is_known(packets: u64) -> bool {
-        packets < UNKNOWN
+        packets < MORE_THAN_ANY
     }
 
     /// How many packets may be held up on their way for longer than two looks take, so that nothing seems to move. None in a table that
@@ -84,9 +84,9 @@ mod tests {
     fn what_moved_is_the_difference_and_what_was_written_is_not_known() {
         let first = table(&[("a", 3), ("b", 5), ("c", 7)]);
         let motion = Motion::between(&first, &table(&[("a", 4), ("b", 5), ("x", 9)]));
-        assert_eq!([0, 1, 2].map(|rule| motion.of(RuleId(rule))), [1, 0, UNKNOWN]);
+        assert_eq!([0, 1, 2].map(|rule| motion.of(RuleId(rule))), [1, 0, MORE_THAN_ANY]);
         let motion = Motion::between(&first, &table(&[("a", 4), ("b", 0)]));
-        assert_eq!(motion.of(RuleId(0)), UNKNOWN);
+        assert_eq!(motion.of(RuleId(0)), MORE_THAN_ANY);
         assert_eq!(Motion::still().sum([RuleId(0), RuleId(7)]), 0);
         // A read by `iptables-save`, and a look by netlink.
         let with_handles = |table: &Snapshot| {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::felix::names::direction_of;
 use crate::felix::{Decision, Direction};
 use crate::ruleset::Family;
 
@@ -15,7 +16,6 @@ use super::totals::{Item, Reads};
 pub struct RuleKey {
     pub policy: Arc<str>,
     pub direction: Direction,
-    /// The address family; `None` for both together.
     pub family: Option<Family>,
     pub index: u32,
     pub decision: Decision,
@@ -152,8 +152,7 @@ impl NodeTotals {
     fn policies(&mut self, table: &Table) {
         for policy in table.pipelines.policies() {
             let Some(label) = table.labels.get(policy.chain).filter(|label| !label.is_profile) else { continue };
-            let outwards = table.ruleset.chain(policy.chain).name.starts_with("cali-po-");
-            let direction = if outwards { Direction::Egress } else { Direction::Ingress };
+            let direction = direction_of(&table.ruleset.chain(policy.chain).name);
             for rule in &policy.rules {
                 let (policy, family) = (Arc::clone(&label.label), table.ruleset.family);
                 let key = RuleKey { policy, direction, family: Some(family), index: rule.index, decision: rule.decision };
@@ -166,7 +165,6 @@ impl NodeTotals {
         self.rules.of_read(self.read)
     }
 
-    /// What policies, and ends of tiers, decided on the whole node, as far as the last read met them.
     pub fn decided(&self) -> impl Iterator<Item = (Direction, &Item, u64)> {
         self.decided.of_read(self.read).map(|((direction, item), packets)| (*direction, item, packets))
     }

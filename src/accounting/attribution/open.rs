@@ -18,28 +18,26 @@ use super::foreign::Disturbance;
 use super::table::{ByChain, TableView};
 use super::totals::{Item, Recorder, Totals};
 
-/// An endpoint that uses such a policy, or a group of some.
 pub struct User<'a> {
     pub pipeline: &'a Pipeline,
     pub target: &'a Target,
-    /// As what refusals count.
+    /// What its refusals are counted as.
     pub items: Vec<Item>,
-    /// Whether foreign rules made them unknown.
     pub is_disturbed: bool,
 }
 
 /// What was counted since the policy was last seen at rest.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Interval {
+pub struct Interval {
     unaccepted: Vec<i64>,
     refused: i64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Certain {
-    /// By endpoint: at least so many of its packets were refused, and whether it is all of them.
+    /// Per endpoint: how many of its packets were refused at least, and whether that is all.
     users: Vec<(u64, bool)>,
-    /// So many more, of one endpoint or the other.
+    /// How many more were refused, of one endpoint or another.
     rest: u64,
 }
 
@@ -64,43 +62,34 @@ impl Interval {
     }
 }
 
-#[derive(Debug, Default)]
-pub struct Open {
-    before: HashMap<ChainKey, Interval>,
-    now: HashMap<ChainKey, Interval>,
-}
+/// Intervals that have not ended.
+pub type Open = HashMap<ChainKey, Interval>;
 
-impl Open {
-    /// Credits what is certain of a table; what was on its way while it was read waits for the next read.
-    pub fn settle(&mut self, view: &TableView, users: ByChain<User>, totals: &mut Totals) {
-        for (chain, users) in users.0 {
-            let key = view.table.key(chain);
-            let mut interval = self.before.remove(&key).unwrap_or_default();
-            let counted = Counted { view, chain, users: &users };
-            let Some(now) = counted.interval() else {
-                record(&users, totals, |recorder, item, _| recorder.unknown(item));
-                continue;
-            };
-            interval.add(&now);
-            if counted.is_moving() {
-                self.now.insert(key, interval);
-                record(&users, totals, |recorder, item, _| recorder.add_at_least(item, 0));
-                continue;
-            }
-            let Certain { users: least, rest } = interval.certain();
-            record(&users, totals, |recorder, item, user| {
-                let (packets, is_all) = least[user];
-                recorder.add_counted(item, packets, is_all);
-                if rest > 0 && !is_all && !have_common_name(&users) {
-                    recorder.unknown(item);
-                }
-            });
-            record_rest(&users, rest, totals);
+/// Credits what is certain of a table; what was on its way while it was read waits for the next read.
+pub fn settle(view: &TableView, users: ByChain<User>, before: &mut Open, now: &mut Open, totals: &mut Totals) {
+    for (chain, users) in users.0 {
+        let key = view.table.key(chain);
+        let mut interval = before.remove(&key).unwrap_or_default();
+        let counted = Counted { view, chain, users: &users };
+        let Some(more) = counted.interval() else {
+            record(&users, totals, |recorder, item, _| recorder.unknown(item));
+            continue;
+        };
+        interval.add(&more);
+        if counted.is_moving() {
+            now.insert(key, interval);
+            record(&users, totals, |recorder, item, _| recorder.add_counted(item, 0, false));
+            continue;
         }
-    }
-
-    pub fn end_read(&mut self) {
-        self.before = std::mem::take(&mut self.now);
+        let Certain { users: least, rest } = interval.certain();
+        record(&users, totals, |recorder, item, user| {
+            let (packets, is_all) = least[user];
+            recorder.add_counted(item, packets, is_all);
+            if rest > 0 && !is_all && !have_common_name(&users) {
+                recorder.unknown(item);
+            }
+        });
+        record_rest(&users, rest, totals);
     }
 }
 

@@ -24,23 +24,21 @@ use plan::{Class, Grid, Named, Plan};
 #[derive(Debug, Default)]
 pub struct Programs {
     plan: Plan,
-    /// What every rule had counted.
     counts: Arc<IdMap<u64>>,
     rule_map: u32,
     /// What ids were known as that no program holds. An id stays what it was while it counts.
     remembered: IdMap<Named>,
-    /// Ids whose meaning is another one than at the last read.
+    /// Ids whose meaning has changed since the last read.
     redefined: HashSet<RuleId>,
-    /// Ids that nothing names, and the names that were tried on them.
-    unknown: usize,
-    tried: (u64, HashSet<RuleId>),
-    /// What every interface had counted, and in which maps.
+    /// Ids that nothing names, and on which of them the names of this version were tried.
+    pub unknown: usize,
+    tried: HashSet<RuleId>,
+    version: u64,
     interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
     interface_maps: Vec<u32>,
-    /// Whether these are the same maps as at the last read.
     is_comparable: bool,
     /// All policies that programs hold, or whose rules have counted.
-    catalog: Catalog,
+    pub catalog: Catalog,
     started: bool,
 }
 
@@ -77,24 +75,14 @@ impl Programs {
         self.interfaces.clone_from(&read.interfaces);
     }
 
-    /// Ids of the last read that nothing names.
-    pub fn unknown(&self) -> usize {
-        self.unknown
-    }
-
     pub fn rules(&self) -> usize {
         self.plan.rules.len() + self.remembered.len()
-    }
-
-    pub fn catalog(&self) -> &Catalog {
-        &self.catalog
     }
 
     pub fn workloads(&self) -> &[Arc<Program>] {
         &self.plan.workloads
     }
 
-    /// The policies that apply to the workload on an interface, in the order of evaluation.
     pub fn applied(&self, interface: &str, direction: Direction) -> &[Arc<Policy>] {
         self.plan.applied.get(interface).map_or(&[], |directions| &directions[direction as usize])
     }
@@ -107,8 +95,8 @@ impl Programs {
         self.remembered.retain(|id, _| !self.plan.places.contains_key(id));
     }
 
-    /// What packets count as that one of several accepted, but which one is not certain: policies, also of several tiers, and profiles.
-    /// `None` where only one can have.
+    /// What packets are counted as that one of several accepted, where it is not certain which: policies, also of several tiers, and
+    /// profiles. `None` where only one can have.
     pub fn together(&self, interface: &str, direction: Direction) -> Option<&Item> {
         let grid = self.plan.grids.iter().find(|grid| grid.direction == direction && grid.class == Class::Accepted)?;
         let row = grid.rows.iter().position(|row| **row == *interface)?;
@@ -117,17 +105,17 @@ impl Programs {
 
     /// Computes the ids of the datastore's policies where some are not known otherwise; whether any was found.
     fn find_names(&mut self, read: &Snapshot, unplanned: &[RuleId], Datastore { names, version }: Datastore) -> bool {
-        if self.tried.0 != version {
-            self.tried = (version, HashSet::new());
+        if self.version != version {
+            (self.version, self.tried) = (version, HashSet::new());
         }
-        let is_new = |id: &RuleId| !self.plan.places.contains_key(id) && !self.remembered.contains_key(id) && !self.tried.1.contains(id);
+        let is_new = |id: &RuleId| !self.plan.places.contains_key(id) && !self.remembered.contains_key(id) && !self.tried.contains(id);
         let unknown: HashSet<RuleId> = unplanned.iter().copied().filter(is_new).collect();
         if unknown.is_empty() {
             return false;
         }
         let found = ids::resolve(&unknown, names);
-        self.tried.1.extend(unknown);
-        self.tried.1.retain(|id| read.rules.contains_key(id));
+        self.tried.extend(unknown);
+        self.tried.retain(|id| read.rules.contains_key(id));
         let any = !found.is_empty();
         self.remembered.extend(found.into_iter().map(|(id, known)| (id, Named::new(id, known))));
         any
@@ -143,10 +131,9 @@ impl Programs {
     fn list_policies(&mut self) {
         self.catalog = Catalog::default();
         let policies = self.plan.policies.iter().chain(self.remembered.values().filter_map(Named::policy));
-        policies.for_each(|policy| self.catalog.add_policy(&policy.name, &policy.label, &policy.tier));
+        policies.for_each(|policy| self.catalog.add_policy(Some(&policy.name), &policy.label, &policy.tier));
     }
 
-    /// Returns how many ids nothing names.
     fn count_for_the_node(&self, unplanned: &[RuleId], counted: &Counted, node: &mut NodeTotals) -> usize {
         for rule in &self.plan.rules {
             let mut delta = counted.of(rule.id).map_or(0, |delta| delta.least);
@@ -171,12 +158,8 @@ impl Programs {
     }
 
     fn attribute(&self, read: &Snapshot, counted: &Counted, totals: &mut Totals) {
-        let changed: HashSet<(&Arc<str>, Direction)> = read
-            .programs
-            .iter()
-            .filter(|shown| !shown.unchanged)
-            .map(|shown| (&shown.program.interface, shown.program.direction))
-            .collect();
+        let changed = read.programs.iter().filter(|shown| !shown.unchanged).map(|shown| &shown.program);
+        let changed: HashSet<_> = changed.map(|program| (&program.interface, program.direction)).collect();
         let is_exact = self.started && read.unchanged && read.complete && read.unreadable == 0 && self.plan.is_understood;
         for grid in &self.plan.grids {
             let mut rows: Vec<RowRead> = grid.rows.iter().map(|interface| self.row(read, grid, interface)).collect();

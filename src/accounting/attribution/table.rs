@@ -4,11 +4,13 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::felix::{Decision, Direction, Pipeline, PolicyChain, is_endpoint_chain};
+use crate::accounting::ledger::ChainDelta;
+use crate::felix::names::{Role, role};
+use crate::felix::{Decision, Direction, Pipeline, PolicyChain};
 use crate::ruleset::{ChainId, RuleId, Verdict as Target};
 
 use super::foreign::Disturbance;
-use super::group::{Margin, UNLIMITED, signed};
+use super::group::{Margin, signed, smaller};
 use super::tier::{Can, Decided};
 use super::totals::{PerVerdict, Verdict};
 use super::{ChainKey, Table};
@@ -23,7 +25,6 @@ pub type Users = HashMap<ChainKey, Seen>;
 pub struct Seen {
     /// A fingerprint of the chains that referred to it.
     users: u64,
-    /// Packets that it decided while the table was read.
     deciding: u64,
 }
 
@@ -46,21 +47,22 @@ struct References {
     busy: u32,
     /// The sum of hashes over the chains they stand in.
     users: u64,
-    /// Whether it was the same at the last read.
     steady: bool,
     /// Packets that the policy decided while the table was read the last time.
     deciding_before: u64,
 }
 
-/// How many refusals and passes of a policy's own rules have not been credited to an endpoint yet.
-pub type Budget = PerVerdict<i64>;
+/// How many refusals and passes of a policy's own rules have not been credited to an endpoint yet; `None` where nothing limits them.
+pub type Budget = PerVerdict<Option<i64>>;
+
+const NOTHING: Budget = [Some(0); 4];
 
 fn plus(a: Budget, b: Budget) -> Budget {
-    zip(a, b, |a, b| (a + b).min(UNLIMITED))
+    zip(a, b, |a, b| Some(a?.saturating_add(b?)))
 }
 
-fn zip(a: Budget, b: Budget, f: fn(i64, i64) -> i64) -> Budget {
-    PerVerdict(std::array::from_fn(|verdict| f(a.0[verdict], b.0[verdict])))
+fn zip(a: Budget, b: Budget, f: fn(Option<i64>, Option<i64>) -> Option<i64>) -> Budget {
+    std::array::from_fn(|verdict| f(a[verdict], b[verdict]))
 }
 
 /// An endpoint whose chain was written anew since the last read.
@@ -75,7 +77,7 @@ impl Written {
     /// All of a table; `None` if there may have been others, which came and went.
     fn all(table: &Table) -> Option<Vec<Written>> {
         let Table { ruleset, pipelines, deltas, reach, .. } = table;
-        let have_gone = deltas.vanished.iter().any(|chain| is_endpoint_chain(ruleset.table, chain));
+        let have_gone = deltas.vanished.iter().any(|chain| matches!(role(ruleset.table, chain), Role::Endpoint(..)));
         if have_gone || !(table.endpoints_stayed || dispatch_is_unchanged(table)) {
             return None;
         }
@@ -99,7 +101,7 @@ pub struct TableView<'a> {
     can: Vec<Can>,
     budgets: Vec<Budget>,
     /// What endpoints claim of each policy and wait for.
-    claimed: Vec<Budget>,
+    claimed: Vec<PerVerdict<i64>>,
     references: Vec<References>,
     disturbances: Vec<Disturbance>,
     /// Where anything was written since the last read.
@@ -112,8 +114,8 @@ impl<'a> TableView<'a> {
         let mut view = TableView {
             table,
             can: vec![Can::default(); chains],
-            budgets: vec![Budget::default(); chains],
-            claimed: vec![Budget::default(); chains],
+            budgets: vec![NOTHING; chains],
+            claimed: vec![[0; 4]; chains],
             references: vec![References::default(); chains],
             disturbances: vec![Disturbance::None; chains],
             written: if table.deltas.rewritten { Written::all(&table) } else { None },
@@ -126,7 +128,7 @@ impl<'a> TableView<'a> {
             view.can[place] = Can { accept, deny, pass, ..view.can_nothing(policy.chain) };
             view.disturbances[place] = Disturbance::by(&policy.foreign, table.ruleset, table.deltas);
             let left = leftovers.remove(&table.key(policy.chain));
-            view.budgets[place] = plus(view.counted(policy), left.unwrap_or_default());
+            view.budgets[place] = plus(view.counted(policy), left.unwrap_or(NOTHING));
         }
         for group in table.pipelines.groups() {
             let place = group.chain.0 as usize;
@@ -138,8 +140,8 @@ impl<'a> TableView<'a> {
     }
 
     fn can_nothing(&self, chain: ChainId) -> Can {
-        let changed = !(self.table.deltas.unchanged(chain) || self.table.deltas.appeared(chain));
-        Can { alone: self.references(chain) == 1, changed, ..Can::default() }
+        let ChainDelta { unchanged, appeared, .. } = self.table.deltas.chain(chain);
+        Can { alone: self.references(chain) == 1, changed: !(unchanged || appeared), ..Can::default() }
     }
 
     /// Any jump counts, also one from a chain of another kind: host endpoints use the same policies.
@@ -169,13 +171,14 @@ impl<'a> TableView<'a> {
     }
 
     fn counted(&self, policy: &PolicyChain) -> Budget {
-        let sum = |decision| self.margin(policy, decision).most.map_or(UNLIMITED, signed);
+        let sum = |decision| self.margin(policy, decision).most.map(signed);
         let (deny, pass) = (sum(Decision::Deny), sum(Decision::Pass));
-        let mut counted = Budget::default();
-        counted[Verdict::Deny] = deny;
-        counted[Verdict::Pass] = pass;
-        counted[Verdict::DenyOrPass] = (deny + pass).min(UNLIMITED);
-        counted
+        Verdict::ALL.map(|verdict| match verdict {
+            Verdict::Accept => Some(0),
+            Verdict::Deny => deny,
+            Verdict::Pass => pass,
+            Verdict::DenyOrPass => Some(deny? + pass?),
+        })
     }
 
     /// How often the policy decided so since the last read, over everything that refers to it.
@@ -183,7 +186,8 @@ impl<'a> TableView<'a> {
         let deltas = self.table.deltas;
         let least = policy.rules_that(decision).map(|rule| deltas.packets(rule)).sum();
         let counts_on = || policy.rules_that(decision).all(|rule| deltas.since_last_read(rule).is_some());
-        let known = deltas.appeared(policy.chain) || (deltas.has_same_rules(policy.chain) && counts_on());
+        let ChainDelta { appeared, has_same_rules, .. } = deltas.chain(policy.chain);
+        let known = appeared || (has_same_rules && counts_on());
         let most = known.then_some(least);
         match self.disturbance(policy.chain) {
             Disturbance::None => Margin { least, most },
@@ -192,7 +196,6 @@ impl<'a> TableView<'a> {
         }
     }
 
-    /// What the policy, or any policy of the group, has rules for.
     pub fn can(&self, chain: ChainId) -> Can {
         self.can[chain.0 as usize]
     }
@@ -220,14 +223,13 @@ impl<'a> TableView<'a> {
         Decided { deny: self.own_rules(chain, Decision::Deny), pass: self.own_rules(chain, Decision::Pass), ..Decided::default() }
     }
 
-    /// How often the policy's, or the group's policies', own rules decided so since the last read.
     fn own_rules(&self, chain: ChainId, decision: Decision) -> Option<i64> {
         let policies = self.table.pipelines.policies_in(chain).filter_map(|policy| self.table.pipelines.policy(policy));
         policies.map(|policy| self.margin(policy, decision).most.map(signed)).sum()
     }
 
-    pub fn budget(&self, policy: ChainId, verdict: Verdict) -> i64 {
-        self.budgets[policy.0 as usize][verdict]
+    pub fn budget(&self, policy: ChainId, verdict: Verdict) -> Option<i64> {
+        self.budgets[policy.0 as usize][verdict as usize]
     }
 
     /// Packets that the policy decided while the table was read, so that some of them may count for this interval or the next.
@@ -247,32 +249,27 @@ impl<'a> TableView<'a> {
         written.map(|written| written.inflow).sum()
     }
 
-    /// Whether the policy decided nothing while the table was read the last time.
     pub fn was_still(&self, policy: ChainId) -> bool {
         self.references[policy.0 as usize].deciding_before == 0
     }
 
     /// How often the policy surely decided so since the last read, over everything that refers to it. `None` if that is not known.
     pub fn surely_decided(&self, policy: ChainId, verdict: Verdict) -> Option<u64> {
-        let chain = self.table.pipelines.policy(policy).filter(|_| self.is_steady(policy) || self.table.deltas.appeared(policy))?;
+        let chain = self.table.pipelines.policy(policy).filter(|_| self.is_steady(policy) || self.table.deltas.chain(policy).appeared)?;
         let sum = verdict.decisions().iter().map(|decision| self.margin(chain, *decision).most).sum::<Option<u64>>();
         sum.map(|packets| packets.saturating_sub(self.references[policy.0 as usize].deciding_before))
     }
 
     /// Takes from the policy's budget what an endpoint is credited with, and notes what it waits for.
     pub fn spend(&mut self, policy: ChainId, verdict: Verdict, credited: i64, waiting: i64) {
-        let left = &mut self.budgets[policy.0 as usize][verdict];
-        // Less than no limit would be taken for a limit, and left for the next read.
-        if *left < UNLIMITED {
-            *left -= credited;
-        }
-        self.claimed[policy.0 as usize][verdict] += waiting.max(0);
+        self.budgets[policy.0 as usize][verdict as usize].iter_mut().for_each(|left| *left -= credited);
+        self.claimed[policy.0 as usize][verdict as usize] += waiting.max(0);
     }
 
     /// Leaves room for no more than what endpoints wait for: what else the policy counted may have been decided for others.
     pub fn forget_unclaimed(&mut self, policy: ChainId, verdict: Verdict) {
-        let left = &mut self.budgets[policy.0 as usize][verdict];
-        *left = (*left).min(self.claimed[policy.0 as usize][verdict]);
+        let (left, claimed) = (&mut self.budgets[policy.0 as usize][verdict as usize], self.claimed[policy.0 as usize][verdict as usize]);
+        *left = Some(left.map_or(claimed, |left| left.min(claimed)));
     }
 
     /// What the policy's own rules refused and passed on since the last read, if nothing else than this endpoint's jump can have led any
@@ -301,11 +298,11 @@ impl<'a> TableView<'a> {
         let seen = |id, references: &References| Seen { users: references.users, deciding: self.deciding(id) };
         users.extend(used.map(|(id, references)| (self.table.key(id), seen(id, references))));
         for policy in self.table.pipelines.policies() {
-            let left = PerVerdict(self.budgets[policy.chain.0 as usize].0.map(|left| left.max(0)));
+            let place = policy.chain.0 as usize;
+            let left = self.budgets[place].map(|left| left.map(|left| left.max(0)));
             // Only of this interval, or claimed: what is older never had to do with a workload (host endpoints use policies too).
-            let left = zip(left, plus(self.counted(policy), self.claimed[policy.chain.0 as usize]), i64::min);
-            let is_limited = left[Verdict::Deny] < UNLIMITED && left[Verdict::Pass] < UNLIMITED;
-            if left != Budget::default() && is_limited {
+            let left = zip(left, plus(self.counted(policy), self.claimed[place].map(Some)), smaller);
+            if left != NOTHING && left[Verdict::Deny as usize].is_some() && left[Verdict::Pass as usize].is_some() {
                 leftovers.insert(self.table.key(policy.chain), left);
             }
         }

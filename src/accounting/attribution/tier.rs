@@ -95,7 +95,7 @@ pub struct Decided {
 }
 
 impl Decided {
-    /// How much of it, with what has waited, is not borne out.
+    /// How much of it, with what has waited, `limit` does not bear out.
     pub fn excess(&self, waiting: i64) -> u64 {
         let both = self.deny.zip(self.pass).zip(self.limit).map(|((deny, pass), limit)| deny + pass + waiting.max(0) - limit);
         both.map_or(0, |excess| u64::try_from(excess).unwrap_or(0))
@@ -111,10 +111,8 @@ impl Decided {
     }
 }
 
-/// A tier, and how the decisions of each of its targets can be told apart.
 pub struct SplitTier<'a> {
     pub tier: &'a Tier,
-    /// Of each target.
     pub can: Vec<Can>,
     pub splits: Vec<Split>,
 }
@@ -215,7 +213,6 @@ fn ways_out(tier: &Tier, index: usize) -> impl Iterator<Item = RuleId> {
     tier.targets[index].accepted.into_iter().chain(tier.undecided_after(index))
 }
 
-/// All that count packets on their way through the tier.
 pub fn all_rules(tier: &Tier) -> impl Iterator<Item = RuleId> {
     let targets = (0..tier.targets.len()).flat_map(|index| ways_out(tier, index).chain([tier.targets[index].jump]));
     targets.chain(tier.end).chain(tier.after)
@@ -225,7 +222,6 @@ fn difference(a: Option<i64>, b: Option<i64>) -> Option<i64> {
     Some(a? - b?)
 }
 
-/// What a tier's rules have counted since then.
 pub struct Counts<'a> {
     pub tier: &'a Tier,
     pub deltas: &'a Deltas,
@@ -288,8 +284,10 @@ mod tests {
     use crate::ruleset::{Backend, ChainId, test::table};
 
     const DENY: Can = Can { accept: true, deny: true, pass: false, alone: false, changed: false };
-    const PASS: Can = Can { accept: true, deny: false, pass: true, alone: false, changed: false };
-    const BOTH: Can = Can { accept: true, deny: true, pass: true, alone: false, changed: false };
+    const PASS: Can = Can { deny: false, pass: true, ..DENY };
+    const BOTH: Can = Can { pass: true, ..DENY };
+    const ALONE: Can = Can { alone: true, ..BOTH };
+    const CHANGED: Can = Can { changed: true, ..PASS };
 
     /// Deltas of rules 0, 1, …, as if all had been at zero.
     fn deltas(packets: &[u64]) -> Deltas {
@@ -310,63 +308,39 @@ mod tests {
         Tier { name: "t".into(), is_named_at_end: true, targets, end: Some(RuleId(4)), end_log: None, after: Some(RuleId(5)) }
     }
 
-    fn decide(tier: &Tier, can: &[Can], packets: &[u64]) -> Vec<(Option<i64>, Option<i64>, Option<i64>)> {
+    /// What each target refused and passed on, or both together. The own rules of one that is alone refused 6 and passed 1 on.
+    fn decided(tier: &Tier, can: &[Can], packets: &[u64]) -> Vec<String> {
         let own = Decided { deny: Some(6), pass: Some(1), ..Decided::default() };
         let (split, deltas) = (SplitTier::new(tier, can.to_vec()), deltas(packets));
         let decided = split.decided(&deltas, Since::LastRead, |_| own);
-        (0..can.len()).map(decided).map(|d| (d.deny, d.pass, d.deny_or_pass)).collect()
+        let text = |Decided { deny, pass, deny_or_pass, .. }| {
+            let parts = [("deny", deny), ("pass", pass), ("sum", deny_or_pass)];
+            parts.iter().filter_map(|(what, packets)| Some(format!("{what} {}", (*packets)?))).collect::<Vec<_>>().join(", ")
+        };
+        (0..can.len()).map(decided).map(text).collect()
     }
 
     #[test]
-    fn refusals_are_what_goes_missing() {
-        // 21 in, 5 accepted, 9 on; 9 in, none accepted, 4 at the end.
-        let rows = decide(&two_targets(), &[DENY, DENY], &[21, 5, 9, 0, 4, 0]);
-        assert_eq!(rows, [(Some(7), None, None), (Some(5), None, None)]);
-    }
-
-    #[test]
-    fn one_target_that_does_both_is_split_by_what_came_out() {
-        let rows = decide(&two_targets(), &[DENY, BOTH], &[21, 5, 9, 0, 4, 2]);
-        assert_eq!(rows, [(Some(7), None, None), (Some(3), Some(2), None)]);
-        let rows = decide(&two_targets(), &[PASS, BOTH], &[21, 5, 9, 0, 4, 9]);
-        assert_eq!(rows, [(None, Some(7), None), (Some(3), Some(2), None)]);
-    }
-
-    #[test]
-    fn two_targets_that_do_both_are_not_split() {
-        let rows = decide(&two_targets(), &[BOTH, BOTH], &[21, 5, 9, 0, 4, 2]);
-        assert_eq!(rows, [(None, None, Some(7)), (None, None, Some(5))]);
-    }
-
-    #[test]
-    fn a_target_of_this_endpoint_alone_tells_by_its_own_rules() {
-        let rows = decide(&two_targets(), &[Can { alone: true, ..BOTH }, BOTH], &[21, 5, 9, 0, 4, 2]);
-        assert_eq!(rows, [(Some(6), Some(1), None), (Some(4), Some(1), None)]);
-    }
-
-    #[test]
-    fn without_an_end_the_last_targets_refusals_are_still_exact() {
-        let tier = Tier { end: None, ..two_targets() };
-        // The second: 9 in, 1 accepted, 3 refused, 5 passed on or undecided. The first passed 2 on: 7 come out.
-        let rows = decide(&tier, &[PASS, BOTH], &[16, 5, 9, 1, 0, 7]);
-        assert_eq!(rows, [(None, Some(2), None), (Some(3), None, None)]);
-        let rows = decide(&tier, &[BOTH, DENY], &[16, 5, 9, 1, 0, 7]);
-        assert_eq!(rows, [(None, None, Some(2)), (None, None, None)]);
-    }
-
-    #[test]
-    fn a_log_at_the_end_tells_passes_from_undecided() {
-        let tier = Tier { end: None, end_log: Some(RuleId(4)), ..two_targets() };
-        // The second: 9 in, 1 accepted, 3 refused, 1 passed on, 4 undecided: 5 come out.
-        let rows = decide(&tier, &[DENY, BOTH], &[16, 5, 9, 1, 4, 5]);
-        assert_eq!(rows, [(Some(2), None, None), (Some(3), Some(1), None)]);
-    }
-
-    #[test]
-    fn a_policy_that_was_rewritten_may_have_done_what_it_can_no_longer() {
-        let rows = decide(&two_targets(), &[Can { changed: true, ..PASS }, BOTH], &[21, 5, 9, 0, 4, 9]);
-        assert_eq!(rows, [(None, None, None), (None, None, None)]);
-        let rows = decide(&two_targets(), &[Can { changed: true, ..PASS }, DENY], &[21, 5, 9, 0, 4, 9]);
-        assert_eq!(rows[1], (Some(5), None, None));
+    fn what_targets_decided_follows_from_differences() {
+        let full = two_targets();
+        let endless = Tier { end: None, ..two_targets() };
+        let logged = Tier { end: None, end_log: Some(RuleId(4)), ..two_targets() };
+        for (why, tier, can, packets, expected) in [
+            // 21 in, 5 accepted, 9 on; 9 in, none accepted, 4 at the end.
+            ("refusals are what goes missing", &full, [DENY, DENY], [21, 5, 9, 0, 4, 0], ["deny 7", "deny 5"]),
+            ("one that does both is split by what came out", &full, [DENY, BOTH], [21, 5, 9, 0, 4, 2], ["deny 7", "deny 3, pass 2"]),
+            ("also behind one that passes on", &full, [PASS, BOTH], [21, 5, 9, 0, 4, 9], ["pass 7", "deny 3, pass 2"]),
+            ("two that do both are not split", &full, [BOTH, BOTH], [21, 5, 9, 0, 4, 2], ["sum 7", "sum 5"]),
+            ("one that is alone tells by its own rules", &full, [ALONE, BOTH], [21, 5, 9, 0, 4, 2], ["deny 6, pass 1", "deny 4, pass 1"]),
+            // The second: 9 in, 1 accepted, 3 refused, 5 passed on or undecided. The first passed 2 on: 7 come out.
+            ("without an end, the last one's refusals are still exact", &endless, [PASS, BOTH], [16, 5, 9, 1, 0, 7], ["pass 2", "deny 3"]),
+            ("but not if another one does both", &endless, [BOTH, DENY], [16, 5, 9, 1, 0, 7], ["sum 2", ""]),
+            // The second: 9 in, 1 accepted, 3 refused, 1 passed on, 4 undecided: 5 come out.
+            ("a log tells passes from undecided", &logged, [DENY, BOTH], [16, 5, 9, 1, 4, 5], ["deny 2", "deny 3, pass 1"]),
+            ("one that was rewritten may have done what it cannot now", &full, [CHANGED, BOTH], [21, 5, 9, 0, 4, 9], ["", ""]),
+            ("which matters not for one that refuses", &full, [CHANGED, DENY], [21, 5, 9, 0, 4, 9], ["", "deny 5"]),
+        ] {
+            assert_eq!(decided(tier, &can, &packets), expected, "{why}");
+        }
     }
 }

@@ -18,17 +18,15 @@ pub struct Total {
     seen: u32,
     /// Whether that read did not tell.
     unknown: bool,
-    /// Whether there may have been more.
     at_least: bool,
 }
 
 impl Total {
-    /// Whether there cannot have been more.
     pub fn is_exact(&self) -> bool {
         !self.at_least
     }
 
-    /// Whether packets were counted of which it is not known whether one policy refused them or passed them on.
+    /// Whether packets were counted that one policy refused or passed on, and it is not known which.
     fn is_sum(&self) -> bool {
         matches!(&self.item, Item::Policy { verdict: Verdict::DenyOrPass, policy, .. } if self.packets > 0 && !policy.contains(','))
     }
@@ -190,7 +188,6 @@ impl Totals {
         self.all().filter(|total| hidden(&total.item)).for_each(|total| total.seen = 0);
     }
 
-    /// Takes back that no total can be higher than it is.
     pub fn note_that_there_may_have_been_more(&mut self) {
         self.all().for_each(|total| total.at_least = true);
     }
@@ -251,11 +248,6 @@ impl Totals {
         let is_told = met.map(|total| total.is_shown(self.read)).reduce(|a, b| a && b)?;
         is_told.then(|| self.sums(endpoint, direction).no_policy)
     }
-
-    /// How many interfaces and totals are remembered, shown or not.
-    pub fn size(&self) -> (usize, usize) {
-        (self.endpoints.len(), self.endpoints.values().flat_map(|e| &e.directions).map(Vec::len).sum())
-    }
 }
 
 pub struct Recorder<'a> {
@@ -270,12 +262,7 @@ impl Recorder<'_> {
         self.total(item, packets);
     }
 
-    /// The same, where there may have been more: from now on, the total is visible only if it is not zero.
-    pub fn add_at_least(&mut self, item: &Item, packets: u64) {
-        self.total(item, packets).at_least = true;
-    }
-
-    /// One or the other. `is_exact`: there cannot have been more.
+    /// `is_exact`: there cannot have been more. Else the total is visible from now on only if it is not zero.
     pub fn add_counted(&mut self, item: &Item, packets: u64, is_exact: bool) {
         let total = self.total(item, packets);
         total.at_least |= !is_exact;
@@ -332,7 +319,6 @@ impl Recorder<'_> {
         }
     }
 
-    /// The place of an item's total. Most follow the one before.
     fn find(&mut self, item: &Item) -> usize {
         let (before, behind) = (0..*self.expected, *self.expected..self.totals.len());
         behind.chain(before).find(|place| self.totals.get(*place).is_some_and(|total| total.item == *item)).unwrap_or_else(|| {

@@ -17,9 +17,10 @@ use crate::felix::{DropReason, DropRule, Label, Pipeline, Target, Tier};
 
 pub struct Walk<'a, 'b> {
     pub view: &'b TableView<'a>,
+    /// What has waited since the last read.
+    pub waited: &'b Waiting,
     pub waiting: &'b mut Waiting,
     pub claims: Claims<'a>,
-    /// Endpoints that use groups.
     pub members: ByChain<Member<'a>>,
     /// Endpoints that use policies or groups behind which nothing counts what they left undecided.
     pub open: ByChain<User<'a>>,
@@ -39,10 +40,8 @@ impl<'a> Walk<'a, '_> {
         for drop in &pipeline.drops {
             let item = Item::Drop { reason: drop.reason, tier: Arc::clone(&pipeline.profiles.name) };
             let last = drop.let_through.last().filter(|last| passage.is_disturbed_between(drop.rule, Some(**last)));
-            match last.is_some() || (drop.reason == DropReason::NoProfile && passage.is_marked_at(drop.rule)) {
-                true => recorder.unknown(&item),
-                false => recorder.add(&item, dropped(drop, deltas)),
-            }
+            let unknown = last.is_some() || (drop.reason == DropReason::NoProfile && passage.is_marked_at(drop.rule));
+            recorder.add_unless(unknown, &item, dropped(drop, deltas));
         }
     }
 
@@ -86,12 +85,13 @@ impl<'a> Walk<'a, '_> {
         let refused = |since| Counts { tier, deltas, since }.refused_in_all();
         let since_last_read = refused(Since::LastRead);
         let packets = match since_last_read {
-            Some(packets) => packets + self.waiting.of(&source),
+            Some(packets) => packets + self.waited(&source),
             None => refused(Since::Written).unwrap_or(0),
         };
         let moving = signed(motion.sum(all_rules(tier)));
         let certain = packets.saturating_sub(moving).max(0);
-        self.waiting.keep(source, (packets - certain).max(-moving));
+        let rest = (packets - certain).max(-moving);
+        self.waiting.extend((rest != 0).then_some((source, rest)));
         recorder.add_counted(item, u64::try_from(certain).unwrap_or(0), since_last_read.is_some());
     }
 
@@ -163,16 +163,20 @@ impl<'a> Walk<'a, '_> {
             if let Some(claim) = self.claim(pipeline, target, verdict, &item, read) {
                 let in_sum = read.refusals_are_known && verdict == Verdict::Deny;
                 let sum = in_sum.then(|| Item::PolicyDrop { tier: Arc::clone(tier) });
-                let doubt = claim.doubt.max(read.since_last_read.excess(self.waiting.of(&claim.source)));
+                let doubt = claim.doubt.max(read.since_last_read.excess(self.waited(&claim.source)));
                 self.claims.add(target.chain, Claim { sum, doubt, ..claim });
             }
         }
     }
 
+    fn waited(&self, source: &Source) -> i64 {
+        self.waited.get(source).copied().unwrap_or(0)
+    }
+
     /// What it refused and passed on. Where nobody else used the policy since the last read, its own rules tell what the endpoint's do not.
     fn own(&self, target: &Target, read: &TargetRead) -> Option<(i64, i64)> {
         let own =
-            self.view.own_if_others_were_quiet(target.chain, target.jump).filter(|_| !read.disturbed.decided && self.waiting.is_empty());
+            self.view.own_if_others_were_quiet(target.chain, target.jump).filter(|_| !read.disturbed.decided && self.waited.is_empty());
         own.filter(|(deny, pass)| read.since_last_read.deny_or_pass == Some(deny + pass))
     }
 
@@ -194,7 +198,7 @@ impl<'a> Walk<'a, '_> {
     fn claim(&self, pipeline: &'a Pipeline, target: &Target, verdict: Verdict, item: &Item, read: &TargetRead) -> Option<Claim<'a>> {
         let Table { ruleset, deltas, reach, .. } = self.view.table;
         // Where rules were written anew, all that use a policy are asked for.
-        let is_wanted = deltas.rewritten || !self.waiting.is_empty();
+        let is_wanted = deltas.rewritten || !self.waited.is_empty();
         let (since_last_read, since_written) = (read.since_last_read.of(verdict), read.since_written.of(verdict));
         let is_idle = match (since_last_read, since_written) {
             (Some(packets), _) => packets == 0,
@@ -207,7 +211,7 @@ impl<'a> Walk<'a, '_> {
         let name = |chain| Arc::clone(&ruleset.chain(chain).name);
         let source = Source { table: ruleset.id(), endpoint: name(pipeline.chain), policy: name(target.chain), verdict };
         let (packets, coverage) = match since_last_read {
-            Some(packets) => (packets + self.waiting.of(&source), Coverage::All),
+            Some(packets) => (packets + self.waited(&source), Coverage::All),
             None => (since_written.unwrap_or_else(|| -signed(read.entering)), Coverage::Part(reach.of(target.jump))),
         };
         let TargetRead { doubt, entering, .. } = *read;
@@ -215,7 +219,6 @@ impl<'a> Walk<'a, '_> {
     }
 }
 
-/// What is known of one target of a tier.
 #[derive(Debug, Clone, Copy)]
 pub struct TargetRead {
     pub can: Can,
@@ -232,7 +235,6 @@ pub struct TargetRead {
     pub refusals_are_known: bool,
 }
 
-/// What is known of each target of a tier.
 fn targets<'b>(
     view: &'b TableView<'b>,
     pipeline: &'b Pipeline,

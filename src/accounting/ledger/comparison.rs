@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Deltas, Last, Since};
+use super::{ChainDelta, Deltas, Last, Since};
 use crate::ruleset::{Backend, Chain, ChainId, Count, Rule, RuleHash, RuleId, Ruleset, Snapshot};
 
 #[derive(Clone, Copy)]
@@ -54,9 +54,7 @@ pub fn first(now: &Snapshot, counts: bool) -> Deltas {
     Deltas {
         packets: (0..rules as u32).map(|rule| if counts { now.packets(RuleId(rule)) } else { 0 }).collect(),
         ages: vec![None; rules],
-        unchanged: vec![false; now.ruleset.chains().len()],
-        same_rules: vec![false; now.ruleset.chains().len()],
-        appeared: vec![false; now.ruleset.chains().len()],
+        chains: vec![ChainDelta::default(); now.ruleset.chains().len()],
         rewritten: false,
         restarted: false,
         vanished: vec![],
@@ -71,12 +69,10 @@ pub struct Comparison<'a> {
     /// Whether most counts are those of the last read, although the table was replaced as a whole or may have been: then it was
     /// replaced with counts that were saved before (`iptables-restore -c`), which are no news.
     restored: bool,
-    /// Whether any rule had counted at the last read.
     had_counted: bool,
     /// Whether only one rule has gone back: `iptables -Z` can name it. Where rules are written anew, one alone hardly ever had counted more.
     is_one_zeroed: bool,
     deltas: Deltas,
-    /// Whether a rule that kept its handle began again.
     zeroed: bool,
 }
 
@@ -121,9 +117,8 @@ impl<'a> Comparison<'a> {
                     None => self.by_hash(chain, before),
                 },
             };
-            self.deltas.unchanged[id.0 as usize] = unchanged;
-            self.deltas.same_rules[id.0 as usize] = unchanged;
-            self.deltas.appeared[id.0 as usize] = before.is_none() && !self.is_replaced();
+            let appeared = before.is_none() && !self.is_replaced();
+            self.deltas.chains[id.0 as usize] = ChainDelta { has_same_rules: unchanged, unchanged, appeared };
             self.deltas.rewritten |= !unchanged;
         }
         self.deltas.restarted |= self.zeroed;
@@ -195,7 +190,6 @@ impl<'a> Comparison<'a> {
         self.restored && self.has_handles()
     }
 
-    /// All rules of the chain were written since the last read.
     fn written(&mut self, id: ChainId, chain: &Chain, flushes: bool) -> bool {
         let together = flushes && !self.is_replaced() && self.now.chain_handle(id).is_some() && self.are_consecutive(chain);
         for rule in chain.rule_ids() {

@@ -9,12 +9,11 @@ fn chain(backend: Backend, rules: &[(&str, u64)]) -> [Snapshot; 1] {
     table(backend, &[("c", rules)])
 }
 
-/// Reads two tables; what the second read gives: packets, and whether the rule continued.
-fn second(backend: Backend, first: &[(&str, u64)], second: &[(&str, u64)]) -> Vec<(u64, bool)> {
+/// The deltas of a second read.
+fn second(first: &[Snapshot], second: &[Snapshot]) -> Deltas {
     let mut ledger = Ledger::default();
-    ledger.advance(&chain(backend, first));
-    let deltas = &ledger.advance(&chain(backend, second))[0];
-    (0..second.len() as u32).map(|i| (deltas.packets(RuleId(i)), deltas.since_last_read(RuleId(i)).is_some())).collect()
+    ledger.advance(first);
+    ledger.advance(second).remove(0)
 }
 
 #[test]
@@ -23,60 +22,52 @@ fn the_first_read_counts_what_the_kernel_shows_but_proves_no_age() {
     assert_eq!((deltas.packets(RuleId(0)), deltas.since_last_read(RuleId(0))), (7, None));
 }
 
+/// Rules of one chain as `hash packets`, twice, and the deltas: `+` of those that have counted on.
 #[test]
-fn unchanged_rules_count_on() {
-    assert_eq!(second(Backend::Nft, &[("a", 7), ("b", 1)], &[("a", 9), ("b", 1)]), [(2, true), (0, true)]);
-}
-
-#[test]
-fn legacy_keeps_the_rules_before_the_first_difference() {
-    let rules = second(Backend::Legacy, &[("a", 7), ("b", 5)], &[("a", 9), ("x", 3), ("b2", 1)]);
-    assert_eq!(rules, [(2, true), (3, false), (1, false)]);
-}
-
-#[test]
-fn nft_flushes_the_whole_chain() {
-    // b counts less than before, so a, too, has started again, although it counts more than before.
-    let rules = second(Backend::Nft, &[("a", 7), ("b", 5)], &[("a", 9), ("b", 2), ("x", 3)]);
-    assert_eq!(rules, [(9, false), (2, false), (3, false)]);
-    // Nothing proves it here: count what is certain.
-    let rules = second(Backend::Nft, &[("a", 7)], &[("a", 9), ("x", 3)]);
-    assert_eq!(rules, [(2, false), (3, false)]);
-}
-
-#[test]
-fn a_flush_under_unchanged_hashes_is_seen_by_any_rule_that_went_back() {
-    assert_eq!(second(Backend::Nft, &[("a", 70), ("b", 50)], &[("a", 9), ("b", 2)]), [(9, false), (2, false)]);
-    // On legacy a single rule can be zeroed (iptables -Z chain rule): the other counted on.
-    assert_eq!(second(Backend::Legacy, &[("a", 7), ("b", 50)], &[("a", 9), ("b", 2)]), [(2, false), (2, false)]);
-}
-
-/// Whatever share of all packets it had counted.
-#[test]
-fn one_rule_that_was_zeroed_says_nothing_of_the_others() {
-    for backend in [Backend::Legacy, Backend::Nft] {
-        let rules = second(backend, &[("a", 1000), ("b", 50), ("c", 5)], &[("a", 3), ("b", 52), ("c", 5)]);
-        assert_eq!(rules, [(3, false), (2, false), (0, false)], "{backend:?}");
-        // Together with the rule behind it, which returns what it accepts, it was written anew.
-        let rules = second(backend, &[("a", 1000), ("b", 1000), ("c", 5)], &[("a", 300), ("b", 300), ("c", 6)]);
-        assert_eq!(rules, [(300, false), (300, false), (6, false)], "{backend:?}");
+fn what_a_rule_counted_depends_on_how_its_back_end_writes() {
+    const BOTH: [Backend; 2] = [Backend::Legacy, Backend::Nft];
+    const LEGACY: [Backend; 1] = [Backend::Legacy];
+    const NFT: [Backend; 1] = [Backend::Nft];
+    let rules = |text: &'static str| text.split(", ").map(|rule| rule.rsplit_once(' ').unwrap());
+    let rules = |text| rules(text).map(|(hash, packets)| (hash, packets.parse().unwrap())).collect::<Vec<(&str, u64)>>();
+    let cases: [(&str, &[Backend], &str, &str, &str); 12] = [
+        ("unchanged rules count on", &NFT, "a 7, b 1", "a 9, b 1", "+2 +0"),
+        ("legacy keeps the rules before the first difference", &LEGACY, "a 7, b 5", "a 9, x 3, b2 1", "+2 3 1"),
+        ("nft flushes the chain: b has less, so a has begun again, though it has more", &NFT, "a 7, b 5", "a 9, b 2, x 3", "9 2 3"),
+        ("nothing proves it here: count what is certain", &NFT, "a 7", "a 9, x 3", "2 3"),
+        ("a flush under unchanged hashes is seen by any rule that went back", &NFT, "a 70, b 50", "a 9, b 2", "9 2"),
+        ("`iptables -Z chain rule` can zero one alone: the other counted on", &LEGACY, "a 7, b 50", "a 9, b 2", "2 2"),
+        ("one that was zeroed says nothing of others, whatever its share", &BOTH, "a 1000, b 50, c 5", "a 3, b 52, c 5", "3 2 0"),
+        ("with the return behind it, it was written anew", &BOTH, "a 1000, b 1000, c 5", "a 300, b 300, c 6", "300 300 6"),
+        ("counts that were restored are no news", &BOTH, "a 105, b 5", "a 101, b 5", "0 0"),
+        ("without a hash, a rule is known by what it does", &LEGACY, "a 7,  5", "a 9,  6", "+2 +1"),
+        ("also before another one", &LEGACY, "a 7,  5", "a 9,  6, b 1", "+2 +1 1"),
+        ("but it is no other's", &LEGACY, "a 7", " 3, a 9", "3 +2"),
+    ];
+    for (why, backends, then, now, expected) in cases {
+        for backend in backends {
+            let deltas = second(&chain(*backend, &rules(then)), &chain(*backend, &rules(now)));
+            let delta = |rule: u32| {
+                let sign = if deltas.since_last_read(RuleId(rule)).is_some() { "+" } else { "" };
+                format!("{sign}{}", deltas.packets(RuleId(rule)))
+            };
+            let all: Vec<String> = (0..rules(now).len() as u32).map(delta).collect();
+            assert_eq!(all.join(" "), expected, "{backend:?}: {why}");
+        }
     }
 }
 
 #[test]
 fn a_new_chain_began_at_zero() {
-    let mut ledger = Ledger::default();
-    ledger.advance(&chain(Backend::Legacy, &[("a", 1)]));
     let both = table(Backend::Legacy, &[("c", &[("a", 1)]), ("d", &[("b", 4)])]);
-    let deltas = &ledger.advance(&both)[0];
+    let deltas = second(&chain(Backend::Legacy, &[("a", 1)]), &both);
     assert_eq!((deltas.packets(RuleId(1)), deltas.since_last_read(RuleId(1))), (4, None));
 }
 
 #[test]
 fn a_chain_that_lost_its_last_rule_is_changed_although_all_others_counted_on() {
-    let mut ledger = Ledger::default();
-    ledger.advance(&table(Backend::Legacy, &[("c", &[("a", 1), ("b", 1)]), ("d", &[("e", 4)])]));
-    let deltas = &ledger.advance(&table(Backend::Legacy, &[("c", &[("a", 2)]), ("d", &[("e", 5)])]))[0];
+    let first = table(Backend::Legacy, &[("c", &[("a", 1), ("b", 1)]), ("d", &[("e", 4)])]);
+    let deltas = second(&first, &table(Backend::Legacy, &[("c", &[("a", 2)]), ("d", &[("e", 5)])]));
     assert_eq!(deltas.since_last_read(RuleId(0)), Some(1));
     assert_eq!((deltas.unchanged(ChainId(0)), deltas.unchanged(ChainId(1))), (false, true));
 }
@@ -91,30 +82,15 @@ fn another_back_end_starts_where_it_stands() {
 }
 
 #[test]
-fn counts_that_were_restored_are_no_news() {
-    for backend in [Backend::Nft, Backend::Legacy] {
-        assert_eq!(second(backend, &[("a", 105), ("b", 5)], &[("a", 101), ("b", 5)])[0], (0, false), "{backend:?}");
-    }
+fn counts_that_were_restored_with_a_whole_table_are_no_news() {
     let table = |first: u64, packets: u64| {
         let mut builder = Builder::new(Family::V4, Backend::Native, "filter");
-        let chain = builder.chain("c");
-        builder.chain_handle(chain, first);
-        let count = Count { packets, bytes: packets, handle: first + 1 };
-        builder.push(chain, &RuleParts { hash: RuleHash::new(b"a"), count, ..RuleParts::default() }, Verdict::Return);
+        push_with_handles(&mut builder, "c", first, first + 1, &[packets]);
         [builder.finish()]
     };
     for (packets, news) in [(105, 0), (101, 0), (3, 3)] {
-        let mut ledger = Ledger::default();
-        ledger.advance(&table(1, 105));
-        assert_eq!(ledger.advance(&table(9, packets))[0].packets(RuleId(0)), news);
+        assert_eq!(second(&table(1, 105), &table(9, packets)).packets(RuleId(0)), news);
     }
-}
-
-#[test]
-fn rules_without_a_hash_are_known_by_what_they_do() {
-    assert_eq!(second(Backend::Legacy, &[("a", 7), ("", 5)], &[("a", 9), ("", 6)]), [(2, true), (1, true)]);
-    assert_eq!(second(Backend::Legacy, &[("a", 7), ("", 5)], &[("a", 9), ("", 6), ("b", 1)])[1], (1, true));
-    assert_eq!(second(Backend::Legacy, &[("a", 7)], &[("", 3), ("a", 9)]), [(3, false), (2, true)]);
 }
 
 #[test]
@@ -134,17 +110,21 @@ fn vanished_chains_are_forgotten() {
 }
 
 /// A chain of nf_tables: its handle, the first rule's handle, and what each rule has counted.
-fn with_handles(backend: Backend, chain_handle: u64, first: u64, packets: &[u64]) -> [Snapshot; 1] {
-    let mut builder = Builder::new(Family::V4, backend, "filter");
-    let lasting = builder.chain("cali-FORWARD");
-    builder.chain_handle(lasting, 1);
-    let chain = builder.chain("c");
+fn push_with_handles(builder: &mut Builder, name: &str, chain_handle: u64, first: u64, packets: &[u64]) {
+    let chain = builder.chain(name);
     builder.chain_handle(chain, chain_handle);
-    for (place, packets) in packets.iter().enumerate() {
-        let count = Count { packets: *packets, bytes: *packets, handle: first + place as u64 };
-        let hash = RuleHash::new(format!("{place}").as_bytes());
+    for ((handle, place), packets) in (first..).zip('0'..).zip(packets) {
+        let count = Count { packets: *packets, bytes: *packets, handle };
+        let hash = RuleHash::new(place.to_string().as_bytes());
         builder.push(chain, &RuleParts { hash, count, ..RuleParts::default() }, Verdict::Return);
     }
+}
+
+/// The same chain, and one that stays.
+fn with_handles(backend: Backend, chain_handle: u64, first: u64, packets: &[u64]) -> [Snapshot; 1] {
+    let mut builder = Builder::new(Family::V4, backend, "filter");
+    push_with_handles(&mut builder, "cali-FORWARD", 1, 0, &[]);
+    push_with_handles(&mut builder, "c", chain_handle, first, packets);
     [builder.finish()]
 }
 
@@ -168,16 +148,14 @@ fn who_replaces_rules_one_by_one_does_not_flush() {
 
 #[test]
 fn a_new_handle_is_a_new_rule_whatever_it_has_counted() {
-    let second = |backend, chain_handle, first| {
-        let mut ledger = Ledger::default();
-        ledger.advance(&with_handles(backend, 2, 3, &[7, 5]));
-        let deltas = ledger.advance(&with_handles(backend, chain_handle, first, &[9, 6])).remove(0);
+    let deltas = |backend, chain_handle, first| {
+        let deltas = second(&with_handles(backend, 2, 3, &[7, 5]), &with_handles(backend, chain_handle, first, &[9, 6]));
         let rule = RuleId(0);
         (deltas.packets(rule), deltas.since_last_read(rule), deltas.since(Since::Written, rule), deltas.unchanged(ChainId(1)))
     };
-    assert_eq!(second(Backend::Nft, 2, 3), (2, Some(2), None, true), "the same rules");
-    assert_eq!(second(Backend::Nft, 2, 10), (9, None, Some(9), false), "flushed and written again");
-    assert_eq!(second(Backend::Nft, 9, 10), (9, None, Some(9), false), "deleted and made again");
-    assert_eq!(second(Backend::Nft, 9, 3), (9, None, Some(9), false), "the chain's handle tells it alone");
-    assert_eq!(second(Backend::Native, 9, 10), (9, None, None, false), "rules of one age only where whole chains are flushed");
+    assert_eq!(deltas(Backend::Nft, 2, 3), (2, Some(2), None, true), "the same rules");
+    assert_eq!(deltas(Backend::Nft, 2, 10), (9, None, Some(9), false), "flushed and written again");
+    assert_eq!(deltas(Backend::Nft, 9, 10), (9, None, Some(9), false), "deleted and made again");
+    assert_eq!(deltas(Backend::Nft, 9, 3), (9, None, Some(9), false), "the chain's handle tells it alone");
+    assert_eq!(deltas(Backend::Native, 9, 10), (9, None, None, false), "rules of one age only where whole chains are flushed");
 }

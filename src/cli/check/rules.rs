@@ -9,7 +9,7 @@ use super::PATIENCE;
 use super::findings::Findings;
 use crate::config::{Config, Datastore};
 use crate::dataplane::Reading;
-use crate::felix::Structures;
+use crate::felix::{Structures, names};
 use crate::kernel;
 use crate::ruleset::{Backend, Family, Ruleset};
 
@@ -73,8 +73,8 @@ fn hooks(reading: &Reading, findings: &mut Findings) {
 /// `FORWARD` where there are workloads; each of the others where Calico has a chain for it.
 fn expected(ruleset: &Ruleset) -> impl Iterator<Item = &'static str> {
     let has = |prefix: &str| ruleset.chains().iter().any(|chain| chain.name.starts_with(prefix));
-    let workloads = has("cali-tw-") || has("cali-fw-");
-    let expected = [("FORWARD", workloads || has("cali-FORWARD")), ("INPUT", has("cali-INPUT")), ("OUTPUT", has("cali-OUTPUT"))];
+    let workloads = ruleset.chains().iter().any(|chain| names::workload_in(&chain.name).is_some());
+    let expected = [("FORWARD", workloads || has(names::FORWARD)), ("INPUT", has(names::INPUT)), ("OUTPUT", has(names::OUTPUT))];
     expected.into_iter().filter(|(_, is_expected)| *is_expected).map(|(hook, _)| hook)
 }
 

@@ -8,7 +8,7 @@ use crate::config::{Config, SourceChoice};
 use crate::dataplane::{Dataplane, Reader};
 use crate::datastore::inventory::Inventory;
 use crate::exporter::start;
-use crate::felix::{ChainNames, EndpointKind, Structures};
+use crate::felix::{ChainNames, Structures};
 use crate::kernel::netlink::Socket;
 use crate::kernel::nft;
 use crate::ruleset::Backend;
@@ -87,7 +87,7 @@ impl Rules {
         }
         self.structures.update(reading.tables.iter().map(|table| &table.ruleset));
         (self.generation, self.read_at) = (generation, Instant::now());
-        Ok(std::mem::replace(&mut self.meanings, Meanings::new(&reading.tables, self.structures.tables())))
+        Ok(std::mem::replace(&mut self.meanings, Meanings::new(&reading.tables, &self.structures.tables)))
     }
 
     /// Whether no table has changed since.
@@ -106,20 +106,15 @@ impl Rules {
 
     /// `wanted`: `NAMESPACE/POD`, or an interface; else all that have rules.
     pub fn endpoints(&self, wanted: Option<&str>, inventory: &Inventory) -> Result<Endpoints, String> {
-        let pipelines = self.structures.tables().iter().flat_map(|table| &table.pipelines.endpoints);
-        let mut all = BTreeSet::new();
-        for pipeline in pipelines.filter(|pipeline| !matches!(pipeline.kind, EndpointKind::Host(_)) || pipeline.interface.len() > 1) {
-            all.insert(&*pipeline.interface);
-        }
-        let has_any_interface = || {
-            let mut endpoints = self.structures.tables().iter().flat_map(|table| &table.pipelines.endpoints);
-            endpoints.any(|pipeline| &*pipeline.interface == "*")
-        };
+        let pipelines = self.structures.tables.iter().flat_map(|table| &table.pipelines.endpoints);
+        let mut all: BTreeSet<&str> = pipelines.map(|pipeline| &*pipeline.interface).collect();
+        // The host endpoint of all interfaces.
+        let has_any = all.remove("*");
         let Some(wanted) = wanted else {
-            let interfaces = (!has_any_interface()).then(|| all.iter().map(|interface| (*interface).to_owned()).collect());
+            let interfaces = (!has_any).then(|| all.into_iter().map(str::to_owned).collect());
             return Ok(Endpoints { interfaces, only: None });
         };
-        if wanted == "*" && has_any_interface() {
+        if wanted == "*" && has_any {
             return Ok(Endpoints { interfaces: None, only: Some(wanted.to_owned()) });
         }
         let is_meant = |interface: &&str| {

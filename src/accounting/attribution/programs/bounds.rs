@@ -10,7 +10,7 @@
 //!
 //! and at most the smaller one of its row and its column.
 
-use super::super::group::Margin;
+use super::super::group::{Margin, smaller};
 
 /// The bounds of the cells of each row, in the order of `cells`: the columns that the row has.
 pub fn bounds(rows: &[Margin], columns: &[Margin], cells: &[Vec<usize>]) -> Vec<Vec<Margin>> {
@@ -32,14 +32,6 @@ pub fn bounds(rows: &[Margin], columns: &[Margin], cells: &[Vec<usize>]) -> Vec<
     cells.iter().enumerate().map(|(row, cells)| cells.iter().map(|&column| bound(row, column)).collect()).collect()
 }
 
-/// The smaller one of two limits; `None` is no limit.
-pub fn smaller(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
-}
-
 /// A sum in which some terms may be without limit.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sum {
@@ -55,7 +47,6 @@ impl Sum {
         }
     }
 
-    /// The sum of all other terms, if it has a limit.
     fn without(self, term: Option<u64>) -> Option<u64> {
         match (term, self.unlimited) {
             // What is saturated says nothing any more.
@@ -80,27 +71,18 @@ mod tests {
     }
 
     #[test]
-    fn a_full_grid_has_frechets_bounds() {
-        assert_eq!(least(&exact(&[10, 3]), &exact(&[9, 4]), &[vec![0, 1], vec![0, 1]]), [[6, 1], [0, 0]]);
-        assert_eq!(least(&exact(&[10, 0]), &exact(&[9, 1]), &[vec![0, 1], vec![0, 1]]), [[9, 1], [0, 0]]);
-    }
-
-    #[test]
-    fn cells_that_cannot_be_make_others_certain() {
+    fn what_is_certain_of_a_grid() {
+        let full = [vec![0, 1], vec![0, 1]];
+        assert_eq!(least(&exact(&[10, 3]), &exact(&[9, 4]), &full), [[6, 1], [0, 0]], "Fréchet's bounds");
+        assert_eq!(least(&exact(&[10, 0]), &exact(&[9, 1]), &full), [[9, 1], [0, 0]]);
         // The first column is in the first row alone.
-        assert_eq!(least(&exact(&[10, 3]), &exact(&[6, 7]), &[vec![0, 1], vec![1]]), [vec![6, 4], vec![3]]);
-    }
-
-    #[test]
-    fn the_only_holder_needs_no_row() {
-        let cells = bounds(&[Margin::default(); 2], &exact(&[6, 7]), &[vec![0, 1], vec![1]]);
-        assert_eq!(cells, [vec![Margin::exact(6), Margin { least: 0, most: Some(7) }], vec![Margin { least: 0, most: Some(7) }]]);
-    }
-
-    #[test]
-    fn a_column_that_counts_elsewhere_proves_nothing_but_limits() {
-        let elsewhere = Margin { least: 0, most: Some(2) };
-        assert_eq!(least(&exact(&[10]), &[elsewhere, Margin::default()], &[vec![0, 1]]), [[0, 8]]);
+        let cells = [vec![0, 1], vec![1]];
+        assert_eq!(least(&exact(&[10, 3]), &exact(&[6, 7]), &cells), [vec![6, 4], vec![3]]);
+        let limited = |most| Margin { least: 0, most: Some(most) };
+        let without_rows = [vec![Margin::exact(6), limited(7)], vec![limited(7)]];
+        assert_eq!(bounds(&[Margin::default(); 2], &exact(&[6, 7]), &cells), without_rows, "the only holder needs no row");
+        // A column that counts elsewhere proves nothing but a limit.
+        assert_eq!(least(&exact(&[10]), &[limited(2), Margin::default()], &[vec![0, 1]]), [[0, 8]]);
     }
 
     /// All ways to fill small grids: the bounds hold in each, and are reached.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::group::Margin;
+use super::super::group::{Margin, smaller};
 use super::super::totals::{Item, Recorder};
-use super::bounds::smaller;
 use super::plan::{Class, Grid, InTier};
 use crate::felix::DropReason;
 
@@ -19,7 +18,6 @@ pub struct RowRead {
     pub margin: Margin,
     /// From one read to the next; `None` where it is not known.
     pub packets: Option<u64>,
-    /// Whether there cannot have been more.
     pub is_all: bool,
 }
 
@@ -27,7 +25,6 @@ pub struct Credit<'a> {
     pub grid: &'a Grid,
     pub index: usize,
     pub row: &'a RowRead,
-    /// Whether the program has not changed since the last read.
     pub is_steady: bool,
 }
 
@@ -106,7 +103,7 @@ impl Credit<'_> {
         if let Some(item) = &tier.together {
             let certain = others.most.filter(|_| self.is_steady).map_or(0, |others| self.row.margin.least.saturating_sub(others));
             more = certain.saturating_sub(own.least).min(rest.unwrap_or(0));
-            recorder.add_at_least(item, more);
+            recorder.add_counted(item, more, false);
         }
         let most = smaller(own.most, self.row.margin.most);
         let packets = own.least.saturating_add(more);
@@ -121,7 +118,7 @@ impl Credit<'_> {
             Class::Refused => recorder.add_counted(&policy_or_none(), rest.unwrap_or(0), self.row.is_all),
             Class::Accepted => {
                 let Some(item) = &self.grid.together[self.index] else { return };
-                recorder.add_at_least(item, rest.filter(|_| self.is_steady).unwrap_or(0));
+                recorder.add_counted(item, rest.filter(|_| self.is_steady).unwrap_or(0), false);
             }
             Class::Passed => {}
         }

@@ -17,7 +17,6 @@ pub enum Class {
     Passed,
 }
 
-/// A rule whose meaning is known, and what the node counts it as.
 #[derive(Debug)]
 pub struct Named {
     pub id: RuleId,
@@ -37,7 +36,6 @@ pub struct Plan {
     pub policies: HashSet<Arc<Policy>>,
     /// By interface: the policies that apply to a workload, for each direction in the order of evaluation.
     pub applied: HashMap<Arc<str>, [Vec<Arc<Policy>>; 2]>,
-    /// Whether all workloads' programs are understood.
     pub is_understood: bool,
 }
 
@@ -49,7 +47,7 @@ pub struct Grid {
     pub rows: Vec<Arc<str>>,
     pub columns: Vec<Column>,
     pub cells: Vec<Vec<usize>>,
-    /// What packets of each row count as that one of several accepted, but which one is not certain.
+    /// For each row: what packets are counted as that one of several accepted, where it is not certain which.
     pub together: Vec<Option<Item>>,
     pub tiers: Vec<Vec<InTier>>,
 }
@@ -60,7 +58,7 @@ pub struct InTier {
     pub tier: Arc<str>,
     /// The places of their columns among the row's.
     pub cells: Vec<usize>,
-    /// As what packets count that one of several decided, but which one is not certain.
+    /// What packets are counted as that one of several decided, where it is not certain which.
     pub together: Option<Item>,
 }
 
@@ -77,21 +75,21 @@ pub struct Column {
 impl Plan {
     pub fn new(programs: &[Shown]) -> Self {
         let known = known(programs);
-        let workloads: Vec<Arc<Program>> =
-            programs.iter().filter(|shown| is_workloads(shown)).map(|shown| Arc::clone(&shown.program)).collect();
-        let is_understood = workloads.iter().all(|program| is_understood(program));
-        let hosts = hosts_ids(programs);
+        let live = || programs.iter().filter(|shown| shown.is_live).map(|shown| &shown.program);
+        let workloads: Vec<Arc<Program>> = live().filter(|program| program.is_workload).cloned().collect();
+        let is_understood = workloads.iter().all(|program| program.unrecognised == 0 && program.rules.iter().any(|rule| rule.counts));
+        let hosts = ids(programs, |_, rule| rule.counts && !rule.is_workloads);
+        // Hits are not counted, or not all of them: of XDP programs.
+        let uncounted = ids(programs, |program, _| !program.is_counted);
         let mut grids = Vec::new();
         for direction in Direction::ALL {
             let programs: Vec<&Program> =
                 workloads.iter().map(|program| &**program).filter(|program| program.direction == direction).collect();
-            let grid =
-                |class| Grid::new(&programs, (direction, class), |id| hosts.contains(&id) || !matches!(known.get(&id), Some(Some(_))));
+            let grid = |class| Grid::new(&programs, direction, class, |id| hosts.contains(&id) || !matches!(known.get(&id), Some(Some(_))));
             grids.extend([Class::Accepted, Class::Refused, Class::Passed].map(grid));
         }
-        let live = programs.iter().filter(|shown| shown.is_live).flat_map(|shown| &shown.program.policies);
-        let mut policies: HashSet<Arc<Policy>> = live.map(|(policy, _)| Arc::clone(policy)).collect();
-        let uncounted = uncounted(programs);
+        let mut policies: HashSet<Arc<Policy>> =
+            live().flat_map(|program| &program.policies).map(|(policy, _)| Arc::clone(policy)).collect();
         let (mut rules, mut places) = (Vec::with_capacity(known.len()), IdMap::default());
         for (id, known) in known {
             places.insert(id, None);
@@ -105,7 +103,6 @@ impl Plan {
         Plan { rules, places, grids, workloads, policies, applied, is_understood }
     }
 
-    /// What an id stands for, if the programs agree on it.
     pub fn rule(&self, id: RuleId) -> Option<&Named> {
         self.places.get(&id).copied().flatten().map(|place| &self.rules[place])
     }
@@ -125,14 +122,6 @@ fn applied(workloads: &[Arc<Program>]) -> HashMap<Arc<str>, [Vec<Arc<Policy>>; 2
     applied
 }
 
-fn is_workloads(shown: &Shown) -> bool {
-    shown.is_live && shown.program.is_workload
-}
-
-fn is_understood(program: &Program) -> bool {
-    program.unrecognised == 0 && program.rules.iter().any(|rule| rule.counts)
-}
-
 /// What ids stand for. The same policy has the same ids in all programs. If not, one of the files is old: Felix numbers rules anew when it
 /// restarts with flow logs.
 fn known(programs: &[Shown]) -> IdMap<Option<&Known>> {
@@ -150,20 +139,13 @@ fn known(programs: &[Shown]) -> IdMap<Option<&Known>> {
     known
 }
 
-/// Rules whose hits are not counted, or not all of them: of XDP programs.
-fn uncounted(programs: &[Shown]) -> HashSet<RuleId> {
-    let programs = programs.iter().map(|shown| &shown.program).filter(|program| !program.is_counted);
-    programs.flat_map(|program| &program.rules).map(|rule| rule.id).collect()
-}
-
-/// Rules that do not only count for workloads.
-fn hosts_ids(programs: &[Shown]) -> HashSet<RuleId> {
-    let rules = programs.iter().flat_map(|shown| &shown.program.rules);
-    rules.filter(|rule| rule.counts && !rule.is_workloads).map(|rule| rule.id).collect()
+fn ids(programs: &[Shown], is_wanted: fn(&Program, &Rule) -> bool) -> HashSet<RuleId> {
+    let programs = programs.iter().map(|shown| &*shown.program);
+    programs.flat_map(|program| program.rules.iter().filter(|rule| is_wanted(program, rule))).map(|rule| rule.id).collect()
 }
 
 impl Grid {
-    fn new(programs: &[&Program], (direction, class): (Direction, Class), elsewhere: impl Fn(RuleId) -> bool) -> Self {
+    fn new(programs: &[&Program], direction: Direction, class: Class, elsewhere: impl Fn(RuleId) -> bool) -> Self {
         let (rows, columns, cells) = (Vec::new(), Vec::new(), Vec::new());
         let mut grid = Grid { direction, class, rows, columns, cells, together: Vec::new(), tiers: Vec::new() };
         let (mut rows, mut columns, mut tiers) = (BTreeMap::new(), HashMap::new(), BTreeMap::new());
@@ -247,7 +229,7 @@ fn decides(rule: &Rule, class: Class) -> bool {
     rule.counts && of_class
 }
 
-/// As what a rule's hits are shown; nothing for what decides nothing, and for what profiles do but accept.
+/// What a rule's hits are shown as; nothing for what decides nothing, and for what profiles do but accept.
 fn item(Known { owner, decision, .. }: &Known) -> Option<Item> {
     let verdict = verdict(*decision)?;
     match owner {
@@ -289,7 +271,6 @@ impl Named {
     }
 }
 
-/// How a decision is shown; nothing for what decides nothing.
 pub fn verdict(decision: Decision) -> Option<Verdict> {
     match decision {
         Decision::Accept => Some(Verdict::Accept),

@@ -1,11 +1,9 @@
 //! What totals are kept of.
 
-use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use crate::felix::{Decision, DropReason};
 
-/// How a policy, or several, decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verdict {
     Accept,
@@ -16,6 +14,8 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    pub const ALL: PerVerdict<Verdict> = [Verdict::Accept, Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass];
+
     pub fn decisions(self) -> &'static [Decision] {
         match self {
             Verdict::Accept => &[Decision::Accept],
@@ -26,24 +26,9 @@ impl Verdict {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PerVerdict<T>(pub [T; 4]);
+/// Indexed by `verdict as usize`.
+pub type PerVerdict<T> = [T; 4];
 
-impl<T> Index<Verdict> for PerVerdict<T> {
-    type Output = T;
-
-    fn index(&self, verdict: Verdict) -> &T {
-        &self.0[verdict as usize]
-    }
-}
-
-impl<T> IndexMut<Verdict> for PerVerdict<T> {
-    fn index_mut(&mut self, verdict: Verdict) -> &mut T {
-        &mut self.0[verdict as usize]
-    }
-}
-
-/// What a total counts for a workload in one direction.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
     Established,
@@ -53,13 +38,11 @@ pub enum Item {
         /// The tier, for [`DropReason::NoPolicy`]; else empty.
         tier: Arc<str>,
     },
-    /// Packets refused by the policies of a tier, together.
     PolicyDrop {
         tier: Arc<str>,
     },
     /// All packets accepted, also by policies that do not apply any more: where interfaces count them.
     Accepted,
-    /// All packets refused, likewise.
     Refused,
     Profile(Arc<str>),
     /// Packets that a policy decided; or one of several, their names joined by commas.

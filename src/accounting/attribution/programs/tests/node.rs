@@ -110,13 +110,13 @@ impl Node {
         self
     }
 
-    /// What is shown of the workloads: `interface what` → packets. Of sums, [`Node::sums`] has more.
+    /// What is shown of the workloads, without sums: `interface what` → packets.
     pub fn shown(&self) -> BTreeMap<String, u64> {
         let is_sum = |what: &String| ["accepted", "refused", "policy of "].iter().any(|sum| what.contains(&format!(" {sum}")));
         self.all().into_iter().filter(|(what, _)| !is_sum(what)).collect()
     }
 
-    /// Likewise.
+    /// The same with sums.
     pub fn all(&self) -> BTreeMap<String, u64> {
         let mut shown = BTreeMap::new();
         for (interface, endpoint) in self.totals.workloads() {
@@ -136,9 +136,12 @@ impl Node {
         shown
     }
 
+    /// `cali1: p1 Accept 3, no_policy 0; cali2: …`.
     #[track_caller]
-    pub fn shows(&self, expected: &[(&str, u64)]) {
-        assert_eq!(self.shown(), expected.iter().map(|(what, packets)| ((*what).to_owned(), *packets)).collect());
+    pub fn shows(&self, expected: &str) {
+        let workloads = expected.split("; ").map(|workload| workload.split_once(": ").unwrap());
+        let totals = workloads.flat_map(|(workload, all)| all.split(", ").map(move |total| (workload, total.rsplit_once(' ').unwrap())));
+        assert_eq!(self.shown(), totals.map(|(workload, (what, n))| (format!("{workload} {what}"), n.parse().unwrap())).collect());
     }
 
     pub fn rules(&self) -> Vec<(String, u64)> {

@@ -14,74 +14,86 @@ impl Random {
     }
 }
 
+/// The rules of each workload, and what its packets met.
+struct World {
+    has: Vec<Vec<Rule>>,
+    rules: BTreeMap<RuleId, u64>,
+    /// Accepted and refused packets of each workload.
+    rows: Vec<[u64; 2]>,
+    /// `workload what` → packets since the first read.
+    truth: BTreeMap<String, u64>,
+}
+
+impl World {
+    fn new(random: &mut Random) -> Self {
+        let workloads = 1 + random.below(4);
+        let end = if random.below(2) == 0 { UNNUMBERED } else { 9 };
+        // A profile behind the policies, which all workloads share; most releases do not name it.
+        let profile = |name| rule(501, Owner::Profile(name), Decision::Accept);
+        let profile = [None, Some(profile(None)), Some(profile(Some("kns.shop".into())))][random.below(3) as usize].clone();
+        let mut workload = || {
+            let policies: Vec<u64> = (1..=4).filter(|_| random.below(2) == 0).collect();
+            let rules = policies.into_iter().flat_map(|policy| [policy * 100 + 1, policy * 100 + 2]).map(of_policy);
+            rules.chain(profile.clone()).chain([rule(end, Owner::EndOfTier("default".into()), Decision::Deny)]).collect()
+        };
+        let has: Vec<Vec<Rule>> = (0..workloads).map(|_| workload()).collect();
+        World { rows: vec![[0; 2]; has.len()], has, rules: BTreeMap::new(), truth: BTreeMap::new() }
+    }
+
+    fn packet(&mut self, random: &mut Random, is_credited: bool) {
+        let workload = random.below(self.has.len() as u64) as usize;
+        let hit = &self.has[workload][random.below(self.has[workload].len() as u64) as usize];
+        let decision = hit.known.decision;
+        let what = match &hit.known.owner {
+            Owner::Policy(..) => format!("p{} {decision:?}", hit.id / 100),
+            Owner::Profile(name) => format!("profile {}", name.as_deref().unwrap_or_default()),
+            _ => "no_policy".into(),
+        };
+        *self.rules.entry(hit.id).or_default() += 1;
+        self.rows[workload][usize::from(decision == Decision::Deny)] += 1;
+        *self.truth.entry(format!("cali{workload} {what}")).or_default() += u64::from(is_credited);
+    }
+
+    fn read(&self, node: &mut Node, rows_known: bool) {
+        let rules: Vec<_> = self.rules.iter().map(|(id, packets)| (*id, *packets)).collect();
+        let names: Vec<String> = (0..self.has.len()).map(|workload| format!("cali{workload}")).collect();
+        let interfaces: Vec<_> = names.iter().zip(&self.rows).map(|(name, row)| (&**name, row[0], row[1])).collect();
+        node.counts(&rules, if rows_known { &interfaces } else { &[] }).advance();
+    }
+}
+
+fn of(totals: &BTreeMap<String, u64>, workload: usize, what: &str) -> u64 {
+    let is_it = |key: &str| key.starts_with(&format!("cali{workload} ")) && key.ends_with(what);
+    totals.iter().filter(|(key, _)| is_it(key)).map(|(_, packets)| packets).sum()
+}
+
 /// Whatever the programs and the packets: nobody gets more than is theirs, a row's total is right, nothing goes back.
 #[test]
 fn nothing_that_is_attributed_is_ever_too_much() {
     let (mut exact, mut attributed, mut tiers) = (0, 0, 0);
     for seed in 0..300 {
         let mut random = Random(seed);
-        let workloads = 1 + random.below(4);
-        let has: Vec<Vec<RuleId>> = (0..workloads)
-            .map(|_| (1..=4).filter(|_| random.below(2) == 0).flat_map(|policy| [policy * 100 + 1, policy * 100 + 2]).collect())
-            .collect();
-        let name = |workload: usize| format!("cali{workload}");
-        let rows_known = random.below(4) > 0;
-        let shared_end = random.below(2) == 0;
-        let end = if shared_end { UNNUMBERED } else { 9 };
-        // A profile behind the policies, which all workloads share; most releases do not name it.
-        let profile = match random.below(3) {
-            0 => None,
-            1 => Some(rule(501, Owner::Profile(None), Decision::Accept)),
-            _ => Some(rule(501, Owner::Profile(Some("kns.shop".into())), Decision::Accept)),
-        };
-        let all_rules = |ids: &[RuleId]| {
-            let end = rule(end, Owner::EndOfTier("default".into()), Decision::Deny);
-            ids.iter().map(|id| of_policy(*id)).chain(profile.clone()).chain([end]).collect::<Vec<_>>()
-        };
-        let has: Vec<Vec<Rule>> = has.iter().map(|ids| all_rules(ids)).collect();
-        let mut node = Node::new(has.iter().enumerate().map(|(workload, rules)| shown(&name(workload), rules.clone())).collect());
-        let mut truth = BTreeMap::<String, u64>::new();
-        let (mut rules, mut rows) = (BTreeMap::<RuleId, u64>::new(), vec![[0u64; 2]; has.len()]);
-        let mut before = BTreeMap::new();
+        let (mut world, rows_known) = (World::new(&mut random), random.below(4) > 0);
+        let programs = world.has.iter().enumerate().map(|(workload, rules)| shown(&format!("cali{workload}"), rules.clone()));
+        let (mut node, mut before) = (Node::new(programs.collect()), BTreeMap::new());
         for read in 0..6 {
-            for _ in 0..random.below(12) {
-                let workload = random.below(workloads) as usize;
-                let hit = &has[workload][random.below(has[workload].len() as u64) as usize];
-                let decision = hit.known.decision;
-                let what = match &hit.known.owner {
-                    Owner::Policy(..) => format!("p{} {decision:?}", hit.id / 100),
-                    Owner::Profile(name) => format!("profile {}", name.as_deref().unwrap_or_default()),
-                    _ => "no_policy".into(),
-                };
-                *rules.entry(hit.id).or_default() += 1;
-                rows[workload][usize::from(decision == Decision::Deny)] += 1;
-                if read > 0 {
-                    *truth.entry(format!("cali{workload} {what}")).or_default() += 1;
-                }
-            }
-            let rules: Vec<_> = rules.iter().map(|(id, packets)| (*id, *packets)).collect();
-            let names: Vec<String> = (0..has.len()).map(name).collect();
-            let interfaces: Vec<_> = names.iter().zip(&rows).map(|(name, row)| (&**name, row[0], row[1])).collect();
-            node.counts(&rules, if rows_known { &interfaces } else { &[] }).advance();
-            let shown = node.shown();
+            (0..random.below(12)).for_each(|_| world.packet(&mut random, read > 0));
+            world.read(&mut node, rows_known);
+            let (shown, all) = (node.shown(), node.all());
             for (key, packets) in &shown {
                 assert!(before.get(key).is_none_or(|last| last <= packets), "{seed}: {key} goes back");
                 if key.contains(',') || key.ends_with("policy_or_none") {
                     continue;
                 }
-                let most = truth.get(key).copied().unwrap_or(0);
+                let most = world.truth.get(key).copied().unwrap_or(0);
                 assert!(*packets <= most, "{seed}: {key} {packets} > {most}");
                 // A zero is only shown where it is one.
                 assert!(*packets > 0 || most == 0, "{seed}: {key}");
                 exact += usize::from(*packets == most && most > 0);
                 attributed += usize::from(*packets > 0);
             }
-            for workload in 0..has.len() {
-                let happened = |what: &str| -> u64 {
-                    let is_it = |key: &&String| key.starts_with(&format!("cali{workload} ")) && key.ends_with(what);
-                    truth.iter().filter(|(key, _)| is_it(key)).map(|(_, packets)| packets).sum()
-                };
-                let all = node.all();
+            for workload in 0..world.has.len() {
+                let happened = |what| of(&world.truth, workload, what);
                 let sum = |what| all.get(&format!("cali{workload} {what}")).copied();
                 let denied = happened("Deny");
                 if let Some(packets) = sum("policy of default") {
@@ -91,14 +103,7 @@ fn nothing_that_is_attributed_is_ever_too_much() {
                 if rows_known {
                     let refused = denied + happened("no_policy");
                     assert_eq!((sum("accepted"), sum("refused")), (Some(happened("") - refused), Some(refused)), "{seed}");
-                }
-            }
-            if rows_known {
-                for workload in 0..has.len() {
-                    let of = |map: &BTreeMap<String, u64>| -> u64 {
-                        map.iter().filter(|(key, _)| key.starts_with(&format!("cali{workload} "))).map(|(_, packets)| packets).sum()
-                    };
-                    assert_eq!(of(&shown), of(&truth), "{seed}: the sum of cali{workload}");
+                    assert_eq!(of(&shown, workload, ""), happened(""), "{seed}: the sum of cali{workload}");
                 }
             }
             before = shown;
