@@ -23,19 +23,18 @@ use crate::metrics::{self, About, Chains, View};
 use crate::os::process::Process;
 use crate::os::sys;
 use crate::report::{DatastoreStatus, OtherBackend, Outline, Report, Sources, Status, TableStatus, WorkloadStates};
-use crate::ruleset::{Family, Snapshot};
+use crate::ruleset::Family;
 use crate::server::Application;
 use readiness::Readiness;
 use state::{LastRead, State};
 
-/// Most as in [`Config`](crate::config::Config).
 #[derive(Debug, Clone)]
 pub struct Options {
     pub node_name: String,
     pub minimum_counter: u64,
     pub metric_names: MetricNames,
     pub pod_logs: PathBuf,
-    /// The kind of the datastore, `etcd` or `kubernetes`, if there is one.
+    /// `etcd` or `kubernetes`.
     pub datastore: Option<&'static str>,
     /// Whether to write `process_*`. A command's process is gone when its text is read, and whoever reads it has series of these names.
     pub process_metrics: bool,
@@ -54,7 +53,7 @@ pub struct Scraper {
     readiness: Readiness,
 }
 
-/// How long the second look at the tables may take, after the first one.
+/// For the second look at the tables, after the first one.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
 /// A report that is younger is good enough for whoever asks.
@@ -75,7 +74,6 @@ impl Scraper {
         self.advance(&mut self.state(), Instant::now());
     }
 
-    /// Whether Calico may rewrite rules in a way that loses what they counted since the last read.
     pub fn may_lose_what_is_rewritten(&self) -> bool {
         self.state().accounting.may_lose_what_is_rewritten()
     }
@@ -91,7 +89,7 @@ impl Scraper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was counted up to now, or a second ago.
+    /// Up to now, or a second ago.
     pub fn report(&self) -> Arc<Report> {
         let asked = Instant::now();
         let mut state = self.state();
@@ -126,12 +124,6 @@ impl Scraper {
     }
 
     fn status(&self, state: &State, about: &About) -> Status {
-        let table = |(family, backend, rules): &(Option<Family>, &'static str, usize)| TableStatus {
-            family: Family::name(*family).into(),
-            backend: (*backend).into(),
-            source: about.source.into(),
-            rules: *rules as u64,
-        };
         let (inventory, troubles) = (&self.inventory, self.inventory.troubles());
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -140,7 +132,7 @@ impl Scraper {
             started: seconds(self.started),
             up: about.up,
             problem: state.complaint.last().filter(|_| !about.up),
-            tables: about.tables.iter().map(table).collect(),
+            tables: about.tables.clone(),
             unrecognised_rules: about.unrecognised,
             lock_held: about.locked,
             chains: about.chains.as_str().into(),
@@ -242,7 +234,6 @@ impl Scraper {
         about
     }
 
-    /// Whether the kernel could be read.
     fn read(&self, state: &mut State, about: &mut About) -> bool {
         let begun = Instant::now();
         let result = state.read();
@@ -289,26 +280,25 @@ impl Scraper {
     }
 
     fn take_in(&self, state: &mut State, reading: &Reading, about: &mut About) {
-        about.source = reading.source;
         about.lock_waited = reading.lock_waited;
         about.locked = reading.lock_problem.is_none();
         about.chains = Chains::Present;
         about.rivals.clone_from(&reading.rivals);
         self.refresh_names(state);
         match &reading.programs {
-            Some(programs) => self.take_in_programs(state, programs, about),
-            None => self.take_in_tables(state, &reading.tables, about),
+            Some(programs) => self.take_in_programs(state, programs, reading.source, about),
+            None => self.take_in_tables(state, reading, about),
         }
     }
 
-    fn take_in_programs(&self, state: &mut State, read: &ebpf::Snapshot, about: &mut About) {
+    fn take_in_programs(&self, state: &mut State, read: &ebpf::Snapshot, source: &'static str, about: &mut About) {
         let datastore = Datastore { names: &state.hashed_names, version: state.policies_version };
         state.accounting.advance_programs(read, datastore);
         if self.options.one_moment {
             state.accounting.forget_derived();
         }
         let Some(programs) = state.accounting.programs() else { return };
-        about.tables = vec![(None, ebpf::BACKEND, programs.rules())];
+        about.tables = vec![TableStatus::new(None, ebpf::BACKEND, source, programs.rules())];
         let in_programs: usize = read.programs.iter().filter(|shown| shown.is_live).map(|shown| shown.program.unrecognised).sum();
         about.unrecognised = (programs.unknown() + read.unreadable + in_programs) as u64;
         if programs.unknown() > 0 && read.programs.is_empty() {
@@ -317,14 +307,14 @@ impl Scraper {
         }
     }
 
-    fn take_in_tables(&self, state: &mut State, tables: &[Snapshot], about: &mut About) {
+    fn take_in_tables(&self, state: &mut State, reading: &Reading, about: &mut About) {
         let version = self.inventory.workloads_version();
         let State { accounting, reader, workloads_version, .. } = state;
         let is_watched = self.options.datastore.is_some() && self.inventory.synced() && self.inventory.up();
         if std::mem::replace(workloads_version, version) == version && is_watched {
             accounting.note_that_endpoints_stayed();
         }
-        accounting.advance(tables, |read| reader.look_again(read, Instant::now() + LOOK_LIMIT));
+        accounting.advance(&reading.tables, |read| reader.look_again(read, Instant::now() + LOOK_LIMIT));
         if accounting.unnamed() > 0 {
             if self.options.datastore.is_none() && !self.inventory.policies_wanted() {
                 warn!(
@@ -339,7 +329,7 @@ impl Scraper {
         if self.options.began_anew {
             accounting.note_that_there_may_have_been_more();
         }
-        about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, accounting.tables())).collect();
+        about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, reading.source, accounting.tables())).collect();
         about.unrecognised = accounting.unrecognised();
     }
 
@@ -359,10 +349,10 @@ fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as f64 / 1000.0
 }
 
-/// Where a family's rules are, and how many, in all its tables.
-fn table_of(family: Family, tables: &[Structure]) -> Option<(Option<Family>, &'static str, usize)> {
+fn table_of(family: Family, source: &'static str, tables: &[Structure]) -> Option<TableStatus> {
     let of_family = || tables.iter().map(|table| &table.ruleset).filter(|ruleset| ruleset.family == family);
-    Some((Some(family), of_family().next()?.backend.as_str(), of_family().map(|ruleset| ruleset.rule_count()).sum()))
+    let (backend, rules) = (of_family().next()?.backend.as_str(), of_family().map(|ruleset| ruleset.rule_count()).sum());
+    Some(TableStatus::new(Some(family), backend, source, rules))
 }
 
 impl Application for Scraper {

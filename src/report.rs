@@ -58,28 +58,25 @@ pub struct Workload {
     pub pod: Arc<str>,
     pub app: Arc<str>,
     pub ip: Vec<Arc<str>>,
-    /// Its node, as the datastore says it.
     pub node: Arc<str>,
     /// `k8s`, `cni`, `openstack`, …
     pub orchestrator: Arc<str>,
     pub service_account: Arc<str>,
-    /// Whether anything knows its name.
     pub known: bool,
     pub ingress: Option<Sums>,
     pub egress: Option<Sums>,
 }
 
-/// One direction of an endpoint in three numbers.
+/// One direction of an endpoint in three numbers. Exact: there cannot have been more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sums {
     /// Packets opening a connection that policies and profiles accepted.
     pub accepted: u64,
-    /// Whether these are all; else there may have been more, which cannot be told (eBPF dataplane).
     pub accepted_exact: bool,
     /// Packets of connections that were open; not counted on the eBPF dataplane.
     pub established: Option<u64>,
     pub dropped: u64,
-    /// Whether these are all; else policies may have refused more, which cannot be told.
+    /// Of `dropped`.
     pub exact: bool,
 }
 
@@ -99,17 +96,15 @@ pub struct Pipeline {
     pub direction: Direction,
     /// Packets of connections that are open, which pass before any policy is asked.
     pub established: Option<u64>,
-    /// What is refused whatever the policies say.
+    /// Refused whatever the policies say.
     pub before: Vec<Refused>,
     pub tiers: Vec<Tier>,
     pub profiles: Vec<Profile>,
     /// Refused by a profile; `None` if no profile can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_profile: Option<u64>,
-    /// Whether a profile has a rule that refuses.
     #[serde(skip)]
     profiles_refuse: bool,
-    /// Refused because no profile accepted.
     pub no_profile: Option<u64>,
     /// Accepted by one of several tiers' policies or of the profiles: which one the counters do not tell (eBPF dataplane).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,7 +143,7 @@ pub struct Tier {
     pub no_policy: Option<u64>,
 }
 
-/// What becomes of packets that no policy of a tier decided.
+/// For packets that no policy of a tier decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DefaultAction {
@@ -164,7 +159,7 @@ pub enum Target {
     Group(Group),
 }
 
-/// A policy and what it decided for this endpoint and direction.
+/// What a policy decided for this endpoint and direction.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PolicyCounts {
     /// As the metrics label it; `name` is what people write.
@@ -173,32 +168,13 @@ pub struct PolicyCounts {
     pub kind: Arc<str>,
     pub namespace: Option<Arc<str>>,
     pub name: Arc<str>,
-    pub can: Vec<Can>,
+    /// What its rules can do with a packet. Logging does not count.
+    pub can: Vec<Decision>,
     #[serde(flatten)]
     pub counts: Counts,
     /// Where one moment alone is known: what its own rules counted, for all endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most: Option<Counts>,
-}
-
-/// What rules can do with a packet; passed on: to the next tier or the profiles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Can {
-    Accept,
-    Deny,
-    Pass,
-}
-
-impl Can {
-    fn of(decision: Decision) -> Option<Self> {
-        match decision {
-            Decision::Accept => Some(Can::Accept),
-            Decision::Deny => Some(Can::Deny),
-            Decision::Pass => Some(Can::Pass),
-            Decision::Log => None,
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -235,7 +211,6 @@ pub struct Policy {
     pub namespace: Option<Arc<str>>,
     pub name: Arc<str>,
     pub tier: Arc<str>,
-    /// Whether any of its rules has counted a packet.
     pub hit: bool,
     pub accept: Option<u64>,
     pub deny: Option<u64>,
@@ -246,7 +221,7 @@ pub struct Policy {
     pub rules: Vec<Rule>,
 }
 
-/// A workload that a policy applies to.
+/// A workload that has the policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct User {
     pub interface: Arc<str>,

@@ -21,7 +21,7 @@ use crate::iptables::Programs;
 use crate::ruleset::{Backend, Family};
 use findings::{Findings, Level};
 
-/// How long the kernel and the datastore may take.
+/// With the kernel, and with the datastore.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 pub fn run(tool: &Tool, as_json: bool) -> Result<ExitCode, String> {

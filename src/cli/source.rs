@@ -26,7 +26,6 @@ pub enum Origin {
 }
 
 impl Source {
-    /// What the command line asks for, or what there is.
     pub fn find(tool: &Tool, one_moment: bool) -> Result<Self, String> {
         match &tool.input {
             Input::Exporter(url) => Client::find(url).map(Source::Exporter),
@@ -46,27 +45,24 @@ impl Source {
         }
     }
 
-    pub fn workloads(&self) -> Result<WorkloadsAnswer<'static>, String> {
+    pub fn workloads(&self) -> Result<WorkloadsAnswer, String> {
         match self {
             Source::Exporter(client) => client.ask("workloads"),
-            Source::Scraper(scraper, _) => Ok(readable(scraper)?.workloads().into_owned()),
+            Source::Scraper(scraper, _) => Ok(readable(scraper)?.workloads()),
         }
     }
 
-    pub fn workload(&self, interface: &str) -> Result<WorkloadAnswer<'static>, String> {
+    pub fn workload(&self, interface: &str) -> Result<WorkloadAnswer, String> {
         match self {
             Source::Exporter(client) => client.ask(&format!("workloads/{}", encoded(interface))),
-            Source::Scraper(scraper, _) => {
-                let gone = || format!("interface {interface:?} is gone");
-                readable(scraper)?.workload(interface).map(WorkloadAnswer::into_owned).ok_or_else(gone)
-            }
+            Source::Scraper(scraper, _) => readable(scraper)?.workload(interface).ok_or_else(|| format!("interface {interface:?} is gone")),
         }
     }
 
-    pub fn host_endpoints(&self) -> Result<HostEndpointsAnswer<'static>, String> {
+    pub fn host_endpoints(&self) -> Result<HostEndpointsAnswer, String> {
         match self {
             Source::Exporter(client) => client.ask("host-endpoints"),
-            Source::Scraper(scraper, _) => Ok(readable(scraper)?.host_endpoints().into_owned()),
+            Source::Scraper(scraper, _) => Ok(readable(scraper)?.host_endpoints()),
         }
     }
 

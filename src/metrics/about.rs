@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::dataplane::{Evidence, Rival};
 use crate::os::process::Process;
-use crate::ruleset::Family;
+use crate::report::TableStatus;
 
 use super::Endpoint;
 use super::text::{Labels, Text};
@@ -36,23 +36,18 @@ impl Chains {
 pub struct About {
     pub up: bool,
     pub stages: Vec<(&'static str, Duration)>,
-    /// Where the rules were read, and how many there are of each family, or of both together.
-    pub tables: Vec<(Option<Family>, &'static str, usize)>,
-    pub source: &'static str,
+    pub tables: Vec<TableStatus>,
     pub chains: Chains,
     pub rivals: Vec<Rival>,
     pub unrecognised: u64,
     pub lock_waited: Duration,
-    /// Whether the tables were read under the lock that they need.
     pub locked: bool,
     pub lock_timeouts: u64,
     pub dropped_scrapes: u64,
     pub datastore_up: bool,
     /// When the datastore last said something, in seconds since the epoch; 0 for never.
     pub datastore_last_event: u64,
-    /// Full lists taken over after the first.
     pub datastore_resyncs: u64,
-    /// Workloads of the datastore on this node that run, and have no rules.
     pub without_rules: usize,
     /// When this process started, in seconds since the epoch; `None` with the rest of the process' metrics.
     pub started: Option<f64>,
@@ -99,9 +94,9 @@ pub fn render(about: &About, endpoints: &[Endpoint], text: &mut Text) {
 
 fn tables(about: &About, text: &mut Text) {
     let mut metric = text.metric("calico_accountant_backend_info", "gauge", "Where Calico's rules are, and how they are read. Value 1.");
-    for (family, backend, _) in &about.tables {
-        let labels = Labels::default().with("backend", backend).with("family", Family::name(*family));
-        metric.sample(labels.with("source", about.source).as_str(), true);
+    for table in &about.tables {
+        let labels = Labels::default().with("backend", &table.backend).with("family", &table.family);
+        metric.sample(labels.with("source", &table.source).as_str(), true);
     }
     let help = "Another back end that holds chains of endpoints too, and what tells that it is not the live one (none: nothing). Value 1.";
     let mut metric = text.metric("calico_accountant_other_backend_info", "gauge", help);
@@ -110,8 +105,8 @@ fn tables(about: &About, text: &mut Text) {
         metric.sample(labels.with("evidence", rival.evidence.map_or("none", Evidence::as_str)).as_str(), true);
     }
     let mut metric = text.metric("calico_accountant_rules", "gauge", "Rules in Calico's chains or programs.");
-    for (family, _, rules) in &about.tables {
-        metric.sample(Labels::default().with("family", Family::name(*family)).as_str(), *rules as u64);
+    for table in &about.tables {
+        metric.sample(Labels::default().with("family", &table.family).as_str(), table.rules);
     }
 }
 

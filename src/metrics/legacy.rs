@@ -61,7 +61,6 @@ fn no_policy_drops(metric: &mut Metric, all: &Totals, (labels, endpoints, direct
 /// What one workload leaves for the next.
 #[derive(Default)]
 struct Shared<'a> {
-    /// The labels of a policy and a direction.
     suffixes: HashMap<(&'a str, Direction), String, RandomState>,
     /// Policy, tier and count. Empty; only its memory is used again.
     policies: Vec<(&'a str, &'a str, u64)>,

@@ -92,7 +92,6 @@ fn host_endpoints(view: &View, text: &mut Text) {
     });
 }
 
-/// A host endpoint's labels.
 struct Base<'a> {
     direction: Direction,
     interface: &'a str,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataplane::Rival;
 use crate::ebpf;
+use crate::ruleset::Family;
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -15,9 +16,7 @@ pub struct Status {
     pub time: Option<f64>,
     /// Since when the process counts, in seconds since the epoch.
     pub started: f64,
-    /// Whether the last read went well.
     pub up: bool,
-    /// Why not.
     pub problem: Option<String>,
     pub tables: Vec<TableStatus>,
     pub unrecognised_rules: u64,
@@ -28,7 +27,6 @@ pub struct Status {
     pub chains: Cow<'static, str>,
     #[serde(default)]
     pub other_backends: Vec<OtherBackend>,
-    /// Why the node's name is in doubt.
     #[serde(default)]
     pub node_problem: Option<String>,
     pub datastore: DatastoreStatus,
@@ -40,7 +38,6 @@ impl Status {
         matches!(&*self.chains, "absent" | "vanished")
     }
 
-    /// Whether Calico's rules are on the eBPF dataplane.
     pub fn is_ebpf(&self) -> bool {
         self.tables.iter().any(|table| table.backend == ebpf::BACKEND)
     }
@@ -70,8 +67,15 @@ pub struct TableStatus {
     pub backend: Cow<'static, str>,
     /// `save`, `kernel` or `file`.
     pub source: Cow<'static, str>,
-    /// How many rules there are in Calico's chains.
+    /// In Calico's chains.
     pub rules: u64,
+}
+
+impl TableStatus {
+    /// Without a family, of both together.
+    pub fn new(family: Option<Family>, backend: &'static str, source: &'static str, rules: usize) -> Self {
+        TableStatus { family: Family::name(family).into(), backend: backend.into(), source: source.into(), rules: rules as u64 }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -87,7 +91,6 @@ pub struct DatastoreStatus {
     pub problem: Option<String>,
 }
 
-/// How many workloads there are, by what is known of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct WorkloadStates {
     /// With rules and a name.

@@ -37,14 +37,13 @@ pub struct Finding {
     /// What was looked at: `rules`, `datastore`, …; a fixed set of words.
     pub subject: &'static str,
     pub text: String,
-    /// What to do about it; empty where there is nothing to do.
+    /// May be empty.
     pub hint: Cow<'static, str>,
 }
 
 #[derive(Debug, Default)]
 pub struct Findings(Vec<Finding>);
 
-/// `check --json`.
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
     version: &'static str,

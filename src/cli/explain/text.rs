@@ -1,11 +1,9 @@
 //! Pipelines as a text for the terminal. Pure.
 
 use crate::cli::EBPF;
-use crate::cli::terminal::{Align, LONGEST, at_least, columns, safe};
-use crate::felix::Direction;
-use crate::report::{
-    Can, Counts, DefaultAction, Group, HostEndpoint, Pipeline, PolicyCounts, Status, Target, Tier, Workload, WorkloadAnswer,
-};
+use crate::cli::terminal::{LONGEST, at_least, columns, safe};
+use crate::felix::{Decision, Direction};
+use crate::report::{Counts, DefaultAction, Group, HostEndpoint, Pipeline, PolicyCounts, Status, Target, Tier, Workload, WorkloadAnswer};
 
 /// What a workload is called: its namespace and pod, else its interface.
 pub fn name(workload: &Workload, width: usize) -> String {
@@ -51,7 +49,7 @@ fn text<'a>(title: &str, about: &str, status: &Status, pipelines: impl Iterator<
     }
     for pipeline in pipelines {
         text += "\n";
-        for line in columns(&rows(pipeline), &[Align::Left, Align::Right, Align::Right, Align::Right]) {
+        for line in columns(&rows(pipeline), 1..4) {
             text += &line;
             text += "\n";
         }
@@ -106,7 +104,6 @@ fn rows(pipeline: &Pipeline) -> Vec<Vec<String>> {
     rows
 }
 
-/// Everything that opened a connection, or tried to.
 fn sum(pipeline: &Pipeline) -> Vec<String> {
     let sums = pipeline.sums();
     let numbers = [at_least(sums.accepted, sums.accepted_exact), at_least(sums.dropped, sums.exact), none()];
@@ -146,13 +143,13 @@ fn policy_rows(lead: &str, policy: &PolicyCounts) -> Vec<Vec<String>> {
     let namespace = policy.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
     let name = format!("{lead}{}", safe(&format!("{kind}{namespace}{}", policy.name), LONGEST));
     let most = policy.at_most.unwrap_or_default();
-    let number = |can: Can, of: fn(&Counts) -> Option<u64>| match (of(&policy.counts), of(&most)) {
+    let number = |can: Decision, of: fn(&Counts) -> Option<u64>| match (of(&policy.counts), of(&most)) {
         (Some(packets), _) => packets.to_string(),
         (None, Some(most)) => format!("<={most}"),
         (None, None) if policy.can.contains(&can) => "?".to_owned(),
         (None, None) => "-".to_owned(),
     };
-    let numbers = [number(Can::Accept, |c| c.accept), number(Can::Deny, |c| c.deny), number(Can::Pass, |c| c.pass)];
+    let numbers = [number(Decision::Accept, |c| c.accept), number(Decision::Deny, |c| c.deny), number(Decision::Pass, |c| c.pass)];
     let mut rows = vec![row(name, numbers)];
     rows.extend(policy.counts.deny_or_pass.map(|packets| denied_or_passed(lead.len(), packets)));
     rows
@@ -164,12 +161,12 @@ fn denied_or_passed(indent: usize, packets: u64) -> Vec<String> {
 
 fn group_rows(number: usize, group: &Group) -> Vec<Vec<String>> {
     let rest = &group.undivided;
-    let cell = |can: Can, count: Option<u64>| match count {
+    let cell = |can: Decision, count: Option<u64>| match count {
         Some(packets) => packets.to_string(),
         None if group.policies.iter().any(|policy| policy.can.contains(&can)) => "?".to_owned(),
         None => "-".to_owned(),
     };
-    let numbers = [cell(Can::Accept, rest.accept), cell(Can::Deny, rest.deny), cell(Can::Pass, rest.pass)];
+    let numbers = [cell(Decision::Accept, rest.accept), cell(Decision::Deny, rest.deny), cell(Decision::Pass, rest.pass)];
     let title = format!("  {number}. one of these {}, the kernel does not tell which", group.policies.len());
     let mut rows = vec![row(title, numbers)];
     rows.extend(rest.deny_or_pass.filter(|packets| *packets > 0).map(|packets| denied_or_passed(5, packets)));
