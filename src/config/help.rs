@@ -27,14 +27,11 @@ pub(super) fn text() -> String {
     for command in SUBCOMMANDS {
         text.push_str(&format!("  {:<24}{}\n", usage(command), command.about));
     }
-    text.push_str("\nEvery setting is an environment variable; the flag of the same name wins over it.\n");
-    text.push_str("\nExporter\n");
-    settings(&mut text, Group::Exporter);
-    text.push_str("\nReading the kernel\n");
-    settings(&mut text, Group::Kernel);
-    text.push_str("\nCalico's datastore\n");
-    text.push_str("  As in Calico, CALICO_<NAME> comes first and hides <NAME>, even if it is set to nothing.\n");
-    settings(&mut text, Group::Datastore);
+    let before = "\nEvery setting is an environment variable; the flag of the same name wins over it.\n\nExporter\n";
+    settings(&mut text, before, Group::Exporter);
+    settings(&mut text, "\nReading the kernel\n", Group::Kernel);
+    let before = "\nCalico's datastore\n  As in Calico, CALICO_<NAME> comes first and hides <NAME>, even if it is set to nothing.\n";
+    settings(&mut text, before, Group::Datastore);
     text.push_str("\nRead and checked as Calico does, otherwise without effect\n");
     for setting in SETTINGS.iter().filter(|setting| setting.group == Group::Unused) {
         text.push_str(&format!("  {:<46}{}\n", flag_column(setting), setting.name));
@@ -68,29 +65,26 @@ pub(super) fn command(command: &Subcommand) -> String {
 
 /// The text in lines of at most so many columns.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
+    let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
-        let last = lines.last().map_or(0, String::len);
         match lines.last_mut() {
-            Some(line) if last == 0 => line.push_str(word),
-            Some(line) if last + 1 + word.len() <= width => line.push_str(&format!(" {word}")),
+            Some(line) if line.len() + 1 + word.len() <= width => line.extend([" ", word]),
             _ => lines.push(word.to_owned()),
         }
     }
     lines
 }
 
-fn settings(text: &mut String, group: Group) {
+fn settings(text: &mut String, before: &str, group: Group) {
+    text.push_str(before);
     for setting in SETTINGS.iter().filter(|setting| setting.group == group) {
         let first = if setting.is_secret() { String::new() } else { flag_column(setting) };
         let also = if setting.spelling == Spelling::Calico { format!(", CALICO_{}", setting.name) } else { String::new() };
         let line = format!("  {first:<46}{}", setting.name);
         text.push_str(line.trim_end());
-        if line.len() + also.len() > 100 {
-            text.push_str(&format!(",\n{:48}", ""));
-            text.push_str(also.trim_start_matches(", "));
-        } else {
-            text.push_str(&also);
+        match line.len() + also.len() > 100 {
+            true => text.push_str(&format!(",\n{:48}{}", "", also.trim_start_matches(", "))),
+            false => text.push_str(&also),
         }
         text.push_str(&format!("\n      {}\n", setting.help));
         if !setting.default.is_empty() {

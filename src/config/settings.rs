@@ -1,6 +1,5 @@
 //! The table of every setting: what it is called, how it is looked up, what `--help` says about it.
 
-/// How a setting is found in the environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
     /// The exporter's own: the exact name; empty means unset.
@@ -25,7 +24,6 @@ pub enum Group {
     Exporter,
     Kernel,
     Datastore,
-    /// Read, checked and otherwise unused.
     Unused,
 }
 
@@ -38,7 +36,6 @@ pub struct Setting {
     pub group: Group,
     /// The default as `--help` shows it; empty for none.
     pub default: &'static str,
-    /// One sentence for `--help`.
     pub help: &'static str,
     pub calico_type: Option<CalicoType>,
 }
@@ -49,7 +46,7 @@ impl Setting {
         self.name.to_ascii_lowercase().replace('_', "-")
     }
 
-    /// Whether its value must never be shown, nor be given where other processes can see it.
+    /// Never to be shown, nor given where other processes can see it.
     pub fn is_secret(&self) -> bool {
         ["ETCD_PASSWORD", "K8S_API_TOKEN", "CALICO_K8SAPITOKEN"].contains(&self.name)
     }
@@ -81,7 +78,7 @@ const fn unused(name: &'static str, value: &'static str, calico_type: CalicoType
     Setting { name, value, spelling, group, default: "", help: "", calico_type: Some(calico_type) }
 }
 
-/// Every setting, in the order of `--help`.
+/// In the order of `--help`.
 pub const SETTINGS: &[Setting] = &[
     exporter("NODENAME", "name", "the nodename file, else $NODE_NAME, else the host's name", "The node, as Calico names it."),
     exporter("CALICO_NODENAME_FILE", "path", "/var/lib/calico/nodename", "The file in which calico-node keeps the node's name."),

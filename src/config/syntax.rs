@@ -45,18 +45,13 @@ pub(super) fn is_service_link(text: &str) -> bool {
 
 /// `by` and `place` are for the message.
 pub(super) fn check_certificate(by: &str, place: &str, pem: &[u8]) -> Result<(), ConfigError> {
-    match CertificateDer::pem_slice_iter(pem).next() {
-        Some(Ok(_)) => Ok(()),
-        _ => Err(ConfigError(format!("{by}: no certificate in PEM form in {place}"))),
-    }
+    let found = CertificateDer::pem_slice_iter(pem).next().and_then(Result::ok);
+    found.map(|_| ()).ok_or_else(|| ConfigError(format!("{by}: no certificate in PEM form in {place}")))
 }
 
-/// `by` and `place` are for the message.
 pub(super) fn check_private_key(by: &str, place: &str, pem: &[u8]) -> Result<(), ConfigError> {
-    match PrivateKeyDer::from_pem_slice(pem) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(ConfigError(format!("{by}: no unencrypted private key in PEM form in {place}"))),
-    }
+    let found = PrivateKeyDer::from_pem_slice(pem);
+    found.map(|_| ()).map_err(|_| ConfigError(format!("{by}: no unencrypted private key in PEM form in {place}")))
 }
 
 /// What Go's `strconv.ParseBool` takes.

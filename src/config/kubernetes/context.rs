@@ -8,9 +8,8 @@ use super::{ApiGroup, Authentication, ExecPlugin, KubernetesConfig, Pem, Secret}
 use crate::config::Remark;
 use crate::config::syntax::is_authority;
 
-/// The plugin protocol's versions that Kubernetes itself still speaks.
+/// The plugin protocol's versions that Kubernetes itself still speaks, and the name of what a kubeconfig has for plugins.
 const EXEC_VERSIONS: [&str; 2] = ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
-/// The name under which a kubeconfig keeps what is meant for the plugin.
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
 
 /// What variables say beside, and over, the kubeconfig.
@@ -25,8 +24,7 @@ pub(super) struct Overrides {
     pub insecure: bool,
 }
 
-/// The context that is chosen, with its cluster and user; `None` where nothing is said about any cluster, which leaves the pod's service
-/// account.
+/// `None` where nothing is said about any cluster, which leaves the pod's service account.
 pub(super) fn resolve(
     kubeconfig: &Kubeconfig,
     overrides: &Overrides,
@@ -117,7 +115,6 @@ fn override_user(mut user: User, overrides: &Overrides) -> User {
     user
 }
 
-/// A file or what stands in the kubeconfig itself.
 fn pem(file: Option<PathBuf>, data: Option<Data>, what: &str) -> Result<Option<Pem>, String> {
     let file = file.filter(|file| !file.as_os_str().is_empty());
     match (file, data.filter(|data| !data.0.is_empty())) {
