@@ -21,10 +21,9 @@ const PIPE_SIZE: usize = 1 << 20;
 const LARGE: usize = 256 << 10;
 /// How long that is: iptables-save writes some 100 kB meanwhile.
 const GATHER: Duration = Duration::from_millis(1);
-/// How much of the child's standard error is kept, in bytes.
+/// Of the child's standard error, in bytes.
 const KEPT_ERROR: usize = 2048;
 
-/// Why a program did not give what it was asked for.
 #[derive(Debug)]
 pub enum ChildError {
     Start(io::Error),
@@ -53,9 +52,7 @@ impl fmt::Display for ChildError {
     }
 }
 
-impl std::error::Error for ChildError {}
-
-/// What of its own environment this process hands on: where programs, their libraries and the modules of iptables are.
+/// What is handed on: where programs, their libraries and the modules of iptables are.
 const ENVIRONMENT: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "XTABLES_LIBDIR"];
 
 pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
@@ -154,7 +151,6 @@ impl Run {
         }
     }
 
-    /// Waits for the end, which comes right after the output's as a rule.
     fn wait(&mut self) -> Result<ExitStatus, ChildError> {
         loop {
             if let Some(status) = self.child.try_wait().map_err(ChildError::Read)? {
@@ -243,11 +239,7 @@ mod tests {
     fn what_left_its_group_ends_too() {
         const SLEEP: &str = "setsid sleep 1000 >/dev/null 2>&1 & echo $!; (setsid sleep 1000 >/dev/null 2>&1 & echo $!);";
         for (end, fails) in [("sleep 1000", true), ("yes; exit", true), ("exit 3", true), ("sleep 0.1", false)] {
-            let mut output = Vec::new();
-            let result = run(Path::new("/bin/sh"), &["-c", &format!("{SLEEP} {end}")], Duration::from_secs(2), &mut |piece| {
-                output.extend_from_slice(&piece[..piece.len().min(20)]);
-                if piece.starts_with(b"y") { Err("enough".into()) } else { Ok(()) }
-            });
+            let (result, output) = sh(&format!("{SLEEP} {end}"), Duration::from_secs(2));
             assert_eq!(result.is_err(), fails, "{end}: {result:?}");
             let text = String::from_utf8(output).unwrap();
             let pids: Vec<_> = text.lines().filter_map(|line| line.parse::<u32>().ok()).collect();

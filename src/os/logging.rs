@@ -12,11 +12,10 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use crate::config::LogFormat;
 use crate::datastore::bounds::cut;
 
-/// The longest message, in bytes; of a longer one the beginning is logged.
+/// In bytes; of a longer message the beginning is logged.
 const LONGEST_MESSAGE: usize = 2048;
-/// How many lines may come at once.
 const BURST: u32 = 500;
-/// After that, one line more in this time: 36,000 an hour.
+/// So many lines may come at once; after that, one more in each of these times: 36,000 an hour.
 const REFILL: Duration = Duration::from_millis(100);
 
 /// Starts logging. A second call changes nothing.
@@ -159,7 +158,6 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// `2026-01-31T23:59:59.123Z`.
 fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86400, since.as_secs() % 86400);
@@ -181,7 +179,6 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// The keys of what was said already.
 static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// So many keys are remembered, because they come from outside: beyond that, no further one is new.
 const MOST_KEYS: usize = 1024;

@@ -47,7 +47,7 @@ pub fn large(length: usize) -> Vec<u8> {
     memory
 }
 
-/// What x86 and most others call huge, in bytes.
+/// In bytes, on x86 and most others.
 const HUGE_PAGE: usize = 2 << 20;
 
 #[cfg(test)]
