@@ -12,8 +12,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwins
 /// Longest name that is shown outside of a terminal.
 pub const LONGEST: usize = 100;
 
-/// A name from outside, cut to a width. What is not plain ASCII is escaped: names of Kubernetes and Calico are, and anything else could
-/// move the cursor, turn the direction of writing or look like something that it is not.
+/// A name from outside, cut to a width. What is not plain ASCII is escaped: it could move the cursor, or look like something else.
 pub fn safe(name: &str, width: usize) -> String {
     let mut text = String::new();
     for c in name.chars().take(width + 1) {
