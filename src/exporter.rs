@@ -196,8 +196,7 @@ impl Scraper {
         text
     }
 
-    /// Looks on the node for the workloads that the datastore does not know: until it was read, while it is away, or because there
-    /// is none. Only then is a missing folder worth a word; one that may not be read always is.
+    /// Looks on the node for workloads that the datastore does not know. A missing folder is worth a word only where there is none.
     fn name_the_unknown(&self, state: &mut State) -> HashMap<String, Arc<Workload>> {
         let unknown: Vec<&str> = state.interfaces().filter(|interface| self.inventory.workload(interface).is_none()).collect();
         if unknown.is_empty() && self.options.datastore.is_some() {

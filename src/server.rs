@@ -64,8 +64,7 @@ impl Default for Limits {
 }
 
 const BACKLOG: i32 = 4096;
-/// The kernel's buffers for each connection, in bytes (it doubles them). By itself it goes to megabytes for each slow reader, and a
-/// container's memory limit counts them.
+/// The kernel's buffers for each connection, in bytes. By itself it takes megabytes for each slow reader, which count in a container.
 const SENT: usize = 128 << 10;
 const RECEIVED: usize = 32 << 10;
 

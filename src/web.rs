@@ -10,8 +10,7 @@ pub struct File {
     pub content: &'static [u8],
 }
 
-/// The content security policy of the page: its own files and its own API, nothing inline, nothing from elsewhere. Should a name from
-/// the cluster ever be taken for markup, it can neither run nor load anything.
+/// The page's own files and API, nothing inline, nothing from elsewhere: a name that is taken for markup can neither run nor load anything.
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

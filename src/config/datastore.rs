@@ -38,7 +38,8 @@ fn etcd(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Re
         (None, Some((said, domain))) => (None, Some(self::domain(&said, &domain)?)),
         (endpoints, None) => (endpoints, None),
     };
-    let (ca_file, client_cert) = tls_files(values, world)?;
+    let ca_file = values.get("ETCD_CA_CERT_FILE").map(|said| checked(&said, world, check_certificate)).transpose()?;
+    let client_cert = client_cert(values, world)?;
     let default_scheme = if ca_file.is_some() || client_cert.is_some() { "https" } else { "http" };
     // With a domain, they are asked for when the follower starts: DNS may not be there yet.
     let endpoints = endpoints.map(|(said, list)| self::endpoints(&said, &list, default_scheme)).transpose()?.unwrap_or_default();
@@ -92,20 +93,20 @@ fn endpoint(said: &Said, part: &str, default_scheme: &str) -> Result<String, Con
     Ok(format!("{scheme}://{authority}"))
 }
 
-/// CA, and the client's certificate and key; each is read once, so that a mistake shows at the start and not as a failed handshake.
-#[allow(clippy::type_complexity)] // Three paths, of which two belong together.
-fn tls_files(values: &Values<'_>, world: &World<'_>) -> Result<(Option<PathBuf>, Option<(PathBuf, PathBuf)>), ConfigError> {
-    let checked = |said: &Said, check: fn(&str, &str, &[u8]) -> Result<(), ConfigError>| {
-        let path = PathBuf::from(&said.value);
-        let pem = (world.read_file)(&path).map_err(|error| ConfigError(format!("{}: cannot read {path:?}: {error}", said.by)))?;
-        check(&said.by, &format!("{path:?}"), &pem).map(|()| path)
-    };
-    let ca_file = values.get("ETCD_CA_CERT_FILE").map(|said| checked(&said, check_certificate)).transpose()?;
-    let client_cert = match (values.get("ETCD_CERT_FILE"), values.get("ETCD_KEY_FILE")) {
-        (None, None) => None,
-        (Some(cert), Some(key)) => Some((checked(&cert, check_certificate)?, checked(&key, check_private_key)?)),
-        (Some(cert), None) => return Err(ConfigError(format!("{}: needs ETCD_KEY_FILE, which is not set", cert.by))),
-        (None, Some(key)) => return Err(ConfigError(format!("{}: needs ETCD_CERT_FILE, which is not set", key.by))),
-    };
-    Ok((ca_file, client_cert))
+fn client_cert(values: &Values<'_>, world: &World<'_>) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+    match (values.get("ETCD_CERT_FILE"), values.get("ETCD_KEY_FILE")) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some((checked(&cert, world, check_certificate)?, checked(&key, world, check_private_key)?))),
+        (Some(cert), None) => Err(ConfigError(format!("{}: needs ETCD_KEY_FILE, which is not set", cert.by))),
+        (None, Some(key)) => Err(ConfigError(format!("{}: needs ETCD_CERT_FILE, which is not set", key.by))),
+    }
+}
+
+type Check = fn(&str, &str, &[u8]) -> Result<(), ConfigError>;
+
+/// A file that is read once, so that a mistake shows at the start and not as a failed handshake.
+fn checked(said: &Said, world: &World<'_>, check: Check) -> Result<PathBuf, ConfigError> {
+    let path = PathBuf::from(&said.value);
+    let pem = (world.read_file)(&path).map_err(|error| ConfigError(format!("{}: cannot read {path:?}: {error}", said.by)))?;
+    check(&said.by, &format!("{path:?}"), &pem).map(|()| path)
 }

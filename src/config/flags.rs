@@ -127,8 +127,7 @@ fn usage(error: lexopt::Error) -> ConfigError {
     ConfigError(format!("{what} (see --help)"))
 }
 
-/// Takes the next argument if it is one of glog's flags, with one dash or two. Go's rules: `-name=value`, and for all but
-/// truth values also `-name value`.
+/// Takes a flag of glog's, with one dash or two. Go's rules: `-name=value`, and for all but truth values also `-name value`.
 fn glog_flag(parser: &mut lexopt::Parser, typed: &mut Typed) -> Result<bool, ConfigError> {
     let Some(mut raw) = parser.try_raw_args() else { return Ok(false) };
     let Some((name, is_bool, value)) = raw.peek().and_then(glog_parts) else { return Ok(false) };

@@ -35,8 +35,7 @@ pub(super) fn is_authority(text: &str) -> bool {
     good_host && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
-/// Whether this is what the kubelet puts into `<SERVICE>_PORT` for each Service of a pod's namespace, and Docker into `<LINK>_PORT` of linked
-/// containers: `tcp://10.43.106.12:443`.
+/// `tcp://10.43.106.12:443`: the kubelet puts it into `<SERVICE>_PORT` for each Service of a pod's namespace, and Docker into `<LINK>_PORT`.
 pub(super) fn is_service_link(text: &str) -> bool {
     let Some((scheme, address)) = text.split_once("://") else { return false };
     let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());

@@ -104,8 +104,7 @@ impl State {
         self.last_read.as_ref().filter(is_answer).map(|last| &last.about)
     }
 
-    /// Reads the kernel. Without the lock that writers hold, counters that went back may only be a commit's moment, and nothing tells for
-    /// certain that it is the same lock: then another look is taken.
+    /// Looks again where counters went back: that may only be a commit's moment, for nothing proves that the lock taken is the writers'.
     pub fn read(&mut self) -> Result<Reading, ReadError> {
         let deadline = Instant::now() + READ_LIMIT;
         let mut reading = self.reader.read(deadline)?;

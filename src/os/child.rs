@@ -16,10 +16,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How much is read at once, and how large the pipe is made, in bytes: a large table would otherwise cost a context switch per page.
 const PIPE_SIZE: usize = 1 << 20;
-/// Above this size of output, in bytes, the pipe is left to fill for a while before it is read again: a reader that is woken for every page
-/// slows down the child that writes it.
+/// After so many bytes of output the pipe is left to fill before it is read again: a reader woken for every page slows down the writer.
 const LARGE: usize = 256 << 10;
-/// How long that is: iptables-save writes some 100 kB meanwhile.
+/// For so long: iptables-save writes some 100 kB meanwhile.
 const GATHER: Duration = Duration::from_millis(1);
 /// Of the child's standard error, in bytes.
 const KEPT_ERROR: usize = 2048;
@@ -52,7 +51,7 @@ impl fmt::Display for ChildError {
     }
 }
 
-/// What is handed on: where programs, their libraries and the modules of iptables are.
+/// What is handed on of the environment.
 const ENVIRONMENT: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "XTABLES_LIBDIR"];
 
 pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
@@ -61,8 +60,7 @@ pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(search_path).map(|folder| folder.join(name)).find(|path| is_program(path))
 }
 
-/// Runs `program` until it ends, for `limit` at most. Of the environment, with its passwords, it sees no more than where programs and
-/// libraries are.
+/// Of the environment, with its passwords, the program sees no more than where programs and libraries are.
 pub fn run(program: &Path, args: &[&str], limit: Duration, take: Take<'_>) -> Result<(), ChildError> {
     let environment = ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     run_command(Command::new(program).args(args).env_clear().envs(environment), limit, take)

@@ -31,8 +31,7 @@ struct Logger {
     rate: Mutex<Rate>,
 }
 
-/// How many lines may be logged now. Once there are none left, some are saved up first, so that a flood shows in parts of some length, each
-/// with the number of lines that are missing before it.
+/// Once no line is left, some are saved up first: a flood shows in parts of some length, each with the number of lines missing before it.
 struct Rate {
     left: u32,
     counted: Instant,
@@ -140,8 +139,7 @@ fn line(format: LogFormat, time: SystemTime, level: Level, message: &str) -> Str
     }
 }
 
-/// Escapes as in a JSON string, which logfmt's readers understand too: quotes, backslashes, everything that could end a
-/// line or steer a terminal.
+/// Escapes as in a JSON string, which logfmt's readers understand too, whatever could end a line or steer a terminal.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -166,8 +164,7 @@ fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
-/// The date so many days after 1970-01-01 (Howard Hinnant's `civil_from_days`): years begin in March, so that the leap day
-/// comes last.
+/// Days from 1970-01-01 (Howard Hinnant's `civil_from_days`): years begin in March, so that the leap day comes last.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -195,8 +192,7 @@ pub fn once(level: Level, key: &str, message: impl std::fmt::Display) {
     }
 }
 
-/// Makes a panicking thread leave one log line instead of a report of several. A library that panics on outside input does
-/// so again and again: each place in the code is reported once, later panics there only at debug level.
+/// A panic is one line. A library that panics on outside input does so again and again: later ones at the same place are for debugging.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();

@@ -69,8 +69,7 @@ fn policy<'a>(policy: &Arc<Policy>, rules: impl Iterator<Item = &'a Rule>) -> Po
     PolicyCounts { policy: Arc::clone(&policy.label), name: Arc::clone(&policy.label), can, ..PolicyCounts::default() }
 }
 
-/// Where several policies of one tier can accept, and nothing else, what is not certain of one of them is counted for all together. Where
-/// others can accept, too, it is counted for the pipeline.
+/// What is not certain of one policy is counted for its tier, where nothing outside of that can accept; else for the pipeline.
 fn put_together(pipeline: &mut Pipeline) {
     let can_accept = |tier: &Tier| tier.targets.iter().flat_map(Target::policies).filter(|p| p.can.contains(&Decision::Accept)).count();
     let accepting = pipeline.tiers.iter().filter(|tier| can_accept(tier) > 0).count() + pipeline.profiles.len();

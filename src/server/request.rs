@@ -29,8 +29,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// The request at the beginning of `bytes` and the length of its head; `None` if there is more to come. The error is what the client
-    /// is told before the connection ends.
+    /// The first request and the length of its head; `None` if there is more to come. After an error's answer the connection ends.
     pub fn parse(bytes: &[u8]) -> Result<Option<(usize, Self)>, Reply> {
         let mut headers = [EMPTY_HEADER; MOST_HEADERS];
         let mut head = httparse::Request::new(&mut headers);

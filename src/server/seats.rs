@@ -68,8 +68,7 @@ impl Seats {
         }
     }
 
-    /// Whether there is room for the connection at this place, apart from what is kept for those who ask for metrics; another may give
-    /// way for it.
+    /// Apart from the places that are kept for those who ask for metrics; another may give way for it.
     pub fn has_room(&mut self, asking: usize) -> bool {
         let (most, client) = (self.limits.connections, self.all[asking].client);
         if self.living().count() <= most - (most / 8).min(8) {

@@ -126,37 +126,26 @@ struct File {
     current_context: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(expecting = "a map")]
-struct NamedCluster {
-    name: String,
-    #[serde(default, deserialize_with = "or_default")]
-    cluster: Cluster,
+macro_rules! named {
+    ($($named:ident $field:ident: $kind:ty;)*) => {
+        $(#[derive(Deserialize)]
+        #[serde(expecting = "a map")]
+        struct $named {
+            name: String,
+            #[serde(default, deserialize_with = "or_default")]
+            $field: $kind,
+        })*
+    };
 }
 
-#[derive(Deserialize)]
-#[serde(expecting = "a map")]
-struct NamedUser {
-    name: String,
-    #[serde(default, deserialize_with = "or_default")]
-    user: User,
-}
-
-#[derive(Deserialize)]
-#[serde(expecting = "a map")]
-struct NamedContext {
-    name: String,
-    #[serde(default, deserialize_with = "or_default")]
-    context: Context,
-}
+named! { NamedCluster cluster: Cluster; NamedUser user: User; NamedContext context: Context; }
 
 /// `user:` with nothing behind it is a user without credentials.
 fn or_default<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Relative paths in the text are relative to `folder`. An error begins with the line, if it is known, and never has the value, which may
-/// be a secret.
+/// Paths are relative to `folder`. An error begins with the line, if it is known, and never has the value, which may be a secret.
 pub(super) fn parse(text: &[u8], folder: &Path) -> Result<Kubeconfig, String> {
     let file: Option<File> = match text.trim_ascii().is_empty() {
         true => None,
