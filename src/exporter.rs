@@ -14,7 +14,7 @@ use log::warn;
 
 use crate::accounting::attribution::Datastore;
 use crate::config::MetricNames;
-use crate::dataplane::{ReadError, Reader, Reading};
+use crate::dataplane::{Reader, Reading};
 use crate::datastore::inventory::{Inventory, Workload};
 use crate::datastore::podlogs::PodLogs;
 use crate::ebpf;
@@ -250,20 +250,19 @@ impl Scraper {
                 true
             }
             Err(error) => {
-                self.without_rules(state, &error, about);
+                match error.no_chains().map(|no_chains| no_chains.vanished) {
+                    // What comes later has counted from 0.
+                    Some(true) => {
+                        about.chains = Chains::Vanished;
+                        state.accounting.vanished();
+                    }
+                    Some(false) => about.chains = Chains::Absent,
+                    None => {}
+                }
                 state.complaint.failed("reading the kernel's counters", &error);
                 self.readiness.took(Err(&error));
                 false
             }
-        }
-    }
-
-    /// Where it is certain that there are no rules, those that come later have counted from 0.
-    fn without_rules(&self, state: &mut State, error: &ReadError, about: &mut About) {
-        let Some(no_chains) = error.no_chains() else { return };
-        about.chains = if no_chains.vanished { Chains::Vanished } else { Chains::Absent };
-        if no_chains.vanished {
-            state.accounting.vanished();
         }
     }
 

@@ -115,7 +115,7 @@ pub struct Pipeline {
 }
 
 /// Packets of an interface in one direction. Exact: there cannot have been more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct All {
     pub accepted: u64,
     pub accepted_exact: bool,

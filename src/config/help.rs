@@ -87,8 +87,8 @@ fn settings(text: &mut String, before: &str, group: Group) {
             false => text.push_str(&also),
         }
         text.push_str(&format!("\n      {}\n", setting.help));
-        if !setting.default.is_empty() {
-            text.push_str(&format!("      Default: {}\n", setting.default));
+        if let Some(default) = setting.default {
+            text.push_str(&format!("      Default: {default}\n"));
         }
     }
 }

@@ -34,15 +34,15 @@ pub struct Setting {
     pub value: &'static str,
     pub spelling: Spelling,
     pub group: Group,
-    /// The default as `--help` shows it; empty for none.
-    pub default: &'static str,
+    /// As `--help` shows it.
+    pub default: Option<&'static str>,
     pub help: &'static str,
     pub calico_type: Option<CalicoType>,
 }
 
 impl Setting {
     const fn default(self, default: &'static str) -> Self {
-        Setting { default, ..self }
+        Setting { default: Some(default), ..self }
     }
 
     const fn of_type(self, calico_type: CalicoType) -> Self {
@@ -66,7 +66,7 @@ pub fn secret_variables() -> impl Iterator<Item = String> {
 }
 
 const fn exporter(name: &'static str, value: &'static str, help: &'static str) -> Setting {
-    Setting { name, value, spelling: Spelling::Own, group: Group::Exporter, default: "", help, calico_type: None }
+    Setting { name, value, spelling: Spelling::Own, group: Group::Exporter, default: None, help, calico_type: None }
 }
 
 const fn kernel(name: &'static str, value: &'static str, help: &'static str) -> Setting {

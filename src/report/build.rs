@@ -116,8 +116,8 @@ struct Counted<'a> {
     refused: HashMap<(&'a str, &'a str), u64>,
     profiles: HashMap<&'a str, u64>,
     policies: HashMap<(&'a str, &'a str, Verdict), u64>,
-    /// On the eBPF dataplane: all that was accepted and refused, and whether there cannot have been more.
-    all: [(u64, bool); 2],
+    /// On the eBPF dataplane.
+    all: All,
     /// On the eBPF dataplane: as what those accepts are counted that may be one or the other policy's.
     together: Option<(&'a str, &'a str)>,
 }
@@ -133,8 +133,8 @@ impl<'a> Counted<'a> {
                 Item::Policy { tier, policy, verdict } => _ = counted.policies.insert((tier, policy, *verdict), total.packets),
                 // The sum of the policies' refusals.
                 Item::PolicyDrop { .. } => {}
-                Item::Accepted => counted.all[0] = (total.packets, total.is_exact()),
-                Item::Refused => counted.all[1] = (total.packets, total.is_exact()),
+                Item::Accepted => (counted.all.accepted, counted.all.accepted_exact) = (total.packets, total.is_exact()),
+                Item::Refused => (counted.all.refused, counted.all.refused_exact) = (total.packets, total.is_exact()),
             }
         }
         counted
@@ -188,8 +188,7 @@ impl Filler<'_> {
         }
         pipeline.established = counted.established;
         if self.programs.is_some() && self.bounds.is_none() {
-            let [(accepted, accepted_exact), (refused, refused_exact)] = counted.all;
-            pipeline.all = Some(All { accepted, accepted_exact, refused, refused_exact });
+            pipeline.all = Some(counted.all);
         }
         for refused in &mut pipeline.before {
             let known = self.bounds.is_none() || !refused.is_derived;

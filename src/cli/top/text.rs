@@ -31,8 +31,8 @@ pub struct About<'a> {
     pub watched: Option<Duration>,
 }
 
-/// `size`: columns and rows of the terminal, where there is one.
-pub fn page(answer: &WorkloadsAnswer, rates: Option<&[f64]>, about: &About, size: Option<(usize, usize)>) -> Vec<String> {
+/// `rows`: of the terminal, where there is one.
+pub fn page(answer: &WorkloadsAnswer, rates: Option<&[f64]>, about: &About, rows: Option<usize>) -> Vec<String> {
     let mut lines = head(&answer.status);
     lines.push(safe(about.line, LONGEST * 2));
     if answer.status.is_ebpf() {
@@ -41,11 +41,11 @@ pub fn page(answer: &WorkloadsAnswer, rates: Option<&[f64]>, about: &About, size
     lines.push(String::new());
     let drops = drops(answer, rates, about.watched);
     // In a terminal drops may take what the workloads leave, but at least half.
-    let room = size.map(|(_, rows)| rows.saturating_sub(lines.len() + 3).max(6));
+    let room = rows.map(|rows| rows.saturating_sub(lines.len() + 3).max(6));
     let most = room.map_or(usize::MAX, |room| (room / 2).max(room.saturating_sub(answer.workloads.len() + 2)));
     lines.extend(shortened(drops, most));
     lines.push(String::new());
-    let left = size.map_or(usize::MAX, |(_, rows)| rows.saturating_sub(lines.len()));
+    let left = rows.map_or(usize::MAX, |rows| rows.saturating_sub(lines.len()));
     lines.extend(shortened(workloads(answer), left));
     lines
 }
@@ -196,10 +196,10 @@ mod tests {
         let many: Vec<(String, u64)> = (1..100).map(|i| (format!("policy-{i}"), i)).collect();
         let many: Vec<(&str, u64)> = many.iter().map(|(name, packets)| (name.as_str(), *packets)).collect();
         for rows in [1, 5, 10, 24, 60, 500] {
-            let lines = page(&answer(&many), None, &ABOUT, Some((80, rows)));
+            let lines = page(&answer(&many), None, &ABOUT, Some(rows));
             assert!(lines.len() <= rows.max(12), "{} lines for {rows}", lines.len());
         }
-        assert!(page(&answer(&many), None, &ABOUT, Some((80, 24))).iter().any(|line| line.starts_with("… ")));
+        assert!(page(&answer(&many), None, &ABOUT, Some(24)).iter().any(|line| line.starts_with("… ")));
     }
 
     const ABOUT: About = About { line: "about", watched: None };
