@@ -24,7 +24,7 @@ pub fn safe(name: &str, width: usize) -> String {
     cut(text, width)
 }
 
-pub fn cut(mut text: String, width: usize) -> String {
+fn cut(mut text: String, width: usize) -> String {
     if text.chars().count() > width {
         let end = text.char_indices().nth(width.saturating_sub(1)).map_or(0, |(at, _)| at);
         text.truncate(end);

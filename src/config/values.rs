@@ -33,6 +33,8 @@ impl Said {
     }
 }
 
+const BOOLS: &str = "one of true, false, 1, 0, t, f";
+
 pub(super) struct Values<'a> {
     flags: &'a HashMap<&'static str, OsString>,
     world: &'a World<'a>,
@@ -92,7 +94,7 @@ impl<'a> Values<'a> {
 
     /// As Go writes it; already checked by [`Values::check_calicos_types`].
     pub fn boolean(&self, name: &str) -> Result<Option<bool>, ConfigError> {
-        self.parse(name, "one of true, false, 1, 0, t, f", |text| is_go_bool(text).then(|| text.starts_with(['1', 't', 'T'])))
+        self.parse(name, BOOLS, |text| is_go_bool(text).then(|| text.starts_with(['1', 't', 'T'])))
     }
 
     /// An IP address; IPv6 also in brackets.
@@ -140,7 +142,7 @@ impl<'a> Values<'a> {
             let Some(said) = self.said(setting) else { continue };
             let text = said.text()?;
             let (good, allowed) = match calico_type {
-                CalicoType::Bool => (is_go_bool(text), "one of true, false, 1, 0, t, f"),
+                CalicoType::Bool => (is_go_bool(text), BOOLS),
                 CalicoType::Int => (go_int(text).is_some(), "a whole number"),
                 CalicoType::Float => (is_go_float32(text), "a number"),
             };

@@ -54,12 +54,6 @@ pub struct About {
     pub process: Process,
 }
 
-/// Writes the metrics of both naming families.
-pub fn render_common(about: &About, text: &mut Text) {
-    let help = "Number of scrapes that were ignored because all counter values were below a minimum";
-    text.single("calico_accountant_dropped_scrape", "counter", help, about.dropped_scrapes);
-}
-
 pub fn render(about: &About, endpoints: &[Endpoint], text: &mut Text) {
     let version = Labels::default().with("version", env!("CARGO_PKG_VERSION"));
     text.metric("calico_accountant_build_info", "gauge", "The version of this program. Value 1.").sample(version.as_str(), true);

@@ -176,13 +176,8 @@ impl Serving<'_> {
 /// A thread that makes answers, one after the other: those that are watched, or the others.
 struct Maker {
     watched: bool,
-    jobs: Sender<Job>,
-    job: Option<Job>,
-}
-
-#[derive(Clone)]
-struct Job {
-    resource: Resource,
+    jobs: Sender<Resource>,
+    job: Option<Resource>,
     /// Whether somebody wants it compressed; that may turn out while it is made.
     packed: Arc<AtomicBool>,
 }
@@ -195,10 +190,11 @@ struct Made {
 
 impl Maker {
     fn start(name: &str, watched: bool, app: &Arc<dyn Application>, made: &Sender<Made>, wake: &Arc<OwnedFd>) -> io::Result<Self> {
-        let (jobs, received) = channel::<Job>();
-        let (app, made, wake) = (Arc::clone(app), made.clone(), Arc::clone(wake));
+        let (jobs, received) = channel::<Resource>();
+        let maker = Self { watched, jobs, job: None, packed: Arc::default() };
+        let (app, made, wake, packed) = (Arc::clone(app), made.clone(), Arc::clone(wake), Arc::clone(&maker.packed));
         let work = move || {
-            for Job { resource, packed } in received {
+            for resource in received {
                 let begun = Instant::now();
                 let plain = resource.make(&*app);
                 let packed = packed.load(Ordering::Relaxed).then(|| plain.compressed().unwrap_or_else(|| plain.clone()));
@@ -213,7 +209,7 @@ impl Maker {
             }
         };
         thread::Builder::new().name(name.into()).spawn(work)?;
-        Ok(Self { watched, jobs, job: None })
+        Ok(maker)
     }
 
     /// Begins what was asked for first, unless it is at work.
@@ -221,12 +217,12 @@ impl Maker {
         let waiting = || seats.all.iter().filter_map(Connection::waits).filter(|(_, resource, _)| resource.is_watched() == self.watched);
         let is_idle = self.job.is_none();
         if is_idle {
-            let longest = waiting().min_by_key(|(_, _, since)| *since);
-            self.job = longest.map(|(_, resource, _)| Job { resource: resource.clone(), packed: Arc::default() });
+            self.job = waiting().min_by_key(|(_, _, since)| *since).map(|(_, resource, _)| resource.clone());
+            self.packed.store(false, Ordering::Relaxed);
         }
         let Some(job) = &self.job else { return Ok(()) };
-        let wanted = waiting().any(|(request, resource, _)| request.gzip && *resource == job.resource);
-        job.packed.fetch_or(wanted, Ordering::Relaxed);
+        let wanted = waiting().any(|(request, resource, _)| request.gzip && resource == job);
+        self.packed.fetch_or(wanted, Ordering::Relaxed);
         if is_idle { self.jobs.send(job.clone()).map_err(io::Error::other) } else { Ok(()) }
     }
 }
