@@ -196,7 +196,7 @@ impl Scraper {
         text
     }
 
-    /// Looks on the node for workloads that the datastore does not know. A missing folder is worth a word only where there is none.
+    /// Looks on the node for workloads that the datastore does not know. Beside a datastore, the folder may be missing without a word.
     fn name_the_unknown(&self, state: &mut State) -> HashMap<String, Arc<Workload>> {
         let unknown: Vec<&str> = state.interfaces().filter(|interface| self.inventory.workload(interface).is_none()).collect();
         if unknown.is_empty() && self.options.datastore.is_some() {

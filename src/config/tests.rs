@@ -49,7 +49,7 @@ fn refused(variables: &[(&str, &str)], args: &[&str], expected: &str) {
     assert!(!error.contains('\n'));
 }
 
-/// Beside others, this value of a variable is.
+/// `others`: variables that are set beside the wrong one.
 #[track_caller]
 fn not_allowed(others: &[(&str, &str)], name: &str, value: &str, allowed: &str) {
     refused(&[others, &[(name, value)]].concat(), &[], &format!("{name}: {value:?} is not allowed: {allowed}"));

@@ -192,7 +192,7 @@ pub fn once(level: Level, key: &str, message: impl std::fmt::Display) {
     }
 }
 
-/// A panic is one line. A library that panics on outside input does so again and again: later ones at the same place are for debugging.
+/// A panic is one line. A library that panics on outside input does so again and again: from the second on at debug level.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();

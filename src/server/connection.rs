@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_millis(50);
 
 pub(super) struct Connection {
     pub socket: TcpStream,
-    /// As [`network`] has it.
+    /// Whom places are counted for, from [`network`].
     pub client: IpAddr,
     pub doing: Doing,
     /// When it came or began what it does; while it takes an answer, when it last took some.

@@ -68,7 +68,7 @@ impl Seats {
         }
     }
 
-    /// Apart from the places that are kept for those who ask for metrics; another may give way for it.
+    /// Whether there is room, apart from the places kept for those who ask for metrics; another may give way.
     pub fn has_room(&mut self, asking: usize) -> bool {
         let (most, client) = (self.limits.connections, self.all[asking].client);
         if self.living().count() <= most - (most / 8).min(8) {

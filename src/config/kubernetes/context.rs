@@ -84,10 +84,9 @@ fn chosen(kubeconfig: &Kubeconfig, overrides: &Overrides) -> Result<(Cluster, Us
 }
 
 fn override_cluster(mut cluster: Cluster, overrides: &Overrides) -> Cluster {
-    if overrides.server.is_some() {
-        cluster.server.clone_from(&overrides.server);
+    if let Some(server) = &overrides.server {
         // The name belonged to the other server.
-        cluster.tls_server_name = None;
+        (cluster.server, cluster.tls_server_name) = (Some(server.clone()), None);
     }
     if overrides.insecure {
         cluster.insecure_skip_tls_verify = Some(true);
@@ -100,17 +99,14 @@ fn override_cluster(mut cluster: Cluster, overrides: &Overrides) -> Cluster {
 }
 
 fn override_user(mut user: User, overrides: &Overrides) -> User {
-    if overrides.cert.is_some() {
-        user.client_certificate.clone_from(&overrides.cert);
-        user.client_certificate_data = None;
+    if let Some(cert) = &overrides.cert {
+        (user.client_certificate, user.client_certificate_data) = (Some(cert.clone()), None);
     }
-    if overrides.key.is_some() {
-        user.client_key.clone_from(&overrides.key);
-        user.client_key_data = None;
+    if let Some(key) = &overrides.key {
+        (user.client_key, user.client_key_data) = (Some(key.clone()), None);
     }
     if let Some(token) = &overrides.token {
-        user.token = Some(token.reveal().to_owned());
-        user.token_file = None;
+        (user.token, user.token_file) = (Some(token.reveal().to_owned()), None);
     }
     user
 }
