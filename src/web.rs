@@ -14,13 +14,8 @@ pub struct File {
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const HTML: &str = "text/html; charset=utf-8";
-const STYLE: &str = "text/css; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-const IMAGE: &str = "image/svg+xml";
-
 macro_rules! files {
-    ($($content_type:ident: $($name:literal)*;)*) => {
+    ($($content_type:literal: $($name:literal)*;)*) => {
         &[$($(File { name: $name, content_type: $content_type, content: include_bytes!(concat!("web/", $name)) }),*),*]
     };
 }
@@ -28,10 +23,11 @@ macro_rules! files {
 const INDEX: &str = "index.html";
 
 const FILES: &[File] = files! {
-    HTML: "index.html";
-    STYLE: "style.css";
-    IMAGE: "icon.svg";
-    SCRIPT: "early.js" "app.js" "cells.js" "dom.js" "drops.js" "format.js" "history.js" "hosts.js" "model.js" "pipeline.js" "policies.js"
+    "text/html; charset=utf-8": "index.html";
+    "text/css; charset=utf-8": "style.css";
+    "image/svg+xml": "icon.svg";
+    "text/javascript; charset=utf-8":
+        "early.js" "app.js" "cells.js" "dom.js" "drops.js" "format.js" "history.js" "hosts.js" "model.js" "pipeline.js" "policies.js"
         "policy.js" "poll.js" "route.js" "sparkline.js" "status.js" "steps.js" "table.js" "toolbar.js" "words.js" "workload.js"
         "workloads.js";
 };
