@@ -141,24 +141,21 @@ const LOG_LEVELS: &[(&str, log::LevelFilter)] = &[
     ("trace", log::LevelFilter::Trace),
 ];
 
+/// All settings, as their table describes them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub node_name: String,
     pub listen_address: IpAddr,
     pub port: u16,
-    /// Host names, beside `localhost` and the node's, under which the page and the API may be asked for; `*` stands for any.
     pub allowed_hosts: Vec<String>,
-    /// Scrapes in which every counter is below this are dropped; 0 never drops.
     pub minimum_counter: u64,
     pub datastore: Datastore,
-    /// Where the kubelet keeps the pods' logs: a folder for each pod of the node.
     pub pod_logs: PathBuf,
     pub backend: BackendChoice,
     pub source: SourceChoice,
     pub lock_path: PathBuf,
     pub lock_wait: Duration,
     pub bpffs: PathBuf,
-    /// Calico's own folder, where Felix shows its eBPF programs.
     pub calico_run: PathBuf,
     pub sampling: Sampling,
     pub metric_names: MetricNames,
@@ -182,7 +179,6 @@ pub struct EtcdConfig {
     /// `ETCD_DISCOVERY_SRV`: the domain to find endpoints by, where none are given; no trailing dot.
     pub discovery: Option<String>,
     pub credentials: Option<(String, Secret)>,
-    /// `ETCD_CA_CERT_FILE`; without it, the system's certificate bundle.
     pub ca_file: Option<PathBuf>,
     pub client_cert: Option<(PathBuf, PathBuf)>,
 }

@@ -22,15 +22,12 @@ pub use status::{DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadSta
 
 use crate::felix::{Decision, Direction};
 
-/// All that is known after one read. docs/api.md says what each field means.
+/// All that is known after one read. What each field says, and in which order lists are, is in docs/api.md: only the rest is said here.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Report {
     pub status: Status,
-    /// Those that have rules: by namespace, pod and interface, the unknown ones last.
     pub workloads: Vec<WorkloadEndpoint>,
-    /// Those that apply on this node, by their labels.
     pub policies: Vec<Policy>,
-    /// By interface and stage.
     pub host_endpoints: Vec<HostEndpoint>,
     pub unknown_interfaces: UnknownInterfaces,
 }
@@ -45,7 +42,6 @@ pub struct UnknownInterfaces {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkloadEndpoint {
     pub workload: Workload,
-    /// Ingress, egress, or one of the two.
     pub directions: Vec<Pipeline>,
 }
 
@@ -70,10 +66,8 @@ pub struct Workload {
 /// One direction of an endpoint in three numbers. Exact: there cannot have been more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sums {
-    /// Packets opening a connection that policies and profiles accepted.
     pub accepted: u64,
     pub accepted_exact: bool,
-    /// Packets of connections that were open; not counted on the eBPF dataplane.
     pub established: Option<u64>,
     pub dropped: u64,
     /// Of `dropped`.
@@ -83,9 +77,7 @@ pub struct Sums {
 /// A host endpoint at one of its stages, which has its own pipelines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostEndpoint {
-    /// Its interface; `*` for all.
     pub interface: Arc<str>,
-    /// `normal`, `forward`, `untracked` or `pre_dnat`.
     pub stage: Cow<'static, str>,
     pub directions: Vec<Pipeline>,
 }
@@ -94,22 +86,17 @@ pub struct HostEndpoint {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pipeline {
     pub direction: Direction,
-    /// Packets of connections that are open, which pass before any policy is asked.
     pub established: Option<u64>,
-    /// Refused whatever the policies say.
     pub before: Vec<Refused>,
     pub tiers: Vec<Tier>,
     pub profiles: Vec<Profile>,
-    /// Refused by a profile; `None` if no profile can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_profile: Option<u64>,
     #[serde(skip)]
     profiles_refuse: bool,
     pub no_profile: Option<u64>,
-    /// Accepted by one of several tiers' policies or of the profiles: which one the counters do not tell (eBPF dataplane).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undivided: Option<u64>,
-    /// What was accepted and refused in all, also by policies that do not apply any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub all: Option<All>,
 }
@@ -172,7 +159,6 @@ pub struct PolicyCounts {
     pub can: Vec<Decision>,
     #[serde(flatten)]
     pub counts: Counts,
-    /// Where one moment alone is known: what its own rules counted, for all endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most: Option<Counts>,
 }
@@ -182,18 +168,14 @@ pub struct Counts {
     pub accept: Option<u64>,
     pub deny: Option<u64>,
     pub pass: Option<u64>,
-    /// Refused or passed on: which of the two the counters do not tell.
     pub deny_or_pass: Option<u64>,
 }
 
 /// Policies that share a chain, and that the kernel counts together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Group {
-    /// The chain; `ebpf` where there are none.
     pub group: Arc<str>,
-    /// Its policies in the order of evaluation, with what is certainly theirs.
     pub policies: Vec<PolicyCounts>,
-    /// What one of them did: which one the counters do not tell.
     pub undivided: Counts,
 }
 
@@ -216,7 +198,6 @@ pub struct Policy {
     pub deny: Option<u64>,
     pub pass: Option<u64>,
     pub workloads: Vec<User>,
-    /// Interfaces.
     pub host_endpoints: Vec<Arc<str>>,
     pub rules: Vec<Rule>,
 }
@@ -235,9 +216,7 @@ pub struct Rule {
     pub direction: Direction,
     /// `ipv4`, `ipv6`, or `any` where both count together.
     pub family: Cow<'static, str>,
-    /// Its place in the policy, from 0.
     pub rule: u32,
-    /// `allow`, `deny`, `pass` or `log`.
     pub action: Cow<'static, str>,
     pub packets: u64,
 }

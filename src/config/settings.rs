@@ -8,14 +8,11 @@ pub enum Spelling {
     Calico,
 }
 
-/// As Calico's client reads a variable; a bad value stops it, too.
+/// As Calico's client reads a variable (see `syntax`); a bad value stops it, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CalicoType {
-    /// Go's `strconv.ParseBool`.
     Bool,
-    /// Go's `strconv.ParseInt` with base 0.
     Int,
-    /// Go's `strconv.ParseFloat` with 32 bits.
     Float,
 }
 

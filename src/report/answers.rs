@@ -13,7 +13,6 @@ use crate::felix::Direction;
 pub struct WorkloadsAnswer {
     pub status: Status,
     pub workloads: Vec<Workload>,
-    /// None is of 0 packets.
     pub drops: Vec<Drop>,
     pub unknown_interfaces: UnknownInterfaces,
 }
@@ -27,9 +26,7 @@ pub struct Drop {
     pub direction: Direction,
     /// `policy`, `no_policy`, `profile`, `no_profile`, …
     pub reason: Cow<'static, str>,
-    /// The tier, for `policy` and `no_policy`.
     pub tier: Option<Arc<str>>,
-    /// The policy that refused; several joined by commas: one of them did.
     pub policy: Option<Arc<str>>,
     pub packets: u64,
 }

@@ -1,4 +1,4 @@
-//! How the exporter and what it depends on are, as the page's banner needs it.
+//! How the exporter and what it depends on are, as the page's banner needs it: docs/api.md. Times are in seconds since the epoch.
 
 use std::borrow::Cow;
 
@@ -12,17 +12,13 @@ use crate::ruleset::Family;
 pub struct Status {
     pub version: Cow<'static, str>,
     pub node: String,
-    /// When the kernel was last read, in seconds since the epoch.
     pub time: Option<f64>,
-    /// Since when the process counts, in seconds since the epoch.
     pub started: f64,
     pub up: bool,
     pub problem: Option<String>,
     pub tables: Vec<TableStatus>,
     pub unrecognised_rules: u64,
-    /// Whether the tables were read under the lock that they need.
     pub lock_held: bool,
-    /// Whether any of Calico's chains or programs have rules: `present`, `absent`, `vanished`, or `unknown`.
     #[serde(default)]
     pub chains: Cow<'static, str>,
     #[serde(default)]
@@ -46,7 +42,6 @@ impl Status {
 /// A back end that is not read, though it holds chains of endpoints too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OtherBackend {
-    /// `legacy`, `nft` or `nftables`.
     pub backend: Cow<'static, str>,
     /// What tells that it is not the live one: `workloads`, `hooks`, `written`, `gone`, `format` or `packets`; `None` if nothing does.
     pub evidence: Option<Cow<'static, str>>,
@@ -63,11 +58,8 @@ impl From<&Rival> for OtherBackend {
 pub struct TableStatus {
     /// `ipv4` or `ipv6`; `any` on the eBPF dataplane.
     pub family: Cow<'static, str>,
-    /// `legacy`, `nft`, `nftables` or `ebpf`.
     pub backend: Cow<'static, str>,
-    /// `save`, `kernel` or `file`.
     pub source: Cow<'static, str>,
-    /// In Calico's chains.
     pub rules: u64,
 }
 
@@ -80,23 +72,17 @@ impl TableStatus {
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct DatastoreStatus {
-    /// `etcd`, `kubernetes` or `none`.
     #[serde(rename = "type")]
     pub kind: Cow<'static, str>,
     pub up: bool,
-    /// Whether it was ever read as a whole.
     pub synced: bool,
-    /// When it last said something, in seconds since the epoch.
     pub last_event: Option<u64>,
     pub problem: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct WorkloadStates {
-    /// With rules and a name.
     pub known: usize,
-    /// With rules, without a name.
     pub unknown: usize,
-    /// Known to the datastore and running, without rules.
     pub without_rules: usize,
 }
