@@ -19,10 +19,10 @@ use crate::datastore::inventory::{Inventory, Workload};
 use crate::datastore::podlogs::PodLogs;
 use crate::ebpf;
 use crate::felix::{ChainNames, Structure, hashed_names};
-use crate::metrics::{self, About, Chains, View};
+use crate::metrics::{self, About, View};
 use crate::os::process::Process;
 use crate::os::sys;
-use crate::report::{DatastoreStatus, OtherBackend, Outline, Report, Sources, Status, TableStatus, WorkloadStates};
+use crate::report::{Chains, DatastoreStatus, OtherBackend, Outline, Report, Sources, Status, TableStatus, WorkloadStates};
 use crate::ruleset::Family;
 use crate::server::Application;
 use readiness::Readiness;
@@ -102,9 +102,9 @@ impl Scraper {
     fn read_and_report(&self, state: &mut State, asked: Instant) -> Arc<Report> {
         let about = self.advance(state, asked);
         let found = self.name_the_unknown(state);
-        let status = self.status(state, &about);
+        let status = self.complete(state, about.status);
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
-        let report = match (about.up, state.report.take()) {
+        let report = match (status.up, state.report.take()) {
             (true, _) => {
                 let (attribution, catalog) = (state.accounting.attribution(), state.accounting.catalog());
                 let outline = match attribution.programs() {
@@ -123,20 +123,15 @@ impl Scraper {
         report
     }
 
-    fn status(&self, state: &State, about: &About) -> Status {
+    /// With all that is not known from a read.
+    fn complete(&self, state: &State, read: Status) -> Status {
         let (inventory, troubles) = (&self.inventory, self.inventory.troubles());
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.options.node_name.clone(),
             time: state.read_at.map(seconds),
             started: seconds(self.started),
-            up: about.up,
-            problem: state.complaint.last().filter(|_| !about.up),
-            tables: about.tables.clone(),
-            unrecognised_rules: about.unrecognised,
-            lock_held: about.locked,
-            chains: about.chains.as_str().into(),
-            other_backends: about.rivals.iter().map(OtherBackend::from).collect(),
+            problem: state.complaint.last().filter(|_| !read.up),
             node_problem: self.readiness.node_problem(&self.options.node_name, inventory),
             datastore: DatastoreStatus {
                 kind: self.options.datastore.unwrap_or("none").into(),
@@ -145,7 +140,9 @@ impl Scraper {
                 last_event: Some(inventory.last_event()).filter(|last| *last > 0),
                 problem: (!troubles.is_empty()).then(|| troubles.join("; ")),
             },
-            workloads: WorkloadStates { without_rules: self.workloads_without_rules(state, about.up), ..WorkloadStates::default() },
+            // Where the rules could not be read, what was read before does not count.
+            workloads: WorkloadStates { without_rules: inventory.without_rules(state.interfaces().filter(|_| read.up)), ..read.workloads },
+            ..read
         }
     }
 
@@ -166,28 +163,23 @@ impl Scraper {
         state.report.take_if(|(made, _)| made.elapsed() > FORGOTTEN);
         let found = self.name_the_unknown(state);
         let totals = state.accounting.totals();
-        let too_small = about.up && metrics::largest_counter(totals) < self.options.minimum_counter;
+        let too_small = about.status.up && metrics::largest_counter(totals) < self.options.minimum_counter;
         if too_small {
             state.dropped_scrapes += 1;
             warn!("dropping a scrape: all counters are below MINIMUM_COUNTER ({})", self.options.minimum_counter);
         }
         about.dropped_scrapes = state.dropped_scrapes;
         about.stages.push(("total", asked.elapsed()));
-        about.datastore_up = self.inventory.up();
-        about.datastore_last_event = self.inventory.last_event();
+        about.status = self.complete(state, about.status);
         about.datastore_resyncs = self.inventory.resyncs();
-        about.without_rules = self.workloads_without_rules(state, about.up);
-        if self.options.process_metrics {
-            about.started = Some(seconds(self.started));
-            about.process = Process::read(Path::new("/proc"));
-        }
+        about.process = self.options.process_metrics.then(|| Process::read(Path::new("/proc")));
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
         let view = View {
             attribution: state.accounting.attribution(),
             catalog: state.accounting.catalog(),
             workload: &workload,
             about: &about,
-            counters: about.up && !too_small,
+            counters: about.status.up && !too_small,
             names: self.options.metric_names,
         };
         // Counters that get a digit more hardly ever make it longer than this.
@@ -215,11 +207,6 @@ impl Scraper {
         found.unwrap_or_default()
     }
 
-    /// Where the rules could not be read, what was read before does not count.
-    fn workloads_without_rules(&self, state: &State, is_up: bool) -> usize {
-        self.inventory.without_rules(state.interfaces().filter(|_| is_up))
-    }
-
     /// Reads the kernel and brings the totals up to date, unless another's read answers this, too.
     fn advance(&self, state: &mut State, asked: Instant) -> About {
         if let Some(about) = state.answer_to(asked) {
@@ -227,7 +214,7 @@ impl Scraper {
         }
         let begun = Instant::now();
         let mut about = About::default();
-        about.up = self.read(state, &mut about);
+        about.status.up = self.read(state, &mut about);
         state.last_read = Some(LastRead { begun, ended: Instant::now(), about: about.clone() });
         state.text = Weak::new();
         about
@@ -253,10 +240,10 @@ impl Scraper {
                 match error.no_chains().map(|no_chains| no_chains.vanished) {
                     // What comes later has counted from 0.
                     Some(true) => {
-                        about.chains = Chains::Vanished;
+                        about.status.chains = Chains::Vanished;
                         state.accounting.vanished();
                     }
-                    Some(false) => about.chains = Chains::Absent,
+                    Some(false) => about.status.chains = Chains::Absent,
                     None => {}
                 }
                 state.complaint.failed("reading the kernel's counters", &error);
@@ -279,9 +266,9 @@ impl Scraper {
 
     fn take_in(&self, state: &mut State, reading: &Reading, about: &mut About) {
         about.lock_waited = reading.lock_waited;
-        about.locked = reading.lock_problem.is_none();
-        about.chains = Chains::Present;
-        about.rivals.clone_from(&reading.rivals);
+        about.status.lock_held = reading.lock_problem.is_none();
+        about.status.chains = Chains::Present;
+        about.status.other_backends = reading.rivals.iter().map(OtherBackend::from).collect();
         self.refresh_names(state);
         match &reading.programs {
             Some(programs) => self.take_in_programs(state, programs, reading.source, about),
@@ -296,9 +283,9 @@ impl Scraper {
             state.accounting.forget_derived();
         }
         let Some(programs) = state.accounting.programs() else { return };
-        about.tables = vec![TableStatus::new(None, ebpf::BACKEND, source, programs.rules())];
+        about.status.tables = vec![TableStatus::new(None, ebpf::BACKEND, source, programs.rules())];
         let in_programs: usize = read.programs.iter().filter(|shown| shown.is_live).map(|shown| shown.program.unrecognised).sum();
-        about.unrecognised = (programs.unknown() + read.unreadable + in_programs) as u64;
+        about.status.unrecognised_rules = (programs.unknown() + read.unreadable + in_programs) as u64;
         if programs.unknown() > 0 && read.programs.is_empty() {
             // Then only names can tell what the ids stand for.
             self.inventory.want_policies();
@@ -327,8 +314,8 @@ impl Scraper {
         if self.options.began_anew {
             accounting.note_that_there_may_have_been_more();
         }
-        about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, reading.source, accounting.tables())).collect();
-        about.unrecognised = accounting.unrecognised();
+        about.status.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, reading.source, accounting.tables())).collect();
+        about.status.unrecognised_rules = accounting.unrecognised();
     }
 
     fn refresh_names(&self, state: &mut State) {

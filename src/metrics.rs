@@ -8,7 +8,7 @@ mod text;
 
 use std::sync::Arc;
 
-pub use about::{About, Chains};
+pub use about::About;
 pub use legacy::largest_counter;
 
 use crate::accounting::attribution::{Attribution, EndpointTotals};

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use answers::{Drop, HostEndpointsAnswer, WorkloadAnswer, WorkloadsAnswer};
 pub use build::Sources;
 pub use outline::Outline;
-pub use status::{DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadStates};
+pub use status::{Chains, DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadStates};
 
 use crate::felix::{Decision, Direction};
 

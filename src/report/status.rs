@@ -20,7 +20,7 @@ pub struct Status {
     pub unrecognised_rules: u64,
     pub lock_held: bool,
     #[serde(default)]
-    pub chains: Cow<'static, str>,
+    pub chains: Chains,
     #[serde(default)]
     pub other_backends: Vec<OtherBackend>,
     #[serde(default)]
@@ -31,11 +31,35 @@ pub struct Status {
 
 impl Status {
     pub fn has_no_rules(&self) -> bool {
-        matches!(&*self.chains, "absent" | "vanished")
+        matches!(self.chains, Chains::Absent | Chains::Vanished)
     }
 
     pub fn is_ebpf(&self) -> bool {
         self.tables.iter().any(|table| table.backend == ebpf::BACKEND)
+    }
+}
+
+/// Whether any of Calico's chains, or its programs, have rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Chains {
+    #[default]
+    Unknown,
+    Present,
+    /// None has, or ever had while this process watched.
+    Absent,
+    /// None has any more.
+    Vanished,
+}
+
+impl Chains {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Chains::Unknown => "unknown",
+            Chains::Present => "present",
+            Chains::Absent => "absent",
+            Chains::Vanished => "vanished",
+        }
     }
 }
 

@@ -159,7 +159,7 @@ fn sums(sums: Option<Sums>) -> [String; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::UnknownInterfaces;
+    use crate::report::{Chains, UnknownInterfaces};
 
     fn answer(drops: &[(&str, u64)]) -> WorkloadsAnswer {
         let drop = |(policy, packets): &(&str, u64)| Drop {
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn rules_that_are_gone_are_no_quiet_node() {
         let mut answer = answer(&[]);
-        (answer.status.problem, answer.status.chains) = (Some("they have vanished".into()), "vanished".into());
+        (answer.status.problem, answer.status.chains) = (Some("they have vanished".into()), Chains::Vanished);
         let lines = page(&answer, None, &ABOUT, None);
         assert!(lines.iter().any(|line| line == "NO RULES OF CALICO'S: they have vanished"), "{lines:?}");
         assert!(!lines.iter().any(|line| line.contains("Nothing was dropped")), "{lines:?}");
