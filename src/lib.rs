@@ -32,4 +32,4 @@ pub mod os;
 pub mod report;
 pub mod ruleset;
 pub mod server;
-mod web;
+pub mod web;

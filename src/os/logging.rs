@@ -156,6 +156,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
+/// `2026-01-31T23:59:59.123Z`.
 fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86400, since.as_secs() % 86400);
