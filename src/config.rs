@@ -28,14 +28,12 @@ pub use settings::secret_variables;
 pub use tool::{Input, Task, Tool, Watch};
 use values::Values;
 
-/// Environment variables and files: the node name, certificates, the key.
 #[derive(Clone, Copy)]
 pub struct World<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
     pub read_file: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
 }
 
-/// What the command line asks for.
 #[derive(Debug, PartialEq)]
 pub enum Command {
     Help(String),
@@ -45,7 +43,7 @@ pub enum Command {
     Tool(Box<Tool>),
 }
 
-/// Something the user should find in the log: no error, but not self-evident either.
+/// For the log: no error, but not self-evident either.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
     pub level: log::Level,
@@ -76,8 +74,6 @@ impl fmt::Display for ConfigError {
     }
 }
 
-impl std::error::Error for ConfigError {}
-
 /// `args`: without the program's name.
 pub fn parse(args: impl IntoIterator<Item = OsString>, world: &World<'_>) -> Result<Command, ConfigError> {
     let typed = match flags::parse(args)? {
@@ -96,7 +92,6 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, world: &World<'_>) -> Res
     Ok(Command::Run(Box::new(config), remarks))
 }
 
-/// Checks all other settings.
 fn resolve(
     values: &Values<'_>,
     verbosity: Option<i32>,
@@ -110,7 +105,7 @@ fn resolve(
         listen_address: values.address("LISTEN_ADDRESS")?.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         port: values.port("METRICS_SERVER_PORT", remarks)?.unwrap_or(9009),
         allowed_hosts: values.hosts("ALLOWED_HOSTS")?,
-        minimum_counter: values.number("MINIMUM_COUNTER", "a whole number of packets, 0 or more")?.unwrap_or(0),
+        minimum_counter: values.parse("MINIMUM_COUNTER", "a whole number of packets, 0 or more", |text| text.parse().ok())?.unwrap_or(0),
         backend: values.choice("BACKEND", BACKENDS)?.unwrap_or(BackendChoice::Auto),
         source: values.choice("SOURCE", SOURCES)?.unwrap_or(SourceChoice::Auto),
         lock_path: values.path("XTABLES_LOCKFILE")?.unwrap_or_else(|| PathBuf::from("/run/xtables.lock")),
@@ -146,27 +141,21 @@ const LOG_LEVELS: &[(&str, log::LevelFilter)] = &[
     ("trace", log::LevelFilter::Trace),
 ];
 
-/// Everything the program was told, checked.
+/// All settings, as their table describes them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// The node whose workloads are reported, as Calico names it.
     pub node_name: String,
     pub listen_address: IpAddr,
     pub port: u16,
-    /// Host names, beside `localhost` and the node's, under which the page and the API may be asked for; `*` stands for any.
     pub allowed_hosts: Vec<String>,
-    /// Scrapes in which every counter is below this are dropped; 0 never drops.
     pub minimum_counter: u64,
     pub datastore: Datastore,
-    /// Where the kubelet keeps the pods' logs: a folder for each pod of the node.
     pub pod_logs: PathBuf,
     pub backend: BackendChoice,
     pub source: SourceChoice,
-    /// The xtables lock.
     pub lock_path: PathBuf,
     pub lock_wait: Duration,
     pub bpffs: PathBuf,
-    /// Calico's own folder, where Felix shows its eBPF programs.
     pub calico_run: PathBuf,
     pub sampling: Sampling,
     pub metric_names: MetricNames,
@@ -183,49 +172,29 @@ pub enum Datastore {
     None,
 }
 
-/// How to reach etcd. `Debug` never shows the password.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EtcdConfig {
     /// `ETCD_ENDPOINTS`: each with its scheme (`http://` or `https://`), no trailing slash.
     pub endpoints: Vec<String>,
     /// `ETCD_DISCOVERY_SRV`: the domain to find endpoints by, where none are given; no trailing dot.
     pub discovery: Option<String>,
-    /// `ETCD_USERNAME` and `ETCD_PASSWORD`, when both are set.
-    pub credentials: Option<(String, String)>,
-    /// `ETCD_CA_CERT_FILE`; without it, the system's certificate bundle.
+    pub credentials: Option<(String, Secret)>,
     pub ca_file: Option<PathBuf>,
-    /// `ETCD_CERT_FILE` and `ETCD_KEY_FILE`.
     pub client_cert: Option<(PathBuf, PathBuf)>,
 }
 
-impl std::fmt::Debug for EtcdConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EtcdConfig")
-            .field("endpoints", &self.endpoints)
-            .field("discovery", &self.discovery)
-            .field("user", &self.credentials.as_ref().map(|(user, _)| user))
-            .field("ca_file", &self.ca_file)
-            .field("client_cert", &self.client_cert)
-            .finish()
-    }
-}
-
-/// Which dataplane to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendChoice {
     /// Where Calico's chains are, else its eBPF programs.
     Auto,
-    /// Tables of iptables-legacy.
     Legacy,
-    /// Tables of iptables-nft.
     Nft,
-    /// Calico's own nftables tables.
+    /// Calico's own nftables tables; `Nft` is iptables-nft's.
     Native,
     Ebpf,
 }
 
 impl BackendChoice {
-    /// As `BACKEND` names it.
     pub fn as_str(self) -> &'static str {
         BACKENDS.iter().find(|(_, choice)| *choice == self).map_or("auto", |(name, _)| name)
     }
@@ -240,7 +209,6 @@ pub enum Sampling {
     WhereItPays,
 }
 
-/// How to read the dataplane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceChoice {
     /// From the kernel; by `iptables-save` where the kernel shows none of Calico's chains, for a program put in front may look elsewhere.
@@ -252,15 +220,13 @@ pub enum SourceChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricNames {
     All,
-    /// The Go exporter's.
+    /// As the Go exporter's.
     Legacy,
-    /// `calico_accountant_…`
     Standard,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// `key=value` pairs.
     Logfmt,
     Json,
 }

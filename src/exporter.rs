@@ -14,28 +14,27 @@ use log::warn;
 
 use crate::accounting::attribution::Datastore;
 use crate::config::MetricNames;
-use crate::dataplane::{ReadError, Reader, Reading};
+use crate::dataplane::{Reader, Reading};
 use crate::datastore::inventory::{Inventory, Workload};
 use crate::datastore::podlogs::PodLogs;
 use crate::ebpf;
 use crate::felix::{ChainNames, Structure, hashed_names};
-use crate::metrics::{self, About, Chains, View};
+use crate::metrics::{self, About, View};
 use crate::os::process::Process;
 use crate::os::sys;
-use crate::report::{DatastoreStatus, OtherBackend, Outline, Report, Sources, Status, TableStatus, WorkloadStates};
-use crate::ruleset::{Family, Snapshot};
+use crate::report::{Chains, DatastoreStatus, OtherBackend, Outline, Report, Sources, Status, TableStatus, WorkloadStates};
+use crate::ruleset::Family;
 use crate::server::Application;
 use readiness::Readiness;
 use state::{LastRead, State};
 
-/// Most as in [`Config`](crate::config::Config).
 #[derive(Debug, Clone)]
 pub struct Options {
     pub node_name: String,
     pub minimum_counter: u64,
     pub metric_names: MetricNames,
     pub pod_logs: PathBuf,
-    /// The kind of the datastore, `etcd` or `kubernetes`, if there is one.
+    /// `etcd` or `kubernetes`.
     pub datastore: Option<&'static str>,
     /// Whether to write `process_*`. A command's process is gone when its text is read, and whoever reads it has series of these names.
     pub process_metrics: bool,
@@ -54,7 +53,7 @@ pub struct Scraper {
     readiness: Readiness,
 }
 
-/// How long the second look at the tables may take, after the first one.
+/// For the second look at the tables, after the first one.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
 /// A report that is younger is good enough for whoever asks.
@@ -75,7 +74,6 @@ impl Scraper {
         self.advance(&mut self.state(), Instant::now());
     }
 
-    /// Whether Calico may rewrite rules in a way that loses what they counted since the last read.
     pub fn may_lose_what_is_rewritten(&self) -> bool {
         self.state().accounting.may_lose_what_is_rewritten()
     }
@@ -91,7 +89,7 @@ impl Scraper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was counted up to now, or a second ago.
+    /// Up to now, or a second ago.
     pub fn report(&self) -> Arc<Report> {
         let asked = Instant::now();
         let mut state = self.state();
@@ -104,9 +102,9 @@ impl Scraper {
     fn read_and_report(&self, state: &mut State, asked: Instant) -> Arc<Report> {
         let about = self.advance(state, asked);
         let found = self.name_the_unknown(state);
-        let status = self.status(state, &about);
+        let status = self.complete(state, about.status);
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
-        let report = match (about.up, state.report.take()) {
+        let report = match (status.up, state.report.take()) {
             (true, _) => {
                 let (attribution, catalog) = (state.accounting.attribution(), state.accounting.catalog());
                 let outline = match attribution.programs() {
@@ -125,26 +123,15 @@ impl Scraper {
         report
     }
 
-    fn status(&self, state: &State, about: &About) -> Status {
-        let table = |(family, backend, rules): &(Option<Family>, &'static str, usize)| TableStatus {
-            family: Family::name(*family).into(),
-            backend: (*backend).into(),
-            source: about.source.into(),
-            rules: *rules as u64,
-        };
+    /// With all that is not known from a read.
+    fn complete(&self, state: &State, read: Status) -> Status {
         let (inventory, troubles) = (&self.inventory, self.inventory.troubles());
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.options.node_name.clone(),
             time: state.read_at.map(seconds),
             started: seconds(self.started),
-            up: about.up,
-            problem: state.complaint.last().filter(|_| !about.up),
-            tables: about.tables.iter().map(table).collect(),
-            unrecognised_rules: about.unrecognised,
-            lock_held: about.locked,
-            chains: about.chains.as_str().into(),
-            other_backends: about.rivals.iter().map(OtherBackend::from).collect(),
+            problem: state.complaint.last().filter(|_| !read.up),
             node_problem: self.readiness.node_problem(&self.options.node_name, inventory),
             datastore: DatastoreStatus {
                 kind: self.options.datastore.unwrap_or("none").into(),
@@ -153,7 +140,9 @@ impl Scraper {
                 last_event: Some(inventory.last_event()).filter(|last| *last > 0),
                 problem: (!troubles.is_empty()).then(|| troubles.join("; ")),
             },
-            workloads: WorkloadStates { without_rules: self.workloads_without_rules(state, about.up), ..WorkloadStates::default() },
+            // Where the rules could not be read, what was read before does not count.
+            workloads: WorkloadStates { without_rules: inventory.without_rules(state.interfaces().filter(|_| read.up)), ..read.workloads },
+            ..read
         }
     }
 
@@ -174,28 +163,23 @@ impl Scraper {
         state.report.take_if(|(made, _)| made.elapsed() > FORGOTTEN);
         let found = self.name_the_unknown(state);
         let totals = state.accounting.totals();
-        let too_small = about.up && metrics::largest_counter(totals) < self.options.minimum_counter;
+        let too_small = about.status.up && metrics::largest_counter(totals) < self.options.minimum_counter;
         if too_small {
             state.dropped_scrapes += 1;
             warn!("dropping a scrape: all counters are below MINIMUM_COUNTER ({})", self.options.minimum_counter);
         }
         about.dropped_scrapes = state.dropped_scrapes;
         about.stages.push(("total", asked.elapsed()));
-        about.datastore_up = self.inventory.up();
-        about.datastore_last_event = self.inventory.last_event();
+        about.status = self.complete(state, about.status);
         about.datastore_resyncs = self.inventory.resyncs();
-        about.without_rules = self.workloads_without_rules(state, about.up);
-        if self.options.process_metrics {
-            about.started = Some(seconds(self.started));
-            about.process = Process::read(Path::new("/proc"));
-        }
+        about.process = self.options.process_metrics.then(|| Process::read(Path::new("/proc")));
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
         let view = View {
             attribution: state.accounting.attribution(),
             catalog: state.accounting.catalog(),
             workload: &workload,
             about: &about,
-            counters: about.up && !too_small,
+            counters: about.status.up && !too_small,
             names: self.options.metric_names,
         };
         // Counters that get a digit more hardly ever make it longer than this.
@@ -204,8 +188,7 @@ impl Scraper {
         text
     }
 
-    /// Looks on the node for the workloads that the datastore does not know: until it was read, while it is away, or because there
-    /// is none. Only then is a missing folder worth a word; one that may not be read always is.
+    /// Looks on the node for workloads that the datastore does not know. Beside a datastore, the folder may be missing without a word.
     fn name_the_unknown(&self, state: &mut State) -> HashMap<String, Arc<Workload>> {
         let unknown: Vec<&str> = state.interfaces().filter(|interface| self.inventory.workload(interface).is_none()).collect();
         if unknown.is_empty() && self.options.datastore.is_some() {
@@ -224,11 +207,6 @@ impl Scraper {
         found.unwrap_or_default()
     }
 
-    /// Where the rules could not be read, what was read before does not count.
-    fn workloads_without_rules(&self, state: &State, is_up: bool) -> usize {
-        self.inventory.without_rules(state.interfaces().filter(|_| is_up))
-    }
-
     /// Reads the kernel and brings the totals up to date, unless another's read answers this, too.
     fn advance(&self, state: &mut State, asked: Instant) -> About {
         if let Some(about) = state.answer_to(asked) {
@@ -236,13 +214,12 @@ impl Scraper {
         }
         let begun = Instant::now();
         let mut about = About::default();
-        about.up = self.read(state, &mut about);
+        about.status.up = self.read(state, &mut about);
         state.last_read = Some(LastRead { begun, ended: Instant::now(), about: about.clone() });
         state.text = Weak::new();
         about
     }
 
-    /// Whether the kernel could be read.
     fn read(&self, state: &mut State, about: &mut About) -> bool {
         let begun = Instant::now();
         let result = state.read();
@@ -260,20 +237,19 @@ impl Scraper {
                 true
             }
             Err(error) => {
-                self.without_rules(state, &error, about);
+                match error.no_chains().map(|no_chains| no_chains.vanished) {
+                    // What comes later has counted from 0.
+                    Some(true) => {
+                        about.status.chains = Chains::Vanished;
+                        state.accounting.vanished();
+                    }
+                    Some(false) => about.status.chains = Chains::Absent,
+                    None => {}
+                }
                 state.complaint.failed("reading the kernel's counters", &error);
                 self.readiness.took(Err(&error));
                 false
             }
-        }
-    }
-
-    /// Where it is certain that there are no rules, those that come later have counted from 0.
-    fn without_rules(&self, state: &mut State, error: &ReadError, about: &mut About) {
-        let Some(no_chains) = error.no_chains() else { return };
-        about.chains = if no_chains.vanished { Chains::Vanished } else { Chains::Absent };
-        if no_chains.vanished {
-            state.accounting.vanished();
         }
     }
 
@@ -289,42 +265,41 @@ impl Scraper {
     }
 
     fn take_in(&self, state: &mut State, reading: &Reading, about: &mut About) {
-        about.source = reading.source;
         about.lock_waited = reading.lock_waited;
-        about.locked = reading.lock_problem.is_none();
-        about.chains = Chains::Present;
-        about.rivals.clone_from(&reading.rivals);
+        about.status.lock_held = reading.lock_problem.is_none();
+        about.status.chains = Chains::Present;
+        about.status.other_backends = reading.rivals.iter().map(OtherBackend::from).collect();
         self.refresh_names(state);
         match &reading.programs {
-            Some(programs) => self.take_in_programs(state, programs, about),
-            None => self.take_in_tables(state, &reading.tables, about),
+            Some(programs) => self.take_in_programs(state, programs, reading.source, about),
+            None => self.take_in_tables(state, reading, about),
         }
     }
 
-    fn take_in_programs(&self, state: &mut State, read: &ebpf::Snapshot, about: &mut About) {
+    fn take_in_programs(&self, state: &mut State, read: &ebpf::Snapshot, source: &'static str, about: &mut About) {
         let datastore = Datastore { names: &state.hashed_names, version: state.policies_version };
         state.accounting.advance_programs(read, datastore);
         if self.options.one_moment {
             state.accounting.forget_derived();
         }
         let Some(programs) = state.accounting.programs() else { return };
-        about.tables = vec![(None, ebpf::BACKEND, programs.rules())];
+        about.status.tables = vec![TableStatus::new(None, ebpf::BACKEND, source, programs.rules())];
         let in_programs: usize = read.programs.iter().filter(|shown| shown.is_live).map(|shown| shown.program.unrecognised).sum();
-        about.unrecognised = (programs.unknown + read.unreadable + in_programs) as u64;
+        about.status.unrecognised_rules = (programs.unknown + read.unreadable + in_programs) as u64;
         if programs.unknown > 0 && read.programs.is_empty() {
             // Then only names can tell what the ids stand for.
             self.inventory.want_policies();
         }
     }
 
-    fn take_in_tables(&self, state: &mut State, tables: &[Snapshot], about: &mut About) {
+    fn take_in_tables(&self, state: &mut State, reading: &Reading, about: &mut About) {
         let version = self.inventory.workloads_version();
         let State { accounting, reader, workloads_version, .. } = state;
         let is_watched = self.options.datastore.is_some() && self.inventory.synced() && self.inventory.up();
         if std::mem::replace(workloads_version, version) == version && is_watched {
             accounting.note_that_endpoints_stayed();
         }
-        accounting.advance(tables, |read| reader.look_again(read, Instant::now() + LOOK_LIMIT));
+        accounting.advance(&reading.tables, |read| reader.look_again(read, Instant::now() + LOOK_LIMIT));
         if accounting.unnamed() > 0 {
             if self.options.datastore.is_none() && !self.inventory.policies_wanted() {
                 warn!(
@@ -339,8 +314,8 @@ impl Scraper {
         if self.options.began_anew {
             accounting.note_that_there_may_have_been_more();
         }
-        about.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, accounting.tables())).collect();
-        about.unrecognised = accounting.unrecognised();
+        about.status.tables = Family::ALL.into_iter().filter_map(|family| table_of(family, reading.source, accounting.tables())).collect();
+        about.status.unrecognised_rules = accounting.unrecognised();
     }
 
     fn refresh_names(&self, state: &mut State) {
@@ -359,10 +334,10 @@ fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as f64 / 1000.0
 }
 
-/// Where a family's rules are, and how many, in all its tables.
-fn table_of(family: Family, tables: &[Structure]) -> Option<(Option<Family>, &'static str, usize)> {
+fn table_of(family: Family, source: &'static str, tables: &[Structure]) -> Option<TableStatus> {
     let of_family = || tables.iter().map(|table| &table.ruleset).filter(|ruleset| ruleset.family == family);
-    Some((Some(family), of_family().next()?.backend.as_str(), of_family().map(|ruleset| ruleset.rule_count()).sum()))
+    let (backend, rules) = (of_family().next()?.backend.as_str(), of_family().map(|ruleset| ruleset.rule_count()).sum());
+    Some(TableStatus::new(Some(family), backend, source, rules))
 }
 
 impl Application for Scraper {

@@ -8,9 +8,10 @@ mod text;
 
 use std::sync::Arc;
 
-pub use about::{About, Chains};
+pub use about::About;
+pub use legacy::largest_counter;
 
-use crate::accounting::attribution::{Attribution, EndpointTotals, Totals};
+use crate::accounting::attribution::{Attribution, EndpointTotals};
 use crate::config::MetricNames;
 use crate::datastore::inventory::Workload;
 use crate::felix::Catalog;
@@ -33,17 +34,13 @@ struct Endpoint<'a> {
     totals: &'a EndpointTotals,
 }
 
-/// The largest of the counters that the Go exporter compares with `MINIMUM_COUNTER`.
-pub fn largest_counter(totals: &Totals) -> u64 {
-    legacy::counters(totals).max().unwrap_or(0)
-}
-
 /// Writes the text into `memory`, whatever it holds.
 pub fn render(view: &View, memory: Vec<u8>) -> Vec<u8> {
     let mut text = Text::within(memory);
     let shown = view.attribution.totals().workloads().filter(|_| view.counters);
     let endpoints: Vec<_> = shown.map(|(interface, totals)| Endpoint { interface, workload: (view.workload)(interface), totals }).collect();
-    about::render_common(view.about, &mut text);
+    let help = "Number of scrapes that were ignored because all counter values were below a minimum";
+    text.single("calico_accountant_dropped_scrape", "counter", help, view.about.dropped_scrapes);
     if view.counters && view.names != MetricNames::Standard {
         legacy::render(view, &endpoints, &mut text);
     }

@@ -15,22 +15,19 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use answers::{Drop, HostEndpointsAnswer, PoliciesAnswer, WorkloadAnswer, WorkloadsAnswer};
+pub use answers::{Drop, HostEndpointsAnswer, WorkloadAnswer, WorkloadsAnswer};
 pub use build::Sources;
 pub use outline::Outline;
-pub use status::{DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadStates};
+pub use status::{Chains, DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadStates};
 
 use crate::felix::{Decision, Direction};
 
-/// All that is known after one read. docs/api.md says what each field means.
+/// All that is known after one read. What each field says, and in which order lists are, is in docs/api.md: only the rest is said here.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Report {
     pub status: Status,
-    /// Those that have rules: by namespace, pod and interface, the unknown ones last.
     pub workloads: Vec<WorkloadEndpoint>,
-    /// Those that apply on this node, by their labels.
     pub policies: Vec<Policy>,
-    /// By interface and stage.
     pub host_endpoints: Vec<HostEndpoint>,
     pub unknown_interfaces: UnknownInterfaces,
 }
@@ -45,7 +42,6 @@ pub struct UnknownInterfaces {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkloadEndpoint {
     pub workload: Workload,
-    /// Ingress, egress, or one of the two.
     pub directions: Vec<Pipeline>,
 }
 
@@ -58,37 +54,30 @@ pub struct Workload {
     pub pod: Arc<str>,
     pub app: Arc<str>,
     pub ip: Vec<Arc<str>>,
-    /// Its node, as the datastore says it.
     pub node: Arc<str>,
     /// `k8s`, `cni`, `openstack`, …
     pub orchestrator: Arc<str>,
     pub service_account: Arc<str>,
-    /// Whether anything knows its name.
     pub known: bool,
     pub ingress: Option<Sums>,
     pub egress: Option<Sums>,
 }
 
-/// One direction of an endpoint in three numbers.
+/// One direction of an endpoint in three numbers. Exact: there cannot have been more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sums {
-    /// Packets opening a connection that policies and profiles accepted.
     pub accepted: u64,
-    /// Whether these are all; else there may have been more, which cannot be told (eBPF dataplane).
     pub accepted_exact: bool,
-    /// Packets of connections that were open; not counted on the eBPF dataplane.
     pub established: Option<u64>,
     pub dropped: u64,
-    /// Whether these are all; else policies may have refused more, which cannot be told.
+    /// Of `dropped`.
     pub exact: bool,
 }
 
 /// A host endpoint at one of its stages, which has its own pipelines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostEndpoint {
-    /// Its interface; `*` for all.
     pub interface: Arc<str>,
-    /// `normal`, `forward`, `untracked` or `pre_dnat`.
     pub stage: Cow<'static, str>,
     pub directions: Vec<Pipeline>,
 }
@@ -97,30 +86,23 @@ pub struct HostEndpoint {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pipeline {
     pub direction: Direction,
-    /// Packets of connections that are open, which pass before any policy is asked.
     pub established: Option<u64>,
-    /// What is refused whatever the policies say.
     pub before: Vec<Refused>,
     pub tiers: Vec<Tier>,
     pub profiles: Vec<Profile>,
-    /// Refused by a profile; `None` if no profile can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_profile: Option<u64>,
-    /// Whether a profile has a rule that refuses.
     #[serde(skip)]
     profiles_refuse: bool,
-    /// Refused because no profile accepted.
     pub no_profile: Option<u64>,
-    /// Accepted by one of several tiers' policies or of the profiles: which one the counters do not tell (eBPF dataplane).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undivided: Option<u64>,
-    /// What was accepted and refused in all, also by policies that do not apply any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub all: Option<All>,
 }
 
 /// Packets of an interface in one direction. Exact: there cannot have been more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct All {
     pub accepted: u64,
     pub accepted_exact: bool,
@@ -148,7 +130,7 @@ pub struct Tier {
     pub no_policy: Option<u64>,
 }
 
-/// What becomes of packets that no policy of a tier decided.
+/// For packets that no policy of a tier decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DefaultAction {
@@ -164,7 +146,7 @@ pub enum Target {
     Group(Group),
 }
 
-/// A policy and what it decided for this endpoint and direction.
+/// What a policy decided for this endpoint and direction.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PolicyCounts {
     /// As the metrics label it; `name` is what people write.
@@ -173,32 +155,12 @@ pub struct PolicyCounts {
     pub kind: Arc<str>,
     pub namespace: Option<Arc<str>>,
     pub name: Arc<str>,
-    pub can: Vec<Can>,
+    /// What its rules can do with a packet. Logging does not count.
+    pub can: Vec<Decision>,
     #[serde(flatten)]
     pub counts: Counts,
-    /// Where one moment alone is known: what its own rules counted, for all endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most: Option<Counts>,
-}
-
-/// What rules can do with a packet; passed on: to the next tier or the profiles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Can {
-    Accept,
-    Deny,
-    Pass,
-}
-
-impl Can {
-    fn of(decision: Decision) -> Option<Self> {
-        match decision {
-            Decision::Accept => Some(Can::Accept),
-            Decision::Deny => Some(Can::Deny),
-            Decision::Pass => Some(Can::Pass),
-            Decision::Log => None,
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -206,18 +168,14 @@ pub struct Counts {
     pub accept: Option<u64>,
     pub deny: Option<u64>,
     pub pass: Option<u64>,
-    /// Refused or passed on: which of the two the counters do not tell.
     pub deny_or_pass: Option<u64>,
 }
 
 /// Policies that share a chain, and that the kernel counts together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Group {
-    /// The chain; `ebpf` where there are none.
     pub group: Arc<str>,
-    /// Its policies in the order of evaluation, with what is certainly theirs.
     pub policies: Vec<PolicyCounts>,
-    /// What one of them did: which one the counters do not tell.
     pub undivided: Counts,
 }
 
@@ -235,18 +193,16 @@ pub struct Policy {
     pub namespace: Option<Arc<str>>,
     pub name: Arc<str>,
     pub tier: Arc<str>,
-    /// Whether any of its rules has counted a packet.
     pub hit: bool,
     pub accept: Option<u64>,
     pub deny: Option<u64>,
     pub pass: Option<u64>,
     pub workloads: Vec<User>,
-    /// Interfaces.
     pub host_endpoints: Vec<Arc<str>>,
     pub rules: Vec<Rule>,
 }
 
-/// A workload that a policy applies to.
+/// A workload that has the policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct User {
     pub interface: Arc<str>,
@@ -260,9 +216,7 @@ pub struct Rule {
     pub direction: Direction,
     /// `ipv4`, `ipv6`, or `any` where both count together.
     pub family: Cow<'static, str>,
-    /// Its place in the policy, from 0.
     pub rule: u32,
-    /// `allow`, `deny`, `pass` or `log`.
     pub action: Cow<'static, str>,
     pub packets: u64,
 }

@@ -12,12 +12,12 @@ mod routes;
 mod seats;
 mod serving;
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::report::Report;
@@ -63,10 +63,8 @@ impl Default for Limits {
     }
 }
 
-/// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// The kernel's buffers for each connection, in bytes (it doubles them). By itself it goes to megabytes for each slow reader, and a
-/// container's memory limit counts them.
+/// The kernel's buffers for each connection, in bytes. By itself it takes megabytes for each slow reader, which count in a container.
 const SENT: usize = 128 << 10;
 const RECEIVED: usize = 32 << 10;
 
@@ -74,7 +72,8 @@ const RECEIVED: usize = 32 << 10;
 pub struct Listener {
     socket: TcpListener,
     limits: Limits,
-    names: Vec<String>,
+    /// The host names, beside `localhost`, under which the page and the API may be asked for; `*` stands for any.
+    pub names: Vec<String>,
 }
 
 impl Listener {
@@ -90,26 +89,15 @@ impl Listener {
         Ok(Self { socket, limits, names: Vec::new() })
     }
 
-    /// The host names, beside `localhost`, under which the page and the API may be asked for; `*` stands for any.
-    pub fn named(self, names: Vec<String>) -> Self {
-        Self { names, ..self }
-    }
-
     /// With the port that the kernel chose for port 0.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
-    }
-
-    /// Serves until threads cannot be started, or accepting connections keeps failing: a restart may help then.
-    pub fn serve(&self, app: Arc<dyn Application>) -> io::Result<Infallible> {
-        serving::serve(self, &app)
     }
 }
 
 /// `ipv6.disable=1` leaves no such family, `disable_ipv6=1` no such address.
 fn is_without_ipv6(error: &io::Error) -> bool {
-    let errno = rustix::io::Errno::from_io_error(error);
-    [Some(rustix::io::Errno::AFNOSUPPORT), Some(rustix::io::Errno::ADDRNOTAVAIL)].contains(&errno)
+    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
 /// Connections inherit the options, but for that they do not block.

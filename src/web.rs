@@ -5,57 +5,37 @@
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct File {
-    pub path: &'static str,
+    pub name: &'static str,
     pub content_type: &'static str,
     pub content: &'static [u8],
 }
 
-/// The content security policy of the page: its own files and its own API, nothing inline, nothing from elsewhere. Should a name from
-/// the cluster ever be taken for markup, it can neither run nor load anything.
+/// The page's own files and API, nothing inline, nothing from elsewhere: a name that is taken for markup can neither run nor load anything.
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const HTML: &str = "text/html; charset=utf-8";
-const STYLE: &str = "text/css; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-const IMAGE: &str = "image/svg+xml";
-
 macro_rules! files {
-    ($($path:literal $file:literal $content_type:ident)*) => {
-        &[$(File { path: $path, content_type: $content_type, content: include_bytes!(concat!("web/", $file)) }),*]
+    ($($content_type:literal: $($name:literal)*;)*) => {
+        &[$($(File { name: $name, content_type: $content_type, content: include_bytes!(concat!("web/", $name)) }),*),*]
     };
 }
 
+const INDEX: &str = "index.html";
+
 const FILES: &[File] = files! {
-    "/" "index.html" HTML
-    "/page/style.css" "style.css" STYLE
-    "/page/icon.svg" "icon.svg" IMAGE
-    "/page/early.js" "early.js" SCRIPT
-    "/page/app.js" "app.js" SCRIPT
-    "/page/cells.js" "cells.js" SCRIPT
-    "/page/dom.js" "dom.js" SCRIPT
-    "/page/drops.js" "drops.js" SCRIPT
-    "/page/format.js" "format.js" SCRIPT
-    "/page/history.js" "history.js" SCRIPT
-    "/page/hosts.js" "hosts.js" SCRIPT
-    "/page/model.js" "model.js" SCRIPT
-    "/page/pipeline.js" "pipeline.js" SCRIPT
-    "/page/policies.js" "policies.js" SCRIPT
-    "/page/policy.js" "policy.js" SCRIPT
-    "/page/poll.js" "poll.js" SCRIPT
-    "/page/route.js" "route.js" SCRIPT
-    "/page/sparkline.js" "sparkline.js" SCRIPT
-    "/page/status.js" "status.js" SCRIPT
-    "/page/steps.js" "steps.js" SCRIPT
-    "/page/table.js" "table.js" SCRIPT
-    "/page/toolbar.js" "toolbar.js" SCRIPT
-    "/page/words.js" "words.js" SCRIPT
-    "/page/workload.js" "workload.js" SCRIPT
-    "/page/workloads.js" "workloads.js" SCRIPT
+    "text/html; charset=utf-8": "index.html";
+    "text/css; charset=utf-8": "style.css";
+    "image/svg+xml": "icon.svg";
+    "text/javascript; charset=utf-8":
+        "early.js" "app.js" "cells.js" "dom.js" "drops.js" "format.js" "history.js" "hosts.js" "model.js" "pipeline.js" "policies.js"
+        "policy.js" "poll.js" "route.js" "sparkline.js" "status.js" "steps.js" "table.js" "toolbar.js" "words.js" "workload.js"
+        "workloads.js";
 };
 
+/// `/` is the page; its other files are below `/page/`.
 pub fn file(path: &str) -> Option<File> {
-    FILES.iter().find(|file| file.path == path).copied()
+    let name = if path == "/" { INDEX } else { path.strip_prefix("/page/").filter(|name| *name != INDEX)? };
+    FILES.iter().find(|file| file.name == name).copied()
 }
 
 #[cfg(test)]
@@ -77,13 +57,13 @@ mod tests {
     #[test]
     fn text_stays_text_and_nothing_is_fetched_from_elsewhere() {
         let forbidden = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "DOMParser", "srcdoc"];
-        for File { path, content, .. } in FILES {
+        for File { name, content, .. } in FILES {
             let text = std::str::from_utf8(content).unwrap();
             for word in forbidden {
-                assert!(!text.contains(word), "{path}: {word}");
+                assert!(!text.contains(word), "{name}: {word}");
             }
             let elsewhere = text.replace("http://www.w3.org/2000/svg", "");
-            assert!(!elsewhere.contains("://"), "{path} names another server");
+            assert!(!elsewhere.contains("://"), "{name} names another server");
         }
     }
 
@@ -92,5 +72,6 @@ mod tests {
         assert_eq!(file("/page/"), None);
         assert_eq!(file("/page/../Cargo.toml"), None);
         assert_eq!(file("/index.html"), None);
+        assert_eq!(file("/page/index.html"), None);
     }
 }

@@ -22,7 +22,7 @@ use crate::iptables::Programs;
 use crate::ruleset::{Backend, Family};
 use findings::{Findings, Level};
 
-/// How long the kernel and the datastore may take.
+/// With the kernel, and with the datastore.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 pub fn run(tool: &Tool, as_json: bool) -> Result<ExitCode, String> {
@@ -46,14 +46,14 @@ pub fn run(tool: &Tool, as_json: bool) -> Result<ExitCode, String> {
 fn settings(tool: &Tool, findings: &mut Findings) {
     const NODE: &str = "node name ";
     for remark in &tool.remarks {
-        match remark.text.strip_prefix(NODE) {
-            Some(name) => findings.ok("node name", name),
-            None if remark.text.contains("service link") => findings.note("settings", &remark.text, ""),
-            None => {}
+        if let Some(name) = remark.text.strip_prefix(NODE) {
+            findings.ok("node name", name);
+        } else if remark.text.contains("service link") {
+            findings.note("settings", &remark.text);
         }
     }
     for problem in &tool.problems {
-        findings.wrong("settings", problem, "see calico-accountant --help for what may be set");
+        findings.wrong("settings", problem).hint("see calico-accountant --help for what may be set");
     }
 }
 
@@ -62,24 +62,23 @@ fn capabilities(findings: &mut Findings) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let Some(effective) = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()) else {
-        return findings.warn("capabilities", "/proc does not tell them", "");
+        findings.warn("capabilities", "/proc does not tell them");
+        return;
     };
     let missing: Vec<&str> = NEEDED.into_iter().filter(|(bit, _)| effective >> bit & 1 == 0).map(|(_, name)| name).collect();
     match missing.is_empty() {
         true => findings.ok("capabilities", "NET_ADMIN and NET_RAW"),
-        false => findings.wrong(
-            "capabilities",
-            format!("without {}", missing.join(" and ")),
-            "run it as root with capabilities NET_ADMIN and NET_RAW (securityContext.capabilities.add)",
-        ),
-    }
+        false => findings
+            .wrong("capabilities", format!("without {}", missing.join(" and ")))
+            .hint("run it as root with capabilities NET_ADMIN and NET_RAW (securityContext.capabilities.add)"),
+    };
 }
 
 fn kernel(config: &Config, inventory: &Arc<Inventory>, findings: &mut Findings) -> Option<Reading> {
     programs(config, findings);
     match start::dataplane(config, inventory).read(Instant::now() + PATIENCE) {
         Err(error) => {
-            findings.wrong("rules", error.to_string(), remedy(&error));
+            findings.wrong("rules", error.to_string()).hint(remedy(&error));
             None
         }
         Ok(reading) => Some(reading),
@@ -104,14 +103,14 @@ fn programs(config: &Config, findings: &mut Findings) {
     let found: Vec<String> = found.map(|program| program.display().to_string()).collect();
     match (found.is_empty(), config.source, config.backend) {
         (true, SourceChoice::Save, BackendChoice::Auto) if reader::is_present(&config.bpffs).unwrap_or(false) => {
-            findings.note(SUBJECT, "there is none, but SOURCE is save", "the eBPF dataplane does without");
+            findings.note(SUBJECT, "there is none, but SOURCE is save").hint("the eBPF dataplane does without")
         }
         (true, SourceChoice::Save, backend) if backend != BackendChoice::Native && backend != BackendChoice::Ebpf => {
-            findings.wrong(SUBJECT, "there is none, but SOURCE is save", "install it, or leave SOURCE to auto or kernel");
+            findings.wrong(SUBJECT, "there is none, but SOURCE is save").hint("install it, or leave SOURCE to auto or kernel")
         }
         (true, ..) => findings.ok(SUBJECT, "there is none, and none is needed: the kernel is read directly"),
         (false, ..) => findings.ok(SUBJECT, found.join(", ")),
-    }
+    };
 }
 
 /// Of all workloads that have rules.
@@ -128,6 +127,6 @@ fn exporter(config: &Config, findings: &mut Findings) {
     let url = Client::url_of(config);
     match Client::find(&url) {
         Ok(_) => findings.ok("exporter", format!("one answers at {url}")),
-        Err(error) => findings.note("exporter", format!("none answers at {url}"), error),
-    }
+        Err(error) => findings.note("exporter", format!("none answers at {url}")).hint(error),
+    };
 }

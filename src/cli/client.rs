@@ -18,7 +18,6 @@ pub struct Client {
 }
 
 impl Client {
-    /// Of the exporter with these settings.
     pub fn url_of(config: &Config) -> String {
         match config.listen_address {
             address if address.is_unspecified() => format!("http://127.0.0.1:{}", config.port),
@@ -42,7 +41,6 @@ impl Client {
         Ok(client)
     }
 
-    /// `GET /api/v1/…`
     pub fn ask<T: DeserializeOwned>(&self, what: &str) -> Result<T, String> {
         let url = format!("{}/api/v1/{what}", self.url);
         let mut response = self.agent.get(&url).call().map_err(|error| format!("asking {url} failed: {error}"))?;
@@ -58,7 +56,6 @@ impl Client {
     }
 }
 
-/// For a path.
 pub fn encoded(text: &str) -> String {
     let encoded = |byte: u8| match byte {
         byte if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) => char::from(byte).to_string(),

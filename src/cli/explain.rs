@@ -21,7 +21,7 @@ pub fn run(tool: &Tool, endpoint: &str, as_json: bool) -> Result<ExitCode, Strin
         }
         None => {
             let mut answer = source.host_endpoints()?;
-            answer.host_endpoints.to_mut().retain(|host| *host.interface == *endpoint);
+            answer.host_endpoints.retain(|host| *host.interface == *endpoint);
             if answer.host_endpoints.is_empty() {
                 return Err(unknown(&all, &source.host_endpoints()?.host_endpoints, endpoint));
             }
@@ -35,15 +35,14 @@ pub fn run(tool: &Tool, endpoint: &str, as_json: bool) -> Result<ExitCode, Strin
 
 /// The workload on this interface, or of this name; a pod's name alone is enough if there is one such pod.
 fn find<'a>(all: &'a WorkloadsAnswer, endpoint: &str) -> Result<Option<&'a Workload>, String> {
-    let workloads = || all.workloads.iter().map(|workload| &**workload);
-    if let Some(found) = workloads().find(|workload| *workload.interface == *endpoint) {
+    if let Some(found) = all.workloads.iter().find(|workload| *workload.interface == *endpoint) {
         return Ok(Some(found));
     }
     let is_meant = |workload: &&Workload| match endpoint.split_once('/') {
         Some((namespace, pod)) => *workload.namespace == *namespace && *workload.pod == *pod,
         None => *workload.pod == *endpoint && workload.known,
     };
-    let found: Vec<&Workload> = workloads().filter(is_meant).collect();
+    let found: Vec<&Workload> = all.workloads.iter().filter(is_meant).collect();
     match found[..] {
         [] => Ok(None),
         [found] => Ok(Some(found)),

@@ -25,7 +25,6 @@ pub fn run(tool: &Tool, output: Option<&Path>) -> Result<ExitCode, String> {
     Ok(if up { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What the text says where the kernel could be read.
 const UP: &[u8] = b"\ncalico_accountant_up 1\n";
 
 fn write(file: &Path, text: &[u8]) -> std::io::Result<()> {

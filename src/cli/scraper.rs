@@ -15,7 +15,7 @@ use crate::datastore::inventory::Inventory;
 use crate::exporter::{self, Scraper, start};
 use crate::ruleset::Snapshot;
 
-/// How long the datastore may take to tell its names.
+/// With the datastore.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the datastore tells by now.
@@ -93,7 +93,7 @@ fn read(file: &Path) -> Result<(String, Vec<u8>), String> {
     }
 }
 
-/// Moments one after the other; the last one stays.
+/// The last moment stays.
 struct Saved(VecDeque<Vec<Snapshot>>);
 
 impl Reader for Saved {

@@ -1,7 +1,8 @@
 //! Where a command's numbers come from.
 
-use std::sync::Arc;
 use std::time::Duration;
+
+use serde::de::DeserializeOwned;
 
 use super::client::{Client, encoded};
 use super::scraper;
@@ -26,7 +27,6 @@ pub enum Origin {
 }
 
 impl Source {
-    /// What the command line asks for, or what there is.
     pub fn find(tool: &Tool, one_moment: bool) -> Result<Self, String> {
         match &tool.input {
             Input::Exporter(url) => Client::find(url).map(Source::Exporter),
@@ -46,28 +46,29 @@ impl Source {
         }
     }
 
-    pub fn workloads(&self) -> Result<WorkloadsAnswer<'static>, String> {
-        match self {
-            Source::Exporter(client) => client.ask("workloads"),
-            Source::Scraper(scraper, _) => Ok(readable(scraper)?.workloads().into_owned()),
+    /// `path`: of the API; `answer`: what it would say. Without counts there is nothing to show.
+    fn ask<T: DeserializeOwned>(&self, path: &str, answer: impl FnOnce(&Report) -> T) -> Result<T, String> {
+        let report = match self {
+            Source::Exporter(client) => return client.ask(path),
+            Source::Scraper(scraper, _) => scraper.report(),
+        };
+        match &report.status.problem {
+            Some(problem) if !report.status.up => Err(format!("the kernel's counters cannot be read: {problem}")),
+            _ => Ok(answer(&report)),
         }
     }
 
-    pub fn workload(&self, interface: &str) -> Result<WorkloadAnswer<'static>, String> {
-        match self {
-            Source::Exporter(client) => client.ask(&format!("workloads/{}", encoded(interface))),
-            Source::Scraper(scraper, _) => {
-                let gone = || format!("interface {interface:?} is gone");
-                readable(scraper)?.workload(interface).map(WorkloadAnswer::into_owned).ok_or_else(gone)
-            }
-        }
+    pub fn workloads(&self) -> Result<WorkloadsAnswer, String> {
+        self.ask("workloads", Report::workloads)
     }
 
-    pub fn host_endpoints(&self) -> Result<HostEndpointsAnswer<'static>, String> {
-        match self {
-            Source::Exporter(client) => client.ask("host-endpoints"),
-            Source::Scraper(scraper, _) => Ok(readable(scraper)?.host_endpoints().into_owned()),
-        }
+    pub fn workload(&self, interface: &str) -> Result<WorkloadAnswer, String> {
+        let answer = self.ask(&format!("workloads/{}", encoded(interface)), |report| report.workload(interface))?;
+        answer.ok_or_else(|| format!("interface {interface:?} is gone"))
+    }
+
+    pub fn host_endpoints(&self) -> Result<HostEndpointsAnswer, String> {
+        self.ask("host-endpoints", Report::host_endpoints)
     }
 
     /// How long the counters have been watched; `None` for saved tables, which are of two moments.
@@ -88,15 +89,6 @@ impl Source {
             Source::Scraper(_, Origin::Moment) => "Saved tables of one moment: what it takes two to tell is unknown.".into(),
             Source::Scraper(_, Origin::Moments) => "Differences between two saved moments.".into(),
         }
-    }
-}
-
-/// Without counts there is nothing to show.
-fn readable(scraper: &Scraper) -> Result<Arc<Report>, String> {
-    let report = scraper.report();
-    match &report.status.problem {
-        Some(problem) if !report.status.up => Err(format!("the kernel's counters cannot be read: {problem}")),
-        _ => Ok(report),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The terminal: names made harmless, lines that fit, a screen of its own for as long as something lives on it.
 
 use std::io::{self, IsTerminal, Write};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,8 +12,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwins
 /// Longest name that is shown outside of a terminal.
 pub const LONGEST: usize = 100;
 
-/// A name from outside, cut to a width. What is not plain ASCII is escaped: names of Kubernetes and Calico are, and anything else could
-/// move the cursor, turn the direction of writing or look like something that it is not.
+/// A name from outside, cut to a width. What is not plain ASCII is escaped: it could move the cursor, or look like something else.
 pub fn safe(name: &str, width: usize) -> String {
     let mut text = String::new();
     for c in name.chars().take(width + 1) {
@@ -24,7 +24,7 @@ pub fn safe(name: &str, width: usize) -> String {
     cut(text, width)
 }
 
-pub fn cut(mut text: String, width: usize) -> String {
+fn cut(mut text: String, width: usize) -> String {
     if text.chars().count() > width {
         let end = text.char_indices().nth(width.saturating_sub(1)).map_or(0, |(at, _)| at);
         text.truncate(end);
@@ -33,18 +33,11 @@ pub fn cut(mut text: String, width: usize) -> String {
     text
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Align {
-    Left,
-    Right,
-}
-
 /// A number of packets; not exact: there may have been more.
 pub fn at_least(packets: u64, is_exact: bool) -> String {
     if is_exact { packets.to_string() } else { format!(">={packets}") }
 }
 
-/// So many seconds as people say it.
 pub fn time(seconds: u64) -> String {
     match seconds {
         1 => "1 second".to_owned(),
@@ -55,14 +48,14 @@ pub fn time(seconds: u64) -> String {
     }
 }
 
-/// Rows in columns, two blanks apart; no line ends in blanks.
-pub fn columns(rows: &[Vec<String>], aligns: &[Align]) -> Vec<String> {
+/// Rows in columns, two blanks apart; no line ends in blanks. `numbers`: the columns that end, instead of begin, below each other.
+pub fn columns(rows: &[Vec<String>], numbers: Range<usize>) -> Vec<String> {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..aligns.len()).map(width).collect();
+    let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
     let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(aligns).zip(&widths).map(|((cell, align), width)| match align {
-            Align::Left => format!("{cell:<width$}"),
-            Align::Right => format!("{cell:>width$}"),
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match numbers.contains(&column) {
+            true => format!("{cell:>width$}"),
+            false => format!("{cell:<width$}"),
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
@@ -100,7 +93,6 @@ impl Screen {
         size.map_or((80, 24), |size| (size.ws_col.into(), size.ws_row.into()))
     }
 
-    /// Shows these lines, as many as fit.
     pub fn draw(&self, lines: &[String]) -> io::Result<()> {
         let (columns, rows) = self.size();
         let mut text = String::from("\x1b[H");
@@ -167,6 +159,6 @@ mod tests {
     #[test]
     fn columns_stand_straight() {
         let rows = [vec!["a".to_owned(), "1".to_owned(), "x".to_owned()], vec!["bcd".to_owned(), "22".to_owned(), String::new()]];
-        assert_eq!(columns(&rows, &[Align::Left, Align::Right, Align::Left]), ["a     1  x", "bcd  22"]);
+        assert_eq!(columns(&rows, 1..2), ["a     1  x", "bcd  22"]);
     }
 }

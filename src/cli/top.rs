@@ -11,7 +11,7 @@ use super::terminal::{Screen, is_live, safe};
 use super::{json, print};
 use crate::config::{Input, Tool};
 use crate::report::WorkloadsAnswer;
-use text::{About, Rates};
+use text::{About, rates};
 
 const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -33,9 +33,9 @@ fn exit_code(is_up: bool) -> ExitCode {
     if is_up { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn page(source: &Source, answer: &WorkloadsAnswer, rates: Option<&Rates>, size: Option<(usize, usize)>) -> Vec<String> {
+fn page(source: &Source, answer: &WorkloadsAnswer, rates: Option<&[f64]>, rows: Option<usize>) -> Vec<String> {
     let about = About { line: &source.about(&answer.status), watched: source.watched(&answer.status) };
-    text::page(answer, rates, &about, size)
+    text::page(answer, rates, &about, rows)
 }
 
 /// Draws again and again until told to stop; returns whether there were counters of now at the end.
@@ -50,8 +50,8 @@ fn watch(source: &Source) -> Result<bool, String> {
         let now = Instant::now();
         let lines = match source.workloads() {
             Ok(answer) => {
-                let rates = last.as_ref().map(|(then, before)| Rates::new(before, &answer, now - *then));
-                let lines = page(source, &answer, rates.as_ref(), Some(screen.size()));
+                let rates = last.as_ref().map(|(then, before)| rates(before, &answer, now - *then));
+                let lines = page(source, &answer, rates.as_deref(), Some(screen.size().1));
                 is_up = answer.status.up;
                 last = Some((now, answer));
                 lines

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use super::syntax::{check_certificate, check_private_key, is_authority};
 use super::values::{Said, Values};
-use super::{ConfigError, Datastore, EtcdConfig, Remark, World};
+use super::{ConfigError, Datastore, EtcdConfig, Remark, Secret, World};
 
-/// Explicit type, else etcd if there are endpoints (or a domain to find them by), else Kubernetes: Calico ≥ 3.17, which
-/// also covers the older default.
+/// Explicit type, else etcd if there are endpoints (or a domain to find them by), else Kubernetes, as in Calico ≥ 3.17.
 pub(super) fn resolve(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Datastore, ConfigError> {
     let has_etcd = values.text("ETCD_ENDPOINTS")?.is_some() || values.text("ETCD_DISCOVERY_SRV")?.is_some();
     match values.get("DATASTORE_TYPE") {
@@ -39,7 +38,8 @@ fn etcd(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Re
         (None, Some((said, domain))) => (None, Some(self::domain(&said, &domain)?)),
         (endpoints, None) => (endpoints, None),
     };
-    let (ca_file, client_cert) = tls_files(values, world)?;
+    let ca_file = values.get("ETCD_CA_CERT_FILE").map(|said| checked(&said, world, check_certificate)).transpose()?;
+    let client_cert = client_cert(values, world)?;
     let default_scheme = if ca_file.is_some() || client_cert.is_some() { "https" } else { "http" };
     // With a domain, they are asked for when the follower starts: DNS may not be there yet.
     let endpoints = endpoints.map(|(said, list)| self::endpoints(&said, &list, default_scheme)).transpose()?.unwrap_or_default();
@@ -54,10 +54,10 @@ fn domain(said: &Said, text: &str) -> Result<String, ConfigError> {
 }
 
 /// User and password count only together, as in Calico; one alone is worth a warning.
-fn credentials(values: &Values<'_>, remarks: &mut Vec<Remark>) -> Result<Option<(String, String)>, ConfigError> {
+fn credentials(values: &Values<'_>, remarks: &mut Vec<Remark>) -> Result<Option<(String, Secret)>, ConfigError> {
     let read = |name| values.get(name).map(|said| said.text().map(str::to_owned)).transpose();
     match (read("ETCD_USERNAME")?, read("ETCD_PASSWORD")?) {
-        (Some(user), Some(password)) => Ok(Some((user, password))),
+        (Some(user), Some(password)) => Ok(Some((user, Secret::new(password)))),
         (None, None) => Ok(None),
         (user, _) => {
             let (set, unset) = if user.is_some() { ("ETCD_USERNAME", "ETCD_PASSWORD") } else { ("ETCD_PASSWORD", "ETCD_USERNAME") };
@@ -79,7 +79,6 @@ fn endpoints(said: &Said, list: &str, default_scheme: &str) -> Result<Vec<String
 
 const ENDPOINTS_ALLOWED: &str = "http:// or https:// URLs of host and port, separated by commas";
 
-/// One endpoint with its scheme and without a trailing slash.
 fn endpoint(said: &Said, part: &str, default_scheme: &str) -> Result<String, ConfigError> {
     if said.value.to_string_lossy().contains('@') {
         // Not repeated: what stands before the @ is a password.
@@ -94,21 +93,20 @@ fn endpoint(said: &Said, part: &str, default_scheme: &str) -> Result<String, Con
     Ok(format!("{scheme}://{authority}"))
 }
 
-/// The CA file, and the client's certificate and key; each is read once, so that a mistake shows at the start and not as
-/// a failed handshake.
-#[allow(clippy::type_complexity)] // Three paths, of which two belong together.
-fn tls_files(values: &Values<'_>, world: &World<'_>) -> Result<(Option<PathBuf>, Option<(PathBuf, PathBuf)>), ConfigError> {
-    let checked = |said: &Said, check: fn(&str, &str, &[u8]) -> Result<(), ConfigError>| {
-        let path = PathBuf::from(&said.value);
-        let pem = (world.read_file)(&path).map_err(|error| ConfigError(format!("{}: cannot read {path:?}: {error}", said.by)))?;
-        check(&said.by, &format!("{path:?}"), &pem).map(|()| path)
-    };
-    let ca_file = values.get("ETCD_CA_CERT_FILE").map(|said| checked(&said, check_certificate)).transpose()?;
-    let client_cert = match (values.get("ETCD_CERT_FILE"), values.get("ETCD_KEY_FILE")) {
-        (None, None) => None,
-        (Some(cert), Some(key)) => Some((checked(&cert, check_certificate)?, checked(&key, check_private_key)?)),
-        (Some(cert), None) => return Err(ConfigError(format!("{}: needs ETCD_KEY_FILE, which is not set", cert.by))),
-        (None, Some(key)) => return Err(ConfigError(format!("{}: needs ETCD_CERT_FILE, which is not set", key.by))),
-    };
-    Ok((ca_file, client_cert))
+fn client_cert(values: &Values<'_>, world: &World<'_>) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+    match (values.get("ETCD_CERT_FILE"), values.get("ETCD_KEY_FILE")) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some((checked(&cert, world, check_certificate)?, checked(&key, world, check_private_key)?))),
+        (Some(cert), None) => Err(ConfigError(format!("{}: needs ETCD_KEY_FILE, which is not set", cert.by))),
+        (None, Some(key)) => Err(ConfigError(format!("{}: needs ETCD_CERT_FILE, which is not set", key.by))),
+    }
+}
+
+type Check = fn(&str, &str, &[u8]) -> Result<(), ConfigError>;
+
+/// A file that is read once, so that a mistake shows at the start and not as a failed handshake.
+fn checked(said: &Said, world: &World<'_>, check: Check) -> Result<PathBuf, ConfigError> {
+    let path = PathBuf::from(&said.value);
+    let pem = (world.read_file)(&path).map_err(|error| ConfigError(format!("{}: cannot read {path:?}: {error}", said.by)))?;
+    check(&said.by, &format!("{path:?}"), &pem).map(|()| path)
 }

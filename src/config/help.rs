@@ -11,6 +11,13 @@ Usage: calico-accountant [command] [flags]
 Commands (COMMAND --help says more)
 ";
 
+const SECTIONS: [(&str, Group); 4] = [
+    ("\nEvery setting is an environment variable; the flag of the same name wins over it.\n\nExporter\n", Group::Exporter),
+    ("\nReading the kernel\n", Group::Kernel),
+    ("\nCalico's datastore\n  As in Calico, CALICO_<NAME> comes first and hides <NAME>, even if it is set to nothing.\n", Group::Datastore),
+    ("\nRead and checked as Calico does, otherwise without effect\n", Group::Unused),
+];
+
 const TAIL: &str = "
 Other flags
   -h, --help       Print this text.
@@ -27,17 +34,9 @@ pub(super) fn text() -> String {
     for command in SUBCOMMANDS {
         text.push_str(&format!("  {:<24}{}\n", usage(command), command.about));
     }
-    text.push_str("\nEvery setting is an environment variable; the flag of the same name wins over it.\n");
-    text.push_str("\nExporter\n");
-    settings(&mut text, Group::Exporter);
-    text.push_str("\nReading the kernel\n");
-    settings(&mut text, Group::Kernel);
-    text.push_str("\nCalico's datastore\n");
-    text.push_str("  As in Calico, CALICO_<NAME> comes first and hides <NAME>, even if it is set to nothing.\n");
-    settings(&mut text, Group::Datastore);
-    text.push_str("\nRead and checked as Calico does, otherwise without effect\n");
-    for setting in SETTINGS.iter().filter(|setting| setting.group == Group::Unused) {
-        text.push_str(&format!("  {:<46}{}\n", flag_column(setting), setting.name));
+    for (heading, group) in SECTIONS {
+        text.push_str(heading);
+        SETTINGS.iter().filter(|setting| setting.group == group).for_each(|one| setting(&mut text, one));
     }
     text.push_str(TAIL);
     text
@@ -68,34 +67,32 @@ pub(super) fn command(command: &Subcommand) -> String {
 
 /// The text in lines of at most so many columns.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
+    let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
-        let last = lines.last().map_or(0, String::len);
         match lines.last_mut() {
-            Some(line) if last == 0 => line.push_str(word),
-            Some(line) if last + 1 + word.len() <= width => line.push_str(&format!(" {word}")),
+            Some(line) if line.len() + 1 + word.len() <= width => line.extend([" ", word]),
             _ => lines.push(word.to_owned()),
         }
     }
     lines
 }
 
-fn settings(text: &mut String, group: Group) {
-    for setting in SETTINGS.iter().filter(|setting| setting.group == group) {
-        let first = if setting.is_secret() { String::new() } else { flag_column(setting) };
-        let also = if setting.spelling == Spelling::Calico { format!(", CALICO_{}", setting.name) } else { String::new() };
-        let line = format!("  {first:<46}{}", setting.name);
-        text.push_str(line.trim_end());
-        if line.len() + also.len() > 100 {
-            text.push_str(&format!(",\n{:48}", ""));
-            text.push_str(also.trim_start_matches(", "));
-        } else {
-            text.push_str(&also);
-        }
-        text.push_str(&format!("\n      {}\n", setting.help));
-        if !setting.default.is_empty() {
-            text.push_str(&format!("      Default: {}\n", setting.default));
-        }
+fn setting(text: &mut String, setting: &Setting) {
+    let first = if setting.is_secret() { String::new() } else { flag_column(setting) };
+    let line = format!("  {first:<46}{}", setting.name);
+    text.push_str(line.trim_end());
+    if setting.group == Group::Unused {
+        text.push('\n');
+        return;
+    }
+    let also = if setting.spelling == Spelling::Calico { format!(", CALICO_{}", setting.name) } else { String::new() };
+    match line.len() + also.len() > 100 {
+        true => text.push_str(&format!(",\n{:48}{}", "", also.trim_start_matches(", "))),
+        false => text.push_str(&also),
+    }
+    text.push_str(&format!("\n      {}\n", setting.help));
+    if let Some(default) = setting.default {
+        text.push_str(&format!("      Default: {default}\n"));
     }
 }
 

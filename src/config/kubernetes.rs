@@ -22,10 +22,8 @@ pub struct KubernetesConfig {
     pub server: String,
     /// Certificates that the server's must be signed by; `None` for those of the system.
     pub ca: Option<Pem>,
-    /// Certificate and private key.
     pub client: Option<(Pem, Pem)>,
     pub authentication: Authentication,
-    /// The server's certificate is not checked.
     pub insecure: bool,
     /// The name in the server's certificate, where it is not the host of `server`.
     pub tls_server_name: Option<String>,
@@ -36,7 +34,7 @@ pub struct KubernetesConfig {
     pub origin: String,
 }
 
-/// Something that must not be seen in logs and messages.
+/// Must not be seen in logs and messages.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -50,6 +48,12 @@ impl Secret {
     }
 }
 
+impl<T: Into<String>> From<T> for Secret {
+    fn from(secret: T) -> Self {
+        Secret(secret.into())
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(secret)")
@@ -59,9 +63,8 @@ impl fmt::Debug for Secret {
 /// Certificates or a key.
 #[derive(Clone, PartialEq)]
 pub enum Pem {
-    /// In a file that may be replaced at any time.
+    /// May be replaced at any time.
     File(PathBuf),
-    /// Inside the kubeconfig.
     Inline(Vec<u8>),
 }
 
@@ -83,7 +86,6 @@ pub enum Authentication {
     /// A file that holds the token of the hour; and a token for as long as the file cannot be read.
     TokenFile(PathBuf, Option<Secret>),
     Basic(Secret, Secret),
-    /// A program that gets a token or a client certificate.
     Exec(Box<ExecPlugin>),
 }
 
@@ -95,16 +97,14 @@ pub struct ExecPlugin {
     /// A path, or a name on the search path.
     pub command: PathBuf,
     pub args: Vec<Secret>,
-    /// Variables that it gets beside ours.
+    /// Beside our own.
     pub env: Vec<(String, Secret)>,
     pub provide_cluster_info: bool,
-    /// What the kubeconfig says about the cluster for this plugin alone.
     pub cluster_config: Option<serde_json::Value>,
-    /// What to do where the program is missing.
     pub install_hint: Option<String>,
 }
 
-/// Which API group holds Calico's own objects.
+/// Where Calico's own objects are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiGroup {
     /// Ask the server: v3 only where it has nothing else.

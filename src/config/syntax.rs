@@ -35,8 +35,7 @@ pub(super) fn is_authority(text: &str) -> bool {
     good_host && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
-/// Whether this is what the kubelet puts into `<SERVICE>_PORT` for each Service of a pod's namespace, and Docker into `<LINK>_PORT` of linked
-/// containers: `tcp://10.43.106.12:443`.
+/// `tcp://10.43.106.12:443`: the kubelet puts it into `<SERVICE>_PORT` for each Service of a pod's namespace, and Docker into `<LINK>_PORT`.
 pub(super) fn is_service_link(text: &str) -> bool {
     let Some((scheme, address)) = text.split_once("://") else { return false };
     let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
@@ -45,18 +44,13 @@ pub(super) fn is_service_link(text: &str) -> bool {
 
 /// `by` and `place` are for the message.
 pub(super) fn check_certificate(by: &str, place: &str, pem: &[u8]) -> Result<(), ConfigError> {
-    match CertificateDer::pem_slice_iter(pem).next() {
-        Some(Ok(_)) => Ok(()),
-        _ => Err(ConfigError(format!("{by}: no certificate in PEM form in {place}"))),
-    }
+    let found = CertificateDer::pem_slice_iter(pem).next().and_then(Result::ok);
+    found.map(|_| ()).ok_or_else(|| ConfigError(format!("{by}: no certificate in PEM form in {place}")))
 }
 
-/// `by` and `place` are for the message.
 pub(super) fn check_private_key(by: &str, place: &str, pem: &[u8]) -> Result<(), ConfigError> {
-    match PrivateKeyDer::from_pem_slice(pem) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(ConfigError(format!("{by}: no unencrypted private key in PEM form in {place}"))),
-    }
+    let found = PrivateKeyDer::from_pem_slice(pem);
+    found.map(|_| ()).map_err(|_| ConfigError(format!("{by}: no unencrypted private key in PEM form in {place}")))
 }
 
 /// What Go's `strconv.ParseBool` takes.

@@ -11,7 +11,6 @@ use super::settings::{CalicoType, SETTINGS, Setting, Spelling, setting};
 use super::syntax::{duration, go_int, is_go_bool, is_go_float32, is_service_link};
 use super::{ConfigError, Remark, Sampling, World};
 
-/// What the user said, and where.
 pub(super) struct Said {
     /// The variable as it was spelled, or the flag with its dashes.
     pub by: String,
@@ -33,6 +32,8 @@ impl Said {
         self.value.to_str().ok_or_else(|| self.refuse("must be valid UTF-8"))
     }
 }
+
+const BOOLS: &str = "one of true, false, 1, 0, t, f";
 
 pub(super) struct Values<'a> {
     flags: &'a HashMap<&'static str, OsString>,
@@ -56,7 +57,7 @@ impl<'a> Values<'a> {
         spellings.find_map(|by| (self.world.variable)(&by).map(|value| Said { by, value, is_secret, is_flag: false }))
     }
 
-    /// A setting that is set and not empty.
+    /// What is empty is not set.
     pub fn get(&self, name: &str) -> Option<Said> {
         setting(name).and_then(|setting| self.said(setting)).filter(|said| !said.value.is_empty())
     }
@@ -69,13 +70,9 @@ impl<'a> Values<'a> {
     }
 
     /// Reads a trimmed text with `read`; where that finds nothing, the error says what is allowed.
-    fn parse<T>(&self, name: &str, allowed: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ConfigError> {
+    pub fn parse<T>(&self, name: &str, allowed: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ConfigError> {
         let Some((said, text)) = self.text(name)? else { return Ok(None) };
         read(&text).map(Some).ok_or_else(|| said.refuse(allowed))
-    }
-
-    pub fn number(&self, name: &str, allowed: &str) -> Result<Option<u64>, ConfigError> {
-        self.parse(name, allowed, |text| text.parse().ok())
     }
 
     /// A TCP port. A variable that holds a service link was not set by the user: it is ignored, with a remark.
@@ -95,9 +92,9 @@ impl<'a> Values<'a> {
         self.parse(name, &allowed, |text| choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, choice)| *choice))
     }
 
-    /// A truth value as Go writes it, already checked by [`Values::check_calicos_types`].
+    /// As Go writes it; already checked by [`Values::check_calicos_types`].
     pub fn boolean(&self, name: &str) -> Result<Option<bool>, ConfigError> {
-        self.parse(name, "one of true, false, 1, 0, t, f", |text| is_go_bool(text).then(|| text.starts_with(['1', 't', 'T'])))
+        self.parse(name, BOOLS, |text| is_go_bool(text).then(|| text.starts_with(['1', 't', 'T'])))
     }
 
     /// An IP address; IPv6 also in brackets.
@@ -108,7 +105,6 @@ impl<'a> Values<'a> {
         })
     }
 
-    /// Host names, separated by commas; `*` stands for any.
     pub fn hosts(&self, name: &str) -> Result<Vec<String>, ConfigError> {
         let is_host =
             |host: &str| host == "*" || (!host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)));
@@ -139,15 +135,14 @@ impl<'a> Values<'a> {
         Ok(self.get(name).map(|said| PathBuf::from(said.value)))
     }
 
-    /// Checks what only Calico uses. Its client refuses to start on a bad value, set-but-empty included; saying nothing here
-    /// would hide that this node's calico-node cannot have started with the same settings.
+    /// Calico's client refuses to start on a bad value, set-but-empty included: calico-node cannot have started with the same settings.
     pub fn check_calicos_types(&self) -> Result<(), ConfigError> {
         for setting in SETTINGS {
             let Some(calico_type) = setting.calico_type else { continue };
             let Some(said) = self.said(setting) else { continue };
             let text = said.text()?;
             let (good, allowed) = match calico_type {
-                CalicoType::Bool => (is_go_bool(text), "one of true, false, 1, 0, t, f"),
+                CalicoType::Bool => (is_go_bool(text), BOOLS),
                 CalicoType::Int => (go_int(text).is_some(), "a whole number"),
                 CalicoType::Float => (is_go_float32(text), "a number"),
             };
@@ -159,7 +154,6 @@ impl<'a> Values<'a> {
     }
 }
 
-/// Says that a variable is ignored, for it holds a service link.
 pub(super) fn ignored_service_link(variable: &str, link: &str) -> Remark {
     Remark::info(format!("{variable}: ignored, {link:?} is a service link of Kubernetes or Docker and not a port"))
 }

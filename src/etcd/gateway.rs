@@ -138,7 +138,7 @@ impl Gateway {
         if self.token.is_some() || self.without_users {
             return Ok(());
         }
-        let body = json!({ "name": name, "password": password }).to_string();
+        let body = json!({ "name": name, "password": password.reveal() }).to_string();
         // Without a token: etcd 3.4 refuses an old one here too.
         let question = Question { path: "/auth/authenticate", body: &body, range: "", is_watch: false };
         match self.post(&question, None, |body| bytes(body, LARGEST_ERROR)) {

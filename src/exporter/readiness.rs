@@ -16,7 +16,6 @@ pub struct Readiness(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Whether a read ever went well.
     read: bool,
     /// When the last read ended, and why it showed nothing, if that lasts.
     last: Option<(Instant, Option<String>)>,
@@ -25,12 +24,10 @@ struct Inner {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Names {
-    /// There is nothing yet to tell by: no workload has rules, or the datastore has not been read.
     #[default]
     Unknown,
     /// The datastore has known a workload that has rules: the name is right, for good.
     Right,
-    /// There are workloads with rules, and it knows none of them.
     Doubtful,
 }
 
@@ -76,7 +73,6 @@ impl Readiness {
         self.node_problem(node, inventory).map_or(Ok(()), Err)
     }
 
-    /// Why the node's name is in doubt, if it is.
     pub fn node_problem(&self, node: &str, inventory: &Inventory) -> Option<String> {
         (self.inner().names == Names::Doubtful).then(|| inventory.nodes().problem(node))
     }

@@ -36,9 +36,9 @@ pub fn run(config: Config, remarks: &[Remark]) -> Result<Infallible, String> {
     log::info!("calico-accountant {}", env!("CARGO_PKG_VERSION"));
     remarks.iter().for_each(Remark::log);
     let (address, port) = (config.listen_address, config.port);
-    let listener = Listener::bind(address, port, Limits::default()).map_err(failed(format!("listening on {address}, port {port},")))?;
+    let mut listener = Listener::bind(address, port, Limits::default()).map_err(failed(format!("listening on {address}, port {port},")))?;
     let service_manager = Arc::new(ServiceManager::of_environment());
-    let listener = listener.named([&[config.node_name.clone()][..], &config.allowed_hosts].concat());
+    listener.names = [&[config.node_name.clone()][..], &config.allowed_hosts].concat();
     // Before any other thread: each has its own rights, and begins with those of the thread that starts it.
     privileges::for_good(kept(&config));
 
@@ -69,7 +69,6 @@ fn kept(config: &Config) -> Kept {
     Kept { files, ebpf }
 }
 
-/// Starts to fill the inventory.
 pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> io::Result<()> {
     match &config.datastore {
         Datastore::Etcd(etcd) => etcd::follow(etcd.clone(), config.node_name.clone(), Arc::clone(inventory), etcd::LIMITS),
@@ -126,7 +125,7 @@ impl ServiceManager {
     }
 }
 
-/// The first read waits so long for the datastore's list.
+/// The first read waits so long for the datastore.
 const LIST: Duration = Duration::from_secs(1);
 
 /// Reads the kernel soon: derived counts begin with the first read, and names that only the datastore has are asked for early. Not while

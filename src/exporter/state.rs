@@ -23,19 +23,17 @@ pub struct State {
     pub workloads_version: u64,
     pub dropped_scrapes: u64,
     pub last_read: Option<LastRead>,
-    /// When the kernel was last read and that went well.
+    /// Of the last read that went well.
     pub read_at: Option<SystemTime>,
     /// The last report, for as long as somebody looks.
     pub report: Option<(Instant, Arc<Report>)>,
     /// Of the last text, in bytes. The text itself is its readers': the next read needs the memory.
     pub text_length: usize,
-    /// The text of the last read.
     pub text: Weak<Vec<u8>>,
     pub complaint: Complaint,
     pub complaint_of_names: Complaint,
 }
 
-/// When the last read began and ended, and what it was like.
 pub struct LastRead {
     pub begun: Instant,
     pub ended: Instant,
@@ -50,7 +48,6 @@ const LONG: Duration = Duration::from_secs(2);
 pub struct Complaint(Option<String>);
 
 impl Complaint {
-    /// Logs it, unless it was the last thing logged.
     pub fn failed(&mut self, doing: &str, error: &dyn fmt::Display) {
         let text = error.to_string();
         if self.0.as_ref() != Some(&text) {
@@ -63,7 +60,6 @@ impl Complaint {
         self.0.clone()
     }
 
-    /// Logs that it is over, if it had failed.
     pub fn went_well(&mut self, again: &str) {
         if self.0.take().is_some() {
             info!("{again} again");
@@ -108,8 +104,7 @@ impl State {
         self.last_read.as_ref().filter(is_answer).map(|last| &last.about)
     }
 
-    /// Reads the kernel. Without the lock that writers hold, counters that went back may only be a commit's moment, and nothing tells for
-    /// certain that it is the same lock: then another look is taken.
+    /// Looks again where counters went back: that may only be a commit's moment, for nothing proves that the lock taken is the writers'.
     pub fn read(&mut self) -> Result<Reading, ReadError> {
         let deadline = Instant::now() + READ_LIMIT;
         let mut reading = self.reader.read(deadline)?;

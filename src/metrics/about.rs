@@ -2,88 +2,42 @@
 
 use std::time::Duration;
 
-use crate::dataplane::{Evidence, Rival};
 use crate::os::process::Process;
-use crate::ruleset::Family;
+use crate::report::{Chains, Status};
 
 use super::Endpoint;
 use super::text::{Labels, Text};
 
-/// Whether any of Calico's chains, or its programs, have rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Chains {
-    #[default]
-    Unknown,
-    Present,
-    /// None has, or ever had while this process watched.
-    Absent,
-    /// None has any more.
-    Vanished,
-}
-
-impl Chains {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Chains::Unknown => "unknown",
-            Chains::Present => "present",
-            Chains::Absent => "absent",
-            Chains::Vanished => "vanished",
-        }
-    }
-}
-
 #[derive(Debug, Clone, Default)]
 pub struct About {
-    pub up: bool,
+    pub status: Status,
     pub stages: Vec<(&'static str, Duration)>,
-    /// Where the rules were read, and how many there are of each family, or of both together.
-    pub tables: Vec<(Option<Family>, &'static str, usize)>,
-    pub source: &'static str,
-    pub chains: Chains,
-    pub rivals: Vec<Rival>,
-    pub unrecognised: u64,
     pub lock_waited: Duration,
-    /// Whether the tables were read under the lock that they need.
-    pub locked: bool,
     pub lock_timeouts: u64,
     pub dropped_scrapes: u64,
-    pub datastore_up: bool,
-    /// When the datastore last said something, in seconds since the epoch; 0 for never.
-    pub datastore_last_event: u64,
-    /// Full lists taken over after the first.
     pub datastore_resyncs: u64,
-    /// Workloads of the datastore on this node that run, and have no rules.
-    pub without_rules: usize,
-    /// When this process started, in seconds since the epoch; `None` with the rest of the process' metrics.
-    pub started: Option<f64>,
-    pub process: Process,
-}
-
-/// Writes the metrics of both naming families.
-pub fn render_common(about: &About, text: &mut Text) {
-    let help = "Number of scrapes that were ignored because all counter values were below a minimum";
-    text.single("calico_accountant_dropped_scrape", "counter", help, about.dropped_scrapes);
+    pub process: Option<Process>,
 }
 
 pub fn render(about: &About, endpoints: &[Endpoint], text: &mut Text) {
     let version = Labels::default().with("version", env!("CARGO_PKG_VERSION"));
     text.metric("calico_accountant_build_info", "gauge", "The version of this program. Value 1.").sample(version.as_str(), true);
     tables(about, text);
-    if about.up {
+    if about.status.up {
         let help = "Whether the tables were read under the lock that writers take; 0 only for legacy tables without it.";
-        text.single("calico_accountant_lock_held", "gauge", help, about.locked);
+        text.single("calico_accountant_lock_held", "gauge", help, about.status.lock_held);
         let help = "Time that this scrape waited for the xtables lock.";
         text.single("calico_accountant_lock_wait_seconds", "gauge", help, about.lock_waited.as_secs_f64());
     }
     let help = "Whether Calico's chains or programs have rules: present; absent (none was seen since the start); vanished (some were).";
     let mut metric = text.metric("calico_accountant_chains", "gauge", help);
     for state in [Chains::Absent, Chains::Present, Chains::Vanished] {
-        metric.sample(Labels::default().with("state", state.as_str()).as_str(), about.chains == state);
+        metric.sample(Labels::default().with("state", state.as_str()).as_str(), about.status.chains == state);
     }
     let help = "Reads given up because the xtables lock was held for too long.";
     text.single("calico_accountant_lock_timeouts_total", "counter", help, about.lock_timeouts);
     let help = "Rules that are not understood or that nothing names, and lines that are no rule; what depends on them is left out.";
-    text.single("calico_accountant_unrecognised_rules", "gauge", help, about.unrecognised);
+    text.single("calico_accountant_unrecognised_rules", "gauge", help, about.status.unrecognised_rules);
     datastore(about, text);
     workloads(about, endpoints, text);
     let mut metric = text.metric("calico_accountant_scrape_duration_seconds", "gauge", "Time that each stage of this scrape took.");
@@ -91,7 +45,7 @@ pub fn render(about: &About, endpoints: &[Endpoint], text: &mut Text) {
         metric.sample(Labels::default().with("stage", stage).as_str(), took.as_secs_f64());
     }
     let help = "Whether the kernel's counters could be read; if not, this scrape has none.";
-    text.single("calico_accountant_up", "gauge", help, about.up);
+    text.single("calico_accountant_up", "gauge", help, about.status.up);
     process(about, text);
     let series = text.series() + 1;
     text.single("calico_accountant_series", "gauge", "Series in this scrape.", series);
@@ -99,45 +53,46 @@ pub fn render(about: &About, endpoints: &[Endpoint], text: &mut Text) {
 
 fn tables(about: &About, text: &mut Text) {
     let mut metric = text.metric("calico_accountant_backend_info", "gauge", "Where Calico's rules are, and how they are read. Value 1.");
-    for (family, backend, _) in &about.tables {
-        let labels = Labels::default().with("backend", backend).with("family", Family::name(*family));
-        metric.sample(labels.with("source", about.source).as_str(), true);
+    for table in &about.status.tables {
+        let labels = Labels::default().with("backend", &table.backend).with("family", &table.family);
+        metric.sample(labels.with("source", &table.source).as_str(), true);
     }
     let help = "Another back end that holds chains of endpoints too, and what tells that it is not the live one (none: nothing). Value 1.";
     let mut metric = text.metric("calico_accountant_other_backend_info", "gauge", help);
-    for rival in &about.rivals {
-        let labels = Labels::default().with("backend", rival.backend.as_str());
-        metric.sample(labels.with("evidence", rival.evidence.map_or("none", Evidence::as_str)).as_str(), true);
+    for other in &about.status.other_backends {
+        let labels = Labels::default().with("backend", &other.backend);
+        metric.sample(labels.with("evidence", other.evidence.as_deref().unwrap_or("none")).as_str(), true);
     }
     let mut metric = text.metric("calico_accountant_rules", "gauge", "Rules in Calico's chains or programs.");
-    for (family, _, rules) in &about.tables {
-        metric.sample(Labels::default().with("family", Family::name(*family)).as_str(), *rules as u64);
+    for table in &about.status.tables {
+        metric.sample(Labels::default().with("family", &table.family).as_str(), table.rules);
     }
 }
 
 fn datastore(about: &About, text: &mut Text) {
-    text.single("calico_accountant_datastore_up", "gauge", "Whether the datastore answers.", about.datastore_up);
+    text.single("calico_accountant_datastore_up", "gauge", "Whether the datastore answers.", about.status.datastore.up);
     let help = "When the datastore last said something, in seconds since the epoch; 0 for never.";
-    text.single("calico_accountant_datastore_last_event_timestamp_seconds", "gauge", help, about.datastore_last_event);
+    text.single("calico_accountant_datastore_last_event_timestamp_seconds", "gauge", help, about.status.datastore.last_event.unwrap_or(0));
     let help = "Times that everything was read from the datastore again.";
     text.single("calico_accountant_datastore_resyncs_total", "counter", help, about.datastore_resyncs);
 }
 
 fn workloads(about: &About, endpoints: &[Endpoint], text: &mut Text) {
     // While the rules cannot be read, nobody knows which workloads have some.
-    if !about.up && about.chains == Chains::Unknown {
+    if !about.status.up && about.status.chains == Chains::Unknown {
         return;
     }
     let known = endpoints.iter().filter(|endpoint| endpoint.workload.is_some()).count();
     let unknown = endpoints.len() - known;
     let help = "Workloads of this node: with rules and known to the datastore, with rules but unknown to it, known to it and running but without rules.";
     let mut metric = text.metric("calico_accountant_workloads", "gauge", help);
-    for (state, count) in [("known", known), ("unknown", unknown), ("without_rules", about.without_rules)] {
+    for (state, count) in [("known", known), ("unknown", unknown), ("without_rules", about.status.workloads.without_rules)] {
         metric.sample(Labels::default().with("state", state).as_str(), count as u64);
     }
 }
 
-fn process(About { started, process, .. }: &About, text: &mut Text) {
+fn process(about: &About, text: &mut Text) {
+    let Some(process) = about.process else { return };
     let mut single = |name, kind, help, value: Option<f64>| {
         if let Some(value) = value {
             text.single(name, kind, help, value);
@@ -148,7 +103,7 @@ fn process(About { started, process, .. }: &About, text: &mut Text) {
     single("process_max_fds", "gauge", "Maximum number of open file descriptors.", whole(process.max_fds));
     single("process_open_fds", "gauge", "Number of open file descriptors.", whole(process.open_fds));
     single("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", whole(process.resident_memory_bytes));
-    single("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", *started);
+    single("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", Some(about.status.started));
     single("process_threads", "gauge", "Number of OS threads in the process.", whole(process.threads));
     single("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", whole(process.virtual_memory_bytes));
 }

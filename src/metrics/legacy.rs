@@ -61,7 +61,6 @@ fn no_policy_drops(metric: &mut Metric, all: &Totals, (labels, endpoints, direct
 /// What one workload leaves for the next.
 #[derive(Default)]
 struct Shared<'a> {
-    /// The labels of a policy and a direction.
     suffixes: HashMap<(&'a str, Direction), String, RandomState>,
     /// Policy, tier and count. Empty; only its memory is used again.
     policies: Vec<(&'a str, &'a str, u64)>,
@@ -92,8 +91,9 @@ fn policies<'a>(metric: &mut Metric, all: &'a Totals, (labels, endpoints, direct
     }
 }
 
-/// Every counter that the Go exporter compares with its minimum.
-pub fn counters<'a>(totals: &'a Totals) -> impl Iterator<Item = u64> + use<'a> {
+/// Of those that the Go exporter compares with `MINIMUM_COUNTER`.
+pub fn largest_counter(totals: &Totals) -> u64 {
     let shown = totals.workloads().flat_map(|(_, endpoint)| Direction::ALL.into_iter().flat_map(|d| totals.shown(endpoint, d)));
-    shown.filter(|total| matches!(total.item, Item::Policy { .. } | Item::Drop { reason: DropReason::NoPolicy, .. })).map(|t| t.packets)
+    let compared = shown.filter(|total| matches!(total.item, Item::Policy { .. } | Item::Drop { reason: DropReason::NoPolicy, .. }));
+    compared.map(|total| total.packets).max().unwrap_or(0)
 }

@@ -74,46 +74,31 @@ fn action_name(decision: Decision) -> &'static str {
 }
 
 fn host_endpoints(view: &View, text: &mut Text) {
+    let totals = view.attribution.totals();
+    let each = |write: &mut dyn FnMut(Labels, &str, &Total)| {
+        for (kind, interface, endpoint) in totals.endpoints() {
+            let EndpointKind::Host(stage) = kind else { continue };
+            for direction in Direction::ALL {
+                let labels = Labels::default().with("direction", direction.as_str()).with("interface", interface);
+                totals.shown(endpoint, direction).for_each(|total| write(labels.clone(), stage.as_str(), total));
+            }
+        }
+    };
     let help = "Packets that a policy decided for a host endpoint. Stage \"normal\": to or from the host itself.";
     let mut metric = text.metric("calico_accountant_host_endpoint_policy_packets_total", "counter", help);
-    each_host_total(view, |base, total| {
+    each(&mut |labels, stage, total| {
         if let Item::Policy { tier, policy, verdict } = &total.item {
-            let labels = base.with("policy", policy).with("stage", base.stage).with("tier", tier);
+            let labels = labels.with("policy", policy).with("stage", stage).with("tier", tier);
             metric.sample(labels.with("verdict", verdict_name(*verdict)).as_str(), total.packets);
         }
     });
     let help = "Packets of a host endpoint that were refused, by reason.";
     let mut metric = text.metric("calico_accountant_host_endpoint_drop_packets_total", "counter", help);
-    each_host_total(view, |base, total| {
+    each(&mut |labels, stage, total| {
         if let Some((reason, tier)) = drop_reason(&total.item) {
-            let labels = base.with("reason", reason).with("stage", base.stage);
-            metric.sample(labels.with_if("tier", tier).as_str(), total.packets);
+            metric.sample(labels.with("reason", reason).with("stage", stage).with_if("tier", tier).as_str(), total.packets);
         }
     });
-}
-
-/// A host endpoint's labels.
-struct Base<'a> {
-    direction: Direction,
-    interface: &'a str,
-    stage: &'a str,
-}
-
-impl Base<'_> {
-    fn with(&self, name: &str, value: &str) -> Labels {
-        Labels::default().with("direction", self.direction.as_str()).with("interface", self.interface).with(name, value)
-    }
-}
-
-fn each_host_total(view: &View, mut write: impl FnMut(&Base, &Total)) {
-    let totals = view.attribution.totals();
-    for (kind, interface, endpoint) in totals.endpoints() {
-        let EndpointKind::Host(stage) = kind else { continue };
-        for direction in Direction::ALL {
-            let base = Base { direction, interface, stage: stage.as_str() };
-            totals.shown(endpoint, direction).for_each(|total| write(&base, total));
-        }
-    }
 }
 
 fn catalog(view: &View, text: &mut Text) {

@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use crate::accounting::attribution::{Item, Total, Verdict};
 use crate::felix::Direction;
 
-use super::text::{Labels, Metric, Text};
+use super::text::{Labels, Text};
 use super::{Endpoint, View};
 
 /// An endpoint's base labels for each direction, escaped once.
@@ -33,21 +33,31 @@ pub fn render<'a>(view: &'a View, endpoints: &[Endpoint<'a>], text: &mut Text) {
     let help = "Packets opening a connection (conntrack state NEW) that a policy decided for a workload. \
                 Several policies joined by commas: one of them did, which one the kernel does not tell.";
     let mut metric = text.metric("calico_accountant_policy_packets_total", "counter", help);
-    let mut suffixes = Suffixes::default();
+    // A policy's labels, which all its endpoints share.
+    let mut suffixes = HashMap::<(&str, &str, Verdict), String, RandomState>::default();
     each(&mut |base, total| {
         if let Item::Policy { tier, policy, verdict } = &total.item {
-            let suffix = suffixes.entry((tier, policy, *verdict)).or_insert_with(|| policy_labels(tier, policy, *verdict));
+            let labels = || Labels::default().with("policy", policy).with("tier", tier).with("verdict", verdict_name(*verdict));
+            let suffix = suffixes.entry((tier, policy, *verdict)).or_insert_with(|| format!(",{}", labels().as_str()));
             metric.parts(&[base, suffix], total.packets);
         }
     });
 
     let help = "Packets opening a connection that no policy decided and a profile accepted.";
     let mut metric = text.metric("calico_accountant_profile_packets_total", "counter", help);
-    each(&mut |base, total| profile(&mut metric, base, total));
+    each(&mut |base, total| {
+        if let Item::Profile(profile) = &total.item {
+            metric.parts(&[base, ",", Labels::default().with("profile", profile).as_str()], total.packets);
+        }
+    });
 
     let help = "Packets of a workload that were refused, by reason. For reason \"policy\" and \"no_policy\" per tier.";
     let mut metric = text.metric("calico_accountant_drop_packets_total", "counter", help);
-    each(&mut |base, total| drop(&mut metric, base, total));
+    each(&mut |base, total| {
+        if let Some((reason, tier)) = drop_reason(&total.item) {
+            metric.parts(&[base, ",", Labels::default().with("reason", reason).with_if("tier", tier).as_str()], total.packets);
+        }
+    });
 
     let help = "Packets of a workload that belong to a known connection; they never reach the policies.";
     let mut metric = text.metric("calico_accountant_established_packets_total", "counter", help);
@@ -77,32 +87,12 @@ fn workload_policies(view: &View, endpoints: &[Endpoint], bases: &[Base], text: 
     }
 }
 
-/// A policy's labels, which all its endpoints share, by tier, policy and verdict.
-type Suffixes<'a> = HashMap<(&'a str, &'a str, Verdict), String, RandomState>;
-
-fn policy_labels(tier: &str, policy: &str, verdict: Verdict) -> String {
-    let labels = Labels::default().with("policy", policy).with("tier", tier).with("verdict", verdict_name(verdict));
-    format!(",{}", labels.as_str())
-}
-
 pub fn verdict_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Accept => "accept",
         Verdict::Deny => "deny",
         Verdict::Pass => "pass",
         Verdict::DenyOrPass => "deny_or_pass",
-    }
-}
-
-fn profile(metric: &mut Metric, base: &str, total: &Total) {
-    if let Item::Profile(profile) = &total.item {
-        metric.parts(&[base, ",", Labels::default().with("profile", profile).as_str()], total.packets);
-    }
-}
-
-fn drop(metric: &mut Metric, base: &str, total: &Total) {
-    if let Some((reason, tier)) = drop_reason(&total.item) {
-        metric.parts(&[base, ",", Labels::default().with("reason", reason).with_if("tier", tier).as_str()], total.packets);
     }
 }
 

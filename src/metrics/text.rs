@@ -42,12 +42,11 @@ pub struct Metric<'a> {
 }
 
 impl Metric<'_> {
-    /// A sample; `labels` is what goes between the braces, made by [`Labels`].
+    /// `labels`: what goes between the braces, made by [`Labels`].
     pub fn sample(&mut self, labels: &str, value: impl Value) {
         self.parts(&[labels], value);
     }
 
-    /// A sample whose labels come in several pieces.
     pub fn parts(&mut self, labels: &[&str], value: impl Value) {
         let out = &mut self.text.out;
         append(out, self.name);
@@ -104,7 +103,7 @@ impl Value for f64 {
     }
 }
 
-/// How long labels are, as a rule, in bytes.
+/// Of most labels, in bytes.
 const USUAL: usize = 160;
 
 /// Labels in the order in which they are added, joined by commas.
@@ -125,7 +124,6 @@ impl Labels {
         self
     }
 
-    /// Leaves out what is empty.
     pub fn with_if(self, name: &str, value: &str) -> Self {
         if value.is_empty() { self } else { self.with(name, value) }
     }

@@ -16,15 +16,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How much is read at once, and how large the pipe is made, in bytes: a large table would otherwise cost a context switch per page.
 const PIPE_SIZE: usize = 1 << 20;
-/// Above this size of output, in bytes, the pipe is left to fill for a while before it is read again: a reader that is woken for every page
-/// slows down the child that writes it.
+/// After so many bytes of output the pipe is left to fill before it is read again: a reader woken for every page slows down the writer.
 const LARGE: usize = 256 << 10;
-/// How long that is: iptables-save writes some 100 kB meanwhile.
+/// For so long: iptables-save writes some 100 kB meanwhile.
 const GATHER: Duration = Duration::from_millis(1);
-/// How much of the child's standard error is kept, in bytes.
+/// Of the child's standard error, in bytes.
 const KEPT_ERROR: usize = 2048;
 
-/// Why a program did not give what it was asked for.
 #[derive(Debug)]
 pub enum ChildError {
     Start(io::Error),
@@ -53,9 +51,7 @@ impl fmt::Display for ChildError {
     }
 }
 
-impl std::error::Error for ChildError {}
-
-/// What of its own environment this process hands on: where programs, their libraries and the modules of iptables are.
+/// What is handed on of the environment.
 const ENVIRONMENT: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "XTABLES_LIBDIR"];
 
 pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
@@ -64,8 +60,7 @@ pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(search_path).map(|folder| folder.join(name)).find(|path| is_program(path))
 }
 
-/// Runs `program` until it ends, for `limit` at most. Of the environment, with its passwords, it sees no more than where programs and
-/// libraries are.
+/// Of the environment, with its passwords, the program sees no more than where programs and libraries are.
 pub fn run(program: &Path, args: &[&str], limit: Duration, take: Take<'_>) -> Result<(), ChildError> {
     let environment = ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     run_command(Command::new(program).args(args).env_clear().envs(environment), limit, take)
@@ -154,7 +149,6 @@ impl Run {
         }
     }
 
-    /// Waits for the end, which comes right after the output's as a rule.
     fn wait(&mut self) -> Result<ExitStatus, ChildError> {
         loop {
             if let Some(status) = self.child.try_wait().map_err(ChildError::Read)? {
@@ -243,11 +237,7 @@ mod tests {
     fn what_left_its_group_ends_too() {
         const SLEEP: &str = "setsid sleep 1000 >/dev/null 2>&1 & echo $!; (setsid sleep 1000 >/dev/null 2>&1 & echo $!);";
         for (end, fails) in [("sleep 1000", true), ("yes; exit", true), ("exit 3", true), ("sleep 0.1", false)] {
-            let mut output = Vec::new();
-            let result = run(Path::new("/bin/sh"), &["-c", &format!("{SLEEP} {end}")], Duration::from_secs(2), &mut |piece| {
-                output.extend_from_slice(&piece[..piece.len().min(20)]);
-                if piece.starts_with(b"y") { Err("enough".into()) } else { Ok(()) }
-            });
+            let (result, output) = sh(&format!("{SLEEP} {end}"), Duration::from_secs(2));
             assert_eq!(result.is_err(), fails, "{end}: {result:?}");
             let text = String::from_utf8(output).unwrap();
             let pids: Vec<_> = text.lines().filter_map(|line| line.parse::<u32>().ok()).collect();

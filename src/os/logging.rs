@@ -12,11 +12,10 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use crate::config::LogFormat;
 use crate::datastore::bounds::cut;
 
-/// The longest message, in bytes; of a longer one the beginning is logged.
+/// In bytes; of a longer message the beginning is logged.
 const LONGEST_MESSAGE: usize = 2048;
-/// How many lines may come at once.
 const BURST: u32 = 500;
-/// After that, one line more in this time: 36,000 an hour.
+/// So many lines may come at once; after that, one more in each of these times: 36,000 an hour.
 const REFILL: Duration = Duration::from_millis(100);
 
 /// Starts logging. A second call changes nothing.
@@ -32,8 +31,7 @@ struct Logger {
     rate: Mutex<Rate>,
 }
 
-/// How many lines may be logged now. Once there are none left, some are saved up first, so that a flood shows in parts of some length, each
-/// with the number of lines that are missing before it.
+/// Once no line is left, some are saved up first: a flood shows in parts of some length, each with the number of lines missing before it.
 struct Rate {
     left: u32,
     counted: Instant,
@@ -141,8 +139,7 @@ fn line(format: LogFormat, time: SystemTime, level: Level, message: &str) -> Str
     }
 }
 
-/// Escapes as in a JSON string, which logfmt's readers understand too: quotes, backslashes, everything that could end a
-/// line or steer a terminal.
+/// Escapes as in a JSON string, which logfmt's readers understand too, whatever could end a line or steer a terminal.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -168,8 +165,7 @@ pub fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
-/// The date so many days after 1970-01-01 (Howard Hinnant's `civil_from_days`): years begin in March, so that the leap day
-/// comes last.
+/// Days from 1970-01-01 (Howard Hinnant's `civil_from_days`): years begin in March, so that the leap day comes last.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -181,7 +177,6 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// The keys of what was said already.
 static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// So many keys are remembered, because they come from outside: beyond that, no further one is new.
 const MOST_KEYS: usize = 1024;
@@ -198,8 +193,7 @@ pub fn once(level: Level, key: &str, message: impl std::fmt::Display) {
     }
 }
 
-/// Makes a panicking thread leave one log line instead of a report of several. A library that panics on outside input does
-/// so again and again: each place in the code is reported once, later panics there only at debug level.
+/// A panic is one line. A library that panics on outside input does so again and again: from the second on at debug level.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();

@@ -18,7 +18,6 @@ pub struct Process {
 }
 
 impl Process {
-    /// Reads everything below `proc`, which is `/proc` outside tests.
     pub fn read(proc: &Path) -> Self {
         let stat = fs::read_to_string(proc.join("self/stat")).unwrap_or_default();
         let field = |number| stat_field(&stat, number);

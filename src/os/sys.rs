@@ -50,8 +50,7 @@ pub fn setsockopt(socket: BorrowedFd, level: i32, option: i32, value: i32) -> io
     }
 }
 
-/// Memory of `length` zeros that is going to be written at once. Where it is large and the kernel has huge pages to give, it comes in
-/// those, for each small one is a page fault.
+/// Memory of `length` zeros that is going to be written at once: in huge pages if it can be, for each small one is a page fault.
 pub fn large(length: usize) -> Vec<u8> {
     let memory = vec![0; length];
     let page = rustix::param::page_size();
@@ -64,7 +63,7 @@ pub fn large(length: usize) -> Vec<u8> {
     memory
 }
 
-/// What x86 and most others call huge, in bytes.
+/// In bytes, on x86 and most others.
 const HUGE_PAGE: usize = 2 << 20;
 
 #[cfg(test)]

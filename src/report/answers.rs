@@ -9,11 +9,10 @@ use super::{HostEndpoint, Pipeline, Policy, Report, Status, Target, UnknownInter
 use crate::felix::Direction;
 
 /// `GET /api/v1/workloads`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WorkloadsAnswer<'a> {
-    pub status: Cow<'a, Status>,
-    pub workloads: Vec<Cow<'a, Workload>>,
-    /// What was refused, where it is more than nothing.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WorkloadsAnswer {
+    pub status: Status,
+    pub workloads: Vec<Workload>,
     pub drops: Vec<Drop>,
     pub unknown_interfaces: UnknownInterfaces,
 }
@@ -27,92 +26,60 @@ pub struct Drop {
     pub direction: Direction,
     /// `policy`, `no_policy`, `profile`, `no_profile`, …
     pub reason: Cow<'static, str>,
-    /// The tier, for `policy` and `no_policy`.
     pub tier: Option<Arc<str>>,
-    /// The policy that refused; several joined by commas: one of them did.
     pub policy: Option<Arc<str>>,
     pub packets: u64,
 }
 
 /// `GET /api/v1/workloads/{interface}`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WorkloadAnswer<'a> {
-    pub status: Cow<'a, Status>,
-    pub workload: Cow<'a, Workload>,
-    pub directions: Cow<'a, [Pipeline]>,
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WorkloadAnswer {
+    pub status: Status,
+    pub workload: Workload,
+    pub directions: Vec<Pipeline>,
 }
 
 /// `GET /api/v1/policies`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct PoliciesAnswer<'a> {
-    pub status: Cow<'a, Status>,
-    pub policies: Cow<'a, [Policy]>,
+    status: &'a Status,
+    policies: &'a [Policy],
 }
 
 /// `GET /api/v1/host-endpoints`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HostEndpointsAnswer<'a> {
-    pub status: Cow<'a, Status>,
-    pub host_endpoints: Cow<'a, [HostEndpoint]>,
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HostEndpointsAnswer {
+    pub status: Status,
+    pub host_endpoints: Vec<HostEndpoint>,
 }
 
 impl Report {
-    pub fn workloads(&self) -> WorkloadsAnswer<'_> {
+    pub fn workloads(&self) -> WorkloadsAnswer {
         WorkloadsAnswer {
-            status: Cow::Borrowed(&self.status),
-            workloads: self.workloads.iter().map(|endpoint| Cow::Borrowed(&endpoint.workload)).collect(),
+            status: self.status.clone(),
+            workloads: self.workloads.iter().map(|endpoint| endpoint.workload.clone()).collect(),
             drops: self.workloads.iter().flat_map(WorkloadEndpoint::drops).collect(),
             unknown_interfaces: self.unknown_interfaces,
         }
     }
 
-    pub fn workload(&self, interface: &str) -> Option<WorkloadAnswer<'_>> {
-        let found = self.workloads.iter().find(|endpoint| &*endpoint.workload.interface == interface)?;
-        Some(WorkloadAnswer {
-            status: Cow::Borrowed(&self.status),
-            workload: Cow::Borrowed(&found.workload),
-            directions: Cow::Borrowed(&found.directions),
-        })
+    pub fn workload(&self, interface: &str) -> Option<WorkloadAnswer> {
+        let WorkloadEndpoint { workload, directions } =
+            self.workloads.iter().find(|endpoint| &*endpoint.workload.interface == interface)?.clone();
+        Some(WorkloadAnswer { status: self.status.clone(), workload, directions })
     }
 
     pub fn policies(&self) -> PoliciesAnswer<'_> {
-        PoliciesAnswer { status: Cow::Borrowed(&self.status), policies: Cow::Borrowed(&self.policies) }
+        PoliciesAnswer { status: &self.status, policies: &self.policies }
     }
 
-    pub fn host_endpoints(&self) -> HostEndpointsAnswer<'_> {
-        HostEndpointsAnswer { status: Cow::Borrowed(&self.status), host_endpoints: Cow::Borrowed(&self.host_endpoints) }
-    }
-}
-
-impl WorkloadsAnswer<'_> {
-    pub fn into_owned(self) -> WorkloadsAnswer<'static> {
-        WorkloadsAnswer {
-            status: Cow::Owned(self.status.into_owned()),
-            workloads: self.workloads.into_iter().map(|workload| Cow::Owned(workload.into_owned())).collect(),
-            drops: self.drops,
-            unknown_interfaces: self.unknown_interfaces,
-        }
-    }
-}
-
-impl WorkloadAnswer<'_> {
-    pub fn into_owned(self) -> WorkloadAnswer<'static> {
-        WorkloadAnswer {
-            status: Cow::Owned(self.status.into_owned()),
-            workload: Cow::Owned(self.workload.into_owned()),
-            directions: Cow::Owned(self.directions.into_owned()),
-        }
-    }
-}
-
-impl HostEndpointsAnswer<'_> {
-    pub fn into_owned(self) -> HostEndpointsAnswer<'static> {
-        HostEndpointsAnswer { status: Cow::Owned(self.status.into_owned()), host_endpoints: Cow::Owned(self.host_endpoints.into_owned()) }
+    pub fn host_endpoints(&self) -> HostEndpointsAnswer {
+        HostEndpointsAnswer { status: self.status.clone(), host_endpoints: self.host_endpoints.clone() }
     }
 }
 
 impl WorkloadEndpoint {
-    /// What was refused, in the order of evaluation.
+    /// In the order of evaluation.
     fn drops(&self) -> Vec<Drop> {
         let mut drops = Vec::new();
         for pipeline in &self.directions {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::outline::Outline;
 use super::policies::{self, Bounds, Infos};
 use super::{
-    All, Can, Counts, Group, HostEndpoint, Pipeline, PolicyCounts, Refused, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint,
+    All, Counts, Group, HostEndpoint, Pipeline, PolicyCounts, Refused, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint,
 };
 use super::{UnknownInterfaces, WorkloadStates};
 use crate::accounting::attribution::{Attribution, EndpointTotals, Item, Programs, Totals, Verdict};
 use crate::datastore::inventory;
 use crate::ebpf;
-use crate::felix::{Catalog, Direction, DropReason, EndpointKind};
+use crate::felix::{Catalog, Decision, Direction, DropReason, EndpointKind};
 
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
@@ -116,8 +116,8 @@ struct Counted<'a> {
     refused: HashMap<(&'a str, &'a str), u64>,
     profiles: HashMap<&'a str, u64>,
     policies: HashMap<(&'a str, &'a str, Verdict), u64>,
-    /// On the eBPF dataplane: all that was accepted and refused, and whether there cannot have been more.
-    all: [(u64, bool); 2],
+    /// On the eBPF dataplane.
+    all: All,
     /// On the eBPF dataplane: as what those accepts are counted that may be one or the other policy's.
     together: Option<(&'a str, &'a str)>,
 }
@@ -133,8 +133,8 @@ impl<'a> Counted<'a> {
                 Item::Policy { tier, policy, verdict } => _ = counted.policies.insert((tier, policy, *verdict), total.packets),
                 // The sum of the policies' refusals.
                 Item::PolicyDrop { .. } => {}
-                Item::Accepted => counted.all[0] = (total.packets, total.is_exact()),
-                Item::Refused => counted.all[1] = (total.packets, total.is_exact()),
+                Item::Accepted => (counted.all.accepted, counted.all.accepted_exact) = (total.packets, total.is_exact()),
+                Item::Refused => (counted.all.refused, counted.all.refused_exact) = (total.packets, total.is_exact()),
             }
         }
         counted
@@ -188,8 +188,7 @@ impl Filler<'_> {
         }
         pipeline.established = counted.established;
         if self.programs.is_some() && self.bounds.is_none() {
-            let [(accepted, accepted_exact), (refused, refused_exact)] = counted.all;
-            pipeline.all = Some(All { accepted, accepted_exact, refused, refused_exact });
+            pipeline.all = Some(counted.all);
         }
         for refused in &mut pipeline.before {
             let known = self.bounds.is_none() || !refused.is_derived;
@@ -260,9 +259,10 @@ impl Filler<'_> {
             bounds.apply(policy, direction, accepted);
         }
         // What it cannot do is not shown as 0; what it could before it was rewritten is.
-        let can = |can: Can, packets: Option<u64>| packets.filter(|packets| *packets > 0 || policy.can.contains(&can));
+        let can = |can: Decision, packets: Option<u64>| packets.filter(|packets| *packets > 0 || policy.can.contains(&can));
         let Counts { accept, deny, pass, deny_or_pass } = policy.counts;
-        policy.counts = Counts { accept: can(Can::Accept, accept), deny: can(Can::Deny, deny), pass: can(Can::Pass, pass), deny_or_pass };
+        let (accept, deny, pass) = (can(Decision::Accept, accept), can(Decision::Deny, deny), can(Decision::Pass, pass));
+        policy.counts = Counts { accept, deny, pass, deny_or_pass };
     }
 }
 
@@ -297,7 +297,7 @@ impl Pipeline {
 
     /// Whether all that its policies and profiles accepted is known, of each or of those together that can have.
     fn accepts_are_known(&self) -> bool {
-        let is_known = |policy: &PolicyCounts| policy.counts.accept.is_some() || !policy.can.contains(&Can::Accept);
+        let is_known = |policy: &PolicyCounts| policy.counts.accept.is_some() || !policy.can.contains(&Decision::Accept);
         let of_target = |target: &Target| match target {
             Target::Group(group) if group.undivided.accept.is_some() => true,
             target => target.policies().iter().all(is_known),
@@ -354,6 +354,6 @@ impl Target {
 
 impl PolicyCounts {
     fn is_exact(&self) -> bool {
-        self.counts.deny.is_some() || !self.can.contains(&Can::Deny)
+        self.counts.deny.is_some() || !self.can.contains(&Decision::Deny)
     }
 }

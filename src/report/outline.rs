@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Can, Counts, DefaultAction, Group, Pipeline, PolicyCounts, Profile, Refused, Target, Tier};
+use super::{Counts, DefaultAction, Group, Pipeline, PolicyCounts, Profile, Refused, Target, Tier};
 use crate::felix::{self, Decision, DropReason, EndpointKind, Structure};
 use crate::ruleset::ChainId;
 
@@ -20,7 +20,7 @@ impl Outline {
             for pipeline in &table.pipelines.endpoints {
                 let pipelines = outline.endpoints.entry((pipeline.kind, Arc::clone(&pipeline.interface))).or_default();
                 let same = |a: &Pipeline, b: &Pipeline| a.direction == b.direction;
-                merge(pipelines, [View { table }.pipeline(pipeline)], same, join_pipelines);
+                merge(pipelines, [self::pipeline(table, pipeline)], same, join_pipelines);
             }
         }
         outline.sort();
@@ -90,59 +90,52 @@ fn join_policies(into: &mut PolicyCounts, from: PolicyCounts) {
     into.can.dedup();
 }
 
-struct View<'a> {
-    table: &'a Structure,
+fn pipeline(table: &Structure, pipeline: &felix::Pipeline) -> Pipeline {
+    let drops = pipeline.drops.iter().filter(|drop| drop.reason != DropReason::NoProfile);
+    let mut before = Vec::new();
+    let refused =
+        drops.map(|drop| Refused { reason: drop.reason.as_str().into(), packets: None, is_derived: !drop.let_through.is_empty() });
+    merge(&mut before, refused, |a, b| a.reason == b.reason, |_, _| {});
+    Pipeline {
+        direction: pipeline.direction,
+        established: None,
+        before,
+        tiers: pipeline.tiers.iter().map(|tier| self::tier(table, tier)).collect(),
+        profiles: pipeline.profiles.targets.iter().filter_map(|profile| self::profile(table, profile.chain)).collect(),
+        by_profile: None,
+        profiles_refuse: pipeline.profiles.targets.iter().any(|profile| refuses(table, profile.chain)),
+        no_profile: None,
+        undivided: None,
+        all: None,
+    }
 }
 
-impl View<'_> {
-    fn pipeline(&self, pipeline: &felix::Pipeline) -> Pipeline {
-        let drops = pipeline.drops.iter().filter(|drop| drop.reason != DropReason::NoProfile);
-        let mut before = Vec::new();
-        let refused =
-            drops.map(|drop| Refused { reason: drop.reason.as_str().into(), packets: None, is_derived: !drop.let_through.is_empty() });
-        merge(&mut before, refused, |a, b| a.reason == b.reason, |_, _| {});
-        Pipeline {
-            direction: pipeline.direction,
-            established: None,
-            before,
-            tiers: pipeline.tiers.iter().map(|tier| self.tier(tier)).collect(),
-            profiles: pipeline.profiles.targets.iter().filter_map(|profile| self.profile(profile.chain)).collect(),
-            by_profile: None,
-            profiles_refuse: pipeline.profiles.targets.iter().any(|profile| self.refuses(profile.chain)),
-            no_profile: None,
-            undivided: None,
-            all: None,
-        }
-    }
+fn tier(table: &Structure, tier: &felix::Tier) -> Tier {
+    let default_action = if tier.end.is_some() { DefaultAction::Deny } else { DefaultAction::Pass };
+    let targets = tier.targets.iter().filter_map(|target| self::target(table, target.chain)).collect();
+    Tier { tier: Arc::clone(&tier.name), default_action, targets, no_policy: None }
+}
 
-    fn tier(&self, tier: &felix::Tier) -> Tier {
-        let default_action = if tier.end.is_some() { DefaultAction::Deny } else { DefaultAction::Pass };
-        let targets = tier.targets.iter().filter_map(|target| self.target(target.chain)).collect();
-        Tier { tier: Arc::clone(&tier.name), default_action, targets, no_policy: None }
-    }
+fn target(table: &Structure, chain: ChainId) -> Option<Target> {
+    let Some(group) = table.pipelines.group(chain) else { return policy(table, chain).map(Target::Policy) };
+    let policies = group.policies.iter().filter_map(|(_, policy)| self::policy(table, *policy)).collect();
+    let group = Arc::clone(&table.ruleset.chain(chain).name);
+    Some(Target::Group(Group { group, policies, undivided: Counts::default() }))
+}
 
-    fn target(&self, chain: ChainId) -> Option<Target> {
-        let Some(group) = self.table.pipelines.group(chain) else { return self.policy(chain).map(Target::Policy) };
-        let policies = group.policies.iter().filter_map(|(_, policy)| self.policy(*policy)).collect();
-        let group = Arc::clone(&self.table.ruleset.chain(chain).name);
-        Some(Target::Group(Group { group, policies, undivided: Counts::default() }))
-    }
+fn policy(table: &Structure, chain: ChainId) -> Option<PolicyCounts> {
+    let label = table.labels.get(chain)?;
+    let policy = table.pipelines.policy(chain)?;
+    let can = [Decision::Accept, Decision::Deny, Decision::Pass].into_iter().filter(|decision| policy.can(*decision)).collect();
+    Some(PolicyCounts { policy: Arc::clone(&label.label), name: Arc::clone(&label.label), can, ..PolicyCounts::default() })
+}
 
-    fn policy(&self, chain: ChainId) -> Option<PolicyCounts> {
-        let label = self.table.labels.get(chain)?;
-        let policy = self.table.pipelines.policy(chain)?;
-        let decisions = [Decision::Accept, Decision::Deny, Decision::Pass].into_iter().filter(|decision| policy.can(*decision));
-        let can = decisions.filter_map(Can::of).collect();
-        Some(PolicyCounts { policy: Arc::clone(&label.label), name: Arc::clone(&label.label), can, ..PolicyCounts::default() })
-    }
+fn refuses(table: &Structure, profile: ChainId) -> bool {
+    table.pipelines.policy(profile).is_some_and(|profile| profile.can(Decision::Deny))
+}
 
-    fn refuses(&self, profile: ChainId) -> bool {
-        self.table.pipelines.policy(profile).is_some_and(|profile| profile.can(Decision::Deny))
-    }
-
-    fn profile(&self, chain: ChainId) -> Option<Profile> {
-        Some(Profile { profile: Arc::clone(&self.table.labels.get(chain)?.label), accept: None })
-    }
+fn profile(table: &Structure, chain: ChainId) -> Option<Profile> {
+    Some(Profile { profile: Arc::clone(&table.labels.get(chain)?.label), accept: None })
 }
 
 #[cfg(test)]

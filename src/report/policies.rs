@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{Can, Counts, Pipeline, Policy, PolicyCounts, Report, Rule, User};
+use super::{Counts, Pipeline, Policy, PolicyCounts, Report, Rule, User};
 use crate::accounting::attribution::NodeTotals;
 use crate::felix::{Catalog, Decision, Direction};
 use crate::ruleset::Family;
 
-/// What is known of each policy, by its label and tier.
+/// By label and tier.
 pub struct Infos(BTreeMap<(Arc<str>, Arc<str>), Info>);
 
 #[derive(Clone)]
@@ -126,15 +126,14 @@ fn directions(pipelines: &[Pipeline]) -> BTreeMap<Arc<str>, Vec<Direction>> {
 }
 
 /// What the own rules of policies counted, all endpoints together: the most that each endpoint can have got.
-pub struct Bounds(HashMap<(Arc<str>, Direction, Can), u64>);
+pub struct Bounds(HashMap<(Arc<str>, Direction, Decision), u64>);
 
 impl Bounds {
-    /// By policy, direction and verdict; both families together.
+    /// Both families together.
     pub fn new(node: &NodeTotals) -> Self {
         let mut bounds = HashMap::<_, u64>::new();
         for (key, packets) in node.rules() {
-            let Some(can) = Can::of(key.decision) else { continue };
-            let bound = bounds.entry((Arc::clone(&key.policy), key.direction, can)).or_default();
+            let bound = bounds.entry((Arc::clone(&key.policy), key.direction, key.decision)).or_default();
             *bound = bound.saturating_add(packets);
         }
         Bounds(bounds)
@@ -144,12 +143,12 @@ impl Bounds {
     /// where the policy is in one; the acceptances of others are counted.
     pub fn apply(&self, policy: &mut PolicyCounts, direction: Direction, accepted: Option<u64>) {
         let most = |can| self.0.get(&(Arc::clone(&policy.policy), direction, can)).copied().filter(|_| policy.can.contains(&can));
-        let (deny, pass) = (most(Can::Deny), most(Can::Pass));
+        let (deny, pass) = (most(Decision::Deny), most(Decision::Pass));
         let zero = |most: Option<u64>| most.filter(|most| *most == 0);
         let mut at_most = Counts { deny, pass, ..Counts::default() };
         policy.counts = Counts { accept: policy.counts.accept, deny: zero(deny), pass: zero(pass), deny_or_pass: None };
         if let Some(accepted) = accepted {
-            at_most.accept = most(Can::Accept).map(|most| most.min(accepted));
+            at_most.accept = most(Decision::Accept).map(|most| most.min(accepted));
             policy.counts.accept = zero(at_most.accept);
         }
         let open = |most: Option<u64>| most.filter(|most| *most > 0);

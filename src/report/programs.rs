@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::outline::{Outline, join_pipelines, merge};
-use super::{Can, Counts, DefaultAction, Group, Pipeline, PolicyCounts, Profile, Refused, Target, Tier};
+use super::{Counts, DefaultAction, Group, Pipeline, PolicyCounts, Profile, Refused, Target, Tier};
 use crate::accounting::attribution::Programs;
 use crate::ebpf::{self, Owner, Policy, Program, Rule};
 use crate::felix::{Decision, DropReason, EndpointKind};
@@ -63,16 +63,15 @@ fn default_action<'a>(mut rules: impl Iterator<Item = &'a Rule>, tier: &str) -> 
 
 fn policy<'a>(policy: &Arc<Policy>, rules: impl Iterator<Item = &'a Rule>) -> PolicyCounts {
     let own = rules.filter(|rule| matches!(&rule.known.owner, Owner::Policy(of, _) if of == policy));
-    let mut can: Vec<Can> = own.filter_map(|rule| Can::of(rule.known.decision)).collect();
+    let mut can: Vec<Decision> = own.map(|rule| rule.known.decision).filter(|decision| *decision != Decision::Log).collect();
     can.sort();
     can.dedup();
     PolicyCounts { policy: Arc::clone(&policy.label), name: Arc::clone(&policy.label), can, ..PolicyCounts::default() }
 }
 
-/// Where several policies of one tier can accept, and nothing else, what is not certain of one of them is counted for all together. Where
-/// others can accept, too, it is counted for the pipeline.
+/// What is not certain of one policy is counted for its tier, where nothing outside of that can accept; else for the pipeline.
 fn put_together(pipeline: &mut Pipeline) {
-    let can_accept = |tier: &Tier| tier.targets.iter().flat_map(Target::policies).filter(|p| p.can.contains(&Can::Accept)).count();
+    let can_accept = |tier: &Tier| tier.targets.iter().flat_map(Target::policies).filter(|p| p.can.contains(&Decision::Accept)).count();
     let accepting = pipeline.tiers.iter().filter(|tier| can_accept(tier) > 0).count() + pipeline.profiles.len();
     for tier in pipeline.tiers.iter_mut().filter(|tier| accepting == 1 && can_accept(tier) > 1) {
         let policies = tier.targets.iter().flat_map(Target::policies).cloned().collect();

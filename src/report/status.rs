@@ -1,4 +1,4 @@
-//! How the exporter and what it depends on are, as the page's banner needs it.
+//! How the exporter and what it depends on are, as the page's banner needs it: docs/api.md. Times are in seconds since the epoch.
 
 use std::borrow::Cow;
 
@@ -6,29 +6,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataplane::Rival;
 use crate::ebpf;
+use crate::ruleset::Family;
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Status {
     pub version: Cow<'static, str>,
     pub node: String,
-    /// When the kernel was last read, in seconds since the epoch.
     pub time: Option<f64>,
-    /// Since when the process counts, in seconds since the epoch.
     pub started: f64,
-    /// Whether the last read went well.
     pub up: bool,
-    /// Why not.
     pub problem: Option<String>,
     pub tables: Vec<TableStatus>,
     pub unrecognised_rules: u64,
-    /// Whether the tables were read under the lock that they need.
     pub lock_held: bool,
-    /// Whether any of Calico's chains or programs have rules: `present`, `absent`, `vanished`, or `unknown`.
     #[serde(default)]
-    pub chains: Cow<'static, str>,
+    pub chains: Chains,
     #[serde(default)]
     pub other_backends: Vec<OtherBackend>,
-    /// Why the node's name is in doubt.
     #[serde(default)]
     pub node_problem: Option<String>,
     pub datastore: DatastoreStatus,
@@ -37,19 +31,41 @@ pub struct Status {
 
 impl Status {
     pub fn has_no_rules(&self) -> bool {
-        matches!(&*self.chains, "absent" | "vanished")
+        matches!(self.chains, Chains::Absent | Chains::Vanished)
     }
 
-    /// Whether Calico's rules are on the eBPF dataplane.
     pub fn is_ebpf(&self) -> bool {
         self.tables.iter().any(|table| table.backend == ebpf::BACKEND)
+    }
+}
+
+/// Whether any of Calico's chains, or its programs, have rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Chains {
+    #[default]
+    Unknown,
+    Present,
+    /// None has, or ever had while this process watched.
+    Absent,
+    /// None has any more.
+    Vanished,
+}
+
+impl Chains {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Chains::Unknown => "unknown",
+            Chains::Present => "present",
+            Chains::Absent => "absent",
+            Chains::Vanished => "vanished",
+        }
     }
 }
 
 /// A back end that is not read, though it holds chains of endpoints too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OtherBackend {
-    /// `legacy`, `nft` or `nftables`.
     pub backend: Cow<'static, str>,
     /// What tells that it is not the live one: `workloads`, `hooks`, `written`, `gone`, `format` or `packets`; `None` if nothing does.
     pub evidence: Option<Cow<'static, str>>,
@@ -66,34 +82,31 @@ impl From<&Rival> for OtherBackend {
 pub struct TableStatus {
     /// `ipv4` or `ipv6`; `any` on the eBPF dataplane.
     pub family: Cow<'static, str>,
-    /// `legacy`, `nft`, `nftables` or `ebpf`.
     pub backend: Cow<'static, str>,
-    /// `save`, `kernel` or `file`.
     pub source: Cow<'static, str>,
-    /// How many rules there are in Calico's chains.
     pub rules: u64,
+}
+
+impl TableStatus {
+    /// Without a family, of both together.
+    pub fn new(family: Option<Family>, backend: &'static str, source: &'static str, rules: usize) -> Self {
+        TableStatus { family: Family::name(family).into(), backend: backend.into(), source: source.into(), rules: rules as u64 }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct DatastoreStatus {
-    /// `etcd`, `kubernetes` or `none`.
     #[serde(rename = "type")]
     pub kind: Cow<'static, str>,
     pub up: bool,
-    /// Whether it was ever read as a whole.
     pub synced: bool,
-    /// When it last said something, in seconds since the epoch.
     pub last_event: Option<u64>,
     pub problem: Option<String>,
 }
 
-/// How many workloads there are, by what is known of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct WorkloadStates {
-    /// With rules and a name.
     pub known: usize,
-    /// With rules, without a name.
     pub unknown: usize,
-    /// Known to the datastore and running, without rules.
     pub without_rules: usize,
 }

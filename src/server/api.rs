@@ -58,16 +58,11 @@ mod tests {
 
     #[test]
     fn interfaces_are_decoded() {
-        for (text, expected) in [
-            ("cali1", Some("cali1")),
-            ("a%2fb%25", Some("a/b%")),
-            ("%C3%A4", Some("ä")),
-            ("%", None),
-            ("%+1", None),
-            ("%ff", None),
-            ("%4", None),
-        ] {
-            assert_eq!(decoded(text).as_deref(), expected, "{text}");
+        for (text, expected) in [("cali1", "cali1"), ("a%2fb%25", "a/b%"), ("%C3%A4", "ä")] {
+            assert_eq!(decoded(text).as_deref(), Some(expected), "{text}");
+        }
+        for text in ["%", "%+1", "%ff", "%4"] {
+            assert_eq!(decoded(text), None, "{text}");
         }
     }
 }

@@ -17,13 +17,14 @@ use super::routes::Resource;
 const PIECE: usize = 64 << 10;
 /// After the last answer, what the client still sends is read for so long, and up to so many bytes. Closing a socket with unread bytes in
 /// it is a reset, which may overtake the answer.
-const FAREWELL: (Duration, usize) = (Duration::from_secs(1), 1 << 20);
+const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL_BYTES: usize = 1 << 20;
 /// A client has so much time to get its first request across, and to take some of an answer, before it is taken for idle.
 const GRACE: Duration = Duration::from_millis(50);
 
 pub(super) struct Connection {
     pub socket: TcpStream,
-    /// See [`network`].
+    /// Whom places are counted for, from [`network`].
     pub client: IpAddr,
     pub doing: Doing,
     /// When it came or began what it does; while it takes an answer, when it last took some.
@@ -34,26 +35,21 @@ pub(super) struct Connection {
     unseen: bool,
 }
 
+/// A connection asks, waits for an answer that is made, and takes it; again, or it leaves: so many bytes may still be read then.
 pub(super) enum Doing {
-    Asking {
-        first: bool,
-    },
-    /// Waiting for an answer that is being made.
+    Asking { first: bool },
     Waiting(Request, Resource),
     Taking(Answer),
-    /// Answered for the last time; so many bytes may still be read.
     Leaving(usize),
     Over,
 }
 
-/// What there is to lose with a connection.
+/// What ending a connection would spoil.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Worth {
-    /// It is idle, or as good as that.
     Nothing,
-    /// A client that has just come, and is about to ask.
+    /// Of a client that has just come.
     Question,
-    /// What was asked for, and will soon be there.
     Answer,
 }
 
@@ -76,7 +72,7 @@ impl Connection {
         Ok(Self { socket, client, doing, since, deadline, received: Vec::new(), unseen: false })
     }
 
-    /// What to wait for. poll(2) reports errors, and that the client has gone, in any case.
+    /// poll(2) reports errors, and that the client has gone, in any case.
     pub fn interest(&self) -> PollFlags {
         match self.doing {
             Doing::Asking { .. } | Doing::Leaving(_) => PollFlags::IN,
@@ -85,7 +81,6 @@ impl Connection {
         }
     }
 
-    /// When to look at it again, whatever the client does.
     pub fn due(&self) -> Option<Instant> {
         if self.unseen() { Some(self.since) } else { self.deadline }
     }
@@ -95,7 +90,6 @@ impl Connection {
         self.unseen && matches!(self.doing, Doing::Asking { .. })
     }
 
-    /// What it waits for, and since when.
     pub fn waits(&self) -> Option<(&Request, &Resource, Instant)> {
         if let Doing::Waiting(request, resource) = &self.doing { Some((request, resource, self.since)) } else { None }
     }
@@ -108,7 +102,6 @@ impl Connection {
         matches!(self.doing, Doing::Over)
     }
 
-    /// What ending it would spoil.
     pub fn worth(&self, now: Instant) -> Worth {
         match self.doing {
             Doing::Waiting(..) => Worth::Answer,
@@ -150,7 +143,6 @@ impl Connection {
         self.go_on(PollFlags::OUT, limits);
     }
 
-    /// Ends what has taken too long.
     pub fn check_time(&mut self, now: Instant, limits: Limits) {
         if self.deadline.is_none_or(|deadline| deadline > now) {
             return;
@@ -210,7 +202,7 @@ impl Connection {
             (self.doing, self.deadline) = (Doing::Asking { first: false }, Some(self.since + patience));
         } else {
             self.socket.shutdown(Shutdown::Write)?;
-            (self.doing, self.deadline) = (Doing::Leaving(FAREWELL.1), Some(self.since + FAREWELL.0));
+            (self.doing, self.deadline) = (Doing::Leaving(FAREWELL_BYTES), Some(self.since + FAREWELL));
         }
         Ok(())
     }

@@ -31,12 +31,11 @@ impl Reply {
         Self { status, headers, body }
     }
 
-    /// An answer of one line.
     pub fn text(status: u16, text: &str) -> Self {
         Self::new(status, "text/plain; charset=utf-8", Arc::new(format!("{text}\n").into_bytes()))
     }
 
-    /// What is compressed for those who accept that.
+    /// Is compressed for those who accept that.
     pub fn packable(status: u16, content_type: &'static str, body: Arc<Vec<u8>>) -> Self {
         Self::new(status, content_type, body).with(VARY.0, VARY.1)
     }
@@ -46,7 +45,7 @@ impl Reply {
         self
     }
 
-    /// The status line and the headers; `connection` is the header of that name.
+    /// `connection`: the header of that name.
     pub fn head(&self, connection: Option<&'static str>) -> Vec<u8> {
         let (status, length, date) = (self.status, self.body.len(), httpdate::fmt_http_date(SystemTime::now()));
         let mut head = format!("HTTP/1.1 {status} {}\r\nContent-Length: {length}\r\nDate: {date}\r\n", reason(status));
@@ -56,7 +55,7 @@ impl Reply {
         (head + "\r\n").into_bytes()
     }
 
-    /// The same with its body compressed; `None` where that is not done. Fast rather than small: metrics shrink to a tenth at any level.
+    /// Where its body may be compressed. Fast rather than small: metrics shrink to a tenth at any level.
     pub fn compressed(&self) -> Option<Self> {
         if !self.headers.contains(&VARY) {
             return None;

@@ -29,7 +29,7 @@ impl Rarely {
 }
 
 pub(super) struct Seats {
-    /// Each at its place until [`Seats::clear`].
+    /// Each keeps its place until [`Seats::clear`].
     pub all: Vec<Connection>,
     limits: Limits,
     /// For whom nobody gave way in this turn.
@@ -47,7 +47,7 @@ impl Seats {
         self.all.retain(|connection| !connection.is_over());
     }
 
-    /// Begins a turn: others may give way now.
+    /// In a new turn others may give way.
     pub fn begin(&mut self) {
         self.clear();
         self.full.clear();
@@ -68,8 +68,7 @@ impl Seats {
         }
     }
 
-    /// Whether there is room for the connection at this place, apart from what is kept for those who ask for metrics; another may give
-    /// way for it.
+    /// Whether there is room, apart from the places kept for those who ask for metrics; another may give way.
     pub fn has_room(&mut self, asking: usize) -> bool {
         let (most, client) = (self.limits.connections, self.all[asking].client);
         if self.living().count() <= most - (most / 8).min(8) {
@@ -128,7 +127,7 @@ impl Seats {
         }
     }
 
-    /// Each text counted once.
+    /// Of all texts, each counted once.
     fn bytes(&self) -> usize {
         let texts = self.living().filter_map(Connection::text).map(|text| (Arc::as_ptr(text), text.len()));
         texts.collect::<HashMap<_, _>>().values().sum()

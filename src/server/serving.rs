@@ -27,15 +27,18 @@ const LISTENED: usize = 32;
 /// So many failures in a row (about two minutes) end serving.
 const FAILURES: u32 = 120;
 
-pub(super) fn serve(listener: &Listener, app: &Arc<dyn Application>) -> io::Result<Infallible> {
-    let limits = Limits { connections: listener.limits.connections.min(affordable()), ..listener.limits };
-    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-    let (sender, made) = channel();
-    let makers = [Maker::start("scrapes", true, app, &sender, &wake)?, Maker::start("answers", false, app, &sender, &wake)?];
-    let mut serving =
-        Serving { listener, limits, wake, makers, made, seats: Seats::new(limits), failures: 0, said: Rarely::default(), resting: None };
-    loop {
-        serving.turn()?;
+impl Listener {
+    /// Serves until threads cannot be started, or accepting connections keeps failing: a restart may help then.
+    pub fn serve(&self, app: Arc<dyn Application>) -> io::Result<Infallible> {
+        let limits = Limits { connections: self.limits.connections.min(affordable()), ..self.limits };
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let (sender, made) = channel();
+        let makers = [Maker::start("scrapes", true, &app, &sender, &wake)?, Maker::start("answers", false, &app, &sender, &wake)?];
+        let (seats, said) = (Seats::new(limits), Rarely::default());
+        let mut serving = Serving { listener: self, limits, wake, makers, made, seats, failures: 0, said, resting: None };
+        loop {
+            serving.turn()?;
+        }
     }
 }
 
@@ -51,16 +54,13 @@ struct Serving<'a> {
     seats: Seats,
     makers: [Maker; 2],
     made: Receiver<Made>,
-    /// Readable once something was made.
     wake: Arc<OwnedFd>,
     failures: u32,
     said: Rarely,
-    /// Until when no connection is accepted.
     resting: Option<Instant>,
 }
 
 impl Serving<'_> {
-    /// Waits until there is something to do, and does all of that.
     fn turn(&mut self) -> io::Result<()> {
         self.seats.begin();
         let Some(ready) = self.wait()? else { return Ok(()) };
@@ -85,7 +85,7 @@ impl Serving<'_> {
         Ok(())
     }
 
-    /// Waits for clients, answers or deadlines. What is ready at each connection; `None` if that is not known.
+    /// What is ready at each connection, once anything is, or is due; `None` if that is not known.
     fn wait(&mut self) -> io::Result<Option<Vec<PollFlags>>> {
         let due = self.seats.all.iter().filter_map(Connection::due).chain(self.resting).min();
         let left =
@@ -157,7 +157,6 @@ impl Serving<'_> {
         self.seats.all[place].give(&reply, Some(&request), self.limits);
     }
 
-    /// Gives what was made to all who wait for it.
     fn give(&mut self, made: &Made) {
         if let Some(maker) = self.makers.iter_mut().find(|maker| maker.watched == made.resource.is_watched()) {
             maker.job = None;
@@ -174,17 +173,11 @@ impl Serving<'_> {
     }
 }
 
-/// A thread that makes answers, one after the other.
+/// A thread that makes answers, one after the other: those that are watched, or the others.
 struct Maker {
-    /// Which ones, see [`Resource::is_watched`].
     watched: bool,
-    jobs: Sender<Job>,
-    job: Option<Job>,
-}
-
-#[derive(Clone)]
-struct Job {
-    resource: Resource,
+    jobs: Sender<Resource>,
+    job: Option<Resource>,
     /// Whether somebody wants it compressed; that may turn out while it is made.
     packed: Arc<AtomicBool>,
 }
@@ -192,16 +185,16 @@ struct Job {
 struct Made {
     resource: Resource,
     plain: Reply,
-    /// For those who accept gzip.
     packed: Option<Reply>,
 }
 
 impl Maker {
     fn start(name: &str, watched: bool, app: &Arc<dyn Application>, made: &Sender<Made>, wake: &Arc<OwnedFd>) -> io::Result<Self> {
-        let (jobs, received) = channel::<Job>();
-        let (app, made, wake) = (Arc::clone(app), made.clone(), Arc::clone(wake));
+        let (jobs, received) = channel::<Resource>();
+        let maker = Self { watched, jobs, job: None, packed: Arc::default() };
+        let (app, made, wake, packed) = (Arc::clone(app), made.clone(), Arc::clone(wake), Arc::clone(&maker.packed));
         let work = move || {
-            for Job { resource, packed } in received {
+            for resource in received {
                 let begun = Instant::now();
                 let plain = resource.make(&*app);
                 let packed = packed.load(Ordering::Relaxed).then(|| plain.compressed().unwrap_or_else(|| plain.clone()));
@@ -216,7 +209,7 @@ impl Maker {
             }
         };
         thread::Builder::new().name(name.into()).spawn(work)?;
-        Ok(Self { watched, jobs, job: None })
+        Ok(maker)
     }
 
     /// Begins what was asked for first, unless it is at work.
@@ -224,20 +217,19 @@ impl Maker {
         let waiting = || seats.all.iter().filter_map(Connection::waits).filter(|(_, resource, _)| resource.is_watched() == self.watched);
         let is_idle = self.job.is_none();
         if is_idle {
-            let longest = waiting().min_by_key(|(_, _, since)| *since);
-            self.job = longest.map(|(_, resource, _)| Job { resource: resource.clone(), packed: Arc::default() });
+            self.job = waiting().min_by_key(|(_, _, since)| *since).map(|(_, resource, _)| resource.clone());
+            self.packed.store(false, Ordering::Relaxed);
         }
         let Some(job) = &self.job else { return Ok(()) };
-        let wanted = waiting().any(|(request, resource, _)| request.gzip && *resource == job.resource);
-        job.packed.fetch_or(wanted, Ordering::Relaxed);
+        let wanted = waiting().any(|(request, resource, _)| request.gzip && resource == job);
+        self.packed.fetch_or(wanted, Ordering::Relaxed);
         if is_idle { self.jobs.send(job.clone()).map_err(io::Error::other) } else { Ok(()) }
     }
 }
 
 /// Errors of a connection that was over before it was accepted, see accept(2).
 fn is_the_clients(error: &io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    let over =
-        [Errno::CONNABORTED, Errno::NETDOWN, Errno::PROTO, Errno::NOPROTOOPT, Errno::HOSTDOWN, Errno::HOSTUNREACH, Errno::NETUNREACH];
-    error.kind() == ErrorKind::Interrupted || errno.is_some_and(|errno| over.contains(&errno))
+    use Errno as E;
+    let over = [E::CONNABORTED, E::NETDOWN, E::PROTO, E::NOPROTOOPT, E::HOSTDOWN, E::HOSTUNREACH, E::NETUNREACH, E::INTR];
+    E::from_io_error(error).is_some_and(|error| over.contains(&error))
 }

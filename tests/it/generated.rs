@@ -31,8 +31,8 @@ fn setting(setting: &Setting) -> Arg {
     if setting.group == Group::Unused {
         help = format!("Read and checked as Calico does, otherwise without effect. Variable: {}.", setting.name);
     }
-    if !setting.default.is_empty() {
-        help += &format!(" Default: {}.", setting.default);
+    if let Some(default) = setting.default {
+        help += &format!(" Default: {default}.");
     }
     value(Arg::new(setting.name).long(setting.flag()).help(help.trim().to_owned()).global(true), setting.value)
 }

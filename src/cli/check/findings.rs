@@ -37,14 +37,20 @@ pub struct Finding {
     /// What was looked at: `rules`, `datastore`, …; a fixed set of words.
     pub subject: &'static str,
     pub text: String,
-    /// What to do about it; empty where there is nothing to do.
-    pub hint: Cow<'static, str>,
+    hint: Cow<'static, str>,
+}
+
+impl Finding {
+    /// What to do about it.
+    pub fn hint(&mut self, hint: impl Into<Cow<'static, str>>) -> &mut Self {
+        self.hint = hint.into();
+        self
+    }
 }
 
 #[derive(Debug, Default)]
 pub struct Findings(Vec<Finding>);
 
-/// `check --json`.
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
     version: &'static str,
@@ -54,24 +60,26 @@ struct Answer<'a> {
 }
 
 impl Findings {
-    pub fn ok(&mut self, subject: &'static str, text: impl Into<String>) {
-        self.add(Level::Ok, subject, text, "");
+    pub fn ok(&mut self, subject: &'static str, text: impl Into<String>) -> &mut Finding {
+        self.add(Level::Ok, subject, text.into())
     }
 
-    pub fn note(&mut self, subject: &'static str, text: impl Into<String>, hint: impl Into<Cow<'static, str>>) {
-        self.add(Level::Note, subject, text, hint);
+    pub fn note(&mut self, subject: &'static str, text: impl Into<String>) -> &mut Finding {
+        self.add(Level::Note, subject, text.into())
     }
 
-    pub fn warn(&mut self, subject: &'static str, text: impl Into<String>, hint: impl Into<Cow<'static, str>>) {
-        self.add(Level::Warn, subject, text, hint);
+    pub fn warn(&mut self, subject: &'static str, text: impl Into<String>) -> &mut Finding {
+        self.add(Level::Warn, subject, text.into())
     }
 
-    pub fn wrong(&mut self, subject: &'static str, text: impl Into<String>, hint: impl Into<Cow<'static, str>>) {
-        self.add(Level::Wrong, subject, text, hint);
+    pub fn wrong(&mut self, subject: &'static str, text: impl Into<String>) -> &mut Finding {
+        self.add(Level::Wrong, subject, text.into())
     }
 
-    fn add(&mut self, level: Level, subject: &'static str, text: impl Into<String>, hint: impl Into<Cow<'static, str>>) {
-        self.0.push(Finding { level, subject, text: text.into(), hint: hint.into() });
+    fn add(&mut self, level: Level, subject: &'static str, text: String) -> &mut Finding {
+        let place = self.0.len();
+        self.0.push(Finding { level, subject, text, hint: Cow::default() });
+        &mut self.0[place]
     }
 
     /// `ok`, `warn` or `wrong`: the worst finding; notes do not count.
@@ -115,17 +123,17 @@ mod tests {
             (findings.result(), findings.text().lines().last().unwrap_or_default().to_owned())
         };
         assert_eq!(after(|_| {}), (Level::Ok, "All is well.".into()));
-        assert_eq!(after(|findings| findings.ok("rules", "read")), (Level::Ok, "All is well.".into()));
-        assert_eq!(after(|findings| findings.note("exporter", "none", "")), (Level::Ok, "All is well.".into()));
-        assert_eq!(after(|findings| findings.warn("rules", "odd", "")), (Level::Warn, "Nothing is wrong, with 1 warning.".into()));
-        assert_eq!(after(|findings| findings.wrong("rules", "gone", "look")), (Level::Wrong, "1 thing is wrong.".into()));
-        assert_eq!(after(|findings| findings.ok("rules", "read")), (Level::Wrong, "1 thing is wrong.".into()));
+        assert_eq!(after(|findings| _ = findings.ok("rules", "read")), (Level::Ok, "All is well.".into()));
+        assert_eq!(after(|findings| _ = findings.note("exporter", "none")), (Level::Ok, "All is well.".into()));
+        assert_eq!(after(|findings| _ = findings.warn("rules", "odd")), (Level::Warn, "Nothing is wrong, with 1 warning.".into()));
+        assert_eq!(after(|findings| _ = findings.wrong("rules", "gone").hint("look")), (Level::Wrong, "1 thing is wrong.".into()));
+        assert_eq!(after(|findings| _ = findings.ok("rules", "read")), (Level::Wrong, "1 thing is wrong.".into()));
     }
 
     #[test]
     fn json_is_for_programs_and_text_for_terminals() {
         let mut findings = Findings::default();
-        findings.wrong("rules", "a\u{1b}[2J", "do it");
+        findings.wrong("rules", "a\u{1b}[2J").hint("do it");
         assert_eq!(findings.text(), "WRONG rules: a\\u{1b}[2J\n      do it\n\n1 thing is wrong.\n");
         let json: serde_json::Value = serde_json::from_str(&findings.json("n1").unwrap()).unwrap();
         let finding = serde_json::json!({"level": "wrong", "subject": "rules", "text": "a\u{1b}[2J", "hint": "do it"});

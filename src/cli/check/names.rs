@@ -20,7 +20,7 @@ pub fn datastore(tool: &Tool, findings: &mut Findings) -> Arc<Inventory> {
         Datastore::Kubernetes(_) => "the Kubernetes API server",
     };
     if let Err(error) = start::follow(config, &inventory) {
-        findings.wrong(SUBJECT, format!("its follower cannot be started: {error}"), "");
+        findings.wrong(SUBJECT, format!("its follower cannot be started: {error}"));
         return inventory;
     }
     wait_until(PATIENCE, || inventory.synced() || (!inventory.troubles().is_empty()));
@@ -28,19 +28,15 @@ pub fn datastore(tool: &Tool, findings: &mut Findings) -> Arc<Inventory> {
     wait_until(Duration::from_secs(2), || inventory.synced() && inventory.troubles().is_empty());
     let troubles = inventory.troubles().join("; ");
     match (inventory.synced() && inventory.up(), inventory.workload_count()) {
-        (false, _) if troubles.is_empty() => findings.wrong(
-            SUBJECT,
-            format!("{name} did not answer within {} s", PATIENCE.as_secs()),
-            "is its address right, and can it be reached from here?",
-        ),
-        (false, _) => findings.wrong(SUBJECT, troubles, "names come from there; until it answers, /readyz says 503"),
-        (true, 0) => findings.note(
-            SUBJECT,
-            format!("{name} answers, and has no workload of node {:?}", config.node_name),
-            "if pods run here, is the node's name the one that Calico uses? (NODENAME)",
-        ),
+        (false, _) if troubles.is_empty() => findings
+            .wrong(SUBJECT, format!("{name} did not answer within {} s", PATIENCE.as_secs()))
+            .hint("is its address right, and can it be reached from here?"),
+        (false, _) => findings.wrong(SUBJECT, troubles).hint("names come from there; until it answers, /readyz says 503"),
+        (true, 0) => findings
+            .note(SUBJECT, format!("{name} answers, and has no workload of node {:?}", config.node_name))
+            .hint("if pods run here, is the node's name the one that Calico uses? (NODENAME)"),
         (true, count) => findings.ok(SUBJECT, format!("{name} answers, {count} workloads of this node")),
-    }
+    };
     inventory
 }
 
@@ -51,9 +47,9 @@ pub fn pod_logs(tool: &Tool, findings: &mut Findings) {
     let (is_needed, folder) = (config.datastore == Datastore::None && tool.problems.is_empty(), config.pod_logs.display());
     match of_node(config).workloads(&["cali00000000000"]) {
         Ok(_) => findings.ok(SUBJECT, format!("{folder} can be read")),
-        Err(error) if is_needed => findings.wrong(SUBJECT, error.to_string(), ""),
-        Err(error) => findings.warn(SUBJECT, error.to_string(), "what the datastore does not name then has no name"),
-    }
+        Err(error) if is_needed => findings.wrong(SUBJECT, error.to_string()),
+        Err(error) => findings.warn(SUBJECT, error.to_string()).hint("what the datastore does not name then has no name"),
+    };
 }
 
 fn of_node(config: &Config) -> PodLogs {
@@ -69,28 +65,24 @@ pub fn workloads(config: &Config, interfaces: &[&str], inventory: &Inventory, fi
     let (stored, nameless) = (all - unknown.len(), unknown.len() - named);
     let is_answering = config.datastore != Datastore::None && inventory.synced() && inventory.up();
     if all == 0 {
-        findings.note(SUBJECT, "none has rules here", "");
+        findings.note(SUBJECT, "none has rules here");
     } else if is_answering && stored == 0 {
         inventory.nodes().want();
         wait_until(PATIENCE, || inventory.nodes().stored().is_some());
-        findings.wrong(SUBJECT, format!("{all} have rules, and {}", inventory.nodes().problem(&config.node_name)), "");
+        findings.wrong(SUBJECT, format!("{all} have rules, and {}", inventory.nodes().problem(&config.node_name)));
     } else if nameless > 0 {
         let stored = if config.datastore == Datastore::None { String::new() } else { format!("the datastore names {stored} of them, ") };
-        findings.warn(
-            SUBJECT,
-            format!("{all} have rules: {stored}the node's own files name {named}, and nothing the other {nameless}"),
-            "normal for moments while pods start and end",
-        );
+        findings
+            .warn(SUBJECT, format!("{all} have rules: {stored}the node's own files name {named}, and nothing the other {nameless}"))
+            .hint("normal for moments while pods start and end");
     } else {
         let by_node = if named > 0 { format!(", {named} by the node's own files") } else { String::new() };
         findings.ok(SUBJECT, format!("all {all} that have rules are known by name{by_node}"));
     }
     let without_rules = inventory.without_rules(interfaces.iter().copied());
     if is_answering && without_rules > 0 {
-        findings.warn(
-            SUBJECT,
-            format!("{without_rules} of the datastore's have no rules here"),
-            "normal for moments while pods start; else Felix does not write where this is read, or does not write at all",
-        );
+        findings
+            .warn(SUBJECT, format!("{without_rules} of the datastore's have no rules here"))
+            .hint("normal for moments while pods start; else Felix does not write where this is read, or does not write at all");
     }
 }

@@ -1,8 +1,6 @@
 //! What `check` finds of Calico's tables: how many rules, whether packets come to them, whether they are read under the lock, and whether
 //! they are understood. Touches what reads the kernel's own chains.
 
-use std::collections::BTreeSet;
-use std::io;
 use std::time::Instant;
 
 use super::PATIENCE;
@@ -24,7 +22,7 @@ pub fn rules(config: &Config, reading: &Reading, findings: &mut Findings) {
     let backend = reading.tables.first().map(|table| table.ruleset.backend);
     for (backend, rival) in backend.into_iter().flat_map(|backend| reading.rivals.iter().map(move |rival| (backend, rival))) {
         let text = rival.of(backend);
-        if rival.evidence.is_some() { findings.warn("rules", text, "") } else { findings.wrong("rules", text, "") }
+        _ = if rival.evidence.is_some() { findings.warn("rules", text) } else { findings.wrong("rules", text) };
     }
     // Where a program that is put in front of iptables-save shows another table, the kernel's own chains are not those of that table.
     if reading.source == "kernel" {
@@ -34,14 +32,14 @@ pub fn rules(config: &Config, reading: &Reading, findings: &mut Findings) {
     let mut structures = Structures::default();
     structures.update(reading.tables.iter().map(|table| &table.ruleset));
     if structures.unrecognised() > 0 {
-        findings.warn(
-            "rules",
-            format!("{} are not understood", structures.unrecognised()),
-            "what depends on them is left out; please report them, with the output of iptables-save -c or nft -j list ruleset",
-        );
+        findings
+            .warn("rules", format!("{} are not understood", structures.unrecognised()))
+            .hint("what depends on them is left out; please report them, with the output of iptables-save -c or nft -j list ruleset");
     }
     if structures.unnamed() > 0 && config.datastore == Datastore::None {
-        findings.warn("policies", "these rules do not name them (Calico before 3.22)", "only the datastore can; chain names are shown");
+        findings
+            .warn("policies", "these rules do not name them (Calico before 3.22)")
+            .hint("only the datastore can; chain names are shown");
     }
 }
 
@@ -49,24 +47,24 @@ pub fn rules(config: &Config, reading: &Reading, findings: &mut Findings) {
 fn hooks(reading: &Reading, findings: &mut Findings) {
     let tables = reading.tables.iter().map(|table| &*table.ruleset).filter(|ruleset| ruleset.table == "filter");
     for ruleset in tables {
-        let found = match found(ruleset) {
+        let family = ruleset.family.as_str();
+        let found = match kernel::hooks(ruleset.backend, ruleset.family, Instant::now() + PATIENCE) {
             Ok(found) => found,
             Err(error) => {
-                findings.warn("hooks", format!("the kernel's own chains of {} cannot be read: {error}", ruleset.family.as_str()), "");
+                findings.warn("hooks", format!("the kernel's own chains of {family} cannot be read: {error}"));
                 continue;
             }
         };
-        let missing: Vec<&str> = expected(ruleset).filter(|hook| !found.contains(hook)).collect();
-        let (family, list) = (ruleset.family.as_str(), missing.join(", "));
-        match missing.first() {
-            None => findings.ok("hooks", format!("the kernel's own chains lead to Calico's ({family})")),
-            Some(_) => findings.wrong(
-                "hooks",
-                format!("no rule of {list} leads to Calico's chains ({family}): the policies are not asked for the packets there"),
-                "something has removed Felix's rules, a firewall reload for example; Felix puts them back at its next refresh, or when \
-                 calico-node is restarted",
-            ),
+        let list = expected(ruleset).filter(|hook| !found.contains(hook)).collect::<Vec<_>>().join(", ");
+        if list.is_empty() {
+            findings.ok("hooks", format!("the kernel's own chains lead to Calico's ({family})"));
+            continue;
         }
+        let text = format!("no rule of {list} leads to Calico's chains ({family}): the policies are not asked for the packets there");
+        findings.wrong("hooks", text).hint(
+            "something has removed Felix's rules, a firewall reload for example; Felix puts them back at its next refresh, or when \
+             calico-node is restarted",
+        );
     }
 }
 
@@ -78,17 +76,11 @@ fn expected(ruleset: &Ruleset) -> impl Iterator<Item = &'static str> {
     expected.into_iter().filter(|(_, is_expected)| *is_expected).map(|(hook, _)| hook)
 }
 
-fn found(ruleset: &Ruleset) -> io::Result<BTreeSet<&'static str>> {
-    kernel::hooks(ruleset.backend, ruleset.family, Instant::now() + PATIENCE)
-}
-
 fn lock(config: &Config, reading: &Reading, findings: &mut Findings) {
     if let Some(problem) = &reading.lock_problem {
-        findings.wrong(
-            "xtables lock",
-            problem,
-            "mount the host's /run/xtables.lock (read-only is enough), or reads may meet counters at zero",
-        );
+        findings
+            .wrong("xtables lock", problem)
+            .hint("mount the host's /run/xtables.lock (read-only is enough), or reads may meet counters at zero");
     } else if reading.tables.iter().any(|table| table.ruleset.backend == Backend::Legacy) {
         let (path, waited) = (config.lock_path.display(), reading.lock_waited.as_millis());
         findings.ok("xtables lock", format!("{path} was taken in {waited} ms"));

@@ -1,11 +1,9 @@
 //! Pipelines as a text for the terminal. Pure.
 
 use crate::cli::EBPF;
-use crate::cli::terminal::{Align, LONGEST, at_least, columns, safe};
-use crate::felix::Direction;
-use crate::report::{
-    Can, Counts, DefaultAction, Group, HostEndpoint, Pipeline, PolicyCounts, Status, Target, Tier, Workload, WorkloadAnswer,
-};
+use crate::cli::terminal::{LONGEST, at_least, columns, safe};
+use crate::felix::{Decision, Direction};
+use crate::report::{Counts, DefaultAction, Group, HostEndpoint, Pipeline, PolicyCounts, Status, Target, Tier, Workload, WorkloadAnswer};
 
 /// What a workload is called: its namespace and pod, else its interface.
 pub fn name(workload: &Workload, width: usize) -> String {
@@ -51,7 +49,7 @@ fn text<'a>(title: &str, about: &str, status: &Status, pipelines: impl Iterator<
     }
     for pipeline in pipelines {
         text += "\n";
-        for line in columns(&rows(pipeline), &[Align::Left, Align::Right, Align::Right, Align::Right]) {
+        for line in columns(&rows(pipeline), 1..4) {
             text += &line;
             text += "\n";
         }
@@ -60,14 +58,8 @@ fn text<'a>(title: &str, about: &str, status: &Status, pipelines: impl Iterator<
 }
 
 /// A line with three numbers: accepted, denied, passed on.
-fn row(text: impl Into<String>, numbers: [String; 3]) -> Vec<String> {
-    let mut row = vec![text.into()];
-    row.extend(numbers);
-    row
-}
-
-fn none() -> String {
-    String::new()
+fn row(text: impl Into<String>, numbers: [&str; 3]) -> Vec<String> {
+    [text.into()].into_iter().chain(numbers.map(str::to_owned)).collect()
 }
 
 fn known(count: Option<u64>) -> String {
@@ -79,38 +71,37 @@ fn rows(pipeline: &Pipeline) -> Vec<Vec<String>> {
         Direction::Ingress => "INGRESS, to the endpoint",
         Direction::Egress => "EGRESS, from the endpoint",
     };
-    let mut rows = vec![row(title, ["accepted".into(), "denied".into(), "passed on".into()])];
+    let mut rows = vec![row(title, ["accepted", "denied", "passed on"])];
     if let Some(established) = pipeline.established {
-        rows.push(row("connections that are open already", [established.to_string(), none(), none()]));
+        rows.push(row("connections that are open already", [&established.to_string(), "", ""]));
     }
     for refused in &pipeline.before {
-        rows.push(row(reason(&refused.reason), [none(), known(refused.packets), none()]));
+        rows.push(row(reason(&refused.reason), ["", &known(refused.packets), ""]));
     }
     for tier in &pipeline.tiers {
         rows.extend(tier_rows(tier));
     }
     for profile in &pipeline.profiles {
         let name = if profile.profile.is_empty() { "profiles".to_owned() } else { format!("profile {}", safe(&profile.profile, LONGEST)) };
-        rows.push(row(name, [known(profile.accept), none(), none()]));
+        rows.push(row(name, [&known(profile.accept), "", ""]));
     }
     if let Some(packets) = pipeline.by_profile {
-        rows.push(row("denied by a profile", [none(), packets.to_string(), none()]));
+        rows.push(row("denied by a profile", ["", &packets.to_string(), ""]));
     }
     if let Some(packets) = pipeline.no_profile {
-        rows.push(row("no profile accepted", [none(), packets.to_string(), none()]));
+        rows.push(row("no profile accepted", ["", &packets.to_string(), ""]));
     }
     if let Some(packets) = pipeline.undivided {
-        rows.push(row("one of these policies and profiles, which one is not told", [packets.to_string(), none(), none()]));
+        rows.push(row("one of these policies and profiles, which one is not told", [&packets.to_string(), "", ""]));
     }
     rows.push(sum(pipeline));
     rows
 }
 
-/// Everything that opened a connection, or tried to.
 fn sum(pipeline: &Pipeline) -> Vec<String> {
     let sums = pipeline.sums();
-    let numbers = [at_least(sums.accepted, sums.accepted_exact), at_least(sums.dropped, sums.exact), none()];
-    row("sum, without open connections", numbers)
+    let (accepted, refused) = (at_least(sums.accepted, sums.accepted_exact), at_least(sums.dropped, sums.exact));
+    row("sum, without open connections", [&accepted, &refused, ""])
 }
 
 /// Why packets are refused before policies are asked.
@@ -127,7 +118,7 @@ fn reason(reason: &str) -> String {
 }
 
 fn tier_rows(tier: &Tier) -> Vec<Vec<String>> {
-    let mut rows = vec![row(format!("tier {}", safe(&tier.tier, LONGEST)), [none(), none(), none()])];
+    let mut rows = vec![row(format!("tier {}", safe(&tier.tier, LONGEST)), ["", "", ""])];
     for (number, target) in tier.targets.iter().enumerate() {
         match target {
             Target::Policy(policy) => rows.extend(policy_rows(&format!("  {}. ", number + 1), policy)),
@@ -135,8 +126,8 @@ fn tier_rows(tier: &Tier) -> Vec<Vec<String>> {
         }
     }
     match (tier.default_action, tier.no_policy) {
-        (DefaultAction::Deny, packets) => rows.push(row("  no policy decided", [none(), known(packets), none()])),
-        (DefaultAction::Pass, _) => rows.push(row("  no policy decided: goes on", [none(), none(), none()])),
+        (DefaultAction::Deny, packets) => rows.push(row("  no policy decided", ["", &known(packets), ""])),
+        (DefaultAction::Pass, _) => rows.push(row("  no policy decided: goes on", ["", "", ""])),
     }
     rows
 }
@@ -146,32 +137,32 @@ fn policy_rows(lead: &str, policy: &PolicyCounts) -> Vec<Vec<String>> {
     let namespace = policy.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
     let name = format!("{lead}{}", safe(&format!("{kind}{namespace}{}", policy.name), LONGEST));
     let most = policy.at_most.unwrap_or_default();
-    let number = |can: Can, of: fn(&Counts) -> Option<u64>| match (of(&policy.counts), of(&most)) {
+    let number = |can: Decision, of: fn(&Counts) -> Option<u64>| match (of(&policy.counts), of(&most)) {
         (Some(packets), _) => packets.to_string(),
         (None, Some(most)) => format!("<={most}"),
         (None, None) if policy.can.contains(&can) => "?".to_owned(),
         (None, None) => "-".to_owned(),
     };
-    let numbers = [number(Can::Accept, |c| c.accept), number(Can::Deny, |c| c.deny), number(Can::Pass, |c| c.pass)];
-    let mut rows = vec![row(name, numbers)];
+    let numbers = [number(Decision::Accept, |c| c.accept), number(Decision::Deny, |c| c.deny), number(Decision::Pass, |c| c.pass)];
+    let mut rows = vec![row(name, numbers.each_ref().map(String::as_str))];
     rows.extend(policy.counts.deny_or_pass.map(|packets| denied_or_passed(lead.len(), packets)));
     rows
 }
 
 fn denied_or_passed(indent: usize, packets: u64) -> Vec<String> {
-    row(format!("{:indent$}denied or passed on, not told apart: {packets}", ""), [none(), none(), none()])
+    row(format!("{:indent$}denied or passed on, not told apart: {packets}", ""), ["", "", ""])
 }
 
 fn group_rows(number: usize, group: &Group) -> Vec<Vec<String>> {
     let rest = &group.undivided;
-    let cell = |can: Can, count: Option<u64>| match count {
+    let cell = |can: Decision, count: Option<u64>| match count {
         Some(packets) => packets.to_string(),
         None if group.policies.iter().any(|policy| policy.can.contains(&can)) => "?".to_owned(),
         None => "-".to_owned(),
     };
-    let numbers = [cell(Can::Accept, rest.accept), cell(Can::Deny, rest.deny), cell(Can::Pass, rest.pass)];
+    let numbers = [cell(Decision::Accept, rest.accept), cell(Decision::Deny, rest.deny), cell(Decision::Pass, rest.pass)];
     let title = format!("  {number}. one of these {}, the kernel does not tell which", group.policies.len());
-    let mut rows = vec![row(title, numbers)];
+    let mut rows = vec![row(title, numbers.each_ref().map(String::as_str))];
     rows.extend(rest.deny_or_pass.filter(|packets| *packets > 0).map(|packets| denied_or_passed(5, packets)));
     for (place, policy) in group.policies.iter().enumerate() {
         rows.extend(policy_rows(&format!("     {number}.{} ", place + 1), policy));

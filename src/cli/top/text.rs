@@ -1,42 +1,28 @@
 //! Drops and workloads as tables. Pure.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::EBPF;
-use crate::cli::terminal::{Align, LONGEST, at_least, columns, safe, time};
+use crate::cli::terminal::{LONGEST, at_least, columns, safe, time};
 use crate::felix::Direction;
 use crate::report::{Drop, Status, Sums, Workload, WorkloadsAnswer};
 
-type Key = (Arc<str>, Direction, String, Option<Arc<str>>, Option<Arc<str>>);
+type Key<'a> = (&'a str, Direction, &'a str, Option<&'a str>, Option<&'a str>);
 
-fn key(drop: &Drop) -> Key {
-    (Arc::clone(&drop.interface), drop.direction, drop.reason.to_string(), drop.tier.clone(), drop.policy.clone())
+fn key(drop: &Drop) -> Key<'_> {
+    (&drop.interface, drop.direction, &drop.reason, drop.tier.as_deref(), drop.policy.as_deref())
 }
 
-/// Packets a second since the answer before.
-pub struct Rates {
-    drops: HashMap<Key, f64>,
-}
-
-impl Rates {
-    /// Between two answers. A count that went back began again: what it shows now came since.
-    pub fn new(before: &WorkloadsAnswer, now: &WorkloadsAnswer, between: Duration) -> Self {
-        let last: HashMap<Key, u64> = before.drops.iter().map(|drop| (key(drop), drop.packets)).collect();
-        let seconds = between.as_secs_f64().max(0.001);
-        let rate = |drop: &Drop| {
-            let key = key(drop);
-            let before = last.get(&key).copied().unwrap_or(0);
-            let packets = drop.packets.checked_sub(before).unwrap_or(drop.packets);
-            (key, packets as f64 / seconds)
-        };
-        Rates { drops: now.drops.iter().map(rate).collect() }
-    }
-
-    fn of(&self, drop: &Drop) -> f64 {
-        self.drops.get(&key(drop)).copied().unwrap_or(0.0)
-    }
+/// Of each drop of `now`, packets a second since the answer before. A count that went back began again: what it shows now came since.
+pub fn rates(before: &WorkloadsAnswer, now: &WorkloadsAnswer, between: Duration) -> Vec<f64> {
+    let last: HashMap<Key, u64> = before.drops.iter().map(|drop| (key(drop), drop.packets)).collect();
+    let seconds = between.as_secs_f64().max(0.001);
+    let rate = |drop: &Drop| {
+        let before = last.get(&key(drop)).copied().unwrap_or(0);
+        drop.packets.checked_sub(before).unwrap_or(drop.packets) as f64 / seconds
+    };
+    now.drops.iter().map(rate).collect()
 }
 
 /// What the numbers are: in one line, and for how long they were watched, if that can be told.
@@ -45,8 +31,8 @@ pub struct About<'a> {
     pub watched: Option<Duration>,
 }
 
-/// Everything; `size`: columns and rows of the terminal, where there is one.
-pub fn page(answer: &WorkloadsAnswer, rates: Option<&Rates>, about: &About, size: Option<(usize, usize)>) -> Vec<String> {
+/// `rows`: of the terminal, where there is one.
+pub fn page(answer: &WorkloadsAnswer, rates: Option<&[f64]>, about: &About, rows: Option<usize>) -> Vec<String> {
     let mut lines = head(&answer.status);
     lines.push(safe(about.line, LONGEST * 2));
     if answer.status.is_ebpf() {
@@ -55,16 +41,15 @@ pub fn page(answer: &WorkloadsAnswer, rates: Option<&Rates>, about: &About, size
     lines.push(String::new());
     let drops = drops(answer, rates, about.watched);
     // In a terminal drops may take what the workloads leave, but at least half.
-    let room = size.map(|(_, rows)| rows.saturating_sub(lines.len() + 3).max(6));
+    let room = rows.map(|rows| rows.saturating_sub(lines.len() + 3).max(6));
     let most = room.map_or(usize::MAX, |room| (room / 2).max(room.saturating_sub(answer.workloads.len() + 2)));
     lines.extend(shortened(drops, most));
     lines.push(String::new());
-    let left = size.map_or(usize::MAX, |(_, rows)| rows.saturating_sub(lines.len()));
+    let left = rows.map_or(usize::MAX, |rows| rows.saturating_sub(lines.len()));
     lines.extend(shortened(workloads(answer), left));
     lines
 }
 
-/// At most so many lines; the last one says how many more there are.
 fn shortened(mut lines: Vec<String>, most: usize) -> Vec<String> {
     if lines.len() > most {
         let more = lines.len() - most.saturating_sub(1);
@@ -93,9 +78,13 @@ fn head(status: &Status) -> Vec<String> {
     lines
 }
 
-fn drops(answer: &WorkloadsAnswer, rates: Option<&Rates>, watched: Option<Duration>) -> Vec<String> {
-    let names: HashMap<&str, &Workload> = answer.workloads.iter().map(|workload| (&*workload.interface, &**workload)).collect();
-    let mut drops: Vec<(f64, &Drop)> = answer.drops.iter().map(|drop| (rates.map_or(0.0, |rates| rates.of(drop)), drop)).collect();
+fn drops(answer: &WorkloadsAnswer, rates: Option<&[f64]>, watched: Option<Duration>) -> Vec<String> {
+    if answer.drops.is_empty() {
+        return vec![nothing(answer, watched)];
+    }
+    let names: HashMap<&str, &Workload> = answer.workloads.iter().map(|workload| (&*workload.interface, workload)).collect();
+    let rates_or_none = rates.unwrap_or_default().iter().copied().chain(std::iter::repeat(0.0));
+    let mut drops: Vec<(f64, &Drop)> = rates_or_none.zip(&answer.drops).collect();
     drops.sort_by(|(a_now, a), (b_now, b)| b_now.total_cmp(a_now).then(b.packets.cmp(&a.packets)));
     let mut rows = vec![["DROPS/s", "TOTAL", "WORKLOAD", "", "REASON", "BY"].map(str::to_owned).to_vec()];
     for (now, drop) in &drops {
@@ -111,16 +100,12 @@ fn drops(answer: &WorkloadsAnswer, rates: Option<&Rates>, watched: Option<Durati
             safe(&by, LONGEST),
         ]);
     }
-    let mut aligns = vec![Align::Right, Align::Right, Align::Left, Align::Left, Align::Left, Align::Left];
-    if rates.is_none() {
-        rows.iter_mut().for_each(|row| _ = row.remove(0));
-        aligns.remove(0);
-        rows[0][0] = "DROPS".to_owned();
+    if rates.is_some() {
+        return columns(&rows, 0..2);
     }
-    if drops.is_empty() {
-        return vec![nothing(answer, watched)];
-    }
-    columns(&rows, &aligns)
+    rows.iter_mut().for_each(|row| _ = row.remove(0));
+    rows[0][0] = "DROPS".to_owned();
+    columns(&rows, 0..1)
 }
 
 /// What can be said where no drop was counted: never more than was watched.
@@ -153,21 +138,16 @@ fn arrow(direction: Direction) -> &'static str {
 }
 
 fn workloads(answer: &WorkloadsAnswer) -> Vec<String> {
-    let mut workloads: Vec<&Workload> = answer.workloads.iter().map(|workload| &**workload).collect();
+    let mut workloads: Vec<&Workload> = answer.workloads.iter().collect();
     let dropped = |workload: &Workload| [workload.ingress, workload.egress].iter().flatten().map(|sums| sums.dropped).sum::<u64>();
     workloads.sort_by_key(|workload| std::cmp::Reverse(dropped(workload)));
     let mut rows =
         vec![["WORKLOAD", "INTERFACE", "IN: OPEN", "ACCEPTED", "DROPPED", "OUT: OPEN", "ACCEPTED", "DROPPED"].map(str::to_owned).to_vec()];
     for workload in workloads {
         let interface = if workload.known { safe(&workload.interface, LONGEST) } else { "-".to_owned() };
-        let mut row = vec![name(workload), interface];
-        row.extend(sums(workload.ingress));
-        row.extend(sums(workload.egress));
-        rows.push(row);
+        rows.push([name(workload), interface].into_iter().chain(sums(workload.ingress)).chain(sums(workload.egress)).collect());
     }
-    let mut aligns = vec![Align::Left; 2];
-    aligns.extend([Align::Right; 6]);
-    columns(&rows, &aligns)
+    columns(&rows, 2..8)
 }
 
 fn sums(sums: Option<Sums>) -> [String; 3] {
@@ -178,12 +158,10 @@ fn sums(sums: Option<Sums>) -> [String; 3] {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
-
     use super::*;
-    use crate::report::UnknownInterfaces;
+    use crate::report::{Chains, UnknownInterfaces};
 
-    fn answer(drops: &[(&str, u64)]) -> WorkloadsAnswer<'static> {
+    fn answer(drops: &[(&str, u64)]) -> WorkloadsAnswer {
         let drop = |(policy, packets): &(&str, u64)| Drop {
             interface: "cali1".into(),
             namespace: "shop".into(),
@@ -194,26 +172,23 @@ mod tests {
             policy: Some((*policy).into()),
             packets: *packets,
         };
-        let drops = drops.iter().map(drop).collect();
-        let unknown_interfaces = UnknownInterfaces::default();
-        WorkloadsAnswer { status: Cow::Owned(Status::default()), workloads: vec![], drops, unknown_interfaces }
+        let (drops, unknown_interfaces) = (drops.iter().map(drop).collect(), UnknownInterfaces::default());
+        WorkloadsAnswer { status: Status::default(), workloads: vec![], drops, unknown_interfaces }
     }
 
     fn table(before: &[(&str, u64)], now: &[(&str, u64)]) -> Vec<String> {
-        let rates = Rates::new(&answer(before), &answer(now), Duration::from_secs(2));
-        drops(&answer(now), Some(&rates), None)
+        let now = answer(now);
+        drops(&now, Some(&rates(&answer(before), &now, Duration::from_secs(2))), None)
     }
 
     #[test]
     fn what_is_dropped_now_comes_first() {
         let before = [("quiet", 900), ("busy", 10), ("restarted", 500)];
         let now = [("quiet", 900), ("busy", 14), ("restarted", 3), ("new", 1)];
-        let rows: Vec<(String, String)> = table(&before, &now)[1..]
-            .iter()
-            .map(|line| (line.split_whitespace().next().unwrap().to_owned(), line.split_whitespace().last().unwrap().to_owned()))
-            .collect();
-        let expected = [("2.0", "busy"), ("1.5", "restarted"), ("0.5", "new"), ("0.0", "quiet")];
-        assert_eq!(rows, expected.map(|(rate, policy)| (rate.to_owned(), policy.to_owned())));
+        let table = table(&before, &now);
+        let rows = table[1..].iter().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let rows: Vec<_> = rows.map(|words| (words[0], words[words.len() - 1])).collect();
+        assert_eq!(rows, [("2.0", "busy"), ("1.5", "restarted"), ("0.5", "new"), ("0.0", "quiet")]);
     }
 
     #[test]
@@ -221,10 +196,10 @@ mod tests {
         let many: Vec<(String, u64)> = (1..100).map(|i| (format!("policy-{i}"), i)).collect();
         let many: Vec<(&str, u64)> = many.iter().map(|(name, packets)| (name.as_str(), *packets)).collect();
         for rows in [1, 5, 10, 24, 60, 500] {
-            let lines = page(&answer(&many), None, &ABOUT, Some((80, rows)));
+            let lines = page(&answer(&many), None, &ABOUT, Some(rows));
             assert!(lines.len() <= rows.max(12), "{} lines for {rows}", lines.len());
         }
-        assert!(page(&answer(&many), None, &ABOUT, Some((80, 24))).iter().any(|line| line.starts_with("… ")));
+        assert!(page(&answer(&many), None, &ABOUT, Some(24)).iter().any(|line| line.starts_with("… ")));
     }
 
     const ABOUT: About = About { line: "about", watched: None };
@@ -233,7 +208,7 @@ mod tests {
     fn nothing_is_claimed_that_was_not_watched() {
         let said = |watched: Option<u64>, up: bool| {
             let mut answer = answer(&[]);
-            answer.status.to_mut().up = up;
+            answer.status.up = up;
             page(&answer, None, &About { line: "about", watched: watched.map(Duration::from_secs) }, None)[3].clone()
         };
         assert_eq!(said(None, true), "Nothing was dropped.");
@@ -245,8 +220,7 @@ mod tests {
     #[test]
     fn rules_that_are_gone_are_no_quiet_node() {
         let mut answer = answer(&[]);
-        let status = answer.status.to_mut();
-        (status.problem, status.chains) = (Some("they have vanished".into()), "vanished".into());
+        (answer.status.problem, answer.status.chains) = (Some("they have vanished".into()), Chains::Vanished);
         let lines = page(&answer, None, &ABOUT, None);
         assert!(lines.iter().any(|line| line == "NO RULES OF CALICO'S: they have vanished"), "{lines:?}");
         assert!(!lines.iter().any(|line| line.contains("Nothing was dropped")), "{lines:?}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::super::terminal::{Align, LONGEST, columns, safe};
+use super::super::terminal::{LONGEST, columns, safe};
 use super::rules::Endpoints;
 use crate::config::Watch;
 use crate::datastore::inventory::{Inventory, Workload};
@@ -215,8 +215,7 @@ impl Seen {
         let more = rows.len().saturating_sub(MOST_ROWS);
         let table: Vec<Vec<String>> =
             rows.iter().take(MOST_ROWS).map(|(row, packets)| [vec![packets.to_string()], row.to_vec()].concat()).collect();
-        let aligns = [Align::Right, Align::Left, Align::Left, Align::Left, Align::Left, Align::Left, Align::Left];
-        let mut text = format!("\n{}\n", columns(&table, &aligns).join("\n"));
+        let mut text = format!("\n{}\n", columns(&table, 0..1).join("\n"));
         if more > 0 {
             text.push_str(&format!("and {more} more\n"));
         }

@@ -8,9 +8,8 @@ use super::{ApiGroup, Authentication, ExecPlugin, KubernetesConfig, Pem, Secret}
 use crate::config::Remark;
 use crate::config::syntax::is_authority;
 
-/// The plugin protocol's versions that Kubernetes itself still speaks.
+/// The plugin protocol's versions that Kubernetes itself still speaks, and the name of what a kubeconfig has for plugins.
 const EXEC_VERSIONS: [&str; 2] = ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
-/// The name under which a kubeconfig keeps what is meant for the plugin.
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
 
 /// What variables say beside, and over, the kubeconfig.
@@ -25,8 +24,7 @@ pub(super) struct Overrides {
     pub insecure: bool,
 }
 
-/// The context that is chosen, with its cluster and user; `None` where nothing is said about any cluster, which leaves the pod's service
-/// account.
+/// `None` where nothing is said about any cluster, which leaves the pod's service account.
 pub(super) fn resolve(
     kubeconfig: &Kubeconfig,
     overrides: &Overrides,
@@ -86,10 +84,9 @@ fn chosen(kubeconfig: &Kubeconfig, overrides: &Overrides) -> Result<(Cluster, Us
 }
 
 fn override_cluster(mut cluster: Cluster, overrides: &Overrides) -> Cluster {
-    if overrides.server.is_some() {
-        cluster.server.clone_from(&overrides.server);
+    if let Some(server) = &overrides.server {
         // The name belonged to the other server.
-        cluster.tls_server_name = None;
+        (cluster.server, cluster.tls_server_name) = (Some(server.clone()), None);
     }
     if overrides.insecure {
         cluster.insecure_skip_tls_verify = Some(true);
@@ -102,22 +99,18 @@ fn override_cluster(mut cluster: Cluster, overrides: &Overrides) -> Cluster {
 }
 
 fn override_user(mut user: User, overrides: &Overrides) -> User {
-    if overrides.cert.is_some() {
-        user.client_certificate.clone_from(&overrides.cert);
-        user.client_certificate_data = None;
+    if let Some(cert) = &overrides.cert {
+        (user.client_certificate, user.client_certificate_data) = (Some(cert.clone()), None);
     }
-    if overrides.key.is_some() {
-        user.client_key.clone_from(&overrides.key);
-        user.client_key_data = None;
+    if let Some(key) = &overrides.key {
+        (user.client_key, user.client_key_data) = (Some(key.clone()), None);
     }
     if let Some(token) = &overrides.token {
-        user.token = Some(token.reveal().to_owned());
-        user.token_file = None;
+        (user.token, user.token_file) = (Some(token.reveal().to_owned()), None);
     }
     user
 }
 
-/// A file or what stands in the kubeconfig itself.
 fn pem(file: Option<PathBuf>, data: Option<Data>, what: &str) -> Result<Option<Pem>, String> {
     let file = file.filter(|file| !file.as_os_str().is_empty());
     match (file, data.filter(|data| !data.0.is_empty())) {

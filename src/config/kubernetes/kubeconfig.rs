@@ -1,7 +1,6 @@
 //! Kubeconfig files: text → [`Kubeconfig`], and several of them → one, by kubectl's rules. Pure.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -18,8 +17,7 @@ pub(super) struct Kubeconfig {
     pub current_context: Option<String>,
 }
 
-/// `clusters[].cluster`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "kebab-case", expecting = "a map")]
 pub(super) struct Cluster {
     pub server: Option<String>,
@@ -31,8 +29,7 @@ pub(super) struct Cluster {
     pub extensions: Option<Vec<Extension>>,
 }
 
-/// `clusters[].cluster.extensions[]`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(default, expecting = "a map")]
 pub(super) struct Extension {
     pub name: String,
@@ -65,7 +62,6 @@ pub(super) struct AuthProvider {
     pub name: Option<String>,
 }
 
-/// `users[].user.exec`.
 #[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase", expecting = "a map")]
 pub(super) struct Exec {
@@ -78,7 +74,6 @@ pub(super) struct Exec {
     pub interactive_mode: Option<String>,
 }
 
-/// `users[].user.exec.env[]`.
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(expecting = "a map")]
 pub(super) struct Variable {
@@ -88,22 +83,15 @@ pub(super) struct Variable {
 }
 
 /// `contexts[].context`; its namespace does not matter here.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, expecting = "a map")]
 pub(super) struct Context {
     pub cluster: Option<String>,
     pub user: Option<String>,
 }
 
-/// Bytes in base64.
 #[derive(Clone, PartialEq)]
 pub(super) struct Data(pub Vec<u8>);
-
-impl std::fmt::Debug for Data {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(inline)")
-    }
-}
 
 impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -138,37 +126,26 @@ struct File {
     current_context: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(expecting = "a map")]
-struct NamedCluster {
-    name: String,
-    #[serde(default, deserialize_with = "or_default")]
-    cluster: Cluster,
+macro_rules! named {
+    ($($named:ident $field:ident: $kind:ty;)*) => {
+        $(#[derive(Deserialize)]
+        #[serde(expecting = "a map")]
+        struct $named {
+            name: String,
+            #[serde(default, deserialize_with = "or_default")]
+            $field: $kind,
+        })*
+    };
 }
 
-#[derive(Deserialize)]
-#[serde(expecting = "a map")]
-struct NamedUser {
-    name: String,
-    #[serde(default, deserialize_with = "or_default")]
-    user: User,
-}
-
-#[derive(Deserialize)]
-#[serde(expecting = "a map")]
-struct NamedContext {
-    name: String,
-    #[serde(default, deserialize_with = "or_default")]
-    context: Context,
-}
+named! { NamedCluster cluster: Cluster; NamedUser user: User; NamedContext context: Context; }
 
 /// `user:` with nothing behind it is a user without credentials.
 fn or_default<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Relative paths in the text are relative to `folder`. An error begins with the line, if it is known, and never has the value, which may
-/// be a secret.
+/// Paths are relative to `folder`. An error begins with the line, if it is known, and never has the value, which may be a secret.
 pub(super) fn parse(text: &[u8], folder: &Path) -> Result<Kubeconfig, String> {
     let file: Option<File> = match text.trim_ascii().is_empty() {
         true => None,
@@ -190,13 +167,11 @@ pub(super) fn parse(text: &[u8], folder: &Path) -> Result<Kubeconfig, String> {
 }
 
 fn insert<T>(map: &mut BTreeMap<String, T>, kind: &str, name: String, value: T) -> Result<(), String> {
-    match map.entry(name) {
-        Entry::Occupied(taken) => Err(format!(" two of its {kind} are called {:?}", taken.key())),
-        Entry::Vacant(free) => {
-            free.insert(value);
-            Ok(())
-        }
+    if map.contains_key(&name) {
+        return Err(format!(" two of its {kind} are called {name:?}"));
     }
+    map.insert(name, value);
+    Ok(())
 }
 
 /// `12: users[0].user.token: expected a string`. What the parser found there instead is cut: it may be the token.
@@ -208,8 +183,7 @@ fn malformed(error: &yaml_serde::Error) -> String {
         .find_map(|kind| text.find(kind).map(|start| (&text[..start], Some(&text[start..]))))
         .unwrap_or((text, None));
     let expected = found.map(|found| found.rsplit_once("expected ").map_or("not allowed", |(before, _)| &found[before.len()..]));
-    let line = error.location().map(|location| location.line().to_string()).unwrap_or_default();
-    let line = if line.is_empty() { line } else { format!("{line}:") };
+    let line = error.location().map(|location| format!("{}:", location.line())).unwrap_or_default();
     format!("{line} {place}{}", expected.unwrap_or_default()).replace('\n', " ")
 }
 
@@ -310,7 +284,7 @@ mod tests {
         let mut config = parse("clusters: [{name: a, cluster: {server: first}}]\n");
         config.merge(parse("clusters: [{name: a, cluster: {server: x, proxy-url: p}}, {name: b}]\ncurrent-context: two\n"));
         config.merge(parse("current-context: three\ncontexts: [{name: two, context: {cluster: a}}]\n"));
-        assert_eq!(config.clusters["a"], Cluster { server: Some("first".into()), ..Cluster::default() });
+        assert!(config.clusters["a"] == Cluster { server: Some("first".into()), ..Cluster::default() });
         assert_eq!(config.clusters.len(), 2);
         assert_eq!(config.current_context.as_deref(), Some("two"));
         assert_eq!(config.contexts["two"].cluster.as_deref(), Some("a"));

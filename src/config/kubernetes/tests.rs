@@ -187,66 +187,44 @@ fn plugins() {
 
 #[test]
 fn what_contradicts_itself_or_is_not_supported() {
-    let good = "server: 'https://c'";
     let v1 = "apiVersion: client.authentication.k8s.io/v1";
-    for (cluster, user, variables, expected) in [
-        ("proxy-url: 'http://p'", "", &[][..], "no server for the cluster"),
-        ("", "", &[("K8S_CA_FILE", "/ca")], "no server for the cluster"),
-        ("server: 'ftp://c'", "", &[], "server \"ftp://c\" is not allowed: an http:// or https:// URL"),
-        ("server: 'https://u:hunter2@c'", "", &[], "no user or password in the server's URL"),
-        (
-            "server: 'https://c', insecure-skip-tls-verify: true, certificate-authority: /ca",
-            "",
-            &[],
-            "a CA, and not to check the server's certificate (insecure-skip-tls-verify): only one of the two",
-        ),
-        (good, "client-certificate: /cert", &[], "a client certificate without its key (client-key, K8S_KEY_FILE)"),
-        (
-            good,
-            "client-certificate: /cert, client-certificate-data: MAA=",
-            &[],
-            "both client-certificate and client-certificate-data: only one of the two",
-        ),
-        (good, "token: hunter2, username: u", &[], "a token and a user name with password: only one of the two"),
-        (good, "as: root", &[], "acting for somebody else (as) is not supported"),
-        (
-            good,
-            "auth-provider: {name: gcp}",
-            &[],
-            "auth-provider \"gcp\" is not supported: use a token, a client certificate or an exec plugin",
-        ),
-        (
-            good,
-            "exec: {command: c}",
-            &[],
-            "exec: apiVersion \"\" is not supported, only client.authentication.k8s.io/v1 and client.authentication.k8s.io/v1beta1",
-        ),
-        (good, &format!("exec: {{{v1}}}"), &[], "exec: no command"),
-        (
-            good,
-            &format!("exec: {{{v1}, command: c, interactiveMode: Always}}"),
-            &[],
-            "exec: interactiveMode \"Always\" is not supported: nobody sits here to answer",
-        ),
-        (
-            good,
-            &format!("exec: {{{v1}, command: c, interactiveMode: No}}"),
-            &[],
-            "exec: interactiveMode \"No\" is not allowed: one of Never, IfAvailable",
-        ),
-        (good, &format!("exec: {{{v1}, command: c, env: [{{name: 'a=b'}}]}}"), &[], "exec: a variable in env without a proper name"),
-        (good, "", &[("K8S_CA_FILE", "/none")], "cannot read \"/none\": entity not found"),
-        (good, "", &[("K8S_CA_FILE", "/key")], "no certificate in PEM form in \"/key\" (CA)"),
-        (good, "client-certificate: /cert, client-key: /cert", &[], "no unencrypted private key in PEM form in \"/cert\" (client key)"),
-        (
-            good,
-            "client-certificate: /cert, client-key-data: MAA=",
-            &[],
-            "no unencrypted private key in PEM form in the kubeconfig (client key)",
-        ),
-    ] {
+    let refused = |cluster: &str, user: &str, variables: Pairs<'_>, expected: &str| {
         let error = of(cluster, user, variables).unwrap_err();
         assert_eq!(error, format!("KUBECONFIG \"/k\": {expected}"), "{cluster} {user}");
+    };
+    let unchecked = "a CA, and not to check the server's certificate (insecure-skip-tls-verify): only one of the two";
+    for (cluster, variables, expected) in [
+        ("proxy-url: 'http://p'", &[][..], "no server for the cluster"),
+        ("", &[("K8S_CA_FILE", "/ca")], "no server for the cluster"),
+        ("server: 'ftp://c'", &[], "server \"ftp://c\" is not allowed: an http:// or https:// URL"),
+        ("server: 'https://u:hunter2@c'", &[], "no user or password in the server's URL"),
+        ("server: 'https://c', insecure-skip-tls-verify: true, certificate-authority: /ca", &[], unchecked),
+        ("server: 'https://c'", &[("K8S_CA_FILE", "/none")], "cannot read \"/none\": entity not found"),
+        ("server: 'https://c'", &[("K8S_CA_FILE", "/key")], "no certificate in PEM form in \"/key\" (CA)"),
+    ] {
+        refused(cluster, "", variables, expected);
+    }
+    let both = "both client-certificate and client-certificate-data: only one of the two";
+    let unknown = "exec: apiVersion \"\" is not supported, only client.authentication.k8s.io/v1 and client.authentication.k8s.io/v1beta1";
+    let provider = "auth-provider \"gcp\" is not supported: use a token, a client certificate or an exec plugin";
+    let always = "exec: interactiveMode \"Always\" is not supported: nobody sits here to answer";
+    let mode = "exec: interactiveMode \"No\" is not allowed: one of Never, IfAvailable";
+    let inline = "no unencrypted private key in PEM form in the kubeconfig (client key)";
+    for (user, expected) in [
+        ("client-certificate: /cert", "a client certificate without its key (client-key, K8S_KEY_FILE)"),
+        ("client-certificate: /cert, client-certificate-data: MAA=", both),
+        ("token: hunter2, username: u", "a token and a user name with password: only one of the two"),
+        ("as: root", "acting for somebody else (as) is not supported"),
+        ("auth-provider: {name: gcp}", provider),
+        ("exec: {command: c}", unknown),
+        (&format!("exec: {{{v1}}}"), "exec: no command"),
+        (&format!("exec: {{{v1}, command: c, interactiveMode: Always}}"), always),
+        (&format!("exec: {{{v1}, command: c, interactiveMode: No}}"), mode),
+        (&format!("exec: {{{v1}, command: c, env: [{{name: 'a=b'}}]}}"), "exec: a variable in env without a proper name"),
+        ("client-certificate: /cert, client-key: /cert", "no unencrypted private key in PEM form in \"/cert\" (client key)"),
+        ("client-certificate: /cert, client-key-data: MAA=", inline),
+    ] {
+        refused("server: 'https://c'", user, &[], expected);
     }
 }
 

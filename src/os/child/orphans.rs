@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, set_child_subreaper, waitid, waitpid};
 
-/// The variable that holds the mark.
 const MARK: &str = "CALICO_ACCOUNTANT_RUN";
 /// How long what is left may take to end, with all that it starts meanwhile.
 const LONGEST: Duration = Duration::from_millis(500);
@@ -79,7 +78,6 @@ impl Drop for Run {
     }
 }
 
-/// Whether this process has any child, whosever.
 fn any_child() -> bool {
     !matches!(waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT), Err(Errno::CHILD))
 }

@@ -36,11 +36,9 @@ pub struct Map {
     pub value: usize,
     /// Length of the values of all CPUs, one after the other, each in whole eights of bytes.
     pub all_values: usize,
-    /// How many entries it can have.
     pub most_entries: usize,
 }
 
-/// Why a map was not opened.
 #[derive(Debug)]
 pub enum OpenError {
     Io(io::Error),
@@ -63,7 +61,7 @@ impl From<io::Error> for OpenError {
 }
 
 impl Map {
-    /// Opens the map that is pinned at `path`.
+    /// `path`: where it is pinned.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let name = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)?;
         // pathname; bpf_fd (unused), file_flags

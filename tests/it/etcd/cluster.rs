@@ -36,7 +36,7 @@ fn child_follows() {
     let limits = Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(2), idle, ..LIMITS };
     let config = EtcdConfig {
         endpoints: job["endpoints"].as_array().unwrap().iter().map(|url| url.as_str().unwrap().to_owned()).collect(),
-        credentials: text("user").zip(text("password")),
+        credentials: text("user").zip(text("password").map(Into::into)),
         ca_file: text("ca").map(Into::into),
         client_cert: text("cert").map(Into::into).zip(text("key").map(Into::into)),
         ..config("")
