@@ -10,8 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::felix::names::tells_decisions;
 use crate::felix::{Decision, Direction, DropReason, EndpointKind, Structure};
+use crate::kernel::nft;
 use crate::kernel::trace::{Event, Fate, Packet, Step};
-use crate::ruleset::{Backend, Family, RuleId, Snapshot};
+use crate::ruleset::{Backend, RuleId, Snapshot};
 
 /// Packets under way at once; what is more is let go.
 const MOST_TRACES: usize = 10_000;
@@ -152,12 +153,8 @@ impl Meanings {
         let mut meanings = HashMap::new();
         for (table, structure) in tables.iter().zip(structures) {
             let place = |rule: RuleId| {
-                let family = match table.ruleset.family {
-                    Family::V4 => libc::NFPROTO_IPV4 as u8,
-                    Family::V6 => libc::NFPROTO_IPV6 as u8,
-                };
-                let name = if table.ruleset.backend == Backend::Native { "calico" } else { table.ruleset.table };
-                (family, name, table.count(rule).handle)
+                let name = if table.ruleset.backend == Backend::Native { nft::Tables::Calico.name() } else { table.ruleset.table };
+                (nft::protocol(table.ruleset.family), name, table.count(rule).handle)
             };
             for policy in structure.pipelines.policies() {
                 let rules = table.ruleset.chain(policy.chain).rule_ids();
@@ -240,7 +237,7 @@ impl Meanings {
     }
 
     fn find(&self, event: &Event, handle: u64) -> Option<&Meaning> {
-        let name = ["calico", "filter", "mangle", "raw"].into_iter().find(|name| **name == *event.table)?;
+        let name = [nft::Tables::Calico.name(), "filter", "mangle", "raw"].into_iter().find(|name| **name == *event.table)?;
         self.0.get(&(event.family, name, handle))
     }
 }

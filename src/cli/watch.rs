@@ -55,6 +55,8 @@ pub fn run(tool: &Tool, watch: &Watch) -> Result<ExitCode, String> {
         seen: Seen::default(),
         marked: Marked::default(),
         unclear: 0,
+        followed: (0, 0),
+        problem: None,
     };
     let deadline = watch.limit.map(|limit| began + limit);
     while !ended.load(Ordering::Relaxed) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
@@ -89,6 +91,10 @@ struct Watching<'a> {
     marked: Marked,
     /// Packets that met rules which were being changed.
     unclear: u64,
+    /// Reads of rules and version of the names that `endpoints` is of.
+    followed: (u64, u64),
+    /// Why rules could not be read the last time.
+    problem: Option<String>,
 }
 
 impl Watching<'_> {
@@ -116,18 +122,32 @@ impl Watching<'_> {
             self.waiting.pop_front();
             self.unclear += 1;
         }
-        match self.waiting.is_empty() || (self.rules.is_young() && !self.rules.are_current()?) {
-            true => Ok(true),
-            false => self.settle(),
+        // Also without packets: those of an endpoint that is new are not marked yet.
+        let are_current = self.rules.are_current()?;
+        if (are_current || !self.rules.is_young()) && !self.settle(are_current)? {
+            return Ok(false);
         }
+        self.follow_endpoints()?;
+        Ok(true)
     }
 
     /// Prints packets that met rules which are known: where rules have changed meanwhile, those of before and after must say the same.
-    fn settle(&mut self) -> Result<bool, String> {
-        let before = match self.rules.are_current()? {
+    /// Rules that cannot be read, while Felix starts for example, are tried again.
+    fn settle(&mut self, are_current: bool) -> Result<bool, String> {
+        let before = match are_current {
             true => None,
-            false => Some(self.rules.read_again()?),
+            false => match self.rules.read_again() {
+                Ok(before) => Some(before),
+                Err(problem) => {
+                    if self.problem.as_ref() != Some(&problem) {
+                        log::warn!("{problem}; trying again");
+                    }
+                    self.problem = Some(problem);
+                    return Ok(true);
+                }
+            },
         };
+        self.problem = None;
         for trace in std::mem::take(&mut self.waiting) {
             let found = self.rules.meanings.witnesses(&trace);
             let is_clear = before.as_ref().is_none_or(|before| before.witnesses(&trace) == found);
@@ -142,14 +162,15 @@ impl Watching<'_> {
                 None => self.unclear += 1,
             }
         }
-        if before.is_some() {
-            self.follow_endpoints()?;
-        }
         Ok(true)
     }
 
-    /// Marks what comes and goes by the interfaces that there are now.
+    /// Marks what comes and goes by the interfaces that there are now: after rules or names have changed.
     fn follow_endpoints(&mut self) -> Result<(), String> {
+        let versions = (self.rules.reads, self.names.inventory().workloads_version());
+        if std::mem::replace(&mut self.followed, versions) == versions {
+            return Ok(());
+        }
         // An endpoint that was asked for may be gone for a while.
         let Ok(endpoints) = self.rules.endpoints(self.watch.endpoint.as_deref(), self.names.inventory()) else { return Ok(()) };
         if endpoints != self.endpoints {
@@ -159,7 +180,6 @@ impl Watching<'_> {
             self.traces.forget();
             self.tracer = Some(start(self.watch, &endpoints)?);
             self.endpoints = endpoints;
-            self.rules.read_again()?;
         }
         Ok(())
     }
@@ -187,7 +207,9 @@ impl Watching<'_> {
         // What was told already.
         let limit = Instant::now() + DRAIN;
         while self.receive(Instant::now())? && Instant::now() < limit {}
-        self.settle()?;
+        let are_current = self.rules.are_current()?;
+        self.settle(are_current)?;
+        self.unclear += self.waiting.len() as u64;
         let marked = self.tracer.as_ref().map_or(Ok(Marked::default()), Tracer::marked);
         let marked = marked.map(|marked| self.marked.and(marked)).unwrap_or(self.marked);
         if !self.watch.json {
@@ -198,7 +220,7 @@ impl Watching<'_> {
     }
 }
 
-/// What is no answer: a script reads the answers.
+/// Beside the packets, which a script may read.
 fn eprint(text: &str) {
     _ = writeln!(io::stderr(), "{text}");
 }

@@ -6,7 +6,7 @@
 use super::draft::{Bits, Draft};
 use super::netlink::Attributes;
 use super::tables::Tables;
-use super::xt::{self, be64, string, u32_at};
+use super::xt::{self, be32, be64, string, u32_at};
 use crate::ruleset::{Builder, CtState, MarkMatch, Verdict};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,10 +28,6 @@ pub struct Rule<'a> {
     pub draft: Draft<'a>,
     tables: Tables,
     registers: [Option<(u32, Loaded)>; 4],
-}
-
-fn be32(data: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(data.get(..4)?.try_into().ok()?))
 }
 
 /// `NFTA_DATA_VALUE` inside: the first four bytes as the machine has them.

@@ -21,7 +21,7 @@ const ERROR: u16 = 2;
 /// The table changed while it was dumped.
 const DUMP_INTERRUPTED: u16 = 0x10;
 /// `NFNL_SUBSYS_NFTABLES`, the upper half of a message's type.
-const NFTABLES: u16 = 10 << 8;
+pub const NFTABLES: u16 = 10 << 8;
 /// `NETLINK_GET_STRICT_CHK`
 const GET_STRICT_CHECK: i32 = 12;
 /// Length of `struct nlmsghdr` and `struct nfgenmsg`.
@@ -86,8 +86,7 @@ impl Socket {
         Ok(Socket { fd, buffer: vec![0; PIECE], sequence: 0, deadline })
     }
 
-    /// Answers must be there by then instead.
-    pub fn put_off(&mut self, deadline: Instant) {
+    pub fn set_deadline(&mut self, deadline: Instant) {
         self.deadline = deadline;
     }
 
@@ -129,7 +128,7 @@ impl Socket {
                     dump = Dump::Interrupted;
                 }
                 match header.kind {
-                    DONE | ERROR => return ended(body).map(|()| dump),
+                    DONE | ERROR => return Ok(acknowledged(body).map(|()| dump)?),
                     _ => take(body.get(4..).unwrap_or_default()),
                 }
             }
@@ -164,10 +163,10 @@ fn timed_out() -> DumpError {
 }
 
 /// The end of a dump, or an error; 0 acknowledges.
-fn ended(body: &[u8]) -> Result<(), DumpError> {
+fn acknowledged(body: &[u8]) -> io::Result<()> {
     match u32_at(body, 0).map_or(0, |code| code as i32) {
         0 => Ok(()),
-        code => Err(io::Error::from_raw_os_error(code.wrapping_neg()).into()),
+        code => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
     }
 }
 
@@ -228,8 +227,7 @@ impl<'a> Message<'a> {
 
     /// An acknowledgement, or the error that came instead.
     pub fn acknowledged(&self) -> io::Result<()> {
-        let code = u32_at(self.body, 0).filter(|_| self.kind == ERROR).map_or(0, |code| code as i32);
-        if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.wrapping_neg())) }
+        if self.kind == ERROR { acknowledged(self.body) } else { Ok(()) }
     }
 }
 

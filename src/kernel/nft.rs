@@ -183,18 +183,11 @@ impl Reader {
         Ok(snapshots)
     }
 
-    fn protocol(&self) -> u8 {
-        match self.family {
-            Family::V4 => libc::NFPROTO_IPV4 as u8,
-            Family::V6 => libc::NFPROTO_IPV6 as u8,
-        }
-    }
-
     /// The table's chains that matter. The kernel lists those of all tables.
     fn chains(&self, socket: &mut Socket) -> Result<Vec<Listed>, DumpError> {
         let places: HashMap<&str, usize> = self.known.chains.iter().enumerate().map(|(i, chain)| (&*chain.name, i)).collect();
         let mut chains = Vec::new();
-        let dump = socket.dump(GET_CHAIN, self.protocol(), &[], &mut |attributes| {
+        let dump = socket.dump(GET_CHAIN, protocol(self.family), &[], &mut |attributes| {
             let attributes = Attributes(attributes);
             let (Some(table), Some(name)) = (attributes.get(1), attributes.get(3)) else { return };
             if string(table) != self.tables.name().as_bytes() {
@@ -215,7 +208,7 @@ impl Reader {
         let mut wanted = Vec::new();
         put_string(&mut wanted, 1, self.tables.name());
         put_string(&mut wanted, 2, chain);
-        socket.dump(GET_RULE, self.protocol(), &wanted, take)
+        socket.dump(GET_RULE, protocol(self.family), &wanted, take)
     }
 
     /// What a chain's rules have counted, if they are those with this fingerprint.
@@ -312,6 +305,14 @@ fn add_to_fingerprint(rule: &[u8], hasher: &mut FoldHasher) -> Count {
 }
 
 /// Changes with every change of any table.
+/// `NFPROTO_…`
+pub fn protocol(family: Family) -> u8 {
+    match family {
+        Family::V4 => libc::NFPROTO_IPV4 as u8,
+        Family::V6 => libc::NFPROTO_IPV6 as u8,
+    }
+}
+
 /// What grows with each change of any table.
 pub fn generation(socket: &mut Socket) -> Result<Vec<u8>, DumpError> {
     let mut generation = Vec::new();

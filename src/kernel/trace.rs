@@ -17,8 +17,8 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt};
 
 use super::expressions::counter;
-use super::netlink::{Attributes, Message, Socket, put_string};
-use super::xt::{be64, string};
+use super::netlink::{Attributes, Message, NFTABLES, Socket, put_string};
+use super::xt::{be32, be64, string};
 use crate::os::sys;
 use table::{OWNER, Transaction, table, table_name};
 
@@ -200,7 +200,7 @@ impl Tracer {
         let (first, count) = (self.sequence + 1, messages.len());
         let mut bytes = Message::bytes(BEGIN, 0, self.next(), 0, nf_tables, &[]);
         for (kind, flags, attributes) in messages {
-            bytes.extend(Message::bytes(10 << 8 | kind, ACK | flags, self.next(), NFPROTO_INET, [0, 0], &attributes));
+            bytes.extend(Message::bytes(NFTABLES | kind, ACK | flags, self.next(), NFPROTO_INET, [0, 0], &attributes));
         }
         bytes.extend(Message::bytes(END, 0, self.next(), 0, nf_tables, &[]));
         send(&self.fd, &bytes, SendFlags::empty())?;
@@ -239,10 +239,6 @@ impl Drop for Tracer {
 /// Who may not change any table is refused with the same code as who may not change this one.
 fn has_net_admin() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::NET_ADMIN))
-}
-
-fn be32(data: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(data.get(..4)?.try_into().ok()?))
 }
 
 /// Takes a trace message apart; `None` if it is none that matters, or not whole.

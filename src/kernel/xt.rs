@@ -16,6 +16,11 @@ pub fn u64_at(data: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(data.get(at..at + 8)?.try_into().ok()?))
 }
 
+/// The first 32 bits, big-endian as netlink has them.
+pub fn be32(data: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(data.get(..4)?.try_into().ok()?))
+}
+
 /// The first 64 bits, big-endian as netlink has them.
 pub fn be64(data: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(data.get(..8)?.try_into().ok()?))

@@ -206,6 +206,43 @@ fn every_packet_is_told_with_calicos_own_tables() {
     every_packet_is_told("watching packets of nftables", restore_native);
 }
 
+/// Without any packet that would be a reason to look.
+#[test]
+fn endpoints_that_come_later_are_watched_too() {
+    let Some(net) = Net::new("endpoints that come later") else { return };
+    let all = WORKLOADS.map(|(interface, _)| interface);
+    net.node.run(|| {
+        let first: String = live::table().lines().filter(|line| !line.contains(all[1])).map(|line| format!("{line}\n")).collect();
+        feed("XTABLES_LOCKFILE=/dev/null iptables-nft-restore", &first);
+        let watch = Watch::start(&["--json", "--rate", "10000"]);
+        restore_iptables();
+        std::thread::sleep(Duration::from_secs(3));
+        net.client.run(|| send(3));
+        std::thread::sleep(Duration::from_secs(2));
+        let (lines, summary) = watch.end();
+        assert_eq!(counted(&lines), expected(3, &all), "{summary}");
+    });
+}
+
+/// Felix may remove its rules for a while.
+#[test]
+fn rules_that_are_away_for_a_while_are_waited_for() {
+    let Some(net) = Net::new("rules that are away") else { return };
+    let all = WORKLOADS.map(|(interface, _)| interface);
+    net.node.run(|| {
+        restore_iptables();
+        let watch = Watch::start(&["--json", "--rate", "10000"]);
+        sh("iptables-nft -F; iptables-nft -X");
+        std::thread::sleep(Duration::from_secs(2));
+        restore_iptables();
+        std::thread::sleep(Duration::from_secs(3));
+        net.client.run(|| send(3));
+        std::thread::sleep(Duration::from_secs(2));
+        let (lines, summary) = watch.end();
+        assert_eq!(counted(&lines), expected(3, &all), "{summary}");
+    });
+}
+
 #[test]
 fn the_rate_is_kept_and_said() {
     let Some(net) = Net::new("a rate of traces") else { return };

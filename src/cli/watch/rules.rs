@@ -25,10 +25,12 @@ pub struct Rules {
     policies_version: u64,
     structures: Structures,
     pub meanings: Meanings,
-    /// Asked for nf_tables' number of its state; and that of the state that was read.
     socket: Socket,
+    /// `NFTA_GEN_ID` when the rules were read.
     generation: Vec<u8>,
-    read_at: Instant,
+    tried_at: Instant,
+    /// How often they were read.
+    pub reads: u64,
 }
 
 /// Whose packets are watched.
@@ -59,7 +61,8 @@ impl Rules {
             meanings: Meanings::default(),
             socket,
             generation: Vec::new(),
-            read_at: Instant::now(),
+            tried_at: Instant::now(),
+            reads: 0,
         };
         rules.read_again()?;
         Ok(rules)
@@ -67,6 +70,7 @@ impl Rules {
 
     /// Reads the rules of now; what those of before meant.
     pub fn read_again(&mut self) -> Result<Meanings, String> {
+        self.tried_at = Instant::now();
         // Before the rules: what changes meanwhile is noticed next time.
         let generation = self.generation()?;
         let reading = self.reader.read(Instant::now() + LIMIT).map_err(|error| format!("Calico's rules cannot be read: {error}"))?;
@@ -86,7 +90,8 @@ impl Rules {
             self.policies_version = version;
         }
         self.structures.update(reading.tables.iter().map(|table| &table.ruleset));
-        (self.generation, self.read_at) = (generation, Instant::now());
+        (self.generation, self.tried_at) = (generation, Instant::now());
+        self.reads += 1;
         Ok(std::mem::replace(&mut self.meanings, Meanings::new(&reading.tables, &self.structures.tables)))
     }
 
@@ -96,12 +101,13 @@ impl Rules {
     }
 
     fn generation(&mut self) -> Result<Vec<u8>, String> {
-        self.socket.put_off(Instant::now() + LIMIT);
+        self.socket.set_deadline(Instant::now() + LIMIT);
         nft::generation(&mut self.socket).map_err(|error| format!("nf_tables cannot be asked: {error:?}"))
     }
 
+    /// Whether they were read, or tried to be, a moment ago.
     pub fn is_young(&self) -> bool {
-        self.read_at.elapsed() < REST
+        self.tried_at.elapsed() < REST
     }
 
     /// `wanted`: `NAMESPACE/POD`, or an interface; else all that have rules.
