@@ -25,7 +25,7 @@ use std::time::Duration;
 
 pub use kubernetes::{ApiGroup, Authentication, ExecPlugin, KubernetesConfig, Pem, Secret};
 pub use settings::secret_variables;
-pub use tool::{Input, Task, Tool, Watch};
+pub use tool::{Input, Nodes, Task, Tool, Watch};
 use values::Values;
 
 #[derive(Clone, Copy)]

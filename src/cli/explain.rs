@@ -1,5 +1,6 @@
 //! `explain`: finds the endpoint that is meant, and shows its pipelines.
 
+mod cluster;
 mod text;
 
 use std::process::ExitCode;
@@ -7,10 +8,15 @@ use std::process::ExitCode;
 use super::source::Source;
 use super::terminal::{LONGEST, safe};
 use super::{json, print};
-use crate::config::Tool;
+use crate::config::{Input, Tool};
 use crate::report::{HostEndpoint, Workload, WorkloadsAnswer};
 
 pub fn run(tool: &Tool, endpoint: &str, as_json: bool) -> Result<ExitCode, String> {
+    if let Input::Cluster(nodes) = &tool.input {
+        return cluster::run(tool, nodes, endpoint, as_json);
+    }
+    let with_namespace = tool.namespace.as_ref().filter(|_| !endpoint.contains('/')).map(|namespace| format!("{namespace}/{endpoint}"));
+    let endpoint = with_namespace.as_deref().unwrap_or(endpoint);
     let source = Source::find(tool, true)?;
     let all = source.workloads()?;
     let output = match find(&all, endpoint)? {
