@@ -21,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::{Remark, Task, Tool};
-use crate::os::logging;
+use crate::os::{logging, plain};
 
 /// Said above what is shown of a node with that dataplane.
 const EBPF: &str = "The eBPF dataplane counts a policy's packets for the node, not for each workload: numbers are what is certain.";
@@ -39,7 +39,7 @@ pub fn run(tool: &Tool) -> ExitCode {
         Task::Check { json } => check::run(tool, *json),
     };
     result.unwrap_or_else(|error| {
-        _ = writeln!(io::stderr(), "calico-accountant: {error}");
+        _ = writeln!(io::stderr(), "calico-accountant: {}", plain(&error));
         ExitCode::FAILURE
     })
 }

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use ureq::Agent;
 
 use crate::config::Config;
+use crate::os::plain;
 use crate::report::Status;
 
 /// More than this is no answer of the API: 250 workloads with 50 policies each make some megabytes.
@@ -91,8 +92,8 @@ impl Client {
                 ("refuses the connection: nothing listens there", REFUSED)
             }
             ureq::Error::Io(error) if UNREACHABLE.contains(&error.kind()) => ("cannot be reached", DROPPED),
-            ureq::Error::Io(error) => return Failure { text: format!("{} fails: {error}", self.url), hint: "" },
-            error => return Failure { text: format!("{} fails: {error}", self.url), hint: "" },
+            ureq::Error::Io(error) => return Failure { text: format!("{} fails: {}", self.url, plain(&error.to_string())), hint: "" },
+            error => return Failure { text: format!("{} fails: {}", self.url, plain(&error.to_string())), hint: "" },
         };
         Failure { text: format!("{} {why}", self.url), hint }
     }

@@ -15,6 +15,7 @@ use super::client::{Client, Failure, Patience};
 use super::terminal::{LONGEST, safe};
 use crate::config::{Config, Datastore, Nodes};
 use crate::kubernetes::{Lookup, Pod, Query};
+use crate::os::plain;
 
 /// A connection takes a millisecond; the second attempt of a lost first packet comes after a second.
 const PATIENCE: Patience = Patience(Duration::from_millis(1500), Duration::from_secs(6));
@@ -135,7 +136,7 @@ fn named(name: &str, port: u16) -> Node {
             found.map_err(|error| error.to_string()).and_then(|mut found| found.next().ok_or_else(|| "no address".to_owned()))
         }
     };
-    let failure = |error: String| Failure { text: format!("its address is not found: {error}"), hint: "" };
+    let failure = |error: String| Failure { text: format!("its address is not found: {}", plain(&error)), hint: "" };
     Node { name: name.to_owned(), url: address.map(|address| format!("http://{address}")).map_err(failure) }
 }
 

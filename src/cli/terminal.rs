@@ -89,6 +89,33 @@ fn middle_cut(text: &str, width: usize) -> String {
     letters[..start].iter().chain(&['…']).chain(&letters[letters.len() - end..]).collect()
 }
 
+/// Rows of a text and numbers, whose texts go on in further rows where they do not fit into so many columns.
+pub fn wrapped(rows: Vec<Vec<String>>, width: usize) -> Vec<Vec<String>> {
+    const SHORTEST: usize = 16;
+    let numbers = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count() + 2)).max().unwrap_or(0);
+    let columns = rows.first().map_or(0, Vec::len);
+    let room = width.saturating_sub((1..columns).map(numbers).sum()).max(SHORTEST);
+    let mut all = Vec::new();
+    for mut row in rows {
+        let indent = row[0].chars().take_while(|c| *c == ' ').count() + 2;
+        while row[0].chars().count() > room {
+            // At a blank, if there is one behind the indentation.
+            let letters: Vec<char> = row[0].chars().collect();
+            let blank = letters[..=room].iter().rposition(|c| *c == ' ').filter(|blank| *blank > indent);
+            let end = blank.unwrap_or(room);
+            let rest: String = letters[end..].iter().collect();
+            let first: String = letters[..end].iter().collect();
+            let mut cells = row.clone();
+            cells[0] = first;
+            all.push(cells);
+            row = vec![String::new(); columns];
+            row[0] = format!("{:indent$}{}", "", rest.trim_start());
+        }
+        all.push(row);
+    }
+    all
+}
+
 /// Rules that were not understood.
 pub fn not_understood(rules: u64) -> String {
     match rules {
@@ -261,10 +288,24 @@ mod tests {
     #[test]
     fn long_names_make_room_for_numbers() {
         let mut rows = vec![vec!["shop/web-7d4b9c5f6-x2k4j".to_owned(), "1234567890".to_owned(), "default.allow-web".to_owned()]];
-        fit(&mut rows, 1..2, 40);
-        assert_eq!(rows[0], ["shop/we…x2k4j", "1234567890", "default…w-web"].map(str::to_owned));
+        fit(&mut rows, 1..2, 42);
+        assert_eq!(rows[0], ["shop/we…-x2k4j", "1234567890", "default…ow-web"].map(str::to_owned));
         fit(&mut rows, 1..2, 10);
         assert_eq!(rows[0], ["shop…k4j", "1234567890", "defa…web"].map(str::to_owned));
+    }
+
+    #[test]
+    fn texts_go_on_below_where_it_is_narrow() {
+        let row = |text: &str, number: &str| vec![text.to_owned(), number.to_owned()];
+        let rows = vec![row("  1. NetworkPolicy shop/web-allow-from-everywhere", "12345"), row("short", "1")];
+        let found = wrapped(rows.clone(), 30);
+        let expected =
+            [row("  1. NetworkPolicy", "12345"), row("    shop/web-allow-from", ""), row("    -everywhere", ""), row("short", "1")];
+        assert_eq!(found, expected);
+        assert_eq!(wrapped(rows.clone(), 80), rows);
+        assert!(columns(&found, 1..2).iter().all(|line| line.chars().count() <= 30));
+        // Whatever the width, it ends.
+        assert!(wrapped(rows, 0).len() > 3);
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn what_goes_wrong_is_one_line() {
     let [v4, _] = files("v3.32.1-legacy", "t2");
     let file = |name: &str| fixture::path(name).display().to_string();
     let truth = file("captures/v3.32.1-legacy/t2/ground-truth.json.gz");
-    fails(&["top", "--ruleset=/nonexistent"], 1, "/nonexistent: cannot be read: No such file or directory (os error 2)");
+    fails(&["top", "--ruleset=/nonexistent"], 1, "/nonexistent: cannot be read: No such file or directory");
     fails(
         &["top", &format!("--ruleset={truth}")],
         1,
@@ -162,7 +162,7 @@ fn what_goes_wrong_is_one_line() {
     let twice = format!("{v4}: the table raw (ipv4) is in {v4}, too; one moment has each table once");
     fails(&["top", "--ruleset", &v4, "--ruleset", &v4], 1, &twice);
     fails(&["explain"], 2, "explain: say whose: NAMESPACE/POD, or an interface (see explain --help)");
-    let nobody = "asking http://127.0.0.1:1/api/v1/status failed: io: Connection refused (os error 111)";
+    let nobody = "http://127.0.0.1:1 refuses the connection: nothing listens there";
     fails(&["top", "--url=http://127.0.0.1:1/"], 1, nobody);
 }
 
@@ -240,18 +240,79 @@ fn the_exporter_that_runs_here_is_asked_and_without_it_the_kernel() {
     });
 }
 
+/// iptables-nft-save prints nothing of a table in which a rule has no form of iptables'.
 #[test]
-fn top_lives_in_a_terminal_and_gives_it_back() {
+fn rules_of_another_program_are_named_where_iptables_cannot_show_them() {
+    let Some(namespace) = Namespace::new("rules of nft's in iptables' table") else { return };
+    let scratch = Scratch::new();
+    let lock = scratch.path().join("lock");
+    std::fs::write(&lock, "").unwrap();
+    namespace.run(|| {
+        crate::kernel::load("nft", &crate::kernel::filter_table("v3.32.1-nft"));
+        sh("nft add rule ip filter FORWARD ct state vmap '{ invalid : drop }'");
+        let checked = |source: &str| {
+            let mut command = command();
+            command.arg("check").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XTABLES_LOCKFILE", &lock).env("DATASTORE_TYPE", "none");
+            let output = command.env("BACKEND", "nft").env("SOURCE", source).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let (by_program, by_kernel) = (checked("save"), checked("kernel"));
+        let reason = "another program wrote some by nft, or a newer iptables wrote Calico's. SOURCE=kernel reads them";
+        assert!(by_program.contains("WRONG rules: ") && by_program.contains(reason), "{by_program}");
+        assert!(by_kernel.contains("ok    rules: "), "{by_kernel}");
+    });
+}
+
+/// What `top` draws in a terminal of that size while somebody types; screen by screen, without what moves the cursor.
+fn typed(size: &str, keys: &str) -> Vec<String> {
     let url = format!("--url=http://127.0.0.1:{}", serve_hostile());
     let scratch = Scratch::new();
     let seen = scratch.path().join("seen");
-    let top = format!("stty cols 60 rows 12; exec {} top {url}", env!("CARGO_BIN_EXE_calico-accountant"));
-    sh(&format!("(sleep 3; printf q) | script -qec '{top}' {} >/dev/null", seen.display()));
+    let top = format!("stty {size}; exec {} top {url}", env!("CARGO_BIN_EXE_calico-accountant"));
+    sh(&format!("({keys}) | script -qec '{top}' {} >/dev/null", seen.display()));
     let seen = String::from_utf8_lossy(&std::fs::read(seen).unwrap()).into_owned();
     let (_, screen) = seen.split_once("\x1b[?1049h\x1b[?25l").expect("a screen of its own");
-    let (screen, _) = screen.split_once("\x1b[?25h\x1b[?1049l").expect("the old screen back");
-    assert!(screen.contains("DROPS/s"), "{screen}");
-    let harmless = screen.replace("\x1b[H", "").replace("\x1b[K", "").replace("\x1b[J", "");
-    assert!(!harmless.contains('\x1b'), "{harmless}");
-    assert!(harmless.lines().all(|line| line.trim_end().chars().count() <= 60), "{harmless}");
+    let (screens, _) = screen.split_once("\x1b[?25h\x1b[?1049l").expect("the old screen back");
+    screens.replace("\x1b[K", "").replace("\x1b[J", "").split("\x1b[H").skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn top_lives_in_a_terminal_and_gives_it_back() {
+    for (size, width) in [("cols 60 rows 12", 60), ("cols 80 rows 60", 80)] {
+        let screens = typed(size, "sleep 3; printf q");
+        assert!(screens.len() > 1 && screens.iter().all(|screen| screen.contains("DROPS/s") && !screen.contains('\x1b')), "{screens:?}");
+        let lines = || screens.iter().flat_map(|screen| screen.lines());
+        assert!(lines().all(|line| line.trim_end().chars().count() <= width), "{screens:#?}");
+        // The last column is a number, and stands there whole.
+        let counts = lines().filter(|line| line.contains("cali") && !line.contains("calico-")).count();
+        assert!(width < 80 || counts > 3, "{screens:#?}");
+    }
+}
+
+#[test]
+fn top_sorts_filters_scrolls_and_helps() {
+    let screens = typed("cols 100 rows 12", "sleep 1; for keys in s '?' x /NO_POL '\\r' j; do printf \"$keys\"; sleep 0.4; done; printf q");
+    let last = |screen: &String| screen.trim_end().lines().last().unwrap_or_default().to_owned();
+    let ends = [
+        "? help  q end  sorted by rate  lines 1 to ",
+        "? help  q end  sorted by total  lines 1 to ",
+        "q, Ctrl-C    end",
+        "filter: /NO_POL_",
+        "filter: NO_POL  lines 1 to ",
+        "filter: NO_POL  lines 2 to ",
+    ];
+    let mut screens = screens.iter();
+    for end in ends {
+        let end = end.replace("filter: /", "filter: ");
+        assert!(screens.any(|screen| last(screen).contains(&end)), "no {end:?}, or not in this order");
+    }
+    let shown: Vec<String> = typed("cols 100 rows 40", "sleep 1; printf /no_policy; sleep 0.5; printf '\\rq'")
+        .pop()
+        .unwrap()
+        .lines()
+        .skip(4)
+        .map(str::to_owned)
+        .collect();
+    let drops: Vec<&String> = shown.iter().take_while(|line| !line.trim().is_empty()).collect();
+    assert!(drops.len() > 5 && drops.iter().all(|line| line.contains("no_policy")), "{shown:#?}");
 }

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::cli::terminal;
+use crate::os::plain;
 
 /// Of all findings, the worst is the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -88,7 +89,7 @@ impl Findings {
 
     fn add(&mut self, level: Level, subject: &'static str, text: String) -> &mut Finding {
         let place = self.0.len();
-        self.0.push(Finding { level, subject, text, hint: Cow::default(), nodes: Vec::new() });
+        self.0.push(Finding { level, subject, text: plain(&text), hint: Cow::default(), nodes: Vec::new() });
         &mut self.0[place]
     }
 

@@ -103,20 +103,20 @@ fn tables(shown: &Shown, view: &View, width: Option<usize>) -> Vec<String> {
 }
 
 fn drops(shown: &Shown, view: &View, width: Option<usize>) -> Vec<String> {
-    let of_node = |(node, answer): &'_ Answered<WorkloadsAnswer>| -> Vec<(f64, u64, Vec<String>)> {
+    let of_node = |(node, answer): &'_ Answered<WorkloadsAnswer>| -> Vec<(Option<f64>, u64, Vec<String>)> {
         let row = |drop: &Drop| {
-            let rate = shown.rates.and_then(|rates| rates.of(node, drop)).unwrap_or_default();
+            let rate = shown.rates.and_then(|rates| rates.of(node, drop));
             (rate, drop.packets, row(node, answer, drop))
         };
         answer.drops.iter().map(row).collect()
     };
-    let mut drops: Vec<(f64, u64, Vec<String>)> = shown.answers.iter().flat_map(of_node).collect();
+    let mut drops: Vec<(Option<f64>, u64, Vec<String>)> = shown.answers.iter().flat_map(of_node).collect();
     if drops.is_empty() {
         return vec![nothing(shown)];
     }
     drops.retain(|(_, _, row)| view.shows(row));
     drops.sort_by(|(a_now, a_total, a), (b_now, b_total, b)| {
-        let usual = || b_now.total_cmp(a_now).then(b_total.cmp(a_total));
+        let usual = || b_now.unwrap_or_default().total_cmp(&a_now.unwrap_or_default()).then(b_total.cmp(a_total));
         match view.sort {
             Sort::Rate => usual(),
             Sort::Total => b_total.cmp(a_total),
@@ -125,7 +125,9 @@ fn drops(shown: &Shown, view: &View, width: Option<usize>) -> Vec<String> {
         }
     });
     let mut rows = vec![["DROPS/s", "DROPS", "WORKLOAD", "NODE", "", "REASON", "BY"].map(str::to_owned).to_vec()];
-    rows.extend(drops.into_iter().map(|(rate, total, row)| [vec![format!("{rate:.1}"), total.to_string()], row].concat()));
+    rows.extend(drops.into_iter().map(|(rate, total, row)| {
+        [vec![rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}")), total.to_string()], row].concat()
+    }));
     let has_rates = shown.rates.is_some();
     for row in &mut rows {
         if !shown.is_cluster {

@@ -55,7 +55,7 @@ impl<'a> Host<'a> {
         if security["readOnlyRootFilesystem"] == true {
             script += "mount -o remount,ro root\n";
         }
-        script += &format!("exec chroot root setpriv {} /accountant", privileges(security));
+        script += &format!("shift 3; exec chroot root setpriv {} /accountant \"$@\"", privileges(security));
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
         command.arg(self.scratch.path()).arg(program::binary()).arg(programs);
