@@ -84,6 +84,8 @@ complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a 
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "metrics" -d 'Read once, and print the metrics.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "top" -d 'What is being dropped now, and by which policy.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "explain" -d 'A workload\'s way through tiers and policies, with counts.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "policies" -d 'What each policy\'s rules counted, and which policies were never hit.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "workloads" -d 'The workloads with what was accepted and dropped.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "watch" -d 'Packets as they come: from where, to which port, which policy decided.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "check" -d 'Whether the exporter finds here what it needs, and what to do if not.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
@@ -199,6 +201,10 @@ false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l nodes -d 'Ask the exporters of these nodes: HOST or HOST:PORT, separated by commas; or a file of such lines, if there is a / in it.' -r -f -a "names\t''
+file\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -s n -l namespace -d 'Of workloads, or policies: only those of this namespace.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
@@ -256,9 +262,14 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top"
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l cluster -d 'Ask the exporters of all nodes, found by Kubernetes\' API. On that datastore, with the exporter\'s own rights.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l once -d 'Print once, also in a terminal.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l nodes -d 'Ask the exporters of these nodes: HOST or HOST:PORT, separated by commas; or a file of such lines, if there is a / in it.' -r -f -a "names\t''
+file\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -s n -l namespace -d 'Of workloads, or policies: only those of this namespace.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
@@ -316,8 +327,138 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand expl
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l cluster -d 'Ask the exporters of all nodes, found by Kubernetes\' API. On that datastore, with the exporter\'s own rights.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l nodes -d 'Ask the exporters of these nodes: HOST or HOST:PORT, separated by commas; or a file of such lines, if there is a / in it.' -r -f -a "names\t''
+file\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -s n -l namespace -d 'Of workloads, or policies: only those of this namespace.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+legacy\t''
+standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+json\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+legacy\t''
+nft\t''
+nftables\t''
+ebpf\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
+save\t''
+kernel\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+kubernetes\t''
+none\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l cluster -d 'Ask the exporters of all nodes, found by Kubernetes\' API. On that datastore, with the exporter\'s own rights.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l never-hit -d 'Only policies of which no rule has counted a packet.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l json -d 'Print JSON; see docs/api.md.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l nodes -d 'Ask the exporters of these nodes: HOST or HOST:PORT, separated by commas; or a file of such lines, if there is a / in it.' -r -f -a "names\t''
+file\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -s n -l namespace -d 'Of workloads, or policies: only those of this namespace.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+legacy\t''
+standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+json\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+legacy\t''
+nft\t''
+nftables\t''
+ebpf\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
+save\t''
+kernel\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+kubernetes\t''
+none\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+false\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l cluster -d 'Ask the exporters of all nodes, found by Kubernetes\' API. On that datastore, with the exporter\'s own rights.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l json -d 'Print JSON; see docs/api.md.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l policy -d 'Show only what this policy decides; as metrics name it.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l rate -d 'Trace at most so many packets a second, 1 to 10000. Default: 100.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l for -d 'End by itself after that time, such as 30s.' -r -f
@@ -378,6 +519,9 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watc
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l dropped -d 'Show only what is refused.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l nodes -d 'Ask the exporters of these nodes: HOST or HOST:PORT, separated by commas; or a file of such lines, if there is a / in it.' -r -f -a "names\t''
+file\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
@@ -432,5 +576,6 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand chec
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l cluster -d 'Ask the exporters of all nodes, found by Kubernetes\' API. On that datastore, with the exporter\'s own rights.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'

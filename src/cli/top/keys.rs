@@ -105,7 +105,9 @@ mod tests {
         assert!(press("?").1.is_help && !press("x").1.is_help && !press("q").0);
         assert!(view.press(Key::Escape, 10) && view.filter.is_empty());
         assert!(view.press(Key::End, 10) && view.offset > 1 << 30);
-        assert!(view.press(Key::Home, 10) && view.offset == 0 && view.press(Key::Up, 10) && view.offset == 0);
+        for key in [Key::Home, Key::Up] {
+            assert!(view.press(key, 10) && view.offset == 0);
+        }
     }
 
     #[test]
