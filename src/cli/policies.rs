@@ -41,6 +41,7 @@ struct Answer<'a> {
 }
 
 pub fn run(tool: &Tool, only_never_hit: bool, as_json: bool) -> Result<ExitCode, String> {
+    let since = if matches!(&tool.input, Input::Files { before, .. } if !before.is_empty()) { BETWEEN } else { EVER };
     let (mut answers, mut about, is_cluster) = match &tool.input {
         Input::Cluster(nodes) => {
             let answers: Answers<PoliciesAnswer> = cluster::ask(&cluster::exporters(&tool.config, nodes, None)?, "policies");
@@ -71,7 +72,7 @@ pub fn run(tool: &Tool, only_never_hit: bool, as_json: bool) -> Result<ExitCode,
     let mut sums = sums(&answers, is_meant);
     sums.retain(|sum| !(only_never_hit && sum.hit));
     let (nodes, silent) = (answers.answered.len(), &answers.silent);
-    print(&if as_json { json(&Answer { policies: &sums, nodes, silent })? } else { text(&about, &sums, is_cluster, silent.len()) })?;
+    print(&if as_json { json(&Answer { policies: &sums, nodes, silent })? } else { text(&about, &sums, is_cluster, silent.len(), since) })?;
     Ok(exit_code(silent.is_empty()))
 }
 
@@ -107,7 +108,11 @@ fn sums(answers: &Answers<PoliciesAnswer>, is_meant: impl Fn(&Policy) -> bool) -
     sums
 }
 
-fn text(about: &[String], sums: &[Sum], is_cluster: bool, silent: usize) -> String {
+/// What it means that a policy was not hit.
+const EVER: &str = "Never hit: no rule of theirs has counted a packet since Felix wrote it.";
+const BETWEEN: &str = "Not hit between the two moments.";
+
+fn text(about: &[String], sums: &[Sum], is_cluster: bool, silent: usize, since: &str) -> String {
     let heading = ["ACCEPTED", "DENIED", "PASSED", "WORKLOADS", "NODES", "POLICY", "TIER"].map(str::to_owned).to_vec();
     let row = |sum: &Sum| {
         let number = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
@@ -127,7 +132,7 @@ fn text(about: &[String], sums: &[Sum], is_cluster: bool, silent: usize) -> Stri
     let never = match (sums.len() - hit, silent) {
         (0, 0) => "Each was hit.".to_owned(),
         (0, _) => "Each was hit; there may be more on the nodes that are missing.".to_owned(),
-        (_, 0) => "Never hit: no rule of theirs has counted a packet since Felix wrote it.".to_owned(),
+        (_, 0) => since.to_owned(),
         _ => "Never hit on the nodes that answered; what the others count is not known.".to_owned(),
     };
     if sums.is_empty() {
@@ -171,10 +176,10 @@ mod tests {
         let sums = sums(&Answers { answered, silent: vec![] }, |_| true);
         let found: Vec<_> = sums.iter().map(|sum| (&*sum.name, sum.hit, sum.accept, sum.deny, sum.nodes)).collect();
         assert_eq!(found, [("c", true, None, Some(9), 1), ("a", true, Some(7), None, 2), ("b", false, Some(0), Some(0), 1)]);
-        let text = |silent| text(&["about".into()], &sums, true, silent);
+        let text = |silent| text(&["about".into()], &sums, true, silent, EVER);
         let found = text(0);
         let lines: Vec<&str> = found.lines().collect();
-        assert_eq!(lines[6], "Never hit: no rule of theirs has counted a packet since Felix wrote it.", "{lines:#?}");
+        assert_eq!(lines[6], EVER, "{lines:#?}");
         assert!(lines[4].contains("shop/a") && lines[7].contains("shop/b"), "{lines:#?}");
         // Who did not answer may have hit it.
         assert!(text(1).contains("Never hit on the nodes that answered"));

@@ -14,6 +14,7 @@ use calico_accountant::server::{Application, Limits, Listener};
 use serde_json::{Value, json};
 
 use crate::captures::CAPTURED_PODS;
+use crate::commands::all_fields_are_documented;
 use crate::deploy;
 use crate::kernel::{filter_table, load};
 use crate::program::{self, Program};
@@ -186,6 +187,7 @@ fn all_is_well(run: &dyn Fn(&[&str]) -> Output) {
         (4, &json!("node2"), &json!([]))
     );
     let policies = json(&["policies", "--cluster", "--json"]);
+    [&all, &policies, &json(&["top", "--cluster", "--json"])].into_iter().for_each(all_fields_are_documented);
     assert!(policies["nodes"] == 2 && policies["policies"].as_array().unwrap().iter().all(|policy| policy["nodes"] == 2), "{policies:#}");
     let unused = json(&["policies", "--cluster", "--never-hit", "--json"])["policies"].as_array().unwrap().clone();
     assert!(!unused.is_empty() && unused.iter().all(|policy| policy["hit"] == false), "{unused:#?}");
@@ -221,6 +223,8 @@ fn some_nodes_do_not_answer(kube: &Kube, template: &Value, run: &dyn Fn(&[&str])
     problems.iter().for_each(|(node, why)| assert!(found.contains(&format!("WRONG exporter: {node}: {why}")), "{node} {why}: {found}"));
     assert!(output.status.code() == Some(1) && found.contains("WRONG nodes: node8: without an exporter"), "{found}");
     let answer: Value = serde_json::from_slice(&run(&["check", "--cluster", "--json"]).stdout).unwrap();
+    all_fields_are_documented(&answer);
+    all_fields_are_documented(&serde_json::from_slice(&run(&["top", "--cluster", "--json"]).stdout).unwrap());
     assert_eq!((&answer["result"], &answer["findings"][0]["nodes"]), (&json!("wrong"), &json!(["node8"])), "{answer:#}");
 
     let output = run(&["explain", "--cluster", "shop/web-on-5"]);

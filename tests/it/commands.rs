@@ -58,6 +58,8 @@ fn golden_outputs() {
             ("explain", &["explain", "cali751425ce827"], &two),
             ("explain-host", &["explain", "eth1"], &two),
             ("explain-one-moment", &["explain", "cali751425ce827"], &one),
+            ("policies", &["policies"], &two),
+            ("workloads", &["workloads"], &two),
         ] {
             if name == "explain-host" && capture == "v3.32.1-native-reject" {
                 continue; // That node has no host endpoint.
@@ -133,6 +135,35 @@ fn json_is_what_the_api_answers() {
     assert_eq!((policy["policy"].as_str(), &policy["deny"]), (Some("default.cluster-baseline"), &Value::Null));
     assert!(policy["at_most"]["deny"].as_u64() > Some(0), "{policy}");
     assert_eq!(json(&["explain", "eth1", "--json"])["host_endpoints"].as_array().unwrap().len(), 4);
+    // The other two are what the API answers, too.
+    assert_eq!(json(&["workloads", "--json"])["workloads"], json(&["top", "--json"])["workloads"]);
+    let policies = |args: &[&str]| json(args)["policies"].as_array().unwrap().clone();
+    let (all, unused) = (policies(&["policies", "--json"]), policies(&["policies", "--never-hit", "--json"]));
+    assert_eq!(unused, all.iter().filter(|policy| policy["hit"] == false).cloned().collect::<Vec<_>>());
+    assert!(!unused.is_empty() && unused.len() < all.len());
+    let of_shop = policies(&["policies", "-n", "shop", "--json"]);
+    assert!(!of_shop.is_empty() && of_shop.iter().all(|policy| policy["namespace"] == "shop"), "{of_shop:#?}");
+    for args in [&["top", "--json"][..], &["explain", "cali751425ce827", "--json"], &["explain", "eth1", "--json"], &["policies", "--json"]]
+    {
+        all_fields_are_documented(&json(args));
+    }
+    all_fields_are_documented(&serde_json::from_slice(&run(&["check", "--json"]).stdout).unwrap());
+}
+
+/// docs/api.md has each of them.
+pub fn all_fields_are_documented(json: &Value) {
+    let documented = std::fs::read_to_string(crate::deploy::path("docs/api.md")).unwrap();
+    let mut rest = vec![json];
+    while let Some(value) = rest.pop() {
+        match value {
+            Value::Array(values) => rest.extend(values),
+            Value::Object(fields) => {
+                fields.keys().for_each(|field| assert!(documented.contains(&format!("`{field}`")), "{field} is not in docs/api.md"));
+                rest.extend(fields.values());
+            }
+            _ => {}
+        }
+    }
 }
 
 #[test]
