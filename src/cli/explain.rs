@@ -70,6 +70,6 @@ fn unknown(all: &WorkloadsAnswer, hosts: &[HostEndpoint], endpoint: &str) -> Str
     let list = if names.is_empty() { "no endpoint at all".to_owned() } else { names.join(", ") };
     let more = if more > 0 { format!(" and {more} more (see top)") } else { String::new() };
     let node = &all.status.node;
-    let here = if node.is_empty() { "here".to_owned() } else { format!("on node {}", safe(node, LONGEST)) };
+    let here = if node.is_empty() { "here".to_owned() } else { format!("on node {} (--cluster asks all nodes)", safe(node, LONGEST)) };
     format!("no endpoint {endpoint:?} has rules {here}; there is {list}{more}")
 }

@@ -14,7 +14,7 @@ use calico_accountant::server::{Application, Limits, Listener};
 use serde_json::{Value, json};
 
 use crate::captures::CAPTURED_PODS;
-use crate::commands::all_fields_are_documented;
+use crate::commands::{all_fields_are_documented, drawn};
 use crate::deploy;
 use crate::kernel::{filter_table, load};
 use crate::program::{self, Program};
@@ -355,6 +355,14 @@ fn a_hundred_nodes_answer_at_once() {
         let output = command.env("METRICS_SERVER_PORT", port.to_string()).args(args).output().unwrap();
         (began.elapsed(), output)
     };
+    let screens =
+        drawn("cols 80 rows 24", "sleep 7; printf q", &format!("top --nodes {nodes} --metrics-server-port {port} --datastore-type none"));
+    let lines: Vec<&str> = screens.last().unwrap().lines().map(str::trim_end).collect();
+    assert!(screens.len() > 1 && lines[0].starts_with("100 nodes answered. Counted for "), "{lines:#?}");
+    assert!(
+        lines[2].contains("NODE") && lines[3].contains("127.9.0.") && lines.iter().all(|line| line.chars().count() <= 80),
+        "{lines:#?}"
+    );
     for (args, expected) in [
         (&["explain", "--cluster", "shop/web-1-of-77"][..], "of node node77"),
         (&["top", "--cluster"], "100 nodes answered."),

@@ -294,23 +294,46 @@ fn rules_of_another_program_are_named_where_iptables_cannot_show_them() {
     });
 }
 
-/// What `top` draws in a terminal of that size while somebody types; screen by screen, without what moves the cursor.
-fn typed(size: &str, keys: &str) -> Vec<String> {
-    let url = format!("--url=http://127.0.0.1:{}", serve_hostile());
+/// What a command writes in a terminal of that size while somebody types.
+fn in_terminal(size: &str, keys: &str, args: &str) -> String {
     let scratch = Scratch::new();
     let seen = scratch.path().join("seen");
-    let top = format!("stty {size}; exec {} top {url}", env!("CARGO_BIN_EXE_calico-accountant"));
-    sh(&format!("({keys}) | script -qec '{top}' {} >/dev/null", seen.display()));
-    let seen = String::from_utf8_lossy(&std::fs::read(seen).unwrap()).into_owned();
+    let command = format!("stty {size}; exec {} {args}", env!("CARGO_BIN_EXE_calico-accountant"));
+    sh(&format!("({keys}) | script -qec '{command}' {} >/dev/null", seen.display()));
+    String::from_utf8_lossy(&std::fs::read(seen).unwrap()).into_owned()
+}
+
+/// What `top` draws there; screen by screen, without what moves the cursor.
+pub fn drawn(size: &str, keys: &str, args: &str) -> Vec<String> {
+    let seen = in_terminal(size, keys, args);
     let (_, screen) = seen.split_once("\x1b[?1049h\x1b[?25l").expect("a screen of its own");
     let (screens, _) = screen.split_once("\x1b[?25h\x1b[?1049l").expect("the old screen back");
     screens.replace("\x1b[K", "").replace("\x1b[J", "").split("\x1b[H").skip(1).map(str::to_owned).collect()
 }
 
+fn top_of_hostile() -> String {
+    format!("top --url=http://127.0.0.1:{}", serve_hostile())
+}
+
+#[test]
+fn pipelines_fit_into_narrow_terminals() {
+    let args: String = saved("v3.32.1-legacy", &[("before", "t0"), ("ruleset", "t2")]).join(" ");
+    let shown = in_terminal("cols 50 rows 50", "true", &format!("explain cali751425ce827 {args}"));
+    let pipelines = shown.split_once("INGRESS").unwrap().1;
+    assert!(pipelines.lines().all(|line| line.trim_end().chars().count() <= 50), "{shown}");
+    let whole: String = pipelines.split_whitespace().filter(|word| word.parse::<u64>().is_err() && *word != "-").collect();
+    assert!(
+        pipelines.contains("\n  1. group of 2, not         42      21          -")
+            && whole.contains("KubernetesNetworkPolicyshop/allow-metrics"),
+        "{shown}"
+    );
+}
+
 #[test]
 fn top_lives_in_a_terminal_and_gives_it_back() {
+    let top = top_of_hostile();
     for (size, width) in [("cols 60 rows 12", 60), ("cols 80 rows 60", 80)] {
-        let screens = typed(size, "sleep 3; printf q");
+        let screens = drawn(size, "sleep 3; printf q", &top);
         assert!(screens.len() > 1 && screens.iter().all(|screen| screen.contains("DROPS/s") && !screen.contains('\x1b')), "{screens:?}");
         let lines = || screens.iter().flat_map(|screen| screen.lines());
         assert!(lines().all(|line| line.trim_end().chars().count() <= width), "{screens:#?}");
@@ -322,7 +345,9 @@ fn top_lives_in_a_terminal_and_gives_it_back() {
 
 #[test]
 fn top_sorts_filters_scrolls_and_helps() {
-    let screens = typed("cols 100 rows 12", "sleep 1; for keys in s '?' x /NO_POL '\\r' j; do printf \"$keys\"; sleep 0.4; done; printf q");
+    let top = top_of_hostile();
+    let screens =
+        drawn("cols 100 rows 12", "sleep 1; for keys in s '?' x /NO_POL '\\r' j; do printf \"$keys\"; sleep 0.4; done; printf q", &top);
     let last = |screen: &String| screen.trim_end().lines().last().unwrap_or_default().to_owned();
     let ends = [
         "? help  q end  sorted by rate  lines 1 to ",
@@ -337,7 +362,7 @@ fn top_sorts_filters_scrolls_and_helps() {
         let end = end.replace("filter: /", "filter: ");
         assert!(screens.any(|screen| last(screen).contains(&end)), "no {end:?}, or not in this order");
     }
-    let shown: Vec<String> = typed("cols 100 rows 40", "sleep 1; printf /no_policy; sleep 0.5; printf '\\rq'")
+    let shown: Vec<String> = drawn("cols 100 rows 40", "sleep 1; printf /no_policy; sleep 0.5; printf '\\rq'", &top)
         .pop()
         .unwrap()
         .lines()
