@@ -14,8 +14,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::scraper;
 use crate::config::{Tool, Watch};
-use crate::kernel::trace::{Marked, Marking, Received, Tracer};
-use crate::witness::{Trace, Traces, Witness};
+use crate::kernel::trace::{Marking, Received, Tracer};
+use crate::witness::Witness;
+use crate::witness::meanings::{Meanings, witnesses};
+use crate::witness::traces::{Trace, Traces};
 use rules::{Endpoints, Rules};
 use text::{Line, Names, Seen};
 
@@ -49,11 +51,10 @@ pub fn run(tool: &Tool, watch: &Watch) -> Result<ExitCode, String> {
         rules,
         endpoints,
         names: Names::new(inventory),
-        tracer: Some(tracer),
+        tracer,
         traces: Traces::default(),
         waiting: VecDeque::new(),
         seen: Seen::default(),
-        marked: Marked::default(),
         unclear: 0,
         followed: (0, 0),
         problem: None,
@@ -82,13 +83,10 @@ struct Watching<'a> {
     rules: Rules,
     endpoints: Endpoints,
     names: Names,
-    /// Always there, but while it is replaced: there can be only one.
-    tracer: Option<Tracer>,
+    tracer: Tracer,
     traces: Traces,
     waiting: VecDeque<Trace>,
     seen: Seen,
-    /// By tracers before this one.
-    marked: Marked,
     /// Packets that met rules which were being changed.
     unclear: u64,
     /// Reads of rules and version of the names that `endpoints` is of.
@@ -100,12 +98,11 @@ struct Watching<'a> {
 impl Watching<'_> {
     /// Takes what comes until then; whether there was something.
     fn receive(&mut self, until: Instant) -> Result<bool, String> {
-        let Some(tracer) = &mut self.tracer else { return Ok(false) };
-        match tracer.receive(until).map_err(|error| format!("what the kernel tells of packets cannot be read: {error}"))? {
+        match self.tracer.receive(until).map_err(|error| format!("what the kernel tells of packets cannot be read: {error}"))? {
             Received::Events(events) => self.waiting.extend(events.into_iter().filter_map(|event| self.traces.take(event))),
-            Received::Lost => self.traces.forget(),
+            Received::Lost => self.traces.lost(),
             Received::Nothing => {
-                self.traces.forget_old(Instant::now());
+                self.traces.caught_up(Instant::now());
                 return Ok(false);
             }
         }
@@ -131,13 +128,13 @@ impl Watching<'_> {
         Ok(true)
     }
 
-    /// Prints packets that met rules which are known: where rules have changed meanwhile, those of before and after must say the same.
+    /// Prints packets that met rules which are known, from before or after a change.
     /// Rules that cannot be read, while Felix starts for example, are tried again.
     fn settle(&mut self, are_current: bool) -> Result<bool, String> {
         let before = match are_current {
-            true => None,
+            true => Meanings::default(),
             false => match self.rules.read_again() {
-                Ok(before) => Some(before),
+                Ok(before) => before,
                 Err(problem) => {
                     if self.problem.as_ref() != Some(&problem) {
                         log::warn!("{problem}; trying again");
@@ -149,9 +146,7 @@ impl Watching<'_> {
         };
         self.problem = None;
         for trace in std::mem::take(&mut self.waiting) {
-            let found = self.rules.meanings.witnesses(&trace);
-            let is_clear = before.as_ref().is_none_or(|before| before.witnesses(&trace) == found);
-            match found.filter(|_| is_clear) {
+            match witnesses(&trace, &before, &self.rules.meanings) {
                 Some(found) => {
                     for witness in &found {
                         if !self.show(witness)? {
@@ -174,11 +169,8 @@ impl Watching<'_> {
         // An endpoint that was asked for may be gone for a while.
         let Ok(endpoints) = self.rules.endpoints(self.watch.endpoint.as_deref(), self.names.inventory()) else { return Ok(()) };
         if endpoints != self.endpoints {
-            if let Some(tracer) = self.tracer.take() {
-                self.marked = self.marked.and(tracer.marked().unwrap_or_default());
-            }
-            self.traces.forget();
-            self.tracer = Some(start(self.watch, &endpoints)?);
+            let marking = Marking { interfaces: endpoints.interfaces.as_deref(), rate: self.watch.rate };
+            self.tracer.mark(&marking).map_err(|error| format!("packets cannot be traced any more: {error}"))?;
             self.endpoints = endpoints;
         }
         Ok(())
@@ -210,8 +202,7 @@ impl Watching<'_> {
         let are_current = self.rules.are_current()?;
         self.settle(are_current)?;
         self.unclear += self.waiting.len() as u64;
-        let marked = self.tracer.as_ref().map_or(Ok(Marked::default()), Tracer::marked);
-        let marked = marked.map(|marked| self.marked.and(marked)).unwrap_or(self.marked);
+        let marked = self.tracer.marked().unwrap_or_default();
         if !self.watch.json {
             super::print(&self.seen.text())?;
         }

@@ -38,6 +38,11 @@ impl Margin {
         Margin { least: self.least.saturating_add(other.least), most }
     }
 
+    /// Without some that are among them.
+    pub fn less(self, packets: u64) -> Margin {
+        Margin { least: self.least.saturating_sub(packets), most: self.most.map(|most| most.saturating_sub(packets)) }
+    }
+
     fn known(self) -> Option<i64> {
         (self.most == Some(self.least)).then_some(signed(self.least))
     }

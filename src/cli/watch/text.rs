@@ -99,7 +99,7 @@ pub struct Line {
 impl Line {
     pub fn new(witness: &Witness, names: &Names) -> Self {
         let Packet { protocol, source, destination, ports } = witness.packet;
-        let other = if witness.direction == Direction::Ingress { source } else { destination };
+        let other = if witness.endpoint.direction == Direction::Ingress { source } else { destination };
         let (passed, last): (Vec<_>, Vec<_>) = witness.decisions.iter().partition(|decision| decision.decision == Decision::Pass);
         let last = last.last();
         let of_decision = last.map_or("none", |last| if last.is_profile { "profile" } else { "policy" });
@@ -112,13 +112,13 @@ impl Line {
         let tier = last.map(|last| &last.tier).or(drop_tier).filter(|tier| !tier.is_empty());
         Line {
             time: rfc3339(witness.time),
-            direction: witness.direction,
-            interface: witness.interface.to_string(),
-            stage: match witness.kind {
+            direction: witness.endpoint.direction,
+            interface: witness.endpoint.interface.to_string(),
+            stage: match witness.endpoint.kind {
                 EndpointKind::Workload => None,
                 EndpointKind::Host(stage) => Some(stage.as_str()),
             },
-            workload: names.of_interface(&witness.interface),
+            workload: names.of_interface(&witness.endpoint.interface),
             peer: names.of_address(other),
             source,
             destination,
