@@ -21,7 +21,9 @@ enum Tells {
     /// Prepares something.
     Nothing,
     /// Leads to a policy of this tier, or counts what none decided: none before it did.
-    Undecided { tier: Arc<str> },
+    Undecided {
+        tier: Arc<str>,
+    },
     Decision(Arc<PolicyDecision>),
     /// A policy or profile accepted it.
     Accepted,
