@@ -9,6 +9,7 @@ mod outline;
 mod policies;
 mod programs;
 mod status;
+mod witnesses;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use answers::{Drop, HostEndpointsAnswer, WorkloadAnswer, WorkloadsAnswer};
 pub use build::Sources;
 pub use outline::Outline;
 pub use status::{Chains, DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadStates};
+pub use witnesses::{Line, Recent, WitnessesAnswer};
 
 use crate::felix::{Decision, Direction};
 

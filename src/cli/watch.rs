@@ -13,13 +13,16 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::scraper;
+use super::terminal::{LONGEST, safe};
 use crate::config::{Tool, Watch};
+use crate::datastore::addresses::Addresses;
 use crate::kernel::trace::{Marking, Received, Tracer};
+use crate::report::Line;
 use crate::witness::Witness;
 use crate::witness::meanings::{Meanings, witnesses};
 use crate::witness::traces::{Trace, Traces};
 use rules::{Endpoints, Rules};
-use text::{Line, Names, Seen};
+use text::Seen;
 
 /// How long it waits before it looks at the clock, and for a signal.
 const TICK: Duration = Duration::from_millis(100);
@@ -50,7 +53,7 @@ pub fn run(tool: &Tool, watch: &Watch) -> Result<ExitCode, String> {
         watch,
         rules,
         endpoints,
-        names: Names::new(inventory),
+        addresses: Addresses::new(inventory),
         tracer,
         traces: Traces::default(),
         waiting: VecDeque::new(),
@@ -82,7 +85,7 @@ struct Watching<'a> {
     watch: &'a Watch,
     rules: Rules,
     endpoints: Endpoints,
-    names: Names,
+    addresses: Addresses,
     tracer: Tracer,
     traces: Traces,
     waiting: VecDeque<Trace>,
@@ -162,12 +165,12 @@ impl Watching<'_> {
 
     /// Marks what comes and goes by the interfaces that there are now: after rules or names have changed.
     fn follow_endpoints(&mut self) -> Result<(), String> {
-        let versions = (self.rules.reads, self.names.inventory().workloads_version());
+        let versions = (self.rules.reads, self.addresses.inventory().workloads_version());
         if std::mem::replace(&mut self.followed, versions) == versions {
             return Ok(());
         }
         // An endpoint that was asked for may be gone for a while.
-        let Ok(endpoints) = self.rules.endpoints(self.watch.endpoint.as_deref(), self.names.inventory()) else { return Ok(()) };
+        let Ok(endpoints) = self.rules.endpoints(self.watch.endpoint.as_deref(), self.addresses.inventory()) else { return Ok(()) };
         if endpoints != self.endpoints {
             let marking = Marking { interfaces: endpoints.interfaces.as_deref(), rate: self.watch.rate };
             self.tracer.mark(&marking).map_err(|error| format!("packets cannot be traced any more: {error}"))?;
@@ -184,8 +187,11 @@ impl Watching<'_> {
         if !is_wanted {
             return Ok(true);
         }
-        let line = Line::new(witness, self.names.now());
-        let text = if self.watch.json { line.json()? } else { line.text() };
+        let line = Line::new(witness, self.addresses.now());
+        let text = match self.watch.json {
+            true => serde_json::to_string(&line).map_err(|error| error.to_string())?,
+            false => safe(&line.text(), 4 * LONGEST),
+        };
         let written = writeln!(io::stdout(), "{text}").and_then(|()| io::stdout().flush());
         self.seen.add(line);
         match written {

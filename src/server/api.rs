@@ -1,12 +1,17 @@
 //! The JSON behind the page: a path → an answer of the API. Pure, apart from asking the [`Application`]. See `docs/api.md`.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use serde::Serialize;
 
 use super::Application;
 
 pub(super) const PREFIX: &str = "/api/v1/";
+pub(super) const WITNESSES: &str = "/api/v1/witnesses";
 
-pub(super) fn answer(app: &dyn Application, path: &str) -> (u16, Vec<u8>) {
+/// `target`: the path, with its query.
+pub(super) fn answer(app: &dyn Application, target: &str) -> (u16, Vec<u8>) {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut parts = path.strip_prefix(PREFIX).unwrap_or_default().split('/');
     let (what, which, rest) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
     match (what, which, rest) {
@@ -15,7 +20,8 @@ pub(super) fn answer(app: &dyn Application, path: &str) -> (u16, Vec<u8>) {
         ("workloads", Some(interface), None) => workload(app, interface),
         ("policies", None, None) => json(&app.report().policies()),
         ("host-endpoints", None, None) => json(&app.report().host_endpoints()),
-        _ => failed(404, "not found; there are status, workloads, workloads/{interface}, policies and host-endpoints"),
+        ("witnesses", None, None) => witnesses(app, query),
+        _ => failed(404, "not found; there are status, workloads, workloads/{interface}, policies, host-endpoints and witnesses"),
     }
 }
 
@@ -24,6 +30,15 @@ fn workload(app: &dyn Application, encoded: &str) -> (u16, Vec<u8>) {
     match app.report().workload(&interface) {
         Some(answer) => json(&answer),
         None => failed(404, &format!("no workload has rules on interface {interface:?}")),
+    }
+}
+
+fn witnesses(app: &dyn Application, query: &str) -> (u16, Vec<u8>) {
+    let since = query.split('&').find_map(|pair| pair.strip_prefix("since="));
+    let seconds = since.map(|since| since.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()));
+    match seconds {
+        Some(None) => failed(400, "since: expected seconds since 1970, as in status.time"),
+        seconds => json(&app.witnesses(seconds.flatten().and_then(|seconds| UNIX_EPOCH.checked_add(seconds)))),
     }
 }
 

@@ -109,7 +109,7 @@ fn is_gone() -> bool {
 }
 
 /// Sends packets to each port of each workload, each from a socket of its own.
-fn send(times: usize) {
+pub fn send(times: usize) {
     for _ in 0..times {
         for (_, address) in WORKLOADS {
             for port in PORTS {
@@ -134,7 +134,7 @@ fn counted(lines: &[Value]) -> BTreeMap<String, usize> {
 }
 
 /// What [`counted`] has to say after [`send`].
-fn expected(times: usize, interfaces: &[&str]) -> BTreeMap<String, usize> {
+pub fn expected(times: usize, interfaces: &[&str]) -> BTreeMap<String, usize> {
     let decision = |port: u16| {
         let find = |decides: &dyn Fn(&[u16], &[u16]) -> bool| POLICIES.iter().find(|(_, accepted, refused)| decides(accepted, refused));
         match (find(&|accepted, _| accepted.contains(&port)), find(&|_, refused| refused.contains(&port))) {
@@ -188,11 +188,11 @@ fn watch_lines(mut watch: Watch) -> Vec<Value> {
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn restore_iptables() {
+pub fn restore_iptables() {
     feed("XTABLES_LOCKFILE=/dev/null iptables-nft-restore", &live::table());
 }
 
-fn restore_native() {
+pub fn restore_native() {
     feed("nft -f -", &format!("table ip calico {{}}\ndelete table ip calico\n{}", native()));
 }
 
