@@ -3,6 +3,7 @@
 //!
 //! Where a count is `None`, it cannot be told, or the rules cannot do it.
 
+mod allow;
 mod answers;
 mod build;
 mod outline;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use allow::network_policies;
 pub use answers::{Drop, HostEndpointsAnswer, WorkloadAnswer, WorkloadsAnswer};
 pub use build::Sources;
 pub use outline::Outline;

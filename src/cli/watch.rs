@@ -105,7 +105,7 @@ impl Watching<'_> {
             Received::Events(events) => self.waiting.extend(events.into_iter().filter_map(|event| self.traces.take(event))),
             Received::Lost => self.traces.lost(),
             Received::Nothing => {
-                self.traces.caught_up(Instant::now());
+                self.traces.forget_old(Instant::now());
                 return Ok(false);
             }
         }
@@ -210,7 +210,8 @@ impl Watching<'_> {
         self.unclear += self.waiting.len() as u64;
         let marked = self.tracer.marked().unwrap_or_default();
         if !self.watch.json {
-            super::print(&self.seen.text())?;
+            let allowing = self.watch.policy.as_ref().map(|policy| self.seen.allowing(policy)).unwrap_or_default();
+            super::print(&format!("{}{allowing}", self.seen.text()))?;
         }
         eprint(&text::summary(&self.seen, marked, marked.marked.saturating_sub(self.traces.whole), self.unclear, self.watch.rate));
         Ok(())

@@ -36,17 +36,13 @@ impl Addresses {
         self
     }
 
-    /// `NAMESPACE/POD`
-    pub fn pod_on(&self, interface: &str) -> Option<String> {
-        name(&*self.inventory.workload(interface)?)
+    /// A pod of this node, by its interface.
+    pub fn pod_on(&self, interface: &str) -> Option<Arc<Workload>> {
+        self.inventory.workload(interface).filter(|workload| !workload.pod.is_empty())
     }
 
-    /// `NAMESPACE/POD`
-    pub fn pod_at(&self, address: IpAddr) -> Option<String> {
-        name(self.by_address.get(&address)?)
+    /// A pod of this node, by its address.
+    pub fn pod_at(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.by_address.get(&address).filter(|workload| !workload.pod.is_empty())
     }
-}
-
-fn name(workload: &Workload) -> Option<String> {
-    (!workload.pod.is_empty()).then(|| format!("{}/{}", workload.namespace, workload.pod))
 }

@@ -66,7 +66,8 @@ impl Hearing {
     /// Takes all that was told, or what there is time for.
     fn catch_up(&mut self) -> io::Result<()> {
         let Some(tracer) = &mut self.tracer else { return Ok(()) };
-        let (begun, now) = (Instant::now(), Instant::now());
+        let begun = Instant::now();
+        let now = begun;
         loop {
             match tracer.receive(now)? {
                 Received::Events(events) => {
@@ -78,14 +79,16 @@ impl Hearing {
                     }
                 }
                 Received::Lost => self.traces.lost(),
-                Received::Nothing => break self.traces.caught_up(now),
+                Received::Nothing => {
+                    self.traces.forget_old(now);
+                    return Ok(());
+                }
             }
             if begun.elapsed() > CATCHING_UP {
-                // What is still waiting may be of before.
-                break self.traces.lost();
+                self.traces.lost();
+                return tracer.skip();
             }
         }
-        Ok(())
     }
 
     fn end(&mut self) {
@@ -193,7 +196,8 @@ impl Tracing {
             return self.fail(problem);
         }
         let wanted = self.wanted(structures, totals);
-        if lock(&self.hearing).tracer.is_some() == !wanted.as_ref().is_some_and(BTreeSet::is_empty) && wanted == self.marked {
+        let is_idle = wanted.as_ref().is_some_and(BTreeSet::is_empty);
+        if wanted == self.marked && lock(&self.hearing).tracer.is_none() == is_idle {
             return;
         }
         match self.have_marked(wanted.as_ref()) {

@@ -125,7 +125,7 @@ pub struct Tracer {
 #[derive(Debug)]
 pub enum Received {
     Events(Vec<Event>),
-    /// Messages were lost: some of packets that were under way, of which others may still be waiting here.
+    /// Messages were lost, and with them all that was waiting: nothing is known of packets that were under way.
     Lost,
     /// Nothing came in time, so nothing waits here.
     Nothing,
@@ -185,9 +185,24 @@ impl Tracer {
                     let messages = Message::all(&self.buffer[..length]).filter(|message| message.is(TRACE));
                     return Ok(Received::Events(messages.filter_map(event).collect()));
                 }
-                Err(Errno::NOBUFS) => return Ok(Received::Lost),
+                Err(Errno::NOBUFS) => {
+                    self.skip()?;
+                    return Ok(Received::Lost);
+                }
                 Err(Errno::AGAIN) if !self.wait(until)? => return Ok(Received::Nothing),
                 Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Throws away what is waiting. The kernel keeps what came before a loss, and what comes once there is room again: of packets that are
+    /// told of in both, the middle is missing.
+    pub fn skip(&mut self) -> io::Result<()> {
+        loop {
+            match recv(&self.heard, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }

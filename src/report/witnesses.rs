@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::datastore::addresses::Addresses;
+use crate::datastore::inventory::Workload;
 use crate::felix::{Decision, Direction, EndpointKind};
 use crate::kernel::trace::Packet;
 use crate::os::logging::rfc3339;
@@ -24,8 +25,11 @@ pub struct Line {
     pub stage: Option<Cow<'static, str>>,
     /// `NAMESPACE/POD`
     pub workload: Option<String>,
+    /// Its label `app`.
+    pub app: Option<String>,
     /// The other side, where it is a pod of this node.
     pub peer: Option<String>,
+    pub peer_app: Option<String>,
     pub source: IpAddr,
     pub destination: IpAddr,
     pub protocol: String,
@@ -50,6 +54,7 @@ impl Line {
     pub fn new(witness: &Witness, addresses: &Addresses) -> Self {
         let Packet { protocol, source, destination, ports } = witness.packet;
         let other = if witness.endpoint.direction == Direction::Ingress { source } else { destination };
+        let (workload, peer) = (addresses.pod_on(&witness.endpoint.interface), addresses.pod_at(other));
         let (passed, last): (Vec<_>, Vec<_>) = witness.decisions.iter().partition(|decision| decision.decision == Decision::Pass);
         let last = last.last();
         let of_decision = last.map_or("none", |last| if last.is_profile { "profile" } else { "policy" });
@@ -68,8 +73,10 @@ impl Line {
                 EndpointKind::Workload => None,
                 EndpointKind::Host(stage) => Some(stage.as_str().into()),
             },
-            workload: addresses.pod_on(&witness.endpoint.interface),
-            peer: addresses.pod_at(other),
+            workload: workload.as_deref().map(name),
+            app: workload.as_deref().and_then(app),
+            peer: peer.map(|peer| name(peer)),
+            peer_app: peer.and_then(|peer| app(peer)),
             source,
             destination,
             protocol: protocol_name(protocol),
@@ -122,6 +129,14 @@ impl Line {
         };
         format!("{time} {endpoint} {arrow} {peer}{from} {port} {:6} {}", self.verdict, self.because())
     }
+}
+
+fn name(workload: &Workload) -> String {
+    format!("{}/{}", workload.namespace, workload.pod)
+}
+
+fn app(workload: &Workload) -> Option<String> {
+    Some(workload.app.clone()).filter(|app| !app.is_empty())
 }
 
 fn protocol_name(protocol: u8) -> String {
@@ -215,7 +230,9 @@ mod tests {
                 interface,
                 stage: None,
                 workload: None,
+                app: None,
                 peer: None,
+                peer_app: None,
                 source,
                 destination: source,
                 protocol: "udp".into(),

@@ -5,9 +5,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::Application;
+use crate::report::{Line, network_policies};
 
 pub(super) const PREFIX: &str = "/api/v1/";
-pub(super) const WITNESSES: &str = "/api/v1/witnesses";
+/// What depends on the query.
+pub(super) const BY_QUERY: [&str; 2] = ["/api/v1/witnesses", "/api/v1/allow"];
 
 /// `target`: the path, with its query.
 pub(super) fn answer(app: &dyn Application, target: &str) -> (u16, Vec<u8>) {
@@ -21,7 +23,8 @@ pub(super) fn answer(app: &dyn Application, target: &str) -> (u16, Vec<u8>) {
         ("policies", None, None) => json(&app.report().policies()),
         ("host-endpoints", None, None) => json(&app.report().host_endpoints()),
         ("witnesses", None, None) => witnesses(app, query),
-        _ => failed(404, "not found; there are status, workloads, workloads/{interface}, policies, host-endpoints and witnesses"),
+        ("allow", None, None) => allow(app, query),
+        _ => failed(404, "not found; there are status, workloads, workloads/{interface}, policies, host-endpoints, witnesses and allow"),
     }
 }
 
@@ -40,6 +43,18 @@ fn witnesses(app: &dyn Application, query: &str) -> (u16, Vec<u8>) {
         Some(None) => failed(400, "since: expected seconds since 1970, as in status.time"),
         seconds => json(&app.witnesses(seconds.flatten().and_then(|seconds| UNIX_EPOCH.checked_add(seconds)))),
     }
+}
+
+/// What would accept the packets that a policy was seen to accept.
+fn allow(app: &dyn Application, query: &str) -> (u16, Vec<u8>) {
+    let Some(policy) = query.split('&').find_map(|pair| decoded(pair.strip_prefix("policy=")?)) else {
+        return failed(400, "policy: expected the name of a policy, as in /api/v1/policies");
+    };
+    let answer = app.witnesses(None);
+    let accepted = |line: &&Line| line.policy.as_deref() == Some(&policy) && line.verdict == "accept";
+    let lines: Vec<&Line> = answer.witnesses.iter().map(|line| &**line).filter(accepted).collect();
+    let network_policies = network_policies(lines.iter().copied());
+    json(&serde_json::json!({ "policy": policy, "packets": lines.len(), "network_policies": network_policies }))
 }
 
 fn json(answer: &impl Serialize) -> (u16, Vec<u8>) {

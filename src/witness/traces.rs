@@ -49,7 +49,6 @@ pub struct Traces {
     interval: u64,
     /// Whether tables are being read.
     is_reading: bool,
-    has_lost: bool,
 }
 
 /// The tables in which Calico's rules may be.
@@ -72,8 +71,7 @@ impl Traces {
         let is_last = event.fate == Fate::Dropped || event.is_behind();
         trace.get_mut().add(event);
         let mut trace = is_last.then(|| trace.remove())?;
-        // Of one that seems to be whole, the middle may be what was lost.
-        if self.has_lost || trace.steps.len() > MOST_STEPS {
+        if trace.steps.len() > MOST_STEPS {
             return None;
         }
         self.whole += 1;
@@ -81,17 +79,12 @@ impl Traces {
         Some(trace)
     }
 
-    /// Messages were lost: nothing that is under way is whole, and nothing of what is still waiting to be taken.
+    /// Messages were lost: nothing that is under way is whole.
     pub fn lost(&mut self) {
         self.open.clear();
-        self.has_lost = true;
     }
 
-    /// All that was told so far has been taken.
-    pub fn caught_up(&mut self, now: Instant) {
-        if std::mem::take(&mut self.has_lost) {
-            self.open.clear();
-        }
+    pub fn forget_old(&mut self, now: Instant) {
         self.open.retain(|_, trace| now.duration_since(trace.begun) < PATIENCE);
     }
 
@@ -183,24 +176,16 @@ mod tests {
         }
         assert_eq!((traces.open.len(), traces.open[&5].steps.len()), (MOST_TRACES, MOST_STEPS + 1));
         assert!(traces.take(end(5)).is_none(), "not all of it is known");
-        traces.caught_up(Instant::now() + PATIENCE);
+        traces.forget_old(Instant::now() + PATIENCE);
         assert!(traces.open.is_empty());
     }
 
-    /// The kernel tells of a loss first, then what came before it, and then what came when there was room again.
     #[test]
     fn no_trace_is_taken_for_whole_whose_middle_was_lost() {
         let mut traces = Traces::default();
         traces.take(mark(1));
         traces.lost();
-        for id in [1, 2] {
-            assert!(traces.take(mark(id)).is_none() && traces.take(rule(id)).is_none());
-        }
-        assert!(traces.take(end(1)).is_none());
-        traces.caught_up(Instant::now());
-        assert!(traces.take(end(2)).is_none());
-        traces.take(mark(3));
-        assert!(traces.take(end(3)).is_some());
+        assert!(traces.take(rule(1)).is_none() && traces.take(end(1)).is_none());
     }
 
     #[test]

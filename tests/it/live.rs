@@ -81,7 +81,7 @@ impl Rules {
 pub struct Net {
     pub node: Namespace,
     pub client: Namespace,
-    _workloads: Vec<Namespace>,
+    pub workloads: Vec<Namespace>,
 }
 
 impl Net {
@@ -106,12 +106,12 @@ impl Net {
             workload
         };
         let workloads = WORKLOADS.iter().map(workload).collect();
-        Some(Net { node, client, _workloads: workloads })
+        Some(Net { node, client, workloads: workloads })
     }
 }
 
 /// The address of a workload's end of its pair.
-fn mac(workload: &Namespace) -> String {
+pub fn mac(workload: &Namespace) -> String {
     workload.run(|| sh("cat /sys/class/net/eth0/address")).trim().to_owned()
 }
 

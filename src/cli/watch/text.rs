@@ -6,7 +6,7 @@ use super::super::terminal::{LONGEST, columns, safe};
 use super::rules::Endpoints;
 use crate::config::Watch;
 use crate::kernel::trace::Marked;
-use crate::report::Line;
+use crate::report::{Line, network_policies};
 
 /// Rows of what was seen in all.
 const MOST_ROWS: usize = 30;
@@ -17,6 +17,8 @@ const MOST_COUNTED: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Seen {
     rows: BTreeMap<Vec<String>, u64>,
+    /// One of each row.
+    lines: Vec<Line>,
     pub packets: u64,
 }
 
@@ -26,7 +28,21 @@ impl Seen {
         let row: Vec<String> =
             line.way().into_iter().chain([line.verdict.to_string(), line.because()]).map(|text| safe(&text, LONGEST)).collect();
         if self.rows.len() < MOST_COUNTED || self.rows.contains_key(&row) {
-            *self.rows.entry(row).or_default() += 1;
+            let packets = self.rows.entry(row).or_default();
+            *packets += 1;
+            if *packets == 1 {
+                self.lines.push(line);
+            }
+        }
+    }
+
+    /// What would accept the packets that this policy accepted, as YAML.
+    pub fn allowing(&self, policy: &str) -> String {
+        let accepted = |line: &&Line| line.policy.as_deref() == Some(policy) && line.verdict == "accept";
+        let yaml = network_policies(self.lines.iter().filter(accepted));
+        match yaml.is_empty() {
+            true => String::new(),
+            false => format!("\n# These would accept what was seen of {}:\n{yaml}", safe(policy, LONGEST)),
         }
     }
 
