@@ -106,7 +106,7 @@ impl Net {
             workload
         };
         let workloads = WORKLOADS.iter().map(workload).collect();
-        Some(Net { node, client, workloads: workloads })
+        Some(Net { node, client, workloads })
     }
 }
 
