@@ -47,7 +47,7 @@ _calico__accountant() {
 
     case "${cmd}" in
         calico__accountant)
-            opts="-h -V --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help --version serve metrics top explain policies workloads watch check"
+            opts="-h -V --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help --version serve metrics top explain policies workloads watch check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -140,6 +140,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -250,7 +265,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__check)
-            opts="-h --cluster --nodes --selector --json --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --cluster --nodes --selector --json --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -354,6 +369,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -464,7 +494,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__explain)
-            opts="-n -h --cluster --nodes --selector --namespace --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-n -h --cluster --nodes --selector --namespace --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -597,6 +627,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -707,7 +752,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__metrics)
-            opts="-h --output --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --output --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -812,6 +857,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -922,7 +982,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__policies)
-            opts="-n -h --cluster --nodes --selector --namespace --never-hit --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-n -h --cluster --nodes --selector --namespace --never-hit --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1055,6 +1115,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -1165,7 +1240,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__serve)
-            opts="-h --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1258,6 +1333,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -1368,7 +1458,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__top)
-            opts="-n -h --cluster --nodes --selector --namespace --json --once --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-n -h --cluster --nodes --selector --namespace --json --once --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1503,6 +1593,21 @@ _calico__accountant() {
                     fi
                     return 0
                     ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
                 --datastore-type)
                     COMPREPLY=($(compgen -W "etcdv3 kubernetes none" -- "${cur}"))
                     return 0
@@ -1611,7 +1716,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__watch)
-            opts="-h --json --dropped --policy --rate --for --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --dropped --policy --rate --for --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1727,6 +1832,21 @@ _calico__accountant() {
                     fi
                     return 0
                     ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
                 --datastore-type)
                     COMPREPLY=($(compgen -W "etcdv3 kubernetes none" -- "${cur}"))
                     return 0
@@ -1835,7 +1955,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__workloads)
-            opts="-n -h --cluster --nodes --selector --namespace --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-n -h --cluster --nodes --selector --namespace --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1968,6 +2088,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)

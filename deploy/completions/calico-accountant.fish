@@ -397,6 +397,12 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand poli
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
+drops\t''
+groups\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l witness-rate -d 'Trace at most this many packets a second, 1 to 10000. Variable: WITNESS_RATE. Default: 100.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l witness-log -d 'Log each traced packet, one line each. Variable: WITNESS_LOG. Default: false.' -r -f -a "true\t''
+false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
@@ -462,6 +468,12 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand work
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
+drops\t''
+groups\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l witness-rate -d 'Trace at most this many packets a second, 1 to 10000. Variable: WITNESS_RATE. Default: 100.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l witness-log -d 'Log each traced packet, one line each. Variable: WITNESS_LOG. Default: false.' -r -f -a "true\t''
+false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
