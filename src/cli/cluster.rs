@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,13 @@ pub struct Envelope<'a, T> {
     pub silent: &'a [Silent],
 }
 
+impl Silent {
+    /// The problem without the address, which would keep equal ones of several nodes apart.
+    pub fn why(&self) -> &str {
+        self.problem.strip_prefix("http://").and_then(|text| Some(text.split_once(' ')?.1)).unwrap_or(&self.problem)
+    }
+}
+
 impl<T> Answers<T> {
     pub fn envelope(&self) -> Envelope<'_, T> {
         Envelope { answers: self.answered.iter().map(|(_, answer)| answer).collect(), silent: &self.silent }
@@ -67,15 +74,13 @@ impl<T> Answers<T> {
             0 => format!("{} answered.", nodes(answered)),
             _ => format!("{answered} of {} answered.", nodes(answered + silent)),
         }];
-        let mut reasons = BTreeMap::<(String, &str), Vec<&str>>::new();
-        for Silent { node, problem, hint } in &self.silent {
-            // The address is the node's own, and would keep equal reasons apart.
-            let why = problem.strip_prefix("http://").and_then(|text| Some(text.split_once(' ')?.1)).unwrap_or(problem);
-            reasons.entry((why.to_owned(), hint)).or_default().push(node);
+        let mut reasons = BTreeMap::<(&str, &str), Vec<&str>>::new();
+        for silent in &self.silent {
+            reasons.entry((silent.why(), silent.hint)).or_default().push(&silent.node);
         }
         for ((why, hint), names) in reasons {
             let hint = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
-            lines.push(format!("No answer of {}: {}{hint}", few(&names), safe(&why, LONGEST * 3)));
+            lines.push(format!("No answer of {}: {}{hint}", few(&names), safe(why, LONGEST * 3)));
         }
         lines
     }
@@ -105,7 +110,7 @@ pub fn lookup(config: &Config) -> Option<Lookup> {
 /// Those of the cluster; of one node only, where that is known to be enough.
 pub fn exporters(config: &Config, meant: &Nodes, only: Option<&str>) -> Result<Vec<Node>, String> {
     let found = match meant {
-        Nodes::Named(names) => names.iter().map(|name| named(name, config.port)).collect(),
+        Nodes::Named(names) => each(names, |name| named(name, config.port)),
         Nodes::WithPods(labels) => {
             let mut lookup = lookup(config).ok_or("--cluster: no Kubernetes API is configured")?;
             let query = Query { labels: Some(labels), node: only, ..Query::default() };
@@ -155,39 +160,44 @@ fn with_pod(pod: Pod, config: &Config) -> Node {
     Node { name: pod.node, url }
 }
 
-/// Asks all of them the same.
-pub fn ask<T: DeserializeOwned + Send>(nodes: &[Node], path: &str) -> Answers<T> {
-    let (next, began) = (AtomicUsize::new(0), Instant::now());
-    let results: Mutex<Vec<(usize, Result<T, Failure>)>> = Mutex::default();
-    let work = || {
-        while let Some((place, node)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|place| Some((place, nodes.get(place)?))) {
-            let result = match began.elapsed() < LIMIT {
-                true => node.ask(path),
-                false => Err(Failure { text: format!("not asked: {} s had passed", LIMIT.as_secs()), hint: "" }),
-            };
-            results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((place, result));
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..MOST_AT_ONCE.min(nodes.len()) {
-            // With fewer threads it takes longer.
-            if thread::Builder::new().stack_size(512 << 10).spawn_scoped(scope, work).is_err() {
-                break;
-            }
-        }
-        work();
+/// Asks all of them the same, and keeps of each answer what is needed.
+pub fn ask<T: DeserializeOwned, U: Send>(nodes: &[Node], path: &str, keep: impl Fn(T) -> U + Sync) -> Answers<U> {
+    let began = Instant::now();
+    let results = each(nodes, |node| match began.elapsed() < LIMIT {
+        true => node.ask(path).map(&keep),
+        false => Err(Failure { text: format!("not asked: {} s had passed", LIMIT.as_secs()), hint: "" }),
     });
-    let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    results.sort_by_key(|(place, _)| *place);
     let (mut answered, mut silent) = (Vec::new(), Vec::new());
-    for (place, result) in results {
-        let node = nodes[place].name.clone();
+    for (node, result) in nodes.iter().map(|node| node.name.clone()).zip(results) {
         match result {
             Ok(answer) => answered.push((node, answer)),
             Err(Failure { text: problem, hint }) => silent.push(Silent { node, problem, hint }),
         }
     }
     Answers { answered, silent }
+}
+
+/// Does something for each, several at a time; the results in the same order.
+fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let worker = || {
+        while let Some((place, item)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|place| Some((place, items.get(place)?))) {
+            let result = work(item);
+            results.lock().unwrap_or_else(PoisonError::into_inner).push((place, result));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..MOST_AT_ONCE.min(items.len()) {
+            // With fewer threads it takes longer.
+            if thread::Builder::new().stack_size(512 << 10).spawn_scoped(scope, worker).is_err() {
+                break;
+            }
+        }
+        worker();
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(place, _)| *place);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 impl Node {

@@ -44,7 +44,8 @@ pub fn run(tool: &Tool, only_never_hit: bool, as_json: bool) -> Result<ExitCode,
     let since = if matches!(&tool.input, Input::Files { before, .. } if !before.is_empty()) { BETWEEN } else { EVER };
     let (mut answers, mut about, is_cluster) = match &tool.input {
         Input::Cluster(nodes) => {
-            let answers: Answers<PoliciesAnswer> = cluster::ask(&cluster::exporters(&tool.config, nodes, None)?, "policies");
+            let answers =
+                cluster::ask(&cluster::exporters(&tool.config, nodes, None)?, "policies", |answer: PoliciesAnswer<'static>| answer);
             let about = answers.about();
             (answers, about, true)
         }

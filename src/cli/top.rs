@@ -4,6 +4,7 @@ mod keys;
 mod rates;
 mod text;
 
+use std::collections::HashSet;
 use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -36,19 +37,29 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Workloads and drops of the namespace, if one was asked for.
-    pub fn workloads(&self) -> Result<Answers<WorkloadsAnswer>, String> {
-        let (mut answers, tool) = match self {
-            Asked::One(tool, source) => (Answers { answered: vec![(String::new(), source.workloads()?)], silent: vec![] }, tool),
-            Asked::Cluster(tool, nodes) => (cluster::ask(nodes, "workloads"), tool),
-        };
-        if let Some(namespace) = &tool.namespace {
-            for (_, answer) in &mut answers.answered {
+    /// Workloads and drops of the namespace, if one was asked for. `only_drops`: of many nodes, no workloads without any.
+    pub fn workloads(&self, only_drops: bool) -> Result<Answers<WorkloadsAnswer>, String> {
+        let of_namespace = |mut answer: WorkloadsAnswer, tool: &Tool| {
+            if let Some(namespace) = &tool.namespace {
                 answer.workloads.retain(|workload| *workload.namespace == **namespace);
                 answer.drops.retain(|drop| *drop.namespace == **namespace);
             }
+            answer
+        };
+        match self {
+            Asked::One(tool, source) => {
+                let answer = of_namespace(source.workloads()?, tool);
+                Ok(Answers { answered: vec![(String::new(), answer)], silent: vec![] })
+            }
+            Asked::Cluster(tool, nodes) => Ok(cluster::ask(nodes, "workloads", |answer| {
+                let mut answer = of_namespace(answer, tool);
+                if only_drops && !answer.drops.is_empty() {
+                    let dropping: HashSet<&str> = answer.drops.iter().map(|drop| &*drop.interface).collect();
+                    answer.workloads.retain(|workload| dropping.contains(&*workload.interface));
+                }
+                answer
+            })),
         }
-        Ok(answers)
     }
 
     /// What the numbers are.
@@ -95,7 +106,7 @@ pub fn run(tool: &Tool, as_json: bool, once: bool) -> Result<ExitCode, String> {
     if live {
         return watch(&asked).map(exit_code);
     }
-    let answers = asked.workloads()?;
+    let answers = asked.workloads(!as_json)?;
     print(&if as_json {
         asked.json(&answers)?
     } else {
@@ -128,7 +139,7 @@ fn watch(asked: &Asked) -> Result<bool, String> {
     let (mut view, mut rates) = (View::default(), Rates::default());
     let interval = if matches!(asked, Asked::Cluster(..)) { CLUSTER_INTERVAL } else { INTERVAL };
     loop {
-        let (answers, next) = (asked.workloads(), Instant::now() + interval);
+        let (answers, next) = (asked.workloads(true), Instant::now() + interval);
         if let Ok(answers) = &answers {
             rates.add(Instant::now(), &answers.answered);
         }

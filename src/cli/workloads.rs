@@ -8,7 +8,7 @@ use crate::config::Tool;
 
 pub fn run(tool: &Tool, as_json: bool) -> Result<ExitCode, String> {
     let asked = Asked::find(tool, true)?;
-    let answers = asked.workloads()?;
+    let answers = asked.workloads(false)?;
     let output = if as_json {
         asked.json(&answers)?
     } else {

@@ -341,6 +341,7 @@ fn a_hundred_nodes_answer_at_once() {
             &json!({"phase": "Running"}),
         );
     }
+    pod(&kube, "shop", "web-2", "node3", &json!({}), &json!({"phase": "Running"}));
     let scratch = Scratch::new();
     let write = |name: &str, text: &str| -> String {
         std::fs::write(scratch.path().join(name), text).unwrap();
@@ -366,6 +367,8 @@ fn a_hundred_nodes_answer_at_once() {
     for (args, expected) in [
         (&["explain", "--cluster", "shop/web-1-of-77"][..], "of node node77"),
         (&["top", "--cluster"], "100 nodes answered."),
+        // Its exporter has rules for it and no name.
+        (&["explain", "--cluster", "shop/web-2"], "of node node3"),
         (&["check", "--cluster"], "node12 and 95 more: some have rules and no name"),
         (&["policies", "--cluster"], "100 nodes answered."),
         (&["explain", "--nodes", &nodes, "shop/web-1-of-77"], "of node 127.9.0.77"),

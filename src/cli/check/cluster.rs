@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::findings::{Findings, Level};
-use crate::cli::cluster::{self, Silent, few};
+use crate::cli::cluster::{self, few};
 use crate::config::{Config, Nodes, Tool};
 use crate::kubernetes::Query;
 use crate::report::Status;
@@ -21,12 +21,11 @@ pub fn findings(tool: &Tool, meant: &Nodes) -> Result<Findings, String> {
         let have: BTreeSet<&str> = exporters.iter().map(|node| &*node.name).collect();
         without_exporter(&tool.config, &have, &mut findings)?;
     }
-    let answers = cluster::ask::<Status>(&exporters, "status");
+    let answers = cluster::ask(&exporters, "status", |status: Status| status);
     let mut reasons = Reasons::new();
-    for Silent { node, problem, hint } in &answers.silent {
-        // The URL would keep the same problem of two nodes apart.
-        let why = problem.strip_prefix("http://").and_then(|text| Some(text.split_once(' ')?.1)).unwrap_or(problem);
-        reasons.entry((Level::Wrong, "exporter", why.to_owned(), (*hint).to_owned())).or_default().push(node.clone());
+    for silent in &answers.silent {
+        let reason = (Level::Wrong, "exporter", silent.why().to_owned(), silent.hint.to_owned());
+        reasons.entry(reason).or_default().push(silent.node.clone());
     }
     for (node, status) in &answers.answered {
         for reason in of(status) {

@@ -12,6 +12,7 @@ use crate::cli::source::watched;
 use crate::cli::terminal::{LONGEST, safe, time};
 use crate::cli::{json, print};
 use crate::config::{Nodes, Tool};
+use crate::datastore::inventory::Interface;
 use crate::kubernetes::{Lookup, Pod, Query};
 use crate::report::{Workload, WorkloadAnswer, WorkloadsAnswer};
 
@@ -67,7 +68,7 @@ pub fn run(tool: &Tool, meant: &Nodes, operand: &str, as_json: bool) -> Result<E
         return Err(format!("the cluster has no pod {}", said(&whose)));
     }
     let nodes = asked(tool, meant, pods.as_deref())?;
-    let all: Answers<WorkloadsAnswer> = cluster::ask(&nodes, "workloads");
+    let all = cluster::ask(&nodes, "workloads", |answer: WorkloadsAnswer| answer);
     let (mut places, mut silent) = match &pods {
         Some(pods) => places_of(pods, &nodes, &all),
         None => (matching(&whose, &nodes, &all)?, all.silent),
@@ -153,7 +154,11 @@ fn places_of<'a>(pods: &[Pod], nodes: &'a [Node], all: &Answers<WorkloadsAnswer>
         let name = format!("{}/{}", pod.namespace, pod.name);
         let node = nodes.iter().find(|node| node.name == pod.node);
         let answer = all.answered.iter().find(|(node, _)| *node == pod.node).map(|(_, answer)| answer);
-        let workload = answer.and_then(|answer| answer.workloads.iter().find(|w| *w.namespace == *pod.namespace && *w.pod == *pod.name));
+        // Also where the exporter misses the name.
+        let suffix = Interface::suffix_of(&pod.namespace, &pod.name);
+        let is_meant =
+            |w: &&Workload| (*w.namespace == *pod.namespace && *w.pod == *pod.name) || (!w.known && w.interface.ends_with(&suffix));
+        let workload = answer.and_then(|answer| answer.workloads.iter().find(is_meant));
         if let (Some(node), Some(workload)) = (node, workload) {
             places.push(Place { node, interface: workload.interface.to_string() });
             continue;
