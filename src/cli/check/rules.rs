@@ -34,7 +34,7 @@ pub fn rules(config: &Config, reading: &Reading, findings: &mut Findings) {
     structures.update(reading.tables.iter().map(|table| &table.ruleset));
     if structures.unrecognised() > 0 {
         findings
-            .warn("rules", not_understood(structures.unrecognised() as u64))
+            .warn("rules", not_understood(structures.unrecognised()))
             .hint("please report this, with the output of iptables-save -c or nft -j list ruleset");
     }
     if structures.unnamed() > 0 && config.datastore == Datastore::None {
