@@ -73,6 +73,10 @@ fn drops_are_told_of_while_there_are_any() {
             (&answer["mode"], &answer["seen"], &answer["lost"], &answer["unclear"]),
             (&"drops".into(), &42.into(), &0.into(), &0.into())
         );
+        let mut explain = program::command();
+        explain.args(["explain", all[0], "--url", &format!("http://127.0.0.1:{}", program.port())]).env("DATASTORE_TYPE", "none");
+        let explained = String::from_utf8(explain.output().unwrap().stdout).unwrap();
+        assert!(explained.contains("<- 10.66.1.2  udp/1012  drop    default.p2 rule 1 (tier default)"), "{explained}");
         program.await_log("witness: ");
         let last = lines.last().unwrap()["time"].as_str().unwrap().to_owned();
         assert_eq!(told(&program, "?since=4000000000")["witnesses"].as_array().unwrap().len(), 0, "{last}");
