@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::helm::{Helm, chart, complaints};
+use crate::support::helm::{Helm, IMAGE, chart, complaints};
 
 use super::super::rules::{RULES, alerts, promtool};
 use super::super::text;
@@ -115,7 +115,7 @@ fn what_no_alert_has_is_refused_by_name() {
         ("CalicoDropBurst=null", "prometheusRule.alerts.CalicoDropBurst: missing; to leave the alert out, set enabled: false"),
     ] {
         let set = format!("prometheusRule.enabled=true,prometheusRule.alerts.{set}");
-        let output = helm.try_run(&["template", "x", chart().to_str().unwrap(), "--set", &set]);
+        let output = helm.try_run(&["template", "x", chart().to_str().unwrap(), IMAGE[0], IMAGE[1], "--set", &set]);
         let said = complaints(&output);
         assert!(!output.status.success() && said.contains(complaint), "{set}: {said}");
     }
