@@ -57,11 +57,15 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* `image` as a reference; a parent chart's registry wins. */}}
+{{/* `image` as a reference; a parent chart's registry wins. Without any, the container runtime would take docker.io. */}}
 {{- define "calico-accountant.image" -}}
+{{- $name := .image.repository }}
 {{- $registry := default .image.registry .root.Values.global.imageRegistry }}
-{{- $registry = required "image.registry: say where the image is, for none is published: the registry that it was pushed to (docs/chart.md), or localhost where the nodes have it" $registry }}
-{{- $name := printf "%s/%s" $registry .image.repository }}
+{{- if $registry }}
+{{- $name = printf "%s/%s" $registry $name }}
+{{- else if not (regexMatch `^(localhost|[^/]*[.:][^/]*)/` $name) }}
+{{- fail "image.registry: say where the image is, for none is published: the registry that it was pushed to (docs/chart.md), or localhost where the nodes have it" }}
+{{- end }}
 {{- if .image.digest }}
 {{- printf "%s@%s" $name .image.digest }}
 {{- else }}

@@ -13,13 +13,16 @@ use super::{of_kind, values};
 #[test]
 fn no_registry_is_assumed() {
     let Some(helm) = Helm::built("the chart's image") else { return };
-    let output = helm.try_run(&["template", "x", chart().to_str().unwrap()]);
-    let said = complaints(&output);
-    assert!(!output.status.success() && said.contains("image.registry: say where the image is, for none is published"), "{said}");
+    for set in ["port=9009", "image.repository=team/calico-accountant"] {
+        let output = helm.try_run(&["template", "x", chart().to_str().unwrap(), "--set", set]);
+        let said = complaints(&output);
+        assert!(!output.status.success() && said.contains("image.registry: say where the image is, for none is published"), "{set}: {said}");
+    }
     let version = env!("CARGO_PKG_VERSION");
     for (set, expected) in [
         ("image.registry=localhost", format!("localhost/calico-accountant:{version}")),
         ("image.registry=reg:5000/team,image.tag=v7", "reg:5000/team/calico-accountant:v7".into()),
+        ("image.registry=,image.repository=reg.example/x/accountant", format!("reg.example/x/accountant:{version}")),
         ("image.registry=a,global.imageRegistry=mirror.example", format!("mirror.example/calico-accountant:{version}")),
     ] {
         let objects = helm.template(&chart(), &["--set", set]);
