@@ -2,6 +2,7 @@
 
 mod alerts;
 mod applied;
+mod readme;
 mod rendered;
 mod tested;
 mod values;

@@ -16,7 +16,10 @@ fn no_registry_is_assumed() {
     for set in ["port=9009", "image.repository=team/calico-accountant"] {
         let output = helm.try_run(&["template", "x", chart().to_str().unwrap(), "--set", set]);
         let said = complaints(&output);
-        assert!(!output.status.success() && said.contains("image.registry: say where the image is, for none is published"), "{set}: {said}");
+        assert!(
+            !output.status.success() && said.contains("image.registry: say where the image is, for none is published"),
+            "{set}: {said}"
+        );
     }
     let version = env!("CARGO_PKG_VERSION");
     for (set, expected) in [
