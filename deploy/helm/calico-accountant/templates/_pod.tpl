@@ -80,7 +80,10 @@ httpGet:
   {{- end }}
 {{- end }}
 
-{{/* The container that asks who wants to read. Its own probe passes without being asked, as the kubelet has no name. */}}
+{{/*
+The container that asks who wants to read. /metrics alone: the API's paths begin as Kubernetes' own, which system:discovery lets everybody get
+who has a name. So the kubelet, which has none, cannot ask the proxy for its health.
+*/}}
 {{- define "calico-accountant.proxy" -}}
 {{- $ours := .Values.kubeRBACProxy }}
 name: kube-rbac-proxy
@@ -89,7 +92,7 @@ imagePullPolicy: {{ $ours.image.pullPolicy }}
 args:
   - --secure-listen-address=[$(HOST_IP)]:{{ int .Values.port }}
   - --upstream=http://127.0.0.1:{{ int .Values.port }}/
-  - --ignore-paths=/healthz
+  - --allow-paths=/metrics
   {{- if $ours.tlsSecret }}
   - --tls-cert-file=/tls/tls.crt
   - --tls-private-key-file=/tls/tls.key
@@ -108,11 +111,6 @@ env:
 ports:
   - name: metrics
     containerPort: {{ int .Values.port }}
-readinessProbe:
-  httpGet:
-    path: /healthz
-    port: metrics
-    scheme: HTTPS
 securityContext:
   runAsNonRoot: true
   runAsUser: 65532
