@@ -88,6 +88,8 @@ pub const SETTINGS: &[Setting] = &[
         .default("localhost and the node's"),
     exporter("MINIMUM_COUNTER", "packets", "Drop scrapes in which every counter is below this.").default("0, never"),
     exporter("METRIC_NAMES", "all|legacy|standard", "Packet counts under the Go exporter's names, the standard ones, both.").default("all"),
+    exporter("ZERO_SERIES", "keep|omit", "Endpoints' counts that are 0; omit: each begins with its first packet.").default("keep"),
+    exporter("METRIC_FAMILIES", "names", "Metrics to write, or with - not to (-policy_packets); see docs/cardinality.md.").default("all"),
     exporter("POD_LOGS_DIR", "path", "Where the kubelet keeps pods' logs: names for what the datastore does not know.")
         .default("/var/log/pods"),
     exporter("LOG_LEVEL", "error|warn|info|debug|trace", "Least severe level that is logged.").default("info"),
