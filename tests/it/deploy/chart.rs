@@ -1,5 +1,6 @@
 //! The Helm chart: what it makes of values, what it refuses, and that a real API server takes it.
 
+mod alerts;
 mod applied;
 mod rendered;
 
