@@ -165,9 +165,12 @@ mod tests {
 
     #[test]
     fn the_page_may_use_its_own_files_and_nothing_else() {
-        for (target, content_type) in
-            [("/", "text/html; charset=utf-8"), ("/?x", "text/html; charset=utf-8"), ("/runbook", "text/html; charset=utf-8"), ("/page/app.js", "text/javascript; charset=utf-8")]
-        {
+        for (target, content_type) in [
+            ("/", "text/html; charset=utf-8"),
+            ("/?x", "text/html; charset=utf-8"),
+            ("/runbook", "text/html; charset=utf-8"),
+            ("/page/app.js", "text/javascript; charset=utf-8"),
+        ] {
             let reply = ask("GET", target);
             assert_eq!((reply.status, reply.header("Content-Type")), (200, Some(content_type)));
             let policy = reply.header("Content-Security-Policy").unwrap();
