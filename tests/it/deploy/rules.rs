@@ -90,7 +90,7 @@ fn the_runbook_has_a_section_for_each_alert_and_no_others() {
     let sections: Vec<_> = runbook.lines().filter_map(|line| line.strip_prefix("## Calico")).map(|rest| format!("Calico{rest}")).collect();
     assert_eq!(sections, alerts().into_iter().map(|rule| rule.alert).collect::<Vec<_>>());
     for Rule { alert, labels, annotations, .. } in alerts() {
-        assert_eq!(annotations["runbook_url"], format!("docs/alerts.md#{}", alert.to_lowercase()));
+        assert!(annotations["runbook_url"].ends_with(&format!("#{}", alert.to_lowercase())), "{alert}");
         assert!(["warning", "critical"].contains(&labels["severity"].as_str()), "{alert}");
         assert!(!annotations["summary"].is_empty() && !annotations["description"].is_empty(), "{alert}");
     }

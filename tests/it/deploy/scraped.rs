@@ -16,7 +16,7 @@ use super::promql::selectors;
 use super::rules::{RULES, rules};
 
 /// As a PodMonitor in kube-system names it.
-const JOB: &str = "kube-system/calico-accountant";
+pub const JOB: &str = "kube-system/calico-accountant";
 
 /// What is looked at where a dashboard looks at one thing: the values of its variables.
 pub type Chosen = [(&'static str, &'static str); 4];

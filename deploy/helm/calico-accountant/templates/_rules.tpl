@@ -52,9 +52,9 @@ groups:
 {{- end }}
 {{- $expr = regexReplaceAllLiteral `\$job\b` $expr (printf ".*%s.*" (include "calico-accountant.fullname" .root)) }}
 {{- $annotations := merge (dict) .rule.annotations $ours.alertAnnotations }}
-{{- with $ours.runbookUrl }}
-{{- $_ := set $annotations "runbook_url" (replace "docs/alerts.md#" (printf "%s#" .) $annotations.runbook_url) }}
-{{- end }}
+{{- /* Each exporter has the runbook: that of the instance, else any. */}}
+{{- $here := `{{ with $labels.instance }}http://{{ . }}/runbook{{ else }}{{ with query "topk(1, calico_accountant_build_info)" }}http://{{ . | first | label "instance" }}/runbook{{ else }}docs/alerts.md{{ end }}{{ end }}` }}
+{{- $_ := set $annotations "runbook_url" (replace "docs/alerts.md#" (printf "%s#" ($ours.runbookUrl | default $here)) $annotations.runbook_url) }}
 {{- range $word, $value := omit .set "enabled" "severity" "exclude" "keepFiringFor" }}
 {{- $pattern := printf `\$%s\b` $word }}
 {{- if not (or (eq $word "for") (regexMatch $pattern $expr)) }}
