@@ -68,15 +68,11 @@ packet filters takes. Each key of securityContext replaces ours.
 {{/* The program's settings that are set. */}}
 {{- define "calico-accountant.settings" -}}
 {{- $s := .Values.settings -}}
-{{- range $variable, $value := dict "LISTEN_ADDRESS" (ternary "127.0.0.1" $s.listenAddress .Values.kubeRBACProxy.enabled) "METRIC_NAMES" $s.metricNames "BACKEND" $s.backend "SOURCE" $s.source "XTABLES_LOCK_WAIT" $s.xtablesLockWait "SAMPLE_INTERVAL" $s.sampleInterval "LOG_LEVEL" $s.logLevel "LOG_FORMAT" $s.logFormat }}
+{{- range $variable, $value := dict "ALLOWED_HOSTS" (join "," $s.allowedHosts) "LISTEN_ADDRESS" (ternary "127.0.0.1" $s.listenAddress .Values.kubeRBACProxy.enabled) "METRIC_NAMES" $s.metricNames "ZERO_SERIES" $s.zeroSeries "METRIC_FAMILIES" (join "," $s.metricFamilies) "BACKEND" $s.backend "SOURCE" $s.source "XTABLES_LOCK_WAIT" $s.xtablesLockWait "SAMPLE_INTERVAL" $s.sampleInterval "LOG_LEVEL" $s.logLevel "LOG_FORMAT" $s.logFormat }}
 {{- if $value }}
 - name: {{ $variable }}
   value: {{ $value | quote }}
 {{- end }}
-{{- end }}
-{{- with $s.allowedHosts }}
-- name: ALLOWED_HOSTS
-  value: {{ join "," . | quote }}
 {{- end }}
 {{- if $s.minimumCounter }}
 - name: MINIMUM_COUNTER

@@ -211,6 +211,7 @@ fn the_schemas_choices_are_the_programs() {
     let settings = &schema["properties"]["settings"]["properties"];
     for (variable, choice) in [
         ("METRIC_NAMES", &settings["metricNames"]),
+        ("ZERO_SERIES", &settings["zeroSeries"]),
         ("BACKEND", &settings["backend"]),
         ("SOURCE", &settings["source"]),
         ("LOG_LEVEL", &settings["logLevel"]),

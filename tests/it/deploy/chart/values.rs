@@ -112,7 +112,13 @@ fn the_proxy_stands_before_the_exporter() {
     assert_eq!((exporter.get("ports"), &proxy["ports"]), (None, &json!([{"name": "metrics", "containerPort": 9009}])));
     assert_eq!(exporter["readinessProbe"]["httpGet"], json!({"path": "/readyz", "port": 9009, "host": "127.0.0.1"}));
     let args: Vec<_> = proxy["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
-    for arg in ["--secure-listen-address=[$(HOST_IP)]:9009", "--upstream=http://127.0.0.1:9009/", "--allow-paths=/metrics", "--client-ca-file=/tls/ca.crt", "--v=2"] {
+    for arg in [
+        "--secure-listen-address=[$(HOST_IP)]:9009",
+        "--upstream=http://127.0.0.1:9009/",
+        "--allow-paths=/metrics",
+        "--client-ca-file=/tls/ca.crt",
+        "--v=2",
+    ] {
         assert!(args.contains(&arg), "{args:?}");
     }
     let rules = of_kind(&objects, "ClusterRole")["rules"].to_string();
@@ -168,6 +174,8 @@ fn every_value_has_its_effect() {
         ("METRICS_SERVER_PORT", "9010"),
         ("MINIMUM_COUNTER", "3000000"),
         ("METRIC_NAMES", "all"),
+        ("ZERO_SERIES", "omit"),
+        ("METRIC_FAMILIES", "-policy_info,-workload_info"),
         ("BACKEND", "nft"),
         ("SOURCE", "kernel"),
         ("XTABLES_LOCK_WAIT", "5s"),
