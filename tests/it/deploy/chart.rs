@@ -2,6 +2,7 @@
 
 mod alerts;
 mod applied;
+mod monitored;
 mod readme;
 mod rendered;
 mod tested;
