@@ -2,6 +2,7 @@
 
 mod alerts;
 mod applied;
+mod documented;
 mod monitored;
 mod readme;
 mod rendered;

@@ -80,6 +80,7 @@ pub fn complaints(output: &Output) -> String {
     said.lines().filter(|line| !line.contains("found symbolic link in path")).collect::<Vec<_>>().join("\n")
 }
 
-fn program() -> PathBuf {
+/// Where `scripts/helm` puts it.
+pub fn program() -> PathBuf {
     built::program("helm", "helm.sh/helm/v3", "helm")
 }
