@@ -196,6 +196,12 @@ fn bad_values_are_refused_by_name() {
         ("nodeName=node-1", "at '/nodeName': value must be one of 'auto', 'spec.nodeName', 'file'"),
         ("tolerations=all", "at '/tolerations': got string, want array"),
         ("networkPolicy.apiVersion=networking.k8s.io/v1", "at '/networkPolicy/apiVersion': value must be one of"),
+        (
+            "kubeRBACProxy.enabled=true,settings.listenAddress=10.0.0.1",
+            "settings.listenAddress: with kubeRBACProxy, the exporter listens at",
+        ),
+        ("kubeRBACProxy.enabled=true,podMonitor.enabled=true", "podMonitor.endpoint: kubeRBACProxy asks who Prometheus is"),
+        ("podMonitor.enabled=true,serviceMonitor.enabled=true", "podMonitor.enabled, serviceMonitor.enabled: one of the two"),
         ("datastore.type=none,podLogs.enabled=false", "podLogs.enabled: without a datastore (datastore.type: none), the pods' log folders"),
     ] {
         let output = helm.try_run(&["template", "x", chart().to_str().unwrap(), IMAGE[0], IMAGE[1], "--set", set]);

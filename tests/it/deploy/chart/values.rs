@@ -90,14 +90,6 @@ fn a_monitor_says_what_prometheus_does() {
     let targets: Vec<_> = endpoint["relabelings"].as_array().unwrap().iter().map(|relabeling| &relabeling["targetLabel"]).collect();
     assert_eq!(targets, ["node", "zone"], "the chart's own, then the user's");
     assert_eq!(endpoint["metricRelabelings"][0]["action"], "drop");
-    let output = helm.try_run(&[
-        "template",
-        "x",
-        chart().to_str().unwrap(),
-        "--set",
-        "image.registry=x,podMonitor.enabled=true,serviceMonitor.enabled=true",
-    ]);
-    assert!(complaints(&output).contains("podMonitor.enabled, serviceMonitor.enabled: one of the two"), "{output:?}");
 }
 
 /// The exporter behind the proxy can only be reached through it, and the ServiceMonitor knows how.
