@@ -147,9 +147,12 @@ fn every_value_has_its_effect() {
     let Some(helm) = Helm::built("the chart's values") else { return };
     let objects = helm.template(&chart(), &["-f", values("everything").to_str().unwrap()]);
     let daemonset = of_kind(&objects, "DaemonSet");
-    let template = &daemonset["spec"]["template"];
-    let (spec, container) = (&template["spec"], &template["spec"]["containers"][0]);
-    assert_eq!(daemonset["metadata"]["name"], "drops");
+    on_the_container(&daemonset["spec"]["template"]["spec"]["containers"][0]);
+    on_the_pod(daemonset);
+    on_other_objects(&objects);
+}
+
+fn on_the_container(container: &Value) {
     assert_eq!(container["image"], json!(format!("registry.example/calico-accountant@sha256:{}", "0123456789abcdef".repeat(4))));
     assert_eq!(container["imagePullPolicy"], "Always");
     assert_eq!((&container["args"], &container["resources"]["limits"]["cpu"]), (&json!(["--log-format=logfmt"]), &json!("1")));
@@ -185,6 +188,12 @@ fn every_value_has_its_effect() {
     assert_eq!(probes.map(|field| container.pointer(&format!("/{field}")).and_then(Value::as_u64)), [Some(30), Some(5), Some(30)]);
     let mounts: Vec<_> = container["volumeMounts"].as_array().unwrap().iter().map(|mount| mount["mountPath"].as_str().unwrap()).collect();
     assert_eq!(mounts, ["/run/xtables.lock", "/calico-secrets", "/more"]);
+}
+
+fn on_the_pod(daemonset: &Value) {
+    let template = &daemonset["spec"]["template"];
+    let spec = &template["spec"];
+    assert_eq!(daemonset["metadata"]["name"], "drops");
     let labels = json!({"app.kubernetes.io/name": "accountant", "app.kubernetes.io/instance": "calico-accountant", "c": "calico-accountant",
         "team": "calico-accountant-team"});
     assert_eq!(template["metadata"], json!({"annotations": {"a": "b"}, "labels": labels}));
@@ -207,7 +216,10 @@ fn every_value_has_its_effect() {
     assert_eq!(daemonset["metadata"]["annotations"], json!({"contact": "network", "owner": "network"}));
     let terms = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
     assert_eq!(terms, &json!([{"matchExpressions": [{"key": "x", "operator": "Exists"}]}]), "in place of the chart's");
-    let service = &of_kind(&objects, "Service")["spec"];
+}
+
+fn on_other_objects(objects: &[Value]) {
+    let service = &of_kind(objects, "Service")["spec"];
     assert_eq!((&service["type"], &service["ports"][0]["port"], service.get("clusterIP")), (&json!("NodePort"), &json!(80), None));
     let more: Vec<_> = objects.iter().filter(|object| object["kind"] == "ConfigMap").map(|map| &map["metadata"]["name"]).collect();
     assert_eq!(more, ["drops-more", "drops-text"]);
@@ -215,7 +227,7 @@ fn every_value_has_its_effect() {
         let common = (&object["metadata"]["labels"]["team"], &object["metadata"]["annotations"]["contact"]);
         assert_eq!(common, (&json!("calico-accountant-team"), &json!("network")), "{object}");
     }
-    let policy = of_kind(&objects, "GlobalNetworkPolicy");
+    let policy = of_kind(objects, "GlobalNetworkPolicy");
     assert_eq!((&policy["apiVersion"], &policy["metadata"]["name"]), (&json!("crd.projectcalico.org/v1"), &json!("default.drops")));
     assert_eq!(policy["spec"]["ingress"][0]["source"], json!({"nets": ["10.1.0.0/16"]}));
     assert_eq!(policy["spec"]["ingress"][1]["action"], "Deny");
