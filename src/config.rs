@@ -116,6 +116,7 @@ fn resolve(
         calico_run: values.path("CALICO_RUN_DIR")?.unwrap_or_else(|| PathBuf::from("/var/run/calico")),
         sampling: values.sampling("SAMPLE_INTERVAL")?,
         exposition: Exposition::resolve(values)?,
+        witnesses: values.witnesses()?,
         log_level: log_level.unwrap_or(log::LevelFilter::Info),
         log_format: values.choice("LOG_FORMAT", LOG_FORMATS)?.unwrap_or(LogFormat::Logfmt),
         pod_logs: values.path("POD_LOGS_DIR")?.unwrap_or_else(|| PathBuf::from("/var/log/pods")),
@@ -159,6 +160,7 @@ pub struct Config {
     pub calico_run: PathBuf,
     pub sampling: Sampling,
     pub exposition: Exposition,
+    pub witnesses: Option<Witnesses>,
     pub log_level: log::LevelFilter,
     pub log_format: LogFormat,
 }
@@ -207,6 +209,17 @@ pub enum Sampling {
     Every(Duration),
     /// Where rewritten rules lose their counts.
     WhereItPays,
+}
+
+/// Which packets to have the kernel trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Witnesses {
+    /// Also those of endpoints whose policy groups the counters leave open, not only of those with drops.
+    pub groups: bool,
+    /// Packets a second.
+    pub rate: u32,
+    /// Whether each is logged.
+    pub log: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
