@@ -41,7 +41,7 @@ _calico__accountant() {
 
     case "${cmd}" in
         calico__accountant)
-            opts="-h -V --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help --version serve metrics top explain watch check"
+            opts="-h -V --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --zero-series --metric-families --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help --version serve metrics top explain watch check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -88,6 +88,17 @@ _calico__accountant() {
                     ;;
                 --metric-names)
                     COMPREPLY=($(compgen -W "all legacy standard" -- "${cur}"))
+                    return 0
+                    ;;
+                --zero-series)
+                    COMPREPLY=($(compgen -W "keep omit" -- "${cur}"))
+                    return 0
+                    ;;
+                --metric-families)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 --pod-logs-dir)
@@ -259,7 +270,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__check)
-            opts="-h --json --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --zero-series --metric-families --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -306,6 +317,17 @@ _calico__accountant() {
                     ;;
                 --metric-names)
                     COMPREPLY=($(compgen -W "all legacy standard" -- "${cur}"))
+                    return 0
+                    ;;
+                --zero-series)
+                    COMPREPLY=($(compgen -W "keep omit" -- "${cur}"))
+                    return 0
+                    ;;
+                --metric-families)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 --pod-logs-dir)
@@ -477,7 +499,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__explain)
-            opts="-h --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --zero-series --metric-families --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -539,6 +561,17 @@ _calico__accountant() {
                     ;;
                 --metric-names)
                     COMPREPLY=($(compgen -W "all legacy standard" -- "${cur}"))
+                    return 0
+                    ;;
+                --zero-series)
+                    COMPREPLY=($(compgen -W "keep omit" -- "${cur}"))
+                    return 0
+                    ;;
+                --metric-families)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 --pod-logs-dir)
@@ -710,7 +743,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__metrics)
-            opts="-h --output --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --output --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --zero-series --metric-families --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -769,6 +802,17 @@ _calico__accountant() {
                     ;;
                 --metric-names)
                     COMPREPLY=($(compgen -W "all legacy standard" -- "${cur}"))
+                    return 0
+                    ;;
+                --zero-series)
+                    COMPREPLY=($(compgen -W "keep omit" -- "${cur}"))
+                    return 0
+                    ;;
+                --metric-families)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 --pod-logs-dir)
@@ -940,7 +984,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__serve)
-            opts="-h --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --zero-series --metric-families --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -987,6 +1031,17 @@ _calico__accountant() {
                     ;;
                 --metric-names)
                     COMPREPLY=($(compgen -W "all legacy standard" -- "${cur}"))
+                    return 0
+                    ;;
+                --zero-series)
+                    COMPREPLY=($(compgen -W "keep omit" -- "${cur}"))
+                    return 0
+                    ;;
+                --metric-families)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 --pod-logs-dir)
@@ -1158,7 +1213,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__top)
-            opts="-h --json --once --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --once --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --zero-series --metric-families --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1220,6 +1275,17 @@ _calico__accountant() {
                     ;;
                 --metric-names)
                     COMPREPLY=($(compgen -W "all legacy standard" -- "${cur}"))
+                    return 0
+                    ;;
+                --zero-series)
+                    COMPREPLY=($(compgen -W "keep omit" -- "${cur}"))
+                    return 0
+                    ;;
+                --metric-families)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 --pod-logs-dir)
@@ -1391,7 +1457,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__watch)
-            opts="-h --json --dropped --policy --rate --for --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --dropped --policy --rate --for --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --zero-series --metric-families --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1459,6 +1525,17 @@ _calico__accountant() {
                     ;;
                 --metric-names)
                     COMPREPLY=($(compgen -W "all legacy standard" -- "${cur}"))
+                    return 0
+                    ;;
+                --zero-series)
+                    COMPREPLY=($(compgen -W "keep omit" -- "${cur}"))
+                    return 0
+                    ;;
+                --metric-families)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
                     return 0
                     ;;
                 --pod-logs-dir)
