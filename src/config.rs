@@ -24,10 +24,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::os::plain;
 pub use exposition::{Exposition, FAMILIES, Families, MetricNames, ZeroSeries};
 pub use kubernetes::{ApiGroup, Authentication, ExecPlugin, KubernetesConfig, Pem, Secret};
 pub use settings::secret_variables;
-pub use tool::{Input, Task, Tool, Watch};
+pub use tool::{Input, Nodes, Task, Tool, Watch};
 use values::Values;
 
 #[derive(Clone, Copy)]
@@ -72,7 +73,7 @@ pub struct ConfigError(String);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&plain(&self.0))
     }
 }
 

@@ -21,6 +21,7 @@ use crate::datastore::podlogs::PodLogs;
 use crate::ebpf;
 use crate::felix::{ChainNames, Structure, hashed_names};
 use crate::metrics::{self, About, View};
+use crate::os::plain;
 use crate::os::process::Process;
 use crate::os::sys;
 use crate::report::{
@@ -144,14 +145,14 @@ impl Scraper {
             node: self.options.node_name.clone(),
             time: state.read_at.map(seconds),
             started: seconds(self.started),
-            problem: state.complaint.last().filter(|_| !read.up),
+            problem: state.complaint.last().filter(|_| !read.up).map(|problem| plain(&problem)),
             node_problem: self.readiness.node_problem(&self.options.node_name, inventory),
             datastore: DatastoreStatus {
                 kind: self.options.datastore.unwrap_or("none").into(),
                 up: inventory.up(),
                 synced: inventory.synced(),
                 last_event: Some(inventory.last_event()).filter(|last| *last > 0),
-                problem: (!troubles.is_empty()).then(|| troubles.join("; ")),
+                problem: (!troubles.is_empty()).then(|| plain(&troubles.join("; "))),
             },
             // Where the rules could not be read, what was read before does not count.
             workloads: WorkloadStates { without_rules: inventory.without_rules(state.interfaces().filter(|_| read.up)), ..read.workloads },

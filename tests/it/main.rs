@@ -10,6 +10,7 @@ mod cases;
 mod check;
 mod churn;
 mod clients;
+mod cluster;
 mod commands;
 mod config;
 mod deploy;
