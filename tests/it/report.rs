@@ -222,7 +222,7 @@ fn names_are_data_in_the_api() {
         assert!(pods.contains(&name), "{name:?} in {pods:?}");
     }
     for (path, error) in [
-        ("/api/v1/nothing", "not found; there are status, workloads, workloads/{interface}, policies and host-endpoints"),
+        ("/api/v1/nothing", "not found; there are status, workloads, workloads/{interface}, policies, host-endpoints, witnesses and allow"),
         ("/api/v1/workloads/%3Cimg%3E", "no workload has rules on interface \"<img>\""),
         ("/api/v1/workloads/%", "the interface is not well encoded"),
     ] {

@@ -55,7 +55,7 @@ fn drops_are_told_of_while_there_are_any() {
         assert!(!has_table(), "nothing was dropped yet");
         net.client.run(|| send(1));
         scrape(program.port());
-        assert!(has_table());
+        assert!(has_table(), "{:#?}", program.log());
         net.client.run(|| send(3));
         let answer = told(&program, "");
         let lines = answer["witnesses"].as_array().unwrap();
