@@ -27,7 +27,6 @@ pub struct Rule {
     pub alert: String,
     #[serde(default)]
     pub record: String,
-    pub expr: String,
     #[serde(default)]
     labels: std::collections::BTreeMap<String, String>,
     #[serde(default)]
