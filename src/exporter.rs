@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::warn;
 
 use crate::accounting::attribution::Datastore;
-use crate::config::{MetricNames, Witnesses};
+use crate::config::{Exposition, Witnesses, ZeroSeries};
 use crate::dataplane::{Reader, Reading};
 use crate::datastore::inventory::{Inventory, Workload};
 use crate::datastore::podlogs::PodLogs;
@@ -37,7 +37,9 @@ use tracing::Tracing;
 pub struct Options {
     pub node_name: String,
     pub minimum_counter: u64,
-    pub metric_names: MetricNames,
+    pub exposition: Exposition,
+    /// Where zeros are not shown, how long a series is 0 when it begins.
+    pub first_zero: Duration,
     pub pod_logs: PathBuf,
     /// `etcd` or `kubernetes`.
     pub datastore: Option<&'static str>,
@@ -174,6 +176,9 @@ impl Scraper {
         let mut about = self.advance(state, asked);
         state.report.take_if(|(made, _)| made.elapsed() > FORGOTTEN);
         let found = self.name_the_unknown(state);
+        if self.options.exposition.zeros == ZeroSeries::Omit && about.status.up {
+            state.accounting.introduce(self.options.first_zero);
+        }
         let totals = state.accounting.totals();
         let too_small = about.status.up && metrics::largest_counter(totals) < self.options.minimum_counter;
         if too_small {
@@ -192,7 +197,7 @@ impl Scraper {
             workload: &workload,
             about: &about,
             counters: about.status.up && !too_small,
-            names: self.options.metric_names,
+            exposition: &self.options.exposition,
         };
         // Counters that get a digit more hardly ever make it longer than this.
         let text = metrics::render(&view, sys::large(state.text_length + state.text_length / 64));

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_calico_accountant_global_optspecs
-    string join \n nodename= calico-nodename-file= metrics-server-port= listen-address= allowed-hosts= minimum-counter= metric-names= pod-logs-dir= log-level= log-format= backend= source= xtables-lockfile= xtables-lock-wait= bpffs-dir= calico-run-dir= sample-interval= witnesses= witness-rate= witness-log= datastore-type= etcd-endpoints= etcd-discovery-srv= etcd-ca-cert-file= etcd-cert-file= etcd-key-file= etcd-username= kubeconfig= k8s-current-context= k8s-api-endpoint= k8s-ca-file= k8s-cert-file= k8s-key-file= k8s-insecure-skip-tls-verify= calico-api-group= k8s-disable-node-poll= use-pod-cidr= k8s-client-qps= k8s-client-burst= h/help V/version
+    string join \n nodename= calico-nodename-file= metrics-server-port= listen-address= allowed-hosts= minimum-counter= metric-names= zero-series= metric-families= pod-logs-dir= log-level= log-format= backend= source= xtables-lockfile= xtables-lock-wait= bpffs-dir= calico-run-dir= sample-interval= witnesses= witness-rate= witness-log= datastore-type= etcd-endpoints= etcd-discovery-srv= etcd-ca-cert-file= etcd-cert-file= etcd-key-file= etcd-username= kubeconfig= k8s-current-context= k8s-api-endpoint= k8s-ca-file= k8s-cert-file= k8s-key-file= k8s-insecure-skip-tls-verify= calico-api-group= k8s-disable-node-poll= use-pod-cidr= k8s-client-qps= k8s-client-burst= h/help V/version
 end
 
 function __fish_calico_accountant_needs_command
@@ -33,6 +33,9 @@ complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l min
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l zero-series -d 'Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 seconds and then with its count. docs/cardinality.md tells what that saves. Variable: ZERO_SERIES. Default: keep.' -r -f -a "keep\t''
+omit\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l metric-families -d 'Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - in front of it, those to leave out. Names are without calico_accountant_ and _total. Variable: METRIC_FAMILIES. Default: all.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
@@ -103,6 +106,9 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serv
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l zero-series -d 'Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 seconds and then with its count. docs/cardinality.md tells what that saves. Variable: ZERO_SERIES. Default: keep.' -r -f -a "keep\t''
+omit\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l metric-families -d 'Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - in front of it, those to leave out. Names are without calico_accountant_ and _total. Variable: METRIC_FAMILIES. Default: all.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
@@ -167,6 +173,9 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metr
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l zero-series -d 'Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 seconds and then with its count. docs/cardinality.md tells what that saves. Variable: ZERO_SERIES. Default: keep.' -r -f -a "keep\t''
+omit\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l metric-families -d 'Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - in front of it, those to leave out. Names are without calico_accountant_ and _total. Variable: METRIC_FAMILIES. Default: all.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
@@ -235,6 +244,9 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l zero-series -d 'Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 seconds and then with its count. docs/cardinality.md tells what that saves. Variable: ZERO_SERIES. Default: keep.' -r -f -a "keep\t''
+omit\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l metric-families -d 'Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - in front of it, those to leave out. Names are without calico_accountant_ and _total. Variable: METRIC_FAMILIES. Default: all.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
@@ -306,6 +318,9 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand expl
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l zero-series -d 'Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 seconds and then with its count. docs/cardinality.md tells what that saves. Variable: ZERO_SERIES. Default: keep.' -r -f -a "keep\t''
+omit\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l metric-families -d 'Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - in front of it, those to leave out. Names are without calico_accountant_ and _total. Variable: METRIC_FAMILIES. Default: all.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
@@ -376,6 +391,9 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand poli
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l zero-series -d 'Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 seconds and then with its count. docs/cardinality.md tells what that saves. Variable: ZERO_SERIES. Default: keep.' -r -f -a "keep\t''
+omit\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l metric-families -d 'Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - in front of it, those to leave out. Names are without calico_accountant_ and _total. Variable: METRIC_FAMILIES. Default: all.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
@@ -447,6 +465,9 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand work
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l zero-series -d 'Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 seconds and then with its count. docs/cardinality.md tells what that saves. Variable: ZERO_SERIES. Default: keep.' -r -f -a "keep\t''
+omit\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l metric-families -d 'Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - in front of it, those to leave out. Names are without calico_accountant_ and _total. Variable: METRIC_FAMILIES. Default: all.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
@@ -513,6 +534,9 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watc
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l zero-series -d 'Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 seconds and then with its count. docs/cardinality.md tells what that saves. Variable: ZERO_SERIES. Default: keep.' -r -f -a "keep\t''
+omit\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l metric-families -d 'Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - in front of it, those to leave out. Names are without calico_accountant_ and _total. Variable: METRIC_FAMILIES. Default: all.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
@@ -579,6 +603,9 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand chec
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l zero-series -d 'Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 seconds and then with its count. docs/cardinality.md tells what that saves. Variable: ZERO_SERIES. Default: keep.' -r -f -a "keep\t''
+omit\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l metric-families -d 'Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - in front of it, those to leave out. Names are without calico_accountant_ and _total. Variable: METRIC_FAMILIES. Default: all.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''

@@ -1,6 +1,7 @@
 //! `explain`: finds the endpoint that is meant, and shows its pipelines.
 
 mod cluster;
+mod from_where;
 mod text;
 
 use std::process::ExitCode;
@@ -23,7 +24,10 @@ pub fn run(tool: &Tool, endpoint: &str, as_json: bool) -> Result<ExitCode, Strin
         Some(workload) => {
             let answer = source.workload(&workload.interface)?;
             let about = source.about(&answer.status);
-            if as_json { json(&answer)? } else { text::workload(&answer, &about) }
+            match as_json {
+                true => json(&answer)?,
+                false => text::workload(&answer, &about) + &from_where::text(&source.witnesses(), &workload.interface),
+            }
         }
         None => {
             let mut answer = source.host_endpoints()?;

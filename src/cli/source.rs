@@ -9,7 +9,7 @@ use super::scraper;
 use super::terminal::time;
 use crate::config::{Input, Tool};
 use crate::exporter::Scraper;
-use crate::report::{HostEndpointsAnswer, PoliciesAnswer, Report, Status, WorkloadAnswer, WorkloadsAnswer};
+use crate::report::{HostEndpointsAnswer, PoliciesAnswer, Report, Status, WitnessesAnswer, WorkloadAnswer, WorkloadsAnswer};
 
 pub enum Source {
     Exporter(Client),
@@ -70,6 +70,15 @@ impl Source {
 
     pub fn host_endpoints(&self) -> Result<HostEndpointsAnswer, String> {
         self.ask("host-endpoints", Report::host_endpoints)
+    }
+
+    /// What the exporter had traced; nothing where it is another version, or none runs.
+    pub fn witnesses(&self) -> WitnessesAnswer {
+        let off = || WitnessesAnswer { mode: "off".into(), ..WitnessesAnswer::default() };
+        match self {
+            Source::Exporter(client) => client.ask("witnesses").unwrap_or_else(|_| off()),
+            Source::Scraper(..) => off(),
+        }
     }
 
     pub fn policies(&self) -> Result<PoliciesAnswer<'static>, String> {

@@ -2,6 +2,7 @@
 
 mod chart;
 pub mod dashboards;
+mod firing;
 mod promql;
 pub mod rules;
 pub mod scraped;

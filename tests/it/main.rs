@@ -35,6 +35,7 @@ mod program;
 mod report;
 mod reread;
 mod secrets;
+mod series;
 mod server;
 mod sight;
 mod simulation;

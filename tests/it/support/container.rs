@@ -59,6 +59,7 @@ impl<'a> Host<'a> {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
         command.arg(self.scratch.path()).arg(program::binary()).arg(programs);
+        command.args(container["args"].as_array().into_iter().flatten().map(|arg| arg.as_str().unwrap()));
         command.env_clear().env("PATH", "/programs:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", self.kube.port.to_string());
         command.env("METRICS_SERVER_PORT", "0").env("LISTEN_ADDRESS", "127.0.0.1");
