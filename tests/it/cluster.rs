@@ -251,7 +251,8 @@ fn by_the_plugin(kube: &Kube, fakes: &Fakes) {
     let config = fakes.file("config", &kubeconfig(kube, ADMIN));
     std::os::unix::fs::symlink(deploy::path("deploy/kubectl-accountant"), fakes.path().join("kubectl-accountant")).unwrap();
     // In a terminal, it is one there, too.
-    let environment = format!("env -i KUBECONFIG={} PATH={}:/usr/bin:/bin", config.display(), fakes.path().display());
+    let (config_file, folder) = (config.display(), fakes.path().display());
+    let environment = format!("env -i KUBECONFIG={config_file} HOME={folder} PATH={folder}:/usr/bin:/bin");
     let screens = drawn("cols 100 rows 20", "sleep 4; printf q", &format!("{environment} {kubectl} accountant top -n shop"));
     assert!(screens[0].starts_with("2 nodes answered. Counted for ") && screens[0].contains("shop/web-1-n2"), "{screens:#?}");
     let run = |args: &[&str]| {
