@@ -5,24 +5,27 @@ mod readiness;
 pub mod start;
 mod state;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::warn;
 
+use crate::accounting::Accounting;
 use crate::accounting::attribution::Datastore;
 use crate::config::MetricNames;
 use crate::dataplane::{Reader, Reading};
 use crate::datastore::inventory::{Inventory, Workload};
 use crate::datastore::podlogs::PodLogs;
 use crate::ebpf;
-use crate::felix::{ChainNames, Structure, hashed_names};
+use crate::felix::{ChainNames, EndpointKind, Structure, hashed_names};
 use crate::metrics::{self, About, View};
 use crate::os::process::Process;
 use crate::os::sys;
-use crate::report::{Chains, DatastoreStatus, OtherBackend, Outline, Report, Sources, Status, TableStatus, WorkloadStates};
+use crate::report::{
+    self, Chains, DatastoreStatus, DropsAnswer, OtherBackend, Outline, Report, Sources, Status, TableStatus, WorkloadStates,
+};
 use crate::ruleset::Family;
 use crate::server::Application;
 use readiness::Readiness;
@@ -107,12 +110,11 @@ impl Scraper {
         let report = match (status.up, state.report.take()) {
             (true, _) => {
                 let (attribution, catalog) = (state.accounting.attribution(), state.accounting.catalog());
-                let outline = match attribution.programs() {
-                    Some(programs) => Outline::of_programs(programs),
-                    None => Outline::of_tables(state.accounting.tables()),
-                };
+                let outline = outline(&state.accounting, |_, _| true);
                 let one_moment = self.options.one_moment;
-                Report::new(Sources { outline: &outline, attribution, catalog, workload: &workload, one_moment }, status)
+                let mut report = Report::new(Sources { outline: &outline, attribution, catalog, workload: &workload, one_moment }, status);
+                report.policies.iter_mut().for_each(|policy| policy.since = state.past.seen(&policy.policy));
+                report
             }
             // The kernel could not be read: what is known stays.
             (false, Some((_, last))) => Report { status: Status { workloads: last.status.workloads, ..status }, ..Report::clone(&last) },
@@ -189,7 +191,12 @@ impl Scraper {
     }
 
     /// Looks on the node for workloads that the datastore does not know. Beside a datastore, the folder may be missing without a word.
-    fn name_the_unknown(&self, state: &mut State) -> HashMap<String, Arc<Workload>> {
+    fn name_the_unknown(&self, state: &mut State) -> Arc<HashMap<String, Arc<Workload>>> {
+        state.found = Arc::new(self.find_the_unknown(state));
+        Arc::clone(&state.found)
+    }
+
+    fn find_the_unknown(&self, state: &mut State) -> HashMap<String, Arc<Workload>> {
         let unknown: Vec<&str> = state.interfaces().filter(|interface| self.inventory.workload(interface).is_none()).collect();
         if unknown.is_empty() && self.options.datastore.is_some() {
             return HashMap::new();
@@ -230,6 +237,7 @@ impl Scraper {
                 let begun = Instant::now();
                 self.take_in(state, &reading, about);
                 state.read_at = Some(SystemTime::now());
+                self.keep(state, SystemTime::now());
                 about.stages.push(("attribute", begun.elapsed()));
                 state.complaint.went_well("the kernel's counters can be read");
                 self.readiness.took(Ok(()));
@@ -241,6 +249,7 @@ impl Scraper {
                     // What comes later has counted from 0.
                     Some(true) => {
                         about.status.chains = Chains::Vanished;
+                        state.past.interrupt();
                         state.accounting.vanished();
                     }
                     Some(false) => about.status.chains = Chains::Absent,
@@ -251,6 +260,23 @@ impl Scraper {
                 false
             }
         }
+    }
+
+    /// Keeps what has been dropped up to now. Workloads that drop nothing cost next to nothing.
+    fn keep(&self, state: &mut State, now: SystemTime) {
+        let now = seconds(now);
+        if self.options.one_moment || !state.past.wants(now) {
+            return;
+        }
+        let State { accounting, past, found, .. } = state;
+        let (attribution, catalog) = (accounting.attribution(), accounting.catalog());
+        let dropping: HashSet<&Arc<str>> = accounting.totals().dropping().collect();
+        let outline = outline(accounting, |kind, interface| kind == EndpointKind::Workload && dropping.contains(interface));
+        // Who came with this read is looked for after it, and named by the next one.
+        let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
+        let drops = report::drops(Sources { outline: &outline, attribution, catalog, workload: &workload, one_moment: false });
+        past.record(now, accounting.totals().workloads().map(|(interface, _)| Arc::clone(interface)), &drops);
+        past.see(now, catalog.policies.iter().map(|policy| Arc::clone(&policy.policy)));
     }
 
     /// Asks for the names of nodes while workloads have rules, and the datastore knows none of them.
@@ -334,6 +360,13 @@ fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as f64 / 1000.0
 }
 
+fn outline(accounting: &Accounting, wanted: impl Fn(EndpointKind, &Arc<str>) -> bool) -> Outline {
+    match accounting.attribution().programs() {
+        Some(programs) => Outline::of_programs(programs),
+        None => Outline::of_tables(accounting.tables(), wanted),
+    }
+}
+
 fn table_of(family: Family, source: &'static str, tables: &[Structure]) -> Option<TableStatus> {
     let of_family = || tables.iter().map(|table| &table.ruleset).filter(|ruleset| ruleset.family == family);
     let (backend, rules) = (of_family().next()?.backend.as_str(), of_family().map(|ruleset| ruleset.rule_count()).sum());
@@ -347,6 +380,11 @@ impl Application for Scraper {
 
     fn report(&self) -> Arc<Report> {
         self.report()
+    }
+
+    fn past(&self) -> DropsAnswer {
+        let status = self.report().status.clone();
+        self.state().past.answer(status)
     }
 
     fn ready(&self) -> Result<(), String> {

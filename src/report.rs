@@ -6,6 +6,7 @@
 mod answers;
 mod build;
 mod outline;
+pub mod past;
 mod policies;
 mod programs;
 mod status;
@@ -15,9 +16,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use answers::{Drop, HostEndpointsAnswer, WorkloadAnswer, WorkloadsAnswer};
-pub use build::Sources;
+pub use answers::{Drop, HostEndpointsAnswer, PolicyAnswer, WorkloadAnswer, WorkloadsAnswer};
+pub use build::{Sources, drops};
 pub use outline::Outline;
+pub use past::DropsAnswer;
 pub use status::{Chains, DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadStates};
 
 use crate::felix::{Decision, Direction};
@@ -194,6 +196,9 @@ pub struct Policy {
     pub name: Arc<str>,
     pub tier: Arc<str>,
     pub hit: bool,
+    /// When it was first seen.
+    #[serde(default)]
+    pub since: Option<f64>,
     pub accept: Option<u64>,
     pub deny: Option<u64>,
     pub pass: Option<u64>,

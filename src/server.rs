@@ -20,7 +20,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use crate::report::Report;
+use crate::report::{DropsAnswer, Report};
 
 /// What the server shows. All methods are called from several threads at once.
 pub trait Application: Send + Sync {
@@ -29,6 +29,9 @@ pub trait Application: Send + Sync {
 
     /// Not older than a second or so.
     fn report(&self) -> Arc<Report>;
+
+    /// What was dropped in the last hour.
+    fn past(&self) -> DropsAnswer;
 
     /// Whether metrics are complete; else what is missing, in one line.
     fn ready(&self) -> Result<(), String>;

@@ -94,6 +94,10 @@ mod tests {
             Arc::default()
         }
 
+        fn past(&self) -> crate::report::DropsAnswer {
+            crate::report::DropsAnswer::default()
+        }
+
         fn ready(&self) -> Result<(), String> {
             (self.0)()
         }

@@ -3,6 +3,7 @@
 import { setName } from './cells.js';
 import { el, reconcile, setText, show } from './dom.js';
 import { Pipeline } from './pipeline.js';
+import { recordsOf } from './steps.js';
 import { OVER, Toolbar, windowOf } from './toolbar.js';
 import { name } from './format.js';
 import { addresses, isEbpf, workloadName } from './words.js';
@@ -10,7 +11,8 @@ import { addresses, isEbpf, workloadName } from './words.js';
 export class Workload {
   constructor({ change, href }) {
     this.href = href;
-    this.toolbar = new Toolbar({ title: '…', choices: [OVER], change });
+    this.toolbar = new Toolbar({ title: '…', choices: [OVER], records: () => recordsOf(this.directions), change });
+    this.directions = [];
     this.back = el('a', { class: 'back', href: href('workloads') }, 'Workloads');
     this.facts = el('dl', { class: 'facts' });
     this.pipelines = el('div', { class: 'pipelines' });
@@ -31,8 +33,9 @@ export class Workload {
     });
     show(this.missing, model.detail.missing);
     setText(this.missing, 'There is no workload on this interface now. It may have ended; its counts end with it.');
+    this.directions = answer?.directions ?? [];
     this.rateOf = (key) => history.rate(key, windowOf(query));
-    reconcile(this.pipelines, answer?.directions ?? [], (direction) => direction.direction, () => {
+    reconcile(this.pipelines, this.directions, (direction) => direction.direction, () => {
       const pipeline = new Pipeline(this.href);
       return { node: pipeline.node, update: (direction) => pipeline.update(direction, this.rateOf, isEbpf(model.status)) };
     });
