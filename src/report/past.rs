@@ -73,6 +73,8 @@ const REST: u32 = 0;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct DropsAnswer {
     pub status: Status,
+    /// When it was last read; `None` while nothing is counted.
+    pub last: Option<f64>,
     pub reads: Vec<Span>,
     pub drops: Vec<PastDrop>,
     pub rest: Vec<(usize, u64)>,
@@ -256,6 +258,7 @@ impl Past {
         drops.sort_by_key(|(id, _)| *id);
         DropsAnswer {
             status,
+            last: self.last,
             reads: self.reads.iter().map(|read| Span { from: read.from, to: read.to }).collect(),
             drops: drops.into_iter().map(|(_, drop)| drop).collect(),
             rest: counted.remove(&REST).unwrap_or_default(),

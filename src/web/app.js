@@ -87,6 +87,7 @@ function render() {
   showTabs();
   showBanners(byId('banners'), model.status, failure, answered);
   showReading(byId('reading'), model.status, Date.now() / 1000);
+  if (model.status !== null || failure !== null) document.body.removeAttribute('data-waiting');
   main.classList.toggle('stale', failure !== null || model.status?.up === false);
   const node = model.status?.node ?? '…';
   setText(byId('node'), name(node));

@@ -39,7 +39,8 @@ export class Hero {
     const where = new Set(drops.filter((drop) => model.dropCounts.rate(drop.key, window, at) > 0).map((drop) => drop.interface));
     const tense = at === Infinity ? 'are' : 'were';
     setText(this.sentence, now > 0 ? `packets that open a connection ${tense} being dropped, at ${some(where.size, 'workload')}.` : '');
-    show(this.sentence, now > 0);
+    // Its place is kept while it may come: what is below does not jump.
+    show(this.sentence, now > 0 || state === 'waiting' || state === 'first');
     setText(this.rests, at === Infinity ? this.#rests(now) : this.#restsOf(at, state));
     this.#timeline(at);
   }

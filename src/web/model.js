@@ -58,7 +58,7 @@ export class Model {
 
   /** All drops, per second. */
   rateOfDrops(window) {
-    if (this.dropCounts.times.length < 2) return null;
+    if (this.dropCounts.observed(window) === 0) return null;
     return this.dropCounts.sum(this.drops.map((drop) => drop.key), window) ?? 0;
   }
 
@@ -112,11 +112,12 @@ export class Model {
   }
 
   /** `GET /api/v1/drops`: what the exporter has kept of the last hour. */
-  takePast({ status, reads, drops, rest }) {
+  takePast({ status, last, reads, drops, rest }) {
+    if (last === null || this.withoutRules() !== null) return;
     this.wantsPast = false;
     if (rest.length > 0) drops.push({ ...REST, packets: rest.reduce((sum, [, packets]) => sum + packets, 0), counted: rest });
     if (reads.length === 0 || this.dropCounts.times.length > 10) return;
-    const past = pastOf(reads, drops);
+    const past = pastOf(reads, last, drops);
     for (const drop of past.drops) this.dropNames.set(drop.key, drop);
     this.dropCounts.seed(past);
     if (this.status?.started === status.started && this.status.time !== null) this.#addDrops(this.status.time, () => 0);
@@ -167,7 +168,7 @@ export class Model {
 }
 
 /** Kept reads as counters, backwards from what each has counted in all. */
-function pastOf(reads, drops) {
+function pastOf(reads, last, drops) {
   const [times, gaps] = [[reads[0].from], [false]];
   /** Where the end of a read stands among the times. */
   const places = reads.map(({ from, to }) => {
@@ -176,6 +177,7 @@ function pastOf(reads, drops) {
     gaps.push(false);
     return times.length - 1;
   });
+  if (last > times.at(-1)) (times.push(last), gaps.push(true));
   const series = new Map();
   const named = keyed(drops);
   for (const drop of named) {

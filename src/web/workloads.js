@@ -1,7 +1,7 @@
 // All workloads, with rates and small lines of history.
 
 import { rateCell, workloadCell } from './cells.js';
-import { whenSeen } from './dom.js';
+import { el, whenSeen } from './dom.js';
 import { VERDICTS } from './search.js';
 import { sparkline } from './sparkline.js';
 import { Table, UNKNOWN } from './table.js';

@@ -70,26 +70,26 @@ fn on_kernel(test: &str) -> Option<(Browser, Program)> {
     Some((browser, program))
 }
 
-/// Nobody has watched for ten seconds when the page has been open for two.
+/// Nobody has watched for a minute when the program has run for two seconds.
 #[test]
 fn the_first_seconds_claim_no_more_than_was_watched() {
     let test = "the page's first seconds";
     let Some(net) = Namespace::new(test) else { return };
     net.run(|| {
+        // The program may have watched from its start on.
+        let begun = Instant::now();
         let Some((browser, program)) = on_kernel(test) else { return };
-        let opened = Instant::now();
         browser.open(&format!("http://127.0.0.1:{}/", program.port()));
         browser.until("document.querySelector('.figure').innerText === 'Nothing is being dropped'");
         let mut spans = Vec::new();
-        while spans.last() != Some(&10) {
+        while spans.last().is_none_or(|span| *span < 12) {
             let span = browser.run("return document.querySelector('.rests').innerText.match(/dropped in the last (\\d+) s at/)?.[1] ?? ''");
             let span: u64 = span.as_str().unwrap().parse().unwrap();
-            // The program read for the first time before the page asked, and gives that answer for a second.
-            assert!(span <= opened.elapsed().as_secs() + 2, "{span} s are claimed after {:?}", opened.elapsed());
-            assert!(opened.elapsed().as_secs() < 60);
+            assert!(span <= begun.elapsed().as_secs(), "{span} s are claimed after {:?}", begun.elapsed());
+            assert!(begun.elapsed().as_secs() < 60);
             spans.push(span);
         }
-        assert!(spans[0] < 10, "{spans:?}");
+        assert!(spans[0] < 12, "{spans:?}");
     });
 }
 
