@@ -51,9 +51,9 @@ const observer = new IntersectionObserver((entries) => entries.forEach(({ target
   rootMargin: '300px',
 });
 
-/** For what only eyes find, such as lines: calls `update` at once the first time, then only while the element is on the screen, or when it comes there. */
+/** For what only eyes find, such as lines: calls `update` while the element is on the screen, and when it comes there. */
 export function whenSeen(element, update) {
-  let [seen, waiting] = [true, null];
+  let [seen, waiting] = [false, null];
   const flush = () => {
     if (waiting !== null) update(...waiting);
     waiting = null;

@@ -46,7 +46,9 @@ fn drops(browser: &Browser) {
     browser.until("document.querySelector('.figure').innerText.endsWith('/s')");
     // One more where a few packets were on their way to a group during the exporter's first reads.
     browser.until("document.querySelectorAll('main tbody tr.dropping').length >= 6");
-    let row = "[...document.querySelectorAll('main tbody tr')].find((row) => row.innerText.includes('shop/web-deny'))";
+    let row =
+        "[...document.querySelectorAll('main tbody tr')].find((row) => row.querySelector('.c-by').innerText.startsWith('shop/web-deny'))";
+    browser.until(&format!("{row} !== undefined"));
     let text = browser.run(&format!("return {row}.innerText")).as_str().unwrap().to_owned();
     assert!(text.contains("shop/web-1") && text.contains("Denied by policy") && text.contains("Ingress"), "{text}");
     browser.run(&format!("window.kept = {row}"));
@@ -155,7 +157,7 @@ fn policies(browser: &Browser) {
     browser.click("main tbody a");
     browser.until("document.querySelectorAll('.halves tbody tr').length > 2");
     begin_with(&column(browser, "workload"), &["shop/web-1"]);
-    assert!(column(browser, "packets").iter().all(|packets| packets == "0"));
+    browser.until("[...document.querySelectorAll('tbody .c-packets .rate')].every((rate) => rate.innerText === '0')");
     let facts = browser.text(".facts");
     assert!(facts.contains("never, since Felix wrote its rules (watched since "), "{facts}");
 

@@ -82,14 +82,14 @@ fn the_first_seconds_claim_no_more_than_was_watched() {
         browser.open(&format!("http://127.0.0.1:{}/", program.port()));
         browser.until("document.querySelector('.figure').innerText === 'Nothing is being dropped'");
         let mut spans = Vec::new();
-        while spans.last().is_none_or(|span| *span < 12) {
+        while spans.len() < 2 || spans[spans.len() - 1] < spans[0] + 5 {
             let span = browser.run("return document.querySelector('.rests').innerText.match(/dropped in the last (\\d+) s at/)?.[1] ?? ''");
             let span: u64 = span.as_str().unwrap().parse().unwrap();
             assert!(span <= begun.elapsed().as_secs(), "{span} s are claimed after {:?}", begun.elapsed());
             assert!(begun.elapsed().as_secs() < 60);
             spans.push(span);
         }
-        assert!(spans[0] < 12, "{spans:?}");
+        assert!(spans[0] < 60, "{spans:?}");
     });
 }
 
