@@ -24,54 +24,54 @@ function __fish_calico_accountant_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l allowed-hosts -d 'More host names, separated by commas, under which browsers may open the page and the API, behind a proxy for example. * allows any. Addresses are always allowed. /metrics, /healthz and /readyz accept any name. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l minimum-counter -d 'Drop scrapes in which every counter is below this number. 0: never. Variable: MINIMUM_COUNTER. Default: 0.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
 info\t''
 debug\t''
 trace\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l log-format -d 'Format of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
 json\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l backend -d 'The dataplane to read: tables of iptables-legacy, tables of iptables-nft, Calico\'s own nftables tables, or its eBPF programs. Set it if Calico left rules in two of them. Variable: BACKEND. Default: auto, the one with Calico\'s chains, else its eBPF programs.' -r -f -a "auto\t''
 legacy\t''
 nft\t''
 nftables\t''
 ebpf\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l source -d 'How to read: straight from the kernel, or (save) by running iptables-save once per scrape. Calico\'s own nftables tables are always read from the kernel. Variable: SOURCE. Default: auto, the kernel; iptables-save if the kernel shows none of Calico\'s chains.' -r -f -a "auto\t''
 save\t''
 kernel\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l xtables-lockfile -d 'The lock file that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-discovery-srv -d 'DNS domain whose SRV records (_etcd-client-ssl._tcp, _etcd-client._tcp) name etcd\'s members. Not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-ca-cert-file -d 'CA certificates that must have signed etcd\'s certificate (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-cert-file -d 'The client certificate (PEM). Needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l etcd-username -d 'etcd user. Used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l kubeconfig -d 'Kubeconfig files, separated by colons. The first file that sets a value wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-api-endpoint -d 'The API server. This and the K8S variables below override the kubeconfig. If KUBECONFIG is not set, neither ~/.kube/config nor the service account is read. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-ca-file -d 'CA certificates that must have signed the API server\'s certificate (PEM). Variable: K8S_CA_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-cert-file -d 'The client certificate (PEM). Needs K8S_KEY_FILE. Variable: K8S_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
@@ -86,54 +86,54 @@ complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a 
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "explain" -d 'A workload\'s way through tiers and policies, with counts.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "watch" -d 'Packets as they come: from where, to which port, which policy decided.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "check" -d 'Whether the exporter finds here what it needs, and what to do if not.'
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l allowed-hosts -d 'More host names, separated by commas, under which browsers may open the page and the API, behind a proxy for example. * allows any. Addresses are always allowed. /metrics, /healthz and /readyz accept any name. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l minimum-counter -d 'Drop scrapes in which every counter is below this number. 0: never. Variable: MINIMUM_COUNTER. Default: 0.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
 info\t''
 debug\t''
 trace\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l log-format -d 'Format of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
 json\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l backend -d 'The dataplane to read: tables of iptables-legacy, tables of iptables-nft, Calico\'s own nftables tables, or its eBPF programs. Set it if Calico left rules in two of them. Variable: BACKEND. Default: auto, the one with Calico\'s chains, else its eBPF programs.' -r -f -a "auto\t''
 legacy\t''
 nft\t''
 nftables\t''
 ebpf\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l source -d 'How to read: straight from the kernel, or (save) by running iptables-save once per scrape. Calico\'s own nftables tables are always read from the kernel. Variable: SOURCE. Default: auto, the kernel; iptables-save if the kernel shows none of Calico\'s chains.' -r -f -a "auto\t''
 save\t''
 kernel\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l xtables-lockfile -d 'The lock file that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-discovery-srv -d 'DNS domain whose SRV records (_etcd-client-ssl._tcp, _etcd-client._tcp) name etcd\'s members. Not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-ca-cert-file -d 'CA certificates that must have signed etcd\'s certificate (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-cert-file -d 'The client certificate (PEM). Needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l etcd-username -d 'etcd user. Used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l kubeconfig -d 'Kubeconfig files, separated by colons. The first file that sets a value wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-api-endpoint -d 'The API server. This and the K8S variables below override the kubeconfig. If KUBECONFIG is not set, neither ~/.kube/config nor the service account is read. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-ca-file -d 'CA certificates that must have signed the API server\'s certificate (PEM). Variable: K8S_CA_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-cert-file -d 'The client certificate (PEM). Needs K8S_KEY_FILE. Variable: K8S_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
@@ -144,54 +144,54 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serv
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l output -d 'Write there instead, beside it first and then renamed.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l allowed-hosts -d 'More host names, separated by commas, under which browsers may open the page and the API, behind a proxy for example. * allows any. Addresses are always allowed. /metrics, /healthz and /readyz accept any name. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l minimum-counter -d 'Drop scrapes in which every counter is below this number. 0: never. Variable: MINIMUM_COUNTER. Default: 0.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
 info\t''
 debug\t''
 trace\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l log-format -d 'Format of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
 json\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l backend -d 'The dataplane to read: tables of iptables-legacy, tables of iptables-nft, Calico\'s own nftables tables, or its eBPF programs. Set it if Calico left rules in two of them. Variable: BACKEND. Default: auto, the one with Calico\'s chains, else its eBPF programs.' -r -f -a "auto\t''
 legacy\t''
 nft\t''
 nftables\t''
 ebpf\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l source -d 'How to read: straight from the kernel, or (save) by running iptables-save once per scrape. Calico\'s own nftables tables are always read from the kernel. Variable: SOURCE. Default: auto, the kernel; iptables-save if the kernel shows none of Calico\'s chains.' -r -f -a "auto\t''
 save\t''
 kernel\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l xtables-lockfile -d 'The lock file that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-discovery-srv -d 'DNS domain whose SRV records (_etcd-client-ssl._tcp, _etcd-client._tcp) name etcd\'s members. Not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-ca-cert-file -d 'CA certificates that must have signed etcd\'s certificate (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-cert-file -d 'The client certificate (PEM). Needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l etcd-username -d 'etcd user. Used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l kubeconfig -d 'Kubeconfig files, separated by colons. The first file that sets a value wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-api-endpoint -d 'The API server. This and the K8S variables below override the kubeconfig. If KUBECONFIG is not set, neither ~/.kube/config nor the service account is read. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-ca-file -d 'CA certificates that must have signed the API server\'s certificate (PEM). Variable: K8S_CA_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-cert-file -d 'The client certificate (PEM). Needs K8S_KEY_FILE. Variable: K8S_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
@@ -202,54 +202,54 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metr
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l allowed-hosts -d 'More host names, separated by commas, under which browsers may open the page and the API, behind a proxy for example. * allows any. Addresses are always allowed. /metrics, /healthz and /readyz accept any name. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l minimum-counter -d 'Drop scrapes in which every counter is below this number. 0: never. Variable: MINIMUM_COUNTER. Default: 0.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
 info\t''
 debug\t''
 trace\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l log-format -d 'Format of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
 json\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l backend -d 'The dataplane to read: tables of iptables-legacy, tables of iptables-nft, Calico\'s own nftables tables, or its eBPF programs. Set it if Calico left rules in two of them. Variable: BACKEND. Default: auto, the one with Calico\'s chains, else its eBPF programs.' -r -f -a "auto\t''
 legacy\t''
 nft\t''
 nftables\t''
 ebpf\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l source -d 'How to read: straight from the kernel, or (save) by running iptables-save once per scrape. Calico\'s own nftables tables are always read from the kernel. Variable: SOURCE. Default: auto, the kernel; iptables-save if the kernel shows none of Calico\'s chains.' -r -f -a "auto\t''
 save\t''
 kernel\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l xtables-lockfile -d 'The lock file that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-discovery-srv -d 'DNS domain whose SRV records (_etcd-client-ssl._tcp, _etcd-client._tcp) name etcd\'s members. Not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-ca-cert-file -d 'CA certificates that must have signed etcd\'s certificate (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-cert-file -d 'The client certificate (PEM). Needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l etcd-username -d 'etcd user. Used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l kubeconfig -d 'Kubeconfig files, separated by colons. The first file that sets a value wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-api-endpoint -d 'The API server. This and the K8S variables below override the kubeconfig. If KUBECONFIG is not set, neither ~/.kube/config nor the service account is read. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-ca-file -d 'CA certificates that must have signed the API server\'s certificate (PEM). Variable: K8S_CA_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-cert-file -d 'The client certificate (PEM). Needs K8S_KEY_FILE. Variable: K8S_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
@@ -262,54 +262,54 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l allowed-hosts -d 'More host names, separated by commas, under which browsers may open the page and the API, behind a proxy for example. * allows any. Addresses are always allowed. /metrics, /healthz and /readyz accept any name. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l minimum-counter -d 'Drop scrapes in which every counter is below this number. 0: never. Variable: MINIMUM_COUNTER. Default: 0.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
 info\t''
 debug\t''
 trace\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l log-format -d 'Format of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
 json\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l backend -d 'The dataplane to read: tables of iptables-legacy, tables of iptables-nft, Calico\'s own nftables tables, or its eBPF programs. Set it if Calico left rules in two of them. Variable: BACKEND. Default: auto, the one with Calico\'s chains, else its eBPF programs.' -r -f -a "auto\t''
 legacy\t''
 nft\t''
 nftables\t''
 ebpf\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l source -d 'How to read: straight from the kernel, or (save) by running iptables-save once per scrape. Calico\'s own nftables tables are always read from the kernel. Variable: SOURCE. Default: auto, the kernel; iptables-save if the kernel shows none of Calico\'s chains.' -r -f -a "auto\t''
 save\t''
 kernel\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l xtables-lockfile -d 'The lock file that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-discovery-srv -d 'DNS domain whose SRV records (_etcd-client-ssl._tcp, _etcd-client._tcp) name etcd\'s members. Not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-ca-cert-file -d 'CA certificates that must have signed etcd\'s certificate (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-cert-file -d 'The client certificate (PEM). Needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l etcd-username -d 'etcd user. Used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l kubeconfig -d 'Kubeconfig files, separated by colons. The first file that sets a value wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-api-endpoint -d 'The API server. This and the K8S variables below override the kubeconfig. If KUBECONFIG is not set, neither ~/.kube/config nor the service account is read. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-ca-file -d 'CA certificates that must have signed the API server\'s certificate (PEM). Variable: K8S_CA_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-cert-file -d 'The client certificate (PEM). Needs K8S_KEY_FILE. Variable: K8S_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
@@ -321,54 +321,54 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand expl
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l policy -d 'Show only what this policy decides; as metrics name it.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l rate -d 'Trace at most so many packets a second, 1 to 10000. Default: 100.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l for -d 'End by itself after that time, such as 30s.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l allowed-hosts -d 'More host names, separated by commas, under which browsers may open the page and the API, behind a proxy for example. * allows any. Addresses are always allowed. /metrics, /healthz and /readyz accept any name. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l minimum-counter -d 'Drop scrapes in which every counter is below this number. 0: never. Variable: MINIMUM_COUNTER. Default: 0.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
 info\t''
 debug\t''
 trace\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l log-format -d 'Format of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
 json\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l backend -d 'The dataplane to read: tables of iptables-legacy, tables of iptables-nft, Calico\'s own nftables tables, or its eBPF programs. Set it if Calico left rules in two of them. Variable: BACKEND. Default: auto, the one with Calico\'s chains, else its eBPF programs.' -r -f -a "auto\t''
 legacy\t''
 nft\t''
 nftables\t''
 ebpf\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l source -d 'How to read: straight from the kernel, or (save) by running iptables-save once per scrape. Calico\'s own nftables tables are always read from the kernel. Variable: SOURCE. Default: auto, the kernel; iptables-save if the kernel shows none of Calico\'s chains.' -r -f -a "auto\t''
 save\t''
 kernel\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l xtables-lockfile -d 'The lock file that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l etcd-discovery-srv -d 'DNS domain whose SRV records (_etcd-client-ssl._tcp, _etcd-client._tcp) name etcd\'s members. Not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l etcd-ca-cert-file -d 'CA certificates that must have signed etcd\'s certificate (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l etcd-cert-file -d 'The client certificate (PEM). Needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l etcd-username -d 'etcd user. Used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l kubeconfig -d 'Kubeconfig files, separated by colons. The first file that sets a value wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-api-endpoint -d 'The API server. This and the K8S variables below override the kubeconfig. If KUBECONFIG is not set, neither ~/.kube/config nor the service account is read. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-ca-file -d 'CA certificates that must have signed the API server\'s certificate (PEM). Variable: K8S_CA_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-cert-file -d 'The client certificate (PEM). Needs K8S_KEY_FILE. Variable: K8S_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
@@ -378,54 +378,54 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watc
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l dropped -d 'Show only what is refused.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l nodename -d 'The node, as Calico names it. Variable: NODENAME. Default: the nodename file, else $NODE_NAME, else the host\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l listen-address -d 'Address of the HTTP server. Variable: LISTEN_ADDRESS. Default: ::, all addresses, IPv4 too.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l allowed-hosts -d 'Host names, separated by commas, by which the page and API may be asked for; *: any. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l minimum-counter -d 'Drop scrapes in which every counter is below this. Variable: MINIMUM_COUNTER. Default: 0, never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l metric-names -d 'Packet counts under the Go exporter\'s names, the standard ones, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l allowed-hosts -d 'More host names, separated by commas, under which browsers may open the page and the API, behind a proxy for example. * allows any. Addresses are always allowed. /metrics, /healthz and /readyz accept any name. Variable: ALLOWED_HOSTS. Default: localhost and the node\'s name.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l minimum-counter -d 'Drop scrapes in which every counter is below this number. 0: never. Variable: MINIMUM_COUNTER. Default: 0.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l metric-names -d 'Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both. Variable: METRIC_NAMES. Default: all.' -r -f -a "all\t''
 legacy\t''
 standard\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l pod-logs-dir -d 'Where the kubelet keeps pods\' logs: names for what the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l log-level -d 'Least severe level that is logged. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l pod-logs-dir -d 'The folder in which the kubelet keeps pods\' logs. It names the workloads that the datastore does not know. Variable: POD_LOGS_DIR. Default: /var/log/pods.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l log-level -d 'Least severe level that is logged. After 500 lines in a row, at most 10 lines a second are written; the others are counted. Variable: LOG_LEVEL. Default: info.' -r -f -a "error\t''
 warn\t''
 info\t''
 debug\t''
 trace\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l log-format -d 'Form of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l log-format -d 'Format of the log lines on standard error. Variable: LOG_FORMAT. Default: logfmt.' -r -f -a "logfmt\t''
 json\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l backend -d 'Which dataplane to read; nftables: Calico\'s own. Variable: BACKEND. Default: auto, where Calico\'s chains are, else its eBPF programs.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l backend -d 'The dataplane to read: tables of iptables-legacy, tables of iptables-nft, Calico\'s own nftables tables, or its eBPF programs. Set it if Calico left rules in two of them. Variable: BACKEND. Default: auto, the one with Calico\'s chains, else its eBPF programs.' -r -f -a "auto\t''
 legacy\t''
 nft\t''
 nftables\t''
 ebpf\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l source -d 'How: by iptables-save, or straight from the kernel. Variable: SOURCE. Default: auto, the kernel if it shows Calico\'s chains.' -r -f -a "auto\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l source -d 'How to read: straight from the kernel, or (save) by running iptables-save once per scrape. Calico\'s own nftables tables are always read from the kernel. Variable: SOURCE. Default: auto, the kernel; iptables-save if the kernel shows none of Calico\'s chains.' -r -f -a "auto\t''
 save\t''
 kernel\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l xtables-lockfile -d 'The lock that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l xtables-lockfile -d 'The lock file that iptables and Calico share. Variable: XTABLES_LOCKFILE. Default: /run/xtables.lock.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-run-dir -d 'Where Felix shows its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l sample-interval -d 'Read the kernel this often between scrapes: policy groups are told apart better. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l datastore-type -d 'none: names from POD_LOGS_DIR alone. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS, else kubernetes.' -r -f -a "etcdv3\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-endpoints -d 'etcd\'s client URLs, separated by commas. Variable: ETCD_ENDPOINTS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-discovery-srv -d 'DNS domain to find etcd by (SRV records); not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-ca-cert-file -d 'Certificates that etcd\'s one must be signed by (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-cert-file -d 'The client certificate (PEM); needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-discovery-srv -d 'DNS domain whose SRV records (_etcd-client-ssl._tcp, _etcd-client._tcp) name etcd\'s members. Not together with ETCD_ENDPOINTS. Variable: ETCD_DISCOVERY_SRV.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-ca-cert-file -d 'CA certificates that must have signed etcd\'s certificate (PEM). Variable: ETCD_CA_CERT_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-cert-file -d 'The client certificate (PEM). Needs ETCD_KEY_FILE. Variable: ETCD_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-key-file -d 'The client certificate\'s private key (PEM). Variable: ETCD_KEY_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-username -d 'etcd user; used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l kubeconfig -d 'Kubeconfig files, separated by colons; the first wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l etcd-username -d 'etcd user. Used only together with ETCD_PASSWORD. Variable: ETCD_USERNAME.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l kubeconfig -d 'Kubeconfig files, separated by colons. The first file that sets a value wins. Variable: KUBECONFIG. Default: ~/.kube/config, else the pod\'s service account.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-current-context -d 'The kubeconfig\'s context to use. Variable: K8S_CURRENT_CONTEXT. Default: the kubeconfig\'s current-context.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-api-endpoint -d 'The API server. Like those below, it goes over the kubeconfig. Variable: K8S_API_ENDPOINT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-ca-file -d 'Certificates that the API server\'s must be signed by (PEM). Variable: K8S_CA_FILE.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-cert-file -d 'The client certificate (PEM). Variable: K8S_CERT_FILE.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-api-endpoint -d 'The API server. This and the K8S variables below override the kubeconfig. If KUBECONFIG is not set, neither ~/.kube/config nor the service account is read. Variable: K8S_API_ENDPOINT.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-ca-file -d 'CA certificates that must have signed the API server\'s certificate (PEM). Variable: K8S_CA_FILE. Default: the system\'s certificates.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-cert-file -d 'The client certificate (PEM). Needs K8S_KEY_FILE. Variable: K8S_CERT_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-key-file -d 'The client certificate\'s private key (PEM). Variable: K8S_KEY_FILE.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-api-group -d 'projectcalico.org/v3 or crd.projectcalico.org/v1: where Calico\'s objects are. Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''

@@ -90,9 +90,10 @@ fn setting(text: &mut String, setting: &Setting) {
         true => text.push_str(&format!(",\n{:48}{}", "", also.trim_start_matches(", "))),
         false => text.push_str(&also),
     }
-    text.push_str(&format!("\n      {}\n", setting.help));
-    if let Some(default) = setting.default {
-        text.push_str(&format!("      Default: {default}\n"));
+    text.push('\n');
+    let default = setting.default.map(|default| format!("Default: {default}"));
+    for line in [Some(setting.help), default.as_deref()].into_iter().flatten().flat_map(|text| wrapped(text, 94)) {
+        text.push_str(&format!("      {line}\n"));
     }
 }
 

@@ -15,6 +15,7 @@ use crate::exposition::{complaints, has_promtool};
 use crate::http;
 use crate::program::{self, PATIENCE, Program};
 use crate::support::bpf::{Map, PER_CPU_HASH, felix_folders, own_mounts};
+use crate::support::documented;
 use crate::support::dump::Writer;
 use crate::support::netns::{Namespace, feed, sh};
 use crate::support::scrape::{Samples, one, scrape, with};
@@ -131,6 +132,8 @@ fn counts_of_all_cpus_are_exact_and_monotone_while_entries_come_and_go() {
             let labels = [("policy", "shop/knp.default.web"), ("verdict", "accept"), ("direction", "ingress"), ("tier", "default")];
             assert_eq!(one(&samples, "calico_accountant_node_policy_packets_total", &labels), expected, "{counted:?}");
         }
+        let text = http::get(port, "/metrics").unwrap();
+        assert!(documented::declared(text.text()).is_superset(&documented::metrics(true)), "{}", text.text());
         let samples = scrape(port);
         let backend = [("backend", "ebpf"), ("family", "any"), ("source", "kernel")];
         assert_eq!(one(&samples, "calico_accountant_backend_info", &backend), 1.0);

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::http;
 use crate::program::{self, Program, await_some};
+use crate::support::documented;
 use crate::support::etcd::Etcd;
 use crate::support::fakes::Fakes;
 use crate::support::scrape::{Samples, parse, scrape};
@@ -82,6 +83,22 @@ fn every_captured_table_gives_a_text_that_promtool_accepts() {
         let text = http::get(program.port(), "/metrics").unwrap();
         assert!(parse(text.text()).len() > 200, "{capture}");
         assert_eq!(complaints(text.text()), Vec::<String>::new(), "{capture}");
+    }
+}
+
+#[test]
+fn every_captured_table_gives_what_is_documented() {
+    let fakes = Fakes::nft("");
+    let mut command = program::command();
+    command.env("PATH", fakes.path());
+    let program = Program::start(command);
+    for capture in ["v3.21.6-legacy", "v3.28.5-legacy", "v3.31.7-nft-flowlogs", "v3.32.1-nft-clean-hep", "v3.32.1-olddata-legacy"] {
+        for (family, name) in [("iptables", "iptables-nft-save"), ("ip6tables", "ip6tables-nft-save")] {
+            fakes.prints(name, &fixture::text(&format!("captures/{capture}/t2/{family}-save.txt.gz")));
+        }
+        let text = http::get(program.port(), "/metrics").unwrap();
+        documented::compare(text.text());
+        assert_eq!(documented::declared(text.text()), documented::metrics(false), "{capture}");
     }
 }
 

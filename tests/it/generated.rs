@@ -1,5 +1,5 @@
-//! The tables of settings and commands → shell completions and man pages, under `deploy/`; the test fails if they are not up to date.
-//! `GOLDEN=write cargo test generated` writes them anew.
+//! The tables of settings and commands → shell completions and man pages under `deploy/`, and the tables of `docs/configuration.md`; the
+//! tests fail if they are not up to date. `GOLDEN=write cargo test generated` writes them anew.
 
 use std::path::{Path, PathBuf};
 
@@ -63,6 +63,49 @@ fn value(arg: Arg, name: &'static str) -> Arg {
     }
 }
 
+/// `docs/configuration.md` with its tables as the settings are now.
+fn configuration(page: &str) -> String {
+    let (head, rest) = page.split_once(TABLES).expect("where the tables begin");
+    let (_, tail) = rest.split_once(TABLES_END).expect("where the tables end");
+    let mut tables = String::new();
+    for (title, group) in [
+        ("Exporter", Group::Exporter),
+        ("Reading the kernel", Group::Kernel),
+        ("Calico's datastore", Group::Datastore),
+        ("Accepted without effect", Group::Unused),
+    ] {
+        tables += &format!("\n## {title}\n\n");
+        tables += match group {
+            Group::Unused => "Calico's own programs use these. They are checked and otherwise have no effect.\n\n",
+            _ => "",
+        };
+        tables += "| variable | value | default | meaning |\n|---|---|---|---|\n";
+        SETTINGS.iter().filter(|setting| setting.group == group).for_each(|setting| tables += &row(setting));
+    }
+    format!("{head}{TABLES}{tables}\n{TABLES_END}{tail}")
+}
+
+fn row(setting: &Setting) -> String {
+    let cell = |text: &str| text.replace('|', "\\|").replace('<', "&lt;").replace('*', "\\*");
+    let value = setting.value.split('|').map(|word| if setting.value.contains('|') { format!("`{word}`") } else { word.to_owned() });
+    let value = value.collect::<Vec<_>>().join(", ");
+    format!("| `{}` | {value} | {} | {} |\n", setting.name, cell(setting.default.unwrap_or("")), cell(setting.help))
+}
+
+const TABLES: &str = "<!-- The tables are generated from src/config/settings.rs: GOLDEN=write cargo test generated -->\n";
+const TABLES_END: &str = "<!-- end of the generated tables -->";
+
+/// Compares a file of the repository with what it should be, or writes it.
+fn up_to_date(file: &Path, text: &[u8]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if std::env::var("GOLDEN").is_ok_and(|value| value == "write") {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+    }
+    let found = std::fs::read(&path).unwrap_or_default();
+    assert!(found == text, "{} is not up to date: GOLDEN=write cargo test generated", file.display());
+}
+
 /// Every file, by its path under `deploy/`.
 fn files() -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
@@ -90,13 +133,12 @@ fn files() -> Vec<(PathBuf, Vec<u8>)> {
 #[test]
 fn completions_and_man_pages_are_up_to_date() {
     command_line().debug_assert();
-    for (file, text) in files() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(&file);
-        if std::env::var("GOLDEN").is_ok_and(|value| value == "write") {
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, &text).unwrap();
-        }
-        let found = std::fs::read(&path).unwrap_or_default();
-        assert!(found == text, "deploy/{} is not up to date: GOLDEN=write cargo test generated", file.display());
-    }
+    files().iter().for_each(|(file, text)| up_to_date(&Path::new("deploy").join(file), text));
+}
+
+#[test]
+fn the_page_of_settings_is_up_to_date() {
+    let file = Path::new("docs/configuration.md");
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    up_to_date(file, configuration(&page).as_bytes());
 }

@@ -22,20 +22,19 @@ const DAEMONSET: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/calico-
 /// On the node of the pod that is asked for.
 const THE_ONE: &str = "calico-accountant-b2f7x";
 
-/// The blocks of commands that apply the manifests, and that ask.
+/// The README's blocks of commands for kubectl: they apply the manifests, check, and ask.
 fn commands() -> String {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let (_, section) = readme.split_once("\n## Run it\n").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
-    let blocks = section.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0);
+    let blocks = readme.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0);
     blocks.filter(|block| block.contains("kubectl")).collect()
 }
 
-/// A kubectl of the administrator's. What `exec` asks for runs here, with what the container's manifest sets, if the pod is the right one.
+/// A kubectl of the administrator's. What `exec` asks for runs here; questions about a pod only in the exporter on its node.
 fn kubectl(kube: &Kube, folder: &Path) {
     let script = format!(
-        "#!/bin/sh\ncase \" $* \" in *' exec '*)\n  [ \"$1 $2 $3 $4 $5\" = '-n kube-system exec pod/{THE_ONE} --' ] || exit 9\n  shift 5\n  \
-         exec env METRICS_SERVER_PORT=9009 LISTEN_ADDRESS=127.0.0.1 \"$@\";;\nesac\n\
+        "#!/bin/sh\ncase \" $* \" in *' exec '*)\n  [ \"$1 $2 $3\" = '-n kube-system exec' ] || exit 9\n  \
+         [ \"$4 $5 $7\" = 'pod/{THE_ONE} -- explain' ] || [ \"$7\" = check ] || exit 9\n  shift 5\n  \
+         exec env METRICS_SERVER_PORT=9009 LISTEN_ADDRESS=127.0.0.1 DATASTORE_TYPE=none POD_LOGS_DIR=/ \"$@\";;\nesac\n\
          exec {} --server {} --token {ADMIN} --certificate-authority {} --cache-dir {} \"$@\"\n",
         kubernetes("kubectl").display(),
         kube.url(),

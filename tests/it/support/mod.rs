@@ -6,6 +6,7 @@ pub mod built;
 pub mod certificates;
 pub mod container;
 pub mod demo;
+pub mod documented;
 pub mod dump;
 pub mod etcd;
 pub mod fakes;

@@ -1,7 +1,8 @@
-//! The text of `/metrics`, taken apart; a series that comes twice, or a malformed line, is an error.
+//! The text of `/metrics`, taken apart; a series that comes twice, a malformed line, or what docs/metrics.md does not say, is an error.
 
 use std::collections::BTreeMap;
 
+use super::documented;
 use crate::http;
 
 /// Samples by name and labels, as they are written: `name{a="x"}`.
@@ -12,6 +13,7 @@ pub type Samples = BTreeMap<String, f64>;
 pub fn scrape(port: u16) -> Samples {
     let answer = http::get(port, "/metrics").unwrap();
     assert_eq!(answer.status, 200);
+    documented::compare(answer.text());
     parse(answer.text())
 }
 
