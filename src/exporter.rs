@@ -34,6 +34,7 @@ use state::{LastRead, State};
 #[derive(Debug, Clone)]
 pub struct Options {
     pub node_name: String,
+    pub grafana_url: Option<String>,
     pub minimum_counter: u64,
     pub metric_names: MetricNames,
     pub pod_logs: PathBuf,
@@ -133,6 +134,7 @@ impl Scraper {
             node: self.options.node_name.clone(),
             time: state.read_at.map(seconds),
             started: seconds(self.started),
+            grafana: self.options.grafana_url.clone(),
             problem: state.complaint.last().filter(|_| !read.up),
             node_problem: self.readiness.node_problem(&self.options.node_name, inventory),
             datastore: DatastoreStatus {

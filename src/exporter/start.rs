@@ -173,6 +173,7 @@ pub fn dataplane(config: &Config, inventory: &Arc<Inventory>) -> Dataplane {
 pub fn scraper_options(config: Config) -> exporter::Options {
     exporter::Options {
         node_name: config.node_name,
+        grafana_url: config.grafana_url,
         minimum_counter: config.minimum_counter,
         metric_names: config.metric_names,
         pod_logs: config.pod_logs,

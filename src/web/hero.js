@@ -106,9 +106,8 @@ export class Hero {
     setAttribute(this.chart, 'class', `chart${isKnown ? '' : ' waiting'}`);
     this.back.style.visibility = at === Infinity ? 'hidden' : '';
     if (!isKnown) return;
-    const points = this.model.dropCounts.line([...series.keys()], Infinity);
-    this.line.update(points);
-    const [first, last] = [points[0][0], points.at(-1)[0]];
+    this.line.update(this.model.dropCounts.line([...series.keys()], Infinity));
+    const [first, last] = [times[0], times.at(-1)];
     setText(this.first, clock(first));
     if (this.isHeld) return;
     const end = Math.max(last, first + 60);

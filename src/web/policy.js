@@ -1,13 +1,13 @@
 // One policy: what it decided for each workload and host endpoint, and what each of its rules counted.
 
 import { linkCell, rateCell, setName, textCell } from './cells.js';
-import { el, reconcile, setText, show } from './dom.js';
+import { el, reconcile, setAttribute, setText, show } from './dom.js';
 import { clock, name } from './format.js';
 import { endpointKey, ruleKey } from './model.js';
 import { VERDICTS } from './search.js';
 import { Table, UNKNOWN } from './table.js';
 import { OVER, Toolbar, windowOf } from './toolbar.js';
-import { directionLabel, kindLabel, policyName, workloadName } from './words.js';
+import { dashboard, directionLabel, kindLabel, policyName, workloadName } from './words.js';
 
 const COLUMNS = [
   ['accept', 'Accepted', ''],
@@ -26,7 +26,8 @@ export class Policy {
     this.missing = el('p', { class: 'card none' });
     this.tables = el('div', { class: 'halves' });
     this.tables.append(el('section', {}, el('h2', {}, 'Decided for'), this.users.node), el('section', {}, el('h2', {}, 'Rules'), this.rules.node));
-    this.node = el('section', {}, this.back, this.toolbar.node, this.facts, this.missing, this.tables);
+    this.elsewhere = el('a', { class: 'elsewhere', rel: 'noreferrer' }, 'This policy in Grafana');
+    this.node = el('section', {}, this.back, this.elsewhere, this.toolbar.node, this.facts, this.missing, this.tables);
   }
 
   update(model, { item, query }) {
@@ -36,6 +37,9 @@ export class Policy {
     setName(this.toolbar.title, policyName(policy));
     this.title = name(policyName(policy));
     this.back.href = this.href('policies');
+    const link = dashboard(model.status, 'policies', { policy: item });
+    setAttribute(this.elsewhere, 'href', link);
+    show(this.elsewhere, link !== null);
     show(this.missing, missing || answer === null);
     setText(this.missing, missing ? 'No such policy applies on this node now.' : 'The policy has not been read yet.');
     show(this.tables, answer !== null && !missing);

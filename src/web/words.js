@@ -68,6 +68,13 @@ export function workloadFields({ namespace, pod, interface: device, app, ip }) {
   return { namespace, pod, interface: device, app: app ?? null, ip: ip ?? [] };
 }
 
+/** The dashboard of a workload or policy, which shows all nodes; null without a Grafana. `variables`: of the dashboard. */
+export function dashboard(status, name, variables) {
+  if (!status?.grafana) return null;
+  const query = new URLSearchParams(Object.entries(variables).map(([variable, value]) => [`var-${variable}`, value]));
+  return `${status.grafana}/d/calico-accountant-${name}?${query}`;
+}
+
 /** A policy as people write it: its own name; the id where there is nothing else. */
 export function policyName(policy) {
   if (!policy.name) return policy.policy;

@@ -1,12 +1,12 @@
 // One workload: who it is, and the pipelines that its packets take.
 
 import { setName } from './cells.js';
-import { el, reconcile, setText, show } from './dom.js';
+import { el, reconcile, setAttribute, setText, show } from './dom.js';
 import { Pipeline } from './pipeline.js';
 import { recordsOf } from './steps.js';
 import { OVER, Toolbar, windowOf } from './toolbar.js';
 import { name } from './format.js';
-import { addresses, isEbpf, workloadName } from './words.js';
+import { addresses, dashboard, isEbpf, workloadName } from './words.js';
 
 export class Workload {
   constructor({ change, href }) {
@@ -17,7 +17,8 @@ export class Workload {
     this.facts = el('dl', { class: 'facts' });
     this.pipelines = el('div', { class: 'pipelines' });
     this.missing = el('p', { class: 'card none' });
-    this.node = el('section', {}, this.back, this.toolbar.node, this.facts, this.missing, this.pipelines);
+    this.elsewhere = el('a', { class: 'elsewhere', rel: 'noreferrer' }, 'This pod in Grafana');
+    this.node = el('section', {}, this.back, this.elsewhere, this.toolbar.node, this.facts, this.missing, this.pipelines);
   }
 
   update(model, { item, query }) {
@@ -27,6 +28,10 @@ export class Workload {
     this.title = name(workloadName(workload));
     this.toolbar.update(query);
     this.back.href = this.href('workloads');
+    const { namespace, pod } = workload;
+    const link = pod ? dashboard(model.status, 'workload', { namespace, pod }) : null;
+    setAttribute(this.elsewhere, 'href', link);
+    show(this.elsewhere, link !== null);
     reconcile(this.facts, factsOf(workload), ([term]) => term, () => {
       const [term, text] = [el('dt'), el('dd', {}, el('bdi'))];
       return { node: el('div', {}, term, text), update: ([label, value]) => (setText(term, label), setName(text.firstChild, value)) };

@@ -116,7 +116,7 @@ packet filters takes. Each key of securityContext replaces ours.
 {{/* The program's settings that are set. */}}
 {{- define "calico-accountant.settings" -}}
 {{- $s := .Values.settings -}}
-{{- range $variable, $value := dict "LISTEN_ADDRESS" $s.listenAddress "METRIC_NAMES" $s.metricNames "BACKEND" $s.backend "SOURCE" $s.source "XTABLES_LOCK_WAIT" $s.xtablesLockWait "SAMPLE_INTERVAL" $s.sampleInterval "LOG_LEVEL" $s.logLevel "LOG_FORMAT" $s.logFormat }}
+{{- range $variable, $value := dict "LISTEN_ADDRESS" $s.listenAddress "GRAFANA_URL" $s.grafanaUrl "METRIC_NAMES" $s.metricNames "BACKEND" $s.backend "SOURCE" $s.source "XTABLES_LOCK_WAIT" $s.xtablesLockWait "SAMPLE_INTERVAL" $s.sampleInterval "LOG_LEVEL" $s.logLevel "LOG_FORMAT" $s.logFormat }}
 {{- if $value }}
 - name: {{ $variable }}
   value: {{ $value | quote }}

@@ -220,6 +220,7 @@ fn every_value_has_its_effect() {
         ("ETCD_USERNAME", "reader"),
         ("LISTEN_ADDRESS", "127.0.0.1"),
         ("ALLOWED_HOSTS", "accountant.example.org,other.example.org"),
+        ("GRAFANA_URL", "https://grafana.example.org"),
         ("METRICS_SERVER_PORT", "9010"),
         ("MINIMUM_COUNTER", "3000000"),
         ("METRIC_NAMES", "standard"),
