@@ -33,7 +33,7 @@ export class Hero {
   update(model, drops, { at, window }) {
     Object.assign(this, { model, window });
     const now = at === Infinity ? model.rateOfDrops(window) : (model.dropCounts.sum(drops.map((drop) => drop.key), window, at) ?? 0);
-    const state = at === Infinity ? this.#state(now) : model.dropCounts.observed(window, at) === 0 ? 'unknown' : now > 0 ? 'dropping' : 'quiet';
+    const state = at === Infinity ? this.#state(now) : model.dropCounts.observed(window, at) === 0 ? 'lost' : now > 0 ? 'dropping' : 'quiet';
     setAttribute(this.node, 'data-state', state);
     setText(this.figure, this.#figures()[state] ?? rate(now));
     const where = new Set(drops.filter((drop) => model.dropCounts.rate(drop.key, window, at) > 0).map((drop) => drop.interface));
@@ -56,6 +56,7 @@ export class Hero {
     return {
       unprotected: this.model.withoutRules() === 'vanished' ? 'Calico’s rules have vanished' : 'No rules of Calico’s',
       unknown: 'Cannot be told now',
+      lost: 'Not known',
       first: 'Watching…',
       waiting: 'Watching…',
       calm: this.#areAllUnderstood() ? 'Nothing is being dropped' : 'No drops are known',
@@ -69,8 +70,8 @@ export class Hero {
   }
 
   #restsOf(at, state) {
-    if (state === 'unknown') return `Nothing is known of ${clock(at)}: the exporter keeps an hour, and only while it runs and can read the counters.`;
-    return `In the ${duration(this.model.dropCounts.observed(this.window, at))} before ${clock(at)}. The address of this page leads to that time for as long as it is known: an hour.`;
+    if (state === 'lost') return `Nothing is known of ${clock(at)}: the exporter keeps an hour, and only while it runs and can read the counters.`;
+    return `In the ${duration(this.model.dropCounts.observed(this.window, at))} before ${clock(this.model.dropCounts.endOf(at))}. The address of this page leads to that time for as long as it is known: an hour.`;
   }
 
   /** What the figure rests on. */

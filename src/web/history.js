@@ -71,10 +71,16 @@ export class History {
     this.seed({ times: [], gaps: [], series: new Map() });
   }
 
-  /** The place of the last read at or before a time; -1 if none is known. */
-  #last(at) {
-    if (at === Infinity || at >= this.times.at(-1)) return this.times.length - 1;
-    return this.times.findLastIndex((time) => time <= at);
+  /** The place of the read that ends at a time or next after it; -1 where nobody counted. */
+  #end(at) {
+    if (at >= this.times.at(-1)) return this.times.length - 1;
+    const end = at < this.times[0] ? -1 : this.times.findIndex((time) => time >= at);
+    return this.gaps[end] ? -1 : end;
+  }
+
+  /** When the read of a time ended. */
+  endOf(at) {
+    return this.times[this.#end(at)];
   }
 
   /** Where the last so many seconds before a place begin: at the newest sample that is at least so old, or the oldest there is. */
@@ -87,7 +93,7 @@ export class History {
   /** Packets per second over the last so many seconds before a time; null while that cannot be told. */
   rate(key, seconds, at = Infinity) {
     const values = this.series.get(key);
-    const end = this.#last(at);
+    const end = this.#end(at);
     if (values === undefined || end < 0 || Number.isNaN(values[end])) return null;
     const from = this.#begin(values, end, seconds);
     return from < end ? (values[end] - values[from]) / (this.times[end] - this.times[from]) : null;
@@ -95,7 +101,7 @@ export class History {
 
   /** How many of the last so many seconds before a time lie between two reads: what can be told of. */
   observed(seconds, at = Infinity) {
-    const end = this.#last(at);
+    const end = this.#end(at);
     return end < 1 ? 0 : Math.min(seconds, this.times[end] - this.times[this.#begin([], end, seconds)]);
   }
 
@@ -109,7 +115,7 @@ export class History {
   line(keys, seconds) {
     const lines = keys.map((key) => this.series.get(key)).filter((values) => values !== undefined);
     const points = [];
-    for (let at = Math.max(1, this.#last(this.times.at(-1) - seconds)); at < this.times.length; at += 1) {
+    for (let at = Math.max(1, this.times.findLastIndex((time) => time <= this.times.at(-1) - seconds)); at < this.times.length; at += 1) {
       let packets = 0;
       for (const values of lines) {
         const more = values[at] - values[at - 1];

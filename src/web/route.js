@@ -18,7 +18,7 @@ export function format({ view, item = '', query = {} }) {
 
 /** A time as it stands in a URL, `2026-03-01T12:00:05Z`; nothing for now, Infinity. */
 export function toTime(seconds) {
-  return seconds === Infinity ? '' : new Date(Math.round(seconds) * 1000).toISOString().replace('.000', '');
+  return seconds === Infinity ? '' : new Date(Math.floor(seconds) * 1000).toISOString().replace('.000', '');
 }
 
 /** The same in seconds; what is not understood is now. */

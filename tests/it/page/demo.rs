@@ -243,7 +243,7 @@ fn past(browser: &Browser, url: &str) {
     // The keys of the slider choose another time, and its end is now.
     browser.run("document.querySelector('.chart input').focus()");
     browser.press(key::HOME);
-    browser.until("document.querySelector('.figure').innerText === 'Cannot be told now'");
+    browser.until("document.querySelector('.figure').innerText === 'Not known'");
     browser.click(".chart button");
     browser.until("document.querySelector('h1').innerText === 'Dropped now' && !location.hash.includes('at=')");
 }
