@@ -1,35 +1,37 @@
 //! One scrape from kernel to text, or to a report: reads the tables, takes them through pipelines, ledger and attribution, renders the
 //! result. Touches the world only through its reader and the inventory.
 
+mod drops;
 mod readiness;
 pub mod start;
 mod state;
+mod tracing;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::warn;
 
-use crate::accounting::Accounting;
 use crate::accounting::attribution::Datastore;
-use crate::config::MetricNames;
+use crate::config::{MetricNames, Witnesses};
 use crate::dataplane::{Reader, Reading};
 use crate::datastore::inventory::{Inventory, Workload};
 use crate::datastore::podlogs::PodLogs;
 use crate::ebpf;
-use crate::felix::{ChainNames, EndpointKind, Structure, hashed_names};
+use crate::felix::{ChainNames, Structure, hashed_names};
 use crate::metrics::{self, About, View};
 use crate::os::process::Process;
 use crate::os::sys;
 use crate::report::{
-    self, Chains, DatastoreStatus, DropsAnswer, OtherBackend, Outline, Report, Sources, Status, TableStatus, WorkloadStates,
+    Chains, DatastoreStatus, DropsAnswer, OtherBackend, Report, Sources, Status, TableStatus, WitnessesAnswer, WorkloadStates,
 };
 use crate::ruleset::Family;
 use crate::server::Application;
 use readiness::Readiness;
 use state::{LastRead, State};
+use tracing::Tracing;
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -44,6 +46,7 @@ pub struct Options {
     pub process_metrics: bool,
     /// Whether only one moment will ever be known: what it takes two to tell is left out, instead of being 0.
     pub one_moment: bool,
+    pub witnesses: Option<Witnesses>,
     /// Whether counters are known to have begun anew between the moments: there may have been more of everything.
     pub began_anew: bool,
 }
@@ -68,7 +71,13 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 
 impl Scraper {
     pub fn new(options: Options, reader: Box<dyn Reader>, inventory: Arc<Inventory>) -> Self {
-        let state = State::new(reader);
+        let mut state = State::new(reader);
+        if let Some(witnesses) = options.witnesses {
+            match Tracing::start(witnesses, Arc::clone(&inventory)) {
+                Ok(tracing) => state.tracing = Some(tracing),
+                Err(error) => warn!("WITNESSES: starting a thread failed: {error}"),
+            }
+        }
         let pod_logs = PodLogs::new(options.pod_logs.clone(), "/proc".into(), options.node_name.clone());
         Scraper { options, inventory, pod_logs, started: SystemTime::now(), state: Mutex::new(state), readiness: Readiness::default() }
     }
@@ -111,7 +120,7 @@ impl Scraper {
         let report = match (status.up, state.report.take()) {
             (true, _) => {
                 let (attribution, catalog) = (state.accounting.attribution(), state.accounting.catalog());
-                let outline = outline(&state.accounting, |_, _| true);
+                let outline = drops::outline(&state.accounting, |_, _| true);
                 let one_moment = self.options.one_moment;
                 let mut report = Report::new(Sources { outline: &outline, attribution, catalog, workload: &workload, one_moment }, status);
                 report.policies.iter_mut().for_each(|policy| policy.since = state.past.seen(&policy.policy));
@@ -231,7 +240,9 @@ impl Scraper {
 
     fn read(&self, state: &mut State, about: &mut About) -> bool {
         let begun = Instant::now();
+        state.tracing.iter_mut().for_each(Tracing::before_read);
         let result = state.read();
+        state.tracing.iter_mut().for_each(Tracing::behind_read);
         about.stages.push(("read", begun.elapsed()));
         about.lock_timeouts = state.reader.lock_timeouts();
         match result {
@@ -264,23 +275,6 @@ impl Scraper {
         }
     }
 
-    /// Keeps what has been dropped up to now. Workloads that drop nothing cost next to nothing.
-    fn keep(&self, state: &mut State, now: SystemTime) {
-        let now = seconds(now);
-        if self.options.one_moment || !state.past.wants(now) {
-            return;
-        }
-        let State { accounting, past, found, .. } = state;
-        let (attribution, catalog) = (accounting.attribution(), accounting.catalog());
-        let dropping: HashSet<&Arc<str>> = accounting.totals().dropping().collect();
-        let outline = outline(accounting, |kind, interface| kind == EndpointKind::Workload && dropping.contains(interface));
-        // Who came with this read is looked for after it, and named by the next one.
-        let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
-        let drops = report::drops(Sources { outline: &outline, attribution, catalog, workload: &workload, one_moment: false });
-        past.record(now, accounting.totals().workloads().map(|(interface, _)| Arc::clone(interface)), &drops);
-        past.see(now, catalog.policies.iter().map(|policy| Arc::clone(&policy.policy)));
-    }
-
     /// Asks for the names of nodes while workloads have rules, and the datastore knows none of them.
     fn watch_names(&self, state: &State) {
         if self.options.datastore.is_none() || !self.inventory.synced() || !self.inventory.up() {
@@ -307,6 +301,9 @@ impl Scraper {
     fn take_in_programs(&self, state: &mut State, read: &ebpf::Snapshot, source: &'static str, about: &mut About) {
         let datastore = Datastore { names: &state.hashed_names, version: state.policies_version };
         state.accounting.advance_programs(read, datastore);
+        if let Some(tracing) = &mut state.tracing {
+            tracing.fail("Calico's eBPF dataplane decides in programs, which cannot be traced");
+        }
         if self.options.one_moment {
             state.accounting.forget_derived();
         }
@@ -322,12 +319,17 @@ impl Scraper {
 
     fn take_in_tables(&self, state: &mut State, reading: &Reading, about: &mut About) {
         let version = self.inventory.workloads_version();
-        let State { accounting, reader, workloads_version, .. } = state;
+        let State { accounting, reader, workloads_version, tracing, .. } = state;
         let is_watched = self.options.datastore.is_some() && self.inventory.synced() && self.inventory.up();
         if std::mem::replace(workloads_version, version) == version && is_watched {
             accounting.note_that_endpoints_stayed();
         }
-        accounting.advance(&reading.tables, |read| reader.look_again(read, Instant::now() + LOOK_LIMIT));
+        let witnessed =
+            |structures: &[Structure]| tracing.as_mut().map(|tracing| tracing.take_in(&reading.tables, structures)).unwrap_or_default();
+        accounting.advance_witnessed(&reading.tables, witnessed, |read| reader.look_again(read, Instant::now() + LOOK_LIMIT));
+        if let Some(tracing) = tracing {
+            tracing.mark(&reading.tables, accounting.tables(), accounting.totals());
+        }
         if accounting.unnamed() > 0 {
             if self.options.datastore.is_none() && !self.inventory.policies_wanted() {
                 warn!(
@@ -362,13 +364,6 @@ fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as f64 / 1000.0
 }
 
-fn outline(accounting: &Accounting, wanted: impl Fn(EndpointKind, &Arc<str>) -> bool) -> Outline {
-    match accounting.attribution().programs() {
-        Some(programs) => Outline::of_programs(programs),
-        None => Outline::of_tables(accounting.tables(), wanted),
-    }
-}
-
 fn table_of(family: Family, source: &'static str, tables: &[Structure]) -> Option<TableStatus> {
     let of_family = || tables.iter().map(|table| &table.ruleset).filter(|ruleset| ruleset.family == family);
     let (backend, rules) = (of_family().next()?.backend.as_str(), of_family().map(|ruleset| ruleset.rule_count()).sum());
@@ -387,6 +382,16 @@ impl Application for Scraper {
     fn past(&self) -> DropsAnswer {
         let status = self.report().status.clone();
         self.state().past.answer(status)
+    }
+
+    fn witnesses(&self, since: Option<SystemTime>) -> WitnessesAnswer {
+        // Packets are told apart with a read.
+        self.report();
+        let state = self.state();
+        match &state.tracing {
+            Some(tracing) => tracing.answer(since),
+            None => WitnessesAnswer { mode: "off".into(), ..WitnessesAnswer::default() },
+        }
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -15,12 +15,12 @@ mod serving;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use crate::report::{DropsAnswer, Report};
+use crate::report::{DropsAnswer, Report, WitnessesAnswer};
 
 /// What the server shows. All methods are called from several threads at once.
 pub trait Application: Send + Sync {
@@ -31,7 +31,14 @@ pub trait Application: Send + Sync {
     fn report(&self) -> Arc<Report>;
 
     /// What was dropped in the last hour.
-    fn past(&self) -> DropsAnswer;
+    fn past(&self) -> DropsAnswer {
+        DropsAnswer::default()
+    }
+
+    /// The last packets that were traced, after this moment.
+    fn witnesses(&self, _since: Option<SystemTime>) -> WitnessesAnswer {
+        WitnessesAnswer::default()
+    }
 
     /// Whether metrics are complete; else what is missing, in one line.
     fn ready(&self) -> Result<(), String>;

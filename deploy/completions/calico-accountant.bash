@@ -41,7 +41,7 @@ _calico__accountant() {
 
     case "${cmd}" in
         calico__accountant)
-            opts="-h -V --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help --version serve metrics top explain watch check"
+            opts="-h -V --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help --version serve metrics top explain watch check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -141,6 +141,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -251,7 +266,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__check)
-            opts="-h --json --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -351,6 +366,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -461,7 +491,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__explain)
-            opts="-h --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -578,6 +608,21 @@ _calico__accountant() {
                     fi
                     return 0
                     ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
                 --datastore-type)
                     COMPREPLY=($(compgen -W "etcdv3 kubernetes none" -- "${cur}"))
                     return 0
@@ -686,7 +731,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__metrics)
-            opts="-h --output --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --output --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -800,6 +845,21 @@ _calico__accountant() {
                     fi
                     return 0
                     ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
                 --datastore-type)
                     COMPREPLY=($(compgen -W "etcdv3 kubernetes none" -- "${cur}"))
                     return 0
@@ -908,7 +968,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__serve)
-            opts="-h --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1008,6 +1068,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -1118,7 +1193,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__top)
-            opts="-h --json --once --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --once --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1235,6 +1310,21 @@ _calico__accountant() {
                     fi
                     return 0
                     ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
                 --datastore-type)
                     COMPREPLY=($(compgen -W "etcdv3 kubernetes none" -- "${cur}"))
                     return 0
@@ -1343,7 +1433,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__watch)
-            opts="-h --json --dropped --policy --rate --for --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --dropped --policy --rate --for --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --grafana-url --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1464,6 +1554,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)

@@ -105,10 +105,6 @@ impl Application for Empty {
         Arc::default()
     }
 
-    fn past(&self) -> calico_accountant::report::DropsAnswer {
-        calico_accountant::report::DropsAnswer::default()
-    }
-
     fn ready(&self) -> Result<(), String> {
         Ok(())
     }

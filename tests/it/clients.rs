@@ -50,10 +50,6 @@ impl Application for Gated {
         Arc::default()
     }
 
-    fn past(&self) -> calico_accountant::report::DropsAnswer {
-        calico_accountant::report::DropsAnswer::default()
-    }
-
     fn ready(&self) -> Result<(), String> {
         Ok(())
     }

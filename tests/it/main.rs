@@ -45,3 +45,4 @@ mod support;
 mod table;
 mod torn;
 mod watch;
+mod witnesses;

@@ -71,6 +71,7 @@ fn scraper(moments: Vec<Vec<Snapshot>>, inventory: Inventory) -> Scraper {
         datastore: Some("etcd"),
         process_metrics: true,
         one_moment: false,
+        witnesses: None,
         began_anew: false,
     };
     Scraper::new(options, Box::new(Moments(moments.into())), Arc::new(inventory))
@@ -246,7 +247,7 @@ fn names_are_data_in_the_api() {
     for (path, error) in [
         (
             "/api/v1/nothing",
-            "not found; there are status, workloads, workloads/{interface}, drops, policies, policies/{policy} and host-endpoints",
+            "not found; there are status, workloads, workloads/{interface}, drops, policies, policies/{policy}, host-endpoints, witnesses and allow",
         ),
         ("/api/v1/workloads/%3Cimg%3E", "no workload has rules on interface \"<img>\""),
         ("/api/v1/policies/a%2Fb", "no policy here is called \"a/b\""),

@@ -115,10 +115,6 @@ fn nothing_is_read_for_connections_reset_before_they_are_accepted() {
         fn report(&self) -> Arc<calico_accountant::report::Report> {
             Arc::default()
         }
-        fn past(&self) -> calico_accountant::report::DropsAnswer {
-            calico_accountant::report::DropsAnswer::default()
-        }
-
         fn ready(&self) -> Result<(), String> {
             Ok(())
         }
@@ -271,10 +267,6 @@ impl Application for Fake {
         Arc::default()
     }
 
-    fn past(&self) -> calico_accountant::report::DropsAnswer {
-        calico_accountant::report::DropsAnswer::default()
-    }
-
     fn ready(&self) -> Result<(), String> {
         Ok(())
     }
@@ -413,10 +405,6 @@ fn answers_on_their_way_are_bounded_in_memory() {
         fn report(&self) -> Arc<calico_accountant::report::Report> {
             Arc::default()
         }
-        fn past(&self) -> calico_accountant::report::DropsAnswer {
-            calico_accountant::report::DropsAnswer::default()
-        }
-
         fn ready(&self) -> Result<(), String> {
             Ok(())
         }

@@ -301,6 +301,13 @@ fn pictures(browser: &Browser, url: &str) {
     picture(browser, "pipeline-dark");
     browser.prefer_dark(false);
     picture(browser, "pipeline-light");
+    browser.run("location.hash = '#/policy/shop%2Fdefault.web-deny'");
+    browser.until("document.querySelector('.halves tr.dropping') !== null");
+    std::thread::sleep(Duration::from_secs(6));
+    browser.resize(1280, 800, false);
+    picture(browser, "policy-light");
+    browser.run("location.hash = '#/workload/cali751425ce827'");
+    browser.until("document.querySelector('tr[data-dropping]') !== null");
     browser.resize(390, 844, true);
     picture(browser, "pipeline-phone");
     browser.run("location.hash = '#/drops'");
