@@ -13,6 +13,8 @@ export class History {
     /** By time: whether nobody counted between the time before and this one. */
     this.gaps = [];
     this.series = new Map();
+    /** When each was last there. */
+    this.seen = new Map();
   }
 
   /**
@@ -35,17 +37,18 @@ export class History {
         values[times.length - 2] = NaN;
       }
       values.push(value);
+      this.seen.set(key, time);
     }
-    // What has ended is known as long as its last packets are.
+    // What has ended counts no more; what could not be told now and comes back has counted meanwhile.
     for (const values of series.values()) {
-      if (values.length < times.length) values.push(NaN);
+      if (values.length < times.length) values.push(values.at(-1));
     }
     this.#thin();
   }
 
   /** What was counted before: `times`, the `gaps` among them, and values of each key. */
   seed({ times, gaps, series }) {
-    Object.assign(this, { times, gaps, series });
+    Object.assign(this, { times, gaps, series, seen: new Map([...series.keys()].map((key) => [key, times.at(-1)])) });
   }
 
   #thin() {
@@ -62,7 +65,10 @@ export class History {
       // What is not known between two reads is not known between those that stay.
       if (Number.isNaN(values[at]) && at > 0) values[at - 1] = NaN;
       values.splice(at, 1);
-      if (at === 0 && values.every(Number.isNaN)) this.series.delete(key);
+      if (this.seen.get(key) < this.times[0]) {
+        this.series.delete(key);
+        this.seen.delete(key);
+      }
     }
   }
 

@@ -22,7 +22,9 @@ for (let time = 104; time <= 130; time += 2) history.add(time, [['a', 14], ['b',
 same('quiet for a window', history.rate('a', 10), 0);
 same('over an hour', history.rate('a', 3600), 4 / 30);
 same('at a time', [history.rate('a', 10, 103), history.rate('b', 4, 109), history.rate('a', 10, 99)], [1, 1, null]);
-same('ended', history.rate('c', 10), null);
+same('ended', history.rate('c', 10), 0);
+history.add(131, [['a', 14], ['b', 131], ['c', 25]]);
+same('not told for a while', history.rate('c', 60), 20 / 29);
 same('a sum', history.sum(['a', 'b'], 10), 1);
 history.add(132, [['a', 3], ['b', 132]]);
 same('went back', history.rate('a', 10), null);
