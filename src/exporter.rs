@@ -2,12 +2,12 @@
 //! result. Touches the world only through its reader and the inventory.
 
 mod drops;
+mod names;
 mod readiness;
 pub mod start;
 mod state;
 mod tracing;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,13 +15,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::warn;
 
 use crate::accounting::attribution::Datastore;
-use crate::config::{MetricNames, Witnesses};
+use crate::config::{Exposition, Witnesses, ZeroSeries};
 use crate::dataplane::{Reader, Reading};
-use crate::datastore::inventory::{Inventory, Workload};
+use crate::datastore::inventory::Inventory;
 use crate::datastore::podlogs::PodLogs;
 use crate::ebpf;
 use crate::felix::{ChainNames, Structure, hashed_names};
 use crate::metrics::{self, About, View};
+use crate::os::plain;
 use crate::os::process::Process;
 use crate::os::sys;
 use crate::report::{
@@ -38,7 +39,9 @@ pub struct Options {
     pub node_name: String,
     pub grafana_url: Option<String>,
     pub minimum_counter: u64,
-    pub metric_names: MetricNames,
+    pub exposition: Exposition,
+    /// Where zeros are not shown, how long a series is 0 when it begins.
+    pub first_zero: Duration,
     pub pod_logs: PathBuf,
     /// `etcd` or `kubernetes`.
     pub datastore: Option<&'static str>,
@@ -144,14 +147,14 @@ impl Scraper {
             time: state.read_at.map(seconds),
             started: seconds(self.started),
             grafana: self.options.grafana_url.clone(),
-            problem: state.complaint.last().filter(|_| !read.up),
+            problem: state.complaint.last().filter(|_| !read.up).map(|problem| plain(&problem)),
             node_problem: self.readiness.node_problem(&self.options.node_name, inventory),
             datastore: DatastoreStatus {
                 kind: self.options.datastore.unwrap_or("none").into(),
                 up: inventory.up(),
                 synced: inventory.synced(),
                 last_event: Some(inventory.last_event()).filter(|last| *last > 0),
-                problem: (!troubles.is_empty()).then(|| troubles.join("; ")),
+                problem: (!troubles.is_empty()).then(|| plain(&troubles.join("; "))),
             },
             // Where the rules could not be read, what was read before does not count.
             workloads: WorkloadStates { without_rules: inventory.without_rules(state.interfaces().filter(|_| read.up)), ..read.workloads },
@@ -175,6 +178,9 @@ impl Scraper {
         let mut about = self.advance(state, asked);
         state.report.take_if(|(made, _)| made.elapsed() > FORGOTTEN);
         let found = self.name_the_unknown(state);
+        if self.options.exposition.zeros == ZeroSeries::Omit && about.status.up {
+            state.accounting.introduce(self.options.first_zero);
+        }
         let totals = state.accounting.totals();
         let too_small = about.status.up && metrics::largest_counter(totals) < self.options.minimum_counter;
         if too_small {
@@ -193,36 +199,12 @@ impl Scraper {
             workload: &workload,
             about: &about,
             counters: about.status.up && !too_small,
-            names: self.options.metric_names,
+            exposition: &self.options.exposition,
         };
         // Counters that get a digit more hardly ever make it longer than this.
         let text = metrics::render(&view, sys::large(state.text_length + state.text_length / 64));
         state.text_length = text.len();
         text
-    }
-
-    /// Looks on the node for workloads that the datastore does not know. Beside a datastore, the folder may be missing without a word.
-    fn name_the_unknown(&self, state: &mut State) -> Arc<HashMap<String, Arc<Workload>>> {
-        state.found = Arc::new(self.find_the_unknown(state));
-        Arc::clone(&state.found)
-    }
-
-    fn find_the_unknown(&self, state: &mut State) -> HashMap<String, Arc<Workload>> {
-        let unknown: Vec<&str> = state.interfaces().filter(|interface| self.inventory.workload(interface).is_none()).collect();
-        if unknown.is_empty() && self.options.datastore.is_some() {
-            return HashMap::new();
-        }
-        let found = self.pod_logs.workloads(&unknown);
-        match &found {
-            Ok(_) => state.complaint_of_names.went_well("pods can be named"),
-            Err(error) if self.options.datastore.is_some() && error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => state.complaint_of_names.failed("naming pods", error),
-        }
-        if self.options.datastore.is_none() {
-            self.inventory.touch();
-            self.inventory.set_trouble("pod log folders", found.as_ref().err().map(ToString::to_string));
-        }
-        found.unwrap_or_default()
     }
 
     /// Reads the kernel and brings the totals up to date, unless another's read answers this, too.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use allow::network_policies;
-pub use answers::{Drop, HostEndpointsAnswer, PolicyAnswer, WorkloadAnswer, WorkloadsAnswer};
+pub use answers::{Drop, HostEndpointsAnswer, PoliciesAnswer, PolicyAnswer, WorkloadAnswer, WorkloadsAnswer};
 pub use build::{Sources, drops};
 pub use outline::Outline;
 pub use past::DropsAnswer;

@@ -16,7 +16,7 @@ use super::promql::selectors;
 use super::rules::{RULES, rules};
 
 /// As a PodMonitor in kube-system names it.
-const JOB: &str = "kube-system/calico-accountant";
+pub const JOB: &str = "kube-system/calico-accountant";
 
 /// What is looked at where a dashboard looks at one thing: the values of its variables.
 pub type Chosen = [(&'static str, &'static str); 4];
@@ -65,7 +65,7 @@ fn alarms(prometheus: &Prometheus, demo: &mut Demo) {
 }
 
 /// A node with what the demo has not: host endpoints, and workloads between which a group's packets cannot be divided.
-fn captured(fakes: &Fakes) -> Program {
+pub fn captured(fakes: &Fakes) -> Program {
     let set = |moment: &str| {
         for (family, name) in [("iptables", "iptables-nft-save"), ("ip6tables", "ip6tables-nft-save")] {
             fakes.prints(name, &fixture::text(&format!("captures/v3.28.5-legacy/{moment}/{family}-save.txt.gz")));
