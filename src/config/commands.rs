@@ -34,8 +34,8 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
         operand: None,
         about: "Read once, and print the metrics.",
         more: "For node_exporter's textfile collector, and for saved tables. What takes two moments to tell (what policies \
-               denied and passed on) is left out, unless --before gives an earlier one.",
-        options: &["output", "ruleset", "before"],
+               denied and passed on) is left out, unless --before gives an earlier one, or --state keeps it from run to run.",
+        options: &["output", "state", "ruleset", "before"],
     },
     Subcommand {
         name: "top",
@@ -81,6 +81,11 @@ pub const OPTIONS: &[CommandOption] = &[
     CommandOption { name: "for", value: Some("duration"), help: "End by itself after that time, such as 30s." },
     CommandOption { name: "once", value: None, help: "Print once, also in a terminal." },
     CommandOption { name: "output", value: Some("file"), help: "Write there instead, beside it first and then renamed." },
+    CommandOption {
+        name: "state",
+        value: Some("file"),
+        help: "Keep tables and counters there from run to run, so that a timer's runs count denies too. Not on eBPF.",
+    },
     CommandOption { name: "url", value: Some("url"), help: "The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT." },
     CommandOption {
         name: "ruleset",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::flags::Typed;
 use super::syntax::{duration, is_authority};
-use super::{Config, ConfigError, Datastore, Remark, Values, World, datastore, node_name};
+use super::{Config, ConfigError, Datastore, Remark, Values, World, ZeroSeries, datastore, node_name};
 
 /// A command other than `serve`, checked.
 #[derive(Debug, PartialEq)]
@@ -25,6 +25,8 @@ pub enum Task {
     /// To this file, or to standard output.
     Metrics {
         output: Option<PathBuf>,
+        /// Where what one run leaves for the next is kept.
+        state: Option<PathBuf>,
     },
     /// `once`: not again and again, also in a terminal.
     Top {
@@ -70,7 +72,7 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
     let paths = |option: &str| typed.options.iter().filter(|(name, _)| *name == option).map(|(_, value)| PathBuf::from(value)).collect();
     let last = |option: &str| typed.options.iter().rev().find(|(name, _)| *name == option).map(|(_, value)| value.clone());
     let task = match name {
-        "metrics" => Task::Metrics { output: last("output").map(PathBuf::from) },
+        "metrics" => Task::Metrics { output: last("output").map(PathBuf::from), state: last("state").map(PathBuf::from) },
         "top" => Task::Top { json: has("json"), once: has("once") },
         "explain" => Task::Explain { endpoint: endpoint(typed)?, json: has("json") },
         "watch" => Task::Watch(Watch {
@@ -91,6 +93,10 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
         (true, false, _) => return Err(ConfigError("--before: needs --ruleset, with the tables of a later moment (see --help)".into())),
         (false, _, Some(_)) => return Err(ConfigError("--url and --ruleset: only one of the two can be asked".into())),
     };
+    let has_state = matches!(task, Task::Metrics { state: Some(_), .. });
+    if has_state && input != Input::Here {
+        return Err(ConfigError("--state: reads the kernel, so not with --ruleset (see --help)".into()));
+    }
     let (mut remarks, mut problems) = (Vec::new(), Vec::new());
     let values = Values::new(typed, world);
     let mut tolerate = |error: ConfigError| match task {
@@ -112,6 +118,10 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
     if values.get("LOG_LEVEL").is_none() && typed.verbosity.is_none() {
         // What it found out is its output, not its log.
         config.log_level = log::LevelFilter::Warn;
+    }
+    if has_state {
+        // What has counted nothing since the last run has counted before.
+        config.exposition.zeros = ZeroSeries::Keep;
     }
     Ok(Tool { task, input, config, problems, remarks })
 }

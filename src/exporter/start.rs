@@ -188,5 +188,6 @@ pub fn scraper_options(config: Config) -> exporter::Options {
         process_metrics: true,
         one_moment: false,
         began_anew: false,
+        resumed: false,
     }
 }

@@ -33,6 +33,7 @@ mod privileges;
 mod program;
 mod report;
 mod reread;
+mod runs;
 mod secrets;
 mod series;
 mod server;

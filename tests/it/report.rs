@@ -72,6 +72,7 @@ fn scraper(moments: Vec<Vec<Snapshot>>, inventory: Inventory) -> Scraper {
         process_metrics: true,
         one_moment: false,
         began_anew: false,
+        resumed: false,
     };
     Scraper::new(options, Box::new(Moments(moments.into())), Arc::new(inventory))
 }
