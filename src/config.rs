@@ -24,10 +24,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::os::plain;
 pub use exposition::{Exposition, FAMILIES, Families, MetricNames, ZeroSeries};
 pub use kubernetes::{ApiGroup, Authentication, ExecPlugin, KubernetesConfig, Pem, Secret};
 pub use settings::secret_variables;
-pub use tool::{Input, Task, Tool, Watch};
+pub use tool::{Input, Nodes, Task, Tool, Watch};
 use values::Values;
 
 #[derive(Clone, Copy)]
@@ -72,7 +73,7 @@ pub struct ConfigError(String);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&plain(&self.0))
     }
 }
 
@@ -116,6 +117,7 @@ fn resolve(
         calico_run: values.path("CALICO_RUN_DIR")?.unwrap_or_else(|| PathBuf::from("/var/run/calico")),
         sampling: values.sampling("SAMPLE_INTERVAL")?,
         exposition: Exposition::resolve(values)?,
+        witnesses: values.witnesses()?,
         log_level: log_level.unwrap_or(log::LevelFilter::Info),
         log_format: values.choice("LOG_FORMAT", LOG_FORMATS)?.unwrap_or(LogFormat::Logfmt),
         pod_logs: values.path("POD_LOGS_DIR")?.unwrap_or_else(|| PathBuf::from("/var/log/pods")),
@@ -159,6 +161,7 @@ pub struct Config {
     pub calico_run: PathBuf,
     pub sampling: Sampling,
     pub exposition: Exposition,
+    pub witnesses: Option<Witnesses>,
     pub log_level: log::LevelFilter,
     pub log_format: LogFormat,
 }
@@ -207,6 +210,17 @@ pub enum Sampling {
     Every(Duration),
     /// Where rewritten rules lose their counts.
     WhereItPays,
+}
+
+/// Which packets to have the kernel trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Witnesses {
+    /// Also those of endpoints whose policy groups the counters leave open, not only of those with drops.
+    pub groups: bool,
+    /// Packets a second.
+    pub rate: u32,
+    /// Whether each is logged.
+    pub log: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

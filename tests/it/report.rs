@@ -71,6 +71,7 @@ fn scraper(moments: Vec<Vec<Snapshot>>, inventory: Inventory) -> Scraper {
         datastore: Some("etcd"),
         process_metrics: true,
         one_moment: false,
+        witnesses: None,
         began_anew: false,
         resumed: false,
     };
@@ -173,6 +174,11 @@ fn sums_agree(report: &Report) {
     }
 }
 
+/// What an exporter of a node with these tables answers.
+pub fn of_capture(capture: &str) -> Arc<Report> {
+    scraper(vec![moment(capture, "t2")], Inventory::new()).report()
+}
+
 /// Text that would do harm where it is taken for more than text.
 pub const HOSTILE: [&str; 5] = [
     "<img src=x onerror=alert(1)>",
@@ -217,7 +223,7 @@ fn names_are_data_in_the_api() {
         assert!(pods.contains(&name), "{name:?} in {pods:?}");
     }
     for (path, error) in [
-        ("/api/v1/nothing", "not found; there are status, workloads, workloads/{interface}, policies and host-endpoints"),
+        ("/api/v1/nothing", "not found; there are status, workloads, workloads/{interface}, policies, host-endpoints, witnesses and allow"),
         ("/api/v1/workloads/%3Cimg%3E", "no workload has rules on interface \"<img>\""),
         ("/api/v1/workloads/%", "the interface is not well encoded"),
     ] {

@@ -66,7 +66,7 @@ fn alarms(prometheus: &Prometheus, demo: &mut Demo) {
 }
 
 /// A node with what the demo has not: host endpoints, and workloads between which a group's packets cannot be divided.
-fn captured(fakes: &Fakes) -> Program {
+pub fn captured(fakes: &Fakes) -> Program {
     let set = |moment: &str| {
         for (family, name) in [("iptables", "iptables-nft-save"), ("ip6tables", "ip6tables-nft-save")] {
             fakes.prints(name, &fixture::text(&format!("captures/v3.28.5-legacy/{moment}/{family}-save.txt.gz")));

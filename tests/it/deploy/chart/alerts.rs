@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::helm::{Helm, chart, complaints};
+use crate::support::helm::{Helm, IMAGE, chart, complaints};
 
 use super::super::rules::{RULES, alerts, promtool};
 use super::super::text;
@@ -36,32 +36,28 @@ fn the_plain_file_is_made_of_the_chart() {
 #[test]
 fn each_value_has_its_effect_on_the_alerts() {
     let Some(helm) = Helm::built("the chart's values for alerts") else { return };
+    const HOST: &str = "CalicoHostEndpointDrops";
     for (set, name, field, expected) in [
-        ("alerts.CalicoDropBurst.threshold=2.5", "CalicoDropBurst", "/expr", r#"_total{reason!="invalid"}[2m])) > 2.5"#),
+        ("alerts.CalicoHostEndpointDrops.threshold=2.5", HOST, "/expr", r#"{reason!="invalid"}[5m])) > 2.5"#),
         ("alerts.CalicoPolicySeesLess.fraction=0.5", "CalicoPolicySeesLess", "/expr", ">= 0.5 * policy:"),
         ("alerts.CalicoPolicySeesLess.fraction=0.5", "CalicoPolicySeesLess", "/annotations/summary", "less than 0.5 of"),
-        ("alerts.CalicoSustainedDrops.for=1h30m", "CalicoSustainedDrops", "/for", "1h30m"),
-        ("alerts.CalicoSustainedDrops.for=1h30m", "CalicoSustainedDrops", "/annotations/description", "For 1h30m, packets"),
-        ("alerts.CalicoDropBurst.keepFiringFor=5m", "CalicoDropBurst", "/keep_firing_for", "5m"),
-        ("alerts.CalicoDropBurst.severity=info", "CalicoDropBurst", "/labels/severity", "info"),
-        ("alertLabels.team=net", "CalicoRulesVanished", "/labels/team", "net"),
-        ("alertAnnotations.wiki=here", "CalicoRulesVanished", "/annotations/wiki", "here"),
-        ("exclude.namespace=lab", "CalicoDropBurst", "/expr", r#"{reason!="invalid",namespace!~"lab"}"#),
+        ("alerts.CalicoHostEndpointDrops.for=1h30m", HOST, "/for", "1h30m"),
+        ("alerts.CalicoHostEndpointDrops.for=1h30m", HOST, "/annotations/description", "For 1h30m, packets"),
+        ("alerts.CalicoHostEndpointDrops.keepFiringFor=5m", HOST, "/keep_firing_for", "5m"),
+        ("alerts.CalicoHostEndpointDrops.severity=info", HOST, "/labels/severity", "info"),
+        ("alertLabels.team=net", HOST, "/labels/team", "net"),
+        ("alertAnnotations.wiki=here", HOST, "/annotations/wiki", "here"),
+        ("exclude.node=lab", HOST, "/expr", r#"{reason!="invalid",node!~"lab"}"#),
         ("exclude.node=a.*", "CalicoAccountantCannotRead", "/expr", r#"calico_accountant_up{node!~"a.*"} == 0"#),
-        ("alerts.CalicoDropBurst.exclude.pod=a|b", "CalicoDropBurst", "/expr", r#"{reason!="invalid",pod!~"a|b"}"#),
-        (
-            "runbookUrl=https://example.org/alerts",
-            "CalicoDropBurst",
-            "/annotations/runbook_url",
-            "https://example.org/alerts#calicodropburst",
-        ),
+        ("alerts.CalicoHostEndpointDrops.exclude.interface=a|b", HOST, "/expr", r#"{reason!="invalid",interface!~"a|b"}"#),
+        ("runbookUrl=https://example.org/a", HOST, "/annotations/runbook_url", "https://example.org/a#calicohostendpointdrops"),
     ] {
         let rules = rules(&helm, &[&format!("prometheusRule.{set}")]);
         let found = alert(&rules, name).unwrap().pointer(field).and_then(Value::as_str).unwrap_or_default();
         assert!(found.contains(expected), "{set}: {found}");
     }
-    let fewer = rules(&helm, &["prometheusRule.alerts.CalicoDropBurst.enabled=false,prometheusRule.interval=2m"]);
-    assert_eq!((alert(&fewer, "CalicoDropBurst"), &fewer["groups"][0]["interval"]), (None, &json!("2m")));
+    let fewer = rules(&helm, &["prometheusRule.alerts.CalicoHostEndpointDrops.enabled=false,prometheusRule.interval=2m"]);
+    assert_eq!((alert(&fewer, HOST), &fewer["groups"][0]["interval"]), (None, &json!("2m")));
     let named = rules(&helm, &["fullnameOverride=drops"]).to_string();
     assert!(named.contains(r#"up{job=~\".*drops.*\"} == 0"#) && !named.contains(".*calico-accountant.*"), "{named}");
 }
@@ -70,31 +66,24 @@ fn each_value_has_its_effect_on_the_alerts() {
 #[test]
 fn promtool_sees_what_is_excluded() {
     let Some(helm) = Helm::built("the chart's exclusions in promtool") else { return };
-    let excluding = rules(&helm, &[r"prometheusRule.exclude.namespace=lab\\..|sand.*"]);
+    let excluding = rules(&helm, &[r"prometheusRule.exclude.interface=eth\\..|bond.*"]);
     for name in alerts() {
         let expr = alert(&excluding, &name.alert).unwrap()["expr"].as_str().unwrap().to_owned();
-        assert!(expr.contains("namespace!~") || name.alert == "CalicoAccountantAbsent", "{expr}");
+        assert!(expr.contains("interface!~") || name.alert == "CalicoAccountantAbsent", "{expr}");
     }
     let file = |name: &str| helm.file(name).to_str().unwrap().to_owned();
     fs::write(file("rules.yaml"), excluding.to_string()).unwrap();
     promtool(&["check", "rules", "--lint-fatal", &file("rules.yaml")]);
-    let series = |namespace: &str| {
-        let labels = format!(r#"namespace="{namespace}",pod="web",direction="ingress",reason="no_policy",tier="default""#);
-        json!({"series": format!("calico_accountant_drop_packets_total{{{labels}}}"), "values": "0+6000x20"})
+    let series = |interface: &str| {
+        let labels = format!(r#"instance="a",interface="{interface}",direction="ingress",stage="normal",reason="no_policy""#);
+        json!({"series": format!("calico_accountant_host_endpoint_drop_packets_total{{{labels}}}"), "values": "0+6000x30"})
     };
-    let labels = json!({"severity": "critical", "namespace": "shop", "pod": "web", "direction": "ingress", "reason": "no_policy"});
-    let mut fires = alert(&rules(&helm, &[]), "CalicoDropBurst").unwrap()["annotations"].clone();
-    for (name, says) in [
-        ("summary", "shop/web: 100 connections/s dropped (ingress, no_policy)"),
-        ("description", "Suddenly, many packets to this workload are dropped; a policy was changed, or something scans or floods."),
-    ] {
-        fires[name] = says.into();
-    }
-    let input = ["shop", "lab.a", "sandbox"].map(series);
+    let input = ["eth0", "eth.1", "bond0"].map(series);
+    let firing = r#"count by (interface) (ALERTS{alertname="CalicoHostEndpointDrops",alertstate="firing"})"#;
     let test = json!({
         "rule_files": ["rules.yaml"], "evaluation_interval": "1m",
-        "tests": [{"interval": "1m", "input_series": input, "alert_rule_test": [
-            {"alertname": "CalicoDropBurst", "eval_time": "10m", "exp_alerts": [{"exp_labels": labels, "exp_annotations": fires}]},
+        "tests": [{"interval": "1m", "input_series": input, "promql_expr_test": [
+            {"expr": firing, "eval_time": "25m", "exp_samples": [{"labels": r#"{interface="eth0"}"#, "value": 1}]},
         ]}],
     });
     fs::write(file("test.yaml"), test.to_string()).unwrap();
@@ -107,7 +96,7 @@ fn what_no_alert_has_is_refused_by_name() {
     for (set, complaint) in [
         (
             "CalicoDropBurts.enabled=false,prometheusRule.alerts.CalicoDropBurts.for=1m,prometheusRule.alerts.CalicoDropBurts.severity=x",
-            "prometheusRule.alerts.CalicoDropBurts: there is no such alert; there are CalicoSustainedDrops",
+            "prometheusRule.alerts.CalicoDropBurts: there is no such alert; there are Calico",
         ),
         ("CalicoRulesVanished.threshold=3", "prometheusRule.alerts.CalicoRulesVanished.threshold: this alert has none"),
         ("CalicoDropBurst.treshold=3", "at '/prometheusRule/alerts/CalicoDropBurst': additional properties 'treshold' not allowed"),
@@ -115,7 +104,7 @@ fn what_no_alert_has_is_refused_by_name() {
         ("CalicoDropBurst=null", "prometheusRule.alerts.CalicoDropBurst: missing; to leave the alert out, set enabled: false"),
     ] {
         let set = format!("prometheusRule.enabled=true,prometheusRule.alerts.{set}");
-        let output = helm.try_run(&["template", "x", chart().to_str().unwrap(), "--set", &set]);
+        let output = helm.try_run(&["template", "x", chart().to_str().unwrap(), IMAGE[0], IMAGE[1], "--set", &set]);
         let said = complaints(&output);
         assert!(!output.status.success() && said.contains(complaint), "{set}: {said}");
     }
