@@ -1,6 +1,7 @@
 //! The model that every reader produces: one table of one address family, as chains of rules in a small closed vocabulary, and apart
 //! from it what the rules have counted. The first seldom changes, so reads share it, and what follows from it is worked out once.
-//! It owns its strings, each distinct one once, so that a table of 55,000 rules costs a few megabytes and no lifetimes.
+//! It owns its strings, and keeps each distinct one once, as what rules say: a table of 55,000 rules costs a few megabytes and no
+//! lifetimes.
 
 mod builder;
 
@@ -71,7 +72,7 @@ pub struct TableId {
     pub table: &'static str,
 }
 
-/// A rule's place in [`Ruleset::rules`].
+/// A rule's place in its [`Ruleset`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleId(pub u32);
 
@@ -180,9 +181,9 @@ impl Verdict {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a rule matches and does. Rules that differ in nothing but their hashes share it: each endpoint has a rule for each policy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Rule {
-    pub hash: RuleHash,
     pub mark: Option<MarkMatch>,
     pub ctstate: CtState,
     /// Whether it matches on anything else: addresses, ports, sets, interfaces, limits.
@@ -192,7 +193,7 @@ pub struct Rule {
     /// Whether it has no counter: nobody knows what it matched.
     pub uncounted: bool,
     pub verdict: Verdict,
-    comments: (u32, u8),
+    comments: Box<[CommentId]>,
 }
 
 impl Rule {
@@ -205,6 +206,14 @@ impl Rule {
     pub fn has_only_mark(&self) -> bool {
         self.ctstate == CtState::Any && !self.other_matches
     }
+}
+
+/// A rule in its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    hash: RuleHash,
+    /// What it says: a place in [`Ruleset::distinct`].
+    rule: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,9 +234,9 @@ pub struct Ruleset {
     pub backend: Backend,
     pub table: &'static str,
     chains: Vec<Chain>,
-    rules: Vec<Rule>,
+    entries: Vec<Entry>,
+    distinct: Vec<Rule>,
     comments: Vec<Arc<str>>,
-    comment_lists: Vec<CommentId>,
     /// Lines or rules in Calico's chains that the reader could not take apart.
     pub unreadable: u64,
 }
@@ -250,11 +259,15 @@ impl Ruleset {
     }
 
     pub fn rule_count(&self) -> usize {
-        self.rules.len()
+        self.entries.len()
     }
 
     pub fn rule(&self, id: RuleId) -> &Rule {
-        &self.rules[id.0 as usize]
+        &self.distinct[self.entries[id.0 as usize].rule as usize]
+    }
+
+    pub fn hash(&self, id: RuleId) -> RuleHash {
+        self.entries[id.0 as usize].hash
     }
 
     /// The distinct comments; a rule refers to them by place, so that each is looked at once.
@@ -264,8 +277,7 @@ impl Ruleset {
 
     /// The comments of a rule, without the one that holds its hash.
     pub fn comments_of(&self, id: RuleId) -> &[CommentId] {
-        let (start, len) = self.rule(id).comments;
-        &self.comment_lists[start as usize..start as usize + len as usize]
+        &self.rule(id).comments
     }
 }
 

@@ -97,6 +97,6 @@ fn contents(ruleset: &Ruleset, id: RuleId) -> (String, Vec<Arc<str>>) {
         Verdict::Nflog(prefix) => format!("nflog {:?}", prefix.as_ref().map(comment)),
         other => format!("{other:?}"),
     };
-    let text = format!("{:?} {:?} {:?} {} {verdict}", rule.hash, rule.mark, rule.ctstate, rule.other_matches);
+    let text = format!("{:?} {:?} {:?} {} {verdict}", ruleset.hash(id), rule.mark, rule.ctstate, rule.other_matches);
     (text, ruleset.comments_of(id).iter().map(comment).collect())
 }

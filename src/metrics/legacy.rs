@@ -69,7 +69,7 @@ struct Shared<'a> {
 fn policies<'a>(metric: &mut Metric, all: &'a Totals, (labels, endpoints, direction): Group<'a>, wanted: Verdict, shared: &mut Shared<'a>) {
     let Shared { suffixes, policies } = shared;
     let shown = endpoints.iter().flat_map(|endpoint| all.shown(endpoint, direction));
-    policies.extend(shown.filter_map(|total| match &total.item {
+    policies.extend(shown.filter_map(|total| match &*total.item {
         Item::Policy { policy, tier, verdict } if *verdict == wanted => Some((&**policy, &**tier, total.packets)),
         _ => None,
     }));
@@ -94,6 +94,6 @@ fn policies<'a>(metric: &mut Metric, all: &'a Totals, (labels, endpoints, direct
 /// Of those that the Go exporter compares with `MINIMUM_COUNTER`.
 pub fn largest_counter(totals: &Totals) -> u64 {
     let shown = totals.workloads().flat_map(|(_, endpoint)| Direction::ALL.into_iter().flat_map(|d| totals.shown(endpoint, d)));
-    let compared = shown.filter(|total| matches!(total.item, Item::Policy { .. } | Item::Drop { reason: DropReason::NoPolicy, .. }));
+    let compared = shown.filter(|total| matches!(*total.item, Item::Policy { .. } | Item::Drop { reason: DropReason::NoPolicy, .. }));
     compared.map(|total| total.packets).max().unwrap_or(0)
 }

@@ -87,7 +87,7 @@ fn host_endpoints(view: &View, text: &mut Text) {
     let help = "Packets that a policy decided for a host endpoint. Stage \"normal\": to or from the host itself.";
     let mut metric = text.metric("calico_accountant_host_endpoint_policy_packets_total", "counter", help);
     each(&mut |labels, stage, total| {
-        if let Item::Policy { tier, policy, verdict } = &total.item {
+        if let Item::Policy { tier, policy, verdict } = &*total.item {
             let labels = labels.with("policy", policy).with("stage", stage).with("tier", tier);
             metric.sample(labels.with("verdict", verdict_name(*verdict)).as_str(), total.packets);
         }

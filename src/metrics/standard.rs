@@ -36,7 +36,7 @@ pub fn render<'a>(view: &'a View, endpoints: &[Endpoint<'a>], text: &mut Text) {
     // A policy's labels, which all its endpoints share.
     let mut suffixes = HashMap::<(&str, &str, Verdict), String, RandomState>::default();
     each(&mut |base, total| {
-        if let Item::Policy { tier, policy, verdict } = &total.item {
+        if let Item::Policy { tier, policy, verdict } = &*total.item {
             let labels = || Labels::default().with("policy", policy).with("tier", tier).with("verdict", verdict_name(*verdict));
             let suffix = suffixes.entry((tier, policy, *verdict)).or_insert_with(|| format!(",{}", labels().as_str()));
             metric.parts(&[base, suffix], total.packets);
@@ -46,7 +46,7 @@ pub fn render<'a>(view: &'a View, endpoints: &[Endpoint<'a>], text: &mut Text) {
     let help = "Packets opening a connection that no policy decided and a profile accepted.";
     let mut metric = text.metric("calico_accountant_profile_packets_total", "counter", help);
     each(&mut |base, total| {
-        if let Item::Profile(profile) = &total.item {
+        if let Item::Profile(profile) = &*total.item {
             metric.parts(&[base, ",", Labels::default().with("profile", profile).as_str()], total.packets);
         }
     });
@@ -62,7 +62,7 @@ pub fn render<'a>(view: &'a View, endpoints: &[Endpoint<'a>], text: &mut Text) {
     let help = "Packets of a workload that belong to a known connection; they never reach the policies.";
     let mut metric = text.metric("calico_accountant_established_packets_total", "counter", help);
     each(&mut |base, total| {
-        if total.item == Item::Established {
+        if *total.item == Item::Established {
             metric.sample(base, total.packets);
         }
     });

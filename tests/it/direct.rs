@@ -30,7 +30,7 @@ pub fn canonical(table: &Snapshot) -> BTreeMap<String, Vec<Rule>> {
             verdict => format!("{verdict:?}"),
         };
         let text =
-            format!("{:?} {:?} {:?} {} {} {verdict}", rule.hash, rule.mark, rule.ctstate, rule.other_matches, rule.counts_before_match);
+            format!("{:?} {:?} {:?} {} {} {verdict}", ruleset.hash(id), rule.mark, rule.ctstate, rule.other_matches, rule.counts_before_match);
         (text, table.packets(id), verdict, ruleset.comments_of(id).iter().map(comment).collect())
     };
     ruleset.chains().iter().map(|chain| (chain.name.to_string(), chain.rule_ids().map(rule).collect())).collect()
