@@ -154,7 +154,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serv
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l output -d 'Write there instead, beside it first and then renamed.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft list ruleset; - for standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
@@ -218,7 +218,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metr
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft list ruleset; - for standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
@@ -284,7 +284,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l once -d 'Print once, also in a terminal.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft list ruleset; - for standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F

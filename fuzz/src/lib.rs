@@ -11,7 +11,7 @@ use calico_accountant::iptables::text::{Parser, TextError};
 use calico_accountant::kernel::{legacy, nft};
 use calico_accountant::ruleset::{Backend, CommentId, Family, RuleId, Ruleset, Snapshot, Verdict};
 
-pub use outside::{bpf_dump, etcd, http, kubeconfig, kubernetes, nft_json};
+pub use outside::{bpf_dump, etcd, http, kubeconfig, kubernetes, nft_json, saved};
 use table::Table;
 
 /// Works out what the rules mean, which no rules may make fail.
