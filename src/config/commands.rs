@@ -167,7 +167,7 @@ pub const OPTIONS: &[CommandOption] = &[
         name: "ruleset",
         short: None,
         value: Some("file"),
-        help: "Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.",
+        help: "Use saved tables: of iptables-save -c, ip6tables-save -c or nft list ruleset; - for standard input. Repeatable.",
     },
     CommandOption {
         name: "before",
