@@ -30,7 +30,7 @@ pub fn run(tool: &Tool) -> ExitCode {
     logging::start(tool.config.log_level, tool.config.log_format);
     tool.remarks.iter().for_each(Remark::log);
     let result = match &tool.task {
-        Task::Metrics { output } => metrics::run(tool, output.as_deref()),
+        Task::Metrics { output, state } => metrics::run(tool, output.as_deref(), state.as_deref()),
         Task::Top { json, once } => top::run(tool, *json, *once),
         Task::Explain { endpoint, json } => explain::run(tool, endpoint, *json),
         Task::Policies { only_never_hit, json } => policies::run(tool, *only_never_hit, *json),

@@ -52,6 +52,8 @@ pub struct Options {
     pub witnesses: Option<Witnesses>,
     /// Whether counters are known to have begun anew between the moments: there may have been more of everything.
     pub began_anew: bool,
+    /// Whether the first tables are of an earlier process: nobody watched the datastore meanwhile.
+    pub resumed: bool,
 }
 
 pub struct Scraper {
@@ -302,7 +304,7 @@ impl Scraper {
     fn take_in_tables(&self, state: &mut State, reading: &Reading, about: &mut About) {
         let version = self.inventory.workloads_version();
         let State { accounting, reader, workloads_version, tracing, .. } = state;
-        let is_watched = self.options.datastore.is_some() && self.inventory.synced() && self.inventory.up();
+        let is_watched = !self.options.resumed && self.options.datastore.is_some() && self.inventory.synced() && self.inventory.up();
         if std::mem::replace(workloads_version, version) == version && is_watched {
             accounting.note_that_endpoints_stayed();
         }

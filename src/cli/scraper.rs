@@ -30,11 +30,29 @@ pub fn inventory(config: &Config) -> Result<Arc<Inventory>, String> {
 }
 
 pub fn of_kernel(config: Config, one_moment: bool) -> Result<Scraper, String> {
+    begun(config, one_moment, false, |reader| reader)
+}
+
+/// One that counts from where an earlier run ended, if `has_tables`: then these are what its reader gives first.
+pub fn resumed(config: Config, has_tables: bool, wrap: impl FnOnce(Box<dyn Reader>) -> Box<dyn Reader>) -> Result<Scraper, String> {
+    begun(config, false, has_tables, wrap)
+}
+
+fn begun(
+    config: Config,
+    one_moment: bool,
+    resumed: bool,
+    wrap: impl FnOnce(Box<dyn Reader>) -> Box<dyn Reader>,
+) -> Result<Scraper, String> {
     let inventory = inventory(&config)?;
-    let reader = Box::new(start::dataplane(&config, &inventory));
-    let options = exporter::Options { process_metrics: false, first_zero: Duration::ZERO, one_moment, ..start::scraper_options(config) };
+    let reader = wrap(Box::new(start::dataplane(&config, &inventory)));
+    let options =
+        exporter::Options { process_metrics: false, first_zero: Duration::ZERO, one_moment, resumed, ..start::scraper_options(config) };
     let scraper = Scraper::new(options, reader, Arc::clone(&inventory));
-    scraper.sample();
+    match resumed {
+        true => scraper.begin_counting(),
+        false => scraper.sample(),
+    }
     // Only the datastore knows what these rules are called (Calico ≤ 3.21).
     if inventory.policies_wanted() && !wait_until(PATIENCE, || inventory.policies_version() > 0 && inventory.complete()) {
         log::warn!("the policies' names are missing: the datastore does not tell them in time");

@@ -38,8 +38,8 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
         operand: None,
         about: "Read once, and print the metrics.",
         more: "For node_exporter's textfile collector, and for saved tables. What takes two moments to tell (what policies \
-               denied and passed on) is left out, unless --before gives an earlier one.",
-        options: &["output", "ruleset", "before"],
+               denied and passed on) is left out, unless --before gives an earlier one, or --state keeps it from run to run.",
+        options: &["output", "state", "ruleset", "before"],
         examples: &[
             ("For node_exporter", "metrics --output=/var/lib/node_exporter/calico.prom"),
             ("What was counted between two moments", "metrics --before=then.txt --ruleset=now.txt"),
@@ -151,6 +151,12 @@ pub const OPTIONS: &[CommandOption] = &[
     CommandOption { name: "for", short: None, value: Some("duration"), help: "End by itself after that time, such as 30s." },
     CommandOption { name: "once", short: None, value: None, help: "Print once, also in a terminal." },
     CommandOption { name: "output", short: None, value: Some("file"), help: "Write there instead, beside it first and then renamed." },
+    CommandOption {
+        name: "state",
+        short: None,
+        value: Some("file"),
+        help: "Keep tables and counters there from run to run, so that a timer's runs count denies too. Not on eBPF.",
+    },
     CommandOption {
         name: "url",
         short: None,

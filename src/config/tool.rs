@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::flags::Typed;
 use super::syntax::{RATES, duration, is_authority, rate};
-use super::{Config, ConfigError, Datastore, Remark, Values, World, datastore, node_name};
+use super::{Config, ConfigError, Datastore, Remark, Values, World, ZeroSeries, datastore, node_name};
 
 /// A command other than `serve`, checked.
 #[derive(Debug, PartialEq)]
@@ -28,6 +28,8 @@ pub enum Task {
     /// To this file, or to standard output.
     Metrics {
         output: Option<PathBuf>,
+        /// Where what one run leaves for the next is kept.
+        state: Option<PathBuf>,
     },
     /// `once`: not again and again, also in a terminal.
     Top {
@@ -88,7 +90,7 @@ pub enum Nodes {
 pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<Tool, ConfigError> {
     let has = |option: &str| typed.options.iter().any(|(name, _)| *name == option);
     let task = match name {
-        "metrics" => Task::Metrics { output: last(typed, "output").map(PathBuf::from) },
+        "metrics" => Task::Metrics { output: last(typed, "output").map(PathBuf::from), state: last(typed, "state").map(PathBuf::from) },
         "top" => Task::Top { json: has("json"), once: has("once") },
         "explain" => Task::Explain { endpoint: endpoint(typed)?, json: has("json") },
         "policies" => Task::Policies { only_never_hit: has("never-hit"), json: has("json") },
@@ -104,6 +106,10 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
         _ => Task::Check { json: has("json") },
     };
     let input = input(typed, world)?;
+    let has_state = matches!(task, Task::Metrics { state: Some(_), .. });
+    if has_state && input != Input::Here {
+        return Err(ConfigError("--state: reads the kernel, so not with --ruleset (see --help)".into()));
+    }
     let (mut remarks, mut problems) = (Vec::new(), Vec::new());
     let values = Values::new(typed, world);
     let mut tolerate = |error: ConfigError| match task {
@@ -129,6 +135,10 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
     if values.get("LOG_LEVEL").is_none() && typed.verbosity.is_none() {
         // What it found out is its output, not its log.
         config.log_level = log::LevelFilter::Warn;
+    }
+    if has_state {
+        // What has counted nothing since the last run has counted before.
+        config.exposition.zeros = ZeroSeries::Keep;
     }
     let namespace = last(typed, "namespace").map(|namespace| namespace.to_string_lossy().into_owned());
     Ok(Tool { task, input, namespace, config, problems, remarks })

@@ -191,5 +191,6 @@ pub fn scraper_options(config: Config) -> exporter::Options {
         witnesses: None,
         one_moment: false,
         began_anew: false,
+        resumed: false,
     }
 }

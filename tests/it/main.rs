@@ -34,6 +34,7 @@ mod privileges;
 mod program;
 mod report;
 mod reread;
+mod runs;
 mod secrets;
 mod series;
 mod server;

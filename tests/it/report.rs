@@ -74,6 +74,7 @@ fn scraper(moments: Vec<Vec<Snapshot>>, inventory: Inventory) -> Scraper {
         one_moment: false,
         witnesses: None,
         began_anew: false,
+        resumed: false,
     };
     Scraper::new(options, Box::new(Moments(moments.into())), Arc::new(inventory))
 }

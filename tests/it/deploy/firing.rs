@@ -1,25 +1,23 @@
 //! Every alert fires and ends in a real Prometheus, over real exporters whose nodes break and recover. Only times and two thresholds are
 //! shorter than in the shipped rules.
 
+mod nodes;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::program::{self, Program};
-use crate::support::etcd::{Etcd, Scratch, free_port};
-use crate::support::fakes::Fakes;
+use crate::support::etcd::{Etcd, Scratch};
 use crate::support::netns::{Namespace, sh};
 use crate::support::prometheus::{self, Prometheus};
 use crate::support::{can_run, fixture, within};
 
 use super::rules::{RULES, alerts};
 use super::scraped::JOB;
+use nodes::{Node, Nodes};
 
 /// For anything to come.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -44,84 +42,6 @@ fn shorter(rules: &str) -> String {
         false => SHORTER.iter().fold(line.to_owned(), |line, (long, short)| line.replace(long, short)) + "\n",
     };
     rules.lines().map(short).collect()
-}
-
-/// A node with an exporter, whose tables are what programs print.
-struct Node {
-    fakes: Fakes,
-    scratch: Scratch,
-    port: u16,
-    settings: Vec<(&'static str, String)>,
-    program: Option<Program>,
-}
-
-impl Node {
-    fn start(settings: &[(&'static str, &str)], backend: &str, moment: &str) -> Self {
-        let settings = settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        let mut node = Node { fakes: Fakes::new(), scratch: Scratch::new(), port: free_port(), settings, program: None };
-        ["iptables-legacy-save", "ip6tables-legacy-save", "ip6tables-nft-save"].iter().for_each(|name| node.fakes.set(name, ""));
-        node.shows(backend, moment, |text| text);
-        fs::write(node.lock(), "").unwrap();
-        node.start_again();
-        node
-    }
-
-    fn lock(&self) -> PathBuf {
-        self.scratch.path().join("lock")
-    }
-
-    fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-
-    /// From now on its tables are these.
-    fn shows(&self, backend: &str, moment: &str, change: impl Fn(String) -> String) {
-        let text = fixture::text(&format!("captures/v3.28.5-legacy/{moment}/iptables-save.txt.gz"));
-        self.fakes.prints(&format!("iptables-{backend}-save"), &change(text));
-    }
-
-    fn start_again(&mut self) {
-        self.program = None;
-        let mut command = program::command();
-        command
-            .env("PATH", self.fakes.path())
-            .env("DATASTORE_TYPE", "none")
-            .env("POD_LOGS_DIR", "/")
-            .env("SAMPLE_INTERVAL", "0")
-            .env("SOURCE", "save");
-        command.env("METRICS_SERVER_PORT", self.port.to_string()).env("XTABLES_LOCKFILE", self.lock()).env("XTABLES_LOCK_WAIT", "50ms");
-        command.envs(self.settings.iter().map(|(name, value)| (*name, value)));
-        let program = Program::start(command);
-        program.port();
-        self.program = Some(program);
-    }
-}
-
-/// As kube-state-metrics: which nodes there are.
-struct Nodes {
-    port: u16,
-    text: Arc<Mutex<String>>,
-}
-
-impl Nodes {
-    fn serve() -> Self {
-        let (port, text) = (free_port(), Arc::new(Mutex::new(String::new())));
-        let (listener, shown) = (TcpListener::bind(("127.0.0.1", port)).unwrap(), Arc::clone(&text));
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                _ = stream.read(&mut [0; 4096]);
-                let body = shown.lock().unwrap().clone();
-                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\nContent-Length: ";
-                _ = write!(stream, "{head}{}\r\n\r\n{body}", body.len());
-            }
-        });
-        Nodes { port, text }
-    }
-
-    fn are(&self, names: &[&str]) {
-        let series = names.iter().map(|name| format!("kube_node_info{{node=\"{name}\"}} 1\n"));
-        *self.text.lock().unwrap() = "# TYPE kube_node_info gauge\n".to_owned() + &series.collect::<String>();
-    }
 }
 
 /// Prometheus, and which alerts were seen to fire and to end.
@@ -258,16 +178,7 @@ fn nodes_break_and_recover(mut etcd: Etcd) {
     nodes.are(&["plain", "node1", "legacy", "restarts"]);
     let targets = [&plain, &pods, &legacy, &restarts].map(Node::address);
     let mut watch = Watch::start(&nodes, &targets);
-    program::await_some(
-        || (watch.prometheus.value("count(calico_accountant_up == 1)") == Some(4.0)).then_some(()),
-        || {
-            format!(
-                "four exporters that read: {:?}, {:#?}",
-                watch.prometheus.query("calico_accountant_up"),
-                legacy.program.as_ref().map(Program::log)
-            )
-        },
-    );
+    within(Duration::from_secs(30), "all are scraped", || watch.prometheus.value("count(calico_accountant_up == 1)") == Some(4.0));
     std::thread::sleep(Duration::from_secs(5));
     let unexpected = watch.prometheus.query(r#"ALERTS{alertstate="firing",alertname!="CalicoAccountantDatastoreStale"}"#);
     // Of workloads that nobody names.

@@ -176,6 +176,9 @@ fn on_the_container(container: &Value) {
         ("SOURCE", "kernel"),
         ("XTABLES_LOCK_WAIT", "5s"),
         ("SAMPLE_INTERVAL", "10s"),
+        ("WITNESSES", "drops"),
+        ("WITNESS_RATE", "2000"),
+        ("WITNESS_LOG", "true"),
         ("LOG_LEVEL", "debug"),
         ("LOG_FORMAT", "json"),
     ] {
