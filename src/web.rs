@@ -93,7 +93,7 @@ mod tests {
         assert!(page.contains("<h2 id=\"calicorulesvanished\">CalicoRulesVanished</h2>"));
         let source = include_str!("../docs/alerts.md");
         assert_eq!(page.matches("<h2 id=").count(), source.lines().filter(|line| line.starts_with("## ")).count());
-        assert_eq!(page.matches('<').count(), 6 + 4 * page.matches("<h2 id=").count(), "only our own markup");
+        assert_eq!(page.matches('<').count(), 7 + 4 * page.matches("<h2 id=").count(), "only our own markup");
     }
 
     #[test]
