@@ -162,6 +162,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serv
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l output -d 'Write there instead, beside it first and then renamed.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l state -d 'Keep tables and counters there from run to run, so that a timer\'s runs count denies too. Not on eBPF.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
