@@ -108,6 +108,7 @@ fn resolve(
         listen_address: values.address("LISTEN_ADDRESS")?.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         port: values.port("METRICS_SERVER_PORT", remarks)?.unwrap_or(9009),
         allowed_hosts: values.hosts("ALLOWED_HOSTS")?,
+        grafana_url: values.link("GRAFANA_URL")?,
         minimum_counter: values.parse("MINIMUM_COUNTER", "a whole number of packets, 0 or more", |text| text.parse().ok())?.unwrap_or(0),
         backend: values.choice("BACKEND", BACKENDS)?.unwrap_or(BackendChoice::Auto),
         source: values.choice("SOURCE", SOURCES)?.unwrap_or(SourceChoice::Auto),
@@ -150,6 +151,8 @@ pub struct Config {
     pub listen_address: IpAddr,
     pub port: u16,
     pub allowed_hosts: Vec<String>,
+    /// No slash at the end.
+    pub grafana_url: Option<String>,
     pub minimum_counter: u64,
     pub datastore: Datastore,
     pub pod_logs: PathBuf,

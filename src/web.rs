@@ -29,9 +29,9 @@ const FILES: &[File] = files! {
     "text/css; charset=utf-8": "style.css";
     "image/svg+xml": "icon.svg";
     "text/javascript; charset=utf-8":
-        "early.js" "app.js" "cells.js" "dom.js" "drops.js" "format.js" "history.js" "hosts.js" "model.js" "pipeline.js" "policies.js"
-        "policy.js" "poll.js" "route.js" "sparkline.js" "status.js" "steps.js" "table.js" "toolbar.js" "words.js" "workload.js"
-        "workloads.js";
+        "early.js" "app.js" "cells.js" "dom.js" "drops.js" "export.js" "format.js" "hero.js" "history.js" "hosts.js" "model.js"
+        "pipeline.js" "policies.js" "policy.js" "poll.js" "route.js" "search.js" "sparkline.js" "status.js" "steps.js" "table.js"
+        "toolbar.js" "words.js" "workload.js" "workloads.js";
 };
 
 /// `/` is the page; its other files are below `/page/`. `/runbook` is where the alerts' links lead.

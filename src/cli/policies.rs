@@ -159,6 +159,7 @@ mod tests {
             namespace: Some("shop".into()),
             name: (*name).into(),
             tier: "default".into(),
+            since: None,
             hit: accept.or(*deny) > Some(0),
             accept: *accept,
             deny: *deny,

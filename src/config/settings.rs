@@ -98,6 +98,12 @@ pub const SETTINGS: &[Setting] = &[
          Addresses are always allowed. /metrics, /healthz and /readyz accept any name.",
     )
     .default("localhost and the node's name"),
+    exporter(
+        "GRAFANA_URL",
+        "url",
+        "Where Grafana is that has the dashboards of deploy/grafana, such as https://grafana.example.org: the page links to a pod's and a \
+         policy's view there, of all nodes.",
+    ),
     exporter("MINIMUM_COUNTER", "packets", "Drop scrapes in which every counter is below this number. 0: never.").default("0"),
     exporter(
         "METRIC_NAMES",

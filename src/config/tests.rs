@@ -64,6 +64,7 @@ fn defaults() {
         listen_address: "::".parse().unwrap(),
         port: 9009,
         allowed_hosts: Vec::new(),
+        grafana_url: None,
         minimum_counter: 0,
         datastore: Datastore::Etcd(etcd),
         pod_logs: "/var/log/pods".into(),
@@ -86,6 +87,7 @@ fn defaults() {
 fn own_variables_set_to_nothing_are_unset() {
     let names = ["METRICS_SERVER_PORT", "ALLOWED_HOSTS", "MINIMUM_COUNTER", "LISTEN_ADDRESS", "BACKEND", "SOURCE", "XTABLES_LOCKFILE"];
     let more = [
+        "GRAFANA_URL",
         "XTABLES_LOCK_WAIT",
         "SAMPLE_INTERVAL",
         "METRIC_NAMES",
@@ -114,9 +116,11 @@ fn own_variables_and_flags() {
         ("LOG_LEVEL", "debug"),
         ("LOG_FORMAT", "json"),
         ("ALLOWED_HOSTS", "a.example.org, b-1 ,*"),
+        ("GRAFANA_URL", "https://grafana.example.org:3000/sub/"),
     ];
     let set = config(&variables, &[]);
     assert_eq!(set.allowed_hosts, ["a.example.org", "b-1", "*"]);
+    assert_eq!(set.grafana_url.as_deref(), Some("https://grafana.example.org:3000/sub"));
     assert_eq!((set.port, set.minimum_counter, set.listen_address), (9010, 5, "::1".parse().unwrap()));
     assert_eq!((set.backend, set.exposition.names, set.log_format), (BackendChoice::Nft, MetricNames::Legacy, LogFormat::Json));
     assert_eq!((set.lock_path, set.lock_wait), (PathBuf::from("/var/run/lock"), Duration::from_millis(500)));
@@ -162,6 +166,9 @@ fn wrong_own_values_name_the_variable_or_flag() {
         ("METRICS_SERVER_PORT", ":9009", port),
         ("MINIMUM_COUNTER", "-1", "a whole number of packets, 0 or more"),
         ("LISTEN_ADDRESS", "localhost", "an IPv4 or IPv6 address without a port"),
+        ("GRAFANA_URL", "grafana.example.org", "an http:// or https:// URL without a query, such as https://grafana.example.org"),
+        ("GRAFANA_URL", "javascript:alert(1)", "an http:// or https:// URL without a query, such as https://grafana.example.org"),
+        ("GRAFANA_URL", "https://a.example/?x\"", "an http:// or https:// URL without a query, such as https://grafana.example.org"),
         ("BACKEND", "pf", "one of auto, legacy, nft, nftables, ebpf"),
         ("SOURCE", "proc", "one of auto, save, kernel"),
         ("METRIC_NAMES", "none", "one of all, legacy, standard"),

@@ -177,6 +177,7 @@ pub fn dataplane(config: &Config, inventory: &Arc<Inventory>) -> Dataplane {
 pub fn scraper_options(config: Config) -> exporter::Options {
     exporter::Options {
         node_name: config.node_name,
+        grafana_url: config.grafana_url,
         minimum_counter: config.minimum_counter,
         exposition: config.exposition,
         first_zero: FIRST_ZERO,

@@ -244,11 +244,17 @@ fn by_the_plugin(kube: &Kube, fakes: &Fakes) {
     // Whatever stands before `exec` must lead to that DaemonSet.
     let fake = format!(
         "case \" $* \" in *' exec '*) ;; *) exec {kubectl} \"$@\" ;; esac\nset -e; before=; while [ \"$1\" != exec ]; do before=\"$before $1\"; shift; done; shift\n\
+         if [ -t 0 ]; then [ \"$1 $2\" = '--stdin --tty' ]; shift 2; fi\n\
          {kubectl} $before get \"$1\" >/dev/null; [ \"$2 $3\" = '-- calico-accountant' ]; shift 3; {inside} \"$@\""
     );
     fakes.set("kubectl", &fake);
     let config = fakes.file("config", &kubeconfig(kube, ADMIN));
     std::os::unix::fs::symlink(deploy::path("deploy/kubectl-accountant"), fakes.path().join("kubectl-accountant")).unwrap();
+    // In a terminal, it is one there, too.
+    let (config_file, folder) = (config.display(), fakes.path().display());
+    let environment = format!("env -i KUBECONFIG={config_file} HOME={folder} PATH={folder}:/usr/bin:/bin");
+    let screens = drawn("cols 100 rows 20", "sleep 4; printf q", &format!("{environment} {kubectl} accountant top -n shop"));
+    assert!(screens[0].starts_with("2 nodes answered. Counted for ") && screens[0].contains("shop/web-1-n2"), "{screens:#?}");
     let run = |args: &[&str]| {
         let mut command = Command::new(&kubectl);
         command.arg("accountant").args(args).env_clear().env("KUBECONFIG", &config).env("HOME", fakes.path());
@@ -294,7 +300,9 @@ impl Application for Simulated {
         Arc::default()
     }
 
+    /// As long as reading a large table takes: one node after the other would take 5 s.
     fn report(&self) -> Arc<Report> {
+        std::thread::sleep(Duration::from_millis(50));
         Arc::clone(&self.0)
     }
 
@@ -356,8 +364,8 @@ fn a_hundred_nodes_answer_at_once() {
         let output = command.env("METRICS_SERVER_PORT", port.to_string()).args(args).output().unwrap();
         (began.elapsed(), output)
     };
-    let screens =
-        drawn("cols 80 rows 24", "sleep 7; printf q", &format!("top --nodes {nodes} --metrics-server-port {port} --datastore-type none"));
+    let top = format!("{} top --nodes {nodes} --metrics-server-port {port} --datastore-type none", program::binary());
+    let screens = drawn("cols 80 rows 24", "sleep 7; printf q", &top);
     let lines: Vec<&str> = screens.last().unwrap().lines().map(str::trim_end).collect();
     assert!(screens.len() > 1 && lines[0].starts_with("100 nodes answered. Counted for "), "{lines:#?}");
     assert!(

@@ -8,7 +8,7 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 
 use crate::captures::CAPTURED_PODS;
-use crate::program::{Program, command};
+use crate::program::{Program, binary, command};
 use crate::report::{CAPTURES, HOSTILE, files, serve_hostile};
 use crate::support::etcd::Scratch;
 use crate::support::fixture;
@@ -295,30 +295,29 @@ fn rules_of_another_program_are_named_where_iptables_cannot_show_them() {
 }
 
 /// What a command writes in a terminal of that size while somebody types.
-fn in_terminal(size: &str, keys: &str, args: &str) -> String {
+fn in_terminal(size: &str, keys: &str, command: &str) -> String {
     let scratch = Scratch::new();
     let seen = scratch.path().join("seen");
-    let command = format!("stty {size}; exec {} {args}", env!("CARGO_BIN_EXE_calico-accountant"));
-    sh(&format!("({keys}) | script -qec '{command}' {} >/dev/null", seen.display()));
+    sh(&format!("({keys}) | script -qec 'stty {size}; exec {command}' {} >/dev/null", seen.display()));
     String::from_utf8_lossy(&std::fs::read(seen).unwrap()).into_owned()
 }
 
 /// What `top` draws there; screen by screen, without what moves the cursor.
-pub fn drawn(size: &str, keys: &str, args: &str) -> Vec<String> {
-    let seen = in_terminal(size, keys, args);
+pub fn drawn(size: &str, keys: &str, command: &str) -> Vec<String> {
+    let seen = in_terminal(size, keys, command);
     let (_, screen) = seen.split_once("\x1b[?1049h\x1b[?25l").expect("a screen of its own");
     let (screens, _) = screen.split_once("\x1b[?25h\x1b[?1049l").expect("the old screen back");
     screens.replace("\x1b[K", "").replace("\x1b[J", "").split("\x1b[H").skip(1).map(str::to_owned).collect()
 }
 
 fn top_of_hostile() -> String {
-    format!("top --url=http://127.0.0.1:{}", serve_hostile())
+    format!("{} top --url=http://127.0.0.1:{}", binary(), serve_hostile())
 }
 
 #[test]
 fn pipelines_fit_into_narrow_terminals() {
     let args: String = saved("v3.32.1-legacy", &[("before", "t0"), ("ruleset", "t2")]).join(" ");
-    let shown = in_terminal("cols 50 rows 50", "true", &format!("explain cali751425ce827 {args}"));
+    let shown = in_terminal("cols 50 rows 50", "true", &format!("{} explain cali751425ce827 {args}", binary()));
     let pipelines = shown.split_once("INGRESS").and_then(|(_, rest)| rest.split_once("\nScript done")).unwrap().0;
     assert!(pipelines.lines().all(|line| line.trim_end().chars().count() <= 50), "{shown}");
     let whole: String = pipelines.split_whitespace().filter(|word| word.parse::<u64>().is_err() && *word != "-").collect();

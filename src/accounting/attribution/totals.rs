@@ -269,6 +269,13 @@ impl Totals {
         self.endpoints().filter(|(kind, ..)| *kind == EndpointKind::Workload).map(|(_, interface, endpoint)| (interface, endpoint))
     }
 
+    /// The workloads of which something was refused.
+    pub fn dropping(&self) -> impl Iterator<Item = &Arc<str>> {
+        let is_drop = |total: &Total| total.packets > 0 && matches!(total.item, Item::Drop { .. } | Item::PolicyDrop { .. });
+        let drops = move |endpoint: &EndpointTotals| endpoint.directions.iter().flatten().any(is_drop);
+        self.workloads().filter(move |(_, endpoint)| drops(endpoint)).map(|(interface, _)| interface)
+    }
+
     /// The totals of one direction that the last read met, in the order of evaluation.
     pub fn shown<'a>(&self, endpoint: &'a EndpointTotals, direction: Direction) -> impl Iterator<Item = &'a Total> + use<'a> {
         let read = self.read;

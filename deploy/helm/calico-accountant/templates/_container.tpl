@@ -65,18 +65,14 @@ packet filters takes. Each key of securityContext replaces ours.
 {{- end }}
 {{- end }}
 
-{{/* The program's settings that are set. */}}
+{{/* The program's settings that are set: logLevel is LOG_LEVEL. */}}
 {{- define "calico-accountant.settings" -}}
-{{- $s := .Values.settings -}}
-{{- range $variable, $value := dict "ALLOWED_HOSTS" (join "," $s.allowedHosts) "LISTEN_ADDRESS" (ternary "127.0.0.1" $s.listenAddress .Values.kubeRBACProxy.enabled) "METRIC_NAMES" $s.metricNames "ZERO_SERIES" $s.zeroSeries "METRIC_FAMILIES" (join "," $s.metricFamilies) "BACKEND" $s.backend "SOURCE" $s.source "XTABLES_LOCK_WAIT" $s.xtablesLockWait "SAMPLE_INTERVAL" $s.sampleInterval "LOG_LEVEL" $s.logLevel "LOG_FORMAT" $s.logFormat }}
+{{- $behindProxy := ternary (dict "listenAddress" "127.0.0.1") (dict) .Values.kubeRBACProxy.enabled -}}
+{{- range $name, $value := merge $behindProxy .Values.settings }}
 {{- if $value }}
-- name: {{ $variable }}
-  value: {{ $value | quote }}
+- name: {{ snakecase $name | upper }}
+  value: {{ ternary (join "," $value) (ternary (int64 $value) $value (kindIs "float64" $value)) (kindIs "slice" $value) | quote }}
 {{- end }}
-{{- end }}
-{{- if $s.minimumCounter }}
-- name: MINIMUM_COUNTER
-  value: {{ int64 $s.minimumCounter | quote }}
 {{- end }}
 - name: METRICS_SERVER_PORT
   value: {{ int .Values.port | quote }}

@@ -1,5 +1,6 @@
 //! The chart's objects, beside the manifests and the files they are made of.
 
+use calico_accountant::config::settings::SETTINGS;
 use serde_json::{Value, json};
 
 use crate::program::command;
@@ -210,6 +211,19 @@ fn bad_values_are_refused_by_name() {
     }
 }
 
+/// Each setting is a variable of the program's, and the schema knows it.
+#[test]
+fn the_charts_settings_are_the_programs() {
+    let values: Value = yaml_serde::from_str(&text("deploy/helm/calico-accountant/values.yaml")).unwrap();
+    let schema: Value = serde_json::from_str(&text("deploy/helm/calico-accountant/values.schema.json")).unwrap();
+    for name in values["settings"].as_object().unwrap().keys() {
+        let variable: String =
+            name.chars().flat_map(|c| [c.is_ascii_uppercase().then_some('_'), Some(c.to_ascii_uppercase())]).flatten().collect();
+        assert!(SETTINGS.iter().any(|setting| setting.name == variable), "{variable}");
+        assert!(schema["properties"]["settings"]["properties"][name].is_object(), "{name}");
+    }
+}
+
 /// What the schema lets through, the program takes: each choice is the program's own.
 #[test]
 fn the_schemas_choices_are_the_programs() {
@@ -220,6 +234,7 @@ fn the_schemas_choices_are_the_programs() {
         ("ZERO_SERIES", &settings["zeroSeries"]),
         ("BACKEND", &settings["backend"]),
         ("SOURCE", &settings["source"]),
+        ("WITNESSES", &settings["witnesses"]),
         ("LOG_LEVEL", &settings["logLevel"]),
         ("LOG_FORMAT", &settings["logFormat"]),
         ("DATASTORE_TYPE", &schema["properties"]["datastore"]["properties"]["type"]),

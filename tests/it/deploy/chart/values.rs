@@ -166,6 +166,7 @@ fn on_the_container(container: &Value) {
         ("ETCD_USERNAME", "reader"),
         ("LISTEN_ADDRESS", "127.0.0.1"),
         ("ALLOWED_HOSTS", "accountant.example.org,other.example.org"),
+        ("GRAFANA_URL", "https://grafana.example.org"),
         ("METRICS_SERVER_PORT", "9010"),
         ("MINIMUM_COUNTER", "3000000"),
         ("METRIC_NAMES", "all"),
@@ -175,6 +176,9 @@ fn on_the_container(container: &Value) {
         ("SOURCE", "kernel"),
         ("XTABLES_LOCK_WAIT", "5s"),
         ("SAMPLE_INTERVAL", "10s"),
+        ("WITNESSES", "drops"),
+        ("WITNESS_RATE", "2000"),
+        ("WITNESS_LOG", "true"),
         ("LOG_LEVEL", "debug"),
         ("LOG_FORMAT", "json"),
     ] {
