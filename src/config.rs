@@ -5,6 +5,7 @@
 //! `kubernetes` and `node_name` decide by Calico's own rules. `tool` is for the commands beside `serve`.
 
 mod datastore;
+mod exposition;
 mod flags;
 mod help;
 mod kubernetes;
@@ -23,9 +24,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::os::plain;
+pub use exposition::{Exposition, FAMILIES, Families, MetricNames, ZeroSeries};
 pub use kubernetes::{ApiGroup, Authentication, ExecPlugin, KubernetesConfig, Pem, Secret};
 pub use settings::secret_variables;
-pub use tool::{Input, Task, Tool, Watch};
+pub use tool::{Input, Nodes, Task, Tool, Watch};
 use values::Values;
 
 #[derive(Clone, Copy)]
@@ -70,7 +73,7 @@ pub struct ConfigError(String);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&plain(&self.0))
     }
 }
 
@@ -113,8 +116,8 @@ fn resolve(
         bpffs: values.path("BPFFS_DIR")?.unwrap_or_else(|| PathBuf::from("/sys/fs/bpf")),
         calico_run: values.path("CALICO_RUN_DIR")?.unwrap_or_else(|| PathBuf::from("/var/run/calico")),
         sampling: values.sampling("SAMPLE_INTERVAL")?,
+        exposition: Exposition::resolve(values)?,
         witnesses: values.witnesses()?,
-        metric_names: values.choice("METRIC_NAMES", METRIC_NAMES)?.unwrap_or(MetricNames::All),
         log_level: log_level.unwrap_or(log::LevelFilter::Info),
         log_format: values.choice("LOG_FORMAT", LOG_FORMATS)?.unwrap_or(LogFormat::Logfmt),
         pod_logs: values.path("POD_LOGS_DIR")?.unwrap_or_else(|| PathBuf::from("/var/log/pods")),
@@ -131,8 +134,6 @@ const BACKENDS: &[(&str, BackendChoice)] = &[
     ("ebpf", BackendChoice::Ebpf),
 ];
 const SOURCES: &[(&str, SourceChoice)] = &[("auto", SourceChoice::Auto), ("save", SourceChoice::Save), ("kernel", SourceChoice::Kernel)];
-const METRIC_NAMES: &[(&str, MetricNames)] =
-    &[("all", MetricNames::All), ("legacy", MetricNames::Legacy), ("standard", MetricNames::Standard)];
 const LOG_FORMATS: &[(&str, LogFormat)] = &[("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)];
 const LOG_LEVELS: &[(&str, log::LevelFilter)] = &[
     ("error", log::LevelFilter::Error),
@@ -159,8 +160,8 @@ pub struct Config {
     pub bpffs: PathBuf,
     pub calico_run: PathBuf,
     pub sampling: Sampling,
+    pub exposition: Exposition,
     pub witnesses: Option<Witnesses>,
-    pub metric_names: MetricNames,
     pub log_level: log::LevelFilter,
     pub log_format: LogFormat,
 }
@@ -228,14 +229,6 @@ pub enum SourceChoice {
     Auto,
     Save,
     Kernel,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricNames {
-    All,
-    /// As the Go exporter's.
-    Legacy,
-    Standard,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

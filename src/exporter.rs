@@ -14,13 +14,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::warn;
 
 use crate::accounting::attribution::Datastore;
-use crate::config::{MetricNames, Witnesses};
+use crate::config::{Exposition, Witnesses, ZeroSeries};
 use crate::dataplane::{Reader, Reading};
 use crate::datastore::inventory::{Inventory, Workload};
 use crate::datastore::podlogs::PodLogs;
 use crate::ebpf;
 use crate::felix::{ChainNames, Structure, hashed_names};
 use crate::metrics::{self, About, View};
+use crate::os::plain;
 use crate::os::process::Process;
 use crate::os::sys;
 use crate::report::{
@@ -36,7 +37,9 @@ use tracing::Tracing;
 pub struct Options {
     pub node_name: String,
     pub minimum_counter: u64,
-    pub metric_names: MetricNames,
+    pub exposition: Exposition,
+    /// Where zeros are not shown, how long a series is 0 when it begins.
+    pub first_zero: Duration,
     pub pod_logs: PathBuf,
     /// `etcd` or `kubernetes`.
     pub datastore: Option<&'static str>,
@@ -142,14 +145,14 @@ impl Scraper {
             node: self.options.node_name.clone(),
             time: state.read_at.map(seconds),
             started: seconds(self.started),
-            problem: state.complaint.last().filter(|_| !read.up),
+            problem: state.complaint.last().filter(|_| !read.up).map(|problem| plain(&problem)),
             node_problem: self.readiness.node_problem(&self.options.node_name, inventory),
             datastore: DatastoreStatus {
                 kind: self.options.datastore.unwrap_or("none").into(),
                 up: inventory.up(),
                 synced: inventory.synced(),
                 last_event: Some(inventory.last_event()).filter(|last| *last > 0),
-                problem: (!troubles.is_empty()).then(|| troubles.join("; ")),
+                problem: (!troubles.is_empty()).then(|| plain(&troubles.join("; "))),
             },
             // Where the rules could not be read, what was read before does not count.
             workloads: WorkloadStates { without_rules: inventory.without_rules(state.interfaces().filter(|_| read.up)), ..read.workloads },
@@ -173,6 +176,9 @@ impl Scraper {
         let mut about = self.advance(state, asked);
         state.report.take_if(|(made, _)| made.elapsed() > FORGOTTEN);
         let found = self.name_the_unknown(state);
+        if self.options.exposition.zeros == ZeroSeries::Omit && about.status.up {
+            state.accounting.introduce(self.options.first_zero);
+        }
         let totals = state.accounting.totals();
         let too_small = about.status.up && metrics::largest_counter(totals) < self.options.minimum_counter;
         if too_small {
@@ -191,7 +197,7 @@ impl Scraper {
             workload: &workload,
             about: &about,
             counters: about.status.up && !too_small,
-            names: self.options.metric_names,
+            exposition: &self.options.exposition,
         };
         // Counters that get a digit more hardly ever make it longer than this.
         let text = metrics::render(&view, sys::large(state.text_length + state.text_length / 64));

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use allow::network_policies;
-pub use answers::{Drop, HostEndpointsAnswer, WorkloadAnswer, WorkloadsAnswer};
+pub use answers::{Drop, HostEndpointsAnswer, PoliciesAnswer, WorkloadAnswer, WorkloadsAnswer};
 pub use build::Sources;
 pub use outline::Outline;
 pub use status::{Chains, DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadStates};

@@ -14,7 +14,7 @@ use crate::config::{Input, Tool};
 pub fn run(tool: &Tool, output: Option<&Path>) -> Result<ExitCode, String> {
     let scraper = match &tool.input {
         Input::Files { before, now } => scraper::of_files(tool.config.clone(), before, now)?,
-        Input::Here | Input::Exporter(_) => scraper::of_kernel(tool.config.clone(), true)?,
+        Input::Here | Input::Exporter(_) | Input::Cluster(_) => scraper::of_kernel(tool.config.clone(), true)?,
     };
     let text = scraper.scrape();
     match output {

@@ -32,7 +32,7 @@ pub fn inventory(config: &Config) -> Result<Arc<Inventory>, String> {
 pub fn of_kernel(config: Config, one_moment: bool) -> Result<Scraper, String> {
     let inventory = inventory(&config)?;
     let reader = Box::new(start::dataplane(&config, &inventory));
-    let options = exporter::Options { process_metrics: false, one_moment, ..start::scraper_options(config) };
+    let options = exporter::Options { process_metrics: false, first_zero: Duration::ZERO, one_moment, ..start::scraper_options(config) };
     let scraper = Scraper::new(options, reader, Arc::clone(&inventory));
     scraper.sample();
     // Only the datastore knows what these rules are called (Calico ≤ 3.21).
@@ -53,8 +53,15 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
     let one_moment = moments.len() == 1;
     // The pods of this machine have nothing to do with the files.
     let (pod_logs, datastore) = (PathBuf::new(), Some("none"));
-    let options =
-        exporter::Options { pod_logs, datastore, process_metrics: false, one_moment, began_anew, ..start::scraper_options(config) };
+    let options = exporter::Options {
+        pod_logs,
+        datastore,
+        process_metrics: false,
+        first_zero: Duration::ZERO,
+        one_moment,
+        began_anew,
+        ..start::scraper_options(config)
+    };
     let scraper = Scraper::new(options, Box::new(Saved(moments)), Arc::new(Inventory::new()));
     if !one_moment {
         scraper.begin_counting();

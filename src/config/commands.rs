@@ -9,11 +9,14 @@ pub struct Subcommand {
     pub about: &'static str,
     pub more: &'static str,
     pub options: &'static [&'static str],
+    /// What each is for, and the line without the program's name.
+    pub examples: &'static [(&'static str, &'static str)],
 }
 
 #[derive(Debug, PartialEq)]
 pub struct CommandOption {
     pub name: &'static str,
+    pub short: Option<char>,
     /// What stands for its value, if it takes one.
     pub value: Option<&'static str>,
     /// One sentence for `--help`.
@@ -28,6 +31,7 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
         about: "Serve metrics, page and API until stopped; the same without a command.",
         more: "",
         options: &[],
+        examples: &[("On a node whose Calico keeps its objects in etcd", "serve --etcd-endpoints=http://127.0.0.1:2379")],
     },
     Subcommand {
         name: "metrics",
@@ -36,14 +40,24 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
         more: "For node_exporter's textfile collector, and for saved tables. What takes two moments to tell (what policies \
                denied and passed on) is left out, unless --before gives an earlier one.",
         options: &["output", "ruleset", "before"],
+        examples: &[
+            ("For node_exporter", "metrics --output=/var/lib/node_exporter/calico.prom"),
+            ("What was counted between two moments", "metrics --before=then.txt --ruleset=now.txt"),
+        ],
     },
     Subcommand {
         name: "top",
         operand: None,
         about: "What is being dropped now, and by which policy.",
         more: "A live table in a terminal (q ends it), plain lines elsewhere. Asks the exporter that runs on this node, for it \
-               has counted longer; without one, reads the kernel itself.",
-        options: &["json", "once", "url", "ruleset", "before"],
+               has counted longer; without one, reads the kernel itself. In a terminal: s sorts by another column, / filters, \
+               arrows and page keys scroll, ? lists the keys. Rates are means of 10 seconds.",
+        options: &["cluster", "nodes", "selector", "namespace", "json", "once", "url", "ruleset", "before"],
+        examples: &[
+            ("This node", "top"),
+            ("One namespace on all nodes", "top --cluster -n shop"),
+            ("Two nodes without Kubernetes' API", "top --nodes=10.0.0.1,10.0.0.2"),
+        ],
     },
     Subcommand {
         name: "explain",
@@ -51,8 +65,31 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
         about: "A workload's way through tiers and policies, with counts.",
         more: "Instead of a pod, an interface: of a workload, or of a host endpoint. Asks the exporter that runs on this node, \
                for it has counted longer; without one, reads the kernel itself. ?: cannot be told. <=7: at most 7. \
-               -: no rule does it.",
-        options: &["json", "url", "ruleset", "before"],
+               -: no rule does it. With --cluster, from any node for any pod: POD, LABEL=VALUE, or deploy/NAME, sts/NAME, ds/NAME, \
+               rs/NAME or job/NAME with --namespace.",
+        options: &["cluster", "nodes", "selector", "namespace", "json", "url", "ruleset", "before"],
+        examples: &[
+            ("A pod of this node", "explain shop/web-1"),
+            ("A pod of the cluster", "explain --cluster shop/web-1"),
+            ("All pods of a Deployment", "explain --cluster -n shop deploy/web"),
+        ],
+    },
+    Subcommand {
+        name: "policies",
+        operand: None,
+        about: "What each policy's rules counted, and which policies were never hit.",
+        more: "Policies that apply to an endpoint of the node, or with --cluster of any node. A policy was never hit if none of its \
+               rules has counted a packet since Felix wrote it.",
+        options: &["never-hit", "cluster", "nodes", "selector", "namespace", "json", "url", "ruleset", "before"],
+        examples: &[("What no node uses", "policies --cluster --never-hit")],
+    },
+    Subcommand {
+        name: "workloads",
+        operand: None,
+        about: "The workloads with what was accepted and dropped.",
+        more: "Those that have rules on this node, or with --cluster on any node; the ones with the most drops first.",
+        options: &["cluster", "nodes", "selector", "namespace", "json", "url", "ruleset", "before"],
+        examples: &[("Of one namespace, on all nodes", "workloads --cluster -n shop")],
     },
     Subcommand {
         name: "watch",
@@ -63,32 +100,72 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
                connection, and the kernel tells which rules those met. The table goes with the process. Needs CAP_NET_ADMIN. Ends \
                with Ctrl-C.",
         options: &["dropped", "policy", "rate", "for", "json"],
+        examples: &[("What a pod is refused, for a minute", "watch shop/web-1 --dropped --for=60s")],
     },
     Subcommand {
         name: "check",
         operand: None,
         about: "Whether the exporter finds here what it needs, and what to do if not.",
-        more: "The result is ok, warn or wrong. Exit code 1 if something is wrong, else 0.",
-        options: &["json"],
+        more: "The result is ok, warn or wrong. Exit code 1 if something is wrong, else 0. With --cluster: nodes of Calico's without an \
+               exporter, exporters that do not answer, and what those that answer say of themselves.",
+        options: &["cluster", "nodes", "selector", "json"],
+        examples: &[("This node", "check"), ("All nodes", "check --cluster")],
     },
 ];
 
 pub const OPTIONS: &[CommandOption] = &[
-    CommandOption { name: "json", value: None, help: "Print JSON; see docs/api.md." },
-    CommandOption { name: "dropped", value: None, help: "Show only what is refused." },
-    CommandOption { name: "policy", value: Some("name"), help: "Show only what this policy decides; as metrics name it." },
-    CommandOption { name: "rate", value: Some("number"), help: "Trace at most so many packets a second, 1 to 10000. Default: 100." },
-    CommandOption { name: "for", value: Some("duration"), help: "End by itself after that time, such as 30s." },
-    CommandOption { name: "once", value: None, help: "Print once, also in a terminal." },
-    CommandOption { name: "output", value: Some("file"), help: "Write there instead, beside it first and then renamed." },
-    CommandOption { name: "url", value: Some("url"), help: "The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT." },
+    CommandOption {
+        name: "cluster",
+        short: None,
+        value: None,
+        help: "Ask the exporters of all nodes, found by Kubernetes' API. On that datastore, with the exporter's own rights.",
+    },
+    CommandOption {
+        name: "nodes",
+        short: None,
+        value: Some("names|file"),
+        help: "Ask the exporters of these nodes: HOST or HOST:PORT, separated by commas; or a file of such lines, if there is a / in it.",
+    },
+    CommandOption {
+        name: "selector",
+        short: None,
+        value: Some("labels"),
+        help: "The labels of the exporters' pods. Default: app.kubernetes.io/name=calico-accountant.",
+    },
+    CommandOption {
+        name: "namespace",
+        short: Some('n'),
+        value: Some("namespace"),
+        help: "Of workloads, or policies: only those of this namespace.",
+    },
+    CommandOption { name: "never-hit", short: None, value: None, help: "Only policies of which no rule has counted a packet." },
+    CommandOption { name: "json", short: None, value: None, help: "Print JSON; see docs/api.md." },
+    CommandOption { name: "dropped", short: None, value: None, help: "Show only what is refused." },
+    CommandOption { name: "policy", short: None, value: Some("name"), help: "Show only what this policy decides; as metrics name it." },
+    CommandOption {
+        name: "rate",
+        short: None,
+        value: Some("number"),
+        help: "Trace at most so many packets a second, 1 to 10000. Default: 100.",
+    },
+    CommandOption { name: "for", short: None, value: Some("duration"), help: "End by itself after that time, such as 30s." },
+    CommandOption { name: "once", short: None, value: None, help: "Print once, also in a terminal." },
+    CommandOption { name: "output", short: None, value: Some("file"), help: "Write there instead, beside it first and then renamed." },
+    CommandOption {
+        name: "url",
+        short: None,
+        value: Some("url"),
+        help: "The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.",
+    },
     CommandOption {
         name: "ruleset",
+        short: None,
         value: Some("file"),
         help: "Use saved tables: of iptables-save -c, ip6tables-save -c or nft list ruleset; - for standard input. Repeatable.",
     },
     CommandOption {
         name: "before",
+        short: None,
         value: Some("file"),
         help: "The same of an earlier moment: then differences are shown, and exact. Repeatable.",
     },
@@ -98,6 +175,6 @@ pub(super) fn subcommand(name: &str) -> Option<&'static Subcommand> {
     SUBCOMMANDS.iter().find(|subcommand| subcommand.name == name)
 }
 
-pub(super) fn option(name: &str) -> Option<&'static CommandOption> {
-    OPTIONS.iter().find(|option| option.name == name)
+pub(super) fn option(is_meant: impl Fn(&CommandOption) -> bool) -> Option<&'static CommandOption> {
+    OPTIONS.iter().find(|option| is_meant(option))
 }

@@ -106,6 +106,20 @@ pub const SETTINGS: &[Setting] = &[
     )
     .default("all"),
     exporter(
+        "ZERO_SERIES",
+        "keep|omit",
+        "Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 seconds and \
+         then with its count. docs/cardinality.md tells what that saves.",
+    )
+    .default("keep"),
+    exporter(
+        "METRIC_FAMILIES",
+        "names",
+        "Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - in front of \
+         it, those to leave out. Names are without calico_accountant_ and _total.",
+    )
+    .default("all"),
+    exporter(
         "POD_LOGS_DIR",
         "path",
         "The folder in which the kubelet keeps pods' logs. It names the workloads that the datastore does not know.",

@@ -74,8 +74,8 @@ fn defaults() {
         bpffs: "/sys/fs/bpf".into(),
         calico_run: "/var/run/calico".into(),
         sampling: Sampling::WhereItPays,
+        exposition: Exposition::default(),
         witnesses: None,
-        metric_names: MetricNames::All,
         log_level: log::LevelFilter::Info,
         log_format: LogFormat::Logfmt,
     };
@@ -85,7 +85,17 @@ fn defaults() {
 #[test]
 fn own_variables_set_to_nothing_are_unset() {
     let names = ["METRICS_SERVER_PORT", "ALLOWED_HOSTS", "MINIMUM_COUNTER", "LISTEN_ADDRESS", "BACKEND", "SOURCE", "XTABLES_LOCKFILE"];
-    let more = ["XTABLES_LOCK_WAIT", "SAMPLE_INTERVAL", "METRIC_NAMES", "LOG_LEVEL", "LOG_FORMAT", "CALICO_NODENAME_FILE", "WITNESSES"];
+    let more = [
+        "XTABLES_LOCK_WAIT",
+        "SAMPLE_INTERVAL",
+        "METRIC_NAMES",
+        "ZERO_SERIES",
+        "METRIC_FAMILIES",
+        "LOG_LEVEL",
+        "LOG_FORMAT",
+        "CALICO_NODENAME_FILE",
+        "WITNESSES",
+    ];
     let empty: Vec<_> = names.into_iter().chain(more).map(|name| (name, "")).collect();
     assert_eq!(config(&empty, &[]), config(&[], &[]));
 }
@@ -108,7 +118,7 @@ fn own_variables_and_flags() {
     let set = config(&variables, &[]);
     assert_eq!(set.allowed_hosts, ["a.example.org", "b-1", "*"]);
     assert_eq!((set.port, set.minimum_counter, set.listen_address), (9010, 5, "::1".parse().unwrap()));
-    assert_eq!((set.backend, set.metric_names, set.log_format), (BackendChoice::Nft, MetricNames::Legacy, LogFormat::Json));
+    assert_eq!((set.backend, set.exposition.names, set.log_format), (BackendChoice::Nft, MetricNames::Legacy, LogFormat::Json));
     assert_eq!((set.lock_path, set.lock_wait), (PathBuf::from("/var/run/lock"), Duration::from_millis(500)));
     assert_eq!((set.log_level, set.sampling), (log::LevelFilter::Debug, Sampling::Every(Duration::from_secs(1))));
     assert_eq!(config(&[("SAMPLE_INTERVAL", "0")], &[]).sampling, Sampling::Never);
@@ -119,7 +129,7 @@ fn own_variables_and_flags() {
     let flags = ["--metrics-server-port=1", "--listen-address", "127.0.0.1", "--backend=legacy", "--metric-names=standard"];
     let flagged = config(&variables, &flags);
     assert_eq!((flagged.port, flagged.listen_address), (1, "127.0.0.1".parse().unwrap()));
-    assert_eq!((flagged.backend, flagged.metric_names), (BackendChoice::Legacy, MetricNames::Standard));
+    assert_eq!((flagged.backend, flagged.exposition.names), (BackendChoice::Legacy, MetricNames::Standard));
 }
 
 #[test]
@@ -145,6 +155,8 @@ fn glogs_verbosity_gives_way_to_log_level() {
 fn wrong_own_values_name_the_variable_or_flag() {
     let port = "a TCP port, 0 to 65535 (0: any free one)";
     refused(&[], &["--metrics-server-port=x\ny"], &format!("--metrics-server-port: \"x\\ny\" is not allowed: {port}"));
+    let families = "all, or names such as drop_packets,policy_info, or -drop_packets,-policy_info (all but these), of ";
+    let families = families.to_owned() + &FAMILIES.join(", ");
     for (name, value, allowed) in [
         ("METRICS_SERVER_PORT", "65536", port),
         ("METRICS_SERVER_PORT", ":9009", port),
@@ -153,6 +165,10 @@ fn wrong_own_values_name_the_variable_or_flag() {
         ("BACKEND", "pf", "one of auto, legacy, nft, nftables, ebpf"),
         ("SOURCE", "proc", "one of auto, save, kernel"),
         ("METRIC_NAMES", "none", "one of all, legacy, standard"),
+        ("ZERO_SERIES", "0", "one of keep, omit"),
+        ("METRIC_FAMILIES", "drop_packets,drops", &families),
+        ("METRIC_FAMILIES", "drop_packets,-policy_info", &families),
+        ("METRIC_FAMILIES", ",", &families),
         ("LOG_LEVEL", "loud", "one of error, warn, info, debug, trace"),
         ("LOG_FORMAT", "xml", "one of logfmt, json"),
         ("SAMPLE_INTERVAL", "50ms", "0 (never), or a duration from 100ms to 60s"),

@@ -40,10 +40,16 @@ pub struct WorkloadAnswer {
 }
 
 /// `GET /api/v1/policies`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct PoliciesAnswer<'a> {
-    status: &'a Status,
-    policies: &'a [Policy],
+    pub status: Cow<'a, Status>,
+    pub policies: Cow<'a, [Policy]>,
+}
+
+impl PoliciesAnswer<'_> {
+    pub fn into_owned(self) -> PoliciesAnswer<'static> {
+        PoliciesAnswer { status: Cow::Owned(self.status.into_owned()), policies: Cow::Owned(self.policies.into_owned()) }
+    }
 }
 
 /// `GET /api/v1/host-endpoints`
@@ -70,7 +76,7 @@ impl Report {
     }
 
     pub fn policies(&self) -> PoliciesAnswer<'_> {
-        PoliciesAnswer { status: &self.status, policies: &self.policies }
+        PoliciesAnswer { status: Cow::Borrowed(&self.status), policies: Cow::Borrowed(&self.policies) }
     }
 
     pub fn host_endpoints(&self) -> HostEndpointsAnswer {

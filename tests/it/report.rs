@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use calico_accountant::config::MetricNames;
+use calico_accountant::config::Exposition;
 use calico_accountant::dataplane::saved;
 use calico_accountant::dataplane::{ReadError, Reader, Reading};
 use calico_accountant::datastore::inventory::{Interface, Inventory, StoredPolicy, Workload};
@@ -65,7 +65,8 @@ fn scraper(moments: Vec<Vec<Snapshot>>, inventory: Inventory) -> Scraper {
     let options = Options {
         node_name: "node-1".into(),
         minimum_counter: 0,
-        metric_names: MetricNames::All,
+        exposition: Exposition::default(),
+        first_zero: Duration::ZERO,
         pod_logs: "/nonexistent".into(),
         datastore: Some("etcd"),
         process_metrics: true,
@@ -152,7 +153,7 @@ fn while_the_kernel_is_away_the_last_counts_stay_and_the_reason_is_said() {
     assert!(good.status.up && good.status.problem.is_none() && good.status.time.is_some());
     // A second has to pass before the kernel is read again for another question.
     assert!(Arc::ptr_eq(&good, &scraper.report()));
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    std::thread::sleep(Duration::from_millis(1100));
     let bad = scraper.report();
     assert!(!bad.status.up && bad.status.problem.as_ref().unwrap().contains("/nowhere"), "{:?}", bad.status);
     assert_eq!((&bad.workloads, bad.status.time, bad.status.workloads), (&good.workloads, good.status.time, good.status.workloads));
@@ -170,6 +171,11 @@ fn sums_agree(report: &Report) {
         assert!(!policy.workloads.is_empty() || !policy.host_endpoints.is_empty(), "{policy:?} applies to nothing");
         assert_eq!(policy.hit, policy.rules.iter().any(|rule| rule.packets > 0));
     }
+}
+
+/// What an exporter of a node with these tables answers.
+pub fn of_capture(capture: &str) -> Arc<Report> {
+    scraper(vec![moment(capture, "t2")], Inventory::new()).report()
 }
 
 /// Text that would do harm where it is taken for more than text.
@@ -216,7 +222,7 @@ fn names_are_data_in_the_api() {
         assert!(pods.contains(&name), "{name:?} in {pods:?}");
     }
     for (path, error) in [
-        ("/api/v1/nothing", "not found; there are status, workloads, workloads/{interface}, policies and host-endpoints"),
+        ("/api/v1/nothing", "not found; there are status, workloads, workloads/{interface}, policies, host-endpoints, witnesses and allow"),
         ("/api/v1/workloads/%3Cimg%3E", "no workload has rules on interface \"<img>\""),
         ("/api/v1/workloads/%", "the interface is not well encoded"),
     ] {
