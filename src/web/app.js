@@ -65,7 +65,7 @@ function questions() {
     witnessesAsked = performance.now();
     asked.push(['api/v1/witnesses', (answer) => model.takeWitnesses(answer)]);
   }
-  if (route.view === 'policy' && isTraced) {
+  if (route.view === 'policy' && model.witnesses?.mode !== 'off') {
     const policy = route.item;
     asked.push([`api/v1/allow?policy=${encodeURIComponent(policy)}`, (answer) => model.takeAllowing(policy, answer)]);
   }

@@ -10,6 +10,7 @@ mod demo;
 mod faults;
 mod hostile;
 mod large;
+mod witnesses;
 
 use std::path::Path;
 use std::process::Command;

@@ -11,7 +11,7 @@ use crate::support::demo::Demo;
 use crate::support::netns::Namespace;
 
 /// Kept by `scripts/axe`, which checks it.
-fn script() -> Option<String> {
+pub fn script() -> Option<String> {
     let name = include_str!("axe.sha512").split_whitespace().nth(1).unwrap().replace(".tgz", ".js");
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
     let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
@@ -66,7 +66,7 @@ fn judge(test: &str, script: &str) {
 }
 
 /// What is wrong with one view.
-fn look(browser: &Browser, url: &str, script: &str) -> Vec<String> {
+pub fn look(browser: &Browser, url: &str, script: &str) -> Vec<String> {
     browser.open("about:blank");
     browser.open(url);
     browser.run(
