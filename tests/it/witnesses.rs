@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use calico_accountant::report::{Line, network_policies};
+use serde_json::{Value, json};
 
 use crate::http::get;
 use crate::live::{self, Net, WORKLOADS};
 use crate::program::{self, PATIENCE, Program};
+use crate::support::kube::Kube;
 use crate::support::netns::{feed, sh};
 use crate::support::scrape::scrape;
 use crate::support::within;
@@ -118,4 +120,29 @@ fn what_cannot_be_traced_is_said_and_all_else_goes_on() {
             has_table()
         });
     });
+}
+
+#[test]
+fn drafts_are_taken_by_a_real_api_server() {
+    let Some(kube) = Kube::start() else { return };
+    let line = |peer: Value, other: &str, app: Value, protocol: &str, port: Value| -> Line {
+        serde_json::from_value(json!({
+            "time": "", "direction": if port == 443 { "egress" } else { "ingress" }, "interface": "cali1", "stage": null,
+            "workload": "shop/web-1", "app": app, "peer": peer, "peer_app": if peer.is_null() { Value::Null } else { json!("api") },
+            "source": other, "destination": other, "protocol": protocol, "source_port": 1, "destination_port": port, "verdict": "accept",
+            "reason": "policy", "tier": "default", "policy": "default.allow-all", "rule": 0, "elsewhere": null, "passed": []
+        }))
+        .unwrap()
+    };
+    let lines = [
+        line(Value::Null, "192.0.2.1", json!("web"), "tcp", json!(80)),
+        line(json!("shop/api-1"), "10.0.0.2", json!("web"), "udp", json!(53)),
+        line(Value::Null, "2001:db8::1", json!("Web_2.x"), "sctp", json!(443)),
+        line(Value::Null, "192.0.2.3", Value::Null, "icmp", Value::Null),
+    ];
+    kube.namespace("shop");
+    let file = kube.file("drafts.yaml");
+    std::fs::write(&file, network_policies(&lines)).unwrap();
+    let said = kube.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", file.to_str().unwrap()]);
+    assert_eq!((said.lines().count(), said.lines().all(|line| line.ends_with("created (server dry run)"))), (3, true), "{said}");
 }
