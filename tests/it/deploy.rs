@@ -2,7 +2,7 @@
 
 mod chart;
 pub mod dashboards;
-mod promql;
+pub mod promql;
 pub mod rules;
 pub mod scraped;
 mod systemd;

@@ -76,6 +76,6 @@ pub fn complaints(output: &Output) -> String {
     said.lines().filter(|line| !line.contains("found symbolic link in path")).collect::<Vec<_>>().join("\n")
 }
 
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     built::program("helm", "helm.sh/helm/v3", "helm")
 }

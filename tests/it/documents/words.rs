@@ -1,0 +1,115 @@
+//! Plain English: words that we do not use, and what we say instead; and no sentence without end. Pure.
+
+use super::{Page, pages};
+
+/// A sentence may have so many words.
+const LONGEST: usize = 32;
+
+/// In lower case. A blank at an end is the end of a word.
+const AVOIDED: &[(&str, &str)] = &[
+    ("but for ", "except"),
+    ("at once", "immediately; together"),
+    ("anew", "again"),
+    ("goes over", "overrides"),
+    ("go on ", "continue"),
+    ("goes on", "continues"),
+    (", for it ", "because"),
+    (", for they ", "because"),
+    (", for what ", "because"),
+    (", for its ", "because"),
+    ("mean it ill", "malicious"),
+    ("withstand", "tolerate, survive"),
+    ("whoever", "a client that; anyone who"),
+    ("nobody knows", "cannot be known"),
+    ("is away", "is unavailable"),
+    (" is no ", "is not a"),
+    (" are no ", "are not"),
+    ("at times", "sometimes"),
+    ("for moments", "briefly"),
+    (" taken apart", "parsed, decoded"),
+    ("passed over", "skipped"),
+    ("pass over", "skip"),
+    ("gives way", "is closed"),
+    ("give way", "are closed"),
+    (" heed", "check"),
+    ("beside ", "next to, during"),
+    ("some 1", "about"),
+    ("some 8", "about"),
+    (" as a rule", "usually"),
+    ("matter of course", "normal"),
+    ("not there", "missing"),
+    ("in mid-", "during"),
+    ("thereof", "of it"),
+    ("so many", "this many"),
+    ("so long", "this long"),
+    ("be had", "be taken"),
+    ("look around", "search"),
+    ("look again", "reconsider"),
+    ("told apart", "distinguished"),
+    ("on their way", "in flight"),
+    ("broken off", "closed"),
+    ("what else", "other"),
+    ("to and fro", ""),
+];
+
+/// What is avoided in a text, in lower case and on one line.
+fn avoided(text: &str) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    let text = format!(" {} ", text.to_lowercase());
+    AVOIDED.iter().filter(move |(word, _)| text.contains(word))
+}
+
+/// A page's sentences, each with the line that its paragraph begins in. Code counts as one word; it is not looked into.
+fn sentences(page: &Page) -> Vec<(usize, String)> {
+    let mut paragraphs: Vec<(usize, String)> = Vec::new();
+    let mut is_open = false;
+    for (number, line) in page.prose() {
+        let text = line.trim();
+        let is_row = text.starts_with('|');
+        let begins = text.starts_with(['#', '*', '-', '|', '<']) || text.split_once(". ").is_some_and(|(n, _)| n.parse::<u8>().is_ok());
+        if text.is_empty() || begins || !is_open {
+            is_open = !text.is_empty() && !is_row && !text.starts_with('#');
+            match is_row {
+                true => paragraphs.extend(text.split('|').map(|cell| (number, cell.trim().to_owned()))),
+                false => paragraphs.push((number, text.trim_start_matches(['*', '-', '#', ' ']).to_owned())),
+            }
+        } else {
+            paragraphs.last_mut().unwrap().1 += &format!(" {text}");
+        }
+    }
+    let without_code = |text: &str| text.split('`').enumerate().map(|(i, part)| if i % 2 == 0 { part } else { "CODE" }).collect::<String>();
+    let split = |(number, text): (usize, String)| {
+        let text = without_code(&text);
+        text.split_inclusive(['.', ':', ';', '?', '!'])
+            .fold(vec![String::new()], |mut all, part| {
+                // A point within a word, as of a version, ends no sentence.
+                let ends = all.last().unwrap().ends_with(['.', ':', ';', '?', '!']) && part.starts_with([' ', '*', ')']);
+                match ends {
+                    true => all.push(part.trim().to_owned()),
+                    false => *all.last_mut().unwrap() += part,
+                }
+                all
+            })
+            .into_iter()
+            .map(move |sentence| (number, sentence))
+            .collect::<Vec<_>>()
+    };
+    paragraphs.into_iter().flat_map(split).collect()
+}
+
+fn faults(page: &Page) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (number, sentence) in sentences(page) {
+        let words = sentence.split_whitespace().count();
+        if words > LONGEST {
+            faults.push(format!("{}:{number}: {words} words: {sentence}", page.path));
+        }
+        faults.extend(avoided(&sentence).map(|(word, plain)| format!("{}:{number}: {word:?} ({plain}): {sentence}", page.path)));
+    }
+    faults
+}
+
+#[test]
+fn documents_are_plain() {
+    let faults: Vec<String> = pages().iter().flat_map(faults).collect();
+    assert!(faults.is_empty(), "{} faults\n{}", faults.len(), faults.join("\n"));
+}
