@@ -53,7 +53,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l xta
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
@@ -115,7 +115,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serv
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
@@ -173,7 +173,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metr
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
@@ -231,7 +231,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
@@ -291,7 +291,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand expl
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
@@ -350,7 +350,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watc
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
@@ -407,7 +407,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand chec
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"

@@ -139,7 +139,7 @@ pub const SETTINGS: &[Setting] = &[
     kernel(
         "SAMPLE_INTERVAL",
         "time",
-        "Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. \
+        "Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. \
          0: never.",
     )
     .default("1s where rewritten rules lose their counts, else never"),

@@ -18,12 +18,13 @@ const AVOIDED: &[(&str, &str)] = &[
     (", for what ", "because"),
     (", for its ", "because"),
     ("mean it ill", "malicious"),
-    ("withstand", "tolerate, survive"),
+    ("withstands", "tolerates, survives"),
     ("whoever", "a client that; anyone who"),
     ("nobody knows", "cannot be known"),
     ("is away", "is unavailable"),
-    (" is no ", "is not a"),
-    (" are no ", "are not"),
+    ("that is no ", "that is not a"),
+    ("what is no ", "what is not a"),
+    ("that are no ", "that are not"),
     ("at times", "sometimes"),
     ("for moments", "briefly"),
     (" taken apart", "parsed, decoded"),
@@ -48,8 +49,6 @@ const AVOIDED: &[(&str, &str)] = &[
     ("told apart", "distinguished"),
     ("on their way", "in flight"),
     ("broken off", "closed"),
-    ("what else", "other"),
-    ("to and fro", ""),
 ];
 
 /// What is avoided in a text, in lower case and on one line.
