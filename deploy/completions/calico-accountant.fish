@@ -72,20 +72,20 @@ complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -s h -l help -d 'Print help'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -s V -l version -d 'Print version'
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "serve" -d 'Serve metrics, page and API until stopped; the same without a command.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "serve" -d 'Serve metrics, page and API until stopped. The default command.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "metrics" -d 'Read once, and print the metrics.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "top" -d 'What is being dropped now, and by which policy.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "explain" -d 'A workload\'s way through tiers and policies, with counts.'
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "watch" -d 'Packets as they come: from where, to which port, which policy decided.'
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "check" -d 'Whether the exporter finds here what it needs, and what to do if not.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "watch" -d 'Packets as they arrive: peer, port, and the policy that decided.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "check" -d 'What the exporter needs on this node, what is missing, and what to do.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
@@ -134,16 +134,16 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serv
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l output -d 'Write there instead, beside it first and then renamed.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l output -d 'Write to this file. It is replaced in one step.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft -j list ruleset; - is standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l before -d 'Saved tables of an earlier moment: counts are then exact differences. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
@@ -192,16 +192,16 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metr
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft -j list ruleset; - is standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l before -d 'Saved tables of an earlier moment: counts are then exact differences. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
@@ -250,18 +250,18 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l json -d 'Print JSON; see docs/api.md.'
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l once -d 'Print once, also in a terminal.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l once -d 'Print once and end, also in a terminal.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft -j list ruleset; - for standard input. Repeatable.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft -j list ruleset; - is standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l before -d 'Saved tables of an earlier moment: counts are then exact differences. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
@@ -310,17 +310,17 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand expl
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l policy -d 'Show only what this policy decides; as metrics name it.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l rate -d 'Trace at most so many packets a second, 1 to 10000. Default: 100.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l for -d 'End by itself after that time, such as 30s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l policy -d 'Show only packets that this policy decides. The name is that of the metrics.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l rate -d 'Trace at most this many packets a second, 1 to 10000. Default: 100.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l for -d 'End after this time, such as 30s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
@@ -369,14 +369,14 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watc
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l json -d 'Print JSON; see docs/api.md.'
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l dropped -d 'Show only what is refused.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l dropped -d 'Show only dropped packets.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
@@ -426,11 +426,11 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand chec
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -42,7 +42,7 @@ fn page(source: &Source, answer: &WorkloadsAnswer, rates: Option<&[f64]>, rows: 
 fn watch(source: &Source) -> Result<bool, String> {
     // What is logged would stand across the table; what matters of it is in the status.
     log::set_max_level(log::LevelFilter::Off);
-    let failed = |error: io::Error| format!("the terminal does not do what it is told: {error}");
+    let failed = |error: io::Error| format!("controlling the terminal failed: {error}");
     let screen = Screen::open().map_err(failed)?;
     let mut last: Option<(Instant, WorkloadsAnswer)> = None;
     let mut is_up;
@@ -58,7 +58,7 @@ fn watch(source: &Source) -> Result<bool, String> {
             }
             Err(error) => {
                 is_up = false;
-                vec![format!("No numbers at present: {}", safe(&error, 400))]
+                vec![format!("No numbers now: {}", safe(&error, 400))]
             }
         };
         screen.draw(&lines).map_err(failed)?;

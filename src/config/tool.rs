@@ -89,7 +89,7 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
         (true, true, None) => Input::Here,
         (true, true, Some(url)) => Input::Exporter(exporter(&url)?),
         (true, false, _) => return Err(ConfigError("--before: needs --ruleset, with the tables of a later moment (see --help)".into())),
-        (false, _, Some(_)) => return Err(ConfigError("--url and --ruleset: only one of the two can be asked".into())),
+        (false, _, Some(_)) => return Err(ConfigError("--url and --ruleset: only one of the two may be set".into())),
     };
     let (mut remarks, mut problems) = (Vec::new(), Vec::new());
     let values = Values::new(typed, world);
@@ -117,7 +117,7 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
 }
 
 fn endpoint(typed: &Typed) -> Result<String, ConfigError> {
-    let missing = || ConfigError("explain: say whose: NAMESPACE/POD, or an interface (see explain --help)".into());
+    let missing = || ConfigError("explain: NAMESPACE/POD or an interface is missing (see explain --help)".into());
     typed.operand.clone().filter(|operand| !operand.is_empty()).ok_or_else(missing)
 }
 

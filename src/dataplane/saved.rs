@@ -24,7 +24,7 @@ pub fn moment(files: &[(String, Vec<u8>)]) -> Result<Vec<Snapshot>, String> {
         for read in tables {
             if let Some((_, first)) = all.iter().find(|(known, _)| known.ruleset.id() == read.ruleset.id()) {
                 let (table, family) = (read.ruleset.table, read.ruleset.family.as_str());
-                return Err(format!("{file}: the table {table} ({family}) is in {first}, too; one moment has each table once"));
+                return Err(format!("{file}: the table {table} ({family}) is also in {first}; one moment has each table once"));
             }
             all.push((read, file));
         }
@@ -211,7 +211,7 @@ mod tests {
             (&[("a", "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")], "a: none of Calico's chains is in it"),
             (&[("a", &RULES[..60])], "a: the output ends within table filter, before its COMMIT"),
             (&[("a", &RULES.replace("[3:1] ", ""))], "a: its rules were saved without their counters; use iptables-save -c"),
-            (&[("a", RULES), ("b", RULES)], "b: the table filter (ipv4) is in a, too; one moment has each table once"),
+            (&[("a", RULES), ("b", RULES)], "b: the table filter (ipv4) is also in a; one moment has each table once"),
             (
                 &[("a", "# Table `filter' is incompatible, use 'nft' tool.\n")],
                 "a: it says \"Table `filter' is incompatible, use 'nft' tool.\": this iptables is older than the one that wrote Calico's \

@@ -25,7 +25,7 @@ impl fmt::Display for TextError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TextError::CutOff(table) => write!(f, "the output ends within table {table}, before its COMMIT"),
-            TextError::NoTable => f.write_str("what it prints is not what iptables-save prints: there is no table in it"),
+            TextError::NoTable => f.write_str("its output is not that of iptables-save: it contains no table"),
             TextError::Incompatible(line) => {
                 write!(f, "it says \"{line}\": this iptables is older than the one that wrote Calico's rules; use one at least as new")
             }

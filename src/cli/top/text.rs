@@ -63,7 +63,7 @@ fn head(status: &Status) -> Vec<String> {
     let node = if status.node.is_empty() { String::new() } else { format!("  node {}", safe(&status.node, LONGEST)) };
     let mut lines = vec![format!("calico-accountant {}{node}", safe(&status.version, LONGEST))];
     if let Some(problem) = status.problem.as_deref().filter(|_| !status.up) {
-        let what = if status.has_no_rules() { "NO RULES OF CALICO'S" } else { "The kernel cannot be read at present" };
+        let what = if status.has_no_rules() { "NO RULES OF CALICO'S" } else { "The kernel cannot be read now" };
         lines.push(format!("{what}: {}", safe(problem, LONGEST * 2)));
     }
     if let Some(problem) = &status.node_problem {
@@ -113,7 +113,7 @@ fn nothing(answer: &WorkloadsAnswer, watched: Option<Duration>) -> String {
     let is_told = answer.workloads.is_empty() || answer.workloads.iter().any(|w| w.ingress.is_some() || w.egress.is_some());
     match watched.map(|watched| watched.as_secs()) {
         _ if !answer.status.up => "Whether packets are dropped is not known.".to_owned(),
-        _ if !is_told => "One moment does not tell whether anything was dropped: ask a running exporter.".to_owned(),
+        _ if !is_told => "One moment does not show whether anything was dropped: ask a running exporter.".to_owned(),
         Some(0) => "Watching…".to_owned(),
         _ if answer.status.unrecognised_rules > 0 => {
             "No drops are known. The rules that are not understood may have dropped packets.".to_owned()

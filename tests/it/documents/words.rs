@@ -1,6 +1,13 @@
-//! Plain English: words that we do not use, and what we say instead; and no sentence without end. Pure.
+//! Plain English: words that we do not use, and what we say instead; and a limit for sentences. In documents, in what `--help` and man
+//! pages say, and in messages. Pure.
 
-use super::{Page, pages};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use calico_accountant::config::commands::{OPTIONS, SUBCOMMANDS};
+use calico_accountant::config::settings::SETTINGS;
+
+use super::{Page, ROOT, pages};
 
 /// A sentence may have so many words.
 const LONGEST: usize = 32;
@@ -111,4 +118,68 @@ fn faults(page: &Page) -> Vec<String> {
 fn documents_are_plain() {
     let faults: Vec<String> = pages().iter().flat_map(faults).collect();
     assert!(faults.is_empty(), "{} faults\n{}", faults.len(), faults.join("\n"));
+}
+
+#[test]
+fn help_is_plain() {
+    let mut texts: Vec<&str> = SETTINGS.iter().flat_map(|setting| [setting.help, setting.default.unwrap_or_default()]).collect();
+    texts.extend(SUBCOMMANDS.iter().flat_map(|command| [command.about, command.more]));
+    texts.extend(OPTIONS.iter().map(|option| option.help));
+    let found = faults(&Page { path: "--help".into(), text: texts.join("\n\n") });
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+}
+
+/// The texts in quotation marks, of four words and more: messages. Lines of comments are left out, and what tests say.
+fn messages(source: &str) -> Vec<String> {
+    let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let lines: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let quoted = lines
+        .join("\n")
+        .replace("\\\"", "'")
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .map(|text| text.replace("\\\n", " ").split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect::<Vec<_>>();
+    quoted.into_iter().filter(|text| text.split(' ').count() >= 4).collect()
+}
+
+#[test]
+fn messages_are_plain() {
+    let (mut count, mut found) = (0, Vec::new());
+    for file in sources(&Path::new(ROOT).join("src")) {
+        if file.extension().is_none_or(|extension| extension != "rs") || file.ends_with("tests.rs") {
+            continue;
+        }
+        for message in messages(&fs::read_to_string(&file).unwrap()) {
+            count += 1;
+            found.extend(avoided(&message).map(|(word, plain)| format!("{}: {word:?} ({plain}): {message}", file.display())));
+        }
+    }
+    assert!(count > 300, "{count}");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn faults_are_found() {
+    let found = |text: &str| faults(&Page { path: "x.md".into(), text: text.into() }).len();
+    let long = vec!["word"; LONGEST].join(" ");
+    for (text, expected) in [
+        (format!("{long}.\n{long}."), 0),
+        (format!("{long}\nand more."), 1),
+        (format!("* {long}\n* {long}"), 0),
+        (format!("| {long} | {long} |"), 0),
+        (format!("| {long} more |"), 1),
+        (format!("{long} `and in code`"), 1),
+        ("Whoever\nasks at\nonce, `whoever`.".into(), 2),
+        ("```\nwhoever\n```".into(), 0),
+    ] {
+        assert_eq!(found(&text), expected, "{text}");
+    }
+    assert_eq!(messages("let a = \"one \\\n   two 'three' four\"; // \"x\"\n/// \"a b c d\"\n"), ["one two 'three' four"]);
 }
