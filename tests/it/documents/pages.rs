@@ -68,8 +68,7 @@ fn torn(page: &Page) -> Vec<String> {
     let is_row = |index: usize| lines.get(index).is_some_and(|(_, line)| line.trim_start().starts_with('|'));
     let is_rule = |index: usize| is_row(index) && lines[index].1.chars().all(|c| "|-: ".contains(c));
     let mut width = None;
-    for index in 0..lines.len() {
-        let (number, line) = lines[index];
+    for (index, (number, line)) in lines.iter().copied().enumerate() {
         let begins = is_row(index) && (index == 0 || !is_row(index - 1));
         if begins {
             width = is_rule(index + 1).then(|| cells(line));
