@@ -23,7 +23,7 @@ pub mod ledger;
 
 use log::debug;
 
-use crate::accounting::attribution::{Attribution, Datastore, Motion, Programs, Table, Totals, flow, has_to_be_derived};
+use crate::accounting::attribution::{Attribution, Datastore, Motion, Programs, Table, Totals, Witnessed, flow, has_to_be_derived};
 use crate::accounting::ledger::{Deltas, Ledger};
 use crate::ebpf;
 use crate::felix::{Catalog, ChainNames, Structure, Structures};
@@ -63,8 +63,19 @@ impl Accounting {
     /// Takes in one read: all tables of it, both families. `look_again` reads the same tables once more, at once, where packets may
     /// have been on their way; it gives none if the tables are those of one instant.
     pub fn advance<E: std::fmt::Display>(&mut self, read: &[Snapshot], look_again: impl FnOnce(&[Snapshot]) -> Result<Vec<Snapshot>, E>) {
+        self.advance_witnessed(read, |_| Witnessed::default(), look_again);
+    }
+
+    /// The same. `witnessed` gives the packets that were traced since the last read, by what the tables mean.
+    pub fn advance_witnessed<E: std::fmt::Display>(
+        &mut self,
+        read: &[Snapshot],
+        witnessed: impl FnOnce(&[Structure]) -> Witnessed,
+        look_again: impl FnOnce(&[Snapshot]) -> Result<Vec<Snapshot>, E>,
+    ) {
         let mut deltas = self.ledger.advance(read);
         self.structures.update(read.iter().map(|table| &table.ruleset));
+        let witnessed = witnessed(&self.structures.tables);
         let motions = self.motions(read, &deltas, look_again);
         let none = flow::Moved::default();
         let mut reach = Vec::with_capacity(read.len());
@@ -78,7 +89,7 @@ impl Accounting {
         let tables = self.structures.tables.iter().zip(&deltas).zip(&motions).zip(&reach);
         let tables = tables.map(|(((structure, deltas), motion), reach)| {
             let Structure { ruleset, pipelines, labels } = structure;
-            Table { ruleset, pipelines, labels, deltas, motion, reach, cpus, endpoints_stayed }
+            Table { ruleset, pipelines, labels, deltas, motion, reach, witnessed: &witnessed, cpus, endpoints_stayed }
         });
         self.attribution.advance(&tables.collect::<Vec<_>>());
     }

@@ -113,6 +113,7 @@ fn resolve(
         bpffs: values.path("BPFFS_DIR")?.unwrap_or_else(|| PathBuf::from("/sys/fs/bpf")),
         calico_run: values.path("CALICO_RUN_DIR")?.unwrap_or_else(|| PathBuf::from("/var/run/calico")),
         sampling: values.sampling("SAMPLE_INTERVAL")?,
+        witnesses: values.witnesses()?,
         metric_names: values.choice("METRIC_NAMES", METRIC_NAMES)?.unwrap_or(MetricNames::All),
         log_level: log_level.unwrap_or(log::LevelFilter::Info),
         log_format: values.choice("LOG_FORMAT", LOG_FORMATS)?.unwrap_or(LogFormat::Logfmt),
@@ -158,6 +159,7 @@ pub struct Config {
     pub bpffs: PathBuf,
     pub calico_run: PathBuf,
     pub sampling: Sampling,
+    pub witnesses: Option<Witnesses>,
     pub metric_names: MetricNames,
     pub log_level: log::LevelFilter,
     pub log_format: LogFormat,
@@ -207,6 +209,17 @@ pub enum Sampling {
     Every(Duration),
     /// Where rewritten rules lose their counts.
     WhereItPays,
+}
+
+/// Which packets to have the kernel trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Witnesses {
+    /// Also those of endpoints whose policy groups the counters leave open, not only of those with drops.
+    pub groups: bool,
+    /// Packets a second.
+    pub rate: u32,
+    /// Whether each is logged.
+    pub log: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 mod readiness;
 pub mod start;
 mod state;
+mod tracing;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::warn;
 
 use crate::accounting::attribution::Datastore;
-use crate::config::MetricNames;
+use crate::config::{MetricNames, Witnesses};
 use crate::dataplane::{Reader, Reading};
 use crate::datastore::inventory::{Inventory, Workload};
 use crate::datastore::podlogs::PodLogs;
@@ -22,11 +23,14 @@ use crate::felix::{ChainNames, Structure, hashed_names};
 use crate::metrics::{self, About, View};
 use crate::os::process::Process;
 use crate::os::sys;
-use crate::report::{Chains, DatastoreStatus, OtherBackend, Outline, Report, Sources, Status, TableStatus, WorkloadStates};
+use crate::report::{
+    Chains, DatastoreStatus, OtherBackend, Outline, Report, Sources, Status, TableStatus, WitnessesAnswer, WorkloadStates,
+};
 use crate::ruleset::Family;
 use crate::server::Application;
 use readiness::Readiness;
 use state::{LastRead, State};
+use tracing::Tracing;
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -40,6 +44,7 @@ pub struct Options {
     pub process_metrics: bool,
     /// Whether only one moment will ever be known: what it takes two to tell is left out, instead of being 0.
     pub one_moment: bool,
+    pub witnesses: Option<Witnesses>,
     /// Whether counters are known to have begun anew between the moments: there may have been more of everything.
     pub began_anew: bool,
 }
@@ -64,7 +69,13 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 
 impl Scraper {
     pub fn new(options: Options, reader: Box<dyn Reader>, inventory: Arc<Inventory>) -> Self {
-        let state = State::new(reader);
+        let mut state = State::new(reader);
+        if let Some(witnesses) = options.witnesses {
+            match Tracing::start(witnesses, Arc::clone(&inventory)) {
+                Ok(tracing) => state.tracing = Some(tracing),
+                Err(error) => warn!("WITNESSES: starting a thread failed: {error}"),
+            }
+        }
         let pod_logs = PodLogs::new(options.pod_logs.clone(), "/proc".into(), options.node_name.clone());
         Scraper { options, inventory, pod_logs, started: SystemTime::now(), state: Mutex::new(state), readiness: Readiness::default() }
     }
@@ -222,7 +233,9 @@ impl Scraper {
 
     fn read(&self, state: &mut State, about: &mut About) -> bool {
         let begun = Instant::now();
+        state.tracing.iter_mut().for_each(Tracing::before_read);
         let result = state.read();
+        state.tracing.iter_mut().for_each(Tracing::behind_read);
         about.stages.push(("read", begun.elapsed()));
         about.lock_timeouts = state.reader.lock_timeouts();
         match result {
@@ -279,6 +292,9 @@ impl Scraper {
     fn take_in_programs(&self, state: &mut State, read: &ebpf::Snapshot, source: &'static str, about: &mut About) {
         let datastore = Datastore { names: &state.hashed_names, version: state.policies_version };
         state.accounting.advance_programs(read, datastore);
+        if let Some(tracing) = &mut state.tracing {
+            tracing.fail("Calico's eBPF dataplane decides in programs, which cannot be traced");
+        }
         if self.options.one_moment {
             state.accounting.forget_derived();
         }
@@ -294,12 +310,17 @@ impl Scraper {
 
     fn take_in_tables(&self, state: &mut State, reading: &Reading, about: &mut About) {
         let version = self.inventory.workloads_version();
-        let State { accounting, reader, workloads_version, .. } = state;
+        let State { accounting, reader, workloads_version, tracing, .. } = state;
         let is_watched = self.options.datastore.is_some() && self.inventory.synced() && self.inventory.up();
         if std::mem::replace(workloads_version, version) == version && is_watched {
             accounting.note_that_endpoints_stayed();
         }
-        accounting.advance(&reading.tables, |read| reader.look_again(read, Instant::now() + LOOK_LIMIT));
+        let witnessed =
+            |structures: &[Structure]| tracing.as_mut().map(|tracing| tracing.take_in(&reading.tables, structures)).unwrap_or_default();
+        accounting.advance_witnessed(&reading.tables, witnessed, |read| reader.look_again(read, Instant::now() + LOOK_LIMIT));
+        if let Some(tracing) = tracing {
+            tracing.mark(&reading.tables, accounting.tables(), accounting.totals());
+        }
         if accounting.unnamed() > 0 {
             if self.options.datastore.is_none() && !self.inventory.policies_wanted() {
                 warn!(
@@ -347,6 +368,16 @@ impl Application for Scraper {
 
     fn report(&self) -> Arc<Report> {
         self.report()
+    }
+
+    fn witnesses(&self, since: Option<SystemTime>) -> WitnessesAnswer {
+        // Packets are told apart with a read.
+        self.report();
+        let state = self.state();
+        match &state.tracing {
+            Some(tracing) => tracing.answer(since),
+            None => WitnessesAnswer { mode: "off".into(), ..WitnessesAnswer::default() },
+        }
     }
 
     fn ready(&self) -> Result<(), String> {

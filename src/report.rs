@@ -3,22 +3,26 @@
 //!
 //! Where a count is `None`, it cannot be told, or the rules cannot do it.
 
+mod allow;
 mod answers;
 mod build;
 mod outline;
 mod policies;
 mod programs;
 mod status;
+mod witnesses;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use allow::network_policies;
 pub use answers::{Drop, HostEndpointsAnswer, WorkloadAnswer, WorkloadsAnswer};
 pub use build::Sources;
 pub use outline::Outline;
 pub use status::{Chains, DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadStates};
+pub use witnesses::{Line, Recent, WitnessesAnswer};
 
 use crate::felix::{Decision, Direction};
 

@@ -15,12 +15,12 @@ mod serving;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use crate::report::Report;
+use crate::report::{Report, WitnessesAnswer};
 
 /// What the server shows. All methods are called from several threads at once.
 pub trait Application: Send + Sync {
@@ -29,6 +29,11 @@ pub trait Application: Send + Sync {
 
     /// Not older than a second or so.
     fn report(&self) -> Arc<Report>;
+
+    /// The last packets that were traced, after this moment.
+    fn witnesses(&self, _since: Option<SystemTime>) -> WitnessesAnswer {
+        WitnessesAnswer::default()
+    }
 
     /// Whether metrics are complete; else what is missing, in one line.
     fn ready(&self) -> Result<(), String>;

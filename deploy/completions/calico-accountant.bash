@@ -41,7 +41,7 @@ _calico__accountant() {
 
     case "${cmd}" in
         calico__accountant)
-            opts="-h -V --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help --version serve metrics top explain watch check"
+            opts="-h -V --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help --version serve metrics top explain watch check"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -134,6 +134,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -244,7 +259,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__check)
-            opts="-h --json --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -337,6 +352,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -447,7 +477,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__explain)
-            opts="-h --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -555,6 +585,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -665,7 +710,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__metrics)
-            opts="-h --output --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --output --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -770,6 +815,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -880,7 +940,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__serve)
-            opts="-h --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -973,6 +1033,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -1083,7 +1158,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__top)
-            opts="-h --json --once --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --once --url --ruleset --before --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1191,6 +1266,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)
@@ -1301,7 +1391,7 @@ _calico__accountant() {
             return 0
             ;;
         calico__subcmd__accountant__subcmd__watch)
-            opts="-h --json --dropped --policy --rate --for --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
+            opts="-h --json --dropped --policy --rate --for --nodename --calico-nodename-file --metrics-server-port --listen-address --allowed-hosts --minimum-counter --metric-names --pod-logs-dir --log-level --log-format --backend --source --xtables-lockfile --xtables-lock-wait --bpffs-dir --calico-run-dir --sample-interval --witnesses --witness-rate --witness-log --datastore-type --etcd-endpoints --etcd-discovery-srv --etcd-ca-cert-file --etcd-cert-file --etcd-key-file --etcd-username --kubeconfig --k8s-current-context --k8s-api-endpoint --k8s-ca-file --k8s-cert-file --k8s-key-file --k8s-insecure-skip-tls-verify --calico-api-group --k8s-disable-node-poll --use-pod-cidr --k8s-client-qps --k8s-client-burst --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1415,6 +1505,21 @@ _calico__accountant() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o nospace
                     fi
+                    return 0
+                    ;;
+                --witnesses)
+                    COMPREPLY=($(compgen -W "off drops groups" -- "${cur}"))
+                    return 0
+                    ;;
+                --witness-rate)
+                    COMPREPLY=("${cur}")
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o nospace
+                    fi
+                    return 0
+                    ;;
+                --witness-log)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
                 --datastore-type)

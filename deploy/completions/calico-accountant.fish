@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_calico_accountant_global_optspecs
-    string join \n nodename= calico-nodename-file= metrics-server-port= listen-address= allowed-hosts= minimum-counter= metric-names= pod-logs-dir= log-level= log-format= backend= source= xtables-lockfile= xtables-lock-wait= bpffs-dir= calico-run-dir= sample-interval= datastore-type= etcd-endpoints= etcd-discovery-srv= etcd-ca-cert-file= etcd-cert-file= etcd-key-file= etcd-username= kubeconfig= k8s-current-context= k8s-api-endpoint= k8s-ca-file= k8s-cert-file= k8s-key-file= k8s-insecure-skip-tls-verify= calico-api-group= k8s-disable-node-poll= use-pod-cidr= k8s-client-qps= k8s-client-burst= h/help V/version
+    string join \n nodename= calico-nodename-file= metrics-server-port= listen-address= allowed-hosts= minimum-counter= metric-names= pod-logs-dir= log-level= log-format= backend= source= xtables-lockfile= xtables-lock-wait= bpffs-dir= calico-run-dir= sample-interval= witnesses= witness-rate= witness-log= datastore-type= etcd-endpoints= etcd-discovery-srv= etcd-ca-cert-file= etcd-cert-file= etcd-key-file= etcd-username= kubeconfig= k8s-current-context= k8s-api-endpoint= k8s-ca-file= k8s-cert-file= k8s-key-file= k8s-insecure-skip-tls-verify= calico-api-group= k8s-disable-node-poll= use-pod-cidr= k8s-client-qps= k8s-client-burst= h/help V/version
 end
 
 function __fish_calico_accountant_needs_command
@@ -54,6 +54,12 @@ complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l xta
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
+drops\t''
+groups\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l witness-rate -d 'Trace at most this many packets a second, 1 to 10000. Variable: WITNESS_RATE. Default: 100.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l witness-log -d 'Log each traced packet, one line each. Variable: WITNESS_LOG. Default: false.' -r -f -a "true\t''
+false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
@@ -116,6 +122,12 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serv
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
+drops\t''
+groups\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l witness-rate -d 'Trace at most this many packets a second, 1 to 10000. Variable: WITNESS_RATE. Default: 100.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l witness-log -d 'Log each traced packet, one line each. Variable: WITNESS_LOG. Default: false.' -r -f -a "true\t''
+false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
@@ -174,6 +186,12 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metr
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
+drops\t''
+groups\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l witness-rate -d 'Trace at most this many packets a second, 1 to 10000. Variable: WITNESS_RATE. Default: 100.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l witness-log -d 'Log each traced packet, one line each. Variable: WITNESS_LOG. Default: false.' -r -f -a "true\t''
+false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
@@ -232,6 +250,12 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
+drops\t''
+groups\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l witness-rate -d 'Trace at most this many packets a second, 1 to 10000. Variable: WITNESS_RATE. Default: 100.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l witness-log -d 'Log each traced packet, one line each. Variable: WITNESS_LOG. Default: false.' -r -f -a "true\t''
+false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
@@ -292,6 +316,12 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand expl
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
+drops\t''
+groups\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l witness-rate -d 'Trace at most this many packets a second, 1 to 10000. Variable: WITNESS_RATE. Default: 100.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l witness-log -d 'Log each traced packet, one line each. Variable: WITNESS_LOG. Default: false.' -r -f -a "true\t''
+false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
@@ -351,6 +381,12 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watc
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
+drops\t''
+groups\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l witness-rate -d 'Trace at most this many packets a second, 1 to 10000. Variable: WITNESS_RATE. Default: 100.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l witness-log -d 'Log each traced packet, one line each. Variable: WITNESS_LOG. Default: false.' -r -f -a "true\t''
+false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"
@@ -408,6 +444,12 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand chec
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
+drops\t''
+groups\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l witness-rate -d 'Trace at most this many packets a second, 1 to 10000. Variable: WITNESS_RATE. Default: 100.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l witness-log -d 'Log each traced packet, one line each. Variable: WITNESS_LOG. Default: false.' -r -f -a "true\t''
+false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l datastore-type -d 'Where the names of workloads come from. none: from POD_LOGS_DIR only. Variable: DATASTORE_TYPE. Default: etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes.' -r -f -a "etcdv3\t''
 kubernetes\t''
 none\t''"

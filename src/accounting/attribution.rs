@@ -16,6 +16,7 @@ mod table;
 mod tier;
 mod totals;
 mod walk;
+mod witnessed;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use motion::Motion;
 pub use node::NodeTotals;
 pub use programs::{Datastore, Programs};
 pub use totals::{EndpointTotals, Item, Total, Totals, Verdict};
+pub use witnessed::Witnessed;
 
 use crate::accounting::ledger::Deltas;
 use crate::ebpf;
@@ -47,6 +49,7 @@ pub struct Table<'a> {
     pub labels: &'a Labels,
     pub motion: &'a Motion,
     pub reach: &'a flow::Reach,
+    pub witnessed: &'a Witnessed,
     /// How many CPUs the node has; each works on one packet at a time.
     pub cpus: u64,
     /// Whether somebody watches endpoints, and none has come or gone since the last read.

@@ -13,11 +13,16 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::scraper;
+use super::terminal::{LONGEST, safe};
 use crate::config::{Tool, Watch};
-use crate::kernel::trace::{Marked, Marking, Received, Tracer};
-use crate::witness::{Trace, Traces, Witness};
+use crate::datastore::addresses::Addresses;
+use crate::kernel::trace::{Marking, Received, Tracer};
+use crate::report::Line;
+use crate::witness::Witness;
+use crate::witness::meanings::{Meanings, witnesses};
+use crate::witness::traces::{Trace, Traces};
 use rules::{Endpoints, Rules};
-use text::{Line, Names, Seen};
+use text::Seen;
 
 /// How long it waits before it looks at the clock, and for a signal.
 const TICK: Duration = Duration::from_millis(100);
@@ -48,12 +53,11 @@ pub fn run(tool: &Tool, watch: &Watch) -> Result<ExitCode, String> {
         watch,
         rules,
         endpoints,
-        names: Names::new(inventory),
-        tracer: Some(tracer),
+        addresses: Addresses::new(inventory),
+        tracer,
         traces: Traces::default(),
         waiting: VecDeque::new(),
         seen: Seen::default(),
-        marked: Marked::default(),
         unclear: 0,
         followed: (0, 0),
         problem: None,
@@ -81,14 +85,11 @@ struct Watching<'a> {
     watch: &'a Watch,
     rules: Rules,
     endpoints: Endpoints,
-    names: Names,
-    /// Always there, but while it is replaced: there can be only one.
-    tracer: Option<Tracer>,
+    addresses: Addresses,
+    tracer: Tracer,
     traces: Traces,
     waiting: VecDeque<Trace>,
     seen: Seen,
-    /// By tracers before this one.
-    marked: Marked,
     /// Packets that met rules which were being changed.
     unclear: u64,
     /// Reads of rules and version of the names that `endpoints` is of.
@@ -100,10 +101,9 @@ struct Watching<'a> {
 impl Watching<'_> {
     /// Takes what comes until then; whether there was something.
     fn receive(&mut self, until: Instant) -> Result<bool, String> {
-        let Some(tracer) = &mut self.tracer else { return Ok(false) };
-        match tracer.receive(until).map_err(|error| format!("reading the kernel's trace failed: {error}"))? {
+        match self.tracer.receive(until).map_err(|error| format!("reading the kernel's trace failed: {error}"))? {
             Received::Events(events) => self.waiting.extend(events.into_iter().filter_map(|event| self.traces.take(event))),
-            Received::Lost => self.traces.forget(),
+            Received::Lost => self.traces.lost(),
             Received::Nothing => {
                 self.traces.forget_old(Instant::now());
                 return Ok(false);
@@ -131,13 +131,13 @@ impl Watching<'_> {
         Ok(true)
     }
 
-    /// Prints packets that met rules which are known: where rules have changed meanwhile, those of before and after must say the same.
+    /// Prints packets that met rules which are known, from before or after a change.
     /// Rules that cannot be read, while Felix starts for example, are tried again.
     fn settle(&mut self, are_current: bool) -> Result<bool, String> {
         let before = match are_current {
-            true => None,
+            true => Meanings::default(),
             false => match self.rules.read_again() {
-                Ok(before) => Some(before),
+                Ok(before) => before,
                 Err(problem) => {
                     if self.problem.as_ref() != Some(&problem) {
                         log::warn!("{problem}; trying again");
@@ -149,9 +149,7 @@ impl Watching<'_> {
         };
         self.problem = None;
         for trace in std::mem::take(&mut self.waiting) {
-            let found = self.rules.meanings.witnesses(&trace);
-            let is_clear = before.as_ref().is_none_or(|before| before.witnesses(&trace) == found);
-            match found.filter(|_| is_clear) {
+            match witnesses(&trace, &before, &self.rules.meanings) {
                 Some(found) => {
                     for witness in &found {
                         if !self.show(witness)? {
@@ -167,18 +165,15 @@ impl Watching<'_> {
 
     /// Marks what comes and goes by the interfaces that there are now: after rules or names have changed.
     fn follow_endpoints(&mut self) -> Result<(), String> {
-        let versions = (self.rules.reads, self.names.inventory().workloads_version());
+        let versions = (self.rules.reads, self.addresses.inventory().workloads_version());
         if std::mem::replace(&mut self.followed, versions) == versions {
             return Ok(());
         }
         // An endpoint that was asked for may be gone for a while.
-        let Ok(endpoints) = self.rules.endpoints(self.watch.endpoint.as_deref(), self.names.inventory()) else { return Ok(()) };
+        let Ok(endpoints) = self.rules.endpoints(self.watch.endpoint.as_deref(), self.addresses.inventory()) else { return Ok(()) };
         if endpoints != self.endpoints {
-            if let Some(tracer) = self.tracer.take() {
-                self.marked = self.marked.and(tracer.marked().unwrap_or_default());
-            }
-            self.traces.forget();
-            self.tracer = Some(start(self.watch, &endpoints)?);
+            let marking = Marking { interfaces: endpoints.interfaces.as_deref(), rate: self.watch.rate };
+            self.tracer.mark(&marking).map_err(|error| format!("packets cannot be traced any more: {error}"))?;
             self.endpoints = endpoints;
         }
         Ok(())
@@ -192,8 +187,11 @@ impl Watching<'_> {
         if !is_wanted {
             return Ok(true);
         }
-        let line = Line::new(witness, self.names.now());
-        let text = if self.watch.json { line.json()? } else { line.text() };
+        let line = Line::new(witness, self.addresses.now());
+        let text = match self.watch.json {
+            true => serde_json::to_string(&line).map_err(|error| error.to_string())?,
+            false => safe(&line.text(), 4 * LONGEST),
+        };
         let written = writeln!(io::stdout(), "{text}").and_then(|()| io::stdout().flush());
         self.seen.add(line);
         match written {
@@ -210,10 +208,10 @@ impl Watching<'_> {
         let are_current = self.rules.are_current()?;
         self.settle(are_current)?;
         self.unclear += self.waiting.len() as u64;
-        let marked = self.tracer.as_ref().map_or(Ok(Marked::default()), Tracer::marked);
-        let marked = marked.map(|marked| self.marked.and(marked)).unwrap_or(self.marked);
+        let marked = self.tracer.marked().unwrap_or_default();
         if !self.watch.json {
-            super::print(&self.seen.text())?;
+            let allowing = self.watch.policy.as_ref().map(|policy| self.seen.allowing(policy)).unwrap_or_default();
+            super::print(&format!("{}{allowing}", self.seen.text()))?;
         }
         eprint(&text::summary(&self.seen, marked, marked.marked.saturating_sub(self.traces.whole), self.unclear, self.watch.rate));
         Ok(())

@@ -143,6 +143,16 @@ pub const SETTINGS: &[Setting] = &[
          0: never.",
     )
     .default("1s where rewritten rules lose their counts, else never"),
+    kernel(
+        "WITNESSES",
+        "off|drops|groups",
+        "Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the \
+         last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. \
+         While there are such endpoints, a table of its own (inet calico-accountant) marks the packets.",
+    )
+    .default("off"),
+    kernel("WITNESS_RATE", "number", "Trace at most this many packets a second, 1 to 10000.").default("100"),
+    kernel("WITNESS_LOG", "bool", "Log each traced packet, one line each.").default("false"),
     calico("DATASTORE_TYPE", "etcdv3|kubernetes|none", "Where the names of workloads come from. none: from POD_LOGS_DIR only.")
         .default("etcdv3 with ETCD_ENDPOINTS or ETCD_DISCOVERY_SRV, else kubernetes"),
     calico("ETCD_ENDPOINTS", "urls", "etcd's client URLs, separated by commas."),

@@ -58,6 +58,13 @@ pub(super) fn is_go_bool(text: &str) -> bool {
     ["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"].contains(&text)
 }
 
+pub const RATES: &str = "a number from 1 to 10000";
+
+/// Packets a second.
+pub fn rate(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|rate| (1..=10_000).contains(rate))
+}
+
 /// Go's `strconv.ParseInt` with base 0: the base is in the prefix, underscores may separate digits.
 pub(super) fn go_int(text: &str) -> Option<i64> {
     let (sign, digits) = match text.as_bytes().first()? {

@@ -74,6 +74,7 @@ fn defaults() {
         bpffs: "/sys/fs/bpf".into(),
         calico_run: "/var/run/calico".into(),
         sampling: Sampling::WhereItPays,
+        witnesses: None,
         metric_names: MetricNames::All,
         log_level: log::LevelFilter::Info,
         log_format: LogFormat::Logfmt,
@@ -84,7 +85,7 @@ fn defaults() {
 #[test]
 fn own_variables_set_to_nothing_are_unset() {
     let names = ["METRICS_SERVER_PORT", "ALLOWED_HOSTS", "MINIMUM_COUNTER", "LISTEN_ADDRESS", "BACKEND", "SOURCE", "XTABLES_LOCKFILE"];
-    let more = ["XTABLES_LOCK_WAIT", "SAMPLE_INTERVAL", "METRIC_NAMES", "LOG_LEVEL", "LOG_FORMAT", "CALICO_NODENAME_FILE"];
+    let more = ["XTABLES_LOCK_WAIT", "SAMPLE_INTERVAL", "METRIC_NAMES", "LOG_LEVEL", "LOG_FORMAT", "CALICO_NODENAME_FILE", "WITNESSES"];
     let empty: Vec<_> = names.into_iter().chain(more).map(|name| (name, "")).collect();
     assert_eq!(config(&empty, &[]), config(&[], &[]));
 }
@@ -111,6 +112,9 @@ fn own_variables_and_flags() {
     assert_eq!((set.lock_path, set.lock_wait), (PathBuf::from("/var/run/lock"), Duration::from_millis(500)));
     assert_eq!((set.log_level, set.sampling), (log::LevelFilter::Debug, Sampling::Every(Duration::from_secs(1))));
     assert_eq!(config(&[("SAMPLE_INTERVAL", "0")], &[]).sampling, Sampling::Never);
+    let traced = config(&[("WITNESSES", "groups"), ("WITNESS_RATE", "7"), ("WITNESS_LOG", "true")], &[]).witnesses;
+    assert_eq!(traced, Some(Witnesses { groups: true, rate: 7, log: true }));
+    assert_eq!(config(&[("WITNESSES", "drops")], &[]).witnesses, Some(Witnesses { groups: false, rate: 100, log: false }));
 
     let flags = ["--metrics-server-port=1", "--listen-address", "127.0.0.1", "--backend=legacy", "--metric-names=standard"];
     let flagged = config(&variables, &flags);
@@ -152,6 +156,8 @@ fn wrong_own_values_name_the_variable_or_flag() {
         ("LOG_LEVEL", "loud", "one of error, warn, info, debug, trace"),
         ("LOG_FORMAT", "xml", "one of logfmt, json"),
         ("SAMPLE_INTERVAL", "50ms", "0 (never), or a duration from 100ms to 60s"),
+        ("WITNESSES", "on", "one of off, drops, groups"),
+        ("WITNESS_RATE", "0", "a number from 1 to 10000"),
         ("XTABLES_LOCK_WAIT", "61s", "a duration such as 2s, 500ms or 2 (seconds), at most 60s"),
     ] {
         not_allowed(&[], name, value, allowed);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::flags::Typed;
-use super::syntax::{duration, is_authority};
+use super::syntax::{RATES, duration, is_authority, rate};
 use super::{Config, ConfigError, Datastore, Remark, Values, World, datastore, node_name};
 
 /// A command other than `serve`, checked.
@@ -77,7 +77,7 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
             endpoint: typed.operand.clone(),
             only_refused: has("dropped"),
             policy: last("policy").map(|policy| policy.to_string_lossy().into_owned()),
-            rate: option("rate", last("rate"), "a number from 1 to 10000", rate)?.unwrap_or(100),
+            rate: option("rate", last("rate"), RATES, rate)?.unwrap_or(100),
             limit: option("for", last("for"), "a duration such as 30s or 5m", limit)?,
             json: has("json"),
         }),
@@ -126,10 +126,6 @@ fn option<T>(name: &str, value: Option<OsString>, allowed: &str, read: fn(&str) 
     let Some(value) = value else { return Ok(None) };
     let refused = || ConfigError(format!("--{name}: {:?} is not allowed: {allowed}", value.to_string_lossy()));
     value.to_str().and_then(read).map(Some).ok_or_else(refused)
-}
-
-fn rate(text: &str) -> Option<u32> {
-    text.parse().ok().filter(|rate| (1..=10_000).contains(rate))
 }
 
 fn limit(text: &str) -> Option<Duration> {

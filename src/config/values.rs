@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::flags::Typed;
 use super::settings::{CalicoType, SETTINGS, Setting, Spelling, setting};
-use super::syntax::{duration, go_int, is_go_bool, is_go_float32, is_service_link};
-use super::{ConfigError, Remark, Sampling, World};
+use super::syntax::{RATES, duration, go_int, is_go_bool, is_go_float32, is_service_link, rate};
+use super::{ConfigError, Remark, Sampling, Witnesses, World};
 
 pub(super) struct Said {
     /// The variable as it was spelled, or the flag with its dashes.
@@ -128,6 +128,13 @@ impl<'a> Values<'a> {
             interval => range.contains(&interval).then_some(Sampling::Every(interval)),
         })?;
         Ok(sampling.unwrap_or(Sampling::WhereItPays))
+    }
+
+    pub fn witnesses(&self) -> Result<Option<Witnesses>, ConfigError> {
+        let groups = self.choice("WITNESSES", &[("off", None), ("drops", Some(false)), ("groups", Some(true))])?.flatten();
+        let rate = self.parse("WITNESS_RATE", RATES, rate)?.unwrap_or(100);
+        let log = self.boolean("WITNESS_LOG")?.unwrap_or(false);
+        Ok(groups.map(|groups| Witnesses { groups, rate, log }))
     }
 
     /// A path, as it stands: a file's name may begin or end with a blank.

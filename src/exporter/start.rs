@@ -50,7 +50,8 @@ pub fn run(config: Config, remarks: &[Remark]) -> Result<Infallible, String> {
     follow(&config, &inventory).map_err(failed("starting the datastore's follower"))?;
 
     let (sampling, reader) = (config.sampling, Box::new(dataplane(&config, &inventory)));
-    let scraper = Arc::new(Scraper::new(scraper_options(config), reader, Arc::clone(&inventory)));
+    let options = exporter::Options { witnesses: config.witnesses, ..scraper_options(config) };
+    let scraper = Arc::new(Scraper::new(options, reader, Arc::clone(&inventory)));
     read_early(Arc::clone(&scraper), inventory, sampling).map_err(failed("starting a thread"))?;
     service_manager.tell("READY=1\n");
     listener.serve(scraper).map_err(failed("serving HTTP"))
@@ -182,6 +183,7 @@ pub fn scraper_options(config: Config) -> exporter::Options {
             Datastore::None => None,
         },
         process_metrics: true,
+        witnesses: None,
         one_moment: false,
         began_anew: false,
     }

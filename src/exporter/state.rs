@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::{error, info};
 
+use super::tracing::Tracing;
 use crate::accounting::Accounting;
 use crate::dataplane::{ReadError, Reader, Reading};
 use crate::felix::HashedName;
@@ -30,6 +31,8 @@ pub struct State {
     /// Of the last text, in bytes. The text itself is its readers': the next read needs the memory.
     pub text_length: usize,
     pub text: Weak<Vec<u8>>,
+    /// Where packets are traced.
+    pub tracing: Option<Tracing>,
     pub complaint: Complaint,
     pub complaint_of_names: Complaint,
 }
@@ -88,6 +91,7 @@ impl State {
             report: None,
             text_length: 0,
             text: Weak::new(),
+            tracing: None,
             complaint: Complaint::default(),
             complaint_of_names: Complaint::default(),
         }

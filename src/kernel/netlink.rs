@@ -15,6 +15,7 @@ use super::xt::{u16_at, u32_at};
 use crate::os::sys;
 
 const REQUEST: u16 = 1;
+const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
@@ -51,6 +52,16 @@ impl From<io::Error> for DumpError {
             Some(libc::EINTR | libc::ENOBUFS | libc::EBUSY) => DumpError::Again,
             Some(libc::ENOENT) => DumpError::Gone,
             _ => DumpError::Io(error),
+        }
+    }
+}
+
+impl From<DumpError> for io::Error {
+    fn from(error: DumpError) -> Self {
+        match error {
+            DumpError::Io(error) => error,
+            DumpError::Again => io::ErrorKind::Interrupted.into(),
+            DumpError::Gone => io::ErrorKind::NotFound.into(),
         }
     }
 }
@@ -98,17 +109,47 @@ impl Socket {
 
     /// Sends a request with one answer.
     pub fn get(&mut self, message: u16, family: u8, attributes: &[u8], take: &mut dyn FnMut(&[u8])) -> Result<(), DumpError> {
-        const ACK: u16 = 4;
         self.request(message, family, ACK, attributes)?;
         self.answers(take).map(|_| ())
+    }
+
+    /// Sends these messages (type, flags and attributes) as one transaction, and waits until the kernel has taken all of it.
+    pub fn transaction(&mut self, family: u8, messages: Vec<(u16, u16, Vec<u8>)>) -> io::Result<()> {
+        const BEGIN: u16 = 0x10;
+        const END: u16 = 0x11;
+        let resource = (NFTABLES >> 8).to_be_bytes();
+        let (first, count) = (self.sequence + 2, messages.len());
+        let mut bytes = Message::bytes(BEGIN, 0, self.next(), 0, resource, &[]);
+        for (kind, flags, attributes) in messages {
+            bytes.extend(Message::bytes(NFTABLES | kind, ACK | flags, self.next(), family, [0, 0], &attributes));
+        }
+        bytes.extend(Message::bytes(END, 0, self.next(), 0, resource, &[]));
+        send(&self.fd, &bytes, SendFlags::empty())?;
+        let mut answered = 0;
+        while answered < count {
+            let length = self.receive()?;
+            let mut rest = self.buffer.get(..length).unwrap_or_default();
+            while let Some((header, body, next)) = message(rest) {
+                rest = next;
+                if header.sequence >= first && header.kind == ERROR {
+                    acknowledged(body)?;
+                    answered += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> u32 {
+        self.sequence += 1;
+        self.sequence
     }
 
     fn request(&mut self, message: u16, family: u8, flags: u16, attributes: &[u8]) -> Result<(), DumpError> {
         if Instant::now() >= self.deadline {
             return Err(timed_out());
         }
-        self.sequence += 1;
-        let request = Message::bytes(NFTABLES | message, flags, self.sequence, family, [0, 0], attributes);
+        let request = Message::bytes(NFTABLES | message, flags, self.next(), family, [0, 0], attributes);
         send(&self.fd, &request, SendFlags::empty())?;
         Ok(())
     }
@@ -188,7 +229,6 @@ fn message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
     kind: u16,
-    pub sequence: u32,
     pub family: u8,
     body: &'a [u8],
 }
@@ -199,12 +239,12 @@ impl<'a> Message<'a> {
         std::iter::from_fn(move || {
             let (header, body, rest) = message(piece)?;
             piece = rest;
-            Some(Message { kind: header.kind, sequence: header.sequence, family: body.first().copied().unwrap_or(0), body })
+            Some(Message { kind: header.kind, family: body.first().copied().unwrap_or(0), body })
         })
     }
 
     /// A message of this type, ready to be sent.
-    pub fn bytes(kind: u16, flags: u16, sequence: u32, family: u8, resource: [u8; 2], attributes: &[u8]) -> Vec<u8> {
+    fn bytes(kind: u16, flags: u16, sequence: u32, family: u8, resource: [u8; 2], attributes: &[u8]) -> Vec<u8> {
         let length = HEADERS + attributes.len();
         let mut bytes = Vec::with_capacity(length);
         bytes.extend((length as u32).to_ne_bytes());
@@ -223,11 +263,6 @@ impl<'a> Message<'a> {
 
     pub fn attributes(&self) -> Attributes<'a> {
         Attributes(self.body.get(4..).unwrap_or_default())
-    }
-
-    /// An acknowledgement, or the error that came instead.
-    pub fn acknowledged(&self) -> io::Result<()> {
-        if self.kind == ERROR { acknowledged(self.body) } else { Ok(()) }
     }
 }
 

@@ -9,15 +9,16 @@ mod table;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, netlink, recv, socket_with, sockopt};
 
 use super::expressions::counter;
-use super::netlink::{Attributes, Message, NFTABLES, Socket, put_string};
+use super::netlink::{Attributes, Message, Socket, put_string};
 use super::xt::{be32, be64, string};
 use crate::os::sys;
 use table::{OWNER, Transaction, table, table_name};
@@ -35,6 +36,8 @@ const GET_RULE: u16 = 7;
 const TRACE: u16 = 17;
 /// What the kernel may hold for us, in bytes: some 15,000 messages of 1 kB each.
 const RECEIVE_BUFFER: usize = 8 << 20;
+/// How long the kernel may take for a transaction.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The headers of a packet, as far as the kernel tells them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,19 +112,22 @@ pub struct Marking<'a> {
     pub rate: u32,
 }
 
+/// Our table, and what is heard of the packets that it marks. Two sockets: a transaction's answers are not among the packets.
 pub struct Tracer {
-    fd: OwnedFd,
+    heard: Arc<OwnedFd>,
     buffer: Vec<u8>,
-    sequence: u32,
+    owner: Socket,
     is_owner: bool,
+    /// By tables of this tracer that others have replaced.
+    replaced: Marked,
 }
 
 #[derive(Debug)]
 pub enum Received {
     Events(Vec<Event>),
-    /// Messages were lost: nothing is known of packets that were under way.
+    /// Messages were lost, and with them all that was waiting: nothing is known of packets that were under way.
     Lost,
-    /// Nothing came in time.
+    /// Nothing came in time, so nothing waits here.
     Nothing,
 }
 
@@ -130,38 +136,73 @@ impl Tracer {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         _ = sockopt::set_socket_recv_buffer_size_force(&fd, RECEIVE_BUFFER);
-        let mut tracer = Tracer { fd, buffer: vec![0; 64 << 10], sequence: 0, is_owner: true };
+        const ADD_MEMBERSHIP: i32 = 1;
+        sys::setsockopt(fd.as_fd(), libc::SOL_NETLINK, ADD_MEMBERSHIP, TRACE_GROUP)?;
+        let owner = Socket::open(Instant::now() + PATIENCE)?;
+        let (heard, buffer) = (Arc::new(fd), vec![0; 64 << 10]);
+        let mut tracer = Tracer { heard, buffer, owner, is_owner: true, replaced: Marked::default() };
         // Left by a process that could not own it.
-        match tracer.batch(vec![(DELETE_TABLE, 0, table_name())]) {
+        match tracer.transaction(vec![delete()]) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) && has_net_admin() => {
                 return Err(io::Error::other("another process traces packets on this node (it owns the table inet calico-accountant)"));
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        if let Err(error) = tracer.batch(table(marking, OWNER)) {
+        if let Err(error) = tracer.transaction(table(marking, OWNER)) {
             if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) {
                 return Err(error);
             }
             tracer.is_owner = false;
-            tracer.batch(table(marking, 0))?;
+            tracer.transaction(table(marking, 0))?;
         }
-        const ADD_MEMBERSHIP: i32 = 1;
-        sys::setsockopt(tracer.fd.as_fd(), libc::SOL_NETLINK, ADD_MEMBERSHIP, TRACE_GROUP)?;
         Ok(tracer)
+    }
+
+    /// Marks others from now on, without a gap.
+    pub fn mark(&mut self, marking: &Marking) -> io::Result<()> {
+        let marked = self.marked().unwrap_or(self.replaced);
+        let flags = if self.is_owner { OWNER } else { 0 };
+        match self.transaction([vec![delete()], table(marking, flags)].concat()) {
+            // One without an owner can be flushed away by anyone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.transaction(table(marking, flags))?,
+            result => result?,
+        }
+        self.replaced = marked;
+        Ok(())
+    }
+
+    /// Where messages come: to wait for them.
+    pub fn socket(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.heard)
     }
 
     /// What comes until then.
     pub fn receive(&mut self, until: Instant) -> io::Result<Received> {
         loop {
-            match recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+            match recv(&self.heard, &mut self.buffer[..], RecvFlags::DONTWAIT) {
                 Ok((length, _)) => {
                     let messages = Message::all(&self.buffer[..length]).filter(|message| message.is(TRACE));
                     return Ok(Received::Events(messages.filter_map(event).collect()));
                 }
-                Err(Errno::NOBUFS) => return Ok(Received::Lost),
+                Err(Errno::NOBUFS) => {
+                    self.skip()?;
+                    return Ok(Received::Lost);
+                }
                 Err(Errno::AGAIN) if !self.wait(until)? => return Ok(Received::Nothing),
                 Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Throws away what is waiting. The kernel keeps what came before a loss, and what comes once there is room again: of packets that are
+    /// told of in both, the middle is missing.
+    pub fn skip(&mut self) -> io::Result<()> {
+        loop {
+            match recv(&self.heard, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+                Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -170,7 +211,7 @@ impl Tracer {
     /// Whether there is something to receive in time.
     fn wait(&self, until: Instant) -> io::Result<bool> {
         let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).map_err(|_| io::ErrorKind::InvalidInput)?;
-        match poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&left)) {
+        match poll(&mut [PollFd::new(&self.heard, PollFlags::IN)], Some(&left)) {
             Ok(ready) => Ok(ready > 0),
             // A signal: the caller may have to end.
             Err(Errno::INTR) => Ok(false),
@@ -178,60 +219,34 @@ impl Tracer {
         }
     }
 
-    pub fn marked(&self) -> io::Result<Marked> {
-        let mut socket = Socket::open(Instant::now() + Duration::from_secs(1))?;
+    /// Since it was started.
+    pub fn marked(&mut self) -> io::Result<Marked> {
         let (mut attributes, mut counts) = (table_name(), Vec::new());
         put_string(&mut attributes, 2, MARK);
-        let dump = socket.dump(GET_RULE, NFPROTO_INET, &attributes, &mut |rule| {
+        self.owner.set_deadline(Instant::now() + PATIENCE);
+        let dump = self.owner.dump(GET_RULE, NFPROTO_INET, &attributes, &mut |rule| {
             counts.extend(Attributes(rule).get(4).and_then(counter).map(|counter| counter.packets));
         });
         match (dump, &counts[..]) {
-            (Ok(_), &[seen, marked]) => Ok(Marked { seen, marked }),
+            (Ok(_), &[seen, marked]) => Ok(self.replaced.and(Marked { seen, marked })),
             _ => Err(io::Error::other("the table inet calico-accountant is gone")),
         }
     }
 
-    /// Sends one transaction, and waits until the kernel has taken all of it.
-    fn batch(&mut self, messages: Transaction) -> io::Result<()> {
-        const BEGIN: u16 = 0x10;
-        const END: u16 = 0x11;
-        const ACK: u16 = 4;
-        let nf_tables = 10u16.to_be_bytes();
-        let (first, count) = (self.sequence + 1, messages.len());
-        let mut bytes = Message::bytes(BEGIN, 0, self.next(), 0, nf_tables, &[]);
-        for (kind, flags, attributes) in messages {
-            bytes.extend(Message::bytes(NFTABLES | kind, ACK | flags, self.next(), NFPROTO_INET, [0, 0], &attributes));
-        }
-        bytes.extend(Message::bytes(END, 0, self.next(), 0, nf_tables, &[]));
-        send(&self.fd, &bytes, SendFlags::empty())?;
-        let (deadline, mut answered) = (Instant::now() + Duration::from_secs(5), 0);
-        while answered < count {
-            if !self.wait(deadline)? && Instant::now() >= deadline {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            let length = match recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT) {
-                Ok((length, _)) => length,
-                Err(Errno::AGAIN | Errno::INTR) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            for message in Message::all(&self.buffer[..length]).filter(|message| message.sequence >= first) {
-                message.acknowledged()?;
-                answered += 1;
-            }
-        }
-        Ok(())
+    fn transaction(&mut self, messages: Transaction) -> io::Result<()> {
+        self.owner.set_deadline(Instant::now() + PATIENCE);
+        self.owner.transaction(NFPROTO_INET, messages)
     }
+}
 
-    fn next(&mut self) -> u32 {
-        self.sequence += 1;
-        self.sequence
-    }
+fn delete() -> (u16, u16, Vec<u8>) {
+    (DELETE_TABLE, 0, table_name())
 }
 
 impl Drop for Tracer {
     fn drop(&mut self) {
         if !self.is_owner {
-            _ = self.batch(vec![(DELETE_TABLE, 0, table_name())]);
+            _ = self.transaction(vec![delete()]);
         }
     }
 }

@@ -1,12 +1,19 @@
 //! The JSON behind the page: a path → an answer of the API. Pure, apart from asking the [`Application`]. See `docs/api.md`.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use serde::Serialize;
 
 use super::Application;
+use crate::report::{Line, network_policies};
 
 pub(super) const PREFIX: &str = "/api/v1/";
+/// What depends on the query.
+pub(super) const BY_QUERY: [&str; 2] = ["/api/v1/witnesses", "/api/v1/allow"];
 
-pub(super) fn answer(app: &dyn Application, path: &str) -> (u16, Vec<u8>) {
+/// `target`: the path, with its query.
+pub(super) fn answer(app: &dyn Application, target: &str) -> (u16, Vec<u8>) {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut parts = path.strip_prefix(PREFIX).unwrap_or_default().split('/');
     let (what, which, rest) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
     match (what, which, rest) {
@@ -15,7 +22,9 @@ pub(super) fn answer(app: &dyn Application, path: &str) -> (u16, Vec<u8>) {
         ("workloads", Some(interface), None) => workload(app, interface),
         ("policies", None, None) => json(&app.report().policies()),
         ("host-endpoints", None, None) => json(&app.report().host_endpoints()),
-        _ => failed(404, "not found; there are status, workloads, workloads/{interface}, policies and host-endpoints"),
+        ("witnesses", None, None) => witnesses(app, query),
+        ("allow", None, None) => allow(app, query),
+        _ => failed(404, "not found; there are status, workloads, workloads/{interface}, policies, host-endpoints, witnesses and allow"),
     }
 }
 
@@ -25,6 +34,27 @@ fn workload(app: &dyn Application, encoded: &str) -> (u16, Vec<u8>) {
         Some(answer) => json(&answer),
         None => failed(404, &format!("no workload has rules on interface {interface:?}")),
     }
+}
+
+fn witnesses(app: &dyn Application, query: &str) -> (u16, Vec<u8>) {
+    let since = query.split('&').find_map(|pair| pair.strip_prefix("since="));
+    let seconds = since.map(|since| since.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()));
+    match seconds {
+        Some(None) => failed(400, "since: expected seconds since 1970, as in status.time"),
+        seconds => json(&app.witnesses(seconds.flatten().and_then(|seconds| UNIX_EPOCH.checked_add(seconds)))),
+    }
+}
+
+/// What would accept the packets that a policy was seen to accept.
+fn allow(app: &dyn Application, query: &str) -> (u16, Vec<u8>) {
+    let Some(policy) = query.split('&').find_map(|pair| decoded(pair.strip_prefix("policy=")?)) else {
+        return failed(400, "policy: expected the name of a policy, as in /api/v1/policies");
+    };
+    let answer = app.witnesses(None);
+    let accepted = |line: &&Line| line.policy.as_deref() == Some(&policy) && line.verdict == "accept";
+    let lines: Vec<&Line> = answer.witnesses.iter().map(|line| &**line).filter(accepted).collect();
+    let network_policies = network_policies(lines.iter().copied());
+    json(&serde_json::json!({ "policy": policy, "packets": lines.len(), "network_policies": network_policies }))
 }
 
 fn json(answer: &impl Serialize) -> (u16, Vec<u8>) {

@@ -18,6 +18,7 @@ pub(super) struct Request {
     /// `GET` or `HEAD`: there are no other methods here.
     pub may_get: bool,
     pub path: String,
+    pub query: Option<String>,
     /// The server's name as the client knows it, without the port; an IPv6 address in brackets.
     pub host: Option<String>,
     pub gzip: bool,
@@ -62,6 +63,7 @@ impl Request {
             is_head: method == "HEAD",
             may_get: ["GET", "HEAD"].contains(&method),
             path: target.path().to_owned(),
+            query: target.query().map(str::to_owned),
             // A target's own authority counts (RFC 9112, 3.2.2).
             host: target.authority().or(host.as_ref()).map(|authority| authority.host().to_owned()),
             gzip: accepts_gzip(&values(head.headers, "accept-encoding").collect::<Vec<_>>()),

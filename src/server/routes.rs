@@ -24,6 +24,8 @@ pub(super) fn wanted(request: &Request, names: &[String]) -> Result<Resource, Re
         "/metrics" => Ok(Resource::Metrics),
         "/healthz" => Err(Reply::text(200, "ok")),
         "/readyz" => Ok(Resource::Ready),
+        // Only these differ by their query: all other answers are shared, whatever it says.
+        api if api::BY_QUERY.contains(&api) => Ok(Resource::Api(format!("{api}?{}", request.query.as_deref().unwrap_or_default()))),
         api if api.starts_with(api::PREFIX) => Ok(Resource::Api(api.to_owned())),
         path => Ok(web::file(path)
             .map(Resource::Page)

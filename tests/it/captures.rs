@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use calico_accountant::accounting::Accounting;
-use calico_accountant::accounting::attribution::Item;
+use calico_accountant::accounting::attribution::{Item, Witnessed};
 use calico_accountant::datastore::inventory::StoredPolicy;
-use calico_accountant::felix::{ChainNames, Direction, DropReason, EndpointKind, Pipelines, PolicyName};
+use calico_accountant::felix::{ChainNames, Direction, DropReason, EndpointKind, Pipelines, PolicyName, Structure};
 use calico_accountant::iptables::text::Parser;
 use calico_accountant::kernel::nft;
 use calico_accountant::ruleset::{Backend, Family, Snapshot};
+use calico_accountant::witness::meanings::{Meanings, witnesses};
+use calico_accountant::witness::traces::Trace;
 use serde_json::Value;
 
 use super::support::fixture;
@@ -77,6 +79,8 @@ pub fn parse(text: &str, family: Family, backend: Backend, table: &'static str) 
 /// The exporter without its edges: text in, totals out.
 pub struct Pipeline {
     accounting: Accounting,
+    /// Of the last read.
+    meanings: Option<Meanings>,
     /// Rules of the last read that were not understood.
     pub unrecognised: u64,
 }
@@ -90,7 +94,7 @@ impl Default for Pipeline {
 impl Pipeline {
     /// Of a node with so many CPUs.
     pub fn new(cpus: usize) -> Self {
-        Pipeline { accounting: Accounting::new(cpus), unrecognised: 0 }
+        Pipeline { accounting: Accounting::new(cpus), meanings: None, unrecognised: 0 }
     }
 
     /// Takes over the names that the datastore has for chains.
@@ -110,7 +114,20 @@ impl Pipeline {
 
     /// Takes in the tables of one read and of a second look right after it.
     pub fn read_twice(&mut self, tables: &[Snapshot], again: &[Snapshot]) {
-        self.accounting.advance(tables, |_| Ok::<_, String>(again.to_vec()));
+        self.read_traced(tables, again, &[]);
+    }
+
+    /// The same, and what was traced since the last read, if there was one.
+    pub fn read_traced(&mut self, tables: &[Snapshot], again: &[Snapshot], traces: &[Trace]) {
+        let meanings = &mut self.meanings;
+        let witnessed = |structures: &[Structure]| {
+            let before = meanings.replace(Meanings::new(tables, structures));
+            let mut witnessed = Witnessed::default();
+            let found = traces.iter().filter_map(|trace| witnesses(trace, before.as_ref()?, meanings.as_ref()?));
+            found.flatten().for_each(|witness| witnessed.add(&witness));
+            witnessed
+        };
+        self.accounting.advance_witnessed(tables, witnessed, |_| Ok::<_, String>(again.to_vec()));
         self.unrecognised = self.accounting.unrecognised();
     }
 

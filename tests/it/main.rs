@@ -46,3 +46,4 @@ mod support;
 mod table;
 mod torn;
 mod watch;
+mod witnesses;

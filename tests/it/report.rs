@@ -70,6 +70,7 @@ fn scraper(moments: Vec<Vec<Snapshot>>, inventory: Inventory) -> Scraper {
         datastore: Some("etcd"),
         process_metrics: true,
         one_moment: false,
+        witnesses: None,
         began_anew: false,
     };
     Scraper::new(options, Box::new(Moments(moments.into())), Arc::new(inventory))

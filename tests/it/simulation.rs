@@ -51,7 +51,7 @@ fn setting(random: &mut Random, torn: usize, rewrites: bool) -> Setting {
         (Backend::Native, Order::Creation, Writes::Chains),
     ]);
     let families = random.pick(&[&[Family::V4][..], &[Family::V4], &[Family::V6], &Family::ALL]).to_vec();
-    Setting { era: *random.pick(&Era::ALL), backend, order, writes, families, torn, rewrites }
+    Setting { era: *random.pick(&Era::ALL), backend, order, writes, families, torn, rewrites, traced: 0 }
 }
 
 /// The same as [`live`]; says in what setting it failed.
@@ -104,6 +104,40 @@ fn overtaken(mut random: Random, rewrites: bool) -> Result<(), String> {
 
 fn simulate_overtaken(rewrites: bool) {
     for_all_seeds(200, |random| overtaken(random, rewrites));
+}
+
+/// Packets that were traced from rule to rule are credited, and nobody is credited with more for it.
+#[test]
+fn lives_in_which_some_packets_are_traced() {
+    for traced in [30, 90] {
+        for (torn, rewrites) in [(0, true), (2, false), (3, true)] {
+            for_all_seeds(100, |mut random| {
+                let setting = Setting { traced, ..setting(&mut random, torn, rewrites) };
+                simulate(&setting, random, 8)
+            });
+        }
+    }
+}
+
+/// With all packets traced, each is credited to the policy that decided it, however many workloads and policies are active.
+#[test]
+fn traced_packets_are_resolved_completely() {
+    for_all_seeds(150, |mut random| {
+        let setting = Setting { traced: 100, ..setting(&mut random, 0, false) };
+        if setting.backend == Backend::Legacy {
+            return Ok(());
+        }
+        let mut world = World::new(&setting, random);
+        world.remove_host_endpoints();
+        let mut observer = Observer::new(&world);
+        observer.read_calmly(&mut world)?;
+        for _ in 0..6 {
+            (0..3).for_each(|_| world.burst());
+            observer.read(&mut world, true)?;
+            conserved::check_cells(&world, &Default::default(), &Shown::new(), &observer.shown)?;
+        }
+        Ok(())
+    });
 }
 
 /// Lives in which something went wrong once, or goes wrong as soon as restarted counters are believed.

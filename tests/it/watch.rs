@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -55,17 +56,30 @@ fn native() -> String {
     format!("table ip calico {{\n{rules}}}\n}}\n")
 }
 
-/// A running `watch`.
-struct Watch(Child);
+/// A running `watch`, and what it prints: a pipe that nobody reads would stop it.
+struct Watch(Child, Option<JoinHandle<String>>);
 
 impl Watch {
     /// Starts it where the calling thread is; waits until packets are marked.
     fn start(args: &[&str]) -> Self {
-        let mut watch = Watch(command(args).spawn().unwrap());
+        let mut child = command(args).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let read = move || {
+            let mut lines = String::new();
+            stdout.read_to_string(&mut lines).unwrap();
+            lines
+        };
+        let mut watch = Watch(child, Some(std::thread::spawn(read)));
         let mut heading = String::new();
         BufReader::new(watch.0.stderr.as_mut().unwrap()).read_line(&mut heading).unwrap();
         assert!(heading.starts_with("Watching packets of "), "{heading}");
         watch
+    }
+
+    /// Of one that has ended.
+    fn lines(&mut self) -> Vec<Value> {
+        let lines = self.1.take().unwrap().join().unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     fn signal(&self, signal: Signal) {
@@ -75,11 +89,10 @@ impl Watch {
     /// Ends it as Ctrl-C does: what it printed, and what it said at the end.
     fn end(mut self) -> (Vec<Value>, String) {
         self.signal(Signal::INT);
-        let (mut lines, mut summary) = (String::new(), String::new());
-        self.0.stdout.take().unwrap().read_to_string(&mut lines).unwrap();
+        let mut summary = String::new();
         self.0.stderr.take().unwrap().read_to_string(&mut summary).unwrap();
         assert!(self.0.wait().unwrap().success());
-        (lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), summary)
+        (self.lines(), summary)
     }
 }
 
@@ -109,7 +122,7 @@ fn is_gone() -> bool {
 }
 
 /// Sends packets to each port of each workload, each from a socket of its own.
-fn send(times: usize) {
+pub fn send(times: usize) {
     for _ in 0..times {
         for (_, address) in WORKLOADS {
             for port in PORTS {
@@ -134,7 +147,7 @@ fn counted(lines: &[Value]) -> BTreeMap<String, usize> {
 }
 
 /// What [`counted`] has to say after [`send`].
-fn expected(times: usize, interfaces: &[&str]) -> BTreeMap<String, usize> {
+pub fn expected(times: usize, interfaces: &[&str]) -> BTreeMap<String, usize> {
     let decision = |port: u16| {
         let find = |decides: &dyn Fn(&[u16], &[u16]) -> bool| POLICIES.iter().find(|(_, accepted, refused)| decides(accepted, refused));
         match (find(&|accepted, _| accepted.contains(&port)), find(&|_, refused| refused.contains(&port))) {
@@ -172,27 +185,20 @@ fn every_packet_is_told(test: &str, restore: fn()) {
         only.retain(|cell, _| cell.contains(" drop "));
         assert_eq!(counted(&watch.end().0), only);
 
-        let watch = Watch::start(&["--json", "--rate", "10000", "--policy", "default.p2", "--for", "2s"]);
+        let mut watch = Watch::start(&["--json", "--rate", "10000", "--policy", "default.p2", "--for", "2s"]);
         net.client.run(|| send(2));
         let mut of_policy = expected(2, &all);
         of_policy.retain(|cell, _| cell.ends_with(" default.p2"));
         within(PATIENCE, "it ends by itself", is_gone);
-        assert_eq!(counted(&watch_lines(watch)), of_policy);
+        assert_eq!(counted(&watch.lines()), of_policy);
     });
 }
 
-/// Of a watch that ended by itself.
-fn watch_lines(mut watch: Watch) -> Vec<Value> {
-    let mut lines = String::new();
-    watch.0.stdout.take().unwrap().read_to_string(&mut lines).unwrap();
-    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn restore_iptables() {
+pub fn restore_iptables() {
     feed("XTABLES_LOCKFILE=/dev/null iptables-nft-restore", &live::table());
 }
 
-fn restore_native() {
+pub fn restore_native() {
     feed("nft -f -", &format!("table ip calico {{}}\ndelete table ip calico\n{}", native()));
 }
 
@@ -296,5 +302,95 @@ fn what_cannot_be_watched_is_one_line() {
         feed("XTABLES_LOCKFILE=/dev/null iptables-legacy-restore", &live::table());
         let legacy = refused(&[]);
         assert!(legacy.contains("Felix writes legacy tables here") && legacy.lines().count() == 1, "{legacy}");
+    });
+}
+
+/// As Felix writes them: the first workload's way out, with a policy of its own.
+fn egress() -> String {
+    let [(a, _), _] = WORKLOADS;
+    let mut rules = String::from("*filter\n:cali-from-wl-dispatch - [0:0]\n:cali-po-default.out - [0:0]\n");
+    rules += &format!(":cali-fw-{a} - [0:0]\n-I FORWARD -i cali+ -m comment --comment cali:8000000000000000 -j cali-from-wl-dispatch\n");
+    let fw = format!("cali-fw-{a}");
+    for (place, (chain, rule)) in [
+        ("cali-from-wl-dispatch", format!("-i {a} -g {fw}")),
+        (&*fw, "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".into()),
+        (&fw, "-m conntrack --ctstate INVALID -j DROP".into()),
+        (&fw, "-j MARK --set-xmark 0x0/0x30000".into()),
+        (&fw, "-m mark --mark 0x0/0x20000 -j cali-po-default.out".into()),
+        (&fw, "-m comment --comment \"Return if policy accepted\" -m mark --mark 0x10000/0x10000 -j RETURN".into()),
+        (&fw, "-m comment --comment \"Drop if no policies passed packet\" -m mark --mark 0x0/0x20000 -j DROP".into()),
+        ("cali-po-default.out", "-m comment --comment \"Policy default.out egress\" -p udp --dport 1012 -j DROP".into()),
+        ("cali-po-default.out", "-p udp -m multiport --dports 1002,1004,1014 -j MARK --set-xmark 0x10000/0x10000".into()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        rules += &format!("-A {chain} -m comment --comment cali:900000000000000{place} {rule}\n");
+    }
+    rules + "COMMIT\n"
+}
+
+/// Ten thousand packets: through services, as kube-proxy has it, from pod to pod, past both pods' policies. Each is told whole.
+#[test]
+fn services_and_pods_of_one_node() {
+    let Some(net) = Net::new("packets from pod to pod") else { return };
+    let [(a, _), (b, address_b)] = WORKLOADS;
+    net.node.run(|| {
+        restore_iptables();
+        feed("XTABLES_LOCKFILE=/dev/null iptables-nft-restore --noflush", &egress());
+        sh("iptables-nft -t nat -A PREROUTING -d 10.96.0.1 -p udp --dport 53 -j DNAT --to-destination 10.66.0.10:1002");
+        sh("iptables-nft -t nat -A PREROUTING -d 10.96.0.2 -p udp --dport 53 -j DNAT --to-destination 10.66.0.11:1004");
+    });
+    // Name, state, address.
+    let link = net.node.run(|| sh(&format!("ip -br link show dev {a}")));
+    let gateway = link.split_whitespace().nth(2).unwrap();
+    net.workloads[0].run(|| {
+        sh(&format!("ip route add {address_b} dev eth0 && ip route add 10.96.0.0/24 dev eth0"));
+        for to in [address_b, "10.96.0.2"] {
+            sh(&format!("ip neighbour replace {to} dev eth0 lladdr {gateway}"));
+        }
+    });
+    net.node.run(|| {
+        let watch = Watch::start(&["--json", "--rate", "10000"]);
+        let send = |to: &str| {
+            UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", to).unwrap();
+            std::thread::sleep(Duration::from_micros(700));
+        };
+        const TIMES: usize = 2000;
+        net.client.run(|| (0..TIMES).for_each(|_| send("10.96.0.1:53")));
+        for to in ["10.96.0.2:53", "10.66.0.11:1012", "10.66.0.11:1014", "10.66.0.11:1099"] {
+            net.workloads[0].run(|| (0..TIMES).for_each(|_| send(to)));
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        let (lines, summary) = watch.end();
+        let mut counts = BTreeMap::new();
+        for line in &lines {
+            let text = |name: &str| line[name].as_str().unwrap_or_default();
+            let way = format!(
+                "{} {} {} {}:{}",
+                text("interface"),
+                text("direction"),
+                text("source"),
+                text("destination"),
+                line["destination_port"]
+            );
+            *counts.entry(format!("{way} {} {} {} {}", text("verdict"), text("reason"), text("policy"), line["rule"])).or_default() += 1;
+        }
+        let from_client = format!("{a} ingress 10.66.1.2 10.66.0.10:1002 accept policy default.p2 0");
+        let of_a = |port: u16, told: &str| format!("{a} egress 10.66.0.10 {address_b}:{port} {told}");
+        let of_b = |port: u16, told: &str| format!("{b} ingress 10.66.0.10 {address_b}:{port} {told}");
+        let expected: BTreeMap<String, usize> = [
+            from_client,
+            of_a(1004, "accept policy default.out 1"),
+            of_b(1004, "accept policy default.p4 0"),
+            of_a(1012, "drop policy default.out 0"),
+            of_a(1014, "accept policy default.out 1"),
+            of_b(1014, "drop policy default.p4 1"),
+            of_a(1099, "drop no_policy  null"),
+        ]
+        .into_iter()
+        .map(|told| (told, TIMES))
+        .collect();
+        assert_eq!(counts, expected, "{summary}");
     });
 }

@@ -38,6 +38,11 @@ impl Margin {
         Margin { least: self.least.saturating_add(other.least), most }
     }
 
+    /// Without some that are among them.
+    pub fn less(self, packets: u64) -> Margin {
+        Margin { least: self.least.saturating_sub(packets), most: self.most.map(|most| most.saturating_sub(packets)) }
+    }
+
     fn known(self) -> Option<i64> {
         (self.most == Some(self.least)).then_some(signed(self.least))
     }
@@ -156,10 +161,12 @@ pub fn credit_undivided(margins: &Margins, carry: &mut Carry) -> Credits {
     let held_up = if margins.derived { margins.held_up } else { 0 };
     let before = std::mem::take(carry);
     (carry.ahead, carry.hidden) = (before.ahead_after(margins).unwrap_or(0), margins.hidden);
-    carry.rows = margins.rows.iter().map(|row| row.least.min(held_up)).collect();
     let kept = before.rows.into_iter().chain(std::iter::repeat(0));
-    let group = margins.rows.iter().zip(&carry.rows).zip(kept).map(|((row, keep), kept)| kept + row.least - keep);
-    Credits { cells: nothing(margins), group: group.collect() }
+    let all: Vec<u64> = margins.rows.iter().zip(kept).map(|(row, kept)| kept + row.least).collect();
+    // One that was kept back can have ended otherwise, while another one came on its way.
+    carry.rows = all.iter().map(|all| (*all).min(held_up)).collect();
+    let group = all.iter().zip(&carry.rows).map(|(all, keep)| all - keep).collect();
+    Credits { cells: nothing(margins), group }
 }
 
 fn nothing(margins: &Margins) -> Vec<Vec<u64>> {

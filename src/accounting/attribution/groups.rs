@@ -13,6 +13,7 @@ use super::table::{ByChain, TableView};
 use super::tier::{Can, Split};
 use super::totals::{Item, PerVerdict, Totals, Verdict};
 use super::walk::TargetRead;
+use super::witnessed::Decisions;
 
 pub struct Member<'a> {
     pub pipeline: &'a Pipeline,
@@ -43,6 +44,19 @@ impl Member<'_> {
 
     fn item(&self, policy: &Arc<str>, verdict: Verdict) -> Item {
         Item::Policy { tier: Arc::clone(self.tier), policy: Arc::clone(policy), verdict }
+    }
+}
+
+/// What was traced, per workload and policy.
+struct Cells(Vec<Vec<Decisions>>);
+
+impl Cells {
+    fn row(&self, place: usize, verdict: Verdict) -> u64 {
+        self.0[place].iter().map(|cell| cell.of(verdict)).sum()
+    }
+
+    fn column(&self, index: usize, verdict: Verdict) -> u64 {
+        self.0.iter().map(|cells| cells[index].of(verdict)).sum()
     }
 }
 
@@ -101,11 +115,11 @@ impl GroupRead<'_> {
             (state.carries, state.entries_ahead) = Default::default();
         }
         let in_step = self.in_step(state) && !self.is_disturbed();
-        let could = self.could(&state.could);
+        let (could, witnessed) = (self.could(&state.could), self.witnessed());
         for verdict in Verdict::ALL {
             if self.members.iter().any(|member| member.counts(verdict)) {
                 let carry = &mut state.carries[verdict as usize];
-                let margins = self.margins(verdict, in_step, &mut state.waiting[verdict as usize], carry);
+                let margins = self.margins(verdict, in_step, &witnessed, &mut state.waiting[verdict as usize], carry);
                 let one_alone_can = !self.may_have_differed() && could.iter().filter(|can| decides(**can, verdict)).count() == 1;
                 // Where nothing moves, rows and columns together tell more.
                 let mut credits =
@@ -113,7 +127,7 @@ impl GroupRead<'_> {
                 if self.is_disturbed() && margins.hidden == 0 {
                     credits.release(carry);
                 }
-                self.record(verdict, &credits, &could, totals);
+                self.record(verdict, &credits, &witnessed, &could, totals);
             }
         }
         state.could = if state.nothing_waits() { self.can.clone() } else { could };
@@ -155,16 +169,24 @@ impl GroupRead<'_> {
         before == 0 && state.entries_ahead == 0
     }
 
-    fn margins(&self, verdict: Verdict, in_step: bool, waiting: &mut Vec<i64>, carry: &mut Carry) -> Margins {
+    /// The packets that were traced.
+    fn witnessed(&self) -> Cells {
+        let of_member = |member: &Member| self.group.policy_chains().map(|policy| self.view.witnessed(member.pipeline, policy)).collect();
+        Cells(self.members.iter().map(of_member).collect())
+    }
+
+    /// Rows and columns, without the packets that were traced.
+    fn margins(&self, verdict: Verdict, in_step: bool, witnessed: &Cells, waiting: &mut Vec<i64>, carry: &mut Carry) -> Margins {
         waiting.resize(self.members.len(), 0);
-        let mut rows: Vec<Margin> =
-            self.members.iter().zip(waiting.iter_mut()).map(|(member, waiting)| self.row(member, verdict, waiting)).collect();
+        let row = |((place, member), waiting)| self.row(member, verdict, witnessed.row(place, verdict), waiting);
+        let mut rows: Vec<Margin> = self.members.iter().enumerate().zip(waiting.iter_mut()).map(row).collect();
         for (row, waiting) in waiting.iter_mut().enumerate().filter(|(_, waiting)| **waiting < 0) {
             let withdrawn = carry.withdraw(row, waiting.unsigned_abs());
             // A debt is no larger than what is on its way now.
             *waiting = (*waiting + signed(withdrawn)).max(-signed(self.members[row].read.entering));
         }
-        let columns: Vec<Margin> = (0..self.group.policies.len()).map(|index| self.column(index, verdict)).collect();
+        let column = |index| self.column(index, verdict).less(witnessed.column(index, verdict));
+        let columns: Vec<Margin> = (0..self.group.policies.len()).map(column).collect();
         let (hidden, held_up) = (self.on_their_way(verdict), self.view.table.motion.held_up());
         let was_still = self.group.policy_chains().all(|policy| self.view.was_still(policy));
         if hidden == 0 && was_still && self.users_are_known() {
@@ -201,12 +223,12 @@ impl GroupRead<'_> {
         self.members.iter().all(|member| self.view.table.deltas.since_last_read(member.target.jump) == Some(0))
     }
 
-    fn row(&self, member: &Member, verdict: Verdict, waiting: &mut i64) -> Margin {
+    fn row(&self, member: &Member, verdict: Verdict, witnessed: u64, waiting: &mut i64) -> Margin {
         let deltas = self.view.table.deltas;
         if verdict == Verdict::Accept {
             let Some(accepted) = member.target.accepted.filter(|_| !member.read.disturbed.accepted) else { return Margin::default() };
             let least = deltas.packets(accepted);
-            return Margin { least, most: deltas.since_last_read(accepted).map(|_| least) };
+            return Margin { least, most: deltas.since_last_read(accepted).map(|_| least) }.less(witnessed);
         }
         if !member.may_count(verdict) && !self.view.can(self.group.chain).changed {
             return Margin::exact(0);
@@ -214,8 +236,11 @@ impl GroupRead<'_> {
         let TargetRead { since_last_read, since_written, doubt, entering, .. } = member.read;
         let Some(difference) = since_last_read.of(verdict) else {
             let seen = since_written.of(verdict).unwrap_or_else(|| -signed(entering));
+            // They may have come before.
+            let seen = seen.min(0).max(seen - signed(witnessed));
             return Margin { least: certain(seen, doubt, waiting), most: None };
         };
+        let difference = difference - signed(witnessed);
         let doubt = doubt.max(since_last_read.excess(*waiting));
         Margin::exact(certain(*waiting + difference, doubt, waiting))
     }
@@ -264,11 +289,11 @@ impl GroupRead<'_> {
         u64::try_from(went_in - went_on).ok()
     }
 
-    fn record(&self, verdict: Verdict, credits: &Credits, could: &[Can], totals: &mut Totals) {
+    fn record(&self, verdict: Verdict, credits: &Credits, witnessed: &Cells, could: &[Can], totals: &mut Totals) {
         let group = self.view.table.labels.get(self.group.chain).map(|label| &label.label);
         let (now, since) = (self.together(&self.can, verdict), self.together(could, verdict));
         let several = self.can.iter().filter(|can| decides(**can, verdict)).count() > 1;
-        for ((member, cells), rest) in self.members.iter().zip(&credits.cells).zip(&credits.group) {
+        for (((member, cells), traced), rest) in self.members.iter().zip(&credits.cells).zip(&witnessed.0).zip(&credits.group) {
             let mut recorder = totals.of(member.pipeline);
             let disturbed = member.read.disturbed;
             let unknown = if verdict == Verdict::Accept { disturbed.accepted } else { disturbed.decided };
@@ -280,10 +305,19 @@ impl GroupRead<'_> {
                 // The other family may show another share of the group.
                 group.into_iter().for_each(|group| recorder.unknown(&member.item(group, verdict)));
             }
-            for ((name, can), packets) in self.names.iter().zip(&self.can).zip(cells) {
+            for (((name, can), packets), traced) in self.names.iter().zip(&self.can).zip(cells).zip(traced) {
                 let Some(policy) = name else { continue };
                 if verdict == Verdict::Accept || (member.counts(verdict) && decides(*can, verdict)) {
                     recorder.add_unless(unknown, &member.item(policy, single(verdict, *can)), *packets);
+                }
+                if member.counts(verdict) {
+                    for told in verdict.decisions().iter().map(|decision| Verdict::from(*decision)) {
+                        match traced.of(told) {
+                            0 if verdict == Verdict::DenyOrPass => recorder.keep_if_counted(&member.item(policy, told)),
+                            0 => {}
+                            packets => recorder.add_unless(unknown, &member.item(policy, told), packets),
+                        }
+                    }
                 }
             }
             if member.counts(verdict) && several {
@@ -294,7 +328,8 @@ impl GroupRead<'_> {
             }
             if verdict == Verdict::Deny && member.counts(verdict) && member.read.refusals_are_known {
                 let item = Item::PolicyDrop { tier: Arc::clone(member.tier) };
-                recorder.add_unless(unknown, &item, cells.iter().sum::<u64>() + rest);
+                let traced = traced.iter().map(|cell| cell.of(verdict)).sum::<u64>();
+                recorder.add_unless(unknown, &item, cells.iter().sum::<u64>() + traced + rest);
             }
         }
     }

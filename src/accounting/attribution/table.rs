@@ -13,6 +13,7 @@ use super::foreign::Disturbance;
 use super::group::{Margin, signed, smaller};
 use super::tier::{Can, Decided};
 use super::totals::{PerVerdict, Verdict};
+use super::witnessed::Decisions;
 use super::{ChainKey, Table};
 
 /// Room that policies have left from the last read.
@@ -104,6 +105,8 @@ pub struct TableView<'a> {
     claimed: Vec<PerVerdict<i64>>,
     references: Vec<References>,
     disturbances: Vec<Disturbance>,
+    /// Of policies, by chain: packets that were traced. Empty if none was.
+    witnessed: Vec<Decisions>,
     /// Where anything was written since the last read.
     written: Option<Vec<Written>>,
 }
@@ -118,6 +121,7 @@ impl<'a> TableView<'a> {
             claimed: vec![[0; 4]; chains],
             references: vec![References::default(); chains],
             disturbances: vec![Disturbance::None; chains],
+            witnessed: if table.witnessed.is_empty() { vec![] } else { vec![Decisions::default(); chains] },
             written: if table.deltas.rewritten { Written::all(&table) } else { None },
         };
         view.count_references();
@@ -129,6 +133,7 @@ impl<'a> TableView<'a> {
             view.disturbances[place] = Disturbance::by(&policy.foreign, table.ruleset, table.deltas);
             let left = leftovers.remove(&table.key(policy.chain));
             view.budgets[place] = plus(view.counted(policy), left.unwrap_or(NOTHING));
+            view.take_out_witnessed(policy);
         }
         for group in table.pipelines.groups() {
             let place = group.chain.0 as usize;
@@ -137,6 +142,36 @@ impl<'a> TableView<'a> {
             view.disturbances[place] = group.policy_chains().map(|policy| view.disturbance(policy)).fold(own, Ord::max);
         }
         view
+    }
+
+    /// Believed only as far as the policy's own rules bear it out, and where none of them can have been another one for a while: one that
+    /// replaces it keeps its handle.
+    fn take_out_witnessed(&mut self, policy: &PolicyChain) {
+        let (place, deltas) = (policy.chain.0 as usize, self.table.deltas);
+        let may_have_differed = deltas.rewritten && !deltas.handles_prove_ages && !deltas.unchanged(policy.chain);
+        if self.witnessed.is_empty() || may_have_differed {
+            return;
+        }
+        let witnessed = self.table.witnessed.of_policy(&self.table.key(policy.chain));
+        let is_borne_out = |decision: Decision| {
+            let most = policy.rules_that(decision).map(|rule| deltas.since_last_read(rule)).sum::<Option<i64>>();
+            most.is_none_or(|most| signed(witnessed.of(decision.into())) <= most)
+        };
+        if [Decision::Accept, Decision::Deny, Decision::Pass].into_iter().all(is_borne_out) {
+            self.witnessed[place] = witnessed;
+            let taken = Verdict::ALL.map(|verdict| Some(-signed(witnessed.of(verdict))));
+            self.budgets[place] = plus(self.budgets[place], taken);
+        }
+    }
+
+    /// What was traced of an endpoint's packets through this policy.
+    pub fn witnessed(&self, endpoint: &Pipeline, policy: ChainId) -> Decisions {
+        match self.witnessed.get(policy.0 as usize) {
+            Some(of_all) if *of_all != Decisions::default() => {
+                self.table.witnessed.of_endpoint(&self.table.key(endpoint.chain), &self.table.ruleset.chain(policy).name)
+            }
+            _ => Decisions::default(),
+        }
     }
 
     fn can_nothing(&self, chain: ChainId) -> Can {
@@ -253,11 +288,13 @@ impl<'a> TableView<'a> {
         self.references[policy.0 as usize].deciding_before == 0
     }
 
-    /// How often the policy surely decided so since the last read, over everything that refers to it. `None` if that is not known.
+    /// How often the policy surely decided so since the last read, over everything that refers to it, but for packets that were traced.
+    /// `None` if that is not known.
     pub fn surely_decided(&self, policy: ChainId, verdict: Verdict) -> Option<u64> {
         let chain = self.table.pipelines.policy(policy).filter(|_| self.is_steady(policy) || self.table.deltas.chain(policy).appeared)?;
         let sum = verdict.decisions().iter().map(|decision| self.margin(chain, *decision).most).sum::<Option<u64>>();
-        sum.map(|packets| packets.saturating_sub(self.references[policy.0 as usize].deciding_before))
+        let witnessed = self.witnessed.get(policy.0 as usize).map_or(0, |witnessed| witnessed.of(verdict));
+        sum.map(|packets| packets.saturating_sub(self.references[policy.0 as usize].deciding_before + witnessed))
     }
 
     /// Takes from the policy's budget what an endpoint is credited with, and notes what it waits for.

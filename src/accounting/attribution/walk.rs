@@ -125,7 +125,8 @@ impl<'a> Walk<'a, '_> {
                 continue;
             }
             let item = Item::Drop { reason: DropReason::Profile, tier: Arc::clone(&pipeline.profiles.name) };
-            recorder.add_unless(read.disturbed.decided, &item, 0);
+            let traced = self.view.witnessed(pipeline, profile.chain).of(Verdict::Deny);
+            recorder.add_unless(read.disturbed.decided, &item, traced);
             if let Some(claim) = self.claim(pipeline, profile, Verdict::Deny, &item, &read) {
                 self.claims.add(profile.chain, claim);
             }
@@ -137,15 +138,19 @@ impl<'a> Walk<'a, '_> {
         let disturbed = read.disturbed;
         let Some(Label { label, tier, .. }) = self.view.table.labels.get(target.chain) else { return };
         let mut item = Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict: Verdict::Accept };
+        let witnessed = self.view.witnessed(pipeline, target.chain);
         if let Some(accepted) = target.accepted {
-            recorder.add_unless(disturbed.accepted, &item, self.view.table.deltas.packets(accepted));
+            // What was counted before the rule was written anew is lost.
+            let packets = self.view.table.deltas.packets(accepted).max(witnessed.of(Verdict::Accept));
+            recorder.add_unless(disturbed.accepted, &item, packets);
         }
         if disturbed.decided && read.split != Split::Nothing {
             recorder.unknown_decisions(&mut item.clone());
         }
         if read.split == Split::Sum {
             let own = self.own(target, read);
-            self.parts(read, own, &item, recorder);
+            let traced = [Verdict::Deny, Verdict::Pass].map(|verdict| signed(witnessed.of(verdict)));
+            self.parts(read, own.unwrap_or(traced.into()), &item, recorder);
             if own.is_some() {
                 item.decided(Verdict::DenyOrPass);
                 return recorder.add(&item, 0);
@@ -159,10 +164,13 @@ impl<'a> Walk<'a, '_> {
         }
         for verdict in read.split.verdicts(read.can) {
             item.decided(verdict);
-            recorder.add_unless(disturbed.decided, &item, 0);
+            // The parts of a sum have their own totals.
+            let traced = if verdict == Verdict::DenyOrPass { 0 } else { witnessed.of(verdict) };
+            recorder.add_unless(disturbed.decided, &item, traced);
+            let in_sum = read.refusals_are_known && verdict == Verdict::Deny;
+            let sum = in_sum.then(|| Item::PolicyDrop { tier: Arc::clone(tier) });
+            sum.iter().filter(|_| traced > 0).for_each(|sum| recorder.add_unless(disturbed.decided, sum, traced));
             if let Some(claim) = self.claim(pipeline, target, verdict, &item, read) {
-                let in_sum = read.refusals_are_known && verdict == Verdict::Deny;
-                let sum = in_sum.then(|| Item::PolicyDrop { tier: Arc::clone(tier) });
                 let doubt = claim.doubt.max(read.since_last_read.excess(self.waited(&claim.source)));
                 self.claims.add(target.chain, Claim { sum, doubt, ..claim });
             }
@@ -181,8 +189,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// What a policy refused and what it passed on, where the endpoint's rules tell only the sum.
-    fn parts(&self, read: &TargetRead, own: Option<(i64, i64)>, item: &Item, recorder: &mut Recorder) {
-        let (deny, pass) = own.unwrap_or_default();
+    fn parts(&self, read: &TargetRead, (deny, pass): (i64, i64), item: &Item, recorder: &mut Recorder) {
         let is_known = read.since_last_read.deny_or_pass.is_some() || !self.view.table.deltas.rewritten;
         let mut item = item.clone();
         for (verdict, packets) in [(Verdict::Deny, deny), (Verdict::Pass, pass)] {
@@ -199,7 +206,10 @@ impl<'a> Walk<'a, '_> {
         let Table { ruleset, deltas, reach, .. } = self.view.table;
         // Where rules were written anew, all that use a policy are asked for.
         let is_wanted = deltas.rewritten || !self.waited.is_empty();
-        let (since_last_read, since_written) = (read.since_last_read.of(verdict), read.since_written.of(verdict));
+        let traced = signed(self.view.witnessed(pipeline, target.chain).of(verdict));
+        let since_last_read = read.since_last_read.of(verdict).map(|packets| packets - traced);
+        // What was traced may have come before.
+        let since_written = read.since_written.of(verdict).map(|packets| packets.min(0).max(packets - traced));
         let is_idle = match (since_last_read, since_written) {
             (Some(packets), _) => packets == 0,
             (None, Some(_)) => false,

@@ -12,7 +12,8 @@ use crate::felix::{ChainNames, Structures};
 use crate::kernel::netlink::Socket;
 use crate::kernel::nft;
 use crate::ruleset::Backend;
-use crate::witness::{Meanings, Witness};
+use crate::witness::Witness;
+use crate::witness::meanings::Meanings;
 
 /// A read may take so long.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -44,7 +45,7 @@ pub struct Endpoints {
 
 impl Endpoints {
     pub fn includes(&self, witness: &Witness) -> bool {
-        self.only.as_ref().is_none_or(|only| *witness.interface == **only)
+        self.only.as_ref().is_none_or(|only| *witness.endpoint.interface == **only)
     }
 }
 

@@ -7,6 +7,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use calico_accountant::felix::Direction;
+use calico_accountant::kernel::nft::protocol;
+use calico_accountant::kernel::trace::{Event, Fate, Step, TABLE};
 use calico_accountant::ruleset::{Backend, Builder, Count, CtState, Family, MarkMatch, RuleHash, RuleParts, Snapshot, Verdict};
 
 use super::random::Random;
@@ -129,6 +131,8 @@ pub struct Packet {
     stack: Vec<(usize, usize)>,
     /// What was decided about it so far.
     pub decided: Vec<Key>,
+    /// The rules that matched it: chain, handle, and whether it ended there.
+    met: Vec<(String, u64, bool)>,
 }
 
 /// A hash over the chain's name, all rules before, and the rule itself: what changes at one place changes all later hashes.
@@ -201,18 +205,20 @@ impl Table {
     pub fn packet(&self, chain: &str, interface: &Arc<str>, direction: Direction, kind: Kind, bias: usize) -> Option<Packet> {
         let place = self.chains.iter().position(|c| c.name == chain)?;
         let (interface, stack) = (Arc::clone(interface), vec![(place, 0)]);
-        Some(Packet { interface, direction, kind, bias, mark: 0, stack, decided: vec![] })
+        Some(Packet { interface, direction, kind, bias, mark: 0, stack, decided: vec![], met: vec![] })
     }
 
     /// Lets a packet try one rule. Returns whether it has any left.
     pub fn step(&mut self, packet: &mut Packet, random: &mut Random) -> bool {
         let Some((chain, place)) = packet.stack.pop() else { return false };
-        let Some(rule) = self.chains[chain].rules.get_mut(place) else { return !packet.stack.is_empty() };
+        let Chain { name, rules, .. } = &mut self.chains[chain];
+        let Some(rule) = rules.get_mut(place) else { return !packet.stack.is_empty() };
         if !rule.matches(packet, random) {
             packet.stack.push((chain, place + 1));
             return true;
         }
         rule.packets += 1;
+        packet.met.push((name.clone(), rule.handle, rule.spec.target == Target::Drop));
         if let Some(what) = &rule.spec.decides {
             packet.decided.push((Arc::clone(&packet.interface), packet.direction, Arc::clone(what)));
         }
@@ -227,6 +233,21 @@ impl Table {
             Target::Accept | Target::Drop => packet.stack.clear(),
         }
         !packet.stack.is_empty()
+    }
+
+    /// What the kernel tells of a packet that it traces, one after the other.
+    pub fn told(&self, packet: &Packet) -> Vec<Event> {
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let header = calico_accountant::kernel::trace::Packet { protocol: 17, source: address, destination: address, ports: None };
+        let event = |table: &str, chain: String, handle, is_dropped| {
+            let fate = if is_dropped { Fate::Dropped } else { Fate::GoesOn };
+            let (family, step) = (protocol(self.family), Step::Rule { handle });
+            Event { id: 1, family, table: table.into(), chain, step, fate, packet: Some(header) }
+        };
+        let (table, prefix) = if self.backend == Backend::Native { ("calico", "filter-") } else { ("filter", "") };
+        let met = packet.met.iter().map(|(chain, handle, is_dropped)| event(table, format!("{prefix}{chain}"), *handle, *is_dropped));
+        let own = |chain: &str| event(TABLE, chain.into(), 1, false);
+        [own("mark")].into_iter().chain(met).chain([own("forward-end")]).collect()
     }
 
     /// Whether rules have an identity beside their hash, and a write of Felix gives them another one.

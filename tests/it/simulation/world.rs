@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use calico_accountant::felix::Direction;
 use calico_accountant::ruleset::{Backend, Family, RuleId, Snapshot};
+use calico_accountant::witness::traces::{Trace, Traces};
 
 use super::cluster::{Cluster, Designer, Era, Group, Workload, endpoint_chain};
 use super::kernel::{Key, Kind, Order, Packet, Table, Writes};
@@ -25,6 +26,8 @@ pub struct Setting {
     pub torn: usize,
     /// Whether Felix rewrites rules.
     pub rewrites: bool,
+    /// How many of a hundred packets between two reads are traced.
+    pub traced: usize,
 }
 
 /// The node.
@@ -42,6 +45,12 @@ pub struct World {
     written: Vec<Arc<str>>,
     /// Of packets that have arrived.
     arrived: Truth,
+    traced: usize,
+    /// Of its own, so that a life is the same with and without traces.
+    chance_of_traces: Random,
+    traces: Traces,
+    /// What was traced since the last read.
+    pub told: Vec<Trace>,
 }
 
 /// At most so many packets are on their way at once: one per CPU.
@@ -64,6 +73,10 @@ impl World {
             written: vec![],
             in_flight,
             arrived: Truth::new(),
+            traced: setting.traced,
+            chance_of_traces: Random::new(setting.traced as u64),
+            traces: Traces::default(),
+            told: vec![],
         };
         world.write();
         world
@@ -143,6 +156,10 @@ impl World {
             let Some(mut packet) = set_out(&self.tables[table], &self.cluster.workloads, endpoint, bias, &mut self.random) else { return };
             while self.tables[table].step(&mut packet, &mut self.random) {}
             add(&mut self.arrived, &packet.decided);
+            if self.traced > 0 && self.chance_of_traces.percent(self.traced) {
+                let events = self.tables[table].told(&packet);
+                self.told.extend(events.into_iter().filter_map(|event| self.traces.take(event)));
+            }
         }
     }
 

@@ -26,6 +26,17 @@ impl Verdict {
     }
 }
 
+impl From<Decision> for Verdict {
+    /// Rules that only log decide nothing, and count for nobody.
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Accept => Verdict::Accept,
+            Decision::Deny => Verdict::Deny,
+            Decision::Pass | Decision::Log => Verdict::Pass,
+        }
+    }
+}
+
 /// Indexed by `verdict as usize`.
 pub type PerVerdict<T> = [T; 4];
 

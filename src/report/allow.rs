@@ -1,0 +1,216 @@
+//! Packets that one policy still accepts → Kubernetes NetworkPolicies that would accept them: a draft for whoever wants to do without
+//! that policy. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::Line;
+use crate::felix::Direction;
+
+/// A pod's namespace and label `app`.
+type Pods = (String, Option<String>);
+
+/// Who is met: pods, or an address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Peer {
+    Pods(String, String),
+    Address(IpAddr),
+}
+
+/// YAML documents, one for each set of pods whose packets are among these lines. Empty if no line is of a named pod.
+pub fn network_policies<'a>(lines: impl IntoIterator<Item = &'a Line>) -> String {
+    let mut all: BTreeMap<Pods, BTreeMap<Direction, BTreeMap<Peer, BTreeSet<Port>>>> = BTreeMap::new();
+    for line in lines {
+        let Some((namespace, _)) = line.workload.as_deref().and_then(|name| name.split_once('/')) else { continue };
+        let of_pods = all.entry((namespace.to_owned(), line.app.clone())).or_default();
+        of_pods.entry(line.direction).or_default().entry(peer(line)).or_default().insert(Port::of(line));
+    }
+    all.iter().map(|((namespace, app), rules)| network_policy(namespace, app.as_deref(), rules)).collect::<Vec<_>>().join("---\n")
+}
+
+/// Pods are named by what is sure to select them; others by their address.
+fn peer(line: &Line) -> Peer {
+    let namespace = line.peer.as_deref().and_then(|peer| peer.split_once('/')).map(|(namespace, _)| namespace);
+    match (namespace, &line.peer_app, line.direction) {
+        (Some(namespace), Some(app), _) => Peer::Pods(namespace.to_owned(), app.clone()),
+        (_, _, Direction::Ingress) => Peer::Address(line.source),
+        (_, _, Direction::Egress) => Peer::Address(line.destination),
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Port {
+    Of(String, u16),
+    /// NetworkPolicies know none of this protocol.
+    Unknown(String),
+}
+
+impl Port {
+    fn of(line: &Line) -> Self {
+        match line.destination_port {
+            Some(port) => Port::Of(line.protocol.to_ascii_uppercase(), port),
+            None => Port::Unknown(line.protocol.clone()),
+        }
+    }
+}
+
+fn network_policy(namespace: &str, app: Option<&str>, rules: &BTreeMap<Direction, BTreeMap<Peer, BTreeSet<Port>>>) -> String {
+    let mut text = format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: {}\n  namespace: {}\nspec:\n",
+        quoted(&format!("seen-{}", app.map_or_else(|| "pods".to_owned(), object_name))),
+        quoted(namespace)
+    );
+    match app {
+        Some(app) => text += &format!("  podSelector:\n    matchLabels:\n      app: {}\n", quoted(app)),
+        None => text += "  # These pods have no label app: select them by another one.\n  podSelector: {}\n",
+    }
+    let (types, sections): (Vec<&str>, Vec<String>) = rules
+        .iter()
+        .map(|(direction, peers)| match direction {
+            Direction::Ingress => ("Ingress", section("ingress", "from", peers)),
+            Direction::Egress => ("Egress", section("egress", "to", peers)),
+        })
+        .unzip();
+    text + &format!("  policyTypes: [{}]\n{}", types.join(", "), sections.concat())
+}
+
+fn section(name: &str, side: &str, peers: &BTreeMap<Peer, BTreeSet<Port>>) -> String {
+    // Peers with the same ports are one rule.
+    let mut rules: BTreeMap<&BTreeSet<Port>, Vec<&Peer>> = BTreeMap::new();
+    peers.iter().for_each(|(peer, ports)| rules.entry(ports).or_default().push(peer));
+    let rules: Vec<String> = rules.iter().map(|(ports, peers)| rule(side, peers, ports)).collect();
+    match rules.iter().all(|rule| rule.trim_start().starts_with('#')) {
+        true => format!("  {name}: []\n{}", rules.concat()),
+        false => format!("  {name}:\n{}", rules.concat()),
+    }
+}
+
+fn rule(side: &str, peers: &[&Peer], ports: &BTreeSet<Port>) -> String {
+    let (mut allowed, mut text) = (String::new(), String::new());
+    for port in ports {
+        match port {
+            Port::Of(protocol, port) => allowed += &format!("        - protocol: {protocol}\n          port: {port}\n"),
+            Port::Unknown(protocol) => {
+                let of = peers.iter().map(|peer| peer.plain()).collect::<Vec<_>>().join(", ");
+                text += &format!("    # NetworkPolicies cannot name {protocol}, seen with {of}.\n");
+            }
+        }
+    }
+    if !allowed.is_empty() {
+        let peers: String = peers.iter().map(|peer| peer.yaml()).collect();
+        text += &format!("    - {side}:\n{peers}      ports:\n{allowed}");
+    }
+    text
+}
+
+impl Peer {
+    fn plain(&self) -> String {
+        match self {
+            Peer::Pods(namespace, app) => format!("app {app:?} in {namespace}"),
+            Peer::Address(address) => address.to_string(),
+        }
+    }
+
+    fn yaml(&self) -> String {
+        match self {
+            Peer::Pods(namespace, app) => format!(
+                "        - namespaceSelector:\n            matchLabels:\n              kubernetes.io/metadata.name: {}\n          \
+                 podSelector:\n            matchLabels:\n              app: {}\n",
+                quoted(namespace),
+                quoted(app)
+            ),
+            Peer::Address(address) => {
+                let length = if address.is_ipv4() { 32 } else { 128 };
+                format!("        - ipBlock:\n            cidr: {}\n", quoted(&format!("{address}/{length}")))
+            }
+        }
+    }
+}
+
+/// A YAML string, whatever is in it: JSON's strings are YAML's.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A label's value may have what no object's name has.
+fn object_name(label: &str) -> String {
+    let valid = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    label.chars().map(valid).collect::<String>().trim_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_is_what_would_be_allowed() {
+        let line = |json: serde_json::Value| -> Line {
+            let mut line = serde_json::json!({
+                "time": "", "direction": "ingress", "interface": "cali1", "stage": null, "workload": "shop/web-1", "app": "Web_1",
+                "peer": null, "peer_app": null, "source": "192.0.2.1", "destination": "10.0.0.1", "protocol": "tcp", "source_port": 1,
+                "destination_port": 80, "verdict": "accept", "reason": "policy", "tier": "default", "policy": "default.allow-all",
+                "rule": 0, "elsewhere": null, "passed": []
+            });
+            line.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
+            serde_json::from_value(line).unwrap()
+        };
+        let lines = [
+            line(serde_json::json!({})),
+            line(serde_json::json!({"source": "192.0.2.2"})),
+            line(serde_json::json!({"source": "192.0.2.2"})),
+            line(serde_json::json!({"peer": "db/a-1", "peer_app": "no", "protocol": "udp", "destination_port": 53})),
+            line(serde_json::json!({"source": "2001:db8::1", "protocol": "icmpv6", "destination_port": null})),
+            line(serde_json::json!({"direction": "egress", "app": null, "workload": "shop/job"})),
+            line(serde_json::json!({"workload": null})),
+        ];
+        let expected = r#"apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: "seen-pods"
+  namespace: "shop"
+spec:
+  # These pods have no label app: select them by another one.
+  podSelector: {}
+  policyTypes: [Egress]
+  egress:
+    - to:
+        - ipBlock:
+            cidr: "10.0.0.1/32"
+      ports:
+        - protocol: TCP
+          port: 80
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: "seen-web-1"
+  namespace: "shop"
+spec:
+  podSelector:
+    matchLabels:
+      app: "Web_1"
+  policyTypes: [Ingress]
+  ingress:
+    - from:
+        - ipBlock:
+            cidr: "192.0.2.1/32"
+        - ipBlock:
+            cidr: "192.0.2.2/32"
+      ports:
+        - protocol: TCP
+          port: 80
+    - from:
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: "db"
+          podSelector:
+            matchLabels:
+              app: "no"
+      ports:
+        - protocol: UDP
+          port: 53
+    # NetworkPolicies cannot name icmpv6, seen with 2001:db8::1.
+"#;
+        assert_eq!(network_policies(&lines), expected);
+    }
+}

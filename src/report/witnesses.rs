@@ -1,0 +1,259 @@
+//! Packets that were traced, as the API, the page and `watch` tell of them; and the last ones of each kind. Pure, but for names.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::datastore::addresses::Addresses;
+use crate::datastore::inventory::Workload;
+use crate::felix::{Decision, Direction, EndpointKind};
+use crate::kernel::trace::Packet;
+use crate::os::logging::rfc3339;
+use crate::witness::{End, Witness};
+
+/// One witness: see docs/api.md.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    pub time: String,
+    pub direction: Direction,
+    pub interface: String,
+    /// Of a host endpoint: `normal` or `forward`.
+    pub stage: Option<Cow<'static, str>>,
+    /// `NAMESPACE/POD`
+    pub workload: Option<String>,
+    /// Its label `app`.
+    pub app: Option<String>,
+    /// The other side, where it is a pod of this node.
+    pub peer: Option<String>,
+    pub peer_app: Option<String>,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub protocol: String,
+    pub source_port: Option<u16>,
+    pub destination_port: Option<u16>,
+    /// `accept` or `drop`
+    pub verdict: Cow<'static, str>,
+    /// `policy`, `profile`, or why it was dropped, as in `calico_accountant_drop_packets_total`; `other` for another program's rule, and
+    /// `none` where nothing decided.
+    pub reason: Cow<'static, str>,
+    pub tier: Option<String>,
+    pub policy: Option<String>,
+    /// The rule's place in the policy, from 0.
+    pub rule: Option<u32>,
+    /// The table and chain of another program.
+    pub elsewhere: Option<String>,
+    /// Policies that passed it on before: tier, policy, rule.
+    pub passed: Vec<(String, String, u32)>,
+}
+
+impl Line {
+    pub fn new(witness: &Witness, addresses: &Addresses) -> Self {
+        let Packet { protocol, source, destination, ports } = witness.packet;
+        let other = if witness.endpoint.direction == Direction::Ingress { source } else { destination };
+        let (workload, peer) = (addresses.pod_on(&witness.endpoint.interface), addresses.pod_at(other));
+        let (passed, last): (Vec<_>, Vec<_>) = witness.decisions.iter().partition(|decision| decision.decision == Decision::Pass);
+        let last = last.last();
+        let of_decision = last.map_or("none", |last| if last.is_profile { "profile" } else { "policy" });
+        let (verdict, reason, drop_tier, elsewhere) = match &witness.end {
+            End::Accepted => ("accept", of_decision, None, None),
+            End::Denied => ("drop", of_decision, None, None),
+            End::Dropped { reason, tier } => ("drop", reason.as_str(), Some(tier), None),
+            End::DroppedElsewhere { table, chain } => ("drop", "other", None, Some(format!("{table} {chain}"))),
+        };
+        let tier = last.map(|last| &last.tier).or(drop_tier).filter(|tier| !tier.is_empty());
+        Line {
+            time: rfc3339(witness.time),
+            direction: witness.endpoint.direction,
+            interface: witness.endpoint.interface.to_string(),
+            stage: match witness.endpoint.kind {
+                EndpointKind::Workload => None,
+                EndpointKind::Host(stage) => Some(stage.as_str().into()),
+            },
+            workload: workload.as_deref().map(name),
+            app: workload.as_deref().and_then(app),
+            peer: peer.map(|peer| name(peer)),
+            peer_app: peer.and_then(|peer| app(peer)),
+            source,
+            destination,
+            protocol: protocol_name(protocol),
+            source_port: ports.map(|(source, _)| source),
+            destination_port: ports.map(|(_, destination)| destination),
+            verdict: verdict.into(),
+            reason: reason.into(),
+            tier: tier.map(|tier| tier.to_string()),
+            policy: last.map(|last| last.policy.to_string()),
+            rule: last.map(|last| last.rule),
+            elsewhere,
+            passed: passed.iter().map(|pass| (pass.tier.to_string(), pass.policy.to_string(), pass.rule)).collect(),
+        }
+    }
+
+    /// The endpoint, an arrow, the other side, and what was asked for there.
+    pub fn way(&self) -> [String; 4] {
+        let (other, arrow) = match self.direction {
+            Direction::Ingress => (self.source, "<-"),
+            Direction::Egress => (self.destination, "->"),
+        };
+        let endpoint = self.workload.as_ref().unwrap_or(&self.interface).clone();
+        let peer = self.peer.clone().unwrap_or_else(|| other.to_string());
+        let port = self.destination_port.map_or_else(String::new, |port| format!("/{port}"));
+        [endpoint, arrow.to_owned(), peer, format!("{}{port}", self.protocol)]
+    }
+
+    /// What decided.
+    pub fn because(&self) -> String {
+        let tier = self.tier.as_ref().map_or_else(String::new, |tier| format!(" (tier {tier})"));
+        match (&self.policy, &*self.reason) {
+            (_, "other") => format!("by another program: {}", self.elsewhere.as_deref().unwrap_or_default()),
+            (_, "no_policy") => format!("no policy matched{tier}"),
+            (Some(policy), reason @ ("policy" | "profile")) => {
+                let rule = self.rule.map_or_else(String::new, |rule| format!(" rule {rule}"));
+                let kind = if reason == "profile" { "profile " } else { "" };
+                format!("{kind}{policy}{rule}{tier}")
+            }
+            (_, reason) => reason.to_owned(),
+        }
+    }
+
+    pub fn text(&self) -> String {
+        let [endpoint, arrow, peer, port] = self.way();
+        // The date is that of now.
+        let time = self.time.split_once('T').map_or(&*self.time, |(_, time)| time);
+        let from = match (self.direction, self.source_port) {
+            (Direction::Ingress, Some(port)) => format!(":{port}"),
+            _ => String::new(),
+        };
+        format!("{time} {endpoint} {arrow} {peer}{from} {port} {:6} {}", self.verdict, self.because())
+    }
+}
+
+fn name(workload: &Workload) -> String {
+    format!("{}/{}", workload.namespace, workload.pod)
+}
+
+fn app(workload: &Workload) -> Option<String> {
+    Some(workload.app.clone()).filter(|app| !app.is_empty())
+}
+
+fn protocol_name(protocol: u8) -> String {
+    match i32::from(protocol) {
+        libc::IPPROTO_TCP => "tcp".to_owned(),
+        libc::IPPROTO_UDP => "udp".to_owned(),
+        libc::IPPROTO_SCTP => "sctp".to_owned(),
+        libc::IPPROTO_ICMP => "icmp".to_owned(),
+        libc::IPPROTO_ICMPV6 => "icmpv6".to_owned(),
+        _ => format!("protocol-{protocol}"),
+    }
+}
+
+/// Lines of one kind that are kept.
+const MOST_OF_A_KIND: usize = 20;
+const MOST_LINES: usize = 4_000;
+
+/// The last witnesses: some of each endpoint, verdict, reason and policy, so that a flood of one kind does not push out the rest.
+#[derive(Debug, Default)]
+pub struct Recent {
+    kinds: HashMap<Kind, VecDeque<(SystemTime, Arc<Line>)>>,
+    lines: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Kind {
+    interface: String,
+    direction: Direction,
+    verdict: Cow<'static, str>,
+    reason: Cow<'static, str>,
+    tier: Option<String>,
+    policy: Option<String>,
+}
+
+impl Recent {
+    pub fn add(&mut self, time: SystemTime, line: Arc<Line>) {
+        let Line { interface, direction, verdict, reason, tier, policy, .. } = (*line).clone();
+        let lines = self.kinds.entry(Kind { interface, direction, verdict, reason, tier, policy }).or_default();
+        lines.push_back((time, line));
+        self.lines += 1;
+        if lines.len() > MOST_OF_A_KIND {
+            lines.pop_front();
+            self.lines -= 1;
+        }
+        while self.lines > MOST_LINES {
+            // Of the kind that was not seen for longest.
+            let oldest = self.kinds.iter().min_by_key(|(_, lines)| lines.back().map(|(time, _)| *time)).map(|(kind, _)| kind.clone());
+            let removed = oldest.and_then(|kind| self.kinds.remove(&kind));
+            self.lines -= removed.map_or(self.lines, |lines| lines.len());
+        }
+    }
+
+    /// Those after this moment, in the order of time.
+    pub fn since(&self, since: Option<SystemTime>) -> Vec<Arc<Line>> {
+        let all = self.kinds.values().flatten().filter(|(time, _)| since.is_none_or(|since| *time > since));
+        let mut all: Vec<_> = all.collect();
+        all.sort_by_key(|(time, _)| *time);
+        all.into_iter().map(|(_, line)| Arc::clone(line)).collect()
+    }
+}
+
+/// What `/api/v1/witnesses` says: see docs/api.md.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct WitnessesAnswer {
+    /// `off`, `drops` or `groups`.
+    pub mode: Cow<'static, str>,
+    pub rate: u32,
+    /// Why packets cannot be traced.
+    pub problem: Option<String>,
+    /// Packets that opened a connection, or belonged to none, while their endpoints were watched; and how many of them were traced.
+    pub seen: u64,
+    pub traced: u64,
+    /// Of these: not told of whole.
+    pub lost: u64,
+    /// Of these: met rules that were being changed.
+    pub unclear: u64,
+    pub witnesses: Vec<Arc<Line>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_one_kind_pushes_out_nothing_else() {
+        let line = |interface: &str, policy: &str| {
+            let (source, interface, policy) = ("192.0.2.1".parse().unwrap(), interface.into(), Some(policy.into()));
+            Arc::new(Line {
+                time: String::new(),
+                direction: Direction::Ingress,
+                interface,
+                stage: None,
+                workload: None,
+                app: None,
+                peer: None,
+                peer_app: None,
+                source,
+                destination: source,
+                protocol: "udp".into(),
+                source_port: None,
+                destination_port: None,
+                verdict: "drop".into(),
+                reason: "policy".into(),
+                tier: None,
+                policy,
+                rule: None,
+                elsewhere: None,
+                passed: vec![],
+            })
+        };
+        let at = |second: u64| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
+        let mut recent = Recent::default();
+        recent.add(at(1), line("cali1", "default.rare"));
+        (2..1000).for_each(|second| recent.add(at(second), line("cali1", "default.flood")));
+        assert_eq!((recent.since(None).len(), recent.since(Some(at(989))).len()), (1 + MOST_OF_A_KIND, 10));
+        assert_eq!(recent.since(None)[0].policy.as_deref(), Some("default.rare"));
+        (0..10_000).for_each(|second| recent.add(at(1000 + second), line(&format!("cali{second}"), "default.p")));
+        assert_eq!((recent.since(None).len(), recent.lines), (MOST_LINES, MOST_LINES));
+    }
+}

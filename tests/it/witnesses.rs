@@ -1,0 +1,117 @@
+//! `WITNESSES`: real packets through real rules while the exporter runs. What the kernel tells of them is credited, shown, and never more
+//! than was sent.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::http::get;
+use crate::live::{self, Net, WORKLOADS};
+use crate::program::{self, PATIENCE, Program};
+use crate::support::netns::{feed, sh};
+use crate::support::scrape::scrape;
+use crate::support::within;
+use crate::watch::{expected, restore_iptables, restore_native, send};
+
+const GROUPS: [(&str, &str); 2] = [("WITNESSES", "groups"), ("WITNESS_RATE", "10000")];
+
+#[test]
+fn groups_are_told_apart_with_iptables_nft() {
+    if let Some(share) = live::live("witnesses of iptables-nft", |_| restore_iptables(), &GROUPS) {
+        assert!(share > 95.0, "{share}");
+    }
+}
+
+#[test]
+fn groups_are_told_apart_with_calicos_own_tables() {
+    if let Some(share) = live::live("witnesses of nftables", |_| restore_native(), &GROUPS) {
+        assert!(share > 95.0, "{share}");
+    }
+}
+
+/// What `/api/v1/witnesses` says.
+fn told(program: &Program, query: &str) -> Value {
+    serde_json::from_slice(&get(program.port(), &format!("/api/v1/witnesses{query}")).unwrap().body).unwrap()
+}
+
+fn has_table() -> bool {
+    sh("nft list tables").contains("calico-accountant")
+}
+
+fn exporter(mode: &str) -> Program {
+    let mut command = program::command();
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("DATASTORE_TYPE", "none").env("XTABLES_LOCKFILE", "/dev/null");
+    command.env("WITNESSES", mode).env("WITNESS_LOG", "true");
+    Program::start(command)
+}
+
+#[test]
+fn drops_are_told_of_while_there_are_any() {
+    let Some(net) = Net::new("witnesses of drops") else { return };
+    net.node.run(|| {
+        restore_iptables();
+        let program = exporter("drops");
+        scrape(program.port());
+        assert!(!has_table(), "nothing was dropped yet");
+        net.client.run(|| send(1));
+        scrape(program.port());
+        assert!(has_table());
+        net.client.run(|| send(3));
+        let answer = told(&program, "");
+        let lines = answer["witnesses"].as_array().unwrap();
+        let mut counts = std::collections::BTreeMap::new();
+        for line in lines {
+            let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+            assert_eq!((text("source"), text("protocol")), ("10.66.1.2".into(), "udp".into()));
+            let key =
+                format!("{} {} {} {} {}", text("interface"), line["destination_port"], text("verdict"), text("reason"), text("policy"));
+            *counts.entry(key).or_default() += 1;
+        }
+        let all = WORKLOADS.map(|(interface, _)| interface);
+        assert_eq!(counts, expected(3, &all), "{answer}");
+        assert_eq!(
+            (&answer["mode"], &answer["seen"], &answer["lost"], &answer["unclear"]),
+            (&"drops".into(), &42.into(), &0.into(), &0.into())
+        );
+        program.await_log("witness: ");
+        let last = lines.last().unwrap()["time"].as_str().unwrap().to_owned();
+        assert_eq!(told(&program, "?since=4000000000")["witnesses"].as_array().unwrap().len(), 0, "{last}");
+        assert_eq!(get(program.port(), "/api/v1/witnesses?since=now").unwrap().status, 400);
+        rustix::process::kill_process(program.pid(), rustix::process::Signal::KILL).unwrap();
+        within(PATIENCE, "the table goes with the process", || !has_table());
+    });
+}
+
+#[test]
+fn what_cannot_be_traced_is_said_and_all_else_goes_on() {
+    let Some(net) = Net::new("what cannot be traced") else { return };
+    net.node.run(|| {
+        feed("XTABLES_LOCKFILE=/dev/null iptables-legacy-restore", &live::table());
+        let program = exporter("groups");
+        scrape(program.port());
+        let answer = told(&program, "");
+        assert!(answer["problem"].as_str().unwrap().contains("Felix writes legacy tables here"), "{answer}");
+        program.await_log("Felix writes legacy tables here");
+        // Felix moves to nftables.
+        sh("iptables-legacy -F; iptables-legacy -X");
+        restore_iptables();
+        scrape(program.port());
+        program.await_log("packets are traced again");
+        // Somebody else's is in the way.
+        assert!(has_table());
+        drop(program);
+        within(PATIENCE, "the table goes with the process", || !has_table());
+        let watch = program::command().arg("watch").env("DATASTORE_TYPE", "none").env("PATH", "/usr/sbin:/usr/bin").spawn();
+        let mut watch = watch.unwrap();
+        within(PATIENCE, "the table of watch", has_table);
+        let program = exporter("groups");
+        scrape(program.port());
+        program.await_log("another process traces packets on this node");
+        watch.kill().unwrap();
+        watch.wait().unwrap();
+        within(Duration::from_secs(10), "it is traced again", || {
+            scrape(program.port());
+            has_table()
+        });
+    });
+}
