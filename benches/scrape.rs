@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use calico_accountant::accounting::Accounting;
-use calico_accountant::config::MetricNames;
+use calico_accountant::config::Exposition;
 use calico_accountant::datastore::inventory::{Interface, Workload};
 use calico_accountant::iptables::text::Parser;
 use calico_accountant::metrics::{self, About, View};
@@ -133,7 +133,7 @@ fn stages(size: Size) {
         accounting.advance(&rulesets, |_| Ok::<_, String>(vec![]));
         let attributed = Instant::now();
         let (attribution, catalog) = (accounting.attribution(), accounting.catalog());
-        let view = View { attribution, catalog, workload: &workload, about: &about, counters: true, names: MetricNames::All };
+        let view = View { attribution, catalog, workload: &workload, about: &about, counters: true, exposition: &Exposition::default() };
         memory = metrics::render(&view, memory);
         let rendered = Instant::now();
         for (times, took) in times.iter_mut().zip([parsed - begun, attributed - parsed, rendered - attributed, rendered - begun]) {

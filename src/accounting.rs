@@ -21,6 +21,8 @@
 pub mod attribution;
 pub mod ledger;
 
+use std::time::Duration;
+
 use log::debug;
 
 use crate::accounting::attribution::{Attribution, Datastore, Motion, Programs, Table, Totals, Witnessed, flow, has_to_be_derived};
@@ -151,6 +153,11 @@ impl Accounting {
     /// From now on, every total is a lower bound.
     pub fn note_that_there_may_have_been_more(&mut self) {
         self.attribution.note_that_there_may_have_been_more();
+    }
+
+    /// See [`Totals::introduce`].
+    pub fn introduce(&mut self, hold: Duration) {
+        self.attribution.introduce(hold);
     }
 
     pub fn totals(&self) -> &Totals {

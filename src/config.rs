@@ -5,6 +5,7 @@
 //! `kubernetes` and `node_name` decide by Calico's own rules. `tool` is for the commands beside `serve`.
 
 mod datastore;
+mod exposition;
 mod flags;
 mod help;
 mod kubernetes;
@@ -23,9 +24,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::os::plain;
+pub use exposition::{Exposition, FAMILIES, Families, MetricNames, ZeroSeries};
 pub use kubernetes::{ApiGroup, Authentication, ExecPlugin, KubernetesConfig, Pem, Secret};
 pub use settings::secret_variables;
-pub use tool::{Input, Task, Tool, Watch};
+pub use tool::{Input, Nodes, Task, Tool, Watch};
 use values::Values;
 
 #[derive(Clone, Copy)]
@@ -70,7 +73,7 @@ pub struct ConfigError(String);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&plain(&self.0))
     }
 }
 
@@ -105,6 +108,7 @@ fn resolve(
         listen_address: values.address("LISTEN_ADDRESS")?.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         port: values.port("METRICS_SERVER_PORT", remarks)?.unwrap_or(9009),
         allowed_hosts: values.hosts("ALLOWED_HOSTS")?,
+        grafana_url: values.link("GRAFANA_URL")?,
         minimum_counter: values.parse("MINIMUM_COUNTER", "a whole number of packets, 0 or more", |text| text.parse().ok())?.unwrap_or(0),
         backend: values.choice("BACKEND", BACKENDS)?.unwrap_or(BackendChoice::Auto),
         source: values.choice("SOURCE", SOURCES)?.unwrap_or(SourceChoice::Auto),
@@ -113,8 +117,8 @@ fn resolve(
         bpffs: values.path("BPFFS_DIR")?.unwrap_or_else(|| PathBuf::from("/sys/fs/bpf")),
         calico_run: values.path("CALICO_RUN_DIR")?.unwrap_or_else(|| PathBuf::from("/var/run/calico")),
         sampling: values.sampling("SAMPLE_INTERVAL")?,
+        exposition: Exposition::resolve(values)?,
         witnesses: values.witnesses()?,
-        metric_names: values.choice("METRIC_NAMES", METRIC_NAMES)?.unwrap_or(MetricNames::All),
         log_level: log_level.unwrap_or(log::LevelFilter::Info),
         log_format: values.choice("LOG_FORMAT", LOG_FORMATS)?.unwrap_or(LogFormat::Logfmt),
         pod_logs: values.path("POD_LOGS_DIR")?.unwrap_or_else(|| PathBuf::from("/var/log/pods")),
@@ -131,8 +135,6 @@ const BACKENDS: &[(&str, BackendChoice)] = &[
     ("ebpf", BackendChoice::Ebpf),
 ];
 const SOURCES: &[(&str, SourceChoice)] = &[("auto", SourceChoice::Auto), ("save", SourceChoice::Save), ("kernel", SourceChoice::Kernel)];
-const METRIC_NAMES: &[(&str, MetricNames)] =
-    &[("all", MetricNames::All), ("legacy", MetricNames::Legacy), ("standard", MetricNames::Standard)];
 const LOG_FORMATS: &[(&str, LogFormat)] = &[("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)];
 const LOG_LEVELS: &[(&str, log::LevelFilter)] = &[
     ("error", log::LevelFilter::Error),
@@ -149,6 +151,8 @@ pub struct Config {
     pub listen_address: IpAddr,
     pub port: u16,
     pub allowed_hosts: Vec<String>,
+    /// No slash at the end.
+    pub grafana_url: Option<String>,
     pub minimum_counter: u64,
     pub datastore: Datastore,
     pub pod_logs: PathBuf,
@@ -159,8 +163,8 @@ pub struct Config {
     pub bpffs: PathBuf,
     pub calico_run: PathBuf,
     pub sampling: Sampling,
+    pub exposition: Exposition,
     pub witnesses: Option<Witnesses>,
-    pub metric_names: MetricNames,
     pub log_level: log::LevelFilter,
     pub log_format: LogFormat,
 }
@@ -228,14 +232,6 @@ pub enum SourceChoice {
     Auto,
     Save,
     Kernel,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricNames {
-    All,
-    /// As the Go exporter's.
-    Legacy,
-    Standard,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,12 +1,13 @@
 //! One scrape from kernel to text, or to a report: reads the tables, takes them through pipelines, ledger and attribution, renders the
 //! result. Touches the world only through its reader and the inventory.
 
+mod drops;
+mod names;
 mod readiness;
 pub mod start;
 mod state;
 mod tracing;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,17 +15,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use log::warn;
 
 use crate::accounting::attribution::Datastore;
-use crate::config::{MetricNames, Witnesses};
+use crate::config::{Exposition, Witnesses, ZeroSeries};
 use crate::dataplane::{Reader, Reading};
-use crate::datastore::inventory::{Inventory, Workload};
+use crate::datastore::inventory::Inventory;
 use crate::datastore::podlogs::PodLogs;
 use crate::ebpf;
 use crate::felix::{ChainNames, Structure, hashed_names};
 use crate::metrics::{self, About, View};
+use crate::os::plain;
 use crate::os::process::Process;
 use crate::os::sys;
 use crate::report::{
-    Chains, DatastoreStatus, OtherBackend, Outline, Report, Sources, Status, TableStatus, WitnessesAnswer, WorkloadStates,
+    Chains, DatastoreStatus, DropsAnswer, OtherBackend, Report, Sources, Status, TableStatus, WitnessesAnswer, WorkloadStates,
 };
 use crate::ruleset::Family;
 use crate::server::Application;
@@ -35,8 +37,11 @@ use tracing::Tracing;
 #[derive(Debug, Clone)]
 pub struct Options {
     pub node_name: String,
+    pub grafana_url: Option<String>,
     pub minimum_counter: u64,
-    pub metric_names: MetricNames,
+    pub exposition: Exposition,
+    /// Where zeros are not shown, how long a series is 0 when it begins.
+    pub first_zero: Duration,
     pub pod_logs: PathBuf,
     /// `etcd` or `kubernetes`.
     pub datastore: Option<&'static str>,
@@ -47,6 +52,8 @@ pub struct Options {
     pub witnesses: Option<Witnesses>,
     /// Whether counters are known to have begun anew between the moments: there may have been more of everything.
     pub began_anew: bool,
+    /// Whether the first tables are of an earlier process: nobody watched the datastore meanwhile.
+    pub resumed: bool,
 }
 
 pub struct Scraper {
@@ -118,12 +125,11 @@ impl Scraper {
         let report = match (status.up, state.report.take()) {
             (true, _) => {
                 let (attribution, catalog) = (state.accounting.attribution(), state.accounting.catalog());
-                let outline = match attribution.programs() {
-                    Some(programs) => Outline::of_programs(programs),
-                    None => Outline::of_tables(state.accounting.tables()),
-                };
+                let outline = drops::outline(&state.accounting, |_, _| true);
                 let one_moment = self.options.one_moment;
-                Report::new(Sources { outline: &outline, attribution, catalog, workload: &workload, one_moment }, status)
+                let mut report = Report::new(Sources { outline: &outline, attribution, catalog, workload: &workload, one_moment }, status);
+                report.policies.iter_mut().for_each(|policy| policy.since = state.past.seen(&policy.policy));
+                report
             }
             // The kernel could not be read: what is known stays.
             (false, Some((_, last))) => Report { status: Status { workloads: last.status.workloads, ..status }, ..Report::clone(&last) },
@@ -142,14 +148,15 @@ impl Scraper {
             node: self.options.node_name.clone(),
             time: state.read_at.map(seconds),
             started: seconds(self.started),
-            problem: state.complaint.last().filter(|_| !read.up),
+            grafana: self.options.grafana_url.clone(),
+            problem: state.complaint.last().filter(|_| !read.up).map(|problem| plain(&problem)),
             node_problem: self.readiness.node_problem(&self.options.node_name, inventory),
             datastore: DatastoreStatus {
                 kind: self.options.datastore.unwrap_or("none").into(),
                 up: inventory.up(),
                 synced: inventory.synced(),
                 last_event: Some(inventory.last_event()).filter(|last| *last > 0),
-                problem: (!troubles.is_empty()).then(|| troubles.join("; ")),
+                problem: (!troubles.is_empty()).then(|| plain(&troubles.join("; "))),
             },
             // Where the rules could not be read, what was read before does not count.
             workloads: WorkloadStates { without_rules: inventory.without_rules(state.interfaces().filter(|_| read.up)), ..read.workloads },
@@ -173,6 +180,9 @@ impl Scraper {
         let mut about = self.advance(state, asked);
         state.report.take_if(|(made, _)| made.elapsed() > FORGOTTEN);
         let found = self.name_the_unknown(state);
+        if self.options.exposition.zeros == ZeroSeries::Omit && about.status.up {
+            state.accounting.introduce(self.options.first_zero);
+        }
         let totals = state.accounting.totals();
         let too_small = about.status.up && metrics::largest_counter(totals) < self.options.minimum_counter;
         if too_small {
@@ -191,31 +201,12 @@ impl Scraper {
             workload: &workload,
             about: &about,
             counters: about.status.up && !too_small,
-            names: self.options.metric_names,
+            exposition: &self.options.exposition,
         };
         // Counters that get a digit more hardly ever make it longer than this.
         let text = metrics::render(&view, sys::large(state.text_length + state.text_length / 64));
         state.text_length = text.len();
         text
-    }
-
-    /// Looks on the node for workloads that the datastore does not know. Beside a datastore, the folder may be missing without a word.
-    fn name_the_unknown(&self, state: &mut State) -> HashMap<String, Arc<Workload>> {
-        let unknown: Vec<&str> = state.interfaces().filter(|interface| self.inventory.workload(interface).is_none()).collect();
-        if unknown.is_empty() && self.options.datastore.is_some() {
-            return HashMap::new();
-        }
-        let found = self.pod_logs.workloads(&unknown);
-        match &found {
-            Ok(_) => state.complaint_of_names.went_well("pods can be named"),
-            Err(error) if self.options.datastore.is_some() && error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => state.complaint_of_names.failed("naming pods", error),
-        }
-        if self.options.datastore.is_none() {
-            self.inventory.touch();
-            self.inventory.set_trouble("pod log folders", found.as_ref().err().map(ToString::to_string));
-        }
-        found.unwrap_or_default()
     }
 
     /// Reads the kernel and brings the totals up to date, unless another's read answers this, too.
@@ -243,6 +234,7 @@ impl Scraper {
                 let begun = Instant::now();
                 self.take_in(state, &reading, about);
                 state.read_at = Some(SystemTime::now());
+                self.keep(state, SystemTime::now());
                 about.stages.push(("attribute", begun.elapsed()));
                 state.complaint.went_well("the kernel's counters can be read");
                 self.readiness.took(Ok(()));
@@ -254,6 +246,7 @@ impl Scraper {
                     // What comes later has counted from 0.
                     Some(true) => {
                         about.status.chains = Chains::Vanished;
+                        state.past.interrupt();
                         state.accounting.vanished();
                     }
                     Some(false) => about.status.chains = Chains::Absent,
@@ -311,7 +304,7 @@ impl Scraper {
     fn take_in_tables(&self, state: &mut State, reading: &Reading, about: &mut About) {
         let version = self.inventory.workloads_version();
         let State { accounting, reader, workloads_version, tracing, .. } = state;
-        let is_watched = self.options.datastore.is_some() && self.inventory.synced() && self.inventory.up();
+        let is_watched = !self.options.resumed && self.options.datastore.is_some() && self.inventory.synced() && self.inventory.up();
         if std::mem::replace(workloads_version, version) == version && is_watched {
             accounting.note_that_endpoints_stayed();
         }
@@ -368,6 +361,11 @@ impl Application for Scraper {
 
     fn report(&self) -> Arc<Report> {
         self.report()
+    }
+
+    fn past(&self) -> DropsAnswer {
+        let status = self.report().status.clone();
+        self.state().past.answer(status)
     }
 
     fn witnesses(&self, since: Option<SystemTime>) -> WitnessesAnswer {

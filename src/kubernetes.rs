@@ -12,6 +12,7 @@ mod error;
 mod event;
 mod exec;
 mod kinds;
+mod lookup;
 mod messages;
 mod nodes;
 mod pods;
@@ -25,6 +26,7 @@ pub use crate::datastore::error::Error;
 pub use access::{Access, Authorization, Credentials};
 pub use client::Limits;
 pub use configured::Configured;
+pub use lookup::{Lookup, Pod, Query};
 
 use crate::config::ApiGroup;
 use crate::datastore::follow;

@@ -11,10 +11,10 @@ use std::sync::Arc;
 pub use about::About;
 pub use legacy::largest_counter;
 
-use crate::accounting::attribution::{Attribution, EndpointTotals};
-use crate::config::MetricNames;
+use crate::accounting::attribution::{Attribution, EndpointTotals, Item};
+use crate::config::{Exposition, MetricNames, ZeroSeries};
 use crate::datastore::inventory::Workload;
-use crate::felix::Catalog;
+use crate::felix::{Catalog, Direction};
 use text::Text;
 
 /// Everything that one scrape shows.
@@ -25,7 +25,16 @@ pub struct View<'a> {
     pub about: &'a About,
     /// Whether the counters are shown: not if they could not be read.
     pub counters: bool,
-    pub names: MetricNames,
+    pub exposition: &'a Exposition,
+}
+
+impl<'a> View<'a> {
+    /// What of an endpoint's counts is shown.
+    fn counts(&self, endpoint: &'a EndpointTotals, direction: Direction) -> impl Iterator<Item = (&'a Item, u64)> + use<'a> {
+        let omit = self.exposition.zeros == ZeroSeries::Omit;
+        let shown = self.attribution.totals().shown(endpoint, direction).filter(move |total| !omit || total.packets > 0);
+        shown.map(move |total| (&total.item, if omit { total.introduced_packets() } else { total.packets }))
+    }
 }
 
 struct Endpoint<'a> {
@@ -36,15 +45,15 @@ struct Endpoint<'a> {
 
 /// Writes the text into `memory`, whatever it holds.
 pub fn render(view: &View, memory: Vec<u8>) -> Vec<u8> {
-    let mut text = Text::within(memory);
+    let mut text = Text::within(memory, &view.exposition.families);
     let shown = view.attribution.totals().workloads().filter(|_| view.counters);
     let endpoints: Vec<_> = shown.map(|(interface, totals)| Endpoint { interface, workload: (view.workload)(interface), totals }).collect();
     let help = "Number of scrapes that were ignored because all counter values were below a minimum";
     text.single("calico_accountant_dropped_scrape", "counter", help, view.about.dropped_scrapes);
-    if view.counters && view.names != MetricNames::Standard {
+    if view.counters && view.exposition.names != MetricNames::Standard {
         legacy::render(view, &endpoints, &mut text);
     }
-    if view.counters && view.names != MetricNames::Legacy {
+    if view.counters && view.exposition.names != MetricNames::Legacy {
         standard::render(view, &endpoints, &mut text);
         node::render(view, &mut text);
     }

@@ -7,6 +7,7 @@ mod allow;
 mod answers;
 mod build;
 mod outline;
+pub mod past;
 mod policies;
 mod programs;
 mod status;
@@ -18,9 +19,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use allow::network_policies;
-pub use answers::{Drop, HostEndpointsAnswer, WorkloadAnswer, WorkloadsAnswer};
-pub use build::Sources;
+pub use answers::{Drop, HostEndpointsAnswer, PoliciesAnswer, PolicyAnswer, WorkloadAnswer, WorkloadsAnswer};
+pub use build::{Sources, drops};
 pub use outline::Outline;
+pub use past::DropsAnswer;
 pub use status::{Chains, DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadStates};
 pub use witnesses::{Line, Recent, WitnessesAnswer};
 
@@ -198,6 +200,9 @@ pub struct Policy {
     pub name: Arc<str>,
     pub tier: Arc<str>,
     pub hit: bool,
+    /// When it was first seen.
+    #[serde(default)]
+    pub since: Option<f64>,
     pub accept: Option<u64>,
     pub deny: Option<u64>,
     pub pass: Option<u64>,

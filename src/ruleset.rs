@@ -8,10 +8,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 pub use builder::{Builder, RuleParts};
 
 /// What a rule has counted, and as which rule the kernel knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Count {
     pub packets: u64,
     pub bytes: u64,
@@ -20,7 +22,7 @@ pub struct Count {
     pub handle: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Family {
     V4,
     V6,
@@ -43,7 +45,7 @@ impl Family {
 }
 
 /// The kernel interface that holds the rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Backend {
     /// iptables over `xt` tables: a commit zeroes all counters for a moment, so reads need the xtables lock.
     Legacy,
@@ -76,16 +78,16 @@ pub struct TableId {
 pub struct RuleId(pub u32);
 
 /// A chain's place in [`Ruleset::chains`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ChainId(pub u32);
 
 /// A comment's place in [`Ruleset::comments`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CommentId(pub u32);
 
 /// Felix's identity of a rule: the 16 characters after `cali:` in its first comment (a hash over the chain's name, all rules
 /// before it, and its own text). A rule that Felix did not write has one made up of what it does, which begins with a zero.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct RuleHash([u8; 16]);
 
 impl RuleHash {
@@ -116,7 +118,7 @@ impl fmt::Debug for RuleHash {
 }
 
 /// A match on the packet's mark: `mark & mask == value`, or its negation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MarkMatch {
     pub value: u32,
     pub mask: u32,
@@ -135,7 +137,7 @@ impl MarkMatch {
 }
 
 /// The conntrack states a rule matches, as far as Felix's rules differ by them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum CtState {
     #[default]
     Any,
@@ -144,7 +146,7 @@ pub enum CtState {
     Other,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Verdict {
     None,
     /// Sets the bits of `mask` to `value`.
@@ -180,7 +182,7 @@ impl Verdict {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     pub hash: RuleHash,
     pub mark: Option<MarkMatch>,
@@ -207,7 +209,7 @@ impl Rule {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     pub name: Arc<str>,
     pub rules: Range<u32>,
@@ -219,11 +221,15 @@ impl Chain {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// By its name the derived code does not take it for text to borrow from what it reads.
+type TableName = &'static str;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ruleset {
     pub family: Family,
     pub backend: Backend,
-    pub table: &'static str,
+    #[serde(deserialize_with = "table_name")]
+    pub table: TableName,
     chains: Vec<Chain>,
     rules: Vec<Rule>,
     comments: Vec<Arc<str>>,
@@ -270,7 +276,7 @@ impl Ruleset {
 }
 
 /// A table read at one moment: its rules, which it shares with other reads as long as they are the same, and their counters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     pub ruleset: Arc<Ruleset>,
     counts: Arc<Vec<Count>>,
@@ -311,6 +317,28 @@ impl Snapshot {
         if self.ruleset == *other {
             self.ruleset = Arc::clone(other);
         }
+    }
+}
+
+fn table_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<&'static str, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let known = ["filter", "mangle", "raw"].into_iter().find(|known| *known == name);
+    known.ok_or_else(|| serde::de::Error::custom(format!("no table is called {name:?}")))
+}
+
+impl Snapshot {
+    /// Whether every place that it speaks of is there: what a file holds may have been changed.
+    pub fn is_whole(&self) -> bool {
+        let Ruleset { chains, rules, comments, comment_lists, .. } = &*self.ruleset;
+        let is_comment = |id: CommentId| (id.0 as usize) < comments.len();
+        let is_rule = |rule: &Rule| {
+            let (start, len) = rule.comments;
+            let commented = start as usize + len as usize <= comment_lists.len();
+            let prefixed = !matches!(rule.verdict, Verdict::Nflog(Some(comment)) if !is_comment(comment));
+            commented && prefixed && rule.verdict.target().is_none_or(|chain| (chain.0 as usize) < chains.len())
+        };
+        let are_chains = chains.iter().all(|chain| chain.rules.start <= chain.rules.end && chain.rules.end as usize <= rules.len());
+        self.counts.len() == rules.len() && are_chains && rules.iter().all(is_rule) && comment_lists.iter().copied().all(is_comment)
     }
 }
 

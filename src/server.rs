@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use crate::report::{Report, WitnessesAnswer};
+use crate::report::{DropsAnswer, Report, WitnessesAnswer};
 
 /// What the server shows. All methods are called from several threads at once.
 pub trait Application: Send + Sync {
@@ -29,6 +29,11 @@ pub trait Application: Send + Sync {
 
     /// Not older than a second or so.
     fn report(&self) -> Arc<Report>;
+
+    /// What was dropped in the last hour.
+    fn past(&self) -> DropsAnswer {
+        DropsAnswer::default()
+    }
 
     /// The last packets that were traced, after this moment.
     fn witnesses(&self, _since: Option<SystemTime>) -> WitnessesAnswer {

@@ -3,6 +3,8 @@
 //! The page asks the API (see `docs/api.md`) and shows what that answers. All of its addresses are relative, so that it also works
 //! behind a proxy that puts it below a path.
 
+use std::sync::OnceLock;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct File {
     pub name: &'static str,
@@ -27,15 +29,32 @@ const FILES: &[File] = files! {
     "text/css; charset=utf-8": "style.css";
     "image/svg+xml": "icon.svg";
     "text/javascript; charset=utf-8":
-        "early.js" "app.js" "cells.js" "dom.js" "drops.js" "format.js" "history.js" "hosts.js" "model.js" "pipeline.js" "policies.js"
-        "policy.js" "poll.js" "route.js" "sparkline.js" "status.js" "steps.js" "table.js" "toolbar.js" "words.js" "workload.js"
-        "workloads.js";
+        "early.js" "app.js" "cells.js" "dom.js" "drops.js" "export.js" "format.js" "hero.js" "history.js" "hosts.js" "model.js"
+        "pipeline.js" "policies.js" "policy.js" "poll.js" "route.js" "search.js" "sparkline.js" "status.js" "steps.js" "table.js"
+        "toolbar.js" "words.js" "workload.js" "workloads.js";
 };
 
-/// `/` is the page; its other files are below `/page/`.
+/// `/` is the page; its other files are below `/page/`. `/runbook` is where the alerts' links lead.
 pub fn file(path: &str) -> Option<File> {
+    if path == "/runbook" {
+        return Some(File { name: "runbook", content_type: "text/html; charset=utf-8", content: runbook().as_bytes() });
+    }
     let name = if path == "/" { INDEX } else { path.strip_prefix("/page/").filter(|name| *name != INDEX)? };
     FILES.iter().find(|file| file.name == name).copied()
+}
+
+/// `docs/alerts.md` as it stands, but for a place to link to in front of each alert.
+fn runbook() -> &'static str {
+    static PAGE: OnceLock<String> = OnceLock::new();
+    PAGE.get_or_init(|| {
+        let text = include_str!("../docs/alerts.md").replace('&', "&amp;").replace('<', "&lt;");
+        let line = |line: &str| match line.strip_prefix("## ") {
+            Some(alert) => format!("</pre>\n<h2 id=\"{}\">{alert}</h2>\n<pre>", alert.to_lowercase()),
+            None => format!("{line}\n"),
+        };
+        let head = "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>calico-accountant: runbook</title>\n<pre>";
+        format!("{head}{}</pre>\n", text.lines().map(line).collect::<String>())
+    })
 }
 
 #[cfg(test)]
@@ -65,6 +84,16 @@ mod tests {
             let elsewhere = text.replace("http://www.w3.org/2000/svg", "");
             assert!(!elsewhere.contains("://"), "{name} names another server");
         }
+    }
+
+    #[test]
+    fn the_runbook_has_a_place_for_each_alert() {
+        let found = file("/runbook").unwrap();
+        let page = std::str::from_utf8(found.content).unwrap();
+        assert!(page.contains("<h2 id=\"calicorulesvanished\">CalicoRulesVanished</h2>"));
+        let source = include_str!("../docs/alerts.md");
+        assert_eq!(page.matches("<h2 id=").count(), source.lines().filter(|line| line.starts_with("## ")).count());
+        assert_eq!(page.matches('<').count(), 6 + 4 * page.matches("<h2 id=").count(), "only our own markup");
     }
 
     #[test]

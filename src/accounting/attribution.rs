@@ -20,7 +20,7 @@ mod witnessed;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use motion::Motion;
 pub use node::NodeTotals;
@@ -171,6 +171,10 @@ impl Attribution {
 
     pub fn note_that_there_may_have_been_more(&mut self) {
         self.totals.note_that_there_may_have_been_more();
+    }
+
+    pub fn introduce(&mut self, hold: Duration) {
+        self.totals.introduce(Instant::now(), hold);
     }
 
     pub fn totals(&self) -> &Totals {

@@ -1,6 +1,7 @@
 //! `check`: what the exporter needs on this node, one line each: whether it is there, and what to do if not. Touches what the exporter
 //! touches, and changes nothing.
 
+mod cluster;
 mod ebpf;
 mod findings;
 mod names;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::print;
-use crate::config::{BackendChoice, Config, SourceChoice, Tool};
+use crate::config::{BackendChoice, Config, Input, SourceChoice, Tool};
 use crate::dataplane::{Elsewhere, NoChains, ReadError, Reader, Reading};
 use crate::datastore::inventory::Inventory;
 use crate::ebpf::reader;
@@ -26,6 +27,15 @@ use findings::{Findings, Level};
 const PATIENCE: Duration = Duration::from_secs(8);
 
 pub fn run(tool: &Tool, as_json: bool) -> Result<ExitCode, String> {
+    let (findings, node) = match &tool.input {
+        Input::Cluster(nodes) => (cluster::findings(tool, nodes)?, ""),
+        _ => (here(tool), &*tool.config.node_name),
+    };
+    print(&if as_json { findings.json(node)? } else { findings.text() })?;
+    Ok(if findings.result() == Level::Wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn here(tool: &Tool) -> Findings {
     let mut findings = Findings::default();
     settings(tool, &mut findings);
     capabilities(&mut findings);
@@ -39,8 +49,7 @@ pub fn run(tool: &Tool, as_json: bool) -> Result<ExitCode, String> {
         names::workloads(&tool.config, &interfaces(&reading), &inventory, &mut findings);
     }
     exporter(&tool.config, &mut findings);
-    print(&if as_json { findings.json(&tool.config.node_name)? } else { findings.text() })?;
-    Ok(if findings.result() == Level::Wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    findings
 }
 
 fn settings(tool: &Tool, findings: &mut Findings) {

@@ -1,5 +1,7 @@
 //! `explain`: finds the endpoint that is meant, and shows its pipelines.
 
+mod cluster;
+mod from_where;
 mod text;
 
 use std::process::ExitCode;
@@ -7,17 +9,25 @@ use std::process::ExitCode;
 use super::source::Source;
 use super::terminal::{LONGEST, safe};
 use super::{json, print};
-use crate::config::Tool;
+use crate::config::{Input, Tool};
 use crate::report::{HostEndpoint, Workload, WorkloadsAnswer};
 
 pub fn run(tool: &Tool, endpoint: &str, as_json: bool) -> Result<ExitCode, String> {
+    if let Input::Cluster(nodes) = &tool.input {
+        return cluster::run(tool, nodes, endpoint, as_json);
+    }
+    let with_namespace = tool.namespace.as_ref().filter(|_| !endpoint.contains('/')).map(|namespace| format!("{namespace}/{endpoint}"));
+    let endpoint = with_namespace.as_deref().unwrap_or(endpoint);
     let source = Source::find(tool, true)?;
     let all = source.workloads()?;
     let output = match find(&all, endpoint)? {
         Some(workload) => {
             let answer = source.workload(&workload.interface)?;
             let about = source.about(&answer.status);
-            if as_json { json(&answer)? } else { text::workload(&answer, &about) }
+            match as_json {
+                true => json(&answer)?,
+                false => text::workload(&answer, &about) + &from_where::text(&source.witnesses(), &workload.interface),
+            }
         }
         None => {
             let mut answer = source.host_endpoints()?;
@@ -64,6 +74,6 @@ fn unknown(all: &WorkloadsAnswer, hosts: &[HostEndpoint], endpoint: &str) -> Str
     let list = if names.is_empty() { "no endpoint at all".to_owned() } else { names.join(", ") };
     let more = if more > 0 { format!(" and {more} more (see top)") } else { String::new() };
     let node = &all.status.node;
-    let here = if node.is_empty() { "here".to_owned() } else { format!("on node {}", safe(node, LONGEST)) };
+    let here = if node.is_empty() { "here".to_owned() } else { format!("on node {} (--cluster asks all nodes)", safe(node, LONGEST)) };
     format!("no endpoint {endpoint:?} has rules {here}; there is {list}{more}")
 }

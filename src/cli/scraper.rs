@@ -30,11 +30,29 @@ pub fn inventory(config: &Config) -> Result<Arc<Inventory>, String> {
 }
 
 pub fn of_kernel(config: Config, one_moment: bool) -> Result<Scraper, String> {
+    begun(config, one_moment, false, |reader| reader)
+}
+
+/// One that counts from where an earlier run ended, if `has_tables`: then these are what its reader gives first.
+pub fn resumed(config: Config, has_tables: bool, wrap: impl FnOnce(Box<dyn Reader>) -> Box<dyn Reader>) -> Result<Scraper, String> {
+    begun(config, false, has_tables, wrap)
+}
+
+fn begun(
+    config: Config,
+    one_moment: bool,
+    resumed: bool,
+    wrap: impl FnOnce(Box<dyn Reader>) -> Box<dyn Reader>,
+) -> Result<Scraper, String> {
     let inventory = inventory(&config)?;
-    let reader = Box::new(start::dataplane(&config, &inventory));
-    let options = exporter::Options { process_metrics: false, one_moment, ..start::scraper_options(config) };
+    let reader = wrap(Box::new(start::dataplane(&config, &inventory)));
+    let options =
+        exporter::Options { process_metrics: false, first_zero: Duration::ZERO, one_moment, resumed, ..start::scraper_options(config) };
     let scraper = Scraper::new(options, reader, Arc::clone(&inventory));
-    scraper.sample();
+    match resumed {
+        true => scraper.begin_counting(),
+        false => scraper.sample(),
+    }
     // Only the datastore knows what these rules are called (Calico ≤ 3.21).
     if inventory.policies_wanted() && !wait_until(PATIENCE, || inventory.policies_version() > 0 && inventory.complete()) {
         log::warn!("the names of policies are missing: the datastore did not answer in time");
@@ -53,8 +71,15 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
     let one_moment = moments.len() == 1;
     // The pods of this machine have nothing to do with the files.
     let (pod_logs, datastore) = (PathBuf::new(), Some("none"));
-    let options =
-        exporter::Options { pod_logs, datastore, process_metrics: false, one_moment, began_anew, ..start::scraper_options(config) };
+    let options = exporter::Options {
+        pod_logs,
+        datastore,
+        process_metrics: false,
+        first_zero: Duration::ZERO,
+        one_moment,
+        began_anew,
+        ..start::scraper_options(config)
+    };
     let scraper = Scraper::new(options, Box::new(Saved(moments)), Arc::new(Inventory::new()));
     if !one_moment {
         scraper.begin_counting();

@@ -9,7 +9,7 @@ use super::scraper;
 use super::terminal::time;
 use crate::config::{Input, Tool};
 use crate::exporter::Scraper;
-use crate::report::{HostEndpointsAnswer, Report, Status, WorkloadAnswer, WorkloadsAnswer};
+use crate::report::{HostEndpointsAnswer, PoliciesAnswer, Report, Status, WitnessesAnswer, WorkloadAnswer, WorkloadsAnswer};
 
 pub enum Source {
     Exporter(Client),
@@ -34,6 +34,7 @@ impl Source {
                 let scraper = scraper::of_files(tool.config.clone(), before, now)?;
                 Ok(Source::Scraper(Box::new(scraper), if before.is_empty() { Origin::Moment } else { Origin::Moments }))
             }
+            Input::Cluster(_) => Err("this command asks one node at a time".into()),
             Input::Here => match Client::find(&Client::url_of(&tool.config)) {
                 Ok(client) => Ok(Source::Exporter(client)),
                 Err(why) => {
@@ -49,7 +50,7 @@ impl Source {
     /// `path`: of the API; `answer`: what it would say. Without counts there is nothing to show.
     fn ask<T: DeserializeOwned>(&self, path: &str, answer: impl FnOnce(&Report) -> T) -> Result<T, String> {
         let report = match self {
-            Source::Exporter(client) => return client.ask(path),
+            Source::Exporter(client) => return Ok(client.ask(path)?),
             Source::Scraper(scraper, _) => scraper.report(),
         };
         match &report.status.problem {
@@ -71,6 +72,19 @@ impl Source {
         self.ask("host-endpoints", Report::host_endpoints)
     }
 
+    /// What the exporter had traced; nothing where it is another version, or none runs.
+    pub fn witnesses(&self) -> WitnessesAnswer {
+        let off = || WitnessesAnswer { mode: "off".into(), ..WitnessesAnswer::default() };
+        match self {
+            Source::Exporter(client) => client.ask("witnesses").unwrap_or_else(|_| off()),
+            Source::Scraper(..) => off(),
+        }
+    }
+
+    pub fn policies(&self) -> Result<PoliciesAnswer<'static>, String> {
+        self.ask("policies", |report| report.policies().into_owned())
+    }
+
     /// How long the counters have been watched; `None` for saved tables, which are of two moments.
     pub fn watched(&self, status: &Status) -> Option<Duration> {
         match self {
@@ -82,7 +96,7 @@ impl Source {
     /// What the numbers are, in one line.
     pub fn about(&self, status: &Status) -> String {
         match self {
-            Source::Exporter(client) => format!("Counted by the exporter at {}, since {}.", client.url, time(watched(status).as_secs())),
+            Source::Exporter(client) => format!("Counted by the exporter at {} for {}.", client.url, time(watched(status).as_secs())),
             Source::Scraper(_, Origin::Kernel(why)) => {
                 format!("Read from the kernel just now ({why}): counts that need two moments are unknown.")
             }
@@ -93,6 +107,6 @@ impl Source {
 }
 
 /// Between the start and the last read.
-fn watched(status: &Status) -> Duration {
+pub fn watched(status: &Status) -> Duration {
     Duration::try_from_secs_f64(status.time.map_or(0.0, |time| time - status.started)).unwrap_or_default()
 }

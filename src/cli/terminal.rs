@@ -62,6 +62,74 @@ pub fn columns(rows: &[Vec<String>], numbers: Range<usize>) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
+/// Shortens texts, the longest first, until rows fit into so many columns; numbers stay whole.
+pub fn fit(rows: &mut [Vec<String>], numbers: Range<usize>, width: usize) {
+    const SHORTEST: usize = 8;
+    let length = |cell: &String| cell.chars().count();
+    let mut widths: Vec<usize> =
+        (0..rows.first().map_or(0, Vec::len)).map(|column| rows.iter().map(|row| length(&row[column])).max().unwrap_or(0)).collect();
+    while widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1) > width {
+        let texts = widths.iter_mut().enumerate().filter(|(column, width)| !numbers.contains(column) && **width > SHORTEST);
+        let Some((_, widest)) = texts.max_by_key(|(_, width)| **width) else { break };
+        *widest -= 1;
+    }
+    for row in rows {
+        row.iter_mut()
+            .zip(&widths)
+            .filter(|(cell, width)| length(cell) > **width)
+            .for_each(|(cell, width)| *cell = middle_cut(cell, *width));
+    }
+}
+
+/// Names often differ at their ends.
+fn middle_cut(text: &str, width: usize) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    let end = width.saturating_sub(1) / 2;
+    let start = width.saturating_sub(1 + end);
+    letters[..start].iter().chain(&['…']).chain(&letters[letters.len() - end..]).collect()
+}
+
+/// Rows of a text and numbers, whose texts go on in further rows where they do not fit into so many columns.
+pub fn wrapped(rows: Vec<Vec<String>>, width: usize) -> Vec<Vec<String>> {
+    const SHORTEST: usize = 16;
+    let numbers = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count() + 2)).max().unwrap_or(0);
+    let columns = rows.first().map_or(0, Vec::len);
+    let room = width.saturating_sub((1..columns).map(numbers).sum()).max(SHORTEST);
+    let mut all = Vec::new();
+    for mut row in rows {
+        let indent = row[0].chars().take_while(|c| *c == ' ').count() + 2;
+        while row[0].chars().count() > room {
+            // At a blank, if there is one behind the indentation.
+            let letters: Vec<char> = row[0].chars().collect();
+            let blank = letters[..=room].iter().rposition(|c| *c == ' ').filter(|blank| *blank > indent);
+            let end = blank.unwrap_or(room);
+            let rest: String = letters[end..].iter().collect();
+            let first: String = letters[..end].iter().collect();
+            let mut cells = row.clone();
+            cells[0] = first;
+            all.push(cells);
+            row = vec![String::new(); columns];
+            row[0] = format!("{:indent$}{}", "", rest.trim_start());
+        }
+        all.push(row);
+    }
+    all
+}
+
+/// Rules that were not understood.
+pub fn not_understood(rules: u64) -> String {
+    match rules {
+        1 => "1 rule is not understood: what depends on it is left out.".to_owned(),
+        _ => format!("{rules} rules are not understood: what depends on them is left out."),
+    }
+}
+
+/// Of the terminal that standard output is.
+pub fn width() -> Option<usize> {
+    let size = tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_col > 0);
+    size.map(|size| size.ws_col.into())
+}
+
 pub fn is_live() -> bool {
     io::stdout().is_terminal() && io::stdin().is_terminal()
 }
@@ -104,19 +172,74 @@ impl Screen {
         write(&(text + "\x1b[J"))
     }
 
-    /// Waits; whether to go on then: not after `q` or a signal.
-    pub fn wait(&self, time: Duration) -> bool {
+    /// Waits, at most so long; the keys that were pressed. `None` after a signal, or where the terminal has gone.
+    pub fn wait(&self, time: Duration) -> Option<Vec<Key>> {
         let stdin = io::stdin();
         let ready = Timespec::try_from(time).map(|time| poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&time)));
+        let mut keys = Vec::new();
         if matches!(ready, Ok(Ok(1))) {
-            let mut keys = [0; 16];
-            let count = rustix::io::read(&stdin, &mut keys).unwrap_or(0);
+            let mut bytes = [0; 64];
+            let count = rustix::io::read(&stdin, &mut bytes).unwrap_or(0);
             // The end of the input is the end of the terminal.
-            if count == 0 || keys[..count].iter().any(|key| b"qQ".contains(key)) {
-                return false;
+            if count == 0 {
+                return None;
+            }
+            keys = Key::all(&bytes[..count]);
+        }
+        (!self.ended.load(Ordering::Relaxed)).then_some(keys)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    Letter(char),
+    Enter,
+    Escape,
+    Backspace,
+    Up,
+    Down,
+    PageUp,
+    PageDown,
+    Home,
+    End,
+}
+
+impl Key {
+    /// What terminals send: a sequence for each key that is no letter.
+    fn all(mut bytes: &[u8]) -> Vec<Key> {
+        const SEQUENCES: [(&[u8], Key); 14] = [
+            (b"\x1b[A", Key::Up),
+            (b"\x1bOA", Key::Up),
+            (b"\x1b[B", Key::Down),
+            (b"\x1bOB", Key::Down),
+            (b"\x1b[5~", Key::PageUp),
+            (b"\x1b[6~", Key::PageDown),
+            (b"\x1b[H", Key::Home),
+            (b"\x1b[1~", Key::Home),
+            (b"\x1b[F", Key::End),
+            (b"\x1b[4~", Key::End),
+            (b"\r", Key::Enter),
+            (b"\n", Key::Enter),
+            (b"\x7f", Key::Backspace),
+            (b"\x08", Key::Backspace),
+        ];
+        let mut keys = Vec::new();
+        while let [first, rest @ ..] = bytes {
+            let known = SEQUENCES.iter().find(|(sequence, _)| bytes.starts_with(sequence));
+            bytes = known.map_or(rest, |(sequence, _)| &bytes[sequence.len()..]);
+            match (known, first, rest) {
+                (Some((_, key)), ..) => keys.push(*key),
+                // A key that means nothing here.
+                (None, 0x1b, [b'[' | b'O', more @ ..]) => {
+                    let end = more.iter().position(|byte| (0x40..0x7f).contains(byte)).map_or(more.len(), |end| end + 1);
+                    bytes = &more[end..];
+                }
+                (None, 0x1b, _) => keys.push(Key::Escape),
+                (None, b' '..=b'~', _) => keys.push(Key::Letter(char::from(*first))),
+                _ => {}
             }
         }
-        !self.ended.load(Ordering::Relaxed)
+        keys
     }
 }
 
@@ -154,6 +277,35 @@ mod tests {
             assert_eq!(safe(name, 20), cut(shown.to_owned(), 20), "{name:?}");
         }
         assert_eq!(safe(&"x".repeat(10_000), 100).chars().count(), 100);
+    }
+
+    #[test]
+    fn keys_are_told_apart() {
+        let keys = Key::all(b"q\x1b[A\x1b[6~\x1b[1;5C\x1bOPx\x7f\r\xc3\xa4\x1b");
+        assert_eq!(keys, [Key::Letter('q'), Key::Up, Key::PageDown, Key::Letter('x'), Key::Backspace, Key::Enter, Key::Escape]);
+    }
+
+    #[test]
+    fn long_names_make_room_for_numbers() {
+        let mut rows = vec![vec!["shop/web-7d4b9c5f6-x2k4j".to_owned(), "1234567890".to_owned(), "default.allow-web".to_owned()]];
+        fit(&mut rows, 1..2, 42);
+        assert_eq!(rows[0], ["shop/we…-x2k4j", "1234567890", "default…ow-web"].map(str::to_owned));
+        fit(&mut rows, 1..2, 10);
+        assert_eq!(rows[0], ["shop…k4j", "1234567890", "defa…web"].map(str::to_owned));
+    }
+
+    #[test]
+    fn texts_go_on_below_where_it_is_narrow() {
+        let row = |text: &str, number: &str| vec![text.to_owned(), number.to_owned()];
+        let rows = vec![row("  1. NetworkPolicy shop/web-allow-from-everywhere", "12345"), row("short", "1")];
+        let found = wrapped(rows.clone(), 30);
+        let expected =
+            [row("  1. NetworkPolicy", "12345"), row("    shop/web-allow-from", ""), row("    -everywhere", ""), row("short", "1")];
+        assert_eq!(found, expected);
+        assert_eq!(wrapped(rows.clone(), 80), rows);
+        assert!(columns(&found, 1..2).iter().all(|line| line.chars().count() <= 30));
+        // Whatever the width, it ends.
+        assert!(wrapped(rows, 0).len() > 3);
     }
 
     #[test]

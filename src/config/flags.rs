@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use lexopt::Arg;
 
 use super::ConfigError;
-use super::commands::{self, SUBCOMMANDS, Subcommand};
+use super::commands::{self, CommandOption, SUBCOMMANDS, Subcommand};
 use super::settings::{SETTINGS, Setting};
 use super::syntax::go_int;
 
@@ -60,18 +60,17 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Asked, C
         match arg {
             Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Help(typed.command)),
             Arg::Short('V') | Arg::Long("version") => return Ok(Asked::Version),
-            Arg::Long(name) => match commands::option(name) {
+            Arg::Value(word) => typed.word(word)?,
+            flag => match option(&flag) {
                 Some(option) => {
                     let value = if option.value.is_some() { parser.value().map_err(usage)? } else { OsString::new() };
                     typed.options.push((option.name, value));
                 }
                 None => {
-                    let setting = setting_of_flag(name)?;
+                    let setting = setting_of_flag(flag)?;
                     typed.values.insert(setting.name, parser.value().map_err(usage)?);
                 }
             },
-            Arg::Value(word) => typed.word(word)?,
-            other => return Err(usage(other.unexpected())),
         }
     }
     typed.check_options()?;
@@ -106,9 +105,18 @@ impl Typed {
     }
 }
 
-fn setting_of_flag(name: &str) -> Result<&'static Setting, ConfigError> {
-    let setting = SETTINGS.iter().find(|setting| setting.flag() == name);
-    let setting = setting.ok_or_else(|| usage(Arg::Long(name).unexpected()))?;
+/// A command's own flag.
+fn option(flag: &Arg<'_>) -> Option<&'static CommandOption> {
+    commands::option(|option| match *flag {
+        Arg::Long(name) => option.name == name,
+        Arg::Short(letter) => option.short == Some(letter),
+        Arg::Value(_) => false,
+    })
+}
+
+fn setting_of_flag(flag: Arg<'_>) -> Result<&'static Setting, ConfigError> {
+    let setting = SETTINGS.iter().find(|setting| matches!(flag, Arg::Long(name) if setting.flag() == name));
+    let setting = setting.ok_or_else(|| usage(flag.unexpected()))?;
     if setting.is_secret() {
         let (flag, name) = (setting.flag(), setting.name);
         return Err(ConfigError(format!(
@@ -220,16 +228,24 @@ mod tests {
             (&["--etcd-password", "hunter2"], password),
             (&["--nope"], "\"--nope\": unknown flag (see --help)"),
             (&["-x"], "\"-x\": unknown flag (see --help)"),
+            (&["watch", "-n", "shop"], "--namespace: a flag of top, explain, policies, workloads (see --help)"),
             (&["-logtostder=true"], "\"-l\": unknown flag (see --help)"),
-            (&["server"], "\"server\": unknown command, known are serve, metrics, top, explain, watch, check (see --help)"),
+            (
+                &["server"],
+                "\"server\": unknown command, known are serve, metrics, top, explain, policies, workloads, watch, check (see --help)",
+            ),
             (&["serve", "x"], "\"x\": one argument too many (see serve --help)"),
             (&["explain", "a/b", "c/d"], "\"c/d\": one argument too many (see explain --help)"),
-            (&["--json"], "--json: a flag of top, explain, watch, check (see --help)"),
+            (&["--json"], "--json: a flag of top, explain, policies, workloads, watch, check (see --help)"),
             (&["check", "--output=x"], "--output: a flag of metrics (see --help)"),
             (&["top", "--json=1"], "--json: takes no value (see --help)"),
             (&["top", "--ruleset"], "--ruleset: a value is missing (see --help)"),
             (&["--log-level"], "--log-level: a value is missing (see --help)"),
-            (&["--", "x"], "\"x\": unknown command, known are serve, metrics, top, explain, watch, check (see --help)"),
+            (
+                &["--", "x"],
+                "\"x\": unknown command, known are serve, metrics, top, explain, policies, workloads, watch, check (see \
+                --help)",
+            ),
         ] {
             assert_eq!(error(args), expected, "{args:?}");
         }

@@ -56,10 +56,15 @@ pub(super) fn command(command: &Subcommand) -> String {
     }
     for option in OPTIONS.iter().filter(|option| command.options.contains(&option.name)) {
         let value = option.value.map(|value| format!(" <{value}>")).unwrap_or_default();
-        text.push_str(&format!("  --{}{value}\n", option.name));
+        let short = option.short.map(|short| format!("-{short}, ")).unwrap_or_default();
+        text.push_str(&format!("  {short}--{}{value}\n", option.name));
         for line in wrapped(option.help, 94) {
             text.push_str(&format!("      {line}\n"));
         }
+    }
+    text.push_str("\nExamples\n");
+    for (what, line) in command.examples {
+        text.push_str(&format!("  {what}:\n      calico-accountant {line}\n"));
     }
     text.push_str("\nAll settings of the exporter apply here too: see calico-accountant --help.\n");
     text
@@ -116,7 +121,7 @@ mod tests {
             assert!(text.contains(&format!("\n  {}", usage(command))), "{}", command.name);
             let own = super::command(command);
             for name in command.options {
-                assert!(own.contains(&format!("\n  --{name}")), "{} --{name}", command.name);
+                assert!(own.contains(&format!("--{name}")), "{} --{name}", command.name);
             }
             assert!(own.lines().all(|line| line.chars().count() <= 100), "{own}");
         }

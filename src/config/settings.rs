@@ -98,11 +98,34 @@ pub const SETTINGS: &[Setting] = &[
          Addresses are always allowed. /metrics, /healthz and /readyz accept any name.",
     )
     .default("localhost and the node's name"),
+    exporter(
+        "GRAFANA_URL",
+        "url",
+        "Where Grafana is that has the dashboards of deploy/grafana, such as https://grafana.example.org: the page links to a pod's \
+         and a \
+         policy's view there, of all nodes.",
+    ),
     exporter("MINIMUM_COUNTER", "packets", "Drop scrapes in which every counter is below this number. 0: never.").default("0"),
     exporter(
         "METRIC_NAMES",
         "all|legacy|standard",
         "Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both.",
+    )
+    .default("all"),
+    exporter(
+        "ZERO_SERIES",
+        "keep|omit",
+        "Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 \
+         seconds and \
+         then with its count. docs/cardinality.md tells what that saves.",
+    )
+    .default("keep"),
+    exporter(
+        "METRIC_FAMILIES",
+        "names",
+        "Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - \
+         in front of \
+         it, those to leave out. Names are without calico_accountant_ and _total.",
     )
     .default("all"),
     exporter(

@@ -64,6 +64,7 @@ fn defaults() {
         listen_address: "::".parse().unwrap(),
         port: 9009,
         allowed_hosts: Vec::new(),
+        grafana_url: None,
         minimum_counter: 0,
         datastore: Datastore::Etcd(etcd),
         pod_logs: "/var/log/pods".into(),
@@ -74,8 +75,8 @@ fn defaults() {
         bpffs: "/sys/fs/bpf".into(),
         calico_run: "/var/run/calico".into(),
         sampling: Sampling::WhereItPays,
+        exposition: Exposition::default(),
         witnesses: None,
-        metric_names: MetricNames::All,
         log_level: log::LevelFilter::Info,
         log_format: LogFormat::Logfmt,
     };
@@ -85,7 +86,18 @@ fn defaults() {
 #[test]
 fn own_variables_set_to_nothing_are_unset() {
     let names = ["METRICS_SERVER_PORT", "ALLOWED_HOSTS", "MINIMUM_COUNTER", "LISTEN_ADDRESS", "BACKEND", "SOURCE", "XTABLES_LOCKFILE"];
-    let more = ["XTABLES_LOCK_WAIT", "SAMPLE_INTERVAL", "METRIC_NAMES", "LOG_LEVEL", "LOG_FORMAT", "CALICO_NODENAME_FILE", "WITNESSES"];
+    let more = [
+        "GRAFANA_URL",
+        "XTABLES_LOCK_WAIT",
+        "SAMPLE_INTERVAL",
+        "METRIC_NAMES",
+        "ZERO_SERIES",
+        "METRIC_FAMILIES",
+        "LOG_LEVEL",
+        "LOG_FORMAT",
+        "CALICO_NODENAME_FILE",
+        "WITNESSES",
+    ];
     let empty: Vec<_> = names.into_iter().chain(more).map(|name| (name, "")).collect();
     assert_eq!(config(&empty, &[]), config(&[], &[]));
 }
@@ -104,11 +116,13 @@ fn own_variables_and_flags() {
         ("LOG_LEVEL", "debug"),
         ("LOG_FORMAT", "json"),
         ("ALLOWED_HOSTS", "a.example.org, b-1 ,*"),
+        ("GRAFANA_URL", "https://grafana.example.org:3000/sub/"),
     ];
     let set = config(&variables, &[]);
     assert_eq!(set.allowed_hosts, ["a.example.org", "b-1", "*"]);
+    assert_eq!(set.grafana_url.as_deref(), Some("https://grafana.example.org:3000/sub"));
     assert_eq!((set.port, set.minimum_counter, set.listen_address), (9010, 5, "::1".parse().unwrap()));
-    assert_eq!((set.backend, set.metric_names, set.log_format), (BackendChoice::Nft, MetricNames::Legacy, LogFormat::Json));
+    assert_eq!((set.backend, set.exposition.names, set.log_format), (BackendChoice::Nft, MetricNames::Legacy, LogFormat::Json));
     assert_eq!((set.lock_path, set.lock_wait), (PathBuf::from("/var/run/lock"), Duration::from_millis(500)));
     assert_eq!((set.log_level, set.sampling), (log::LevelFilter::Debug, Sampling::Every(Duration::from_secs(1))));
     assert_eq!(config(&[("SAMPLE_INTERVAL", "0")], &[]).sampling, Sampling::Never);
@@ -119,7 +133,7 @@ fn own_variables_and_flags() {
     let flags = ["--metrics-server-port=1", "--listen-address", "127.0.0.1", "--backend=legacy", "--metric-names=standard"];
     let flagged = config(&variables, &flags);
     assert_eq!((flagged.port, flagged.listen_address), (1, "127.0.0.1".parse().unwrap()));
-    assert_eq!((flagged.backend, flagged.metric_names), (BackendChoice::Legacy, MetricNames::Standard));
+    assert_eq!((flagged.backend, flagged.exposition.names), (BackendChoice::Legacy, MetricNames::Standard));
 }
 
 #[test]
@@ -145,14 +159,23 @@ fn glogs_verbosity_gives_way_to_log_level() {
 fn wrong_own_values_name_the_variable_or_flag() {
     let port = "a TCP port, 0 to 65535 (0: any free one)";
     refused(&[], &["--metrics-server-port=x\ny"], &format!("--metrics-server-port: \"x\\ny\" is not allowed: {port}"));
+    let families = "all, or names such as drop_packets,policy_info, or -drop_packets,-policy_info (all but these), of ";
+    let families = families.to_owned() + &FAMILIES.join(", ");
     for (name, value, allowed) in [
         ("METRICS_SERVER_PORT", "65536", port),
         ("METRICS_SERVER_PORT", ":9009", port),
         ("MINIMUM_COUNTER", "-1", "a whole number of packets, 0 or more"),
         ("LISTEN_ADDRESS", "localhost", "an IPv4 or IPv6 address without a port"),
+        ("GRAFANA_URL", "grafana.example.org", "an http:// or https:// URL without a query, such as https://grafana.example.org"),
+        ("GRAFANA_URL", "javascript:alert(1)", "an http:// or https:// URL without a query, such as https://grafana.example.org"),
+        ("GRAFANA_URL", "https://a.example/?x\"", "an http:// or https:// URL without a query, such as https://grafana.example.org"),
         ("BACKEND", "pf", "one of auto, legacy, nft, nftables, ebpf"),
         ("SOURCE", "proc", "one of auto, save, kernel"),
         ("METRIC_NAMES", "none", "one of all, legacy, standard"),
+        ("ZERO_SERIES", "0", "one of keep, omit"),
+        ("METRIC_FAMILIES", "drop_packets,drops", &families),
+        ("METRIC_FAMILIES", "drop_packets,-policy_info", &families),
+        ("METRIC_FAMILIES", ",", &families),
         ("LOG_LEVEL", "loud", "one of error, warn, info, debug, trace"),
         ("LOG_FORMAT", "xml", "one of logfmt, json"),
         ("SAMPLE_INTERVAL", "50ms", "0 (never), or a duration from 100ms to 60s"),

@@ -115,6 +115,16 @@ impl<'a> Values<'a> {
         Ok(hosts.unwrap_or_default())
     }
 
+    /// A web page, to which paths are added.
+    pub fn link(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        self.parse(name, "an http:// or https:// URL without a query, such as https://grafana.example.org", |text| {
+            let text = text.trim_end_matches('/');
+            let place = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+            let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/[]%".contains(&b);
+            (!place.is_empty() && !place.starts_with('/') && place.bytes().all(is_plain)).then(|| text.to_owned())
+        })
+    }
+
     pub fn duration(&self, name: &str) -> Result<Option<Duration>, ConfigError> {
         self.parse(name, "a duration such as 2s, 500ms or 2 (seconds), at most 60s", |text| {
             duration(text).filter(|duration| *duration <= Duration::from_secs(60))

@@ -214,8 +214,8 @@ mod tests {
             (&[("a", RULES), ("b", RULES)], "b: the table filter (ipv4) is also in a; one moment has each table once"),
             (
                 &[("a", "# Table `filter' is incompatible, use 'nft' tool.\n")],
-                "a: it says \"Table `filter' is incompatible, use 'nft' tool.\": this iptables is older than the one that wrote Calico's \
-                 rules; use one at least as new",
+                "a: it says \"Table `filter' is incompatible, use 'nft' tool.\": rules in that table are not iptables': another \
+                 program wrote some by nft, or a newer iptables wrote Calico's. SOURCE=kernel reads them, and nft -j list ruleset saves them",
             ),
         ] {
             assert_eq!(moment(&files(texts)).unwrap_err(), expected);

@@ -36,21 +36,27 @@ pub(crate) fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
     (!certificates.is_empty()).then_some(certificates)
 }
 
+/// What ring can do.
+pub(crate) const KEYS: &str = "supported are RSA keys of 2048 to 8192 bits, ECDSA keys of the curves P-256 and P-384, and Ed25519 keys";
+
 pub(crate) enum BadKey {
     NoKey,
+    /// Of a kind that is not among [`KEYS`].
+    Unsupported,
     /// rustls does not take it with its certificate, for this reason.
     Unfit(String),
 }
 
 pub(crate) fn client_cert(chain: &[Certificate<'static>], key: &[u8]) -> Result<ClientCert, BadKey> {
     let private = PrivateKey::from_pem(key).map_err(|_| BadKey::NoKey)?;
-    check_pair(chain, key).map_err(BadKey::Unfit)?;
+    let parsed = PrivateKeyDer::from_pem_slice(key).map_err(|_| BadKey::NoKey)?;
+    ring::sign::any_supported_type(&parsed).map_err(|_| BadKey::Unsupported)?;
+    check_pair(chain, parsed).map_err(BadKey::Unfit)?;
     Ok(ClientCert::new_with_certs(chain, private))
 }
 
-fn check_pair(chain: &[Certificate<'_>], key: &[u8]) -> Result<(), String> {
+fn check_pair(chain: &[Certificate<'_>], key: PrivateKeyDer<'static>) -> Result<(), String> {
     let chain = chain.iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| error.to_string())?;
     let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = versions.map_err(|error| error.to_string())?.with_root_certificates(RootCertStore::empty());
     builder.with_client_auth_cert(chain, key).map(|_| ()).map_err(|error| error.to_string())
@@ -77,8 +83,16 @@ pub(crate) struct Hints {
 pub(crate) fn explain(error: &rustls::Error, hints: &Hints) -> String {
     match error {
         // A bad signature is a CA of the same name with another key: one that was made anew.
-        rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
-            format!("its certificate was not issued by {}", hints.issuer)
+        rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => format!("its certificate was not issued by {}", hints.issuer),
+        // One that ring does not look at counts as bad, too.
+        rustls::Error::InvalidCertificate(Bad::BadSignature) => {
+            format!("its certificate was not issued by {}, or with a key of a kind that cannot be checked: {KEYS}", hints.issuer)
+        }
+        rustls::Error::InvalidCertificate(
+            Bad::UnsupportedSignatureAlgorithmContext { .. } | Bad::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
+        ) => format!("its certificate was issued with a key of a kind that cannot be checked: {KEYS}"),
+        rustls::Error::AlertReceived(Alert::HandshakeFailure) => {
+            format!("it has no key or cipher that we can use, too: {KEYS}")
         }
         rustls::Error::InvalidCertificate(bad) => format!("its certificate is not acceptable: {bad}"),
         rustls::Error::AlertReceived(Alert::CertificateRequired | Alert::BadCertificate | Alert::UnknownCA) => hints.client.clone(),

@@ -33,6 +33,7 @@ fn read_client(cert: &Path, key: &Path) -> Result<ClientCert, Error> {
     let pem = fs::read(key).map_err(|error| bad_file(key, KEY_VARIABLE, error))?;
     tls::client_cert(&chain, &pem).map_err(|bad| match bad {
         BadKey::NoKey => bad_file(key, KEY_VARIABLE, "no unencrypted private key in PEM form in this file"),
+        BadKey::Unsupported => bad_file(key, KEY_VARIABLE, format_args!("a key of this kind cannot be used: {}", tls::KEYS)),
         BadKey::Unfit(why) => bad_file(key, KEY_VARIABLE, format_args!("does not fit {CERT_VARIABLE} {}: {why}", cert.display())),
     })
 }

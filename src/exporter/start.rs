@@ -126,6 +126,9 @@ impl ServiceManager {
     }
 }
 
+/// Where zeros are not shown, a series begins with 0 for so long: whoever scrapes once a minute has seen it.
+const FIRST_ZERO: Duration = Duration::from_secs(65);
+
 /// The first read waits so long for the datastore.
 const LIST: Duration = Duration::from_secs(1);
 
@@ -174,8 +177,10 @@ pub fn dataplane(config: &Config, inventory: &Arc<Inventory>) -> Dataplane {
 pub fn scraper_options(config: Config) -> exporter::Options {
     exporter::Options {
         node_name: config.node_name,
+        grafana_url: config.grafana_url,
         minimum_counter: config.minimum_counter,
-        metric_names: config.metric_names,
+        exposition: config.exposition,
+        first_zero: FIRST_ZERO,
         pod_logs: config.pod_logs,
         datastore: match config.datastore {
             Datastore::Etcd(_) => Some("etcd"),
@@ -186,5 +191,6 @@ pub fn scraper_options(config: Config) -> exporter::Options {
         witnesses: None,
         one_moment: false,
         began_anew: false,
+        resumed: false,
     }
 }

@@ -1,5 +1,6 @@
 //! What lasts from scrape to scrape, and how a read begins. Touches the kernel only through its reader.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -9,10 +10,12 @@ use log::{error, info};
 use super::tracing::Tracing;
 use crate::accounting::Accounting;
 use crate::dataplane::{ReadError, Reader, Reading};
+use crate::datastore::inventory::Workload;
 use crate::felix::HashedName;
 use crate::metrics::About;
 use crate::os::sys;
 use crate::report::Report;
+use crate::report::past::Past;
 
 pub struct State {
     pub reader: Box<dyn Reader>,
@@ -28,6 +31,10 @@ pub struct State {
     pub read_at: Option<SystemTime>,
     /// The last report, for as long as somebody looks.
     pub report: Option<(Instant, Arc<Report>)>,
+    /// Workloads that the node names, and the datastore does not.
+    pub found: Arc<HashMap<String, Arc<Workload>>>,
+    /// What was dropped in the last hour.
+    pub past: Past,
     /// Of the last text, in bytes. The text itself is its readers': the next read needs the memory.
     pub text_length: usize,
     pub text: Weak<Vec<u8>>,
@@ -89,6 +96,8 @@ impl State {
             last_read: None,
             read_at: None,
             report: None,
+            found: Arc::default(),
+            past: Past::default(),
             text_length: 0,
             text: Weak::new(),
             tracing: None,

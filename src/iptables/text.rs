@@ -27,7 +27,12 @@ impl fmt::Display for TextError {
             TextError::CutOff(table) => write!(f, "the output ends within table {table}, before its COMMIT"),
             TextError::NoTable => f.write_str("its output is not that of iptables-save: it contains no table"),
             TextError::Incompatible(line) => {
-                write!(f, "it says \"{line}\": this iptables is older than the one that wrote Calico's rules; use one at least as new")
+                write!(
+                    f,
+                    "it says \"{line}\": rules in that table are not iptables': another program wrote some by nft, or a newer \
+                     iptables wrote \
+                 Calico's. SOURCE=kernel reads them, and nft -j list ruleset saves them"
+                )
             }
         }
     }

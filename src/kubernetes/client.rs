@@ -247,6 +247,7 @@ fn tls_config(credentials: &Credentials) -> Result<TlsConfig, String> {
             let chain = tls::certificates(cert).ok_or("the client certificate is not a certificate in PEM form")?;
             let client = tls::client_cert(&chain, key).map_err(|bad| match bad {
                 BadKey::NoKey => "the client key is not an unencrypted private key in PEM form".into(),
+                BadKey::Unsupported => format!("a client key of this kind cannot be used: {}", tls::KEYS),
                 BadKey::Unfit(why) => format!("client certificate and key do not fit: {why}"),
             });
             Some(client?)

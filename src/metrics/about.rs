@@ -20,8 +20,9 @@ pub struct About {
 }
 
 pub fn render(about: &About, endpoints: &[Endpoint], text: &mut Text) {
-    let version = Labels::default().with("version", env!("CARGO_PKG_VERSION"));
-    text.metric("calico_accountant_build_info", "gauge", "The version of this program. Value 1.").sample(version.as_str(), true);
+    let labels = Labels::default().with_if("node", &about.status.node).with("version", env!("CARGO_PKG_VERSION"));
+    text.metric("calico_accountant_build_info", "gauge", "The version of this program, and its node. Value 1.")
+        .sample(labels.as_str(), true);
     tables(about, text);
     if about.status.up {
         let help = "Whether the tables were read under the lock that writers take; 0 only for legacy tables without it.";

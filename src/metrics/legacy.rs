@@ -35,10 +35,10 @@ pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     let mut shared = Shared::default();
     let help = "Number of packets accepted by a policy on a workload";
     let mut metric = text.metric("policy_accept_counter", "counter", help);
-    each(&groups, |group| policies(&mut metric, totals, group, Verdict::Accept, &mut shared));
+    each(&groups, |group| policies(&mut metric, view, group, Verdict::Accept, &mut shared));
     let help = "Number of packets denied by a policy on a workload";
     let mut metric = text.metric("policy_accept_drop_counter", "counter", help);
-    each(&groups, |group| policies(&mut metric, totals, group, Verdict::Deny, &mut shared));
+    each(&groups, |group| policies(&mut metric, view, group, Verdict::Deny, &mut shared));
 }
 
 type Group<'a> = (&'a Labels, &'a [&'a EndpointTotals], Direction);
@@ -66,11 +66,11 @@ struct Shared<'a> {
     policies: Vec<(&'a str, &'a str, u64)>,
 }
 
-fn policies<'a>(metric: &mut Metric, all: &'a Totals, (labels, endpoints, direction): Group<'a>, wanted: Verdict, shared: &mut Shared<'a>) {
+fn policies<'a>(metric: &mut Metric, view: &View<'a>, (labels, endpoints, direction): Group<'a>, wanted: Verdict, shared: &mut Shared<'a>) {
     let Shared { suffixes, policies } = shared;
-    let shown = endpoints.iter().flat_map(|endpoint| all.shown(endpoint, direction));
-    policies.extend(shown.filter_map(|total| match &total.item {
-        Item::Policy { policy, tier, verdict } if *verdict == wanted => Some((&**policy, &**tier, total.packets)),
+    let counts = endpoints.iter().flat_map(|endpoint| view.counts(endpoint, direction));
+    policies.extend(counts.filter_map(|(item, packets)| match item {
+        Item::Policy { policy, tier, verdict } if *verdict == wanted => Some((&**policy, &**tier, packets)),
         _ => None,
     }));
     // Within one tier of one endpoint every policy has one total.

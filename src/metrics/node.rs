@@ -1,6 +1,6 @@
 //! The metrics of the node as a whole: its host endpoints, its policies and their rules.
 
-use crate::accounting::attribution::{Item, Total};
+use crate::accounting::attribution::Item;
 use crate::felix::{Decision, Direction, EndpointKind};
 use crate::ruleset::Family;
 
@@ -75,28 +75,28 @@ fn action_name(decision: Decision) -> &'static str {
 
 fn host_endpoints(view: &View, text: &mut Text) {
     let totals = view.attribution.totals();
-    let each = |write: &mut dyn FnMut(Labels, &str, &Total)| {
+    let each = |write: &mut dyn FnMut(Labels, &str, &Item, u64)| {
         for (kind, interface, endpoint) in totals.endpoints() {
             let EndpointKind::Host(stage) = kind else { continue };
             for direction in Direction::ALL {
                 let labels = Labels::default().with("direction", direction.as_str()).with("interface", interface);
-                totals.shown(endpoint, direction).for_each(|total| write(labels.clone(), stage.as_str(), total));
+                view.counts(endpoint, direction).for_each(|(item, packets)| write(labels.clone(), stage.as_str(), item, packets));
             }
         }
     };
     let help = "Packets that a policy decided for a host endpoint. Stage \"normal\": to or from the host itself.";
     let mut metric = text.metric("calico_accountant_host_endpoint_policy_packets_total", "counter", help);
-    each(&mut |labels, stage, total| {
-        if let Item::Policy { tier, policy, verdict } = &total.item {
+    each(&mut |labels, stage, item, packets| {
+        if let Item::Policy { tier, policy, verdict } = item {
             let labels = labels.with("policy", policy).with("stage", stage).with("tier", tier);
-            metric.sample(labels.with("verdict", verdict_name(*verdict)).as_str(), total.packets);
+            metric.sample(labels.with("verdict", verdict_name(*verdict)).as_str(), packets);
         }
     });
     let help = "Packets of a host endpoint that were refused, by reason.";
     let mut metric = text.metric("calico_accountant_host_endpoint_drop_packets_total", "counter", help);
-    each(&mut |labels, stage, total| {
-        if let Some((reason, tier)) = drop_reason(&total.item) {
-            metric.sample(labels.with("reason", reason).with("stage", stage).with_if("tier", tier).as_str(), total.packets);
+    each(&mut |labels, stage, item, packets| {
+        if let Some((reason, tier)) = drop_reason(item) {
+            metric.sample(labels.with("reason", reason).with("stage", stage).with_if("tier", tier).as_str(), packets);
         }
     });
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use crate::accounting::attribution::{Item, Total, Verdict};
+use crate::accounting::attribution::{Item, Verdict};
 use crate::felix::Direction;
 
 use super::text::{Labels, Text};
@@ -23,10 +23,10 @@ fn base_labels(endpoint: &Endpoint) -> Base {
 
 pub fn render<'a>(view: &'a View, endpoints: &[Endpoint<'a>], text: &mut Text) {
     let bases: Vec<Base> = endpoints.iter().map(base_labels).collect();
-    let each = |write: &mut dyn FnMut(&str, &'a Total)| {
+    let each = |write: &mut dyn FnMut(&str, &'a Item, u64)| {
         for (endpoint, base) in endpoints.iter().zip(&bases) {
             for direction in Direction::ALL {
-                view.attribution.totals().shown(endpoint.totals, direction).for_each(|total| write(&base[direction as usize], total));
+                view.counts(endpoint.totals, direction).for_each(|(item, packets)| write(&base[direction as usize], item, packets));
             }
         }
     };
@@ -35,35 +35,35 @@ pub fn render<'a>(view: &'a View, endpoints: &[Endpoint<'a>], text: &mut Text) {
     let mut metric = text.metric("calico_accountant_policy_packets_total", "counter", help);
     // A policy's labels, which all its endpoints share.
     let mut suffixes = HashMap::<(&str, &str, Verdict), String, RandomState>::default();
-    each(&mut |base, total| {
-        if let Item::Policy { tier, policy, verdict } = &total.item {
+    each(&mut |base, item, packets| {
+        if let Item::Policy { tier, policy, verdict } = item {
             let labels = || Labels::default().with("policy", policy).with("tier", tier).with("verdict", verdict_name(*verdict));
             let suffix = suffixes.entry((tier, policy, *verdict)).or_insert_with(|| format!(",{}", labels().as_str()));
-            metric.parts(&[base, suffix], total.packets);
+            metric.parts(&[base, suffix], packets);
         }
     });
 
     let help = "Packets opening a connection that no policy decided and a profile accepted.";
     let mut metric = text.metric("calico_accountant_profile_packets_total", "counter", help);
-    each(&mut |base, total| {
-        if let Item::Profile(profile) = &total.item {
-            metric.parts(&[base, ",", Labels::default().with("profile", profile).as_str()], total.packets);
+    each(&mut |base, item, packets| {
+        if let Item::Profile(profile) = item {
+            metric.parts(&[base, ",", Labels::default().with("profile", profile).as_str()], packets);
         }
     });
 
     let help = "Packets of a workload that were refused, by reason. For reason \"policy\" and \"no_policy\" per tier.";
     let mut metric = text.metric("calico_accountant_drop_packets_total", "counter", help);
-    each(&mut |base, total| {
-        if let Some((reason, tier)) = drop_reason(&total.item) {
-            metric.parts(&[base, ",", Labels::default().with("reason", reason).with_if("tier", tier).as_str()], total.packets);
+    each(&mut |base, item, packets| {
+        if let Some((reason, tier)) = drop_reason(item) {
+            metric.parts(&[base, ",", Labels::default().with("reason", reason).with_if("tier", tier).as_str()], packets);
         }
     });
 
     let help = "Packets of a workload that belong to a known connection; they never reach the policies.";
     let mut metric = text.metric("calico_accountant_established_packets_total", "counter", help);
-    each(&mut |base, total| {
-        if total.item == Item::Established {
-            metric.sample(base, total.packets);
+    each(&mut |base, item, packets| {
+        if *item == Item::Established {
+            metric.sample(base, packets);
         }
     });
     workload_info(endpoints, text);

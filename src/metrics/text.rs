@@ -2,24 +2,31 @@
 
 use std::io::Write;
 
+use crate::config::Families;
+
 #[derive(Debug, Default)]
 pub struct Text {
     out: Vec<u8>,
     series: u64,
+    families: Families,
 }
 
 impl Text {
-    pub fn within(mut memory: Vec<u8>) -> Self {
+    pub fn within(mut memory: Vec<u8>, families: &Families) -> Self {
         memory.clear();
-        Text { out: memory, series: 0 }
+        Text { out: memory, series: 0, families: families.clone() }
     }
 
-    /// Begins a metric; its samples must follow at once.
+    /// Begins a metric; its samples must follow at once. All that is of a family that is left out comes to nothing.
     pub fn metric<'a>(&'a mut self, name: &'a str, kind: &str, help: &str) -> Metric<'a> {
+        let is_written = !self.families.leave_out(name);
+        if !is_written {
+            return Metric { text: self, name, is_written };
+        }
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         // Writing to memory cannot fail.
         _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-        Metric { text: self, name }
+        Metric { text: self, name, is_written }
     }
 
     pub fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Value) {
@@ -39,6 +46,7 @@ impl Text {
 pub struct Metric<'a> {
     text: &'a mut Text,
     name: &'a str,
+    is_written: bool,
 }
 
 impl Metric<'_> {
@@ -48,6 +56,9 @@ impl Metric<'_> {
     }
 
     pub fn parts(&mut self, labels: &[&str], value: impl Value) {
+        if !self.is_written {
+            return;
+        }
         let out = &mut self.text.out;
         append(out, self.name);
         if labels.iter().any(|part| !part.is_empty()) {

@@ -121,7 +121,7 @@ impl Log for Logger {
             Passage::After(lines) => self.write(Level::Warn, &format!("{lines} lines of the log are left out here")),
             Passage::Free | Passage::Last => {}
         }
-        self.write(record.level(), &record.args().to_string());
+        self.write(record.level(), &super::plain(&record.args().to_string()));
         if passage == Passage::Last {
             self.write(Level::Warn, "too many log lines: the next ones are left out and counted");
         }

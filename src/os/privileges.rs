@@ -4,7 +4,15 @@
 //! Whoever takes over the process has what is left: two capabilities, four at most, no file to write, fewer system calls. Nothing here fails because
 //! there is little to give up: the process may be unprivileged already, or the kernel may not know one of the means.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 mod calls;
+/// Architectures whose calls the filter does not know.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+mod calls {
+    pub fn deny(_files: bool) -> Result<(), Box<dyn std::error::Error>> {
+        Err("no filter for this architecture".into())
+    }
+}
 mod capabilities;
 mod landlock;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostEndpoint, Pipeline, Policy, Report, Status, Target, UnknownInterfaces, Workload, WorkloadEndpoint};
-use crate::felix::Direction;
+use super::{Counts, Group, HostEndpoint, Pipeline, Policy, Report, Status, Target, UnknownInterfaces, Workload, WorkloadEndpoint};
+use crate::felix::{Decision, Direction};
 
 /// `GET /api/v1/workloads`
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,10 +40,40 @@ pub struct WorkloadAnswer {
 }
 
 /// `GET /api/v1/policies`
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct PoliciesAnswer<'a> {
-    status: &'a Status,
-    policies: &'a [Policy],
+    pub status: Cow<'a, Status>,
+    pub policies: Cow<'a, [Policy]>,
+}
+
+impl PoliciesAnswer<'_> {
+    pub fn into_owned(self) -> PoliciesAnswer<'static> {
+        PoliciesAnswer { status: Cow::Owned(self.status.into_owned()), policies: Cow::Owned(self.policies.into_owned()) }
+    }
+}
+
+/// `GET /api/v1/policies/{policy}`
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PolicyAnswer {
+    pub status: Status,
+    pub policy: Policy,
+    pub endpoints: Vec<EndpointCounts>,
+}
+
+/// What a policy decided for one endpoint and direction.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct EndpointCounts {
+    pub interface: Arc<str>,
+    pub namespace: Arc<str>,
+    pub pod: Arc<str>,
+    /// Of a host endpoint.
+    pub stage: Option<Cow<'static, str>>,
+    pub direction: Direction,
+    #[serde(flatten)]
+    pub counts: Counts,
+    pub can: Vec<Decision>,
+    /// Whether there cannot have been more: no other policy may have decided what nobody can tell.
+    pub exact: bool,
 }
 
 /// `GET /api/v1/host-endpoints`
@@ -70,7 +100,22 @@ impl Report {
     }
 
     pub fn policies(&self) -> PoliciesAnswer<'_> {
-        PoliciesAnswer { status: &self.status, policies: &self.policies }
+        PoliciesAnswer { status: Cow::Borrowed(&self.status), policies: Cow::Borrowed(&self.policies) }
+    }
+
+    pub fn policy(&self, label: &str) -> Option<PolicyAnswer> {
+        let policy = self.policies.iter().find(|policy| &*policy.policy == label)?.clone();
+        let none: Arc<str> = "".into();
+        let mut endpoints = Vec::new();
+        for WorkloadEndpoint { workload: w, directions } in &self.workloads {
+            let names = [&w.interface, &w.namespace, &w.pod];
+            endpoints.extend(directions.iter().flat_map(|pipeline| pipeline.of_policy(label, names, None)));
+        }
+        for host in &self.host_endpoints {
+            let names = [&host.interface, &none, &none];
+            endpoints.extend(host.directions.iter().flat_map(|pipeline| pipeline.of_policy(label, names, Some(&host.stage))));
+        }
+        Some(PolicyAnswer { status: self.status.clone(), policy, endpoints })
     }
 
     pub fn host_endpoints(&self) -> HostEndpointsAnswer {
@@ -80,7 +125,7 @@ impl Report {
 
 impl WorkloadEndpoint {
     /// In the order of evaluation.
-    fn drops(&self) -> Vec<Drop> {
+    pub(super) fn drops(&self) -> Vec<Drop> {
         let mut drops = Vec::new();
         for pipeline in &self.directions {
             let mut add = |reason: &Cow<'static, str>, tier: Option<&Arc<str>>, policy: Option<Arc<str>>, packets: Option<u64>| {
@@ -105,7 +150,27 @@ impl WorkloadEndpoint {
     }
 }
 
+impl Pipeline {
+    fn of_policy(&self, label: &str, names: [&Arc<str>; 3], stage: Option<&Cow<'static, str>>) -> Vec<EndpointCounts> {
+        let targets = self.tiers.iter().flat_map(|tier| &tier.targets);
+        let of_target = |target: &Target| {
+            let policy = target.policies().iter().find(|policy| &*policy.policy == label)?;
+            let [interface, namespace, pod] = names.map(Arc::clone);
+            let exact = target.is_divided() && self.undivided.unwrap_or(0) == 0;
+            let (counts, can) = (policy.counts, policy.can.clone());
+            Some(EndpointCounts { interface, namespace, pod, stage: stage.cloned(), direction: self.direction, counts, can, exact })
+        };
+        targets.filter_map(of_target).collect()
+    }
+}
+
 impl Target {
+    /// Whether nothing is left that one of several policies did.
+    fn is_divided(&self) -> bool {
+        let Target::Group(Group { undivided, .. }) = self else { return true };
+        [undivided.accept, undivided.deny, undivided.pass, undivided.deny_or_pass].iter().all(|rest| rest.unwrap_or(0) == 0)
+    }
+
     /// What each policy refused; what one of several did, under their joined names.
     fn refusals(&self) -> Vec<(Arc<str>, Option<u64>)> {
         let mut refusals: Vec<_> = self.policies().iter().map(|policy| (Arc::clone(&policy.policy), policy.counts.deny)).collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::outline::Outline;
 use super::policies::{self, Bounds, Infos};
 use super::{
-    All, Counts, Group, HostEndpoint, Pipeline, PolicyCounts, Refused, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint,
+    All, Counts, Drop, Group, HostEndpoint, Pipeline, PolicyCounts, Refused, Report, Status, Sums, Target, Tier, Workload, WorkloadEndpoint,
 };
 use super::{UnknownInterfaces, WorkloadStates};
 use crate::accounting::attribution::{Attribution, EndpointTotals, Item, Programs, Totals, Verdict};
@@ -27,16 +27,10 @@ pub struct Sources<'a> {
 impl Report {
     /// Of `status`, the workloads that have rules are counted here.
     pub fn new(sources: Sources, status: Status) -> Self {
-        let filler = Filler {
-            infos: Infos::new(sources.catalog),
-            bounds: sources.one_moment.then(|| Bounds::new(sources.attribution.node())),
-            totals: sources.attribution.totals(),
-            programs: sources.attribution.programs(),
-        };
+        let filler = Filler::new(&sources);
         // On the eBPF dataplane one moment tells nothing of a workload.
         let is_counted = filler.programs.is_none() || !sources.one_moment;
-        let totals: HashMap<_, _> =
-            filler.totals.endpoints().map(|(kind, interface, totals)| ((kind, Arc::clone(interface)), totals)).collect();
+        let totals = filler.by_endpoint();
         let node = sources.attribution.node();
         let mut report = Report {
             status,
@@ -80,6 +74,18 @@ impl Report {
         let states = &mut self.status.workloads;
         *states = WorkloadStates { known, unknown: self.workloads.len() - known, ..*states };
     }
+}
+
+/// What is dropped of the outline's workloads, without the rest of a report.
+pub fn drops(sources: Sources) -> Vec<Drop> {
+    let filler = Filler::new(&sources);
+    let totals = filler.by_endpoint();
+    let mut drops = Vec::new();
+    for (key, outline) in sources.outline.endpoints.iter().filter(|((kind, _), _)| *kind == EndpointKind::Workload) {
+        let directions = outline.iter().map(|pipeline| filler.pipeline(&key.1, pipeline.clone(), totals.get(key).copied())).collect();
+        drops.extend(workload(&key.1, directions, (sources.workload)(&key.1), false).drops());
+    }
+    drops
 }
 
 /// A workload with its names; without any, what its interface is called.
@@ -179,7 +185,20 @@ struct Filler<'a> {
     programs: Option<&'a Programs>,
 }
 
-impl Filler<'_> {
+impl<'a> Filler<'a> {
+    fn new(sources: &Sources<'a>) -> Self {
+        Filler {
+            infos: Infos::new(sources.catalog),
+            bounds: sources.one_moment.then(|| Bounds::new(sources.attribution.node())),
+            totals: sources.attribution.totals(),
+            programs: sources.attribution.programs(),
+        }
+    }
+
+    fn by_endpoint(&self) -> HashMap<(EndpointKind, Arc<str>), &'a EndpointTotals> {
+        self.totals.endpoints().map(|(kind, interface, totals)| ((kind, Arc::clone(interface)), totals)).collect()
+    }
+
     fn pipeline(&self, interface: &str, mut pipeline: Pipeline, totals: Option<&EndpointTotals>) -> Pipeline {
         let direction = pipeline.direction;
         let mut counted = totals.map(|totals| Counted::new(self.totals, totals, direction)).unwrap_or_default();

@@ -14,10 +14,11 @@ pub struct Outline {
 }
 
 impl Outline {
-    pub fn of_tables(tables: &[Structure]) -> Self {
+    /// Of the endpoints that are wanted.
+    pub fn of_tables(tables: &[Structure], wanted: impl Fn(EndpointKind, &Arc<str>) -> bool) -> Self {
         let mut outline = Outline::default();
         for table in tables {
-            for pipeline in &table.pipelines.endpoints {
+            for pipeline in table.pipelines.endpoints.iter().filter(|pipeline| wanted(pipeline.kind, &pipeline.interface)) {
                 let pipelines = outline.endpoints.entry((pipeline.kind, Arc::clone(&pipeline.interface))).or_default();
                 let same = |a: &Pipeline, b: &Pipeline| a.direction == b.direction;
                 merge(pipelines, [self::pipeline(table, pipeline)], same, join_pipelines);

@@ -61,6 +61,7 @@ pub fn policies(infos: &Infos, node: &NodeTotals, report: &Report) -> Vec<Policy
             accept: sum("allow"),
             deny: sum("deny"),
             pass: sum("pass"),
+            since: None,
             workloads,
             host_endpoints,
             rules,

@@ -20,6 +20,8 @@ pub struct Status {
     pub unrecognised_rules: u64,
     pub lock_held: bool,
     #[serde(default)]
+    pub grafana: Option<String>,
+    #[serde(default)]
     pub chains: Chains,
     #[serde(default)]
     pub other_backends: Vec<OtherBackend>,

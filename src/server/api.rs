@@ -11,6 +11,9 @@ pub(super) const PREFIX: &str = "/api/v1/";
 /// What depends on the query.
 pub(super) const BY_QUERY: [&str; 2] = ["/api/v1/witnesses", "/api/v1/allow"];
 
+/// As an error names them.
+const PATHS: &str = "status, workloads, workloads/{interface}, drops, policies, policies/{policy}, host-endpoints, witnesses and allow";
+
 /// `target`: the path, with its query.
 pub(super) fn answer(app: &dyn Application, target: &str) -> (u16, Vec<u8>) {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -19,21 +22,20 @@ pub(super) fn answer(app: &dyn Application, target: &str) -> (u16, Vec<u8>) {
     match (what, which, rest) {
         ("status", None, None) => json(&app.report().status),
         ("workloads", None, None) => json(&app.report().workloads()),
-        ("workloads", Some(interface), None) => workload(app, interface),
+        ("workloads", Some(interface), None) => one(interface, "no workload has rules on interface", |name| app.report().workload(name)),
+        ("drops", None, None) => json(&app.past()),
         ("policies", None, None) => json(&app.report().policies()),
+        ("policies", Some(policy), None) => one(policy, "no policy here is called", |name| app.report().policy(name)),
         ("host-endpoints", None, None) => json(&app.report().host_endpoints()),
         ("witnesses", None, None) => witnesses(app, query),
         ("allow", None, None) => allow(app, query),
-        _ => failed(404, "not found; there are status, workloads, workloads/{interface}, policies, host-endpoints, witnesses and allow"),
+        _ => failed(404, &format!("not found; there are {PATHS}")),
     }
 }
 
-fn workload(app: &dyn Application, encoded: &str) -> (u16, Vec<u8>) {
-    let Some(interface) = decoded(encoded) else { return failed(404, "the interface is not well encoded") };
-    match app.report().workload(&interface) {
-        Some(answer) => json(&answer),
-        None => failed(404, &format!("no workload has rules on interface {interface:?}")),
-    }
+fn one<T: Serialize>(encoded: &str, what: &str, find: impl FnOnce(&str) -> Option<T>) -> (u16, Vec<u8>) {
+    let Some(name) = decoded(encoded) else { return failed(404, &format!("this is not well encoded: {encoded:?}")) };
+    find(&name).map_or_else(|| failed(404, &format!("{what} {name:?}")), |answer| json(&answer))
 }
 
 fn witnesses(app: &dyn Application, query: &str) -> (u16, Vec<u8>) {

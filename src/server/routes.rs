@@ -29,7 +29,7 @@ pub(super) fn wanted(request: &Request, names: &[String]) -> Result<Resource, Re
         api if api.starts_with(api::PREFIX) => Ok(Resource::Api(api.to_owned())),
         path => Ok(web::file(path)
             .map(Resource::Page)
-            .ok_or_else(|| Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/ and /"))?),
+            .ok_or_else(|| Reply::text(404, "not found; there are /metrics, /healthz, /readyz, /api/v1/, /runbook and /"))?),
     };
     match resource {
         _ if !request.may_get => Err(Reply::text(405, "only GET and HEAD are allowed").with("Allow", "GET, HEAD")),
@@ -167,9 +167,12 @@ mod tests {
 
     #[test]
     fn the_page_may_use_its_own_files_and_nothing_else() {
-        for (target, content_type) in
-            [("/", "text/html; charset=utf-8"), ("/?x", "text/html; charset=utf-8"), ("/page/app.js", "text/javascript; charset=utf-8")]
-        {
+        for (target, content_type) in [
+            ("/", "text/html; charset=utf-8"),
+            ("/?x", "text/html; charset=utf-8"),
+            ("/runbook", "text/html; charset=utf-8"),
+            ("/page/app.js", "text/javascript; charset=utf-8"),
+        ] {
             let reply = ask("GET", target);
             assert_eq!((reply.status, reply.header("Content-Type")), (200, Some(content_type)));
             let policy = reply.header("Content-Security-Policy").unwrap();

@@ -51,9 +51,15 @@ function questions() {
     model.look(device);
     asked.push([`api/v1/workloads/${encodeURIComponent(device)}`, (answer) => model.detail.interface === device && model.takeDetail(answer)]);
   }
-  if (route.view === 'policies' || route.view === 'policy' || model.wantsNames()) {
+  if (route.view === 'policy') {
+    const policy = route.item;
+    model.lookAtPolicy(policy);
+    asked.push([`api/v1/policies/${encodeURIComponent(policy)}`, (answer) => model.policyDetail.policy === policy && model.takePolicy(answer)]);
+  }
+  if (route.view === 'policies' || model.wantsNames() || route.query.q?.includes('policy:')) {
     asked.push(['api/v1/policies', (answer) => answer !== null && model.takePolicies(answer)]);
   }
+  if (model.wantsPast) asked.push(['api/v1/drops', (answer) => answer !== null && model.takePast(answer)]);
   // Few nodes have host endpoints, and those that have keep them.
   if (route.view === 'hosts' || performance.now() - hostsAsked > 60_000 || hostsAsked === 0) {
     hostsAsked = performance.now();
@@ -81,6 +87,7 @@ function render() {
   showTabs();
   showBanners(byId('banners'), model.status, failure, answered);
   showReading(byId('reading'), model.status, Date.now() / 1000);
+  if (model.status !== null || failure !== null) document.body.removeAttribute('data-waiting');
   main.classList.toggle('stale', failure !== null || model.status?.up === false);
   const node = model.status?.node ?? '…';
   setText(byId('node'), name(node));
@@ -119,6 +126,7 @@ addEventListener('hashchange', () => {
   const before = route;
   route = parse(location.hash);
   if (route.view === 'workload') model.look(route.item);
+  if (route.view === 'policy') model.lookAtPolicy(route.item);
   render();
   if (before.view !== route.view || before.item !== route.item) {
     scrollTo(0, 0);

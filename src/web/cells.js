@@ -1,6 +1,6 @@
 // Cells that several tables have.
 
-import { el, setAttribute, setText, show } from './dom.js';
+import { el, reconcile, setAttribute, setText, show } from './dom.js';
 import { count, name, rate, wholeName } from './format.js';
 import { addresses, workloadName } from './words.js';
 
@@ -10,31 +10,18 @@ export function setName(element, text) {
   setAttribute(element, 'title', wholeName(text));
 }
 
-/** A rate over the total that it comes from. `of(row)` gives `{ rate, total, exact }`; null where there is no such count. */
-export function rateCell(of, className = '') {
+/** A rate over the total that it comes from. `of(row)` gives `{ rate, total, exact }`; null where there is no such count: then `none(row)`. */
+export function rateCell(of, className = '', none = () => '–') {
   return (cell) => {
     const now = el('span', { class: 'rate' });
     const total = el('span', { class: 'total' });
     cell.append(now, total);
     return (row) => {
       const numbers = of(row);
-      setText(now, numbers === null ? '–' : rate(numbers.rate));
+      setText(now, numbers === null ? none(row) : rate(numbers.rate));
       setText(total, numbers === null ? '' : `${numbers.exact === false ? '≥ ' : ''}${count(numbers.total)}`);
       const state = numbers === null || numbers.total === 0 ? 'zero' : numbers.rate > 0 ? 'active' : 'still';
       setAttribute(now, 'class', `rate ${className} ${state}`);
-    };
-  };
-}
-
-/** A total alone. */
-export function countCell(of) {
-  return (cell) => {
-    const total = el('span');
-    cell.append(total);
-    return (row) => {
-      const packets = of(row);
-      setText(total, packets === null ? '–' : count(packets));
-      setAttribute(total, 'class', packets ? null : 'zero');
     };
   };
 }
@@ -59,6 +46,31 @@ export function linkCell({ href, text, below = () => '' }) {
       setName(link.firstChild, text(row));
       setName(second.firstChild, below(row));
       show(second, below(row) !== '');
+    };
+  };
+}
+
+/** A link, or one of a list that opens. `of(row)` gives `{ text, href, list, below }`, items of the list `text` and `href`. */
+export function linkOrListCell(of) {
+  return (cell) => {
+    const link = el('a', {}, el('bdi'));
+    const [summary, items] = [el('summary'), el('ul')];
+    const details = el('details', {}, summary, items);
+    const second = el('span', { class: 'below' }, el('bdi'));
+    cell.append(link, details, second);
+    return (row) => {
+      const { text, href = null, list = [], below = '' } = of(row);
+      show(link, list.length === 0);
+      show(details, list.length > 0);
+      setAttribute(link, 'href', href);
+      setName(link.firstChild, list.length === 0 ? text : '');
+      setText(summary, list.length > 0 ? text : '');
+      reconcile(items, list, (item) => item.href, () => {
+        const a = el('a', {}, el('bdi'));
+        return { node: el('li', {}, a), update: (item) => (setAttribute(a, 'href', item.href), setName(a.firstChild, item.text)) };
+      });
+      setName(second.firstChild, below);
+      show(second, below !== '');
     };
   };
 }

@@ -51,21 +51,27 @@ const observer = new IntersectionObserver((entries) => entries.forEach(({ target
   rootMargin: '300px',
 });
 
-/** A function that calls `update` at once the first time, and then only while the element is on the screen, or when it comes there. */
+/** For what only eyes find, such as lines: calls `update` while the element is on the screen, and when it comes there. */
 export function whenSeen(element, update) {
-  let [seen, waiting] = [true, null];
-  pending.set(element, (now) => {
-    seen = now;
-    if (!seen || waiting === null) return;
-    update(...waiting);
+  let [seen, waiting] = [false, null];
+  const flush = () => {
+    if (waiting !== null) update(...waiting);
     waiting = null;
+  };
+  pending.set(element, (now) => {
+    seen = now ?? seen;
+    if (now !== false) flush();
   });
   observer.observe(element);
+  element.classList.add('when-seen');
   return (...args) => {
-    if (seen) update(...args);
-    else waiting = args;
+    waiting = args;
+    if (seen) flush();
   };
 }
+
+// A printer sees everything.
+addEventListener('beforeprint', () => document.querySelectorAll('.when-seen').forEach((element) => pending.get(element)?.()));
 
 const known = new WeakMap();
 

@@ -1,13 +1,20 @@
 // Counters over time, and what they say per second. Pure.
 
-/** How many reads are kept: some three minutes. */
-const LENGTH = 100;
+/** How far back, in seconds. */
+const SPAN = 3600;
+/** So many of the newest reads are all kept, of those before them one in so many seconds. */
+const NEWEST = 100;
+const APART = 10;
 
 /** Counters of many things, sampled together. */
 export class History {
   constructor() {
     this.times = [];
+    /** By time: whether nobody counted between the time before and this one. */
+    this.gaps = [];
     this.series = new Map();
+    /** When each was last there. */
+    this.seen = new Map();
   }
 
   /**
@@ -18,75 +25,109 @@ export class History {
     const { times, series } = this;
     if (times.length > 0 && time <= times.at(-1)) return;
     times.push(time);
-    const seen = new Set();
+    this.gaps.push(false);
     for (const [key, value] of counters) {
-      seen.add(key);
-      let line = series.get(key);
-      // A counter that went back is another counter: what it was says nothing about what it is.
-      if (line === undefined || value < line.values.at(-1)) {
-        line = { values: new Array(times.length - 1).fill(NaN), first: null };
-        if (times.length > 1) line.values[times.length - 2] = before(key);
-        series.set(key, line);
+      let values = series.get(key);
+      if (values === undefined) {
+        values = new Array(times.length - 1).fill(NaN);
+        if (times.length > 1) values[times.length - 2] = before(key);
+        series.set(key, values);
+      } else if (value < values.at(-1)) {
+        // A counter that went back is another counter: what it was says nothing about what it is.
+        values[times.length - 2] = NaN;
       }
-      line.values.push(value);
-      if (line.first === null) {
-        const at = line.values.findIndex((known) => !Number.isNaN(known));
-        line.first = { time: times[at], value: line.values[at] };
+      values.push(value);
+      this.seen.set(key, time);
+    }
+    // What has ended counts no more; what could not be told now and comes back has counted meanwhile.
+    for (const values of series.values()) {
+      if (values.length < times.length) values.push(values.at(-1));
+    }
+    this.#thin();
+  }
+
+  /** What was counted before: `times`, the `gaps` among them, and values of each key. */
+  seed({ times, gaps, series }) {
+    Object.assign(this, { times, gaps, series, seen: new Map([...series.keys()].map((key) => [key, times.at(-1)])) });
+  }
+
+  #thin() {
+    const { times } = this;
+    const at = times.length - NEWEST;
+    if (at > 1 && times[at + 1] - times[at - 1] <= APART && !this.gaps[at] && !this.gaps[at + 1]) this.#remove(at);
+    while (times[0] < times.at(-1) - SPAN) this.#remove(0);
+  }
+
+  #remove(at) {
+    this.times.splice(at, 1);
+    this.gaps.splice(at, 1);
+    for (const [key, values] of this.series) {
+      // What is not known between two reads is not known between those that stay.
+      if (Number.isNaN(values[at]) && at > 0) values[at - 1] = NaN;
+      values.splice(at, 1);
+      if (this.seen.get(key) < this.times[0]) {
+        this.series.delete(key);
+        this.seen.delete(key);
       }
     }
-    for (const [key, line] of series) {
-      if (!seen.has(key)) series.delete(key);
-      else if (times.length > LENGTH) line.values.shift();
-    }
-    if (times.length > LENGTH) times.shift();
   }
 
   /** Forgets everything. */
   clear() {
-    this.times = [];
-    this.series.clear();
+    this.seed({ times: [], gaps: [], series: new Map() });
   }
 
-  /** Packets per second over the last so many seconds, `Infinity` for all that were seen; null while that cannot be told. */
-  rate(key, seconds) {
-    const line = this.series.get(key);
-    if (line === undefined) return null;
-    const end = this.times.at(-1);
-    const from = seconds === Infinity ? line.first : this.#sample(line, end - seconds);
-    return end > from.time ? (line.values.at(-1) - from.value) / (end - from.time) : null;
+  /** The place of the read that ends at a time or next after it; -1 where nobody counted. */
+  #end(at) {
+    if (at >= this.times.at(-1)) return this.times.length - 1;
+    const end = at < this.times[0] ? -1 : this.times.findIndex((time) => time >= at);
+    return this.gaps[end] ? -1 : end;
   }
 
-  /** How many of the last so many seconds lie between two reads: what can be told of. */
-  observed(seconds) {
-    if (this.times.length < 2) return 0;
-    const end = this.times.at(-1);
-    return Math.min(seconds, end - this.times[0]);
+  /** When the read of a time ended. */
+  endOf(at) {
+    return this.times[this.#end(at)];
   }
 
-  /** The newest sample that is at least so old, or the oldest there is. */
-  #sample(line, time) {
-    let at = this.times.length - 1;
-    while (at > 0 && this.times[at] > time && !Number.isNaN(line.values[at - 1])) at -= 1;
-    return { time: this.times[at], value: line.values[at] };
+  /** Where the last so many seconds before a place begin: at the newest sample that is at least so old, or the oldest there is. */
+  #begin(values, end, seconds) {
+    let from = end;
+    while (from > 0 && this.times[from] > this.times[end] - seconds && !this.gaps[from] && !Number.isNaN(values[from - 1])) from -= 1;
+    return from;
+  }
+
+  /** Packets per second over the last so many seconds before a time; null while that cannot be told. */
+  rate(key, seconds, at = Infinity) {
+    const values = this.series.get(key);
+    const end = this.#end(at);
+    if (values === undefined || end < 0 || Number.isNaN(values[end])) return null;
+    const from = this.#begin(values, end, seconds);
+    return from < end ? (values[end] - values[from]) / (this.times[end] - this.times[from]) : null;
+  }
+
+  /** How many of the last so many seconds before a time lie between two reads: what can be told of. */
+  observed(seconds, at = Infinity) {
+    const end = this.#end(at);
+    return end < 1 ? 0 : Math.min(seconds, this.times[end] - this.times[this.#begin([], end, seconds)]);
   }
 
   /** The sum of several rates: null if none of them is known. */
-  sum(keys, seconds) {
-    const rates = keys.map((key) => this.rate(key, seconds)).filter((rate) => rate !== null);
+  sum(keys, seconds, at = Infinity) {
+    const rates = keys.map((key) => this.rate(key, seconds, at)).filter((rate) => rate !== null);
     return rates.length > 0 ? rates.reduce((sum, rate) => sum + rate, 0) : null;
   }
 
-  /** The rates between reads, summed over keys: points of time and rate. */
-  line(keys) {
-    const lines = keys.map((key) => this.series.get(key)).filter((line) => line !== undefined);
+  /** The rates between reads of the last so many seconds, summed over keys: points of time and rate, null where nobody counted. */
+  line(keys, seconds) {
+    const lines = keys.map((key) => this.series.get(key)).filter((values) => values !== undefined);
     const points = [];
-    for (let at = 1; at < this.times.length; at += 1) {
+    for (let at = Math.max(1, this.times.findLastIndex((time) => time <= this.times.at(-1) - seconds)); at < this.times.length; at += 1) {
       let packets = 0;
-      for (const { values } of lines) {
+      for (const values of lines) {
         const more = values[at] - values[at - 1];
         if (more > 0) packets += more;
       }
-      points.push([this.times[at], packets / (this.times[at] - this.times[at - 1])]);
+      points.push([this.times[at], this.gaps[at] ? null : packets / (this.times[at] - this.times[at - 1])]);
     }
     return points;
   }

@@ -3,6 +3,7 @@
 import { setName } from './cells.js';
 import { el, reconcile, setText, show } from './dom.js';
 import { Pipeline } from './pipeline.js';
+import { recordsOf } from './steps.js';
 import { OVER, Toolbar, windowOf } from './toolbar.js';
 import { isEbpf } from './words.js';
 
@@ -16,7 +17,8 @@ const STAGES = {
 export class Hosts {
   constructor({ change, href }) {
     this.href = href;
-    this.toolbar = new Toolbar({ title: 'Host endpoints', choices: [OVER], change });
+    this.toolbar = new Toolbar({ title: 'Host endpoints', choices: [OVER], records: () => this.#records(), change });
+    this.hosts = [];
     this.list = el('div');
     this.none = el('p', { class: 'card none' });
     this.node = el('section', {}, this.toolbar.node, this.none, this.list);
@@ -24,11 +26,16 @@ export class Hosts {
 
   update(model, { query }) {
     this.query = query;
+    this.hosts = model.hosts;
     this.toolbar.update(query);
     show(this.none, model.hosts.length === 0);
     const untold = 'The eBPF dataplane does not count host endpoints: whether there are any, and what they do, is not known here.';
     setText(this.none, isEbpf(model.status) ? untold : 'No host endpoint has rules on this node.');
     reconcile(this.list, model.hosts, hostKey, () => this.#endpoint(model));
+  }
+
+  #records() {
+    return this.hosts.flatMap((host) => recordsOf(host.directions).map((record) => ({ interface: host.interface, stage: host.stage, ...record })));
   }
 
   #endpoint(model) {

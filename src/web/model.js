@@ -5,6 +5,9 @@ import { hostKey } from './hosts.js';
 import { countersOf } from './steps.js';
 import { policyName } from './words.js';
 
+/** What the exporter could not keep one by one. */
+const REST = { interface: '', namespace: '', pod: '', direction: '', reason: 'other', tier: null, policy: null };
+
 export class Model {
   constructor() {
     this.status = null;
@@ -14,12 +17,17 @@ export class Model {
     this.policies = null;
     this.hosts = [];
     this.detail = { interface: '', answer: null, missing: false, history: new History() };
+    this.policyDetail = { policy: '', answer: null, missing: false, history: new History() };
     this.counts = new History();
     this.dropCounts = new History();
     this.policyCounts = new History();
     this.hostCounts = new History();
     this.byInterface = new Map();
     this.names = new Map();
+    this.users = null;
+    /** What each key of `dropCounts` stands for, also where the workload has ended. */
+    this.dropNames = new Map();
+    this.wantsPast = true;
   }
 
   /** Whether the newest answer comes with counters of now. */
@@ -37,6 +45,12 @@ export class Model {
     return this.byInterface.get(device);
   }
 
+  /** The policies that apply to a workload, by label and name; none while the policies have not been asked for. */
+  policiesOf(device) {
+    this.users ??= usersOf(this.policies ?? []);
+    return this.users.get(device) ?? [];
+  }
+
   /** A policy's name as people write it, by its label in the metrics. */
   policyName(policy) {
     return this.names.get(policy) ?? policy;
@@ -44,8 +58,19 @@ export class Model {
 
   /** All drops, per second. */
   rateOfDrops(window) {
-    if (this.dropCounts.times.length < 2) return null;
+    if (this.dropCounts.observed(window) === 0) return null;
     return this.dropCounts.sum(this.drops.map((drop) => drop.key), window) ?? 0;
+  }
+
+  /** What was dropped in so many seconds before a time, with the packets of these; for now, Infinity, all drops with all of their packets. */
+  dropsAt(at, window) {
+    if (at === Infinity) return this.drops;
+    const found = [];
+    for (const key of this.dropCounts.series.keys()) {
+      const rate = this.dropCounts.rate(key, window, at);
+      if (rate > 0) found.push({ ...this.dropNames.get(key), key, packets: Math.round(rate * this.dropCounts.observed(window, at)) });
+    }
+    return found;
   }
 
   /** Another workload is looked at. */
@@ -58,7 +83,8 @@ export class Model {
     // Another process counts from 0, and without rules nobody counted: nothing of before can be compared.
     const isOther = this.status !== null && this.status.started !== status.started;
     if (isOther || ['absent', 'vanished'].includes(status.chains)) {
-      for (const history of [this.counts, this.dropCounts, this.policyCounts, this.hostCounts, this.detail.history]) history.clear();
+      for (const history of [this.counts, this.dropCounts, this.policyCounts, this.hostCounts, this.detail.history, this.policyDetail.history]) history.clear();
+      this.wantsPast = true;
     }
     this.status = status;
     return status.time !== null && this.withoutRules() === null;
@@ -73,9 +99,28 @@ export class Model {
     this.drops = keyed(drops);
     this.unknownInterfaces = unknown ?? this.unknownInterfaces;
     this.counts.add(status.time, countersOfWorkloads(workloads));
-    const entries = this.drops.map((drop) => [drop.key, drop.packets]);
-    // A drop is listed from its first packet on: had the workload been there without it, it was 0.
-    this.dropCounts.add(status.time, entries, (key) => (before.has(JSON.parse(key)[0]) ? 0 : NaN));
+    this.#addDrops(status.time, (key) => (before.has(JSON.parse(key)[0]) ? 0 : NaN));
+  }
+
+  /** A drop is listed from its first packet on: had the workload been there without it, it was 0. */
+  #addDrops(time, before) {
+    for (const drop of this.drops) this.dropNames.set(drop.key, drop);
+    this.dropCounts.add(time, this.drops.map((drop) => [drop.key, drop.packets]), before);
+    if (this.dropNames.size > 2 * this.dropCounts.series.size + 100) {
+      this.dropNames = new Map([...this.dropNames].filter(([key]) => this.dropCounts.series.has(key)));
+    }
+  }
+
+  /** `GET /api/v1/drops`: what the exporter has kept of the last hour. */
+  takePast({ status, last, reads, drops, rest }) {
+    if (last === null || this.withoutRules() !== null) return;
+    this.wantsPast = false;
+    if (rest.length > 0) drops.push({ ...REST, packets: rest.reduce((sum, [, packets]) => sum + packets, 0), counted: rest });
+    if (reads.length === 0 || this.dropCounts.times.length > 10) return;
+    const past = pastOf(reads, last, drops);
+    for (const drop of past.drops) this.dropNames.set(drop.key, drop);
+    this.dropCounts.seed(past);
+    if (this.status?.started === status.started && this.status.time !== null) this.#addDrops(this.status.time, () => 0);
   }
 
   /** `GET /api/v1/workloads/{interface}`; null if there is none. */
@@ -86,10 +131,24 @@ export class Model {
     this.detail.history.add(answer.status.time, countersOf(answer.directions));
   }
 
+  /** Another policy is looked at. */
+  lookAtPolicy(policy) {
+    if (this.policyDetail.policy !== policy) this.policyDetail = { policy, answer: null, missing: false, history: new History() };
+  }
+
+  /** `GET /api/v1/policies/{policy}`; null if there is none. */
+  takePolicy(answer) {
+    this.policyDetail.missing = answer === null;
+    if (answer === null || !this.#takeStatus(answer.status)) return;
+    this.policyDetail.answer = answer;
+    this.policyDetail.history.add(answer.status.time, countersOfPolicy(answer));
+  }
+
   /** `GET /api/v1/policies` */
   takePolicies({ status, policies }) {
     if (!this.#takeStatus(status)) return;
     this.policies = policies;
+    this.users = null;
     this.names = new Map(policies.map((policy) => [policy.policy, policyName(policy)]));
     const counters = policies.flatMap((policy) => ['accept', 'deny', 'pass'].map((verdict) => [`${policy.policy} ${verdict}`, policy[verdict]]));
     this.policyCounts.add(status.time, counters.filter(([, packets]) => packets !== null));
@@ -108,6 +167,41 @@ export class Model {
   }
 }
 
+/** Kept reads as counters, backwards from what each has counted in all. */
+function pastOf(reads, last, drops) {
+  const [times, gaps] = [[reads[0].from], [false]];
+  /** Where the end of a read stands among the times. */
+  const places = reads.map(({ from, to }) => {
+    if (from > times.at(-1)) (times.push(from), gaps.push(true));
+    times.push(to);
+    gaps.push(false);
+    return times.length - 1;
+  });
+  if (last > times.at(-1)) (times.push(last), gaps.push(true));
+  const series = new Map();
+  const named = keyed(drops);
+  for (const drop of named) {
+    const values = new Array(times.length).fill(0);
+    for (const [read, packets] of drop.counted) values[places[read]] += packets;
+    let value = drop.packets;
+    for (let at = times.length - 1; at >= 0; at -= 1) [values[at], value] = [value, value - values[at]];
+    series.set(drop.key, values);
+  }
+  return { times, gaps, series, drops: named };
+}
+
+/** The policies of each interface. */
+function usersOf(policies) {
+  const users = new Map();
+  for (const policy of policies) {
+    for (const { interface: device } of policy.workloads) {
+      if (!users.has(device)) users.set(device, []);
+      users.get(device).push(policy.policy, policyName(policy));
+    }
+  }
+  return users;
+}
+
 /** Drops with a key each; those that differ in nothing are one. */
 function keyed(drops) {
   const byKey = new Map();
@@ -115,9 +209,31 @@ function keyed(drops) {
     const key = JSON.stringify([drop.interface, drop.direction, drop.reason, drop.tier, drop.policy]);
     const same = byKey.get(key);
     if (same === undefined) byKey.set(key, { ...drop, key });
-    else same.packets += drop.packets;
+    else {
+      same.packets += drop.packets;
+      same.counted?.push(...drop.counted);
+    }
   }
   return [...byKey.values()];
+}
+
+/** What tells a policy's rules apart, and the endpoints that it applies to. */
+export function ruleKey(rule) {
+  return `rule ${rule.direction} ${rule.family} ${rule.rule} ${rule.action}`;
+}
+
+export function endpointKey(endpoint) {
+  return `endpoint ${endpoint.interface} ${endpoint.stage ?? ''} ${endpoint.direction}`;
+}
+
+function countersOfPolicy({ policy, endpoints }) {
+  const counters = policy.rules.map((rule) => [ruleKey(rule), rule.packets]);
+  for (const endpoint of endpoints) {
+    for (const verdict of ['accept', 'deny', 'pass', 'deny_or_pass']) {
+      if (endpoint[verdict] !== null) counters.push([`${endpointKey(endpoint)} ${verdict}`, endpoint[verdict]]);
+    }
+  }
+  return counters;
 }
 
 function countersOfWorkloads(workloads) {

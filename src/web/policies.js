@@ -2,10 +2,11 @@
 
 import { linkCell, rateCell, textCell } from './cells.js';
 import { el, setAttribute, setText } from './dom.js';
-import { some } from './format.js';
+import { clock, some } from './format.js';
+import { VERDICTS } from './search.js';
 import { Table, UNKNOWN } from './table.js';
 import { OVER, Toolbar, windowOf } from './toolbar.js';
-import { kindLabel, policyName } from './words.js';
+import { kindLabel, policyName, workloadName } from './words.js';
 
 const SHOW = {
   name: 'show',
@@ -19,7 +20,7 @@ const SHOW = {
 
 export class Policies {
   constructor({ change, href }) {
-    this.toolbar = new Toolbar({ title: 'Policies', search: 'Search, or press /', choices: [SHOW, OVER], change });
+    this.toolbar = new Toolbar({ title: 'Policies', search: true, choices: [SHOW, OVER], records: () => this.table.records(), change });
     const verdict = (id, label, hint, className) => ({
       id,
       label,
@@ -40,7 +41,8 @@ export class Policies {
         { id: 'hit', label: 'Hit', hint: 'Whether any of its rules has counted a packet', value: (row) => (row.hit ? 1 : 0), cell: hitCell },
       ],
       keyOf: (row) => row.policy,
-      textOf: searched,
+      searched,
+      record: (row) => this.#record(row),
       classOf: (row) => (this.#numbers(row, 'deny').rate > 0 ? 'dropping' : ''),
       sorted: (sort) => change({ sort }),
       none: () => this.none,
@@ -59,6 +61,16 @@ export class Policies {
     const all = model.policies?.length ?? 0;
     const unhit = (model.policies ?? []).filter((row) => !row.hit).length;
     this.toolbar.update(query, found === all ? `${all}${unhit > 0 ? `, ${unhit} never hit` : ''}` : `${found} of ${all}`);
+  }
+
+  #record(row) {
+    const { kind, namespace, name, tier, policy, hit } = row;
+    const record = { namespace, name, kind, tier, policy, workloads: row.workloads.length, host_endpoints: row.host_endpoints.length, hit };
+    for (const verdict of ['accept', 'deny', 'pass']) {
+      record[verdict] = row[verdict];
+      record[`${verdict}_per_second`] = this.#numbers(row, verdict).rate;
+    }
+    return record;
   }
 
   #numbers(row, verdict) {
@@ -81,15 +93,22 @@ function hitCell(cell) {
   return (row) => {
     setText(badge, row.hit ? 'hit' : 'never hit');
     setAttribute(badge, 'class', row.hit ? 'badge' : 'badge never');
+    setAttribute(badge, 'title', row.hit || !row.since ? null : `Watched since ${clock(row.since)}, and not hit before, since Felix wrote its rules`);
   };
 }
 
-/** The text of a policy that is searched, made once for each answer. */
-const texts = new WeakMap();
+/** What of a policy is searched, made once for each answer. */
+const known = new WeakMap();
 function searched(row) {
-  if (!texts.has(row)) {
-    const users = row.workloads.slice(0, 500).map((user) => `${user.namespace}/${user.pod}`);
-    texts.set(row, [row.policy, policyName(row), kindLabel(row), row.tier, row.hit ? '' : 'never hit', ...users, ...row.host_endpoints].join(' '));
+  if (!known.has(row)) {
+    const users = row.workloads.map(workloadName);
+    known.set(row, {
+      text: [row.policy, policyName(row), kindLabel(row), row.tier, row.hit ? '' : 'never hit', ...users, ...row.host_endpoints].join(' '),
+      ns: [row.namespace ?? ''],
+      tier: [row.tier],
+      policy: [row.policy, policyName(row)],
+      verdict: ['accept', 'deny', 'pass'].filter((verdict) => row[verdict] > 0).flatMap((verdict) => VERDICTS[verdict]),
+    });
   }
-  return texts.get(row);
+  return known.get(row);
 }

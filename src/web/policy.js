@@ -1,92 +1,131 @@
-// One policy: its rules with their counts, and the workloads and host endpoints that it applies to.
+// One policy: what it decided for each workload and host endpoint, and what each of its rules counted.
 
-import { countCell, linkCell, setName, textCell } from './cells.js';
-import { el, reconcile, setText, show } from './dom.js';
-import { name } from './format.js';
-import { Table } from './table.js';
-import { Toolbar } from './toolbar.js';
-import { directionLabel, kindLabel, policyName, workloadName } from './words.js';
+import { linkCell, rateCell, setName, textCell } from './cells.js';
+import { el, reconcile, setAttribute, setText, show } from './dom.js';
+import { clock, name } from './format.js';
+import { endpointKey, ruleKey } from './model.js';
+import { VERDICTS } from './search.js';
+import { Table, UNKNOWN } from './table.js';
+import { OVER, Toolbar, windowOf } from './toolbar.js';
+import { dashboard, directionLabel, kindLabel, policyName, workloadName } from './words.js';
+
+const COLUMNS = [
+  ['accept', 'Accepted', ''],
+  ['deny', 'Denied', 'drop'],
+  ['pass', 'Passed on', ''],
+];
 
 export class Policy {
   constructor({ change, href }) {
     this.href = href;
-    this.toolbar = new Toolbar({ title: '…', search: 'Search, or press /', change });
+    this.users = this.#usersTable(change);
+    this.rules = this.#rulesTable();
+    this.toolbar = new Toolbar({ title: '…', search: true, choices: [OVER], records: () => [...this.users.records(), ...this.rules.records()], change });
     this.back = el('a', { class: 'back', href: href('policies') }, 'Policies');
     this.facts = el('dl', { class: 'facts' });
     this.missing = el('p', { class: 'card none' });
-    this.rules = rulesTable();
-    this.users = usersTable(href, change);
     this.tables = el('div', { class: 'halves' });
-    this.tables.append(el('section', {}, el('h2', {}, 'Rules'), this.rules.node), el('section', {}, el('h2', {}, 'Applies to'), this.users.node));
-    this.node = el('section', {}, this.back, this.toolbar.node, this.facts, this.missing, this.tables);
+    this.tables.append(el('section', {}, el('h2', {}, 'Decided for'), this.users.node), el('section', {}, el('h2', {}, 'Rules'), this.rules.node));
+    this.elsewhere = el('a', { class: 'elsewhere', rel: 'noreferrer' }, 'This policy in Grafana');
+    this.node = el('section', {}, this.back, this.elsewhere, this.toolbar.node, this.facts, this.missing, this.tables);
   }
 
   update(model, { item, query }) {
-    const policy = model.policies?.find((each) => each.policy === item);
-    setName(this.toolbar.title, policy === undefined ? item : policyName(policy));
-    this.title = name(policy === undefined ? item : policyName(policy));
-    this.toolbar.update(query);
+    const { answer, missing, history } = model.policyDetail;
+    Object.assign(this, { history, window: windowOf(query) });
+    const policy = answer?.policy ?? model.policies?.find((each) => each.policy === item) ?? { policy: item };
+    setName(this.toolbar.title, policyName(policy));
+    this.title = name(policyName(policy));
     this.back.href = this.href('policies');
-    show(this.missing, policy === undefined);
-    setText(this.missing, model.policies === null ? 'The policies have not been read yet.' : 'No such policy applies on this node now.');
-    show(this.tables, policy !== undefined);
-    reconcile(this.facts, policy === undefined ? [] : factsOf(policy), ([term]) => term, () => {
+    const link = dashboard(model.status, 'policies', { policy: item });
+    setAttribute(this.elsewhere, 'href', link);
+    show(this.elsewhere, link !== null);
+    show(this.missing, missing || answer === null);
+    setText(this.missing, missing ? 'No such policy applies on this node now.' : 'The policy has not been read yet.');
+    show(this.tables, answer !== null && !missing);
+    reconcile(this.facts, answer === null ? [] : factsOf(policy), ([term]) => term, () => {
       const [term, text] = [el('dt'), el('dd', {}, el('bdi'))];
       return { node: el('div', {}, term, text), update: ([label, value]) => (setText(term, label), setName(text.firstChild, value)) };
     });
-    if (policy === undefined) return;
-    this.rules.update(policy.rules, {});
-    const hosts = policy.host_endpoints.map((each) => ({ interface: each, isHost: true, directions: [] }));
-    this.users.update([...policy.workloads, ...hosts], { query: query.q, sort: query.sort });
+    const found = this.users.update(answer?.endpoints ?? [], { query: query.q, sort: query.sort ?? '-deny' });
+    this.rules.update(answer?.policy.rules ?? [], {});
+    const all = answer?.endpoints.length ?? 0;
+    this.toolbar.update(query, found === all ? '' : `${found} of ${all}`);
+  }
+
+  #numbers(key, total, exact = true) {
+    return total === null ? null : { rate: this.history.rate(key, this.window), total, exact };
+  }
+
+  /** What it did with an endpoint's packets; null where it cannot, or nobody can tell. */
+  #decided(row, verdict) {
+    return this.#numbers(`${endpointKey(row)} ${verdict}`, row[verdict], row.exact);
+  }
+
+  #usersTable(change) {
+    const { href } = this;
+    const verdict = ([id, label, className]) => ({
+      id,
+      label,
+      numeric: true,
+      value: (row) => (row[id] === null ? [UNKNOWN, UNKNOWN] : [this.#decided(row, id).rate ?? 0, row[id]]),
+      cell: rateCell((row) => this.#decided(row, id), className, (row) => (row.can.includes(id) ? '?' : '–')),
+    });
+    const below = (row) => {
+      const merged = row.deny_or_pass > 0 ? `${row.deny_or_pass} denied or passed on, which is not known` : '';
+      return [row.stage ? `host endpoint, ${row.stage}` : row.pod ? row.interface : '', merged].filter(Boolean).join(' · ');
+    };
+    return new Table({
+      label: 'Workloads and host endpoints with what the policy decided for them',
+      columns: [
+        { id: 'workload', label: 'Workload', value: workloadName, cell: linkCell({ href: (row) => (row.stage ? href('hosts') : href('workload', row.interface)), text: workloadName, below }) },
+        { id: 'direction', label: 'Direction', value: (row) => row.direction, cell: textCell((row) => directionLabel(row.direction)) },
+        ...COLUMNS.map(verdict),
+      ],
+      keyOf: endpointKey,
+      searched: (row) => ({
+        text: `${workloadName(row)} ${row.interface} ${directionLabel(row.direction)}`,
+        ns: [row.namespace],
+        verdict: COLUMNS.filter(([id]) => row[id] > 0).flatMap(([id]) => VERDICTS[id]),
+      }),
+      classOf: (row) => (this.#decided(row, 'deny')?.rate > 0 ? 'dropping' : ''),
+      record: (row) => {
+        const { namespace, pod, interface: device, stage, direction, exact, deny_or_pass: merged } = row;
+        const decided = COLUMNS.flatMap(([id]) => [[id, row[id]], [`${id}_per_second`, this.#decided(row, id)?.rate ?? null]]);
+        return { namespace, pod, interface: device, stage, direction, ...Object.fromEntries(decided), deny_or_pass: merged, exact };
+      },
+      sorted: (sort) => change({ sort }),
+      none: () => 'It applies to nobody on this node.',
+    });
+  }
+
+  #rulesTable() {
+    const order = (rule) => [rule.direction === 'ingress' ? 0 : 1, rule.rule, rule.family];
+    const numbers = (rule) => this.#numbers(ruleKey(rule), rule.packets);
+    return new Table({
+      label: 'Rules with the packets that matched them, on all endpoints',
+      columns: [
+        { id: 'rule', label: 'Rule', hint: 'Its place in the policy, from 0', value: order, cell: textCell((rule) => `${directionLabel(rule.direction)} ${rule.rule}`) },
+        { id: 'action', label: 'Action', cell: textCell((rule) => rule.action) },
+        { id: 'family', label: 'Family', cell: textCell((rule) => ({ ipv4: 'IPv4', ipv6: 'IPv6', any: 'both' })[rule.family] ?? rule.family) },
+        { id: 'packets', label: 'Packets', hint: 'Packets per second that matched it, and in all, on all endpoints', numeric: true, cell: rateCell(numbers) },
+      ],
+      keyOf: ruleKey,
+      searched: (rule) => ({ text: `${rule.direction} ${rule.rule} ${rule.action}` }),
+      record: (rule) => ({ ...rule, packets_per_second: numbers(rule).rate }),
+      sorted: () => {},
+      none: () => 'None of its rules has a counter of its own here.',
+    });
   }
 }
 
 function factsOf(policy) {
+  const since = policy.since ? ` (watched since ${clock(policy.since)})` : '';
   const facts = [
     ['Kind', kindLabel(policy)],
     ['Tier', policy.tier],
     ['In metrics', policy.policy],
-    ['Hit', policy.hit ? 'yes' : 'never since the kernel counts'],
+    ['Hit', policy.hit ? 'yes' : `never, since Felix wrote its rules${since}`],
   ];
   return facts.filter(([, value]) => value);
-}
-
-function rulesTable() {
-  const order = (rule) => [rule.direction === 'ingress' ? 0 : 1, rule.rule, rule.family];
-  return new Table({
-    label: 'Rules with the packets that matched them, on all endpoints',
-    columns: [
-      { id: 'rule', label: 'Rule', hint: 'Its place in the policy, from 0', value: order, cell: textCell((rule) => `${directionLabel(rule.direction)} ${rule.rule}`) },
-      { id: 'action', label: 'Action', cell: textCell((rule) => rule.action) },
-      { id: 'family', label: 'Family', cell: textCell((rule) => ({ ipv4: 'IPv4', ipv6: 'IPv6', any: 'both' })[rule.family] ?? rule.family) },
-      { id: 'packets', label: 'Packets', numeric: true, cell: countCell((rule) => rule.packets) },
-    ],
-    keyOf: (rule) => `${rule.direction} ${rule.family} ${rule.rule} ${rule.action}`,
-    textOf: (rule) => `${rule.direction} ${rule.rule} ${rule.action}`,
-    sorted: () => {},
-    none: () => 'None of its rules has a counter of its own here.',
-  });
-}
-
-function usersTable(href, change) {
-  return new Table({
-    label: 'Workloads and host endpoints that the policy applies to',
-    columns: [
-      {
-        id: 'workload',
-        label: 'Workload',
-        value: workloadName,
-        cell: linkCell({
-          href: (user) => (user.isHost ? href('hosts') : href('workload', user.interface)),
-          text: (user) => workloadName(user),
-          below: (user) => (user.isHost ? 'host endpoint' : user.pod ? user.interface : ''),
-        }),
-      },
-      { id: 'directions', label: 'Directions', cell: textCell((user) => user.directions.map(directionLabel).join(', ') || '–') },
-    ],
-    keyOf: (user) => `${user.isHost ? 'host' : 'workload'} ${user.interface}`,
-    textOf: (user) => `${user.namespace ?? ''} ${user.pod ?? ''} ${user.interface}`,
-    sorted: (sort) => change({ sort }),
-    none: () => 'Nobody on this node.',
-  });
 }

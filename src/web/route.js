@@ -16,6 +16,17 @@ export function format({ view, item = '', query = {} }) {
   return `#/${view}${item && `/${encodeURIComponent(item)}`}${text && `?${text}`}`;
 }
 
+/** A time as it stands in a URL, `2026-03-01T12:00:05Z`; nothing for now, Infinity. */
+export function toTime(seconds) {
+  return seconds === Infinity ? '' : new Date(Math.floor(seconds) * 1000).toISOString().replace('.000', '');
+}
+
+/** The same in seconds; what is not understood is now. */
+export function fromTime(text = '') {
+  const time = Date.parse(text) / 1000;
+  return Number.isNaN(time) ? Infinity : time;
+}
+
 function decode(text) {
   try {
     return decodeURIComponent(text);

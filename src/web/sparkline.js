@@ -3,14 +3,14 @@
 import { setAttribute, svg } from './dom.js';
 import { rate } from './format.js';
 
-/** The time that a line spans, in seconds: at first a minute, then all that is known. */
-const SPAN = [60, 180];
+/** The shortest time that a line spans, in seconds. */
+const SHORTEST = 60;
 
 /**
- * A line of `width` × `height`. `update(up, down)` takes points of time and rate (see History.line); without `down`, the whole
- * height is for `up`.
+ * A line of `width` × `height` over the last `span` seconds, or what is known of them. `update(up, down)` takes points of time and rate
+ * (see History.line); without `down`, the whole height is for `up`.
  */
-export function sparkline(width, height, { mirrored = true, label = 'Dropped' } = {}) {
+export function sparkline(width, height, { mirrored = true, span = 180 } = {}) {
   const up = svg('path', { class: mirrored ? 'up' : 'down' });
   const down = svg('path', { class: 'down' });
   const middle = mirrored ? Math.round(height * 0.58) : height - 1;
@@ -20,30 +20,42 @@ export function sparkline(width, height, { mirrored = true, label = 'Dropped' } 
 
   function update(above, below = []) {
     const [most, worst] = [largest(above), largest(below)];
-    setAttribute(up, 'd', area(above, most, width, middle, middle - 1));
-    setAttribute(down, 'd', area(below, worst, width, middle + 1, -(height - middle - 2)));
-    const text = mirrored ? `Accepted: at most ${rate(most)}. Dropped: at most ${rate(worst)}` : `${label}: at most ${rate(most)}`;
+    setAttribute(up, 'd', area(above, most, { span, width, base: middle, height: middle - 1 }));
+    setAttribute(down, 'd', area(below, worst, { span, width, base: middle + 1, height: -(height - middle - 2) }));
+    const text = mirrored ? `Accepted: at most ${rate(most)}. Dropped: at most ${rate(worst)}` : `Dropped: at most ${rate(most)}`;
     if (title.textContent !== text) title.textContent = text;
   }
   return { node, update };
 }
 
 function largest(points) {
-  return points.reduce((most, [, value]) => Math.max(most, value), 0);
+  return points.reduce((most, [, value]) => Math.max(most, value ?? 0), 0);
 }
 
-/** The outline of the area between the base and the points; empty where all is 0. */
-function area(points, most, width, base, height) {
+/** The seconds that a line of these points spans. */
+export function spanOf(points, longest) {
+  return Math.min(Math.max(points.at(-1)[0] - points[0][0], SHORTEST), longest);
+}
+
+/** The outline of the area between the base and the points; empty where all is 0, interrupted where nothing is known. */
+function area(points, most, { span: longest, width, base, height }) {
   if (most === 0 || points.length === 0) return 'M0 0';
   const end = points.at(-1)[0];
-  const span = Math.min(Math.max(end - points[0][0], SPAN[0]), SPAN[1]);
-  let [path, last] = ['', 0];
+  const span = spanOf(points, longest);
+  let [path, last] = ['', null];
+  const close = () => (path += last === null ? '' : `L${last.toFixed(1)} ${base}Z`);
   for (const [time, value] of points) {
     const x = width * (1 - (end - time) / span);
     if (x < 0) continue;
+    if (value === null) {
+      close();
+      last = null;
+      continue;
+    }
     const y = base - (height * value) / most;
-    path += path === '' ? `M${x.toFixed(1)} ${base}L${x.toFixed(1)} ${y.toFixed(1)}` : `L${x.toFixed(1)} ${y.toFixed(1)}`;
+    path += last === null ? `M${x.toFixed(1)} ${base}L${x.toFixed(1)} ${y.toFixed(1)}` : `L${x.toFixed(1)} ${y.toFixed(1)}`;
     last = x;
   }
-  return `${path}L${last.toFixed(1)} ${base}Z`;
+  close();
+  return path;
 }

@@ -95,6 +95,19 @@ export function countersOf(directions) {
   });
 }
 
+/** The rows of an endpoint's pipelines, as they are exported; null where there is no number. */
+export function recordsOf(directions) {
+  return directions.flatMap((direction) => {
+    let group = '';
+    return rowsOf(direction).flatMap((row) => {
+      if (row.kind === 'head') group = row.title;
+      if (!(VERDICTS.some((verdict) => verdict in row))) return [];
+      const counts = VERDICTS.map((verdict) => [verdict, typeof row[verdict] === 'number' ? row[verdict] : null]);
+      return [{ direction: direction.direction, part: group, step: row.title, policy: row.policy ?? null, ...Object.fromEntries(counts), exact: row.isExact !== false }];
+    });
+  });
+}
+
 const STATES = ['accept', 'unknown', 'deny', 'end'];
 
 /** Where packets ended, of one direction: `{ id, label, state, packets }`, without what nothing ended at. */

@@ -1,10 +1,8 @@
-// A table that is searched, sorted by its columns and walked through by keys; rows are updated in place.
+// A table that is searched, sorted by its columns and walked through by keys; rows are updated in place. All of them are there: the
+// browser's own search, its selection and a printer find them.
 
-import { el, reconcile, setAttribute, setText, show, whenSeen } from './dom.js';
-import { some } from './format.js';
-
-/** So many rows are drawn at first, and so many more on request: what nobody scrolls to costs nothing. */
-const CHUNK = 300;
+import { el, reconcile, setAttribute, setText, show } from './dom.js';
+import { finds, termsOf } from './search.js';
 
 /** What a column's `value` returns in place of something unknown: sorted below all else. */
 export const UNKNOWN = -1;
@@ -17,18 +15,15 @@ function parseSort(text, columns) {
 }
 
 /**
- * The rows that contain all words of the query, in the order of `sort`.
+ * The rows that a query finds (see search.js), in the order of `sort`.
  * A column's `value(row)` is what it is sorted by; several values in an array are compared one after the other.
  */
-export function select(rows, columns, { query = '', sort = '' }, textOf) {
-  const words = query.toLowerCase().split(/\s+/).filter((word) => word !== '');
-  const found = words.length === 0 ? [...rows] : rows.filter((row) => {
-    const text = textOf(row).toLowerCase();
-    return words.every((word) => text.includes(word));
-  });
+export function select(rows, columns, { query = '', sort = '' }, searched) {
+  const terms = termsOf(query);
+  const found = rows.map((row) => ({ row, searched: searched(row) })).filter((each) => finds(terms, each.searched));
   const { column, descending } = parseSort(sort, columns);
   const sign = descending ? -1 : 1;
-  const keyed = found.map((row) => ({ row, value: [column.value(row)].flat(), text: textOf(row) }));
+  const keyed = found.map(({ row, searched: { text } }) => ({ row, value: [column.value(row)].flat(), text }));
   keyed.sort((a, b) => sign * compareAll(a.value, b.value) || collator.compare(a.text, b.text));
   return keyed.map(({ row }) => row);
 }
@@ -46,54 +41,50 @@ function compareAll(a, b) {
 /** A table in a card. */
 export class Table {
   /**
-   * Columns are `{ id, label, hint, value(row), numeric, cell(td) → update(row) }`, the first one the row's header. `keyOf` tells rows
-   * apart, `textOf` is what is searched, `classOf` a row's class. `sorted(sort)` is called when a header was pressed.
+   * Columns are `{ id, label, hint, value(row), numeric, cell(td) → update(row) }`, the first one the row's header; one without a label
+   * can only be sorted by. `keyOf` tells rows apart, `searched` is what search.js looks at, `classOf` a row's class, `record(row)` what
+   * is exported of it. `sorted(sort)` is called when a header was pressed.
    */
-  constructor({ label, columns, keyOf, textOf, classOf = () => '', sorted, none }) {
-    Object.assign(this, { columns, keyOf, textOf, classOf, none });
-    this.limit = CHUNK;
-    this.order = [];
+  constructor({ label, columns, keyOf, searched, classOf = () => '', record, sorted, none }) {
+    Object.assign(this, { columns, keyOf, searched, classOf, record, none });
+    this.shown = columns.filter((column) => column.label !== undefined);
+    this.rows = [];
     this.body = el('tbody', { role: 'rowgroup' });
-    this.headers = new Map(columns.map((column) => [column.id, this.#header(column, sorted)]));
+    this.headers = new Map(this.shown.map((column) => [column.id, this.#header(column, sorted)]));
     this.empty = el('p', { class: 'none' });
-    this.more = el('button', { type: 'button', class: 'more' }, '');
-    this.more.addEventListener('click', () => {
-      this.limit += CHUNK;
-      this.update(...this.last);
-    });
     const head = el('thead', { role: 'rowgroup' }, el('tr', { role: 'row' }, ...this.headers.values()));
     const table = el('table', { role: 'table', class: 'list' }, el('caption', { class: 'unseen' }, label), head, this.body);
-    this.node = el('div', { class: 'card' }, table, this.empty, this.more);
+    this.node = el('div', { class: 'card' }, table, this.empty);
     this.body.addEventListener('keydown', (event) => this.#walk(event));
     this.body.addEventListener('focusin', (event) => this.#stop(event.target.closest('a')));
   }
 
-  /** Shows rows. */
+  /** Shows rows; how many of them are found. */
   update(rows, state) {
-    const changed = this.last === undefined || this.last[1].query !== state.query || this.last[1].sort !== state.sort;
-    this.last = [rows, state];
-    if (changed) this.limit = CHUNK;
-    const selected = this.#held(select(rows, this.columns, state, this.textOf), !changed);
-    const shown = selected.slice(0, this.limit);
-    reconcile(this.body, shown, this.keyOf, () => this.#row());
-    this.order = shown.map(this.keyOf);
+    const changed = this.last === undefined || this.last.query !== state.query || this.last.sort !== state.sort;
+    this.last = state;
+    this.rows = this.#held(select(rows, this.columns, state, this.searched), !changed);
+    reconcile(this.body, this.rows, this.keyOf, () => this.#row());
     const { column, descending } = parseSort(state.sort ?? '', this.columns);
     for (const [id, header] of this.headers) {
       setAttribute(header, 'aria-sort', id === column.id ? (descending ? 'descending' : 'ascending') : null);
     }
     setText(this.empty, rows.length === 0 ? this.none() : 'Nothing here matches the search.');
-    show(this.empty, shown.length === 0);
-    show(this.more, selected.length > shown.length);
-    setText(this.more, `Show more: ${some(selected.length - shown.length, 'row')} below`);
+    show(this.empty, this.rows.length === 0);
     this.#keepStop();
-    return selected.length;
+    return this.rows.length;
+  }
+
+  /** What is exported: the rows that are shown, as they are sorted. */
+  records() {
+    return this.rows.map(this.record);
   }
 
   /** Rows keep their places while someone points at them or is among them: nobody's target may jump away. */
   #held(rows, wanted) {
     const busy = this.body.contains(document.activeElement) || (matchMedia('(hover: hover)').matches && this.body.matches(':hover'));
     if (!wanted || !busy) return rows;
-    const places = new Map(this.order.map((key, place) => [key, place]));
+    const places = new Map(this.rows.map((row, place) => [this.keyOf(row), place]));
     const place = (row) => places.get(this.keyOf(row)) ?? Infinity;
     return rows.map((row) => [place(row), row]).sort(([a], [b]) => (a === b ? 0 : a - b)).map(([, row]) => row);
   }
@@ -117,7 +108,7 @@ export class Table {
 
   #row() {
     const node = el('tr', { role: 'row' });
-    const cells = this.columns.map((column, index) => {
+    const cells = this.shown.map((column, index) => {
       const attributes = { role: index === 0 ? 'rowheader' : 'cell', class: `c-${column.id}${column.numeric ? ' numeric' : ''}`, 'data-label': column.label };
       const cell = index === 0 ? el('th', { scope: 'row', ...attributes }) : el('td', attributes);
       node.append(cell);
@@ -125,10 +116,9 @@ export class Table {
     });
     // Only one of the table is a tab stop, see below.
     node.querySelector('a')?.setAttribute('tabindex', '-1');
-    const change = whenSeen(node, (row) => cells.forEach((cell) => cell(row)));
     const update = (row) => {
       setAttribute(node, 'class', this.classOf(row) || null);
-      change(row);
+      cells.forEach((cell) => cell(row));
     };
     return { node, update };
   }

@@ -1,36 +1,40 @@
 // What stands above a table: the title, a search field and choices, all of which are part of the URL.
 
 import { el, reconcile, setAttribute, setText } from './dom.js';
+import { exportButtons } from './export.js';
 
 /** The choice of the time that rates are taken over. */
 export const OVER = {
   name: 'over',
   label: 'Rates over',
   options: [
-    ['', '10 s'],
-    ['60', '1 min'],
-    ['all', 'since opened'],
+    ['10', '10 s'],
+    ['', '1 min'],
+    ['3600', '1 h'],
   ],
 };
 
 /** The seconds of `over`. */
 export function windowOf(query) {
-  return { 60: 60, all: Infinity }[query.over] ?? 10;
+  return { 10: 10, 3600: 3600 }[query.over] ?? 60;
 }
 
-/** A title with controls; `change(query)` is called with what is to change in the URL. */
+const HINT = 'ns:shop policy:web tier:default reason:invalid verdict:deny narrow, - excludes, “quotes” hold words together';
+
+/** A title with controls; `change(query)` is called with what is to change in the URL. `records()` is what is exported. */
 export class Toolbar {
-  constructor({ title, search = null, choices = [], change }) {
+  constructor({ title, search = false, choices = [], records = null, change }) {
     this.title = el('h1', { tabindex: '-1' }, title);
     this.found = el('span', { class: 'found' });
     this.choices = choices.map((choice) => new Choice(choice, change));
     this.node = el('div', { class: 'toolbar' }, this.title, this.found);
-    if (search !== null) {
-      this.search = el('input', { type: 'search', id: 'search', placeholder: search, 'aria-label': search, 'aria-keyshortcuts': '/', autocomplete: 'off', spellcheck: 'false', maxlength: '200' });
+    if (search) {
+      this.search = el('input', { type: 'search', id: 'search', placeholder: 'Search, or press /', 'aria-label': 'Search', 'aria-describedby': 'hint', 'aria-keyshortcuts': '/', autocomplete: 'off', spellcheck: 'false', maxlength: '200' });
       this.search.addEventListener('input', () => change({ q: this.search.value }));
-      this.node.append(this.search);
+      this.node.append(el('span', { class: 'search' }, this.search, el('span', { id: 'hint', class: 'hint' }, HINT)));
     }
     this.node.append(...this.choices.map((choice) => choice.node));
+    if (records !== null) this.node.append(exportButtons(() => this.title.innerText, records));
   }
 
   update(query, found = '') {

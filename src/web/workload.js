@@ -1,21 +1,24 @@
 // One workload: who it is, and the pipelines that its packets take.
 
 import { setName } from './cells.js';
-import { el, reconcile, setText, show } from './dom.js';
+import { el, reconcile, setAttribute, setText, show } from './dom.js';
 import { Pipeline } from './pipeline.js';
+import { recordsOf } from './steps.js';
 import { OVER, Toolbar, windowOf } from './toolbar.js';
 import { name } from './format.js';
-import { addresses, isEbpf, workloadName } from './words.js';
+import { addresses, dashboard, isEbpf, workloadName } from './words.js';
 
 export class Workload {
   constructor({ change, href }) {
     this.href = href;
-    this.toolbar = new Toolbar({ title: '…', choices: [OVER], change });
+    this.toolbar = new Toolbar({ title: '…', choices: [OVER], records: () => recordsOf(this.directions), change });
+    this.directions = [];
     this.back = el('a', { class: 'back', href: href('workloads') }, 'Workloads');
     this.facts = el('dl', { class: 'facts' });
     this.pipelines = el('div', { class: 'pipelines' });
     this.missing = el('p', { class: 'card none' });
-    this.node = el('section', {}, this.back, this.toolbar.node, this.facts, this.missing, this.pipelines);
+    this.elsewhere = el('a', { class: 'elsewhere', rel: 'noreferrer' }, 'This pod in Grafana');
+    this.node = el('section', {}, this.back, this.elsewhere, this.toolbar.node, this.facts, this.missing, this.pipelines);
   }
 
   update(model, { item, query }) {
@@ -25,14 +28,19 @@ export class Workload {
     this.title = name(workloadName(workload));
     this.toolbar.update(query);
     this.back.href = this.href('workloads');
+    const { namespace, pod } = workload;
+    const link = pod ? dashboard(model.status, 'workload', { namespace, pod }) : null;
+    setAttribute(this.elsewhere, 'href', link);
+    show(this.elsewhere, link !== null);
     reconcile(this.facts, factsOf(workload), ([term]) => term, () => {
       const [term, text] = [el('dt'), el('dd', {}, el('bdi'))];
       return { node: el('div', {}, term, text), update: ([label, value]) => (setText(term, label), setName(text.firstChild, value)) };
     });
     show(this.missing, model.detail.missing);
     setText(this.missing, 'There is no workload on this interface now. It may have ended; its counts end with it.');
+    this.directions = answer?.directions ?? [];
     this.rateOf = (key) => history.rate(key, windowOf(query));
-    reconcile(this.pipelines, answer?.directions ?? [], (direction) => direction.direction, () => {
+    reconcile(this.pipelines, this.directions, (direction) => direction.direction, () => {
       const pipeline = new Pipeline(this.href);
       return { node: pipeline.node, update: (direction) => pipeline.update(direction, this.rateOf, isEbpf(model.status)) };
     });

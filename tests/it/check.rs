@@ -11,6 +11,7 @@ use crate::program::command;
 use crate::support::etcd::{Etcd, Scratch};
 use crate::support::fixture;
 use crate::support::netns::{Namespace, feed, sh};
+use crate::support::within;
 
 /// The parsed answer of `check --json`, and the exit code of both forms, which must be the same.
 #[track_caller]
@@ -118,4 +119,64 @@ fn names_are_looked_for_where_the_settings_say() {
         none.env("POD_LOGS_DIR", "/nonexistent");
         assert_eq!(none.arg("check").output().unwrap().status.code(), Some(1), "nothing else names pods without a datastore");
     });
+}
+
+/// Real keys, and a real server for those that are not ours.
+#[test]
+fn keys_of_unsupported_kinds_are_named_with_those_that_are_supported() {
+    const SUPPORTED: &str = "supported are RSA keys of 2048 to 8192 bits, ECDSA keys of the curves P-256 and P-384, and Ed25519 keys";
+    let scratch = Scratch::new();
+    let folder = scratch.path().display().to_string();
+    let port = crate::support::etcd::free_port();
+    // NAME.key is of the kind, NAME.pem signed by a good CA; by-NAME.pem is good, and signed with NAME.key.
+    let sign = |name: &str, request: &str, ca: &str, ca_key: &str| {
+        format!("openssl x509 -req -in {request} -CA {ca} -CAkey {ca_key} -CAcreateserial -days 2 -copy_extensions copy -out {name}.pem")
+    };
+    let request = "-nodes -subj /CN=a -addext subjectAltName=IP:127.0.0.1";
+    let good = "-newkey ec -pkeyopt ec_paramgen_curve:P-256";
+    sh(&format!("cd {folder}; exec 2>&1; openssl req -x509 {good} -nodes -subj /CN=ca -days 2 -keyout ca.key -out ca.pem"));
+    for (name, kind) in [("P-521", "ec -pkeyopt ec_paramgen_curve:P-521"), ("RSA-1024", "rsa:1024")] {
+        sh(&format!(
+            "cd {folder}; exec 2>&1; openssl req -new -newkey {kind} {request} -keyout {name}.key -out {name}.csr; {}",
+            sign(name, &format!("{name}.csr"), "ca.pem", "ca.key")
+        ));
+        sh(&format!(
+            "cd {folder}; exec 2>&1; openssl req -x509 -key {name}.key -subj /CN=other -days 2 -out {name}-ca.pem; openssl req -new {good} {request} -keyout by-{name}.key -out by.csr; {}",
+            sign(&format!("by-{name}"), "by.csr", &format!("{name}-ca.pem"), &format!("{name}.key"))
+        ));
+    }
+    let datastore = |ca: &str, client: Option<&str>| {
+        let mut program = command();
+        program
+            .args(["check", "--json"])
+            .current_dir(&folder)
+            .env("ETCD_ENDPOINTS", format!("https://127.0.0.1:{port}"))
+            .env("ETCD_CA_CERT_FILE", ca);
+        if let Some(name) = client {
+            program.env("ETCD_CERT_FILE", format!("{name}.pem")).env("ETCD_KEY_FILE", format!("{name}.key"));
+        }
+        let answer: Value = serde_json::from_slice(&program.output().unwrap().stdout).unwrap();
+        about(&answer, "datastore")[0].1.to_owned()
+    };
+    for name in ["P-521", "RSA-1024"] {
+        assert_eq!(datastore("ca.pem", Some(name)), format!("ETCD_KEY_FILE: {name}.key: a key of this kind cannot be used: {SUPPORTED}"));
+    }
+    for (server, ca, expected) in [
+        ("P-521", "ca.pem", "it has no key or cipher that we can use, too: "),
+        ("by-P-521", "P-521-ca.pem", "its certificate was issued with a key of a kind that cannot be checked: "),
+        ("by-RSA-1024", "RSA-1024-ca.pem", "or with a key of a kind that cannot be checked: "),
+    ] {
+        let mut program = Command::new("openssl");
+        program.args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}")]).current_dir(&folder);
+        program.args(["-cert", &format!("{server}.pem"), "-key", &format!("{server}.key")]).stderr(Stdio::null()).stdout(Stdio::null());
+        let mut program = program.spawn().unwrap();
+        within(std::time::Duration::from_secs(10), "the server listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let found = datastore(ca, None);
+        program.kill().unwrap();
+        program.wait().unwrap();
+        assert!(
+            found.contains(expected) && found.ends_with(SUPPORTED) || found.contains(&format!("{expected}{SUPPORTED}")),
+            "{server}: {found}"
+        );
+    }
 }

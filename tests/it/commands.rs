@@ -8,7 +8,7 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 
 use crate::captures::CAPTURED_PODS;
-use crate::program::{Program, command};
+use crate::program::{Program, binary, command};
 use crate::report::{CAPTURES, HOSTILE, files, serve_hostile};
 use crate::support::etcd::Scratch;
 use crate::support::fixture;
@@ -58,6 +58,8 @@ fn golden_outputs() {
             ("explain", &["explain", "cali751425ce827"], &two),
             ("explain-host", &["explain", "eth1"], &two),
             ("explain-one-moment", &["explain", "cali751425ce827"], &one),
+            ("policies", &["policies"], &two),
+            ("workloads", &["workloads"], &two),
         ] {
             if name == "explain-host" && capture == "v3.32.1-native-reject" {
                 continue; // That node has no host endpoint.
@@ -133,6 +135,35 @@ fn json_is_what_the_api_answers() {
     assert_eq!((policy["policy"].as_str(), &policy["deny"]), (Some("default.cluster-baseline"), &Value::Null));
     assert!(policy["at_most"]["deny"].as_u64() > Some(0), "{policy}");
     assert_eq!(json(&["explain", "eth1", "--json"])["host_endpoints"].as_array().unwrap().len(), 4);
+    // The other two are what the API answers, too.
+    assert_eq!(json(&["workloads", "--json"])["workloads"], json(&["top", "--json"])["workloads"]);
+    let policies = |args: &[&str]| json(args)["policies"].as_array().unwrap().clone();
+    let (all, unused) = (policies(&["policies", "--json"]), policies(&["policies", "--never-hit", "--json"]));
+    assert_eq!(unused, all.iter().filter(|policy| policy["hit"] == false).cloned().collect::<Vec<_>>());
+    assert!(!unused.is_empty() && unused.len() < all.len());
+    let of_shop = policies(&["policies", "-n", "shop", "--json"]);
+    assert!(!of_shop.is_empty() && of_shop.iter().all(|policy| policy["namespace"] == "shop"), "{of_shop:#?}");
+    for args in [&["top", "--json"][..], &["explain", "cali751425ce827", "--json"], &["explain", "eth1", "--json"], &["policies", "--json"]]
+    {
+        all_fields_are_documented(&json(args));
+    }
+    all_fields_are_documented(&serde_json::from_slice(&run(&["check", "--json"]).stdout).unwrap());
+}
+
+/// docs/api.md has each of them.
+pub fn all_fields_are_documented(json: &Value) {
+    let documented = std::fs::read_to_string(crate::deploy::path("docs/api.md")).unwrap();
+    let mut rest = vec![json];
+    while let Some(value) = rest.pop() {
+        match value {
+            Value::Array(values) => rest.extend(values),
+            Value::Object(fields) => {
+                fields.keys().for_each(|field| assert!(documented.contains(&format!("`{field}`")), "{field} is not in docs/api.md"));
+                rest.extend(fields.values());
+            }
+            _ => {}
+        }
+    }
 }
 
 #[test]
@@ -152,7 +183,7 @@ fn what_goes_wrong_is_one_line() {
     let [v4, _] = files("v3.32.1-legacy", "t2");
     let file = |name: &str| fixture::path(name).display().to_string();
     let truth = file("captures/v3.32.1-legacy/t2/ground-truth.json.gz");
-    fails(&["top", "--ruleset=/nonexistent"], 1, "/nonexistent: cannot be read: No such file or directory (os error 2)");
+    fails(&["top", "--ruleset=/nonexistent"], 1, "/nonexistent: cannot be read: No such file or directory");
     fails(
         &["top", &format!("--ruleset={truth}")],
         1,
@@ -162,7 +193,7 @@ fn what_goes_wrong_is_one_line() {
     let twice = format!("{v4}: the table raw (ipv4) is also in {v4}; one moment has each table once");
     fails(&["top", "--ruleset", &v4, "--ruleset", &v4], 1, &twice);
     fails(&["explain"], 2, "explain: NAMESPACE/POD or an interface is missing (see explain --help)");
-    let nobody = "asking http://127.0.0.1:1/api/v1/status failed: io: Connection refused (os error 111)";
+    let nobody = "http://127.0.0.1:1 refuses the connection: nothing listens there";
     fails(&["top", "--url=http://127.0.0.1:1/"], 1, nobody);
 }
 
@@ -240,18 +271,103 @@ fn the_exporter_that_runs_here_is_asked_and_without_it_the_kernel() {
     });
 }
 
+/// iptables-nft-save prints nothing of a table in which a rule has no form of iptables'.
 #[test]
-fn top_lives_in_a_terminal_and_gives_it_back() {
-    let url = format!("--url=http://127.0.0.1:{}", serve_hostile());
+fn rules_of_another_program_are_named_where_iptables_cannot_show_them() {
+    let Some(namespace) = Namespace::new("rules of nft's in iptables' table") else { return };
+    let scratch = Scratch::new();
+    let lock = scratch.path().join("lock");
+    std::fs::write(&lock, "").unwrap();
+    namespace.run(|| {
+        crate::kernel::load("nft", &crate::kernel::filter_table("v3.32.1-nft"));
+        sh("nft add rule ip filter FORWARD ct state vmap '{ invalid : drop }'");
+        let checked = |source: &str| {
+            let mut command = command();
+            command.arg("check").env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XTABLES_LOCKFILE", &lock).env("DATASTORE_TYPE", "none");
+            let output = command.env("BACKEND", "nft").env("SOURCE", source).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let (by_program, by_kernel) = (checked("save"), checked("kernel"));
+        let reason = "another program wrote some by nft, or a newer iptables wrote Calico's. SOURCE=kernel reads them";
+        assert!(by_program.contains("WRONG rules: ") && by_program.contains(reason), "{by_program}");
+        assert!(by_kernel.contains("ok    rules: "), "{by_kernel}");
+    });
+}
+
+/// What a command writes in a terminal of that size while somebody types.
+fn in_terminal(size: &str, keys: &str, command: &str) -> String {
     let scratch = Scratch::new();
     let seen = scratch.path().join("seen");
-    let top = format!("stty cols 60 rows 12; exec {} top {url}", env!("CARGO_BIN_EXE_calico-accountant"));
-    sh(&format!("(sleep 3; printf q) | script -qec '{top}' {} >/dev/null", seen.display()));
-    let seen = String::from_utf8_lossy(&std::fs::read(seen).unwrap()).into_owned();
+    sh(&format!("({keys}) | script -qec 'stty {size}; exec {command}' {} >/dev/null", seen.display()));
+    String::from_utf8_lossy(&std::fs::read(seen).unwrap()).into_owned()
+}
+
+/// What `top` draws there; screen by screen, without what moves the cursor.
+pub fn drawn(size: &str, keys: &str, command: &str) -> Vec<String> {
+    let seen = in_terminal(size, keys, command);
     let (_, screen) = seen.split_once("\x1b[?1049h\x1b[?25l").expect("a screen of its own");
-    let (screen, _) = screen.split_once("\x1b[?25h\x1b[?1049l").expect("the old screen back");
-    assert!(screen.contains("DROPS/s"), "{screen}");
-    let harmless = screen.replace("\x1b[H", "").replace("\x1b[K", "").replace("\x1b[J", "");
-    assert!(!harmless.contains('\x1b'), "{harmless}");
-    assert!(harmless.lines().all(|line| line.trim_end().chars().count() <= 60), "{harmless}");
+    let (screens, _) = screen.split_once("\x1b[?25h\x1b[?1049l").expect("the old screen back");
+    screens.replace("\x1b[K", "").replace("\x1b[J", "").split("\x1b[H").skip(1).map(str::to_owned).collect()
+}
+
+fn top_of_hostile() -> String {
+    format!("{} top --url=http://127.0.0.1:{}", binary(), serve_hostile())
+}
+
+#[test]
+fn pipelines_fit_into_narrow_terminals() {
+    let args: String = saved("v3.32.1-legacy", &[("before", "t0"), ("ruleset", "t2")]).join(" ");
+    let shown = in_terminal("cols 50 rows 50", "true", &format!("{} explain cali751425ce827 {args}", binary()));
+    let pipelines = shown.split_once("INGRESS").and_then(|(_, rest)| rest.split_once("\nScript done")).unwrap().0;
+    assert!(pipelines.lines().all(|line| line.trim_end().chars().count() <= 50), "{shown}");
+    let whole: String = pipelines.split_whitespace().filter(|word| word.parse::<u64>().is_err() && *word != "-").collect();
+    assert!(
+        pipelines.contains("\n  1. group of 2, not         42      21          -")
+            && whole.contains("KubernetesNetworkPolicyshop/allow-metrics"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn top_lives_in_a_terminal_and_gives_it_back() {
+    let top = top_of_hostile();
+    for (size, width) in [("cols 60 rows 12", 60), ("cols 80 rows 60", 80)] {
+        let screens = drawn(size, "sleep 3; printf q", &top);
+        assert!(screens.len() > 1 && screens.iter().all(|screen| screen.contains("DROPS/s") && !screen.contains('\x1b')), "{screens:?}");
+        let lines = || screens.iter().flat_map(|screen| screen.lines());
+        assert!(lines().all(|line| line.trim_end().chars().count() <= width), "{screens:#?}");
+        // The last column is a number, and stands there whole.
+        let counts = lines().filter(|line| line.contains("cali") && !line.contains("calico-")).count();
+        assert!(width < 80 || counts > 3, "{screens:#?}");
+    }
+}
+
+#[test]
+fn top_sorts_filters_scrolls_and_helps() {
+    let top = top_of_hostile();
+    let screens =
+        drawn("cols 100 rows 12", "sleep 1; for keys in s '?' x /NO_POL '\\r' j; do printf \"$keys\"; sleep 0.4; done; printf q", &top);
+    let last = |screen: &String| screen.trim_end().lines().last().unwrap_or_default().to_owned();
+    let ends = [
+        "? help  q end  sorted by rate  lines 1 to ",
+        "? help  q end  sorted by total  lines 1 to ",
+        "q, Ctrl-C    end",
+        "filter: /NO_POL_",
+        "filter: NO_POL  lines 1 to ",
+        "filter: NO_POL  lines 2 to ",
+    ];
+    let mut screens = screens.iter();
+    for end in ends {
+        let end = end.replace("filter: /", "filter: ");
+        assert!(screens.any(|screen| last(screen).contains(&end)), "no {end:?}, or not in this order");
+    }
+    let shown: Vec<String> = drawn("cols 100 rows 40", "sleep 1; printf /no_policy; sleep 0.5; printf '\\rq'", &top)
+        .pop()
+        .unwrap()
+        .lines()
+        .skip(4)
+        .map(str::to_owned)
+        .collect();
+    let drops: Vec<&String> = shown.iter().take_while(|line| !line.trim().is_empty()).collect();
+    assert!(drops.len() > 5 && drops.iter().all(|line| line.contains("no_policy")), "{shown:#?}");
 }

@@ -1,7 +1,10 @@
 //! The tables of settings and commands → shell completions and man pages under `deploy/`, and the tables of `docs/configuration.md`; the
 //! tests fail if they are not up to date. `GOLDEN=write cargo test generated` writes them anew.
 
+mod man;
+
 use std::path::{Path, PathBuf};
+use std::process::Command as Process;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, ValueHint};
@@ -9,6 +12,8 @@ use clap_complete::Shell;
 
 use calico_accountant::config::commands::{CommandOption, OPTIONS, SUBCOMMANDS, Subcommand};
 use calico_accountant::config::settings::{Group, SETTINGS, Setting};
+
+use crate::support::can_run;
 
 /// The whole command line, as clap describes one.
 fn command_line() -> Command {
@@ -45,7 +50,10 @@ fn subcommand(subcommand: &Subcommand) -> Command {
 }
 
 fn option(option: &CommandOption) -> Arg {
-    let arg = Arg::new(option.name).long(option.name).help(option.help);
+    let mut arg = Arg::new(option.name).long(option.name).help(option.help);
+    if let Some(short) = option.short {
+        arg = arg.short(short);
+    }
     match option.value {
         Some(name) if ["ruleset", "before"].contains(&option.name) => value(arg, name).action(ArgAction::Append),
         Some(name) => value(arg, name),
@@ -116,17 +124,7 @@ fn files() -> Vec<(PathBuf, Vec<u8>)> {
         clap_complete::generate(shell, &mut command_line(), "calico-accountant", &mut text);
         files.push((Path::new("completions").join(name), text));
     }
-    // Of the commands' own pages, what all have in common is on the first.
-    let mut pages = vec![("calico-accountant.1".to_owned(), command_line())];
-    for command in SUBCOMMANDS {
-        let name = format!("calico-accountant-{}", command.name);
-        pages.push((format!("{name}.1"), subcommand(command).name(name).version(env!("CARGO_PKG_VERSION"))));
-    }
-    for (name, command) in pages {
-        let mut text = Vec::new();
-        clap_mangen::Man::new(command).render(&mut text).unwrap();
-        files.push((Path::new("man").join(name), text));
-    }
+    files.extend(man::pages().into_iter().map(|(name, text)| (Path::new("man").join(name), text)));
     files
 }
 
@@ -141,4 +139,24 @@ fn the_page_of_settings_is_up_to_date() {
     let file = Path::new("docs/configuration.md");
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
     up_to_date(file, configuration(&page).as_bytes());
+}
+
+#[test]
+fn mandoc_has_nothing_to_say_about_the_man_pages() {
+    let found = Process::new("mandoc").arg("-V").output().is_ok();
+    if !can_run("checking the man pages", found, "mandoc") {
+        return;
+    }
+    for (name, _) in man::pages() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/man").join(&name);
+        let lint = Process::new("mandoc").args(["-T", "lint", "-W", "all"]).arg(&path).output().unwrap();
+        assert!(lint.status.success(), "{name}: {}", String::from_utf8_lossy(&lint.stdout));
+        let shown = Process::new("mandoc").args(["-T", "ascii"]).arg(&path).output().unwrap();
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        let without_bold: String =
+            shown.chars().zip(shown.chars().skip(1)).filter(|(c, next)| *c != '\u{8}' && *next != '\u{8}').map(|(c, _)| c).collect();
+        for section in ["SYNOPSIS", "EXIT STATUS", "EXAMPLES", "SEE ALSO"] {
+            assert!(without_bold.contains(&format!("\n{section}\n")), "{name}: {section} in {without_bold}");
+        }
+    }
 }

@@ -116,7 +116,7 @@ fn troubled(inventory: &Inventory, words: &[&str]) {
 }
 
 /// Makes them.
-fn captured_pods(kube: &Kube) {
+pub fn captured_pods(kube: &Kube) {
     ["infra", "shop"].iter().for_each(|namespace| kube.namespace(namespace));
     for (namespace, name) in CAPTURED_PODS {
         let mut pod = pod(name, name.split('-').next().unwrap());
@@ -127,7 +127,7 @@ fn captured_pods(kube: &Kube) {
 
 /// Waits until the program says that it is.
 #[track_caller]
-fn ready(program: &Program) {
+pub fn ready(program: &Program) {
     let ready = || http::get(program.port(), "/readyz").ok().filter(|answer| answer.status == 200);
     await_some(ready, || format!("readiness: {:#?}", program.log()));
 }

@@ -4,6 +4,7 @@
 //!
 //! `UPDATE_SCREENSHOTS=1` writes the pictures of `docs/` anew. They look best where the font Inter is installed (`fonts-inter`).
 
+mod axe;
 mod captures;
 mod demo;
 mod faults;

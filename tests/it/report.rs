@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use calico_accountant::config::MetricNames;
+use calico_accountant::config::Exposition;
 use calico_accountant::dataplane::saved;
 use calico_accountant::dataplane::{ReadError, Reader, Reading};
 use calico_accountant::datastore::inventory::{Interface, Inventory, StoredPolicy, Workload};
 use calico_accountant::exporter::{Options, Scraper};
-use calico_accountant::report::Report;
+use calico_accountant::report::{Drop, Report};
 use calico_accountant::ruleset::{Family, Snapshot};
 use calico_accountant::server::{Application, Limits, Listener};
 use serde_json::Value;
@@ -64,14 +64,17 @@ fn moment(capture: &str, at: &str) -> Vec<Snapshot> {
 fn scraper(moments: Vec<Vec<Snapshot>>, inventory: Inventory) -> Scraper {
     let options = Options {
         node_name: "node-1".into(),
+        grafana_url: None,
         minimum_counter: 0,
-        metric_names: MetricNames::All,
+        exposition: Exposition::default(),
+        first_zero: Duration::ZERO,
         pod_logs: "/nonexistent".into(),
         datastore: Some("etcd"),
         process_metrics: true,
         one_moment: false,
         witnesses: None,
         began_anew: false,
+        resumed: false,
     };
     Scraper::new(options, Box::new(Moments(moments.into())), Arc::new(inventory))
 }
@@ -145,6 +148,24 @@ fn the_api_answers_what_was_sent() {
     }
 }
 
+/// Reads that follow each other within five seconds are not told apart.
+#[test]
+fn an_hour_of_drops_says_what_was_dropped_between_reads() {
+    let scraper = scraper(vec![moment("v3.32.1-legacy", "t0"), moment("v3.32.1-legacy", "t2")], Inventory::new());
+    let before = scraper.report().workloads().drops;
+    assert_eq!(scraper.past().reads, []);
+    std::thread::sleep(std::time::Duration::from_millis(5100));
+    let (after, past) = (scraper.report().workloads().drops, scraper.past());
+    assert_eq!(past.reads.len(), 1);
+    assert!(after.len() > 3 && past.drops.len() == after.len(), "{past:?}");
+    for drop in after {
+        let same = |other: &Drop| Drop { packets: 0, ..other.clone() } == Drop { packets: 0, ..drop.clone() };
+        let kept = past.drops.iter().find(|kept| same(&kept.drop)).unwrap();
+        let more = drop.packets - before.iter().find(|drop| same(drop)).map_or(0, |drop| drop.packets);
+        assert_eq!((kept.drop.packets, kept.counted.iter().map(|(_, packets)| packets).sum::<u64>()), (drop.packets, more), "{kept:?}");
+    }
+}
+
 #[test]
 fn while_the_kernel_is_away_the_last_counts_stay_and_the_reason_is_said() {
     let scraper = scraper(vec![moment("v3.32.1-legacy", "t2"), vec![]], Inventory::new());
@@ -152,7 +173,7 @@ fn while_the_kernel_is_away_the_last_counts_stay_and_the_reason_is_said() {
     assert!(good.status.up && good.status.problem.is_none() && good.status.time.is_some());
     // A second has to pass before the kernel is read again for another question.
     assert!(Arc::ptr_eq(&good, &scraper.report()));
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    std::thread::sleep(Duration::from_millis(1100));
     let bad = scraper.report();
     assert!(!bad.status.up && bad.status.problem.as_ref().unwrap().contains("/nowhere"), "{:?}", bad.status);
     assert_eq!((&bad.workloads, bad.status.time, bad.status.workloads), (&good.workloads, good.status.time, good.status.workloads));
@@ -169,7 +190,22 @@ fn sums_agree(report: &Report) {
     for policy in &report.policies {
         assert!(!policy.workloads.is_empty() || !policy.host_endpoints.is_empty(), "{policy:?} applies to nothing");
         assert_eq!(policy.hit, policy.rules.iter().any(|rule| rule.packets > 0));
+        assert!(policy.since.is_some_and(|since| since <= report.status.time.unwrap()), "{policy:?}");
+        let of_policy = serde_json::to_value(report.policy(&policy.policy).unwrap()).unwrap();
+        let endpoints = of_policy["endpoints"].as_array().unwrap();
+        let users: usize = policy.workloads.iter().map(|user| user.directions.len()).sum();
+        assert_eq!(endpoints.iter().filter(|endpoint| endpoint["stage"].is_null()).count(), users, "{of_policy}");
+        // No more for all endpoints than its own rules counted.
+        for (verdict, most) in [("accept", policy.accept), ("deny", policy.deny), ("pass", policy.pass)] {
+            let sum: u64 = endpoints.iter().filter_map(|endpoint| endpoint[verdict].as_u64()).sum();
+            assert!(sum <= most.unwrap_or(0), "{verdict} of {of_policy}");
+        }
     }
+}
+
+/// What an exporter of a node with these tables answers.
+pub fn of_capture(capture: &str) -> Arc<Report> {
+    scraper(vec![moment(capture, "t2")], Inventory::new()).report()
 }
 
 /// Text that would do harm where it is taken for more than text.
@@ -216,9 +252,13 @@ fn names_are_data_in_the_api() {
         assert!(pods.contains(&name), "{name:?} in {pods:?}");
     }
     for (path, error) in [
-        ("/api/v1/nothing", "not found; there are status, workloads, workloads/{interface}, policies and host-endpoints"),
+        (
+            "/api/v1/nothing",
+            "not found; there are status, workloads, workloads/{interface}, drops, policies, policies/{policy}, host-endpoints, witnesses and allow",
+        ),
         ("/api/v1/workloads/%3Cimg%3E", "no workload has rules on interface \"<img>\""),
-        ("/api/v1/workloads/%", "the interface is not well encoded"),
+        ("/api/v1/policies/a%2Fb", "no policy here is called \"a/b\""),
+        ("/api/v1/workloads/%", "this is not well encoded: \"%\""),
     ] {
         let answer = http::get(port, path).unwrap();
         let json: Value = serde_json::from_str(answer.text()).unwrap();

@@ -55,7 +55,7 @@ fn drops_are_told_of_while_there_are_any() {
         assert!(!has_table(), "nothing was dropped yet");
         net.client.run(|| send(1));
         scrape(program.port());
-        assert!(has_table());
+        assert!(has_table(), "{:#?}", program.log());
         net.client.run(|| send(3));
         let answer = told(&program, "");
         let lines = answer["witnesses"].as_array().unwrap();
@@ -73,6 +73,10 @@ fn drops_are_told_of_while_there_are_any() {
             (&answer["mode"], &answer["seen"], &answer["lost"], &answer["unclear"]),
             (&"drops".into(), &42.into(), &0.into(), &0.into())
         );
+        let mut explain = program::command();
+        explain.args(["explain", all[0], "--url", &format!("http://127.0.0.1:{}", program.port())]).env("DATASTORE_TYPE", "none");
+        let explained = String::from_utf8(explain.output().unwrap().stdout).unwrap();
+        assert!(explained.contains("<- 10.66.1.2  udp/1012  drop    default.p2 rule 1 (tier default)"), "{explained}");
         program.await_log("witness: ");
         let last = lines.last().unwrap()["time"].as_str().unwrap().to_owned();
         assert_eq!(told(&program, "?since=4000000000")["witnesses"].as_array().unwrap().len(), 0, "{last}");

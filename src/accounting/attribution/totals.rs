@@ -19,9 +19,16 @@ pub struct Total {
     /// Whether that read did not tell.
     unknown: bool,
     at_least: bool,
+    /// Whether its packets were shown, where what has counted nothing is not.
+    introduced: bool,
 }
 
 impl Total {
+    /// What is shown where zeros are not.
+    pub fn introduced_packets(&self) -> u64 {
+        if self.introduced { self.packets } else { 0 }
+    }
+
     pub fn is_exact(&self) -> bool {
         !self.at_least
     }
@@ -50,6 +57,9 @@ fn add_up(totals: &mut [Total], sum: usize) {
         if let Some(part) = totals.iter_mut().find(|total| total.item == item) {
             let (packets, seen) = (std::mem::take(&mut part.packets), part.seen);
             part.at_least = true;
+            // Nor is shown twice what was shown already.
+            let was_introduced = packets > 0 && part.introduced;
+            totals[sum].introduced |= was_introduced;
             totals[sum].packets = totals[sum].packets.saturating_add(packets);
             if totals[sum].seen < seen {
                 totals[sum].see(seen);
@@ -65,7 +75,25 @@ pub struct EndpointTotals {
     forgotten: [Sums; 2],
     /// Where the next total is expected: a read meets the items in the same order as the one before.
     expected: [usize; 2],
+    /// Those that are shown as 0 at first, and since when.
+    beginning: Vec<(Direction, Item, Instant)>,
     seen: u32,
+}
+
+impl EndpointTotals {
+    fn introduce(&mut self, read: u32, now: Instant, hold: Duration) {
+        for direction in Direction::ALL {
+            let totals = self.directions[direction as usize].iter_mut();
+            for total in totals.filter(|total| total.packets > 0 && !total.introduced && total.is_shown(read)) {
+                let begun = self.beginning.iter().find(|(of, item, _)| (*of, item) == (direction, &total.item)).map(|begun| begun.2);
+                if begun.is_none() {
+                    self.beginning.push((direction, total.item.clone(), now));
+                }
+                total.introduced = now.duration_since(begun.unwrap_or(now)) >= hold;
+            }
+        }
+        self.beginning.retain(|(_, _, begun)| now.duration_since(*begun) < hold);
+    }
 }
 
 /// What was counted of one interface and direction in all, also by policies and tiers that do not apply any more: it never goes back.
@@ -165,6 +193,17 @@ impl Totals {
             // A large node has 50,000 of them.
             totals.shrink_to_fit();
         }
+        if self.read == 1 {
+            // What was counted before this process may have been shown by the one before it: if that came from 0, it would count again.
+            self.all().for_each(|total| total.introduced = total.packets > 0);
+        }
+    }
+
+    /// Where zeros are not shown: a total that begins to count is shown as 0 for so long first, and then with all it has counted. Who
+    /// sees a series begin with a number cannot tell that it was 0 before.
+    pub fn introduce(&mut self, now: Instant, hold: Duration) {
+        let read = self.read;
+        self.endpoints.values_mut().filter(|endpoint| endpoint.seen == read).for_each(|endpoint| endpoint.introduce(read, now, hold));
     }
 
     pub fn of(&mut self, pipeline: &Pipeline) -> Recorder<'_> {
@@ -204,7 +243,7 @@ impl Totals {
                 renamed.rename(new);
                 match totals.iter().position(|total| total.item == renamed) {
                     Some(known) => {
-                        let Total { packets, seen, unknown, at_least, .. } = totals[place];
+                        let Total { packets, seen, unknown, at_least, introduced, .. } = totals[place];
                         let into = &mut totals[known];
                         into.packets = into.packets.saturating_add(packets);
                         if into.seen < seen {
@@ -212,6 +251,7 @@ impl Totals {
                         }
                         into.unknown |= unknown && into.seen == seen;
                         into.at_least |= at_least;
+                        into.introduced |= introduced;
                         totals.remove(place);
                     }
                     None => totals[place].item = renamed,
@@ -227,6 +267,13 @@ impl Totals {
 
     pub fn workloads(&self) -> impl Iterator<Item = (&Arc<str>, &EndpointTotals)> {
         self.endpoints().filter(|(kind, ..)| *kind == EndpointKind::Workload).map(|(_, interface, endpoint)| (interface, endpoint))
+    }
+
+    /// The workloads of which something was refused.
+    pub fn dropping(&self) -> impl Iterator<Item = &Arc<str>> {
+        let is_drop = |total: &Total| total.packets > 0 && matches!(total.item, Item::Drop { .. } | Item::PolicyDrop { .. });
+        let drops = move |endpoint: &EndpointTotals| endpoint.directions.iter().flatten().any(is_drop);
+        self.workloads().filter(move |(_, endpoint)| drops(endpoint)).map(|(interface, _)| interface)
     }
 
     /// The totals of one direction that the last read met, in the order of evaluation.
@@ -322,7 +369,7 @@ impl Recorder<'_> {
     fn find(&mut self, item: &Item) -> usize {
         let (before, behind) = (0..*self.expected, *self.expected..self.totals.len());
         behind.chain(before).find(|place| self.totals.get(*place).is_some_and(|total| total.item == *item)).unwrap_or_else(|| {
-            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, unknown: false, at_least: false });
+            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, unknown: false, at_least: false, introduced: false });
             self.totals.len() - 1
         })
     }

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use crate::cli::terminal;
+use crate::os::plain;
 
 /// Of all findings, the worst is the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -38,6 +39,9 @@ pub struct Finding {
     pub subject: &'static str,
     pub text: String,
     hint: Cow<'static, str>,
+    /// Of a cluster: those that it is found of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<String>,
 }
 
 impl Finding {
@@ -54,6 +58,7 @@ pub struct Findings(Vec<Finding>);
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
     version: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     node: &'a str,
     result: Level,
     findings: &'a [Finding],
@@ -76,9 +81,15 @@ impl Findings {
         self.add(Level::Wrong, subject, text.into())
     }
 
+    pub fn of_nodes(&mut self, level: Level, subject: &'static str, text: String, hint: String, nodes: Vec<String>) -> &mut Finding {
+        let finding = self.add(level, subject, text).hint(hint);
+        finding.nodes = nodes;
+        finding
+    }
+
     fn add(&mut self, level: Level, subject: &'static str, text: String) -> &mut Finding {
         let place = self.0.len();
-        self.0.push(Finding { level, subject, text, hint: Cow::default() });
+        self.0.push(Finding { level, subject, text: plain(&text), hint: Cow::default(), nodes: Vec::new() });
         &mut self.0[place]
     }
 
@@ -89,8 +100,9 @@ impl Findings {
 
     pub fn text(&self) -> String {
         let (mut text, harmless) = (String::new(), |text: &str| terminal::safe(text, 1000));
-        for Finding { level, subject, text: found, hint } in &self.0 {
-            _ = writeln!(text, "{:<6}{subject}: {}", level.mark(), harmless(found));
+        for Finding { level, subject, text: found, hint, nodes } in &self.0 {
+            let of = if nodes.is_empty() { String::new() } else { format!("{}: ", super::cluster::named(nodes)) };
+            _ = writeln!(text, "{:<6}{subject}: {of}{}", level.mark(), harmless(found));
             if !hint.is_empty() {
                 _ = writeln!(text, "      {}", harmless(hint));
             }

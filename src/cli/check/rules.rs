@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::PATIENCE;
 use super::findings::Findings;
+use crate::cli::terminal::not_understood;
 use crate::config::{Config, Datastore};
 use crate::dataplane::Reading;
 use crate::felix::{Structures, names};
@@ -33,8 +34,8 @@ pub fn rules(config: &Config, reading: &Reading, findings: &mut Findings) {
     structures.update(reading.tables.iter().map(|table| &table.ruleset));
     if structures.unrecognised() > 0 {
         findings
-            .warn("rules", format!("{} are not understood", structures.unrecognised()))
-            .hint("what depends on them is left out; please report them, with the output of iptables-save -c or nft -j list ruleset");
+            .warn("rules", not_understood(structures.unrecognised()))
+            .hint("please report this, with the output of iptables-save -c or nft -j list ruleset");
     }
     if structures.unnamed() > 0 && config.datastore == Datastore::None {
         findings

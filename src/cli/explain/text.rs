@@ -1,7 +1,7 @@
 //! Pipelines as a text for the terminal. Pure.
 
 use crate::cli::EBPF;
-use crate::cli::terminal::{LONGEST, at_least, columns, safe};
+use crate::cli::terminal::{LONGEST, at_least, columns, not_understood, safe, width, wrapped};
 use crate::felix::{Decision, Direction};
 use crate::report::{Counts, DefaultAction, Group, HostEndpoint, Pipeline, PolicyCounts, Status, Target, Tier, Workload, WorkloadAnswer};
 
@@ -45,11 +45,15 @@ fn text<'a>(title: &str, about: &str, status: &Status, pipelines: impl Iterator<
         text += &format!("{EBPF}\n");
     }
     if status.unrecognised_rules > 0 {
-        text += &format!("{} rules are not understood: what depends on them is left out.\n", status.unrecognised_rules);
+        text += &format!("{}\n", not_understood(status.unrecognised_rules));
     }
     for pipeline in pipelines {
         text += "\n";
-        for line in columns(&rows(pipeline), 1..4) {
+        let mut rows = rows(pipeline);
+        if let Some(width) = width() {
+            rows = wrapped(rows, width);
+        }
+        for line in columns(&rows, 1..4) {
             text += &line;
             text += "\n";
         }
@@ -161,7 +165,7 @@ fn group_rows(number: usize, group: &Group) -> Vec<Vec<String>> {
         None => "-".to_owned(),
     };
     let numbers = [cell(Decision::Accept, rest.accept), cell(Decision::Deny, rest.deny), cell(Decision::Pass, rest.pass)];
-    let title = format!("  {number}. one of these {}; which one is unknown", group.policies.len());
+    let title = format!("  {number}. group of {}, not divisible", group.policies.len());
     let mut rows = vec![row(title, numbers.each_ref().map(String::as_str))];
     rows.extend(rest.deny_or_pass.filter(|packets| *packets > 0).map(|packets| denied_or_passed(5, packets)));
     for (place, policy) in group.policies.iter().enumerate() {

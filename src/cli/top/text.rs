@@ -1,67 +1,83 @@
 //! Drops and workloads as tables. Pure.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use super::keys::{HELP, Sort, View};
+use super::rates::Rates;
 use crate::cli::EBPF;
-use crate::cli::terminal::{LONGEST, at_least, columns, safe, time};
+use crate::cli::cluster::{Answered, few};
+use crate::cli::terminal::{LONGEST, at_least, columns, fit, not_understood, safe, time};
 use crate::felix::Direction;
 use crate::report::{Drop, Status, Sums, Workload, WorkloadsAnswer};
 
-type Key<'a> = (&'a str, Direction, &'a str, Option<&'a str>, Option<&'a str>);
-
-fn key(drop: &Drop) -> Key<'_> {
-    (&drop.interface, drop.direction, &drop.reason, drop.tier.as_deref(), drop.policy.as_deref())
-}
-
-/// Of each drop of `now`, packets a second since the answer before. A count that went back began again: what it shows now came since.
-pub fn rates(before: &WorkloadsAnswer, now: &WorkloadsAnswer, between: Duration) -> Vec<f64> {
-    let last: HashMap<Key, u64> = before.drops.iter().map(|drop| (key(drop), drop.packets)).collect();
-    let seconds = between.as_secs_f64().max(0.001);
-    let rate = |drop: &Drop| {
-        let before = last.get(&key(drop)).copied().unwrap_or(0);
-        drop.packets.checked_sub(before).unwrap_or(drop.packets) as f64 / seconds
-    };
-    now.drops.iter().map(rate).collect()
-}
-
-/// What the numbers are: in one line, and for how long they were watched, if that can be told.
-pub struct About<'a> {
-    pub line: &'a str,
+/// What there is to show.
+pub struct Shown<'a> {
+    /// What the numbers are, and of several nodes, who did not answer.
+    pub about: &'a [String],
+    pub answers: &'a [Answered<WorkloadsAnswer>],
+    /// Several nodes: then rows name theirs, and workloads are left to another command.
+    pub is_cluster: bool,
+    /// For how long they were watched, if that can be told.
     pub watched: Option<Duration>,
+    pub rates: Option<&'a Rates>,
 }
 
-/// `rows`: of the terminal, where there is one.
-pub fn page(answer: &WorkloadsAnswer, rates: Option<&[f64]>, about: &About, rows: Option<usize>) -> Vec<String> {
-    let mut lines = head(&answer.status);
-    lines.push(safe(about.line, LONGEST * 2));
-    if answer.status.is_ebpf() {
-        lines.push(EBPF.to_owned());
+/// For a file, or once.
+pub fn page(shown: &Shown) -> Vec<String> {
+    [head(shown), vec![String::new()], tables(shown, &View::default(), None)].concat()
+}
+
+/// For a terminal of so many columns and rows. An offset that is too far is brought back.
+pub fn screen(shown: &Shown, view: &mut View, (width, rows): (usize, usize)) -> Vec<String> {
+    if view.is_help {
+        return HELP.map(str::to_owned).to_vec();
     }
-    lines.push(String::new());
-    let drops = drops(answer, rates, about.watched);
-    // In a terminal drops may take what the workloads leave, but at least half.
-    let room = rows.map(|rows| rows.saturating_sub(lines.len() + 3).max(6));
-    let most = room.map_or(usize::MAX, |room| (room / 2).max(room.saturating_sub(answer.workloads.len() + 2)));
-    lines.extend(shortened(drops, most));
-    lines.push(String::new());
-    let left = rows.map_or(usize::MAX, |rows| rows.saturating_sub(lines.len()));
-    lines.extend(shortened(workloads(answer), left));
+    let mut lines = [head(shown), vec![String::new()]].concat();
+    let body = tables(shown, view, Some(width));
+    lines.truncate(rows.saturating_sub(6));
+    let room = rows.saturating_sub(lines.len() + 1);
+    view.offset = view.offset.min(body.len().saturating_sub(room));
+    let end = (view.offset + room).min(body.len());
+    let position = if room < body.len() { format!("  lines {} to {end} of {}", view.offset + 1, body.len()) } else { String::new() };
+    lines.extend(body[view.offset..end].iter().cloned());
+    lines.extend(std::iter::repeat_n(String::new(), rows.saturating_sub(lines.len() + 1)));
+    let filter = match (view.is_typing, view.filter.is_empty()) {
+        (true, _) => format!("  filter: {}_", safe(&view.filter, LONGEST)),
+        (false, false) => format!("  filter: {}", safe(&view.filter, LONGEST)),
+        (false, true) => String::new(),
+    };
+    lines.push(format!("? help  q end  sorted by {}{filter}{position}", view.sort.as_str()));
     lines
 }
 
-fn shortened(mut lines: Vec<String>, most: usize) -> Vec<String> {
-    if lines.len() > most {
-        let more = lines.len() - most.saturating_sub(1);
-        lines.truncate(most.saturating_sub(1));
-        lines.push(format!("… {more} more"));
+/// The lines above the tables.
+fn head(shown: &Shown) -> Vec<String> {
+    let about = shown.about.iter().map(|line| safe(line, LONGEST * 5));
+    match shown.answers {
+        [(_, answer)] if !shown.is_cluster => {
+            let status = &answer.status;
+            let node = if status.node.is_empty() { String::new() } else { format!("  node {}", safe(&status.node, LONGEST)) };
+            let mut lines = vec![format!("calico-accountant {}{node}", safe(&status.version, LONGEST))];
+            lines.extend(problems(status));
+            lines.extend(about);
+            lines.extend(status.is_ebpf().then(|| EBPF.to_owned()));
+            lines
+        }
+        answers => {
+            const MOST: usize = 5;
+            let problem = |(node, answer): &Answered<WorkloadsAnswer>| Some((node.clone(), problems(&answer.status).into_iter().next()?));
+            let all: Vec<(String, String)> = answers.iter().filter_map(problem).collect();
+            let mut lines: Vec<String> = about.collect();
+            lines.extend(all.iter().take(MOST).map(|(node, problem)| format!("Node {}: {problem}", safe(node, LONGEST))));
+            let more: Vec<&str> = all.iter().skip(MOST).map(|(node, _)| &**node).collect();
+            lines.extend((!more.is_empty()).then(|| format!("Problems of {}, too: see check --cluster", few(&more))));
+            lines
+        }
     }
-    lines
 }
 
-fn head(status: &Status) -> Vec<String> {
-    let node = if status.node.is_empty() { String::new() } else { format!("  node {}", safe(&status.node, LONGEST)) };
-    let mut lines = vec![format!("calico-accountant {}{node}", safe(&status.version, LONGEST))];
+fn problems(status: &Status) -> Vec<String> {
+    let mut lines = Vec::new();
     if let Some(problem) = status.problem.as_deref().filter(|_| !status.up) {
         let what = if status.has_no_rules() { "NO RULES OF CALICO'S" } else { "The kernel cannot be read now" };
         lines.push(format!("{what}: {}", safe(problem, LONGEST * 2)));
@@ -73,49 +89,94 @@ fn head(status: &Status) -> Vec<String> {
         lines.push(format!("Names may be missing: {}", safe(problem, LONGEST * 2)));
     }
     if status.unrecognised_rules > 0 {
-        lines.push(format!("{} rules are not understood: what depends on them is left out.", status.unrecognised_rules));
+        lines.push(not_understood(status.unrecognised_rules));
     }
     lines
 }
 
-fn drops(answer: &WorkloadsAnswer, rates: Option<&[f64]>, watched: Option<Duration>) -> Vec<String> {
-    if answer.drops.is_empty() {
-        return vec![nothing(answer, watched)];
+fn tables(shown: &Shown, view: &View, width: Option<usize>) -> Vec<String> {
+    let drops = drops(shown, view, width);
+    match shown.answers {
+        [(_, answer)] if !shown.is_cluster => [drops, vec![String::new()], workloads(&[(String::new(), answer)], view, width)].concat(),
+        _ => drops,
     }
-    let names: HashMap<&str, &Workload> = answer.workloads.iter().map(|workload| (&*workload.interface, workload)).collect();
-    let rates_or_none = rates.unwrap_or_default().iter().copied().chain(std::iter::repeat(0.0));
-    let mut drops: Vec<(f64, &Drop)> = rates_or_none.zip(&answer.drops).collect();
-    drops.sort_by(|(a_now, a), (b_now, b)| b_now.total_cmp(a_now).then(b.packets.cmp(&a.packets)));
-    let mut rows = vec![["DROPS/s", "TOTAL", "WORKLOAD", "", "REASON", "BY"].map(str::to_owned).to_vec()];
-    for (now, drop) in &drops {
-        let workload = names.get(&*drop.interface).map_or_else(|| safe(&drop.interface, LONGEST), |workload| name(workload));
-        let by = drop.policy.as_deref().or(drop.tier.as_deref()).unwrap_or_default();
-        let by = if drop.policy.is_none() && drop.tier.is_some() { format!("tier {by}") } else { by.to_owned() };
-        rows.push(vec![
-            format!("{now:.1}"),
-            drop.packets.to_string(),
-            workload,
-            arrow(drop.direction).to_owned(),
-            safe(&drop.reason, LONGEST),
-            safe(&by, LONGEST),
-        ]);
+}
+
+fn drops(shown: &Shown, view: &View, width: Option<usize>) -> Vec<String> {
+    let of_node = |(node, answer): &'_ Answered<WorkloadsAnswer>| -> Vec<(Option<f64>, u64, Vec<String>)> {
+        let row = |drop: &Drop| {
+            let rate = shown.rates.and_then(|rates| rates.of(node, drop));
+            (rate, drop.packets, row(node, answer, drop))
+        };
+        answer.drops.iter().map(row).collect()
+    };
+    let mut drops: Vec<(Option<f64>, u64, Vec<String>)> = shown.answers.iter().flat_map(of_node).collect();
+    if drops.is_empty() {
+        return vec![nothing(shown)];
     }
-    if rates.is_some() {
-        return columns(&rows, 0..2);
+    drops.retain(|(_, _, row)| view.shows(row));
+    drops.sort_by(|(a_now, a_total, a), (b_now, b_total, b)| {
+        let usual = || b_now.unwrap_or_default().total_cmp(&a_now.unwrap_or_default()).then(b_total.cmp(a_total));
+        match view.sort {
+            Sort::Rate => usual(),
+            Sort::Total => b_total.cmp(a_total),
+            Sort::Workload => (&a[0], &a[1]).cmp(&(&b[0], &b[1])).then_with(usual),
+            Sort::Reason => (&a[3], &a[4]).cmp(&(&b[3], &b[4])).then_with(usual),
+        }
+    });
+    let mut rows = vec![["DROPS/s", "DROPS", "WORKLOAD", "NODE", "", "REASON", "BY"].map(str::to_owned).to_vec()];
+    rows.extend(drops.into_iter().map(|(rate, total, row)| {
+        [vec![rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}")), total.to_string()], row].concat()
+    }));
+    let has_rates = shown.rates.is_some();
+    for row in &mut rows {
+        if !shown.is_cluster {
+            row.remove(3);
+        }
+        if !has_rates {
+            row.remove(0);
+        }
     }
-    rows.iter_mut().for_each(|row| _ = row.remove(0));
-    rows[0][0] = "DROPS".to_owned();
-    columns(&rows, 0..1)
+    table(rows, 0..if has_rates { 2 } else { 1 }, width)
+}
+
+fn table(mut rows: Vec<Vec<String>>, numbers: std::ops::Range<usize>, width: Option<usize>) -> Vec<String> {
+    if let Some(width) = width {
+        fit(&mut rows, numbers.clone(), width);
+    }
+    columns(&rows, numbers)
+}
+
+/// Workload, node, direction, reason, by whom.
+fn row(node: &str, answer: &WorkloadsAnswer, drop: &Drop) -> Vec<String> {
+    let workload = answer.workloads.iter().find(|workload| workload.interface == drop.interface);
+    let workload = workload.map_or_else(|| safe(&drop.interface, LONGEST), name);
+    let by = match (&drop.policy, &drop.tier) {
+        (Some(policy), _) => policy.to_string(),
+        (None, Some(tier)) => format!("tier {tier}"),
+        (None, None) => String::new(),
+    };
+    let arrow = match drop.direction {
+        Direction::Ingress => "in",
+        Direction::Egress => "out",
+    };
+    vec![workload, safe(node, LONGEST), arrow.to_owned(), safe(&drop.reason, LONGEST), safe(&by, LONGEST)]
 }
 
 /// What can be said where no drop was counted: never more than was watched.
-fn nothing(answer: &WorkloadsAnswer, watched: Option<Duration>) -> String {
-    let is_told = answer.workloads.is_empty() || answer.workloads.iter().any(|w| w.ingress.is_some() || w.egress.is_some());
-    match watched.map(|watched| watched.as_secs()) {
-        _ if !answer.status.up => "Whether packets are dropped is not known.".to_owned(),
-        _ if !is_told => "One moment does not show whether anything was dropped: ask a running exporter.".to_owned(),
+fn nothing(shown: &Shown) -> String {
+    let all = |holds: fn(&WorkloadsAnswer) -> bool| shown.answers.iter().all(|(_, answer)| holds(answer));
+    let is_told = |answer: &WorkloadsAnswer| {
+        answer.workloads.is_empty() || answer.workloads.iter().any(|w| w.ingress.is_some() || w.egress.is_some())
+    };
+    match shown.watched.map(|watched| watched.as_secs()) {
+        _ if shown.answers.is_empty() || (!shown.is_cluster && !all(|answer| answer.status.up)) => {
+            "Whether packets are dropped is not known.".to_owned()
+        }
+        _ if !all(|answer| answer.status.up) => "No drops are known. Those of nodes whose counters cannot be read are not.".to_owned(),
+        _ if !all(is_told) => "One moment does not show whether anything was dropped: ask a running exporter.".to_owned(),
         Some(0) => "Watching…".to_owned(),
-        _ if answer.status.unrecognised_rules > 0 => {
+        _ if !all(|answer| answer.status.unrecognised_rules == 0) => {
             "No drops are known. The rules that are not understood may have dropped packets.".to_owned()
         }
         None => "Nothing was dropped.".to_owned(),
@@ -130,24 +191,47 @@ fn name(workload: &Workload) -> String {
     }
 }
 
-fn arrow(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Ingress => "in",
-        Direction::Egress => "out",
-    }
-}
-
-fn workloads(answer: &WorkloadsAnswer) -> Vec<String> {
-    let mut workloads: Vec<&Workload> = answer.workloads.iter().collect();
+/// Where it gets narrow, interfaces are left out, and packets of open connections, before a number would be cut.
+pub fn workloads(answers: &[(String, &WorkloadsAnswer)], view: &View, width: Option<usize>) -> Vec<String> {
+    const NAME: usize = 24;
+    let mut workloads: Vec<(&str, &Workload)> =
+        answers.iter().flat_map(|(node, answer)| answer.workloads.iter().map(move |workload| (&**node, workload))).collect();
     let dropped = |workload: &Workload| [workload.ingress, workload.egress].iter().flatten().map(|sums| sums.dropped).sum::<u64>();
-    workloads.sort_by_key(|workload| std::cmp::Reverse(dropped(workload)));
-    let mut rows =
-        vec![["WORKLOAD", "INTERFACE", "IN: OPEN", "ACCEPTED", "DROPPED", "OUT: OPEN", "ACCEPTED", "DROPPED"].map(str::to_owned).to_vec()];
-    for workload in workloads {
+    workloads.sort_by_key(|(_, workload)| std::cmp::Reverse(dropped(workload)));
+    let heading = ["WORKLOAD", "NODE", "INTERFACE", "IN: OPEN", "ACCEPTED", "DROPPED", "OUT: OPEN", "ACCEPTED", "DROPPED"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    for (node, workload) in workloads {
         let interface = if workload.known { safe(&workload.interface, LONGEST) } else { "-".to_owned() };
-        rows.push([name(workload), interface].into_iter().chain(sums(workload.ingress)).chain(sums(workload.egress)).collect());
+        let texts = [name(workload), safe(node, LONGEST), interface];
+        let row: Vec<String> = texts.into_iter().chain(sums(workload.ingress)).chain(sums(workload.egress)).collect();
+        rows.extend(view.shows(&row).then_some(row));
     }
-    columns(&rows, 2..8)
+    let mut texts = 3;
+    let mut without = |rows: &mut Vec<Vec<String>>, column: usize| {
+        rows.iter_mut().for_each(|row| _ = row.remove(column));
+        texts -= usize::from(column < 3);
+    };
+    if answers.iter().all(|(node, _)| node.is_empty()) {
+        without(&mut rows, 1);
+    }
+    let needed = |rows: &[Vec<String>], from: usize| {
+        let widest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        (from..rows[0].len()).map(|column| widest(column) + 2).sum::<usize>() + NAME * from
+    };
+    if width.is_some_and(|width| needed(&rows, 2) > width) {
+        let interface = rows[0].iter().position(|heading| heading == "INTERFACE").unwrap_or_default();
+        without(&mut rows, interface);
+    }
+    let first = texts;
+    if width.is_some_and(|width| needed(&rows, first) > width) {
+        for row in &mut rows {
+            row.remove(first + 3);
+            row.remove(first);
+        }
+        (rows[0][first], rows[0][first + 2]) = ("IN: ACCEPTED".into(), "OUT: ACCEPTED".into());
+    }
+    let last = rows[0].len();
+    table(rows, first..last, width)
 }
 
 fn sums(sums: Option<Sums>) -> [String; 3] {
@@ -160,8 +244,11 @@ fn sums(sums: Option<Sums>) -> [String; 3] {
 mod tests {
     use super::*;
     use crate::report::{Chains, UnknownInterfaces};
+    use std::time::Instant;
 
-    fn answer(drops: &[(&str, u64)]) -> WorkloadsAnswer {
+    type Answer = Answered<WorkloadsAnswer>;
+
+    fn answer(drops: &[(&str, u64)]) -> Answer {
         let drop = |(policy, packets): &(&str, u64)| Drop {
             interface: "cali1".into(),
             namespace: "shop".into(),
@@ -173,43 +260,112 @@ mod tests {
             packets: *packets,
         };
         let (drops, unknown_interfaces) = (drops.iter().map(drop).collect(), UnknownInterfaces::default());
-        WorkloadsAnswer { status: Status::default(), workloads: vec![], drops, unknown_interfaces }
+        let answer = WorkloadsAnswer { status: Status::default(), workloads: vec![], drops, unknown_interfaces };
+        (String::new(), answer)
     }
 
-    fn table(before: &[(&str, u64)], now: &[(&str, u64)]) -> Vec<String> {
-        let now = answer(now);
-        drops(&now, Some(&rates(&answer(before), &now, Duration::from_secs(2))), None)
+    fn shown(answers: &[Answer]) -> Shown<'_> {
+        Shown { about: &[], answers, is_cluster: false, watched: None, rates: None }
     }
 
-    #[test]
-    fn what_is_dropped_now_comes_first() {
-        let before = [("quiet", 900), ("busy", 10), ("restarted", 500)];
-        let now = [("quiet", 900), ("busy", 14), ("restarted", 3), ("new", 1)];
-        let table = table(&before, &now);
-        let rows = table[1..].iter().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let rows: Vec<_> = rows.map(|words| (words[0], words[words.len() - 1])).collect();
-        assert_eq!(rows, [("2.0", "busy"), ("1.5", "restarted"), ("0.5", "new"), ("0.0", "quiet")]);
+    /// The first and the last word of each row.
+    fn ends(lines: &[String]) -> Vec<(&str, &str)> {
+        let words = lines.iter().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        words.map(|words| (words[0], words[words.len() - 1])).collect()
     }
 
     #[test]
-    fn a_terminal_gets_as_many_lines_as_it_has() {
+    fn what_is_dropped_now_comes_first_and_a_burst_shows_for_ten_seconds() {
+        let mut rates = Rates::default();
+        let (began, at) = (Instant::now(), Duration::from_secs);
+        rates.add(began, &[answer(&[("quiet", 900), ("busy", 10), ("restarted", 500)])]);
+        let now = [answer(&[("quiet", 900), ("busy", 14), ("restarted", 3), ("new", 1)])];
+        rates.add(began + at(2), &now);
+        let sorted = |rates: &Rates, sort| drops(&Shown { rates: Some(rates), ..shown(&now) }, &View { sort, ..View::default() }, None);
+        let rows = sorted(&rates, Sort::Rate);
+        assert_eq!(ends(&rows), [("2.0", "busy"), ("1.5", "restarted"), ("0.5", "new"), ("0.0", "quiet")]);
+        assert_eq!(ends(&sorted(&rates, Sort::Total))[0], ("0.0", "quiet"));
+        // Nothing more comes.
+        for (second, mean) in [(4, "1.0"), (10, "0.4"), (12, "0.0")] {
+            rates.add(began + at(second), &now);
+            assert!(ends(&sorted(&rates, Sort::Workload)).contains(&(mean, "busy")), "after {second} s: {rates:?}");
+        }
+        // A node that did not answer in between has no burst when it does.
+        rates.add(began + at(14), &[]);
+        rates.add(began + at(16), &now);
+        assert!(ends(&sorted(&rates, Sort::Rate)).iter().all(|(rate, _)| *rate == "0.0"));
+    }
+
+    #[test]
+    fn a_terminal_gets_as_many_lines_as_it_has_and_scrolls() {
         let many: Vec<(String, u64)> = (1..100).map(|i| (format!("policy-{i}"), i)).collect();
         let many: Vec<(&str, u64)> = many.iter().map(|(name, packets)| (name.as_str(), *packets)).collect();
+        let answers = [answer(&many)];
         for rows in [1, 5, 10, 24, 60, 500] {
-            let lines = page(&answer(&many), None, &ABOUT, Some(rows));
-            assert!(lines.len() <= rows.max(12), "{} lines for {rows}", lines.len());
+            assert!(screen(&shown(&answers), &mut View::default(), (80, rows)).len() <= rows, "{rows}");
         }
-        assert!(page(&answer(&many), None, &ABOUT, Some(24)).iter().any(|line| line.starts_with("… ")));
+        let mut view = View { offset: 1000, ..View::default() };
+        let lines = screen(&shown(&answers), &mut view, (80, 24));
+        // The policies, their heading, a blank, and the heading of the workloads.
+        assert_eq!((lines[23].split("  ").last().unwrap(), view.offset), ("lines 82 to 102 of 102", 81));
+        view.filter = "POLICY-77".into();
+        let lines = screen(&shown(&answers), &mut view, (80, 24));
+        assert!(lines[3].ends_with("policy-77") && lines[4].is_empty() && view.offset == 0, "{lines:?}");
     }
 
-    const ABOUT: About = About { line: "about", watched: None };
+    #[test]
+    fn no_number_is_cut_in_80_columns() {
+        let sums =
+            |packets| Some(Sums { accepted: packets, accepted_exact: true, established: Some(packets), dropped: packets, exact: false });
+        let mut answer = answer(&[("default.a-policy-with-a-name-that-is-rather-long", 1_234_567_890_123)]);
+        let [interface, namespace, pod]: [std::sync::Arc<str>; 3] =
+            ["cali1".into(), "a-long-namespace".into(), "checkout-7d4b9c5f6d-x2k4j".into()];
+        let none: std::sync::Arc<str> = "".into();
+        for packets in [12, 123_456, 1_234_567_890_123] {
+            let [app, node, orchestrator, service_account] = [(); 4].map(|()| none.clone());
+            let [interface, namespace, pod] = [&interface, &namespace, &pod].map(std::sync::Arc::clone);
+            let (ip, ingress, egress) = (vec![], sums(packets), sums(packets));
+            answer.1.workloads.push(Workload {
+                interface,
+                namespace,
+                pod,
+                app,
+                ip,
+                node,
+                orchestrator,
+                service_account,
+                known: true,
+                ingress,
+                egress,
+            });
+            let lines = tables(
+                &shown(&[(
+                    String::new(),
+                    WorkloadsAnswer {
+                        workloads: answer.1.workloads.clone(),
+                        drops: answer.1.drops.clone(),
+                        status: Status::default(),
+                        unknown_interfaces: UnknownInterfaces::default(),
+                    },
+                )]),
+                &View::default(),
+                Some(80),
+            );
+            assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
+            assert!(
+                lines.iter().any(|line| line.contains(&format!(" {packets} ")) && line.ends_with(&format!(">={packets}"))),
+                "{lines:#?}"
+            );
+            assert!(lines[1].contains("1234567890123") && lines[1].contains("x2k4j"), "{lines:#?}");
+        }
+    }
 
     #[test]
     fn nothing_is_claimed_that_was_not_watched() {
         let said = |watched: Option<u64>, up: bool| {
-            let mut answer = answer(&[]);
-            answer.status.up = up;
-            page(&answer, None, &About { line: "about", watched: watched.map(Duration::from_secs) }, None)[3].clone()
+            let mut answers = [answer(&[])];
+            answers[0].1.status.up = up;
+            nothing(&Shown { watched: watched.map(Duration::from_secs), ..shown(&answers) })
         };
         assert_eq!(said(None, true), "Nothing was dropped.");
         assert_eq!(said(Some(0), true), "Watching…");
@@ -220,8 +376,8 @@ mod tests {
     #[test]
     fn rules_that_are_gone_are_no_quiet_node() {
         let mut answer = answer(&[]);
-        (answer.status.problem, answer.status.chains) = (Some("they have vanished".into()), Chains::Vanished);
-        let lines = page(&answer, None, &ABOUT, None);
+        (answer.1.status.problem, answer.1.status.chains) = (Some("they have vanished".into()), Chains::Vanished);
+        let lines = page(&shown(&[answer]));
         assert!(lines.iter().any(|line| line == "NO RULES OF CALICO'S: they have vanished"), "{lines:?}");
         assert!(!lines.iter().any(|line| line.contains("Nothing was dropped")), "{lines:?}");
     }

@@ -1,18 +1,24 @@
 //! The Helm chart: what it makes of values, what it refuses, and that a real API server takes it.
 
+mod alerts;
 mod applied;
+mod documented;
+mod monitored;
+mod readme;
 mod rendered;
+mod tested;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::Value;
 
-/// Values of each variant that is tried, in `tests/fixtures/helm`.
-const VARIANTS: [&str; 6] = ["kubernetes", "etcd", "none", "monitoring", "openshift", "everything"];
+/// Values of each variant that is tried, in the chart's `ci`; the last has another name.
+const VARIANTS: [&str; 8] = ["kubernetes", "v3", "etcd", "none", "monitoring", "proxy", "openshift", "everything"];
 
 fn values(variant: &str) -> PathBuf {
-    super::path(&format!("tests/fixtures/helm/{variant}.yaml"))
+    super::path(&format!("deploy/helm/calico-accountant/ci/{variant}-values.yaml"))
 }
 
 /// The one object of a kind.

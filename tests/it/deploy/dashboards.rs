@@ -1,4 +1,5 @@
-//! The dashboards as files: what Grafana needs is there, panels do not overlap, variables that are used are defined.
+//! The dashboards as files: what Grafana needs is there, panels do not overlap, variables that are used are defined. scripts/dashboards
+//! checks them against Grafana's own types.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +14,28 @@ pub struct Dashboard {
     description: String,
     schema_version: u32,
     tags: Vec<String>,
+    links: Vec<Link>,
     templating: Templating,
     pub panels: Vec<Panel>,
+}
+
+/// To the other dashboards.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Link {
+    #[serde(rename = "type")]
+    kind: String,
+    title: String,
+    #[serde(rename = "icon")]
+    _icon: String,
+    #[serde(rename = "tooltip")]
+    _tooltip: String,
+    tags: Vec<String>,
+    as_dropdown: bool,
+    #[serde(rename = "targetBlank")]
+    _target_blank: bool,
+    keep_time: bool,
+    include_vars: bool,
 }
 
 #[derive(Deserialize)]
@@ -30,7 +51,7 @@ pub struct Variable {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
-    definition: String,
+    query: serde_json::Value,
     #[serde(default)]
     pub all_value: Option<String>,
     #[serde(default)]
@@ -86,8 +107,8 @@ impl Dashboard {
 impl Variable {
     /// `label_values(SERIES, LABEL)`: both.
     pub fn asks(&self) -> (&str, &str) {
-        let inside = self.definition.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
-        inside.and_then(|inside| inside.rsplit_once(", ")).unwrap_or_else(|| panic!("{}", self.definition))
+        let inside = self.query["query"].as_str().and_then(|query| query.strip_prefix("label_values(")?.strip_suffix(')'));
+        inside.and_then(|inside| inside.rsplit_once(", ")).unwrap_or_else(|| panic!("{}", self.query))
     }
 }
 
@@ -115,8 +136,13 @@ fn dashboards_are_whole() {
         assert!(dashboard.schema_version >= 36 && dashboard.tags == ["calico-accountant"] && !dashboard.description.is_empty());
         let list = &dashboard.templating.list;
         assert_eq!((list[0].name.as_str(), list[0].kind.as_str()), ("datasource", "datasource"), "{}", dashboard.title);
+        for Link { kind, title, tags, as_dropdown, keep_time, include_vars, .. } in &dashboard.links {
+            assert!(kind == "dashboards" && tags == &dashboard.tags && *as_dropdown && *keep_time && *include_vars, "{title}");
+        }
         for variable in dashboard.queried() {
             assert_eq!(variable.datasource["uid"], "${datasource}", "{}", variable.name);
+            // Not over a series for each workload and policy.
+            assert!(!variable.asks().0.ends_with("_packets_total"), "{}", variable.name);
         }
         let defined: BTreeSet<_> = list.iter().map(|variable| variable.name.as_str()).collect();
         let ids: BTreeSet<_> = dashboard.panels.iter().map(|panel| panel.id).collect();

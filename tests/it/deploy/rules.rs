@@ -1,4 +1,4 @@
-//! Alerts and records: promtool accepts them, its unit tests pass and leave no alert out, and the runbook has a section for each.
+//! Alerts and records, as the chart makes them with its values as they are: promtool accepts them, its unit tests pass and leave no alert out, and the runbook has a section for each.
 
 use std::process::{Command, Stdio};
 
@@ -27,7 +27,6 @@ pub struct Rule {
     pub alert: String,
     #[serde(default)]
     pub record: String,
-    pub expr: String,
     #[serde(default)]
     labels: std::collections::BTreeMap<String, String>,
     #[serde(default)]
@@ -41,11 +40,11 @@ pub fn rules() -> Vec<Rule> {
 }
 
 /// All alerts.
-fn alerts() -> Vec<Rule> {
+pub fn alerts() -> Vec<Rule> {
     rules().into_iter().filter(|rule| !rule.alert.is_empty()).collect()
 }
 
-fn promtool(args: &[&str]) {
+pub fn promtool(args: &[&str]) {
     let installed = Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if can_run("promtool on rules", installed, "promtool") {
         let output = Command::new("promtool").args(args).current_dir(super::path("")).output().unwrap();
@@ -80,7 +79,8 @@ fn the_unit_tests_leave_no_rule_out() {
         assert!(expected.contains(&0), "{} is always seen to fire", alert.alert);
     }
     for record in rules().iter().filter(|rule| !rule.record.is_empty()) {
-        assert!(super::text(TESTS).contains(&format!("- expr: {}", record.record)), "{} is not tested", record.record);
+        let asked = |line: &str| line.trim_start().starts_with("- expr: ") && line.contains(&record.record);
+        assert!(super::text(TESTS).lines().any(asked), "{} is not tested", record.record);
     }
 }
 
@@ -90,7 +90,7 @@ fn the_runbook_has_a_section_for_each_alert_and_no_others() {
     let sections: Vec<_> = runbook.lines().filter_map(|line| line.strip_prefix("## Calico")).map(|rest| format!("Calico{rest}")).collect();
     assert_eq!(sections, alerts().into_iter().map(|rule| rule.alert).collect::<Vec<_>>());
     for Rule { alert, labels, annotations, .. } in alerts() {
-        assert_eq!(annotations["runbook_url"], format!("docs/alerts.md#{}", alert.to_lowercase()));
+        assert!(annotations["runbook_url"].ends_with(&format!("#{}", alert.to_lowercase())), "{alert}");
         assert!(["warning", "critical"].contains(&labels["severity"].as_str()), "{alert}");
         assert!(!annotations["summary"].is_empty() && !annotations["description"].is_empty(), "{alert}");
     }

@@ -93,6 +93,8 @@ const IN_THE_DEMO: &[(&str, &str)] = &[
     ("calico-accountant watch shop/web-1 --dropped", "shop/web-1 <- "),
     ("calico-accountant watch shop/web-1 ", "policy"),
     ("calico-accountant watch --policy default.allow-all", "Watching packets"),
+    ("calico-accountant policies", "shop/"),
+    ("calico-accountant workloads", "web-1"),
     ("calico-accountant check --json", "\"result\""),
     ("calico-accountant check", "one answers at"),
     ("calico-accountant metrics --output", ""),

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::{begin_with, column, picture};
 use crate::program::await_some;
 use crate::support::browser::{Browser, key};
 use crate::support::demo::Demo;
+use crate::support::etcd::Scratch;
 use crate::support::netns::Namespace;
 
 #[test]
@@ -27,6 +30,9 @@ fn live_traffic(test: &str) {
     pipeline(&browser);
     workloads(&browser, url);
     policies(&browser);
+    search(&browser);
+    past(&browser, url);
+    export(&browser);
     colours(&browser);
     browser.check_quiet(&format!("{url}/"));
     pause(&browser);
@@ -38,8 +44,11 @@ fn live_traffic(test: &str) {
 /// What is dropped is there with its policy, the counts move, and the rows stay the elements that they are.
 fn drops(browser: &Browser) {
     browser.until("document.querySelector('.figure').innerText.endsWith('/s')");
-    browser.until("document.querySelectorAll('main tbody tr.dropping').length === 6");
-    let row = "[...document.querySelectorAll('main tbody tr')].find((row) => row.innerText.includes('shop/web-deny'))";
+    // One more where a few packets were on their way to a group during the exporter's first reads.
+    browser.until("document.querySelectorAll('main tbody tr.dropping').length >= 6");
+    let row =
+        "[...document.querySelectorAll('main tbody tr')].find((row) => row.querySelector('.c-by').innerText.startsWith('shop/web-deny'))";
+    browser.until(&format!("{row} !== undefined"));
     let text = browser.run(&format!("return {row}.innerText")).as_str().unwrap().to_owned();
     assert!(text.contains("shop/web-1") && text.contains("Denied by policy") && text.contains("Ingress"), "{text}");
     browser.run(&format!("window.kept = {row}"));
@@ -57,7 +66,6 @@ fn keyboard(browser: &Browser) {
     browser.until("location.hash.includes('q=db-0')");
     begin_with(&column(browser, "workload"), &["shop/db-0", "shop/db-0", "shop/db-0"]);
     browser.press(key::ESCAPE);
-    // One more where a few packets were on their way to a group during the exporter's first reads.
     browser.until("document.querySelectorAll('main tbody tr').length >= 6");
     browser.press("/");
     browser.press(key::DOWN);
@@ -121,6 +129,10 @@ fn workloads(browser: &Browser, url: &str) {
     browser.until("document.querySelectorAll('main tbody tr').length === 2");
     begin_with(&column(browser, "workload"), &["shop/web-1", "shop/db-0"]);
     assert_eq!(browser.run("return document.getElementById('search').value"), "shop");
+    // By default those come first that drop most.
+    browser.run("location.hash = '#/workloads'");
+    browser.until("document.querySelectorAll('tr.dropping').length === 2");
+    begin_with(&column(browser, "workload"), &["shop/web-1", "shop/db-0", "infra/client-0"]);
     browser.run("location.hash = '#/workloads'");
     browser.until("document.querySelectorAll('main tbody tr').length === 3");
     browser.click("th.c-ingress-dropped button");
@@ -136,7 +148,7 @@ fn workloads(browser: &Browser, url: &str) {
     browser.until("document.querySelector('tr.dropping .spark .down').getAttribute('d').length > 20");
 }
 
-/// Policies: who uses them, and which was never hit.
+/// Policies: who uses them, and which was never hit; one of them: what it did for whom, and how often its rules are hit.
 fn policies(browser: &Browser) {
     browser.run("location.hash = '#/policies?show=unhit'");
     browser.until("document.querySelectorAll('main tbody tr').length === 1");
@@ -145,7 +157,95 @@ fn policies(browser: &Browser) {
     browser.click("main tbody a");
     browser.until("document.querySelectorAll('.halves tbody tr').length > 2");
     begin_with(&column(browser, "workload"), &["shop/web-1"]);
-    assert!(column(browser, "packets").iter().all(|packets| packets == "0"));
+    browser.until("[...document.querySelectorAll('tbody .c-packets .rate')].every((rate) => rate.innerText === '0')");
+    let facts = browser.text(".facts");
+    assert!(facts.contains("never, since Felix wrote its rules (watched since "), "{facts}");
+
+    browser.run("location.hash = '#/policy/shop%2Fdefault.web-deny'");
+    browser.until("document.querySelector('.halves tr.dropping .c-deny')?.innerText.includes('/s')");
+    begin_with(&column(browser, "direction")[..1], &["Ingress"]);
+    let text = "return Number(document.querySelector('.halves tr.dropping .c-deny .total').innerText.replace(/[≥ ,]/g, ''))";
+    let answer = browser.run_async("return (await fetch('api/v1/policies/shop%2Fdefault.web-deny')).json()");
+    let of_web = answer["endpoints"].as_array().unwrap().iter().find(|endpoint| endpoint["direction"] == "ingress").unwrap();
+    assert!(of_web["pod"] == "web-1" && of_web["deny"].as_f64().unwrap() >= browser.run(text).as_f64().unwrap(), "{of_web}");
+    browser.until("[...document.querySelectorAll('.halves .c-packets .rate')].some((rate) => rate.innerText.endsWith('/s'))");
+    assert_eq!(browser.run_async("return (await fetch('api/v1/policies/nobody')).status"), 404);
+    // What is not there is answered with 404, which the console notes.
+    assert!(browser.console().iter().all(|line| line.contains("404")));
+}
+
+/// A field narrows, `-` excludes, an address is matched whole; the end of a tier leads to what ended there.
+fn search(browser: &Browser) {
+    let shown = |view: &str, query: &str, expected: &[&str]| {
+        browser.run(&format!("location.hash = '#/{view}?sort=workload&q={query}'"));
+        let names = "[...new Set([...document.querySelectorAll('main tbody th a')].map((link) => link.innerText))].join()";
+        browser.until(&format!("document.getElementById('search').value !== '' && {names} === '{}'", expected.join(",")));
+    };
+    shown("workloads", "shop%2Fweb-1", &["shop/web-1"]);
+    shown("workloads", "10.65.0.11", &["shop/web-1"]);
+    shown("workloads", "fd00:65:0::13", &["shop/db-0"]);
+    shown("workloads", "10.65.0.1", &[]);
+    shown("workloads", "-ns:shop", &["infra/client-0"]);
+    shown("workloads", "policy:web-deny", &["shop/web-1"]);
+    shown("workloads", "verdict:deny -web", &["shop/db-0"]);
+    shown("drops", "reason:policy policy:web-deny -verdict:accept", &["shop/web-1"]);
+    browser.run("location.hash = '#/drops'");
+    browser.until("document.querySelectorAll('main tbody tr').length >= 6");
+    let link =
+        browser.run("return [...document.querySelectorAll('.c-by a')].find((link) => link.innerText === 'end of tier default').hash");
+    browser.run(&format!("location.hash = {link}"));
+    browser.until("document.querySelectorAll('main tbody tr').length === 2");
+    assert!(column(browser, "reason").iter().all(|reason| reason == "No policy matched"));
+    assert_eq!(browser.run("return document.getElementById('search').value"), "reason:no_policy tier:default");
+}
+
+/// What is shown can be saved, as it is sorted and filtered.
+fn export(browser: &Browser) {
+    let scratch = Scratch::new();
+    browser.devtools("Browser.setDownloadBehavior", json!({"behavior": "allow", "downloadPath": scratch.path()}));
+    browser.run("location.hash = '#/drops?q=reason:policy%20policy:web-deny%20policy:shop'");
+    browser.until("document.querySelectorAll('main tbody tr').length >= 1 && document.getElementById('search').value !== ''");
+    let saved = |button: usize, extension: &str| {
+        browser.click(&format!(".export button:nth-child({button})"));
+        let file = || {
+            let files = std::fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().path());
+            files
+                .filter(|path| path.extension().is_some_and(|found| found == extension))
+                .find_map(|path| std::fs::read_to_string(path).ok())
+        };
+        await_some(|| file().filter(|text| text.ends_with('\n')), || format!("a file .{extension}"))
+    };
+    let csv = saved(1, "csv");
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines[0], "namespace,pod,interface,direction,reason,tier,policy,packets,packets_per_second");
+    assert!(lines[1..].iter().all(|line| line.starts_with("shop,web-1,cali751425ce827,ingress,policy,default,")), "{csv}");
+    let rows: Value = serde_json::from_str(&saved(2, "json")).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), lines.len() - 1);
+    let row = rows.as_array().unwrap().iter().find(|row| row["policy"] == "shop/default.web-deny").unwrap();
+    assert!(row["packets"].as_u64() > Some(0) && row["packets_per_second"].as_f64() > Some(0.0), "{row}");
+}
+
+/// A page that is opened knows what was dropped before, and shows a time that a URL names.
+fn past(browser: &Browser, url: &str) {
+    let times = "return (await fetch('api/v1/drops')).json()";
+    let answer = browser.run_async(times);
+    let reads = answer["reads"].as_array().unwrap();
+    let (first, last) = (reads[0]["from"].as_f64().unwrap(), reads[reads.len() - 1]["to"].as_f64().unwrap());
+    assert!(last - first > 20.0, "{answer}");
+    let at = browser.run(&format!("return new Date({} * 1000).toISOString().slice(0, 19) + 'Z'", last.floor()));
+    browser.open(&format!("{url}/?past#/drops?at={}", at.as_str().unwrap()));
+    browser
+        .until("document.querySelector('h1').innerText.startsWith('Dropped at ') && document.querySelectorAll('tr.dropping').length >= 6");
+    assert!(browser.text(".figure").ends_with("/s") && browser.text(".sentence").contains("were being dropped"));
+    // The first read that the page makes is not the first that it knows.
+    let known = browser.run("return Number(document.querySelector('.chart input').min)").as_f64().unwrap();
+    assert!((known - first).abs() < 1.0, "{known} is not {first}");
+    // The keys of the slider choose another time, and its end is now.
+    browser.run("document.querySelector('.chart input').focus()");
+    browser.press(key::HOME);
+    browser.until("document.querySelector('.figure').innerText === 'Not known'");
+    browser.click(".chart button");
+    browser.until("document.querySelector('h1').innerText === 'Dropped now' && !location.hash.includes('at=')");
 }
 
 /// The colours are the system's until others are chosen, and then stay so.
@@ -201,6 +301,13 @@ fn pictures(browser: &Browser, url: &str) {
     picture(browser, "pipeline-dark");
     browser.prefer_dark(false);
     picture(browser, "pipeline-light");
+    browser.run("location.hash = '#/policy/shop%2Fdefault.web-deny'");
+    browser.until("document.querySelector('.halves tr.dropping') !== null");
+    std::thread::sleep(Duration::from_secs(6));
+    browser.resize(1280, 800, false);
+    picture(browser, "policy-light");
+    browser.run("location.hash = '#/workload/cali751425ce827'");
+    browser.until("document.querySelector('tr[data-dropping]') !== null");
     browser.resize(390, 844, true);
     picture(browser, "pipeline-phone");
     browser.run("location.hash = '#/drops'");

@@ -1,5 +1,6 @@
 //! What the page says when something is away: the kernel's counters, the datastore, the exporter itself.
 
+use std::path::Path;
 use std::time::Instant;
 
 use crate::program::{self, Program};
@@ -30,6 +31,7 @@ fn come_and_go(test: &str) {
     fakes.prints("iptables-nft-save", RULES);
     let mut command = program::command();
     command.env("PATH", fakes.path()).env("BACKEND", "nft").env("NODENAME", "node1").env("ETCD_ENDPOINTS", etcd.url());
+    command.env("GRAFANA_URL", "https://grafana.example.org/sub/");
     let program = Program::start(command);
     browser.open(&format!("http://127.0.0.1:{}/", program.port()));
     let banners = "document.getElementById('banners').innerText";
@@ -38,6 +40,9 @@ fn come_and_go(test: &str) {
     browser.until("document.querySelector('.figure').innerText === 'Nothing is being dropped'");
     browser.until("document.querySelector('.rests').innerText.includes('any of the 3 workloads with rules')");
     browser.until(&format!("{banners} === '' && document.querySelector('.hero').dataset.state === 'calm'"));
+
+    links_to_grafana(&browser);
+    browser.run("location.hash = '#/drops'");
 
     fakes.set("iptables-nft-save", "echo 'iptables: out of luck' >&2; exit 1");
     browser.until(&format!("{banners}.includes('counters cannot be read') && {banners}.includes('out of luck')"));
@@ -59,6 +64,24 @@ fn come_and_go(test: &str) {
     assert!(browser.run("return document.querySelector('main').innerText").as_str().unwrap().contains("shop/web-1"), "the numbers stay");
 }
 
+/// A pod and a policy lead to what the dashboards show of them on all nodes.
+fn links_to_grafana(browser: &Browser) {
+    for (place, file, values) in [
+        ("workload/cali751425ce827", "workload.json", &[("namespace", "shop"), ("pod", "web-1")][..]),
+        ("policy/shop%2Fdefault.web-deny", "policies.json", &[("policy", "shop%2Fdefault.web-deny")]),
+    ] {
+        browser.run(&format!("location.hash = '#/{place}'"));
+        let link = browser.until("document.querySelector('.elsewhere:not([hidden])').href");
+        let file = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/grafana").join(file)).unwrap();
+        let dashboard: serde_json::Value = serde_json::from_slice(&file).unwrap();
+        let variables: Vec<_> = dashboard["templating"]["list"].as_array().unwrap().iter().map(|variable| &variable["name"]).collect();
+        assert!(values.iter().all(|(name, _)| variables.iter().any(|variable| *variable == name)), "{variables:?}");
+        let query = values.iter().map(|(name, value)| format!("var-{name}={value}")).collect::<Vec<_>>().join("&");
+        let expected = format!("https://grafana.example.org/sub/d/{}?{query}", dashboard["uid"].as_str().unwrap());
+        assert_eq!(link, expected.as_str());
+    }
+}
+
 /// Starts the program on Calico's rules in the kernel, and a page on it.
 fn on_kernel(test: &str) -> Option<(Browser, Program)> {
     let browser = Browser::start(test)?;
@@ -70,26 +93,26 @@ fn on_kernel(test: &str) -> Option<(Browser, Program)> {
     Some((browser, program))
 }
 
-/// Nobody has watched for ten seconds when the page has been open for two.
+/// Nobody has watched for a minute when the program has run for two seconds.
 #[test]
 fn the_first_seconds_claim_no_more_than_was_watched() {
     let test = "the page's first seconds";
     let Some(net) = Namespace::new(test) else { return };
     net.run(|| {
+        // The program may have watched from its start on.
+        let begun = Instant::now();
         let Some((browser, program)) = on_kernel(test) else { return };
-        let opened = Instant::now();
         browser.open(&format!("http://127.0.0.1:{}/", program.port()));
         browser.until("document.querySelector('.figure').innerText === 'Nothing is being dropped'");
         let mut spans = Vec::new();
-        while spans.last() != Some(&10) {
+        while spans.len() < 2 || spans[spans.len() - 1] < spans[0] + 5 {
             let span = browser.run("return document.querySelector('.rests').innerText.match(/dropped in the last (\\d+) s at/)?.[1] ?? ''");
             let span: u64 = span.as_str().unwrap().parse().unwrap();
-            // The program read for the first time before the page asked, and gives that answer for a second.
-            assert!(span <= opened.elapsed().as_secs() + 2, "{span} s are claimed after {:?}", opened.elapsed());
-            assert!(opened.elapsed().as_secs() < 60);
+            assert!(span <= begun.elapsed().as_secs(), "{span} s are claimed after {:?}", begun.elapsed());
+            assert!(begun.elapsed().as_secs() < 60);
             spans.push(span);
         }
-        assert!(spans[0] < 10, "{spans:?}");
+        assert!(spans[0] < 60, "{spans:?}");
     });
 }
 

@@ -183,12 +183,40 @@ fn look(browser: &Browser, url: &str) {
     assert_eq!(seen[0], 0, "no row is made anew");
     assert!(seen[1].as_u64().unwrap() > 100, "{} numbers have changed", seen[1]);
 
+    everything_is_there(browser);
+
     browser.run("location.hash = '#/policies'");
     browser.until(&format!("document.querySelectorAll('main tbody tr').length === {POLICIES}"));
     browser.run(&format!("location.hash = '#/workload/{}'", interface(4)));
     browser.until(&format!("document.querySelectorAll('.direction tr.member').length === {POLICIES}"));
     browser.check_quiet(url);
     pictures(browser, url);
+}
+
+/// The browser's own search finds what is below the screen; paper gets all rows and their lines, in ink; a wide screen is used.
+fn everything_is_there(browser: &Browser) {
+    let last = "[...document.querySelectorAll('main tbody th a')].at(-1)";
+    browser.run("scrollTo(0, 0); getSelection().removeAllRanges()");
+    assert_eq!(browser.run(&format!("return window.find({last}.innerText) && {last}.contains(getSelection().anchorNode)")), true);
+    browser.run("getSelection().selectAllChildren(document.querySelector('main'))");
+    let selected = browser.run("return getSelection().toString()").as_str().unwrap().to_owned();
+    assert!((0..WORKLOADS).map(pod).all(|(namespace, pod)| selected.contains(&format!("{namespace}/{pod}"))), "all rows are selected");
+
+    let features = json!([{"name": "prefers-color-scheme", "value": "dark"}]);
+    browser.devtools("Emulation.setEmulatedMedia", json!({"media": "print", "features": features}));
+    browser.run("dispatchEvent(new Event('beforeprint'))");
+    let printed = browser.run(
+        "const lines = [...document.querySelectorAll('main tbody .spark .up')].filter((line) => line.hasAttribute('d'));
+         const shown = (selector) => [...document.querySelectorAll(selector)].some((element) => element.checkVisibility());
+         return [getComputedStyle(document.body).backgroundColor, lines.length, shown('main tbody tr:last-child'), shown('nav, .tools, .toolbar input, .export')]",
+    );
+    assert_eq!(printed, json!(["rgb(255, 255, 255)", WORKLOADS, true, false]));
+    browser.devtools("Emulation.setEmulatedMedia", json!({"media": "", "features": []}));
+
+    browser.resize(2200, 900, false);
+    let width = browser.run("return document.querySelector('main table').offsetWidth").as_u64().unwrap();
+    assert!(width > 1900, "a table of {width} px on a screen of 2200 px");
+    browser.resize(1280, 900, false);
 }
 
 /// What the page has taken so far of its thread, in seconds: script, layout, style.

@@ -28,6 +28,7 @@ pub mod key {
     pub const ENTER: &str = "\u{e007}";
     pub const ESCAPE: &str = "\u{e00c}";
     pub const DOWN: &str = "\u{e015}";
+    pub const HOME: &str = "\u{e011}";
     pub const TAB: &str = "\u{e004}";
 }
 

@@ -55,10 +55,11 @@ impl<'a> Host<'a> {
         if security["readOnlyRootFilesystem"] == true {
             script += "mount -o remount,ro root\n";
         }
-        script += &format!("exec chroot root setpriv {} /accountant", privileges(security));
+        script += &format!("shift 3; exec chroot root setpriv {} /accountant \"$@\"", privileges(security));
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
         command.arg(self.scratch.path()).arg(program::binary()).arg(programs);
+        command.args(container["args"].as_array().into_iter().flatten().map(|arg| arg.as_str().unwrap()));
         command.env_clear().env("PATH", "/programs:/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", self.kube.port.to_string());
         command.env("METRICS_SERVER_PORT", "0").env("LISTEN_ADDRESS", "127.0.0.1");

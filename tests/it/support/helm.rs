@@ -9,6 +9,9 @@ use super::etcd::Scratch;
 use super::kube::{ADMIN, Kube};
 use super::{built, can_run};
 
+/// Where the image is: a chart without it is refused. Values of a test's own win.
+pub const IMAGE: [&str; 2] = ["--set", "image.registry=registry.example"];
+
 /// The built Helm, with a home of its own.
 pub struct Helm(Scratch);
 
@@ -57,7 +60,8 @@ impl Helm {
     /// The objects that a chart makes with further arguments.
     #[track_caller]
     pub fn template(&self, chart: &Path, args: &[&str]) -> Vec<Value> {
-        let text = self.run(&[&["template", "calico-accountant", chart.to_str().unwrap(), "--namespace", "kube-system"], args].concat());
+        let text = self
+            .run(&[&["template", "calico-accountant", chart.to_str().unwrap(), "--namespace", "kube-system"], &IMAGE[..], args].concat());
         let documents = text.split("\n---\n").filter(|document| document.lines().any(|line| !line.starts_with(['#', '-'])));
         documents.map(|document| yaml_serde::from_str(document).unwrap_or_else(|error| panic!("{error}: {document}"))).collect()
     }
@@ -76,6 +80,7 @@ pub fn complaints(output: &Output) -> String {
     said.lines().filter(|line| !line.contains("found symbolic link in path")).collect::<Vec<_>>().join("\n")
 }
 
+/// Where `scripts/helm` puts it.
 pub fn program() -> PathBuf {
     built::program("helm", "helm.sh/helm/v3", "helm")
 }

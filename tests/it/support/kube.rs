@@ -185,8 +185,16 @@ impl Kube {
 
     /// Whether the account may do this.
     pub fn allowed(&self, verb: &str, group: &str, resource: &str) -> bool {
-        let user = format!("system:serviceaccount:kube-system:{ACCOUNT}");
-        let spec = json!({"user": user, "resourceAttributes": {"verb": verb, "group": group, "resource": resource}});
+        self.account_may("kube-system", verb, &format!("{resource}.{group}"))
+    }
+
+    /// Whether the account of a namespace may do this there, to `resource.group/name`; the latter two may be missing.
+    pub fn account_may(&self, namespace: &str, verb: &str, what: &str) -> bool {
+        let (kind, name) = what.split_once('/').unwrap_or((what, ""));
+        let (resource, group) = kind.split_once('.').unwrap_or((kind, ""));
+        let asked = json!({"verb": verb, "group": group, "resource": resource, "name": name, "namespace": namespace});
+        let groups = ["system:serviceaccounts", "system:authenticated"];
+        let spec = json!({"user": format!("system:serviceaccount:{namespace}:{ACCOUNT}"), "groups": groups, "resourceAttributes": asked});
         let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
         self.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", &review)["status"]["allowed"] == true
     }

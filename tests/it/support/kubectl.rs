@@ -26,13 +26,6 @@ impl Kube {
         command.arg("--cache-dir").arg(self.file("kubectl-cache"));
         command.args(args).output().unwrap()
     }
-
-    /// Whether the service account `calico-accountant` of a namespace may do this there.
-    pub fn account_may(&self, namespace: &str, verb: &str, what: &str) -> bool {
-        let account = format!("system:serviceaccount:{namespace}:calico-accountant");
-        let output = self.try_kubectl(&["auth", "can-i", verb, what, "--as", &account, "-n", namespace]);
-        String::from_utf8_lossy(&output.stdout).trim() == "yes"
-    }
 }
 
 /// kubectl that knows no cluster.

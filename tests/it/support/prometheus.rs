@@ -45,7 +45,8 @@ impl Prometheus {
         }))
     }
 
-    fn start(config: &Value) -> Self {
+    /// One with this configuration.
+    pub fn start(config: &Value) -> Self {
         let (scratch, port) = (Scratch::new(), free_port());
         let file = scratch.path().join("prometheus.yaml");
         fs::write(&file, config.to_string()).unwrap();

@@ -13,16 +13,40 @@
 {{- end }}
 {{- end }}
 
+{{- define "calico-accountant.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride }}
+{{- end }}
+
 {{- define "calico-accountant.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "calico-accountant.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{- define "calico-accountant.labels" -}}
-{{ include "calico-accountant.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{/* Of the pods: those that selectors go by cannot be replaced. */}}
+{{- define "calico-accountant.podLabels" -}}
+{{- $selector := include "calico-accountant.selectorLabels" . | fromYaml }}
+{{- merge $selector (tpl (toYaml .Values.podLabels) . | fromYaml) (tpl (toYaml .Values.commonLabels) . | fromYaml) | toYaml }}
+{{- end }}
+
+{{/*
+The metadata of an object: name, unless it is `root`'s own, `namespace` (one of its own; the release's if empty; - for none), and further
+labels and annotations.
+*/}}
+{{- define "calico-accountant.metadata" -}}
+{{- $labels := include "calico-accountant.selectorLabels" .root | fromYaml }}
+{{- $_ := set $labels "app.kubernetes.io/version" .root.Chart.AppVersion }}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" .root.Release.Service }}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") }}
+name: {{ default (include "calico-accountant.fullname" .root) .name }}
+{{- if ne (.namespace | default "") "-" }}
+namespace: {{ default (include "calico-accountant.namespace" .root) .namespace }}
+{{- end }}
+labels:
+  {{- merge (dict) (.labels | default dict) $labels (tpl (toYaml .root.Values.commonLabels) .root | fromYaml) | toYaml | nindent 2 }}
+{{- with merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "calico-accountant.serviceAccount" -}}
@@ -33,116 +57,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{/* `image` as a reference; a parent chart's registry wins. Without any, the container runtime would take docker.io. */}}
 {{- define "calico-accountant.image" -}}
-{{- if .Values.image.digest }}
-{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- $name := .image.repository }}
+{{- $registry := default .image.registry .root.Values.global.imageRegistry }}
+{{- if $registry }}
+{{- $name = printf "%s/%s" $registry $name }}
+{{- else if not (regexMatch `^(localhost|[^/]*[.:][^/]*)/` $name) }}
+{{- fail "image.registry: say where the image is, for none is published: the registry that it was pushed to (docs/chart.md), or localhost where the nodes have it" }}
+{{- end }}
+{{- if .image.digest }}
+{{- printf "%s@%s" $name .image.digest }}
 {{- else }}
-{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- printf "%s:%s" $name (default .root.Chart.AppVersion .image.tag) }}
 {{- end }}
 {{- end }}
 
-{{/*
-The container's rights. Root, because a container runtime gives capabilities to no other user; of root's rights, only those that reading
-packet filters takes. Each key of securityContext replaces ours.
-*/}}
-{{- define "calico-accountant.securityContext" -}}
-{{- $add := list "NET_ADMIN" "NET_RAW" }}
-{{- if .Values.ebpf.enabled }}
-{{- $add = concat $add (list .Values.ebpf.capability "DAC_READ_SEARCH") }}
+{{- define "calico-accountant.pullSecrets" -}}
+{{- range concat .Values.global.imagePullSecrets .Values.imagePullSecrets }}
+- {{ ternary . (dict "name" .) (kindIs "map" .) | toYaml }}
 {{- end }}
-{{- $ours := dict
-  "runAsUser" 0
-  "privileged" false
-  "allowPrivilegeEscalation" false
-  "readOnlyRootFilesystem" true
-  "capabilities" (dict "drop" (list "ALL") "add" $add)
-  "seccompProfile" (dict "type" "RuntimeDefault")
-}}
-{{- if .Values.seLinuxOptions }}
-{{- $_ := set $ours "seLinuxOptions" .Values.seLinuxOptions }}
-{{- else if .Values.securityContextConstraints.create }}
-{{- $_ := set $ours "seLinuxOptions" (dict "type" "spc_t") }}
 {{- end }}
-{{- range $key, $value := .Values.securityContext }}
-{{- $_ := set $ours $key $value }}
-{{- end }}
-{{- toYaml $ours }}
+
+{{/* Whether Prometheus finds it by the pods' annotations. */}}
+{{- define "calico-accountant.byAnnotations" -}}
+{{- if and .Values.scrapeAnnotations (not .Values.podMonitor.enabled) (not .Values.serviceMonitor.enabled) }}true{{ end }}
 {{- end }}
 
 {{/* Whether the node's name is what calico-node wrote into its file. */}}
 {{- define "calico-accountant.nodeNameOfFile" -}}
 {{- if or (eq .Values.nodeName "file") (and (eq .Values.nodeName "auto") (eq .Values.datastore.type "etcdv3")) }}true{{ end }}
-{{- end }}
-
-{{/* The datastore's variables. */}}
-{{- define "calico-accountant.datastore" -}}
-{{- $etcd := .Values.datastore.etcd -}}
-- name: DATASTORE_TYPE
-  value: {{ .Values.datastore.type }}
-{{- if not (include "calico-accountant.nodeNameOfFile" .) }}
-- name: NODENAME
-  valueFrom:
-    fieldRef:
-      fieldPath: spec.nodeName
-{{- end }}
-{{- if and (eq .Values.datastore.type "kubernetes") .Values.datastore.kubernetes.calicoApiGroup }}
-- name: CALICO_API_GROUP
-  value: {{ .Values.datastore.kubernetes.calicoApiGroup }}
-{{- end }}
-{{- if eq .Values.datastore.type "etcdv3" }}
-{{- if $etcd.endpoints }}
-- name: ETCD_ENDPOINTS
-  value: {{ $etcd.endpoints | quote }}
-{{- if $etcd.secret }}
-- name: ETCD_CA_CERT_FILE
-  value: /calico-secrets/etcd-ca
-- name: ETCD_CERT_FILE
-  value: /calico-secrets/etcd-cert
-- name: ETCD_KEY_FILE
-  value: /calico-secrets/etcd-key
-{{- end }}
-{{- else }}
-{{- range $variable, $key := dict "ETCD_ENDPOINTS" "etcd_endpoints" "ETCD_CA_CERT_FILE" "etcd_ca" "ETCD_CERT_FILE" "etcd_cert" "ETCD_KEY_FILE" "etcd_key" }}
-- name: {{ $variable }}
-  valueFrom:
-    configMapKeyRef:
-      name: {{ $etcd.configMap }}
-      key: {{ $key }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- end }}
-
-{{/* The program's settings that are set. */}}
-{{- define "calico-accountant.settings" -}}
-{{- $s := .Values.settings -}}
-{{- range $variable, $value := dict "LISTEN_ADDRESS" $s.listenAddress "METRIC_NAMES" $s.metricNames "BACKEND" $s.backend "SOURCE" $s.source "XTABLES_LOCK_WAIT" $s.xtablesLockWait "SAMPLE_INTERVAL" $s.sampleInterval "LOG_LEVEL" $s.logLevel "LOG_FORMAT" $s.logFormat }}
-{{- if $value }}
-- name: {{ $variable }}
-  value: {{ $value | quote }}
-{{- end }}
-{{- end }}
-{{- with $s.allowedHosts }}
-- name: ALLOWED_HOSTS
-  value: {{ join "," . | quote }}
-{{- end }}
-{{- if $s.minimumCounter }}
-- name: MINIMUM_COUNTER
-  value: {{ int64 $s.minimumCounter | quote }}
-{{- end }}
-- name: METRICS_SERVER_PORT
-  value: {{ int .Values.port | quote }}
-{{- end }}
-
-{{/* Where the kubelet asks: at the pod's address, which is the node's, unless the program listens at one address alone. */}}
-{{- define "calico-accountant.probe" -}}
-{{- $address := .root.Values.settings.listenAddress -}}
-httpGet:
-  path: {{ .path }}
-  port: metrics
-  {{- if and $address (not (has $address (list "::" "0.0.0.0"))) }}
-  host: {{ $address | quote }}
-  {{- end }}
-periodSeconds: 10
-timeoutSeconds: 5
 {{- end }}

@@ -163,3 +163,44 @@ fn what_has_gone_is_remembered_within_bounds() {
     recorder.add(&Item::Profile("0".into()), 1);
     assert_eq!(shown(&totals), [("cali599".into(), 2)], "the last ones are remembered");
 }
+
+/// What is shown where zeros are not.
+fn introduced(totals: &Totals) -> Vec<u64> {
+    totals.workloads().flat_map(|(_, e)| totals.shown(e, Direction::Ingress).map(Total::introduced_packets)).collect()
+}
+
+#[test]
+fn what_begins_to_count_is_shown_as_0_first_and_what_was_counted_before_is_not() {
+    const HOLD: Duration = Duration::from_secs(65);
+    let (mut totals, begun) = (Totals::default(), Instant::now());
+    let item = |policy: &str, verdict| Item::Policy { tier: "default".into(), policy: policy.into(), verdict };
+    let mut read = |seconds: u64, old: u64, new: u64, rename: bool| {
+        let mut recorder = next_read(&mut totals);
+        recorder.add(&item("old", Verdict::Accept), old);
+        recorder.add(&item("new", Verdict::Deny), new);
+        if rename {
+            totals.rename_policy("new", &"named".into());
+        }
+        totals.end_read();
+        totals.introduce(begun + Duration::from_secs(seconds), HOLD);
+        introduced(&totals)
+    };
+    for (seconds, old, new, expected) in
+        [(0, 7, 0, [7, 0]), (10, 1, 3, [8, 0]), (20, 0, 2, [8, 0]), (74, 0, 0, [8, 0]), (75, 0, 1, [8, 6]), (76, 0, 1, [8, 7])]
+    {
+        assert_eq!(read(seconds, old, new, false), expected, "{seconds}");
+    }
+    assert_eq!(read(77, 0, 0, true), [8, 7], "another name for what was shown");
+}
+
+#[test]
+fn what_was_shown_does_not_begin_again_as_part_of_a_sum() {
+    let mut totals = Totals::default();
+    let item = |verdict| Item::Policy { tier: "default".into(), policy: "p".into(), verdict };
+    for (verdict, packets, expected) in [(Verdict::Deny, 5, vec![5]), (Verdict::DenyOrPass, 2, vec![7])] {
+        next_read(&mut totals).add(&item(verdict), packets);
+        totals.end_read();
+        totals.introduce(Instant::now(), Duration::from_secs(65));
+        assert_eq!(introduced(&totals).into_iter().filter(|packets| *packets > 0).collect::<Vec<_>>(), expected);
+    }
+}

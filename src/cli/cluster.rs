@@ -1,0 +1,214 @@
+//! Several exporters at once: those that Kubernetes' API shows, or `--nodes` names. Asks them side by side, in bounded time, and says
+//! which did not answer, and why.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::client::{Client, Failure, Patience};
+use super::terminal::{LONGEST, safe};
+use crate::config::{Config, Datastore, Nodes};
+use crate::kubernetes::{Lookup, Pod, Query};
+use crate::os::plain;
+
+/// A connection takes a millisecond; the second attempt of a lost first packet comes after a second.
+const PATIENCE: Patience = Patience(Duration::from_millis(1500), Duration::from_secs(6));
+/// For all nodes together: a large cluster, whose nodes do not answer, is not waited for one after the other.
+const LIMIT: Duration = Duration::from_secs(15);
+/// Asked at a time.
+const MOST_AT_ONCE: usize = 64;
+/// Nodes that a message names.
+const MOST_NAMED: usize = 5;
+
+pub struct Node {
+    pub name: String,
+    /// `http://ADDRESS:PORT`, or why nobody can be asked.
+    url: Result<String, Failure>,
+}
+
+/// A node, and its answer.
+pub type Answered<T> = (String, T);
+
+/// What was answered, and who did not.
+pub struct Answers<T> {
+    pub answered: Vec<Answered<T>>,
+    pub silent: Vec<Silent>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Silent {
+    pub node: String,
+    pub problem: String,
+    pub hint: &'static str,
+}
+
+/// What `--json` prints of several nodes. See docs/api.md.
+#[derive(Serialize)]
+pub struct Envelope<'a, T> {
+    pub answers: Vec<&'a T>,
+    pub silent: &'a [Silent],
+}
+
+impl Silent {
+    /// The problem without the address, which would keep equal ones of several nodes apart.
+    pub fn why(&self) -> &str {
+        self.problem.strip_prefix("http://").and_then(|text| Some(text.split_once(' ')?.1)).unwrap_or(&self.problem)
+    }
+}
+
+impl<T> Answers<T> {
+    pub fn envelope(&self) -> Envelope<'_, T> {
+        Envelope { answers: self.answered.iter().map(|(_, answer)| answer).collect(), silent: &self.silent }
+    }
+
+    /// Who answered, and who did not, for people.
+    pub fn about(&self) -> Vec<String> {
+        let (answered, silent) = (self.answered.len(), self.silent.len());
+        let mut lines = vec![match silent {
+            0 => format!("{} answered.", nodes(answered)),
+            _ => format!("{answered} of {} answered.", nodes(answered + silent)),
+        }];
+        let mut reasons = BTreeMap::<(&str, &str), Vec<&str>>::new();
+        for silent in &self.silent {
+            reasons.entry((silent.why(), silent.hint)).or_default().push(&silent.node);
+        }
+        for ((why, hint), names) in reasons {
+            let hint = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
+            lines.push(format!("No answer of {}: {}{hint}", few(&names), safe(why, LONGEST * 3)));
+        }
+        lines
+    }
+}
+
+pub fn nodes(count: usize) -> String {
+    if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
+}
+
+/// Some of the names.
+pub fn few(names: &[&str]) -> String {
+    let named = names.iter().take(MOST_NAMED).map(|name| safe(name, LONGEST)).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MOST_NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+/// The pods, if they are looked for in Kubernetes.
+pub fn lookup(config: &Config) -> Option<Lookup> {
+    match &config.datastore {
+        Datastore::Kubernetes(kubernetes) => Some(Lookup::new(kubernetes)),
+        Datastore::Etcd(_) | Datastore::None => None,
+    }
+}
+
+/// Those of the cluster; of one node only, where that is known to be enough.
+pub fn exporters(config: &Config, meant: &Nodes, only: Option<&str>) -> Result<Vec<Node>, String> {
+    let found = match meant {
+        Nodes::Named(names) => each(names, |name| named(name, config.port)),
+        Nodes::WithPods(labels) => {
+            let mut lookup = lookup(config).ok_or("--cluster: no Kubernetes API is configured")?;
+            let query = Query { labels: Some(labels), node: only, ..Query::default() };
+            let mut pods = lookup.pods(query).map_err(|error| error.to_string())?;
+            pods.retain(|pod| !pod.node.is_empty() && !pod.is_finished);
+            // Of several on one node, that which runs.
+            pods.sort_by(|a, b| (&a.node, a.problem.is_some(), &a.name).cmp(&(&b.node, b.problem.is_some(), &b.name)));
+            pods.dedup_by(|b, a| a.node == b.node);
+            pods.into_iter().map(|pod| with_pod(pod, config)).collect::<Vec<_>>()
+        }
+    };
+    match (meant, found.is_empty()) {
+        (Nodes::WithPods(labels), true) => Err(format!(
+            "no pod with the labels {labels}{}: is that how the exporters are labelled? See --selector",
+            only.map_or_else(String::new, |node| format!(" is on node {node}"))
+        )),
+        _ => Ok(found),
+    }
+}
+
+/// Asked at its address: an exporter answers to no other names than its node's.
+fn named(name: &str, port: u16) -> Node {
+    let address = match name.parse::<IpAddr>() {
+        Ok(address) => Ok(SocketAddr::new(address, port)),
+        Err(_) => {
+            let has_port = name.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
+            let found = if has_port { name.to_socket_addrs() } else { (name.trim_matches(['[', ']']), port).to_socket_addrs() };
+            found.map_err(|error| error.to_string()).and_then(|mut found| found.next().ok_or_else(|| "no address".to_owned()))
+        }
+    };
+    let failure = |error: String| Failure { text: format!("its address is not found: {}", plain(&error)), hint: "" };
+    Node { name: name.to_owned(), url: address.map(|address| format!("http://{address}")).map_err(failure) }
+}
+
+fn with_pod(pod: Pod, config: &Config) -> Node {
+    let is_here = pod.node == config.node_name;
+    let url = match (&pod.problem, pod.listen_address.filter(|address| !address.is_unspecified()), pod.address) {
+        (Some(problem), ..) => Err(Failure { text: format!("its pod {}/{} does not run: {problem}", pod.namespace, pod.name), hint: "" }),
+        (None, Some(address), _) if address.is_loopback() && !is_here => {
+            Err(Failure { text: format!("LISTEN_ADDRESS is {address}: only its own node can ask it"), hint: "" })
+        }
+        (None, Some(address), _) | (None, None, Some(address)) => {
+            Ok(format!("http://{}", SocketAddr::new(address, pod.port.unwrap_or(config.port))))
+        }
+        (None, None, None) => Err(Failure { text: format!("its pod {}/{} has no address", pod.namespace, pod.name), hint: "" }),
+    };
+    Node { name: pod.node, url }
+}
+
+/// Asks all of them the same, and keeps of each answer what is needed.
+pub fn ask<T: DeserializeOwned, U: Send>(nodes: &[Node], path: &str, keep: impl Fn(T) -> U + Sync) -> Answers<U> {
+    let began = Instant::now();
+    let results = each(nodes, |node| match began.elapsed() < LIMIT {
+        true => node.ask(path).map(&keep),
+        false => Err(Failure { text: format!("not asked: {} s had passed", LIMIT.as_secs()), hint: "" }),
+    });
+    let (mut answered, mut silent) = (Vec::new(), Vec::new());
+    for (node, result) in nodes.iter().map(|node| node.name.clone()).zip(results) {
+        match result {
+            Ok(answer) => answered.push((node, answer)),
+            Err(Failure { text: problem, hint }) => silent.push(Silent { node, problem, hint }),
+        }
+    }
+    Answers { answered, silent }
+}
+
+/// Does something for each, several at a time; the results in the same order.
+fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let worker = || {
+        while let Some((place, item)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|place| Some((place, items.get(place)?))) {
+            let result = work(item);
+            results.lock().unwrap_or_else(PoisonError::into_inner).push((place, result));
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..MOST_AT_ONCE.min(items.len()) {
+            // With fewer threads it takes longer.
+            if thread::Builder::new().stack_size(512 << 10).spawn_scoped(scope, worker).is_err() {
+                break;
+            }
+        }
+        worker();
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(place, _)| *place);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+impl Node {
+    pub fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        match &self.url {
+            Ok(url) => Client::new(url, PATIENCE).ask(path),
+            Err(Failure { text, hint }) => Err(Failure { text: text.clone(), hint }),
+        }
+    }
+
+    pub fn url(&self) -> &str {
+        self.url.as_deref().unwrap_or_default()
+    }
+}

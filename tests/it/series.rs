@@ -1,0 +1,103 @@
+//! Fewer series: families that are left out, and zeros. A real Prometheus counts the first packets all the same.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use calico_accountant::config::FAMILIES;
+
+use crate::http;
+use crate::program::{self, Program};
+use crate::support::fakes::Fakes;
+use crate::support::prometheus::{self, Prometheus};
+use crate::support::scrape::scrape;
+use crate::support::{can_run, fixture, within};
+
+fn shows(fakes: &Fakes, moment: &str) {
+    for (family, name) in [("iptables", "iptables-nft-save"), ("ip6tables", "ip6tables-nft-save")] {
+        fakes.prints(name, &fixture::text(&format!("captures/v3.28.5-legacy/{moment}/{family}-save.txt.gz")));
+    }
+}
+
+fn start(fakes: &Fakes, settings: &[(&str, &str)]) -> Program {
+    let mut command = program::command();
+    command.env("PATH", fakes.path()).env("DATASTORE_TYPE", "none").envs(settings.iter().copied());
+    Program::start(command)
+}
+
+/// The metrics of the text, by what their type's lines say, that are not the exporter's own.
+fn families(settings: &[(&str, &str)]) -> BTreeSet<String> {
+    let fakes = Fakes::nft("");
+    shows(&fakes, "t1");
+    let text = http::get(start(&fakes, settings).port(), "/metrics").unwrap().text().to_owned();
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE calico_accountant_")?.split(' ').next());
+    names.map(|name| name.strip_suffix("_total").unwrap_or(name).to_owned()).filter(|name| FAMILIES.contains(&name.as_str())).collect()
+}
+
+#[test]
+fn families_are_left_out_by_name() {
+    let all = families(&[]);
+    assert!(all.len() > 9, "{all:?}");
+    let some: BTreeSet<String> = ["drop_packets", "policy_rule_packets"].map(str::to_owned).into();
+    assert_eq!(families(&[("METRIC_FAMILIES", "policy_rule_packets, drop_packets")]), some);
+    assert_eq!(families(&[("METRIC_FAMILIES", "-policy_rule_packets,-drop_packets")]), &all - &some);
+    assert_eq!(families(&[("METRIC_FAMILIES", "ALL")]), all);
+}
+
+/// Those of workloads and host endpoints, by either name.
+fn is_cell(series: &str) -> bool {
+    let name = series.split('{').next().unwrap();
+    ["_policy_packets_total", "_drop_packets_total", "_profile_packets_total", "_established_packets_total"]
+        .iter()
+        .any(|end| name.ends_with(end))
+        && !name.contains("unknown_interface")
+        || name.starts_with("policy_accept")
+}
+
+#[test]
+fn zeros_are_left_out_and_nothing_else() {
+    let fakes = Fakes::nft("");
+    shows(&fakes, "t2");
+    let kept = scrape(start(&fakes, &[]).port());
+    let omitted = scrape(start(&fakes, &[("ZERO_SERIES", "omit")]).port());
+    // What was counted before the start is there at once.
+    let is_counted = |series: &&String| series.contains("_packets_total") || series.contains("_counter");
+    let expected: Vec<_> = kept.keys().filter(is_counted).filter(|series| !is_cell(series) || kept[*series] > 0.0).collect();
+    assert!(expected.len() + 20 < kept.len(), "{} of {}", expected.len(), kept.len());
+    assert_eq!(omitted.keys().filter(is_counted).collect::<Vec<_>>(), expected);
+    assert!(expected.iter().all(|series| omitted[*series] == kept[*series]));
+    // A policy that was never hit is there.
+    assert!(omitted.iter().any(|(series, value)| series.starts_with("calico_accountant_policy_rule_packets_total") && *value == 0.0));
+}
+
+#[test]
+fn each_of_two_prometheis_counts_the_first_packets() {
+    if !can_run("first packets in a real Prometheus", prometheus::is_installed(), "prometheus") {
+        return;
+    }
+    let fakes = Fakes::nft("");
+    shows(&fakes, "t1");
+    let program = start(&fakes, &[("ZERO_SERIES", "omit")]);
+    let second = Duration::from_secs(1);
+    let scrapers = [1, 5].map(|interval| Prometheus::scraping(program.port(), interval * second, second));
+    let before = scrape(program.port());
+    shows(&fakes, "t2");
+    let begins = "calico_accountant_policy_packets_total{verdict=\"deny\"}";
+    within(10 * second, "denies are shown as 0", || scrapers[0].value(&format!("count({begins} == 0)")).is_some_and(|count| count > 10.0));
+    // Not a packet comes any more.
+    let after = || {
+        let samples = scrape(program.port());
+        let is_over = samples.iter().all(|(series, value)| !is_cell(series) || *value > 0.0);
+        is_over.then_some(samples)
+    };
+    within(80 * second, "they are shown as they are", || after().is_some());
+    let after = after().unwrap();
+    std::thread::sleep(7 * second);
+    for (series, value) in after.iter().filter(|(series, _)| is_cell(series)) {
+        let counted = value - before.get(series).unwrap_or(&0.0);
+        for prometheus in &scrapers {
+            let increase = prometheus.value(&format!("increase({series}[5m])")).unwrap();
+            // It extrapolates by up to half an interval at either end.
+            assert!((increase - counted).abs() <= 0.2 * counted, "{series}: {counted} came, {increase} are seen");
+        }
+    }
+}
