@@ -119,7 +119,7 @@ impl<'a> Context<'a> {
     }
 
     fn is_felixs(&self, rule: RuleId) -> bool {
-        !self.ruleset.rule(rule).hash.is_none()
+        !self.ruleset.hash(rule).is_none()
     }
 }
 

@@ -33,7 +33,7 @@ impl<'a> View<'a> {
     fn counts(&self, endpoint: &'a EndpointTotals, direction: Direction) -> impl Iterator<Item = (&'a Item, u64)> + use<'a> {
         let omit = self.exposition.zeros == ZeroSeries::Omit;
         let shown = self.attribution.totals().shown(endpoint, direction).filter(move |total| !omit || total.packets > 0);
-        shown.map(move |total| (&total.item, if omit { total.introduced_packets() } else { total.packets }))
+        shown.map(move |total| (&*total.item, if omit { total.introduced_packets() } else { total.packets }))
     }
 }
 

@@ -1,7 +1,8 @@
-//! What `nft -j list ruleset`, or `list table`, says of Calico's own nftables tables → [`Snapshot`]. Pure: bytes in; the same rules as
-//! [`kernel::nft`](crate::kernel::nft) reads. What cannot be taken apart is counted, never fatal.
+//! What `nft -j list ruleset`, or `list table`, says of Calico's own nftables tables → [`Snapshot`]; and without `-j`: see [`text`].
+//! Pure: bytes in; the same rules as [`kernel::nft`](crate::kernel::nft) reads. What cannot be taken apart is counted, never fatal.
 
 mod rule;
+pub mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +12,12 @@ use serde_json::Value;
 
 use crate::felix::names::CHAIN_PREFIX;
 use crate::kernel::nft::Tables;
-use crate::ruleset::{Backend, Builder, Family, Snapshot};
+use crate::ruleset::{Backend, Builder, ChainId, Family, Snapshot};
+
+/// Of tables that are not Calico's own.
+pub const ELSEWHERE: &str = "Calico's rules are in iptables-nft's tables, of which nft shows no matches; save them by iptables-save -c and \
+                             ip6tables-save -c";
+const NO_COUNTERS: &str = "its rules were saved without their counters; use nft list ruleset without -s";
 
 /// The tables in a text, one for each family and prefix of chain names; none if none of them is Calico's.
 pub fn parse(json: &[u8]) -> Result<Vec<Snapshot>, String> {
@@ -20,15 +26,7 @@ pub fn parse(json: &[u8]) -> Result<Vec<Snapshot>, String> {
     let document = Seed { kind: Kind::Document, tables: &mut tables };
     let read = document.deserialize(&mut deserializer).and_then(|()| deserializer.end());
     read.map_err(|error| format!("not what nft -j prints: {error}"))?;
-    if tables.builders.is_empty() && tables.has_iptables {
-        return Err("Calico's rules are in iptables-nft's tables, of which nft shows no matches; save them by iptables-save -c and \
-                    ip6tables-save -c"
-            .into());
-    }
-    if tables.has_no_counters {
-        return Err("its rules were saved without their counters; use nft -j list ruleset (without -s)".into());
-    }
-    Ok(tables.builders.into_values().map(Builder::finish).collect())
+    tables.finish()
 }
 
 /// Builders by family and table, filled object by object: a ruleset with its sets can be a hundred times as large as its rules.
@@ -40,25 +38,41 @@ struct Collector {
 }
 
 impl Collector {
-    fn object(&mut self, kind: &str, object: &Value) {
-        let text = |key| object.get(key).and_then(Value::as_str).unwrap_or_default();
-        let family = match text("family") {
+    /// A chain, if it is one of Calico's that matter.
+    fn chain(&mut self, family: &str, table: &str, chain: &str) -> Option<(&mut Builder, ChainId)> {
+        let family = match family {
             "ip" => Family::V4,
             "ip6" => Family::V6,
-            _ => return,
+            _ => return None,
         };
-        let chain = text(if kind == "chain" { "name" } else { "chain" });
-        if text("table") != "calico" {
+        if table != "calico" {
             self.has_iptables |= chain.starts_with(CHAIN_PREFIX);
-            return;
+            return None;
         }
-        let Some((table, name)) = Tables::Calico.place(chain) else { return };
+        let (table, name) = Tables::Calico.place(chain)?;
         let builder = self.builders.entry((family, table)).or_insert_with(|| Builder::new(family, Backend::Native, table));
         let id = builder.chain(name);
+        Some((builder, id))
+    }
+
+    fn finish(self) -> Result<Vec<Snapshot>, String> {
+        if self.builders.is_empty() && self.has_iptables {
+            return Err(ELSEWHERE.into());
+        }
+        if self.has_no_counters {
+            return Err(NO_COUNTERS.into());
+        }
+        Ok(self.builders.into_values().map(Builder::finish).collect())
+    }
+
+    fn object(&mut self, kind: &str, object: &Value) {
+        let text = |key| object.get(key).and_then(Value::as_str).unwrap_or_default();
+        let name = text(if kind == "chain" { "name" } else { "chain" });
+        self.has_no_counters |= kind == "rule" && text("table") == "calico" && rule::is_stateless(object);
+        let Some((builder, id)) = self.chain(text("family"), text("table"), name) else { return };
         if kind == "chain" {
             builder.chain_handle(id, object.get("handle").and_then(Value::as_u64).unwrap_or(0));
         } else {
-            self.has_no_counters |= rule::is_stateless(object);
             match rule::read(object, builder) {
                 Some((parts, verdict)) => builder.push(id, &parts, verdict),
                 None => builder.push_unreadable(id, None),
@@ -142,7 +156,7 @@ mod tests {
             ),
             (
                 r#"{"nftables": [{"rule": {"family": "ip", "table": "calico", "chain": "filter-cali-pi-x", "expr": [{"counter": null}]}}]}"#,
-                "its rules were saved without their counters; use nft -j list ruleset (without -s)",
+                "its rules were saved without their counters; use nft list ruleset without -s",
             ),
         ] {
             let error = parse(text.as_bytes()).unwrap_err();

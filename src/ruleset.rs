@@ -1,6 +1,7 @@
 //! The model that every reader produces: one table of one address family, as chains of rules in a small closed vocabulary, and apart
 //! from it what the rules have counted. The first seldom changes, so reads share it, and what follows from it is worked out once.
-//! It owns its strings, each distinct one once, so that a table of 55,000 rules costs a few megabytes and no lifetimes.
+//! It owns its strings, and keeps each distinct one once, as what rules say: a table of 55,000 rules costs a few megabytes and no
+//! lifetimes.
 
 mod builder;
 
@@ -73,7 +74,7 @@ pub struct TableId {
     pub table: &'static str,
 }
 
-/// A rule's place in [`Ruleset::rules`].
+/// A rule's place in its [`Ruleset`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleId(pub u32);
 
@@ -182,9 +183,9 @@ impl Verdict {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a rule matches and does. Rules that differ in nothing but their hashes share it: each endpoint has a rule for each policy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
-    pub hash: RuleHash,
     pub mark: Option<MarkMatch>,
     pub ctstate: CtState,
     /// Whether it matches on anything else: addresses, ports, sets, interfaces, limits.
@@ -194,7 +195,7 @@ pub struct Rule {
     /// Whether it has no counter: nobody knows what it matched.
     pub uncounted: bool,
     pub verdict: Verdict,
-    comments: (u32, u8),
+    comments: Box<[CommentId]>,
 }
 
 impl Rule {
@@ -207,6 +208,14 @@ impl Rule {
     pub fn has_only_mark(&self) -> bool {
         self.ctstate == CtState::Any && !self.other_matches
     }
+}
+
+/// A rule in its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    hash: RuleHash,
+    /// What it says: a place in [`Ruleset::distinct`].
+    rule: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,9 +240,9 @@ pub struct Ruleset {
     #[serde(deserialize_with = "table_name")]
     pub table: TableName,
     chains: Vec<Chain>,
-    rules: Vec<Rule>,
+    entries: Vec<Entry>,
+    distinct: Vec<Rule>,
     comments: Vec<Arc<str>>,
-    comment_lists: Vec<CommentId>,
     /// Lines or rules in Calico's chains that the reader could not take apart.
     pub unreadable: u64,
 }
@@ -256,11 +265,15 @@ impl Ruleset {
     }
 
     pub fn rule_count(&self) -> usize {
-        self.rules.len()
+        self.entries.len()
     }
 
     pub fn rule(&self, id: RuleId) -> &Rule {
-        &self.rules[id.0 as usize]
+        &self.distinct[self.entries[id.0 as usize].rule as usize]
+    }
+
+    pub fn hash(&self, id: RuleId) -> RuleHash {
+        self.entries[id.0 as usize].hash
     }
 
     /// The distinct comments; a rule refers to them by place, so that each is looked at once.
@@ -270,8 +283,7 @@ impl Ruleset {
 
     /// The comments of a rule, without the one that holds its hash.
     pub fn comments_of(&self, id: RuleId) -> &[CommentId] {
-        let (start, len) = self.rule(id).comments;
-        &self.comment_lists[start as usize..start as usize + len as usize]
+        &self.rule(id).comments
     }
 }
 
@@ -329,16 +341,16 @@ fn table_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<&'sta
 impl Snapshot {
     /// Whether every place that it speaks of is there: what a file holds may have been changed.
     pub fn is_whole(&self) -> bool {
-        let Ruleset { chains, rules, comments, comment_lists, .. } = &*self.ruleset;
+        let Ruleset { chains, entries, distinct, comments, .. } = &*self.ruleset;
         let is_comment = |id: CommentId| (id.0 as usize) < comments.len();
         let is_rule = |rule: &Rule| {
-            let (start, len) = rule.comments;
-            let commented = start as usize + len as usize <= comment_lists.len();
+            let commented = rule.comments.iter().copied().all(is_comment);
             let prefixed = !matches!(rule.verdict, Verdict::Nflog(Some(comment)) if !is_comment(comment));
             commented && prefixed && rule.verdict.target().is_none_or(|chain| (chain.0 as usize) < chains.len())
         };
-        let are_chains = chains.iter().all(|chain| chain.rules.start <= chain.rules.end && chain.rules.end as usize <= rules.len());
-        self.counts.len() == rules.len() && are_chains && rules.iter().all(is_rule) && comment_lists.iter().copied().all(is_comment)
+        let are_chains = chains.iter().all(|chain| chain.rules.start <= chain.rules.end && chain.rules.end as usize <= entries.len());
+        let are_entries = entries.iter().all(|entry| (entry.rule as usize) < distinct.len());
+        self.counts.len() == entries.len() && are_chains && are_entries && distinct.iter().all(is_rule)
     }
 }
 

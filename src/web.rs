@@ -31,7 +31,7 @@ const FILES: &[File] = files! {
     "text/javascript; charset=utf-8":
         "early.js" "app.js" "cells.js" "dom.js" "drops.js" "export.js" "format.js" "hero.js" "history.js" "hosts.js" "model.js"
         "pipeline.js" "policies.js" "policy.js" "poll.js" "route.js" "search.js" "sparkline.js" "status.js" "steps.js" "table.js"
-        "toolbar.js" "words.js" "workload.js" "workloads.js";
+        "toolbar.js" "witnesses.js" "words.js" "workload.js" "workloads.js";
 };
 
 /// `/` is the page; its other files are below `/page/`. `/runbook` is where the alerts' links lead.
@@ -93,7 +93,7 @@ mod tests {
         assert!(page.contains("<h2 id=\"calicorulesvanished\">CalicoRulesVanished</h2>"));
         let source = include_str!("../docs/alerts.md");
         assert_eq!(page.matches("<h2 id=").count(), source.lines().filter(|line| line.starts_with("## ")).count());
-        assert_eq!(page.matches('<').count(), 6 + 4 * page.matches("<h2 id=").count(), "only our own markup");
+        assert_eq!(page.matches('<').count(), 7 + 4 * page.matches("<h2 id=").count(), "only our own markup");
     }
 
     #[test]

@@ -165,7 +165,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serv
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l output -d 'Write to this file. It is replaced in one step.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l state -d 'Keep tables and counters there from run to run, so that a timer\'s runs count denies too. Not on eBPF.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft -j list ruleset; - is standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset; - is standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l before -d 'Saved tables of an earlier moment: counts are then exact differences. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
@@ -237,7 +237,7 @@ file\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -s n -l namespace -d 'Of workloads, or policies: only those of this namespace.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft -j list ruleset; - is standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset; - is standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l before -d 'Saved tables of an earlier moment: counts are then exact differences. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
@@ -312,7 +312,7 @@ file\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -s n -l namespace -d 'Of workloads, or policies: only those of this namespace.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft -j list ruleset; - is standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset; - is standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l before -d 'Saved tables of an earlier moment: counts are then exact differences. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
@@ -386,7 +386,7 @@ file\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -s n -l namespace -d 'Of workloads, or policies: only those of this namespace.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft -j list ruleset; - is standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset; - is standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l before -d 'Saved tables of an earlier moment: counts are then exact differences. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
@@ -461,7 +461,7 @@ file\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -s n -l namespace -d 'Of workloads, or policies: only those of this namespace.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft -j list ruleset; - is standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset; - is standard input. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l before -d 'Saved tables of an earlier moment: counts are then exact differences. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F

@@ -11,7 +11,7 @@ use calico_accountant::iptables::text::{Parser, TextError};
 use calico_accountant::kernel::{legacy, nft};
 use calico_accountant::ruleset::{Backend, CommentId, Family, RuleId, Ruleset, Snapshot, Verdict};
 
-pub use outside::{bpf_dump, etcd, http, kubeconfig, kubernetes, nft_json};
+pub use outside::{bpf_dump, etcd, http, kubeconfig, kubernetes, nft_json, saved};
 use table::Table;
 
 /// Works out what the rules mean, which no rules may make fail.
@@ -97,6 +97,6 @@ fn contents(ruleset: &Ruleset, id: RuleId) -> (String, Vec<Arc<str>>) {
         Verdict::Nflog(prefix) => format!("nflog {:?}", prefix.as_ref().map(comment)),
         other => format!("{other:?}"),
     };
-    let text = format!("{:?} {:?} {:?} {} {verdict}", rule.hash, rule.mark, rule.ctstate, rule.other_matches);
+    let text = format!("{:?} {:?} {:?} {} {verdict}", ruleset.hash(id), rule.mark, rule.ctstate, rule.other_matches);
     (text, ruleset.comments_of(id).iter().map(comment).collect())
 }

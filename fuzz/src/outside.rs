@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use calico_accountant::config::{self, World};
+use calico_accountant::dataplane::saved;
 use calico_accountant::datastore::follow::Ended;
 use calico_accountant::datastore::inventory::Inventory;
 use calico_accountant::ebpf::dump;
@@ -82,6 +83,14 @@ pub fn kubeconfig(data: &[u8]) {
 pub fn nft_json(data: &[u8]) {
     if let Ok(tables) = nftables::parse(data) {
         super::understand(&tables);
+    }
+}
+
+/// A file of tables, as people keep them.
+pub fn saved(data: &[u8]) {
+    match saved::moment(&[("file".to_owned(), data.to_vec())]) {
+        Ok(tables) => super::understand(&tables),
+        Err(error) => assert!(error.starts_with("file: ") && error.len() > 10),
     }
 }
 

@@ -127,8 +127,8 @@ impl Ledger {
         tables.iter().filter_map(|now| Some((now, self.tables.get(&place_of(now))?))).flat_map(move |(now, last)| {
             let chains = pair(now, &last.read).filter(move |(_, chain, before)| {
                 let before = before.iter().flat_map(|before| before.rules());
-                let counts = chain.rule_ids().map(|id| (now.ruleset.rule(id), now.count(id)));
-                counts.zip(before).any(|((rule, count), (then, last))| rule.hash == then.hash && is(count, last))
+                let counts = chain.rule_ids().map(|id| (now.ruleset.hash(id), now.count(id)));
+                counts.zip(before).any(|((hash, count), (then, last))| hash == then && is(count, last))
             });
             chains.map(move |(_, chain, _)| (now, chain))
         })

@@ -84,7 +84,7 @@ fn read_saved(tables: impl IntoIterator<Item = Snapshot>) -> Accounting {
 /// What is shown of the first endpoint's packets.
 fn shown(accounting: &Accounting) -> Vec<(Item, u64)> {
     let (_, endpoint) = accounting.totals().workloads().next().unwrap();
-    accounting.totals().shown(endpoint, Direction::Ingress).map(|total| (total.item.clone(), total.packets)).collect()
+    accounting.totals().shown(endpoint, Direction::Ingress).map(|total| (Item::clone(&total.item), total.packets)).collect()
 }
 
 /// What the first endpoint's packets were refused by policies.

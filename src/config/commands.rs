@@ -170,7 +170,7 @@ pub const OPTIONS: &[CommandOption] = &[
         name: "ruleset",
         short: None,
         value: Some("file"),
-        help: "Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft -j list ruleset; - is standard input. \
+        help: "Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset; - is standard input. \
             Repeatable.",
     },
     CommandOption {

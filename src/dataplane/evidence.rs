@@ -64,7 +64,7 @@ pub fn finding(backend: Backend, reading: &Reading, expected: &Expected, hooked:
         for chain in table.ruleset.chains().iter().filter(|chain| !chain.rules.is_empty()) {
             count += 1;
             (&chain.name, chain.rules.len()).hash(&mut hasher);
-            chain.rule_ids().for_each(|rule| table.ruleset.rule(rule).hash.hash(&mut hasher));
+            chain.rule_ids().for_each(|rule| table.ruleset.hash(rule).hash(&mut hasher));
             if names::interface_in(&chain.name).is_some() {
                 packets = table.counts_of(chain).iter().fold(packets, |sum, count| sum.wrapping_add(count.packets));
             }

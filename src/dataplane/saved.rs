@@ -1,54 +1,126 @@
-//! Tables out of files: what `iptables-save -c`, `ip6tables-save -c` or `nft -j list ruleset` printed, compressed or not, one or several in
-//! a file → one [`Ruleset`](crate::ruleset::Ruleset) a table. Pure: bytes in; what they are is seen from their content.
+//! Tables out of files: what `iptables-save -c`, `ip6tables-save -c` or `nft list ruleset`, with `-j` or without, printed; one or several
+//! in a file, packed by gzip or tar or not → one [`Ruleset`](crate::ruleset::Ruleset) a table. Pure, but for the log: bytes in; what they
+//! are is seen from their content.
 
-use std::io::Read;
+mod texts;
 
-use flate2::read::MultiGzDecoder;
+use log::warn;
 
 use crate::felix::names;
 use crate::iptables::text::{Parser, TextError};
 use crate::nftables;
 use crate::ruleset::{Backend, Family, Snapshot};
+use texts::Content;
 
 /// More than this is not unpacked, in bytes.
 pub const LARGEST: u64 = 1 << 30;
 
-/// The tables that these files hold together: name and content of each.
+/// Why a file gives no tables.
+#[derive(Debug)]
+enum Problem {
+    /// It is something else.
+    Other(String),
+    /// It holds none of Calico's tables, as IPv6 may, or is a part of a tar and cannot be opened: others may give some.
+    Nothing(String),
+    Broken(String),
+}
+
+impl From<String> for Problem {
+    fn from(text: String) -> Self {
+        Problem::Broken(text)
+    }
+}
+
+/// The tables that these files hold together: name and content of each. One without any of Calico's chains may stand beside others, which
+/// is said in the log.
 pub fn moment(files: &[(String, Vec<u8>)]) -> Result<Vec<Snapshot>, String> {
-    let mut all: Vec<(Snapshot, &str)> = Vec::new();
+    let (mut all, mut left_out): (Vec<(Snapshot, String)>, Vec<String>) = (Vec::new(), Vec::new());
     for (file, bytes) in files {
-        let tables = tables(file, bytes).map_err(|problem| format!("{file}: {problem}"))?;
-        if tables.is_empty() {
-            return Err(format!("{file}: none of Calico's chains is in it"));
-        }
-        for read in tables {
-            if let Some((_, first)) = all.iter().find(|(known, _)| known.ruleset.id() == read.ruleset.id()) {
-                let (table, family) = (read.ruleset.table, read.ruleset.family.as_str());
-                return Err(format!("{file}: the table {table} ({family}) is also in {first}; one moment has each table once"));
+        for (name, read) in in_file(file, bytes)? {
+            match read {
+                Ok(tables) => tables.into_iter().try_for_each(|read| add(&mut all, read, &name))?,
+                Err(Problem::Nothing(problem)) => left_out.push(format!("{name}: {problem}")),
+                Err(Problem::Other(problem) | Problem::Broken(problem)) => return Err(format!("{name}: {problem}")),
             }
-            all.push((read, file));
         }
+    }
+    match left_out.first().filter(|_| all.is_empty()) {
+        Some(problem) => return Err(problem.clone()),
+        None => left_out.iter().for_each(|problem| warn!("{problem}; it is left out")),
     }
     let mut tables: Vec<Snapshot> = all.into_iter().map(|(read, _)| read).collect();
     tables.sort_by_key(|read| (read.ruleset.family, read.ruleset.table));
     Ok(tables)
 }
 
-fn tables(file: &str, bytes: &[u8]) -> Result<Vec<Snapshot>, String> {
-    let unpacked = unpacked(bytes)?;
-    let bytes = unpacked.as_deref().unwrap_or(bytes);
-    let first = bytes.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or("it is empty")?;
-    if bytes[first] == b'{' {
-        return nftables::parse(bytes);
+fn add(all: &mut Vec<(Snapshot, String)>, read: Snapshot, file: &str) -> Result<(), String> {
+    if let Some((_, first)) = all.iter().find(|(known, _)| known.ruleset.id() == read.ruleset.id()) {
+        let (table, family) = (read.ruleset.table, read.ruleset.family.as_str());
+        return Err(format!("{file}: the table {table} ({family}) is also in {first}; one moment has each table once"));
+    }
+    all.push((read, file.to_owned()));
+    Ok(())
+}
+
+type Read = (String, Result<Vec<Snapshot>, Problem>);
+
+/// What is in a file, or in those files of a tar that hold tables: it may hold much else.
+fn in_file(file: &str, bytes: &[u8]) -> Result<Vec<Read>, String> {
+    let members = match texts::open(bytes).map_err(|problem| format!("{file}: {problem}"))? {
+        Content::Text(text) => return Ok(vec![(file.to_owned(), tables(file, &text))]),
+        Content::Archive(members) => members,
+    };
+    let read = members.iter().map(|(name, bytes)| {
+        let read = match texts::open(bytes) {
+            Ok(Content::Text(text)) => tables(name, &text),
+            Ok(Content::Archive(_)) => Err(Problem::Nothing("it is a tar within a tar".into())),
+            Err(problem) => Err(Problem::Nothing(problem)),
+        };
+        (format!("{file}: {name}"), read)
+    });
+    let held: Vec<Read> = read.filter(|(_, read)| !matches!(read, Err(Problem::Other(_)))).collect();
+    match held.is_empty() {
+        true => Err(format!("{file}: none of the {} files in it is what iptables-save -c or nft list ruleset prints", members.len())),
+        false => Ok(held),
+    }
+}
+
+fn tables(file: &str, bytes: &[u8]) -> Result<Vec<Snapshot>, Problem> {
+    let text = bytes.trim_ascii_start();
+    if text.is_empty() {
+        return Err(Problem::Other("it is empty".into()));
     }
     let sections = sections(bytes);
-    if sections.is_empty() {
-        if bytes[first..].starts_with(b"table ") {
-            return Err("this is what nft prints without -j; use nft -j list ruleset".into());
+    let tables = match text {
+        // An object may be anything; one that is cut off still begins so.
+        [b'{', ..] => nftables::parse(text).map_err(|problem| match text.windows(10).take(20).any(|word| word == b"\"nftables\"") {
+            true => of_nft(problem),
+            false => Problem::Other(problem),
+        })?,
+        _ if is_nft(text) => nftables::text::parse(text).map_err(of_nft)?,
+        _ if sections.is_empty() => {
+            let unknown = || Problem::Other("neither what iptables-save -c nor what nft list ruleset prints".into());
+            return Err(incompatible(bytes).map_or_else(unknown, |error| error.to_string().into()));
         }
-        let unknown = || "neither what iptables-save -c nor what nft -j list ruleset prints".into();
-        return Err(incompatible(bytes).map_or_else(unknown, |error| error.to_string()));
+        _ => of_iptables(file, bytes, sections)?,
+    };
+    match tables.is_empty() {
+        true => Err(Problem::Nothing("none of Calico's chains is in it".into())),
+        false => Ok(tables),
     }
+}
+
+fn of_nft(problem: String) -> Problem {
+    if problem == nftables::ELSEWHERE { Problem::Nothing(problem) } else { Problem::Broken(problem) }
+}
+
+/// nft says of some tables in a comment whose they are.
+fn is_nft(text: &[u8]) -> bool {
+    let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+    lines.next().is_some_and(|line| line.starts_with(b"table ") && line.contains(&b'{'))
+}
+
+fn of_iptables(file: &str, bytes: &[u8], sections: Vec<Section>) -> Result<Vec<Snapshot>, String> {
     let guess = guess_family(file, bytes);
     let mut tables = Vec::new();
     for section in sections {
@@ -64,18 +136,6 @@ fn tables(file: &str, bytes: &[u8]) -> Result<Vec<Snapshot>, String> {
         }
     }
     Ok(without_noise(tables))
-}
-
-fn unpacked(bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
-    if !bytes.starts_with(&[0x1f, 0x8b]) {
-        return Ok(None);
-    }
-    let mut unpacked = Vec::new();
-    let read = MultiGzDecoder::new(bytes).take(LARGEST + 1).read_to_end(&mut unpacked);
-    match read.map_err(|error| format!("cannot be unpacked: {error}"))? as u64 {
-        ..=LARGEST => Ok(Some(unpacked)),
-        _ => Err(format!("it is larger than {} MiB", LARGEST >> 20)),
-    }
 }
 
 struct Section<'a> {
@@ -205,8 +265,12 @@ mod tests {
     fn what_cannot_be_used_is_named() {
         for (texts, expected) in [
             (&[("a", " \n")][..], "a: it is empty"),
-            (&[("a", "hello")], "a: neither what iptables-save -c nor what nft -j list ruleset prints"),
-            (&[("a", "table ip calico {\n}")], "a: this is what nft prints without -j; use nft -j list ruleset"),
+            (&[("a", "hello")], "a: neither what iptables-save -c nor what nft list ruleset prints"),
+            (&[("a", "table ip calico {\n}")], "a: none of Calico's chains is in it"),
+            (&[("a", "table ip calico {\n")], "a: the output ends within table ip calico"),
+            (&[("a", RULES), ("b", "hello")], "b: neither what iptables-save -c nor what nft list ruleset prints"),
+            (&[("a", RULES), ("b", "{}")], "b: not what nft -j prints: there is no \"nftables\" in it at line 1 column 2"),
+            (&[("a", "BZh9")], "a: it is packed by bzip2; unpack it first: bzip2 -d"),
             (&[("a", "{}")], "a: not what nft -j prints: there is no \"nftables\" in it at line 1 column 2"),
             (&[("a", "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")], "a: none of Calico's chains is in it"),
             (&[("a", &RULES[..60])], "a: the output ends within table filter, before its COMMIT"),

@@ -145,7 +145,7 @@ struct Walk<'a, 'b> {
 impl Walk<'_, '_> {
     fn rule(&mut self, id: RuleId) {
         let rule = self.context.ruleset.rule(id);
-        if rule.hash.is_none() || (!self.by_comment(id, rule) && !self.by_structure(id, rule)) {
+        if !self.context.is_felixs(id) || (!self.by_comment(id, rule) && !self.by_structure(id, rule)) {
             self.unrecognised.push(id);
             self.pipeline.foreign.extend(Foreign::new(self.context.ruleset, id, self.context.marks));
         }
@@ -220,7 +220,7 @@ impl Walk<'_, '_> {
         for next in self.context.ruleset.chain(self.pipeline.chain).rule_ids().filter(|next| *next > id) {
             let rule = self.context.ruleset.rule(next);
             // Not Felix's: nothing ends there as long as it does not match, see `foreign`.
-            if rule.hash.is_none() {
+            if !self.context.is_felixs(next) {
                 continue;
             }
             if rule.counts_before_match || reason != DropReason::RateLimit {

@@ -87,7 +87,7 @@ enum Meaning {
 
 fn meaning(Context { ruleset, marks, .. }: &Context, id: RuleId) -> Meaning {
     let rule = ruleset.rule(id);
-    if rule.hash.is_none() {
+    if ruleset.hash(id).is_none() {
         return Meaning::Unknown;
     }
     let set_bit = rule.mark.and_then(|mark| mark.set_bit());
@@ -117,7 +117,7 @@ fn index_in(prefix: &str) -> Option<u32> {
 
 fn name_of(ruleset: &Ruleset, chain: ChainId) -> Option<PolicyName> {
     let comment = || {
-        let first = ruleset.chain(chain).rule_ids().find(|rule| !ruleset.rule(*rule).hash.is_none())?;
+        let first = ruleset.chain(chain).rule_ids().find(|rule| !ruleset.hash(*rule).is_none())?;
         let last_comment = ruleset.comments_of(first).last()?;
         Some(&*ruleset.comments()[last_comment.0 as usize])
     };
@@ -144,8 +144,9 @@ pub(super) fn group_chain(context: &Context, chain: ChainId, unrecognised: &mut 
         let rule = ruleset.rule(id);
         let on_verdict = || context.phrases_of(id).any(|phrase| *phrase == Phrase::ReturnOnVerdict);
         match rule.verdict {
-            Verdict::Jump(policy) if !rule.hash.is_none() && context.is_policy_or_group(policy) => group.policies.push((id, policy)),
-            Verdict::Return if !rule.hash.is_none() && (on_verdict() || rule.mark.is_some_and(|mark| mark.negated && mark.value == 0)) => {}
+            Verdict::Jump(policy) if !ruleset.hash(id).is_none() && context.is_policy_or_group(policy) => group.policies.push((id, policy)),
+            Verdict::Return
+                if !ruleset.hash(id).is_none() && (on_verdict() || rule.mark.is_some_and(|mark| mark.negated && mark.value == 0)) => {}
             _ => {
                 group.foreign.extend(Foreign::new(ruleset, id, context.marks));
                 unrecognised.push(id);

@@ -13,6 +13,17 @@ pub struct Bits {
 
 impl Bits {
     pub const ALL: Bits = Bits { mask: u32::MAX, xor: 0 };
+
+    /// With another operation behind, as nft writes it; `None` if it is none of bits.
+    pub fn then(self, operation: &str, bits: u32) -> Option<Bits> {
+        let Bits { mask, xor } = self;
+        match operation {
+            "&" => Some(Bits { mask: mask & bits, xor: xor & bits }),
+            "|" => Some(Bits { mask: mask & !bits, xor: xor & !bits | bits }),
+            "^" => Some(Bits { mask, xor: xor ^ bits }),
+            _ => None,
+        }
+    }
 }
 
 pub struct Draft<'a> {

@@ -94,6 +94,6 @@ fn policies<'a>(metric: &mut Metric, view: &View<'a>, (labels, endpoints, direct
 /// Of those that the Go exporter compares with `MINIMUM_COUNTER`.
 pub fn largest_counter(totals: &Totals) -> u64 {
     let shown = totals.workloads().flat_map(|(_, endpoint)| Direction::ALL.into_iter().flat_map(|d| totals.shown(endpoint, d)));
-    let compared = shown.filter(|total| matches!(total.item, Item::Policy { .. } | Item::Drop { reason: DropReason::NoPolicy, .. }));
+    let compared = shown.filter(|total| matches!(*total.item, Item::Policy { .. } | Item::Drop { reason: DropReason::NoPolicy, .. }));
     compared.map(|total| total.packets).max().unwrap_or(0)
 }

@@ -103,30 +103,27 @@ fn arithmetic(value: &Value) -> Option<Bits> {
     }
     let (operation, operands) = value.as_object()?.iter().next()?;
     let [first, rest @ ..] = operands.as_array()?.as_slice() else { return None };
-    rest.iter().try_fold(arithmetic(first)?, |Bits { mask, xor }, operand| {
-        let bits = number(operand)?;
-        match operation.as_str() {
-            "&" => Some(Bits { mask: mask & bits, xor: xor & bits }),
-            "|" => Some(Bits { mask: mask & !bits, xor: xor & !bits | bits }),
-            "^" => Some(Bits { mask, xor: xor ^ bits }),
-            _ => None,
-        }
-    })
+    rest.iter().try_fold(arithmetic(first)?, |bits, operand| bits.then(operation, number(operand)?))
 }
 
 /// `"invalid"`, `["established", "related"]`, or the same as a set → nft's bits.
 fn ct_states(value: &Value) -> Option<u32> {
-    let bit = |state: &Value| match state.as_str()? {
+    let bit = |state: &Value| state_bit(state.as_str()?);
+    match value.get("set").unwrap_or(value) {
+        Value::Array(states) => states.iter().try_fold(0, |bits, state| Some(bits | bit(state)?)),
+        state => bit(state),
+    }
+}
+
+/// A connection's state as nft calls it → its bit.
+pub fn state_bit(state: &str) -> Option<u32> {
+    match state {
         "invalid" => Some(1),
         "established" => Some(2),
         "related" => Some(4),
         "new" => Some(8),
         "untracked" => Some(64),
         _ => None,
-    };
-    match value.get("set").unwrap_or(value) {
-        Value::Array(states) => states.iter().try_fold(0, |bits, state| Some(bits | bit(state)?)),
-        state => bit(state),
     }
 }
 

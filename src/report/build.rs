@@ -132,7 +132,7 @@ impl<'a> Counted<'a> {
     fn new(totals: &Totals, endpoint: &'a EndpointTotals, direction: Direction) -> Self {
         let mut counted = Counted::default();
         for total in totals.shown(endpoint, direction) {
-            match &total.item {
+            match &*total.item {
                 Item::Established => counted.established = Some(total.packets),
                 Item::Drop { reason, tier } => _ = counted.refused.insert((reason.as_str(), tier), total.packets),
                 Item::Profile(profile) => _ = counted.profiles.insert(profile, total.packets),

@@ -4,7 +4,11 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use super::{Backend, Chain, ChainId, CommentId, Count, CtState, Family, MarkMatch, Rule, RuleHash, RuleId, Ruleset, Snapshot, Verdict};
+use foldhash::quality::RandomState;
+
+use super::{
+    Backend, Chain, ChainId, CommentId, Count, CtState, Entry, Family, MarkMatch, Rule, RuleHash, RuleId, Ruleset, Snapshot, Verdict,
+};
 
 #[derive(Debug, Clone, Default)]
 pub struct RuleParts {
@@ -26,14 +30,16 @@ pub struct Builder {
     chain_of: Vec<ChainId>,
     chain_ids: HashMap<Arc<str>, ChainId>,
     comment_ids: HashMap<Arc<str>, CommentId>,
+    /// Where the distinct rules are.
+    places: HashMap<Rule, u32, RandomState>,
 }
 
 impl Builder {
     pub fn new(family: Family, backend: Backend, table: &'static str) -> Self {
-        let (chains, rules, comments, comment_lists) = (vec![], vec![], vec![], vec![]);
-        let ruleset = Ruleset { family, backend, table, chains, rules, comments, comment_lists, unreadable: 0 };
-        let (chain_ids, comment_ids) = (HashMap::new(), HashMap::new());
-        Builder { ruleset, counts: vec![], chain_handles: vec![], chain_of: vec![], chain_ids, comment_ids }
+        let (chains, entries, distinct, comments) = (vec![], vec![], vec![], vec![]);
+        let ruleset = Ruleset { family, backend, table, chains, entries, distinct, comments, unreadable: 0 };
+        let (chain_ids, comment_ids, places) = (HashMap::new(), HashMap::new(), HashMap::default());
+        Builder { ruleset, counts: vec![], chain_handles: vec![], chain_of: vec![], chain_ids, comment_ids, places }
     }
 
     pub fn chain(&mut self, name: &str) -> ChainId {
@@ -71,20 +77,27 @@ impl Builder {
 
     pub fn push(&mut self, chain: ChainId, parts: &RuleParts, verdict: Verdict) {
         let RuleParts { hash, mark, ctstate, other_matches, counts_before_match, uncounted, ref comments, count } = *parts;
-        // More than 255 comments on a rule cannot come from Felix; the rest would not be looked at anyway.
-        let kept = &comments[..comments.len().min(u8::MAX as usize)];
-        let comments = (self.ruleset.comment_lists.len() as u32, kept.len() as u8);
-        self.ruleset.comment_lists.extend_from_slice(kept);
-        self.ruleset.rules.push(Rule { hash, mark, ctstate, other_matches, counts_before_match, uncounted, verdict, comments });
+        let comments = comments.as_slice().into();
+        let rule = self.place(Rule { mark, ctstate, other_matches, counts_before_match, uncounted, verdict, comments });
+        self.ruleset.entries.push(Entry { hash, rule });
         self.counts.push(count);
         self.chain_of.push(chain);
+    }
+
+    /// Where a rule is among the distinct ones.
+    fn place(&mut self, rule: Rule) -> u32 {
+        let distinct = &mut self.ruleset.distinct;
+        *self.places.entry(rule).or_insert_with_key(|rule| {
+            distinct.push(rule.clone());
+            distinct.len() as u32 - 1
+        })
     }
 
     /// Appends a chain's rules as another table has them, with what they have counted now.
     pub fn adopt(&mut self, chain: ChainId, from: &Ruleset, of: &Chain, counts: &[Count]) {
         for (id, &count) in of.rule_ids().zip(counts) {
             let comment = |builder: &mut Self, id: CommentId| builder.comment(&from.comments[id.0 as usize]);
-            let Rule { hash, mark, ctstate, other_matches, counts_before_match, uncounted, verdict, .. } = *from.rule(id);
+            let Rule { mark, ctstate, other_matches, counts_before_match, uncounted, verdict, .. } = *from.rule(id);
             let verdict = match verdict {
                 Verdict::Jump(to) => Verdict::Jump(self.chain(&from.chain(to).name)),
                 Verdict::Goto(to) => Verdict::Goto(self.chain(&from.chain(to).name)),
@@ -92,6 +105,7 @@ impl Builder {
                 other => other,
             };
             let comments = from.comments_of(id).iter().map(|id| comment(self, *id)).collect();
+            let hash = from.hash(id);
             let parts = RuleParts { hash, mark, ctstate, other_matches, counts_before_match, uncounted, comments, count };
             self.push(chain, &parts, verdict);
         }
@@ -99,13 +113,14 @@ impl Builder {
 
     /// For a jump that was pushed before it was known where it leads.
     pub fn set_verdict(&mut self, rule: RuleId, verdict: Verdict) {
-        self.ruleset.rules[rule.0 as usize].verdict = verdict;
+        let rule_with = Rule { verdict, ..self.ruleset.rule(rule).clone() };
+        self.ruleset.entries[rule.0 as usize].rule = self.place(rule_with);
     }
 
     pub fn truncate(&mut self, count: usize) {
-        let taken = self.ruleset.rules.get(count..).unwrap_or_default();
-        self.ruleset.unreadable -= taken.iter().filter(|rule| rule.verdict == Verdict::Unreadable).count() as u64;
-        self.ruleset.rules.truncate(count);
+        let taken = (count..self.rule_count()).map(|rule| self.ruleset.rule(RuleId(rule as u32)));
+        self.ruleset.unreadable -= taken.filter(|rule| rule.verdict == Verdict::Unreadable).count() as u64;
+        self.ruleset.entries.truncate(count);
         self.counts.truncate(count);
         self.chain_of.truncate(count);
     }
@@ -122,7 +137,7 @@ impl Builder {
     }
 
     pub fn rule_count(&self) -> usize {
-        self.ruleset.rules.len()
+        self.ruleset.entries.len()
     }
 
     pub fn finish(mut self) -> Snapshot {
@@ -137,19 +152,19 @@ impl Builder {
             range.end = i as u32 + 1;
         }
         self.identify_foreign_rules();
-        self.ruleset.rules.shrink_to_fit();
+        self.ruleset.entries.shrink_to_fit();
         self.counts.shrink_to_fit();
         Snapshot::new(Arc::new(self.ruleset), self.counts, self.chain_handles)
     }
 
     /// Gives each rule without a hash one of what it does, and of how many such rules stand before it in its chain.
     fn identify_foreign_rules(&mut self) {
-        let foreign: Vec<usize> = (0..self.ruleset.rules.len()).filter(|&rule| self.ruleset.rules[rule].hash.is_none()).collect();
+        let foreign: Vec<usize> = (0..self.rule_count()).filter(|&rule| self.ruleset.entries[rule].hash.is_none()).collect();
         let mut before = (None, 0);
         for place in foreign {
             let chain = self.chain_of[place];
             before = if before.0 == Some(chain) { (Some(chain), before.1 + 1) } else { (Some(chain), 0) };
-            self.ruleset.rules[place].hash = RuleHash::made_up(self.digest(RuleId(place as u32), before.1));
+            self.ruleset.entries[place].hash = RuleHash::made_up(self.digest(RuleId(place as u32), before.1));
         }
     }
 
@@ -172,7 +187,7 @@ impl Builder {
     fn group_rules_by_chain(&mut self) {
         let mut order: Vec<u32> = (0..self.chain_of.len() as u32).collect();
         order.sort_by_key(|&rule| self.chain_of[rule as usize]);
-        self.ruleset.rules = order.iter().map(|&rule| self.ruleset.rules[rule as usize].clone()).collect();
+        self.ruleset.entries = order.iter().map(|&rule| self.ruleset.entries[rule as usize]).collect();
         self.counts = order.iter().map(|&rule| self.counts[rule as usize]).collect();
         self.chain_of.sort();
     }
@@ -200,12 +215,32 @@ mod tests {
             let mut builder = Builder::new(Family::V4, Backend::Nft, "filter");
             let chain = builder.chain("a");
             verdicts.iter().for_each(|verdict| builder.push(chain, &RuleParts::default(), *verdict));
-            builder.finish().ruleset.rules.iter().map(|rule| rule.hash).collect::<Vec<_>>()
+            builder.finish().ruleset.entries.iter().map(|rule| rule.hash).collect::<Vec<_>>()
         };
         let first = hashes(&[Verdict::Drop, Verdict::Drop, Verdict::Accept]);
         assert!(first.iter().all(RuleHash::is_none) && first[0] != first[1]);
         assert_eq!(first, hashes(&[Verdict::Drop, Verdict::Drop, Verdict::Accept]));
         assert_ne!(first[1], hashes(&[Verdict::Drop, Verdict::Accept])[1]);
+    }
+
+    /// A large node has 50,000 rules, which say a few hundred things.
+    #[test]
+    fn what_rules_say_is_kept_once() {
+        let mut builder = Builder::new(Family::V4, Backend::Legacy, "filter");
+        let [chain, to] = ["a", "b"].map(|chain| builder.chain(chain));
+        let comments = vec![builder.comment("Return if policy accepted")];
+        for hash in 0..1000 {
+            let parts = RuleParts { hash: RuleHash::new(format!("{hash:016}").as_bytes()), ..RuleParts::default() };
+            builder.push(chain, &parts, Verdict::Jump(to));
+            builder.push(chain, &RuleParts { comments: comments.clone(), ..parts }, Verdict::Return);
+        }
+        // Where a jump leads may turn out later.
+        builder.set_verdict(RuleId(0), Verdict::Drop);
+        let ruleset = builder.finish().ruleset;
+        assert_eq!((ruleset.distinct.len(), ruleset.entries.len(), size_of::<Entry>()), (3, 2000, 20));
+        assert_eq!([0, 1, 2].map(|rule| ruleset.rule(RuleId(rule)).verdict), [Verdict::Drop, Verdict::Return, Verdict::Jump(to)]);
+        assert_eq!((ruleset.comments_of(RuleId(0)), ruleset.comments_of(RuleId(1999))), (&[][..], &comments[..]));
+        assert_eq!(ruleset.hash(RuleId(1999)), RuleHash::new(b"0000000000000999"));
     }
 
     #[test]

@@ -31,6 +31,7 @@ let view = null;
 let failure = null;
 let answered = null;
 let hostsAsked = 0;
+let witnessesAsked = 0;
 
 /** The URL of a view; the time that rates are taken over goes along. */
 function href(to, item = '', query = {}) {
@@ -58,6 +59,15 @@ function questions() {
   }
   if (route.view === 'policies' || model.wantsNames() || route.query.q?.includes('policy:')) {
     asked.push(['api/v1/policies', (answer) => answer !== null && model.takePolicies(answer)]);
+  }
+  const isTraced = model.witnesses !== null && model.witnesses.mode !== 'off';
+  if (['drops', 'workload', 'policy'].includes(route.view) && (isTraced || performance.now() - witnessesAsked > 60_000 || witnessesAsked === 0)) {
+    witnessesAsked = performance.now();
+    asked.push(['api/v1/witnesses', (answer) => model.takeWitnesses(answer)]);
+  }
+  if (route.view === 'policy' && isTraced) {
+    const policy = route.item;
+    asked.push([`api/v1/allow?policy=${encodeURIComponent(policy)}`, (answer) => model.takeAllowing(policy, answer)]);
   }
   if (model.wantsPast) asked.push(['api/v1/drops', (answer) => answer !== null && model.takePast(answer)]);
   // Few nodes have host endpoints, and those that have keep them.

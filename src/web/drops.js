@@ -9,6 +9,7 @@ import { finds, term, termsOf, VERDICTS } from './search.js';
 import { sparkline } from './sparkline.js';
 import { Table } from './table.js';
 import { OVER, Toolbar, windowOf } from './toolbar.js';
+import { Witnesses } from './witnesses.js';
 import { directionLabel, reasonLabel, reasonWhy, workloadName, workloadText } from './words.js';
 
 const BY = {
@@ -36,7 +37,8 @@ export class Drops {
     this.toolbar = new Toolbar({ title: 'Dropped now', search: true, choices: [BY, OVER], records: () => this.table.records(), change });
     this.hero = new Hero((at) => change({ at: toTime(at) }));
     this.place = el('div');
-    this.node = el('section', {}, this.toolbar.node, this.hero.node, this.place);
+    this.witnesses = new Witnesses({ href, whose: true });
+    this.node = el('section', {}, this.toolbar.node, this.hero.node, this.place, this.witnesses.node);
   }
 
   update(model, { query }) {
@@ -55,6 +57,7 @@ export class Drops {
     const found = drops.filter((drop) => finds(terms, this.#searched(drop)));
     show(this.table.node, drops.length > 0);
     this.table.update(this.#rows(found), { sort: query.sort ?? '-now', query: query.q ? '' : undefined });
+    this.witnesses.update(model.witnesses, (line) => line.verdict === 'drop');
     this.toolbar.update(query, found.length === drops.length ? '' : `${count(found.length)} of ${count(drops.length)}`);
   }
 

@@ -28,6 +28,8 @@ export class Model {
     /** What each key of `dropCounts` stands for, also where the workload has ended. */
     this.dropNames = new Map();
     this.wantsPast = true;
+    this.witnesses = null;
+    this.allowing = { policy: '', answer: null };
   }
 
   /** Whether the newest answer comes with counters of now. */
@@ -129,6 +131,16 @@ export class Model {
     if (answer === null || !this.#takeStatus(answer.status)) return;
     this.detail.answer = answer;
     this.detail.history.add(answer.status.time, countersOf(answer.directions));
+  }
+
+  /** `GET /api/v1/witnesses`; null where the exporter does not know them. */
+  takeWitnesses(answer) {
+    this.witnesses = answer;
+  }
+
+  /** `GET /api/v1/allow?policy=…` */
+  takeAllowing(policy, answer) {
+    this.allowing = { policy, answer };
   }
 
   /** Another policy is looked at. */

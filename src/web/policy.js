@@ -7,6 +7,7 @@ import { endpointKey, ruleKey } from './model.js';
 import { VERDICTS } from './search.js';
 import { Table, UNKNOWN } from './table.js';
 import { OVER, Toolbar, windowOf } from './toolbar.js';
+import { Witnesses } from './witnesses.js';
 import { dashboard, directionLabel, kindLabel, policyName, workloadName } from './words.js';
 
 const COLUMNS = [
@@ -26,8 +27,11 @@ export class Policy {
     this.missing = el('p', { class: 'card none' });
     this.tables = el('div', { class: 'halves' });
     this.tables.append(el('section', {}, el('h2', {}, 'Decided for'), this.users.node), el('section', {}, el('h2', {}, 'Rules'), this.rules.node));
+    this.witnesses = new Witnesses({ href, whose: true });
+    this.draft = el('pre', { tabindex: '0' });
+    this.allowing = el('details', { class: 'allowing' }, el('summary', {}, 'NetworkPolicies that would accept what it was seen to accept'), this.draft);
     this.elsewhere = el('a', { class: 'elsewhere', rel: 'noreferrer' }, 'This policy in Grafana');
-    this.node = el('section', {}, this.back, this.elsewhere, this.toolbar.node, this.facts, this.missing, this.tables);
+    this.node = el('section', {}, this.back, this.elsewhere, this.toolbar.node, this.facts, this.missing, this.tables, this.witnesses.node, this.allowing);
   }
 
   update(model, { item, query }) {
@@ -49,6 +53,10 @@ export class Policy {
     });
     const found = this.users.update(answer?.endpoints ?? [], { query: query.q, sort: query.sort ?? '-deny' });
     this.rules.update(answer?.policy.rules ?? [], {});
+    this.witnesses.update(model.witnesses, (line) => line.policy === item || line.passed.some(([, policy]) => policy === item));
+    const draft = model.allowing.policy === item ? (model.allowing.answer?.network_policies ?? '') : '';
+    show(this.allowing, draft !== '');
+    setText(this.draft, draft);
     const all = answer?.endpoints.length ?? 0;
     this.toolbar.update(query, found === all ? '' : `${found} of ${all}`);
   }

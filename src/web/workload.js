@@ -6,6 +6,7 @@ import { Pipeline } from './pipeline.js';
 import { recordsOf } from './steps.js';
 import { OVER, Toolbar, windowOf } from './toolbar.js';
 import { name } from './format.js';
+import { Witnesses } from './witnesses.js';
 import { addresses, dashboard, isEbpf, workloadName } from './words.js';
 
 export class Workload {
@@ -17,8 +18,9 @@ export class Workload {
     this.facts = el('dl', { class: 'facts' });
     this.pipelines = el('div', { class: 'pipelines' });
     this.missing = el('p', { class: 'card none' });
+    this.witnesses = new Witnesses({ href, whose: false });
     this.elsewhere = el('a', { class: 'elsewhere', rel: 'noreferrer' }, 'This pod in Grafana');
-    this.node = el('section', {}, this.back, this.elsewhere, this.toolbar.node, this.facts, this.missing, this.pipelines);
+    this.node = el('section', {}, this.back, this.elsewhere, this.toolbar.node, this.facts, this.missing, this.pipelines, this.witnesses.node);
   }
 
   update(model, { item, query }) {
@@ -39,6 +41,7 @@ export class Workload {
     show(this.missing, model.detail.missing);
     setText(this.missing, 'There is no workload on this interface now. It may have ended; its counts end with it.');
     this.directions = answer?.directions ?? [];
+    this.witnesses.update(model.witnesses, (line) => line.interface === item);
     this.rateOf = (key) => history.rate(key, windowOf(query));
     reconcile(this.pipelines, this.directions, (direction) => direction.direction, () => {
       const pipeline = new Pipeline(this.href);

@@ -2,6 +2,8 @@
 //!
 //! `GOLDEN=write cargo test --test it commands::golden` writes the golden outputs anew.
 
+mod kept;
+
 use std::path::Path;
 use std::process::{Output, Stdio};
 

@@ -29,8 +29,14 @@ pub fn canonical(table: &Snapshot) -> BTreeMap<String, Vec<Rule>> {
             Verdict::Nflog(prefix) => format!("nflog {:?}", prefix.as_ref().map(comment)),
             verdict => format!("{verdict:?}"),
         };
-        let text =
-            format!("{:?} {:?} {:?} {} {} {verdict}", rule.hash, rule.mark, rule.ctstate, rule.other_matches, rule.counts_before_match);
+        let text = format!(
+            "{:?} {:?} {:?} {} {} {verdict}",
+            ruleset.hash(id),
+            rule.mark,
+            rule.ctstate,
+            rule.other_matches,
+            rule.counts_before_match
+        );
         (text, table.packets(id), verdict, ruleset.comments_of(id).iter().map(comment).collect())
     };
     ruleset.chains().iter().map(|chain| (chain.name.to_string(), chain.rule_ids().map(rule).collect())).collect()
@@ -142,6 +148,12 @@ fn as_replaced_in(before: &[Snapshot], table: &Snapshot) -> Snapshot {
     Snapshot::new(table.ruleset.clone(), counts, handles)
 }
 
+/// Of chains, and of their rules, by chain.
+fn handles(table: &Snapshot) -> BTreeMap<String, (Option<u64>, Vec<u64>)> {
+    let rules = |chain| table.counts_of(chain).iter().map(|count| count.handle).collect();
+    table.ruleset.chain_ids().map(|(id, chain)| (chain.name.to_string(), (table.chain_handle(id), rules(chain)))).collect()
+}
+
 #[test]
 fn the_kernel_and_nft_say_the_same() {
     for capture in captures::NATIVE_CAPTURES {
@@ -150,16 +162,20 @@ fn the_kernel_and_nft_say_the_same() {
             for (family, name) in [(Family::V4, "ip"), (Family::V6, "ip6")] {
                 feed("nft -f -", &fixture::text(&format!("captures/{capture}/t2/nft-{name}.txt.gz")));
                 let read = nft::Reader::new(family, nft::Tables::Calico).read(deadline()).unwrap();
-                for list in [format!("nft -j list table {name} calico"), "nft -j list ruleset".into()] {
-                    let all = nftables::parse(sh(&list).as_bytes()).unwrap();
+                let lists = ["-j list ruleset", "-n -a list ruleset", "-a list ruleset", "list ruleset"].map(String::from);
+                for list in lists.into_iter().chain([format!("-j list table {name} calico"), format!("-nn -a list table {name} calico")]) {
+                    let (text, has_handles) = (sh(&format!("nft {list}")), list.starts_with("-j") || list.contains("-a"));
+                    let parse = if list.starts_with("-j") { nftables::parse } else { nftables::text::parse };
+                    let all = parse(text.as_bytes()).unwrap();
                     let listed: Vec<_> = all.iter().filter(|table| table.ruleset.family == family).collect();
                     assert_eq!(listed.len(), read.len());
                     for (read, listed) in read.iter().zip(listed) {
                         let place = |table: &Snapshot| (table.ruleset.id(), table.ruleset.backend, table.ruleset.unreadable);
                         assert_eq!((place(read), read.ruleset.unreadable), (place(listed), 0));
+                        assert!(!has_handles || handles(read) == handles(listed), "{capture} {name} {list}");
                         let (read, listed) = (canonical(read), canonical(listed));
                         for (chain, rules) in &read {
-                            assert_eq!(listed.get(chain), Some(rules), "{capture} {name} {chain}");
+                            assert_eq!(listed.get(chain), Some(rules), "{capture} {name} {list} {chain}");
                         }
                         assert_eq!(read.len(), listed.len());
                     }

@@ -11,7 +11,7 @@ type Target = (&'static str, fn(&[u8]));
 #[test]
 fn the_kept_corpora() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    let targets: [Target; 10] = [
+    let targets: [Target; 11] = [
         ("legacy", targets::legacy),
         ("netlink", targets::netlink),
         ("text", targets::text),
@@ -20,6 +20,7 @@ fn the_kept_corpora() {
         ("kubernetes", targets::kubernetes),
         ("kubeconfig", targets::kubeconfig),
         ("nft_json", targets::nft_json),
+        ("saved", targets::saved),
         ("bpf_dump", targets::bpf_dump),
         ("http", targets::http),
     ];

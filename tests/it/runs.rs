@@ -7,7 +7,7 @@ use crate::program::{self, Program};
 use crate::support::etcd::Scratch;
 use crate::support::fakes::Fakes;
 use crate::support::fixture;
-use crate::support::scrape::{Samples, parse, scrape};
+use crate::support::scrape::{Samples, labels, parse, scrape};
 
 fn shows(fakes: &Fakes, moment: &str) {
     for (family, name) in [("iptables", "iptables-nft-save"), ("ip6tables", "ip6tables-nft-save")] {
@@ -46,8 +46,11 @@ fn run_after_run_counts_as_one_that_stays() {
     for moment in ["t1", "t2", "t2"] {
         shows(&fakes, moment);
         let (runs, one) = (kept(&fakes, &state), counted(scrape(stays.port())));
-        let differ: Vec<_> = one.iter().filter(|(series, value)| runs.get(*series) != Some(*value)).collect();
-        assert_eq!((differ, runs.len()), (vec![], one.len()), "{moment}");
+        // What is known of several policies together is there when there is more of it.
+        let may_be_away = |series: &String| labels(series).get("policy").is_some_and(|policy| policy.contains(','));
+        let differ = |(series, value): &(&String, &f64)| runs.get(*series).map_or(!may_be_away(series), |found| found != *value);
+        assert_eq!(one.iter().filter(differ).collect::<Vec<_>>(), [], "{moment}");
+        assert_eq!(runs.keys().filter(|series| !one.contains_key(*series)).collect::<Vec<_>>(), [] as [&String; 0], "{moment}");
         let denied: f64 = runs.iter().filter(|(series, _)| series.contains("verdict=\"deny\"")).map(|(_, value)| value).sum();
         assert_eq!(denied > 0.0, moment == "t2");
     }

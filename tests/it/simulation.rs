@@ -309,7 +309,7 @@ fn contents(table: &Snapshot) -> Vec<Content> {
     let ruleset = &table.ruleset;
     let rule = |name: &Arc<str>, id| {
         let rule = ruleset.rule(id);
-        let verdict = format!("{:?} {:?} {:?} {:?} {}", rule.hash, rule.mark, rule.ctstate, rule.verdict, rule.other_matches);
+        let verdict = format!("{:?} {:?} {:?} {:?} {}", ruleset.hash(id), rule.mark, rule.ctstate, rule.verdict, rule.other_matches);
         let comments = ruleset.comments_of(id).iter().map(|comment| Arc::clone(&ruleset.comments()[comment.0 as usize]));
         (Arc::clone(name), table.packets(id), verdict, comments.collect())
     };

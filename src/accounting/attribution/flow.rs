@@ -44,7 +44,7 @@ impl Reach {
 pub fn moved(read: &Snapshot, motion: &Motion) -> Moved {
     let rules = read.ruleset.chains().iter().flat_map(|chain| chain.rule_ids().map(move |rule| (chain, rule)));
     let moved = rules.map(|(chain, rule)| (chain, rule, motion.of(rule))).filter(|(.., packets)| *packets > 0);
-    moved.map(|(chain, rule, packets)| ((Arc::clone(&chain.name), read.ruleset.rule(rule).hash), packets)).collect()
+    moved.map(|(chain, rule, packets)| ((Arc::clone(&chain.name), read.ruleset.hash(rule)), packets)).collect()
 }
 
 /// How many packets may be held up on their way for longer than two reads take, at most: CPUs that a hypervisor has stopped.
@@ -86,7 +86,7 @@ impl<'a> Context<'a> {
     fn motion_of(&self, chain: &Chain, rule: RuleId) -> u64 {
         let before = match self.moved.is_empty() {
             true => 0,
-            false => self.moved.get(&(Arc::clone(&chain.name), self.ruleset().rule(rule).hash)).copied().unwrap_or(0),
+            false => self.moved.get(&(Arc::clone(&chain.name), self.ruleset().hash(rule))).copied().unwrap_or(0),
         };
         self.motion.of(rule).saturating_add(before)
     }
@@ -97,6 +97,12 @@ impl<'a> Context<'a> {
 
     fn counted(&self, deltas: &Deltas, rule: RuleId) -> Option<u64> {
         deltas.count_since_last_read(rule).filter(|_| !self.ruleset().rule(rule).uncounted)
+    }
+
+    /// Whether nothing follows from what a rule counted: it has no counter, or it is not Felix's and nobody knows since when it stands
+    /// there.
+    fn proves_nothing(&self, rule: RuleId) -> bool {
+        self.ruleset().rule(rule).uncounted || self.ruleset().hash(rule).is_none()
     }
 
     fn jumps(&self) -> impl Iterator<Item = (&'a Chain, RuleId, ChainId)> + use<'a> {
@@ -130,7 +136,7 @@ impl<'a> Context<'a> {
         let mut here = Here { most: entry.map(|(packets, _)| packets), all_are_counted: entry.is_some() };
         for id in chain.rule_ids() {
             let (rule, counted) = (self.ruleset().rule(id), deltas.count_since_last_read(id));
-            if proves_nothing(rule) {
+            if self.proves_nothing(id) {
                 here.pass_unproven(rule, counted);
                 continue;
             }
@@ -174,11 +180,6 @@ impl Here {
         let is_idle = packets == Some(0) && !rule.uncounted;
         self.all_are_counted &= goes_on || is_idle || self.most == Some(0);
     }
-}
-
-/// Whether nothing follows from what a rule counted: it has no counter, or it is not Felix's and nobody knows since when it stands there.
-fn proves_nothing(rule: &Rule) -> bool {
-    rule.uncounted || rule.hash.is_none()
 }
 
 struct Walk<'a, 'b> {
@@ -280,7 +281,7 @@ impl Walk<'_, '_> {
         let bound = |id: &RuleId| {
             let most = here.most;
             let (rule, counted) = (self.context.ruleset().rule(*id), self.deltas.count_since_last_read(*id));
-            match proves_nothing(rule) {
+            match self.context.proves_nothing(*id) {
                 true => here.pass_unproven(rule, counted),
                 false => here.pass(rule, counted.or(most), counted.unwrap_or(0)),
             }

@@ -43,7 +43,7 @@ impl Motion {
                 let (count, again) = (first.count(now), second.count(then));
                 // Text has no handles; the second look at the same rules may have.
                 let is_same = count.handle == again.handle || count.handle == 0;
-                if is_same && first.ruleset.rule(now).hash == second.ruleset.rule(then).hash {
+                if is_same && first.ruleset.hash(now) == second.ruleset.hash(then) {
                     packets[now.0 as usize] = again.packets.checked_sub(count.packets).unwrap_or(MORE_THAN_ANY);
                 }
             }

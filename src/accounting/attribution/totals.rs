@@ -2,7 +2,7 @@
 
 mod item;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::felix::{Direction, EndpointKind, Pipeline};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Total {
-    pub item: Item,
+    pub item: Arc<Item>,
     pub packets: u64,
     /// The last read that met it.
     seen: u32,
@@ -35,7 +35,7 @@ impl Total {
 
     /// Whether packets were counted that one policy refused or passed on, and it is not known which.
     fn is_sum(&self) -> bool {
-        matches!(&self.item, Item::Policy { verdict: Verdict::DenyOrPass, policy, .. } if self.packets > 0 && !policy.contains(','))
+        matches!(&*self.item, Item::Policy { verdict: Verdict::DenyOrPass, policy, .. } if self.packets > 0 && !policy.contains(','))
     }
 
     fn see(&mut self, read: u32) {
@@ -51,10 +51,10 @@ impl Total {
 
 /// Moves what a policy refused, and what it passed on, to the sum of both.
 fn add_up(totals: &mut [Total], sum: usize) {
-    let mut item = totals[sum].item.clone();
+    let mut item = Item::clone(&totals[sum].item);
     for verdict in [Verdict::Deny, Verdict::Pass] {
         item.decided(verdict);
-        if let Some(part) = totals.iter_mut().find(|total| total.item == item) {
+        if let Some(part) = totals.iter_mut().find(|total| *total.item == item) {
             let (packets, seen) = (std::mem::take(&mut part.packets), part.seen);
             part.at_least = true;
             // Nor is shown twice what was shown already.
@@ -76,7 +76,7 @@ pub struct EndpointTotals {
     /// Where the next total is expected: a read meets the items in the same order as the one before.
     expected: [usize; 2],
     /// Those that are shown as 0 at first, and since when.
-    beginning: Vec<(Direction, Item, Instant)>,
+    beginning: Vec<(Direction, Arc<Item>, Instant)>,
     seen: u32,
 }
 
@@ -87,7 +87,7 @@ impl EndpointTotals {
             for total in totals.filter(|total| total.packets > 0 && !total.introduced && total.is_shown(read)) {
                 let begun = self.beginning.iter().find(|(of, item, _)| (*of, item) == (direction, &total.item)).map(|begun| begun.2);
                 if begun.is_none() {
-                    self.beginning.push((direction, total.item.clone(), now));
+                    self.beginning.push((direction, Arc::clone(&total.item), now));
                 }
                 total.introduced = now.duration_since(begun.unwrap_or(now)) >= hold;
             }
@@ -108,7 +108,7 @@ pub struct Sums {
 impl Sums {
     fn add(&mut self, total: &Total) {
         let packets = total.packets;
-        match &total.item {
+        match &*total.item {
             Item::Policy { verdict: Verdict::Accept, .. } | Item::Profile(_) => self.accepted = self.accepted.saturating_add(packets),
             Item::Drop { .. } | Item::PolicyDrop { .. } => self.refused = self.refused.saturating_add(packets),
             // Sums of the eBPF dataplane stand by themselves.
@@ -123,8 +123,28 @@ impl Sums {
 #[derive(Debug, Default)]
 pub struct Totals {
     endpoints: BTreeMap<(EndpointKind, Arc<str>), EndpointTotals>,
+    items: Items,
     reads: Reads,
     read: u32,
+}
+
+/// What there are totals of, each once: most are the same for all endpoints.
+#[derive(Debug, Default)]
+struct Items(HashSet<Arc<Item>>);
+
+impl Items {
+    fn get(&mut self, item: &Item) -> Arc<Item> {
+        if let Some(known) = self.0.get(item) {
+            return Arc::clone(known);
+        }
+        let item = Arc::new(item.clone());
+        self.0.insert(Arc::clone(&item));
+        item
+    }
+
+    fn forget_unused(&mut self) {
+        self.0.retain(|item| Arc::strong_count(item) > 1);
+    }
 }
 
 /// For how long a total is remembered after its rules have gone, so that it goes on if they come back.
@@ -165,6 +185,7 @@ impl Totals {
             }
             endpoint.expected = [0; 2];
         }
+        self.items.forget_unused();
     }
 
     fn forget_most_of_the_gone(&mut self) {
@@ -215,7 +236,7 @@ impl Totals {
         endpoint.seen = self.read;
         let EndpointTotals { directions, expected, .. } = endpoint;
         let place = direction as usize;
-        Recorder { totals: &mut directions[place], expected: &mut expected[place], read: self.read }
+        Recorder { totals: &mut directions[place], items: &mut self.items, expected: &mut expected[place], read: self.read }
     }
 
     pub fn restart(&mut self) {
@@ -239,8 +260,9 @@ impl Totals {
     pub fn rename_policy(&mut self, old: &str, new: &Arc<str>) {
         for totals in self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions) {
             while let Some(place) = totals.iter().position(|total| total.item.is_of(old)) {
-                let mut renamed = totals[place].item.clone();
+                let mut renamed = Item::clone(&totals[place].item);
                 renamed.rename(new);
+                let renamed = self.items.get(&renamed);
                 match totals.iter().position(|total| total.item == renamed) {
                     Some(known) => {
                         let Total { packets, seen, unknown, at_least, introduced, .. } = totals[place];
@@ -271,7 +293,7 @@ impl Totals {
 
     /// The workloads of which something was refused.
     pub fn dropping(&self) -> impl Iterator<Item = &Arc<str>> {
-        let is_drop = |total: &Total| total.packets > 0 && matches!(total.item, Item::Drop { .. } | Item::PolicyDrop { .. });
+        let is_drop = |total: &Total| total.packets > 0 && matches!(*total.item, Item::Drop { .. } | Item::PolicyDrop { .. });
         let drops = move |endpoint: &EndpointTotals| endpoint.directions.iter().flatten().any(is_drop);
         self.workloads().filter(move |(_, endpoint)| drops(endpoint)).map(|(interface, _)| interface)
     }
@@ -299,6 +321,7 @@ impl Totals {
 
 pub struct Recorder<'a> {
     totals: &'a mut Vec<Total>,
+    items: &'a mut Items,
     expected: &'a mut usize,
     read: u32,
 }
@@ -352,7 +375,7 @@ impl Recorder<'_> {
     pub fn keep_joined(&mut self, tier: &str, policies: &[&Arc<str>]) {
         let is_one = |name: &str| policies.iter().any(|policy| ***policy == *name);
         for total in self.totals.iter_mut().filter(|total| total.packets > 0) {
-            let Item::Policy { tier: of, policy, .. } = &total.item else { continue };
+            let Item::Policy { tier: of, policy, .. } = &*total.item else { continue };
             if **of == *tier && policy.contains(',') && policy.split(',').all(is_one) {
                 total.see(self.read);
             }
@@ -361,15 +384,22 @@ impl Recorder<'_> {
 
     /// Shows a total again if it is not zero: a series must not end only because nothing can be added to it any more.
     pub fn keep_if_counted(&mut self, item: &Item) {
-        if let Some(total) = self.totals.iter_mut().find(|total| total.item == *item && total.packets > 0) {
+        if let Some(total) = self.totals.iter_mut().find(|total| *total.item == *item && total.packets > 0) {
             total.see(self.read);
         }
     }
 
     fn find(&mut self, item: &Item) -> usize {
         let (before, behind) = (0..*self.expected, *self.expected..self.totals.len());
-        behind.chain(before).find(|place| self.totals.get(*place).is_some_and(|total| total.item == *item)).unwrap_or_else(|| {
-            self.totals.push(Total { item: item.clone(), packets: 0, seen: self.read, unknown: false, at_least: false, introduced: false });
+        behind.chain(before).find(|place| self.totals.get(*place).is_some_and(|total| *total.item == *item)).unwrap_or_else(|| {
+            self.totals.push(Total {
+                item: self.items.get(item),
+                packets: 0,
+                seen: self.read,
+                unknown: false,
+                at_least: false,
+                introduced: false,
+            });
             self.totals.len() - 1
         })
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{ChainDelta, Deltas, Last, Since};
-use crate::ruleset::{Backend, Chain, ChainId, Count, Rule, RuleHash, RuleId, Ruleset, Snapshot};
+use crate::ruleset::{Backend, Chain, ChainId, Count, RuleHash, RuleId, Ruleset, Snapshot};
 
 #[derive(Clone, Copy)]
 pub struct Before<'a> {
@@ -20,13 +20,13 @@ impl<'a> Before<'a> {
         Before { ruleset: &last.ruleset, chain, counts: last.counts_of(chain), handle: last.chain_handle(id) }
     }
 
-    fn rule_at(self, place: usize) -> Option<(&'a Rule, Count)> {
+    fn rule_at(self, place: usize) -> Option<(RuleHash, Count)> {
         let rule = RuleId(self.chain.rules.start + place as u32);
-        Some((self.ruleset.rule(rule), *self.counts.get(place)?))
+        Some((self.ruleset.hash(rule), *self.counts.get(place)?))
     }
 
-    pub fn rules(self) -> impl Iterator<Item = (&'a Rule, Count)> {
-        self.chain.rule_ids().map(move |id| self.ruleset.rule(id)).zip(self.counts.iter().copied())
+    pub fn rules(self) -> impl Iterator<Item = (RuleHash, Count)> {
+        self.chain.rule_ids().map(move |id| self.ruleset.hash(id)).zip(self.counts.iter().copied())
     }
 }
 
@@ -139,8 +139,8 @@ impl<'a> Comparison<'a> {
             else {
                 continue;
             };
-            let rules = || chain.rule_ids().map(|id| (self.now.ruleset.rule(id).hash, self.now.count(id).handle));
-            let same_place = || rules().zip(before.rules().map(|(rule, count)| (rule.hash, count.handle)));
+            let rules = || chain.rule_ids().map(|id| (self.now.ruleset.hash(id), self.now.count(id).handle));
+            let same_place = || rules().zip(before.rules().map(|(hash, count)| (hash, count.handle)));
             if same_place().any(|(now, last)| now.1 == last.1 && now.0 != last.0) {
                 return Some(false);
             }
@@ -163,8 +163,8 @@ impl<'a> Comparison<'a> {
         let (mut kept, mut all, mut less) = (0u64, 0u64, 0);
         for (_, chain, before) in &self.pairs {
             let Some(before) = before else { continue };
-            for (id, (rule, last)) in chain.rule_ids().zip(before.rules()) {
-                if self.now.ruleset.rule(id).hash == rule.hash {
+            for (id, (hash, last)) in chain.rule_ids().zip(before.rules()) {
+                if self.now.ruleset.hash(id) == hash {
                     kept = kept.saturating_add(last.packets.min(self.now.packets(id)));
                     all = all.saturating_add(last.packets);
                     less += usize::from(is_less(self.now.count(id), last));
@@ -200,7 +200,7 @@ impl<'a> Comparison<'a> {
 
     /// Whether Felix's rules of the chain were written in one go: then their handles follow one another.
     fn are_consecutive(&self, chain: &Chain) -> bool {
-        let rules = chain.rule_ids().filter(|id| !self.now.ruleset.rule(*id).hash.is_none());
+        let rules = chain.rule_ids().filter(|id| !self.now.ruleset.hash(*id).is_none());
         let handles: Vec<u64> = rules.map(|id| self.now.count(id).handle).collect();
         handles.windows(2).all(|pair| pair[1] == pair[0] + 1)
     }
@@ -209,9 +209,9 @@ impl<'a> Comparison<'a> {
     fn by_handle(&mut self, id: ChainId, chain: &Chain, before: Before, flushes: bool) -> bool {
         let same_place = chain.rules.len() == before.counts.len()
             && chain.rule_ids().zip(before.counts).all(|(id, last)| self.now.count(id).handle == last.handle);
-        let handles: HashMap<u64, (&Rule, Count)> = match same_place {
+        let handles: HashMap<u64, (RuleHash, Count)> = match same_place {
             true => HashMap::new(),
-            false => before.rules().map(|(rule, count)| (count.handle, (rule, count))).collect(),
+            false => before.rules().map(|(hash, count)| (count.handle, (hash, count))).collect(),
         };
         if !same_place && chain.rule_ids().all(|id| !handles.contains_key(&self.now.count(id).handle)) {
             return self.written(id, chain, flushes);
@@ -221,11 +221,11 @@ impl<'a> Comparison<'a> {
             let now = self.now.count(rule);
             let then = if same_place { before.rule_at(place) } else { handles.get(&now.handle).copied() };
             match then {
-                Some((then, last)) if self.now.ruleset.rule(rule).hash == then.hash && !is_less(now, last) => {
+                Some((then, last)) if self.now.ruleset.hash(rule) == then && !is_less(now, last) => {
                     self.set(rule, now.packets - last.packets, Some(Since::LastRead));
                 }
                 then => {
-                    self.zeroed |= then.is_some_and(|(then, _)| self.now.ruleset.rule(rule).hash == then.hash);
+                    self.zeroed |= then.is_some_and(|(then, _)| self.now.ruleset.hash(rule) == then);
                     self.set(rule, self.since_written(rule), None);
                     unchanged = false;
                 }
@@ -238,14 +238,14 @@ impl<'a> Comparison<'a> {
     fn by_hash(&mut self, chain: &Chain, before: Before) -> bool {
         let ruleset = &self.now.ruleset;
         let same_rules = chain.rules.len() == before.counts.len()
-            && chain.rule_ids().zip(before.rules()).all(|(id, (rule, _))| ruleset.rule(id).hash == rule.hash);
+            && chain.rule_ids().zip(before.rules()).all(|(id, (hash, _))| ruleset.hash(id) == hash);
         let by_hash: HashMap<RuleHash, Count> = match same_rules {
             true => HashMap::new(),
-            false => before.rules().map(|(rule, count)| (rule.hash, count)).collect(),
+            false => before.rules().collect(),
         };
         let last = |place: usize, id: RuleId| match same_rules {
             true => before.counts.get(place).copied(),
-            false => by_hash.get(&ruleset.rule(id).hash).copied(),
+            false => by_hash.get(&ruleset.hash(id)).copied(),
         };
         let has_restarted = |(place, id)| last(place, id).is_some_and(|last| is_less(self.now.count(id), last));
         let restarted = chain.rule_ids().enumerate().any(has_restarted);

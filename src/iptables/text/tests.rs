@@ -24,7 +24,7 @@ fn a_rule_is_taken_apart() {
     );
     let rule = table.ruleset.rule(RuleId(0));
     assert_eq!(table.packets(RuleId(0)), 12);
-    assert_eq!(rule.hash, RuleHash::new(b"HqDZuW76n3mdpCix"));
+    assert_eq!(table.ruleset.hash(RuleId(0)), RuleHash::new(b"HqDZuW76n3mdpCix"));
     assert_eq!(rule.mark.unwrap().set_bit(), Some(0x10000));
     assert_eq!(rule.verdict, Verdict::Return);
     assert!(!rule.other_matches);

@@ -121,7 +121,7 @@ impl Node {
         let mut shown = BTreeMap::new();
         for (interface, endpoint) in self.totals.workloads() {
             for total in self.totals.shown(endpoint, Direction::Ingress) {
-                let what = match &total.item {
+                let what = match &*total.item {
                     Item::Policy { policy, verdict, .. } => format!("{} {verdict:?}", policy.replace("shop/default.", "")),
                     Item::Profile(profile) => format!("profile {profile}"),
                     Item::Drop { reason, .. } => reason.as_str().into(),
