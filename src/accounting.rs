@@ -109,7 +109,7 @@ impl Accounting {
         let again = match look_again(read) {
             Ok(again) => again,
             Err(error) => {
-                debug!("a second look at the kernel's counters failed, so what must be derived waits: {error}");
+                debug!("the second read of the kernel's counters failed, so derived counts wait for the next one: {error}");
                 return vec![Motion::unknown(); read.len()];
             }
         };

@@ -111,7 +111,7 @@ fn page_of_keys(gateway: &mut Gateway, prefix: &str, span: &Span, limit: u32, po
     }
     let last = page.kvs.last().and_then(|kv| kv.raw_key());
     if page.more && !last.as_ref().is_some_and(|last| (&span.from..&span.end).contains(&last)) {
-        return Err(gateway.garbled("a page that ends outside of what was asked for"));
+        return Err(gateway.garbled("a page that ends outside of the requested range"));
     }
     let keys = page.kvs.iter().filter_map(|kv| kv.key()).collect();
     Ok(Page { keys, read: page.kvs.len() as u64, last, count: page.count, more: page.more })

@@ -63,8 +63,11 @@ impl Programs {
 
     pub fn save(&self, backend: Backend, family: Family, table: &'static str, deadline: Instant) -> Result<Vec<Snapshot>, String> {
         let Some(program) = self.find(backend, family) else {
-            let message =
-                format_args!("there is no save program for {} tables of iptables-{}: they are left out", family.as_str(), backend.as_str());
+            let message = format_args!(
+                "no save program for {} tables of iptables-{} is installed: they are left out",
+                family.as_str(),
+                backend.as_str()
+            );
             logging::once(Level::Warn, &format!("no program {} {}", family.as_str(), backend.as_str()), message);
             return Ok(Vec::new());
         };
@@ -96,7 +99,7 @@ fn save(program: &Path, mut parser: text::Parser, table: &str, most: Most) -> Re
     });
     result.map_err(|error| format!("{} {error}", program.display()))?;
     if let Some(line) = parser.first_unreadable() {
-        let message = format_args!("{}: a line that is no rule is skipped: {line:?}", program.display());
+        let message = format_args!("{}: skipping a line that is not a rule: {line:?}", program.display());
         logging::once(Level::Warn, &format!("unreadable {}", program.display()), message);
     }
     parser.finish().map_err(|error| format!("{}: {error}", program.display()))

@@ -57,7 +57,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l xta
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
 drops\t''
 groups\t''"
@@ -82,22 +82,22 @@ complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -s h -l help -d 'Print help'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -s V -l version -d 'Print version'
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "serve" -d 'Serve metrics, page and API until stopped; the same without a command.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "serve" -d 'Serve metrics, page and API until stopped. The default command.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "metrics" -d 'Read once, and print the metrics.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "top" -d 'What is being dropped now, and by which policy.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "explain" -d 'A workload\'s way through tiers and policies, with counts.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "policies" -d 'What each policy\'s rules counted, and which policies were never hit.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "workloads" -d 'The workloads with what was accepted and dropped.'
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "watch" -d 'Packets as they come: from where, to which port, which policy decided.'
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "check" -d 'Whether the exporter finds here what it needs, and what to do if not.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "watch" -d 'Packets as they arrive: peer, port, and the policy that decided.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "check" -d 'What the exporter needs on this node, what is missing, and what to do.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
@@ -131,7 +131,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serv
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
 drops\t''
 groups\t''"
@@ -156,17 +156,17 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serv
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l output -d 'Write there instead, beside it first and then renamed.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l output -d 'Write to this file. It is replaced in one step.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l state -d 'Keep tables and counters there from run to run, so that a timer\'s runs count denies too. Not on eBPF.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft list ruleset; - for standard input. Repeatable.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset; - is standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l before -d 'Saved tables of an earlier moment: counts are then exact differences. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
@@ -200,7 +200,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metr
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
 drops\t''
 groups\t''"
@@ -225,20 +225,20 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metr
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand metrics" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l nodes -d 'Ask the exporters of these nodes: HOST or HOST:PORT, separated by commas; or a file of such lines, if there is a / in it.' -r -f -a "names\t''
 file\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -s n -l namespace -d 'Of workloads, or policies: only those of this namespace.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft list ruleset; - for standard input. Repeatable.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset; - is standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l before -d 'Saved tables of an earlier moment: counts are then exact differences. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
@@ -272,7 +272,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
 drops\t''
 groups\t''"
@@ -297,23 +297,23 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l cluster -d 'Ask the exporters of all nodes, found by Kubernetes\' API. On that datastore, with the exporter\'s own rights.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l json -d 'Print JSON; see docs/api.md.'
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l once -d 'Print once, also in a terminal.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -l once -d 'Print once and end, also in a terminal.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l nodes -d 'Ask the exporters of these nodes: HOST or HOST:PORT, separated by commas; or a file of such lines, if there is a / in it.' -r -f -a "names\t''
 file\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -s n -l namespace -d 'Of workloads, or policies: only those of this namespace.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft list ruleset; - for standard input. Repeatable.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset; - is standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l before -d 'Saved tables of an earlier moment: counts are then exact differences. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
@@ -347,7 +347,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand expl
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
 drops\t''
 groups\t''"
@@ -372,12 +372,12 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand expl
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l cluster -d 'Ask the exporters of all nodes, found by Kubernetes\' API. On that datastore, with the exporter\'s own rights.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -386,8 +386,8 @@ file\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -s n -l namespace -d 'Of workloads, or policies: only those of this namespace.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft list ruleset; - for standard input. Repeatable.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset; - is standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l before -d 'Saved tables of an earlier moment: counts are then exact differences. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
@@ -421,7 +421,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand poli
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
 drops\t''
 groups\t''"
@@ -446,12 +446,12 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand poli
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l cluster -d 'Ask the exporters of all nodes, found by Kubernetes\' API. On that datastore, with the exporter\'s own rights.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l never-hit -d 'Only policies of which no rule has counted a packet.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand policies" -l json -d 'Print JSON; see docs/api.md.'
@@ -461,8 +461,8 @@ file\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -s n -l namespace -d 'Of workloads, or policies: only those of this namespace.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l url -d 'The exporter to ask. Default: http://127.0.0.1 and METRICS_SERVER_PORT.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l ruleset -d 'Use saved tables: of iptables-save -c, ip6tables-save -c or nft list ruleset; - for standard input. Repeatable.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l before -d 'The same of an earlier moment: then differences are shown, and exact. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l ruleset -d 'Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset; - is standard input. Repeatable.' -r -F
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l before -d 'Saved tables of an earlier moment: counts are then exact differences. Repeatable.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
@@ -496,7 +496,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand work
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
 drops\t''
 groups\t''"
@@ -521,18 +521,18 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand work
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l cluster -d 'Ask the exporters of all nodes, found by Kubernetes\' API. On that datastore, with the exporter\'s own rights.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l policy -d 'Show only what this policy decides; as metrics name it.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l rate -d 'Trace at most so many packets a second, 1 to 10000. Default: 100.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l for -d 'End by itself after that time, such as 30s.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l policy -d 'Show only packets that this policy decides. The name is that of the metrics.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l rate -d 'Trace at most this many packets a second, 1 to 10000. Default: 100.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l for -d 'End after this time, such as 30s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f
@@ -566,7 +566,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watc
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
 drops\t''
 groups\t''"
@@ -591,14 +591,14 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watc
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l json -d 'Print JSON; see docs/api.md.'
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l dropped -d 'Show only what is refused.'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l dropped -d 'Show only dropped packets.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l nodes -d 'Ask the exporters of these nodes: HOST or HOST:PORT, separated by commas; or a file of such lines, if there is a / in it.' -r -f -a "names\t''
 file\t''"
@@ -636,7 +636,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand chec
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l xtables-lock-wait -d 'How long to wait for that lock: 2s, 500ms, or 2 (seconds). Variable: XTABLES_LOCK_WAIT. Default: 2s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l bpffs-dir -d 'Where the host\'s bpffs is mounted, for the eBPF dataplane. Variable: BPFFS_DIR. Default: /sys/fs/bpf.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-run-dir -d 'The folder in which Felix describes its eBPF programs (bpf/policy). Variable: CALICO_RUN_DIR. Default: /var/run/calico.' -r -F
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l sample-interval -d 'Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. 0: never. Variable: SAMPLE_INTERVAL. Default: 1s where rewritten rules lose their counts, else never.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l witnesses -d 'Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. While there are such endpoints, a table of its own (inet calico-accountant) marks the packets. Variable: WITNESSES. Default: off.' -r -f -a "off\t''
 drops\t''
 groups\t''"
@@ -661,12 +661,12 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand chec
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-insecure-skip-tls-verify -d 'Do not check the API server\'s certificate. Variable: K8S_INSECURE_SKIP_TLS_VERIFY. Default: false.' -r -f -a "true\t''
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l calico-api-group -d 'API group of Calico\'s objects, projectcalico.org/v3 or crd.projectcalico.org/v1 (Calico 3.32 and later). Variable: CALICO_API_GROUP. Default: asks the API server.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-disable-node-poll -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-disable-node-poll -d 'Checked as Calico does, otherwise without effect. Variable: K8S_DISABLE_NODE_POLL.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l use-pod-cidr -d 'Read and checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l use-pod-cidr -d 'Checked as Calico does, otherwise without effect. Variable: USE_POD_CIDR.' -r -f -a "true\t''
 false\t''"
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-qps -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-burst -d 'Read and checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l cluster -d 'Ask the exporters of all nodes, found by Kubernetes\' API. On that datastore, with the exporter\'s own rights.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -71,7 +71,7 @@ fn capabilities(findings: &mut Findings) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let Some(effective) = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()) else {
-        findings.warn("capabilities", "/proc does not tell them");
+        findings.warn("capabilities", "they cannot be read from /proc");
         return;
     };
     let missing: Vec<&str> = NEEDED.into_iter().filter(|(bit, _)| effective >> bit & 1 == 0).map(|(_, name)| name).collect();
@@ -98,8 +98,8 @@ fn kernel(config: &Config, inventory: &Arc<Inventory>, findings: &mut Findings) 
 fn remedy(error: &ReadError) -> &'static str {
     match error.no_chains() {
         Some(NoChains { elsewhere: Elsewhere::Nowhere, .. }) => {
-            "does the exporter run in the host's network namespace (hostNetwork: true), on a node of Calico's, and is calico-node up? \
-             Of its eBPF dataplane, the host's /sys/fs/bpf has to be there, too"
+            "run it in the host's network namespace (hostNetwork: true), on a node where calico-node runs; the eBPF dataplane also \
+             needs the host's /sys/fs/bpf"
         }
         _ => "",
     }
@@ -112,12 +112,12 @@ fn programs(config: &Config, findings: &mut Findings) {
     let found: Vec<String> = found.map(|program| program.display().to_string()).collect();
     match (found.is_empty(), config.source, config.backend) {
         (true, SourceChoice::Save, BackendChoice::Auto) if reader::is_present(&config.bpffs).unwrap_or(false) => {
-            findings.note(SUBJECT, "there is none, but SOURCE is save").hint("the eBPF dataplane does without")
+            findings.note(SUBJECT, "there is none, but SOURCE=save needs it").hint("the eBPF dataplane does not need it")
         }
         (true, SourceChoice::Save, backend) if backend != BackendChoice::Native && backend != BackendChoice::Ebpf => {
-            findings.wrong(SUBJECT, "there is none, but SOURCE is save").hint("install it, or leave SOURCE to auto or kernel")
+            findings.wrong(SUBJECT, "there is none, but SOURCE=save needs it").hint("install it, or leave SOURCE to auto or kernel")
         }
-        (true, ..) => findings.ok(SUBJECT, "there is none, and none is needed: the kernel is read directly"),
+        (true, ..) => findings.ok(SUBJECT, "not installed, and not needed: the kernel is read directly"),
         (false, ..) => findings.ok(SUBJECT, found.join(", ")),
     };
 }

@@ -74,7 +74,7 @@ impl Client {
             return Err(no(format!("refuses: {}", why.lines().next().unwrap_or_default())));
         }
         if response.status() != 200 {
-            return Err(no(format!("answers {}: is there an exporter of version 1 or newer?", response.status())));
+            return Err(no(format!("answers {}: it is not an exporter of version 1 or newer", response.status())));
         }
         let reader = response.body_mut().with_config().limit(LARGEST).reader();
         serde_json::from_reader(std::io::BufReader::new(reader)).map_err(|error| match error.is_io() {

@@ -24,7 +24,7 @@ pub fn inventory(config: &Config) -> Result<Arc<Inventory>, String> {
     start::follow(config, &inventory).map_err(|error| format!("starting the datastore's follower failed: {error}"))?;
     if !wait_until(PATIENCE, || inventory.synced()) {
         let why = inventory.troubles().join("; ");
-        log::warn!("the datastore's names are missing: {}", if why.is_empty() { "it does not answer in time" } else { &why });
+        log::warn!("the names of workloads are missing: {}", if why.is_empty() { "it does not answer in time" } else { &why });
     }
     Ok(inventory)
 }
@@ -55,7 +55,7 @@ fn begun(
     }
     // Only the datastore knows what these rules are called (Calico ≤ 3.21).
     if inventory.policies_wanted() && !wait_until(PATIENCE, || inventory.policies_version() > 0 && inventory.complete()) {
-        log::warn!("the policies' names are missing: the datastore does not tell them in time");
+        log::warn!("the names of policies are missing: the datastore did not answer in time");
     }
     Ok(scraper)
 }

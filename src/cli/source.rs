@@ -39,7 +39,7 @@ impl Source {
                 Ok(client) => Ok(Source::Exporter(client)),
                 Err(why) => {
                     for problem in &tool.problems {
-                        log::warn!("going on without: {problem}");
+                        log::warn!("continuing without: {problem}");
                     }
                     Ok(Source::Scraper(Box::new(scraper::of_kernel(tool.config.clone(), one_moment)?), Origin::Kernel(why)))
                 }
@@ -98,9 +98,9 @@ impl Source {
         match self {
             Source::Exporter(client) => format!("Counted by the exporter at {} for {}.", client.url, time(watched(status).as_secs())),
             Source::Scraper(_, Origin::Kernel(why)) => {
-                format!("Read from the kernel just now ({why}): what it takes two moments to tell is unknown.")
+                format!("Read from the kernel just now ({why}): counts that need two moments are unknown.")
             }
-            Source::Scraper(_, Origin::Moment) => "Saved tables of one moment: what it takes two to tell is unknown.".into(),
+            Source::Scraper(_, Origin::Moment) => "Saved tables of one moment: counts that need two are unknown.".into(),
             Source::Scraper(_, Origin::Moments) => "Differences between two saved moments.".into(),
         }
     }

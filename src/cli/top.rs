@@ -134,7 +134,7 @@ pub fn exit_code(is_up: bool) -> ExitCode {
 fn watch(asked: &Asked) -> Result<bool, String> {
     // What is logged would stand across the table; what matters of it is in the status.
     log::set_max_level(log::LevelFilter::Off);
-    let failed = |error: io::Error| format!("the terminal does not do what it is told: {error}");
+    let failed = |error: io::Error| format!("controlling the terminal failed: {error}");
     let screen = Screen::open().map_err(failed)?;
     let (mut view, mut rates) = (View::default(), Rates::default());
     let interval = if matches!(asked, Asked::Cluster(..)) { CLUSTER_INTERVAL } else { INTERVAL };
@@ -146,7 +146,7 @@ fn watch(asked: &Asked) -> Result<bool, String> {
         loop {
             let lines = match &answers {
                 Ok(answers) => text::screen(&shown(asked, answers, &asked.about(answers), Some(&rates)), &mut view, screen.size()),
-                Err(error) => vec![format!("No numbers at present: {}", safe(error, 400))],
+                Err(error) => vec![format!("No numbers now: {}", safe(error, 400))],
             };
             screen.draw(&lines).map_err(failed)?;
             let Some(keys) = screen.wait(next.saturating_duration_since(Instant::now())) else {

@@ -35,7 +35,7 @@ const MOST_WAITING: usize = 10_000;
 
 pub fn run(tool: &Tool, watch: &Watch) -> Result<ExitCode, String> {
     for problem in &tool.problems {
-        log::warn!("going on without: {problem}");
+        log::warn!("continuing without: {problem}");
     }
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -76,7 +76,7 @@ pub fn run(tool: &Tool, watch: &Watch) -> Result<ExitCode, String> {
 fn start(watch: &Watch, endpoints: &Endpoints) -> Result<Tracer, String> {
     let marking = Marking { interfaces: endpoints.interfaces.as_deref(), rate: watch.rate };
     Tracer::start(&marking).map_err(|error| match error.raw_os_error() {
-        Some(libc::EPERM) => "packets cannot be traced: that takes CAP_NET_ADMIN".to_owned(),
+        Some(libc::EPERM) => "packets cannot be traced: this needs CAP_NET_ADMIN".to_owned(),
         _ => format!("packets cannot be traced: {error}"),
     })
 }
@@ -101,7 +101,7 @@ struct Watching<'a> {
 impl Watching<'_> {
     /// Takes what comes until then; whether there was something.
     fn receive(&mut self, until: Instant) -> Result<bool, String> {
-        match self.tracer.receive(until).map_err(|error| format!("what the kernel tells of packets cannot be read: {error}"))? {
+        match self.tracer.receive(until).map_err(|error| format!("reading the kernel's trace failed: {error}"))? {
             Received::Events(events) => self.waiting.extend(events.into_iter().filter_map(|event| self.traces.take(event))),
             Received::Lost => self.traces.lost(),
             Received::Nothing => {

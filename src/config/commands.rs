@@ -28,7 +28,7 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "serve",
         operand: None,
-        about: "Serve metrics, page and API until stopped; the same without a command.",
+        about: "Serve metrics, page and API until stopped. The default command.",
         more: "",
         options: &[],
         examples: &[("On a node whose Calico keeps its objects in etcd", "serve --etcd-endpoints=http://127.0.0.1:2379")],
@@ -37,8 +37,8 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
         name: "metrics",
         operand: None,
         about: "Read once, and print the metrics.",
-        more: "For node_exporter's textfile collector, and for saved tables. What takes two moments to tell (what policies \
-               denied and passed on) is left out, unless --before gives an earlier one, or --state keeps it from run to run.",
+        more: "For node_exporter's textfile collector, and for saved tables. Counts that need two moments (what policies denied and \
+            passed on) are left out without --before or --state.",
         options: &["output", "state", "ruleset", "before"],
         examples: &[
             ("For node_exporter", "metrics --output=/var/lib/node_exporter/calico.prom"),
@@ -49,8 +49,8 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
         name: "top",
         operand: None,
         about: "What is being dropped now, and by which policy.",
-        more: "A live table in a terminal (q ends it), plain lines elsewhere. Asks the exporter that runs on this node, for it \
-               has counted longer; without one, reads the kernel itself. In a terminal: s sorts by another column, / filters, \
+        more: "A live table in a terminal (q ends it), plain lines elsewhere. Asks the exporter on this node, because it has counted \
+            longer; without one, reads the kernel itself. In a terminal: s sorts by another column, / filters, \
                arrows and page keys scroll, ? lists the keys. Rates are means of 10 seconds.",
         options: &["cluster", "nodes", "selector", "namespace", "json", "once", "url", "ruleset", "before"],
         examples: &[
@@ -63,9 +63,8 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
         name: "explain",
         operand: Some("NAMESPACE/POD"),
         about: "A workload's way through tiers and policies, with counts.",
-        more: "Instead of a pod, an interface: of a workload, or of a host endpoint. Asks the exporter that runs on this node, \
-               for it has counted longer; without one, reads the kernel itself. ?: cannot be told. <=7: at most 7. \
-               -: no rule does it. With --cluster, from any node for any pod: POD, LABEL=VALUE, or deploy/NAME, sts/NAME, ds/NAME, \
+        more: "The argument may also be an interface, of a workload or of a host endpoint. Asks the exporter on this node, because it \
+            has counted longer; without one, reads the kernel itself. ?: unknown. <=7: at most 7. -: no rule does it. With --cluster, from any node for any pod: POD, LABEL=VALUE, or deploy/NAME, sts/NAME, ds/NAME, \
                rs/NAME or job/NAME with --namespace.",
         options: &["cluster", "nodes", "selector", "namespace", "json", "url", "ruleset", "before"],
         examples: &[
@@ -94,20 +93,18 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "watch",
         operand: Some("[NAMESPACE/POD]"),
-        about: "Packets as they come: from where, to which port, which policy decided.",
-        more: "Of one workload or host endpoint (an interface), or of all. Only on nodes where Felix writes nftables, by itself or by \
-               iptables-nft: while it runs, a table of its own (inet calico-accountant) marks a sample of the packets that open a \
-               connection, and the kernel tells which rules those met. The table goes with the process. Needs CAP_NET_ADMIN. Ends \
-               with Ctrl-C.",
+        about: "Packets as they arrive: peer, port, and the policy that decided.",
+        more: "Of a workload, of a host endpoint (an interface), or of all. Works where Felix writes nftables rules, its own or those \
+            of iptables-nft. While it runs, its table inet calico-accountant marks a sample of the packets that open a connection, and the kernel reports the rules that these packets hit. The table is removed with the process. Needs CAP_NET_ADMIN. Ends with Ctrl-C.",
         options: &["dropped", "policy", "rate", "for", "json"],
         examples: &[("What a pod is refused, for a minute", "watch shop/web-1 --dropped --for=60s")],
     },
     Subcommand {
         name: "check",
         operand: None,
-        about: "Whether the exporter finds here what it needs, and what to do if not.",
-        more: "The result is ok, warn or wrong. Exit code 1 if something is wrong, else 0. With --cluster: nodes of Calico's without an \
-               exporter, exporters that do not answer, and what those that answer say of themselves.",
+        about: "What the exporter needs on this node, what is missing, and what to do.",
+        more: "The result is ok, warn or wrong. Exit code 1 if something is wrong, else 0. With --cluster: nodes without an exporter, \
+            exporters that do not answer, and what the others report of themselves.",
         options: &["cluster", "nodes", "selector", "json"],
         examples: &[("This node", "check"), ("All nodes", "check --cluster")],
     },
@@ -140,17 +137,23 @@ pub const OPTIONS: &[CommandOption] = &[
     },
     CommandOption { name: "never-hit", short: None, value: None, help: "Only policies of which no rule has counted a packet." },
     CommandOption { name: "json", short: None, value: None, help: "Print JSON; see docs/api.md." },
-    CommandOption { name: "dropped", short: None, value: None, help: "Show only what is refused." },
-    CommandOption { name: "policy", short: None, value: Some("name"), help: "Show only what this policy decides; as metrics name it." },
+    CommandOption { name: "dropped", short: None, value: None, help: "Show only dropped packets." },
+    CommandOption {
+        name: "policy",
+        short: None,
+        value: Some("name"),
+        help: "Show only packets that this policy decides. The name is \
+        that of the metrics.",
+    },
     CommandOption {
         name: "rate",
         short: None,
         value: Some("number"),
-        help: "Trace at most so many packets a second, 1 to 10000. Default: 100.",
+        help: "Trace at most this many packets a second, 1 to 10000. Default: 100.",
     },
-    CommandOption { name: "for", short: None, value: Some("duration"), help: "End by itself after that time, such as 30s." },
-    CommandOption { name: "once", short: None, value: None, help: "Print once, also in a terminal." },
-    CommandOption { name: "output", short: None, value: Some("file"), help: "Write there instead, beside it first and then renamed." },
+    CommandOption { name: "for", short: None, value: Some("duration"), help: "End after this time, such as 30s." },
+    CommandOption { name: "once", short: None, value: None, help: "Print once and end, also in a terminal." },
+    CommandOption { name: "output", short: None, value: Some("file"), help: "Write to this file. It is replaced in one step." },
     CommandOption {
         name: "state",
         short: None,
@@ -167,13 +170,14 @@ pub const OPTIONS: &[CommandOption] = &[
         name: "ruleset",
         short: None,
         value: Some("file"),
-        help: "Use saved tables: of iptables-save -c, ip6tables-save -c or nft list ruleset; - for standard input. Repeatable.",
+        help: "Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset; - is standard input. \
+            Repeatable.",
     },
     CommandOption {
         name: "before",
         short: None,
         value: Some("file"),
-        help: "The same of an earlier moment: then differences are shown, and exact. Repeatable.",
+        help: "Saved tables of an earlier moment: counts are then exact differences. Repeatable.",
     },
 ];
 

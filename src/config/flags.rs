@@ -83,7 +83,7 @@ impl Typed {
         match self.command {
             None => {
                 let names: Vec<&str> = SUBCOMMANDS.iter().map(|command| command.name).collect();
-                let unknown = || ConfigError(format!("{text:?}: there is no such command: {} (see --help)", names.join(", ")));
+                let unknown = || ConfigError(format!("{text:?}: unknown command, known are {} (see --help)", names.join(", ")));
                 self.command = Some(commands::subcommand(&text).ok_or_else(unknown)?);
             }
             Some(command) if command.operand.is_some() && self.operand.is_none() => self.operand = Some(text.into_owned()),
@@ -119,7 +119,10 @@ fn setting_of_flag(flag: Arg<'_>) -> Result<&'static Setting, ConfigError> {
     let setting = setting.ok_or_else(|| usage(flag.unexpected()))?;
     if setting.is_secret() {
         let (flag, name) = (setting.flag(), setting.name);
-        return Err(ConfigError(format!("--{flag}: not taken here, every process of the host can read it; set {name} instead")));
+        return Err(ConfigError(format!(
+            "--{flag}: not a flag, because every process of the host can read command lines; set {name} \
+            instead"
+        )));
     }
     Ok(setting)
 }
@@ -127,7 +130,7 @@ fn setting_of_flag(flag: Arg<'_>) -> Result<&'static Setting, ConfigError> {
 fn usage(error: lexopt::Error) -> ConfigError {
     let what = match error {
         lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: a value is missing"),
-        lexopt::Error::UnexpectedOption(option) => format!("{option:?}: there is no such flag"),
+        lexopt::Error::UnexpectedOption(option) => format!("{option:?}: unknown flag"),
         // The value stays out: it may be a secret in the wrong place.
         lexopt::Error::UnexpectedValue { option, .. } => format!("{option}: takes no value"),
         other => format!("{:?}", other.to_string()),
@@ -219,17 +222,17 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_named() {
-        let password = "--etcd-password: not taken here, every process of the host can read it; set ETCD_PASSWORD instead";
+        let password = "--etcd-password: not a flag, because every process of the host can read command lines; set ETCD_PASSWORD instead";
         for (args, expected) in [
             (&["--etcd-password=hunter2"][..], password),
             (&["--etcd-password", "hunter2"], password),
-            (&["--nope"], "\"--nope\": there is no such flag (see --help)"),
-            (&["-x"], "\"-x\": there is no such flag (see --help)"),
+            (&["--nope"], "\"--nope\": unknown flag (see --help)"),
+            (&["-x"], "\"-x\": unknown flag (see --help)"),
             (&["watch", "-n", "shop"], "--namespace: a flag of top, explain, policies, workloads (see --help)"),
-            (&["-logtostder=true"], "\"-l\": there is no such flag (see --help)"),
+            (&["-logtostder=true"], "\"-l\": unknown flag (see --help)"),
             (
                 &["server"],
-                "\"server\": there is no such command: serve, metrics, top, explain, policies, workloads, watch, check (see --help)",
+                "\"server\": unknown command, known are serve, metrics, top, explain, policies, workloads, watch, check (see --help)",
             ),
             (&["serve", "x"], "\"x\": one argument too many (see serve --help)"),
             (&["explain", "a/b", "c/d"], "\"c/d\": one argument too many (see explain --help)"),
@@ -238,7 +241,11 @@ mod tests {
             (&["top", "--json=1"], "--json: takes no value (see --help)"),
             (&["top", "--ruleset"], "--ruleset: a value is missing (see --help)"),
             (&["--log-level"], "--log-level: a value is missing (see --help)"),
-            (&["--", "x"], "\"x\": there is no such command: serve, metrics, top, explain, policies, workloads, watch, check (see --help)"),
+            (
+                &["--", "x"],
+                "\"x\": unknown command, known are serve, metrics, top, explain, policies, workloads, watch, check (see \
+                --help)",
+            ),
         ] {
             assert_eq!(error(args), expected, "{args:?}");
         }

@@ -15,7 +15,7 @@ const SECTIONS: [(&str, Group); 4] = [
     ("\nEvery setting is an environment variable; the flag of the same name wins over it.\n\nExporter\n", Group::Exporter),
     ("\nReading the kernel\n", Group::Kernel),
     ("\nCalico's datastore\n  As in Calico, CALICO_<NAME> comes first and hides <NAME>, even if it is set to nothing.\n", Group::Datastore),
-    ("\nRead and checked as Calico does, otherwise without effect\n", Group::Unused),
+    ("\nChecked as Calico does, otherwise without effect\n", Group::Unused),
 ];
 
 const TAIL: &str = "
@@ -66,7 +66,7 @@ pub(super) fn command(command: &Subcommand) -> String {
     for (what, line) in command.examples {
         text.push_str(&format!("  {what}:\n      calico-accountant {line}\n"));
     }
-    text.push_str("\nAll settings of the exporter hold here too: calico-accountant --help lists them.\n");
+    text.push_str("\nAll settings of the exporter apply here too: see calico-accountant --help.\n");
     text
 }
 

@@ -170,7 +170,7 @@ fn load(values: &Values<'_>, world: &World<'_>, has_server: bool, remarks: &mut 
     for file in &files {
         let content = match (world.read_file)(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && files.len() > 1 => {
-                remarks.push(Remark::warn(format!("{}: {file:?} is not there", said.by)));
+                remarks.push(Remark::warn(format!("{}: {file:?} does not exist", said.by)));
                 continue;
             }
             Err(error) => return Err(ConfigError(format!("{}: cannot read {file:?}: {error}", said.by))),

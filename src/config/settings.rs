@@ -101,7 +101,8 @@ pub const SETTINGS: &[Setting] = &[
     exporter(
         "GRAFANA_URL",
         "url",
-        "Where Grafana is that has the dashboards of deploy/grafana, such as https://grafana.example.org: the page links to a pod's and a \
+        "Where Grafana is that has the dashboards of deploy/grafana, such as https://grafana.example.org: the page links to a pod's \
+         and a \
          policy's view there, of all nodes.",
     ),
     exporter("MINIMUM_COUNTER", "packets", "Drop scrapes in which every counter is below this number. 0: never.").default("0"),
@@ -114,14 +115,16 @@ pub const SETTINGS: &[Setting] = &[
     exporter(
         "ZERO_SERIES",
         "keep|omit",
-        "Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 seconds and \
+        "Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 \
+         seconds and \
          then with its count. docs/cardinality.md tells what that saves.",
     )
     .default("keep"),
     exporter(
         "METRIC_FAMILIES",
         "names",
-        "Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - in front of \
+        "Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - \
+         in front of \
          it, those to leave out. Names are without calico_accountant_ and _total.",
     )
     .default("all"),
@@ -159,7 +162,7 @@ pub const SETTINGS: &[Setting] = &[
     kernel(
         "SAMPLE_INTERVAL",
         "time",
-        "Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are told apart better; each read costs CPU time. \
+        "Read the kernel this often between scrapes too, 100ms to 60s. Policies of a group are distinguished better; each read costs CPU time. \
          0: never.",
     )
     .default("1s where rewritten rules lose their counts, else never"),

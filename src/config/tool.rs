@@ -194,12 +194,16 @@ fn named(text: &str, world: &World<'_>) -> Result<Vec<String>, ConfigError> {
 fn kubernetes(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Datastore, ConfigError> {
     match datastore::resolve(values, world, remarks)? {
         found @ Datastore::Kubernetes(_) => Ok(found),
-        _ => Err(ConfigError("--cluster: only Kubernetes' API tells where the other exporters are; name the nodes: --nodes a,b,c".into())),
+        _ => Err(ConfigError(
+            "--cluster: only Kubernetes' API tells where the other exporters are; name the nodes: --nodes \
+            a,b,c"
+                .into(),
+        )),
     }
 }
 
 fn endpoint(typed: &Typed) -> Result<String, ConfigError> {
-    let missing = || ConfigError("explain: say whose: NAMESPACE/POD, or an interface (see explain --help)".into());
+    let missing = || ConfigError("explain: NAMESPACE/POD or an interface is missing (see explain --help)".into());
     typed.operand.clone().filter(|operand| !operand.is_empty()).ok_or_else(missing)
 }
 

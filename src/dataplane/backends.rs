@@ -163,7 +163,7 @@ impl Backends {
         }
         self.said.rivals = self.selection.rivals.iter().map(pair).collect();
         if let Some(failure) = failure {
-            let message = format_args!("another dataplane than {} could not be looked at: {failure}", chosen.as_str());
+            let message = format_args!("looking for Calico's chains outside of {} failed: {failure}", chosen.as_str());
             logging::once(Level::Warn, "hidden dataplane", message);
         }
     }

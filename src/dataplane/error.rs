@@ -67,13 +67,13 @@ impl fmt::Display for ReadError {
             ReadError::Kernel(backend, family, error) => {
                 write!(f, "reading the kernel's {} tables ({}) failed: {error}", backend.as_str(), family.as_str())?;
                 match error.kind() {
-                    io::ErrorKind::PermissionDenied => write!(f, "; it takes the capabilities NET_ADMIN and NET_RAW"),
+                    io::ErrorKind::PermissionDenied => write!(f, "; this needs the capabilities NET_ADMIN and NET_RAW"),
                     _ => Ok(()),
                 }
             }
             ReadError::Hidden(backend, unreadable) => write!(
                 f,
-                "{unreadable}; so nobody knows whether the kernel has {} tables: run as root (runAsUser: 0), or name the dataplane (BACKEND)",
+                "{unreadable}, so it is unknown whether the kernel has {} tables: run as root (runAsUser: 0), or set BACKEND",
                 backend.as_str()
             ),
             ReadError::NoChains(no_chains) => no_chains.fmt(f),

@@ -88,8 +88,8 @@ fn open(path: &Path) -> Result<File, LockError> {
     let refuse = |metadata: &Metadata| match kind(metadata) {
         None => Ok(()),
         Some(kind) => Err(LockError::Missing(format!(
-            "the xtables lock {} is {kind}, not a regular file: no writer can lock it (a container runtime makes a directory where the file \
-             to mount is not there yet)",
+            "the xtables lock {} is {kind}, not a regular file: no writer can lock it (a container runtime creates a directory if the \
+             file to mount does not exist)",
             path.display()
         ))),
     };

@@ -56,7 +56,7 @@ pub fn moment(files: &[(String, Vec<u8>)]) -> Result<Vec<Snapshot>, String> {
 fn add(all: &mut Vec<(Snapshot, String)>, read: Snapshot, file: &str) -> Result<(), String> {
     if let Some((_, first)) = all.iter().find(|(known, _)| known.ruleset.id() == read.ruleset.id()) {
         let (table, family) = (read.ruleset.table, read.ruleset.family.as_str());
-        return Err(format!("{file}: the table {table} ({family}) is in {first}, too; one moment has each table once"));
+        return Err(format!("{file}: the table {table} ({family}) is also in {first}; one moment has each table once"));
     }
     all.push((read, file.to_owned()));
     Ok(())
@@ -275,7 +275,7 @@ mod tests {
             (&[("a", "*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")], "a: none of Calico's chains is in it"),
             (&[("a", &RULES[..60])], "a: the output ends within table filter, before its COMMIT"),
             (&[("a", &RULES.replace("[3:1] ", ""))], "a: its rules were saved without their counters; use iptables-save -c"),
-            (&[("a", RULES), ("b", RULES)], "b: the table filter (ipv4) is in a, too; one moment has each table once"),
+            (&[("a", RULES), ("b", RULES)], "b: the table filter (ipv4) is also in a; one moment has each table once"),
             (
                 &[("a", "# Table `filter' is incompatible, use 'nft' tool.\n")],
                 "a: it says \"Table `filter' is incompatible, use 'nft' tool.\": rules in that table are not iptables': another \

@@ -71,8 +71,8 @@ impl Rival {
                 evidence.words().1
             ),
             None => format!(
-                "both the {read} and the {other} dataplane hold chains of the same endpoints, and nothing tells which Felix writes now; \
-                 {read} is read, and may be the wrong one: BACKEND={read} or BACKEND={other} settles it"
+                "both the {read} and the {other} dataplane hold chains of the same endpoints, and it is unknown which one Felix \
+                 writes now; {read} is read, and may be the wrong one: set BACKEND={read} or BACKEND={other}"
             ),
         }
     }

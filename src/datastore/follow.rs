@@ -173,7 +173,7 @@ impl<S: Watched> Follow<S> {
     }
 
     fn panicked(&mut self) -> Duration {
-        self.failed(Failure { reason: "the follower failed in an unforeseen way (please report this)".into(), patience: Patience::Repair })
+        self.failed(Failure { reason: "the follower failed unexpectedly (please report this)".into(), patience: Patience::Repair })
     }
 }
 

@@ -51,7 +51,7 @@ pub(crate) trait Requester {
     /// Whether a list that began then may go on.
     fn in_time(&self, began: Instant) -> Result<(), Error> {
         let limit = self.limits().list;
-        let error = || self.error(ErrorKind::TooMuch, format_args!("a list without end within {limit:?}"));
+        let error = || self.error(ErrorKind::TooMuch, format_args!("a list that did not end within {limit:?}"));
         if began.elapsed() < limit { Ok(()) } else { Err(error()) }
     }
 

@@ -96,7 +96,7 @@ pub(crate) fn explain(error: &rustls::Error, hints: &Hints) -> String {
         }
         rustls::Error::InvalidCertificate(bad) => format!("its certificate is not acceptable: {bad}"),
         rustls::Error::AlertReceived(Alert::CertificateRequired | Alert::BadCertificate | Alert::UnknownCA) => hints.client.clone(),
-        rustls::Error::InvalidMessage(_) => format!("it does not speak TLS: is this {} plain http://?", hints.url),
+        rustls::Error::InvalidMessage(_) => format!("it does not speak TLS: use http:// in this {}", hints.url),
         other => other.to_string(),
     }
 }

@@ -74,10 +74,13 @@ impl Folder {
         let mut last = std::mem::replace(self, Folder { stamp, files: BTreeMap::new() });
         let names = file_names(path).unwrap_or_else(|error| {
             let remedy = match error.kind() {
-                io::ErrorKind::PermissionDenied => "; it takes the capability DAC_READ_SEARCH, for Felix makes the folder with mode 0600",
+                io::ErrorKind::PermissionDenied => {
+                    "; this needs the capability DAC_READ_SEARCH, because Felix creates the folder \
+                    with mode 0600"
+                }
                 _ => "",
             };
-            let message = format_args!("{}: {error}; without these files nothing says which rules are whose{remedy}", path.display());
+            let message = format_args!("{}: {error}; without these files the policies of the rules are unknown{remedy}", path.display());
             logging::once(Level::Warn, "policy programs", message);
             snapshot.unlisted = Some(error.kind());
             Vec::new()
@@ -133,7 +136,7 @@ fn look_at(path: &Path, name: dump::Name, is_live: bool, last: Option<Dumped>, n
         None => (None, false),
     };
     let read = read_program(path, name).map_err(|error| {
-        let message = format_args!("{}: {error}; rules of this program may not be known", path.display());
+        let message = format_args!("{}: {error}; rules of this program may be unknown", path.display());
         logging::once(Level::Warn, "policy program", message);
     });
     let (is_readable, is_settled) = (read.is_ok(), stamp.is_settled(now));

@@ -49,12 +49,12 @@ impl fmt::Display for Error {
         match self {
             Error::NoMap(folder) => write!(
                 f,
-                "there is no map {RULES}{RULES_VERSION} in {}: it takes Calico's eBPF dataplane, 3.25 or later, and the host's {}",
+                "there is no map {RULES}{RULES_VERSION} in {}: this needs Calico's eBPF dataplane, 3.25 or later, and the host's {}",
                 folder.display(),
                 folder.ancestors().nth(2).unwrap_or(folder).display()
             ),
             Error::Version(path) => {
-                write!(f, "the map {} has a version that is not known; known is {RULES}{RULES_VERSION}", path.display())
+                write!(f, "the map {} has an unknown version; known is {RULES}{RULES_VERSION}", path.display())
             }
             Error::Layout(path, Layout { kind, key, value }) => write!(
                 f,
@@ -63,8 +63,8 @@ impl fmt::Display for Error {
             ),
             Error::Folder(path, error) => write!(
                 f,
-                "{} cannot be looked into: {error}; so nobody knows whether Calico's eBPF dataplane is here: run as root (runAsUser: 0), or \
-                 name the dataplane (BACKEND)",
+                "{} cannot be read: {error}, so it is unknown whether Calico's eBPF dataplane is here: run as root (runAsUser: 0), or \
+                 set BACKEND",
                 path.display()
             ),
             Error::Io(path, error) => {
@@ -72,8 +72,8 @@ impl fmt::Display for Error {
                 match error.kind() {
                     io::ErrorKind::PermissionDenied => write!(
                         f,
-                        "; it takes the capability BPF (SYS_ADMIN before Linux 5.8), which is kept only with BACKEND=ebpf, or where the \
-                         map is there at the start"
+                        "; this needs the capability BPF (SYS_ADMIN before Linux 5.8), which is kept only with BACKEND=ebpf, or if \
+                         the map exists at the start"
                     ),
                     _ => Ok(()),
                 }

@@ -53,7 +53,7 @@ pub(super) fn hints(config: &EtcdConfig) -> Hints {
     };
     Hints {
         issuer: format!("any CA in {ca}: name the CA that issued etcd's server certificate"),
-        client: format!("it wants a client certificate that its CA issued ({given}): check {CERT_VARIABLE} and {KEY_VARIABLE}"),
+        client: format!("it requires a client certificate issued by its CA ({given}): check {CERT_VARIABLE} and {KEY_VARIABLE}"),
         url: "endpoint",
     }
 }

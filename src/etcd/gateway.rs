@@ -228,7 +228,7 @@ impl Requester for Gateway {
             true => "that it accepts the client certificate (ETCD_CERT_FILE and ETCD_KEY_FILE), and that the endpoint is not http://",
             false => "that the endpoint is not https://",
         };
-        self.error(ErrorKind::Unreachable, format_args!("it closed the connection; if this goes on, check {check}"))
+        self.error(ErrorKind::Unreachable, format_args!("it closed the connection; if this continues, check {check}"))
     }
 }
 

@@ -115,13 +115,13 @@ impl ServiceManager {
             socket.connect_addr(&address)?;
             io::Result::Ok(socket)
         };
-        let socket = connect().inspect_err(|error| log::warn!("the service manager cannot be reached by NOTIFY_SOCKET: {error}"));
+        let socket = connect().inspect_err(|error| log::warn!("connecting to the service manager (NOTIFY_SOCKET) failed: {error}"));
         ServiceManager(socket.ok())
     }
 
     fn tell(&self, state: &str) {
         if let Some(Err(error)) = self.0.as_ref().map(|socket| socket.send(state.as_bytes())) {
-            log::warn!("the service manager could not be told by NOTIFY_SOCKET: {error}");
+            log::warn!("notifying the service manager (NOTIFY_SOCKET) failed: {error}");
         }
     }
 }

@@ -143,7 +143,7 @@ impl Tracing {
 
     fn check(&mut self, heard: io::Result<()>) {
         if let Err(error) = heard {
-            self.fail(&format!("what the kernel tells of packets cannot be read: {error}"));
+            self.fail(&format!("reading the kernel's trace failed: {error}"));
         }
     }
 
@@ -282,7 +282,7 @@ fn open_endpoints(structure: &Structure) -> impl Iterator<Item = Arc<str>> {
 fn cannot(tables: &[Snapshot]) -> Option<&'static str> {
     if tables.iter().any(|table| table.ruleset.backend == Backend::Legacy) {
         return Some(
-            "Felix writes legacy tables here: the kernel tells of single packets only where nftables decides (legacy traces go to the \
+            "Felix writes legacy tables here: the kernel reports single packets only for nftables (traces of legacy tables go to the \
              kernel's log)",
         );
     }

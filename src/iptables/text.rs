@@ -25,11 +25,12 @@ impl fmt::Display for TextError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TextError::CutOff(table) => write!(f, "the output ends within table {table}, before its COMMIT"),
-            TextError::NoTable => f.write_str("what it prints is not what iptables-save prints: there is no table in it"),
+            TextError::NoTable => f.write_str("its output is not that of iptables-save: it contains no table"),
             TextError::Incompatible(line) => {
                 write!(
                     f,
-                    "it says \"{line}\": rules in that table are not iptables': another program wrote some by nft, or a newer iptables wrote \
+                    "it says \"{line}\": rules in that table are not iptables': another program wrote some by nft, or a newer \
+                     iptables wrote \
                  Calico's. SOURCE=kernel reads them, and nft -j list ruleset saves them"
                 )
             }

@@ -86,7 +86,7 @@ impl Counters {
             }
             more = self.map.next_key(Some(&key), &mut next)?;
         }
-        Err(io::Error::other("its entries come and go too fast"))
+        Err(io::Error::other("its entries change too fast"))
     }
 }
 

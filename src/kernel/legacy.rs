@@ -104,7 +104,7 @@ impl Reader {
                 Err(error) => return Err(error),
             }
         }
-        Err(io::Error::other("the table changed its size again and again"))
+        Err(io::Error::other("the table changed its size during every one of many reads"))
     }
 
     /// Decodes all entries of a table, or recognises those of the last read.

@@ -158,7 +158,7 @@ impl Socket {
         let mut dump = Dump::Whole;
         loop {
             let length = self.receive()?;
-            let too_long = || DumpError::Io(io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is longer than any it gives"));
+            let too_long = || DumpError::Io(io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is too long"));
             let mut rest = self.buffer.get(..length).ok_or_else(too_long)?;
             while let Some((header, body, next)) = message(rest) {
                 rest = next;

@@ -217,7 +217,7 @@ impl http::Requester for Client {
     fn broken(&self, error: &ureq::Error) -> Error {
         let has_ca = self.connection.as_ref().is_some_and(|connection| connection.credentials.ca.is_some());
         let issuer = if has_ca { "the configured CA" } else { "the system's certificates (no CA is configured)" };
-        let client = "it refuses our client certificate, or wants one";
+        let client = "it refuses our client certificate, or requires one";
         http::broken(&self.server(), error, &Hints { issuer: issuer.into(), client: client.into(), url: "address" })
     }
 }
@@ -244,9 +244,9 @@ fn tls_config(credentials: &Credentials) -> Result<TlsConfig, String> {
     let roots = if credentials.insecure { Vec::new() } else { roots(credentials.ca.as_deref())? };
     let client = match &credentials.client {
         Some((cert, key)) => {
-            let chain = tls::certificates(cert).ok_or("the client certificate is no certificate in PEM form")?;
+            let chain = tls::certificates(cert).ok_or("the client certificate is not a certificate in PEM form")?;
             let client = tls::client_cert(&chain, key).map_err(|bad| match bad {
-                BadKey::NoKey => "the client key is no unencrypted private key in PEM form".into(),
+                BadKey::NoKey => "the client key is not an unencrypted private key in PEM form".into(),
                 BadKey::Unsupported => format!("a client key of this kind cannot be used: {}", tls::KEYS),
                 BadKey::Unfit(why) => format!("client certificate and key do not fit: {why}"),
             });
@@ -259,7 +259,7 @@ fn tls_config(credentials: &Credentials) -> Result<TlsConfig, String> {
 
 fn roots(ca: Option<&[u8]>) -> Result<Vec<Certificate<'static>>, String> {
     if let Some(pem) = ca {
-        return tls::certificates(pem).ok_or_else(|| "the CA is no certificate in PEM form".into());
+        return tls::certificates(pem).ok_or_else(|| "the CA is not a certificate in PEM form".into());
     }
     let path = tls::system_bundle().ok_or("no CA is configured, and this system has no certificate bundle")?;
     let pem = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -119,15 +119,15 @@ struct Status {
 
 /// Takes a plugin's output apart. Nothing of it goes into the error, for it holds the secret.
 fn answer(output: &[u8], api_version: &str) -> Result<Issued, String> {
-    let not_one = |error: serde_json::Error| format!("what it printed is no ExecCredential (line {})", error.line());
+    let not_one = |error: serde_json::Error| format!("its output is not an ExecCredential (line {})", error.line());
     let credential: ExecCredential = serde_json::from_slice(output).map_err(not_one)?;
     if credential.kind != "ExecCredential" {
-        return Err("what it printed is no ExecCredential (kind)".into());
+        return Err("its output is not an ExecCredential (kind)".into());
     }
     if credential.api_version != api_version {
         return Err(format!("it answered in another apiVersion than {api_version}"));
     }
-    let status = credential.status.ok_or("what it printed has no status")?;
+    let status = credential.status.ok_or("its output has no status")?;
     let not_empty = |text: Option<String>| text.filter(|text| !text.is_empty());
     let token = not_empty(status.token);
     if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
@@ -141,7 +141,7 @@ fn answer(output: &[u8], api_version: &str) -> Result<Issued, String> {
     if token.is_none() && client.is_none() {
         return Err("it gave neither a token nor a client certificate".into());
     }
-    let time = |text: String| timestamp::parse(&text).ok_or("its expirationTimestamp is no time");
+    let time = |text: String| timestamp::parse(&text).ok_or("its expirationTimestamp is not a time");
     let expires = not_empty(status.expiration_timestamp).map(time).transpose()?;
     Ok(Issued { token: token.map(Secret::new), client, expires })
 }
@@ -170,23 +170,23 @@ mod tests {
     #[test]
     fn bad_answers_are_not_repeated() {
         for (output, expected) in [
-            ("hunter2", "what it printed is no ExecCredential (line 1)"),
-            ("", "what it printed is no ExecCredential (line 1)"),
-            (r#"{"kind":"hunter2"}"#, "what it printed is no ExecCredential (kind)"),
+            ("hunter2", "its output is not an ExecCredential (line 1)"),
+            ("", "its output is not an ExecCredential (line 1)"),
+            (r#"{"kind":"hunter2"}"#, "its output is not an ExecCredential (kind)"),
             (
                 r#"{"kind":"ExecCredential","apiVersion":"hunter2"}"#,
                 "it answered in another apiVersion than client.authentication.k8s.io/v1",
             ),
-            (&format!(r#"{{"kind":"ExecCredential","apiVersion":"{V1}"}}"#), "what it printed has no status"),
+            (&format!(r#"{{"kind":"ExecCredential","apiVersion":"{V1}"}}"#), "its output has no status"),
         ] {
             assert_eq!(answer(output.as_bytes(), V1).unwrap_err(), expected);
         }
         for (status, expected) in [
             ("{}", "it gave neither a token nor a client certificate"),
-            (r#"{"token":["hunter2"]}"#, "what it printed is no ExecCredential (line 1)"),
+            (r#"{"token":["hunter2"]}"#, "its output is not an ExecCredential (line 1)"),
             (r#"{"token":"hunter2\nX: y"}"#, "it gave a malformed token"),
             (r#"{"clientKeyData":"hunter2"}"#, "it gave only one of client certificate and key"),
-            (r#"{"token":"hunter2","expirationTimestamp":"soon"}"#, "its expirationTimestamp is no time"),
+            (r#"{"token":"hunter2","expirationTimestamp":"soon"}"#, "its expirationTimestamp is not a time"),
         ] {
             assert_eq!(of(status).unwrap_err(), expected);
         }

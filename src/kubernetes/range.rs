@@ -63,7 +63,7 @@ impl<K: Kind> Watched for Range<K> {
             Err(error) if self.kind.may_be(error.kind) => {
                 if self.looks == 0 {
                     let level = if error.kind == ErrorKind::Absent { log::Level::Info } else { log::Level::Warn };
-                    log::log!(level, "{}: done without, as if there were none: {error}", self.name);
+                    log::log!(level, "{}: continuing as if there were none: {error}", self.name);
                 }
                 self.part.replace(Table::default())?;
                 Ok(Position::new(None))
@@ -190,7 +190,7 @@ impl<K: Kind> Range<K> {
     fn skip(&mut self, object: &str, error: &serde_json::Error) {
         let key = serde_json::from_str::<Envelope>(object).map(|envelope| envelope.key()).unwrap_or_default();
         let key = cut(&key, LONGEST_TEXT);
-        self.part.skip(&key, format_args!("{}: {key:?} is skipped, it cannot be understood: {error}", self.name));
+        self.part.skip(&key, format_args!("{}: skipping {key:?}, which does not parse: {error}", self.name));
     }
 
     /// The server ended the watch with an error, inside an answer that began well.
@@ -207,7 +207,7 @@ impl<K: Kind> Range<K> {
         if began.elapsed() >= SHORT {
             return Ended::Quiet;
         }
-        shaken(self.client.error(ErrorKind::Busy { retry_after: None }, "it ended a watch at once"), position)
+        shaken(self.client.error(ErrorKind::Busy { retry_after: None }, "it ended a watch immediately"), position)
     }
 
     /// Nothing is wrong, as far as anybody can tell; only a list can.

@@ -30,14 +30,14 @@ pub fn render(about: &About, endpoints: &[Endpoint], text: &mut Text) {
         let help = "Time that this scrape waited for the xtables lock.";
         text.single("calico_accountant_lock_wait_seconds", "gauge", help, about.lock_waited.as_secs_f64());
     }
-    let help = "Whether Calico's chains or programs have rules: present; absent (none was seen since the start); vanished (some were).";
+    let help = "Whether Calico's chains or programs have rules: present; absent (none since the start); vanished (some before).";
     let mut metric = text.metric("calico_accountant_chains", "gauge", help);
     for state in [Chains::Absent, Chains::Present, Chains::Vanished] {
         metric.sample(Labels::default().with("state", state.as_str()).as_str(), about.status.chains == state);
     }
     let help = "Reads given up because the xtables lock was held for too long.";
     text.single("calico_accountant_lock_timeouts_total", "counter", help, about.lock_timeouts);
-    let help = "Rules that are not understood or that nothing names, and lines that are no rule; what depends on them is left out.";
+    let help = "Rules that are not understood or have no name, and lines that are not rules; what depends on them is left out.";
     text.single("calico_accountant_unrecognised_rules", "gauge", help, about.status.unrecognised_rules);
     datastore(about, text);
     workloads(about, endpoints, text);
@@ -58,7 +58,7 @@ fn tables(about: &About, text: &mut Text) {
         let labels = Labels::default().with("backend", &table.backend).with("family", &table.family);
         metric.sample(labels.with("source", &table.source).as_str(), true);
     }
-    let help = "Another back end that holds chains of endpoints too, and what tells that it is not the live one (none: nothing). Value 1.";
+    let help = "Another back end that holds chains of endpoints, and the evidence that it is not the live one. Value 1.";
     let mut metric = text.metric("calico_accountant_other_backend_info", "gauge", help);
     for other in &about.status.other_backends {
         let labels = Labels::default().with("backend", &other.backend);
@@ -72,7 +72,7 @@ fn tables(about: &About, text: &mut Text) {
 
 fn datastore(about: &About, text: &mut Text) {
     text.single("calico_accountant_datastore_up", "gauge", "Whether the datastore answers.", about.status.datastore.up);
-    let help = "When the datastore last said something, in seconds since the epoch; 0 for never.";
+    let help = "When the datastore last sent something, in seconds since the epoch; 0 for never.";
     text.single("calico_accountant_datastore_last_event_timestamp_seconds", "gauge", help, about.status.datastore.last_event.unwrap_or(0));
     let help = "Times that everything was read from the datastore again.";
     text.single("calico_accountant_datastore_resyncs_total", "counter", help, about.datastore_resyncs);

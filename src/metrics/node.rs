@@ -55,7 +55,7 @@ fn decided(view: &View, text: &mut Text) {
     let help =
         "Packets refused because no policy of a tier, or no profile, decided, on the whole node (eBPF dataplane, Calico 3.30 and later).";
     sorted(text.metric("calico_accountant_node_drop_packets_total", "counter", help), drops);
-    let help = "Packets that matched rules which nothing named when they were counted (eBPF dataplane).";
+    let help = "Packets that matched rules without a known name (eBPF dataplane).";
     text.single("calico_accountant_unknown_rule_packets_total", "counter", help, node.unknown_rules());
 }
 

@@ -31,7 +31,7 @@ pub fn render<'a>(view: &'a View, endpoints: &[Endpoint<'a>], text: &mut Text) {
         }
     };
     let help = "Packets opening a connection (conntrack state NEW) that a policy decided for a workload. \
-                Several policies joined by commas: one of them did, which one the kernel does not tell.";
+                Several policies joined by commas: one of them did; which one is unknown.";
     let mut metric = text.metric("calico_accountant_policy_packets_total", "counter", help);
     // A policy's labels, which all its endpoints share.
     let mut suffixes = HashMap::<(&str, &str, Verdict), String, RandomState>::default();

@@ -123,7 +123,7 @@ impl Log for Logger {
         }
         self.write(record.level(), &super::plain(&record.args().to_string()));
         if passage == Passage::Last {
-            self.write(Level::Warn, "there is too much to log: the next lines are left out, and counted");
+            self.write(Level::Warn, "too many log lines: the next ones are left out and counted");
         }
     }
 

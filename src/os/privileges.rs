@@ -47,9 +47,9 @@ pub fn for_good(kept: Kept) {
     };
     // The next ones are for processes that cannot become more than they are.
     step("never to gain privileges", rustix::thread::set_no_new_privs(true).map_err(Into::into));
-    step("to leave files and other processes alone", landlock::protect(kept.files));
+    step("to lose access to files and other processes", landlock::protect(kept.files));
     step("to give up capabilities", capabilities::keep(capabilities::in_operation(kept.ebpf), kept.ebpf).map_err(Into::into));
-    step("to do without system calls that reading does not take", calls::deny(kept.files));
+    step("to refuse system calls that it does not need", calls::deny(kept.files));
     if !failed.is_empty() {
         log::warn!("this process could not be made {}", failed.join(", nor "));
     }

@@ -45,15 +45,15 @@ impl Request {
 
     fn of(head: &httparse::Request<'_, '_>) -> Result<Self, Reply> {
         let (method, old) = (head.method.unwrap_or_default(), head.version == Some(0));
-        let target: Uri = head.path.unwrap_or_default().parse().map_err(|_| bad("the target is no URI"))?;
+        let target: Uri = head.path.unwrap_or_default().parse().map_err(|_| bad("the target is not a URI"))?;
         let host = match values(head.headers, "host").collect::<Vec<_>>()[..] {
             [] if old => None,
-            [host] => Some(host.parse::<Authority>().map_err(|_| bad("Host is no host"))?),
+            [host] => Some(host.parse::<Authority>().map_err(|_| bad("Host is not a host name"))?),
             _ => return Err(bad("there must be one Host")),
         };
         let lengths: Vec<&str> = values(head.headers, "content-length").collect();
         if lengths.iter().any(|length| length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit())) {
-            return Err(bad("Content-Length is no number"));
+            return Err(bad("Content-Length is not a number"));
         }
         let says = |option: &str| {
             values(head.headers, "connection").flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case(option))

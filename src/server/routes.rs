@@ -47,7 +47,7 @@ fn misdirected(host: Option<&str>, names: &[String]) -> Option<Reply> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let mut own = names.iter().map(|name| &**name).chain(["localhost"]);
     let is_own = host.parse::<IpAddr>().is_ok() || own.any(|name| name == "*" || name.eq_ignore_ascii_case(host));
-    let why = "this is not the name of this server: ask by address, as localhost or by the node's name, or add the name to ALLOWED_HOSTS";
+    let why = "unknown host name: use the address, localhost or the node's name, or add the name to ALLOWED_HOSTS";
     (!is_own).then(|| Reply::text(421, why))
 }
 

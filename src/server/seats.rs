@@ -64,7 +64,7 @@ impl Seats {
     /// Lets a newcomer stay, or ends it where there is no room.
     pub fn admit(&mut self, newcomer: usize) {
         if !self.has_room(newcomer) && self.living().count() > self.limits.connections.max(1) {
-            self.end(newcomer, "no other may give way");
+            self.end(newcomer, "no other may be closed for it");
         }
     }
 

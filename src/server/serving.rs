@@ -152,7 +152,7 @@ impl Serving<'_> {
             Ok(resource) if resource.is_watched() || self.seats.has_room(place) => {
                 return self.seats.all[place].wait(request, resource);
             }
-            Ok(_) => Reply::text(503, "too many ask at the same time"),
+            Ok(_) => Reply::text(503, "too many requests at the same time"),
         };
         self.seats.all[place].give(&reply, Some(&request), self.limits);
     }

@@ -107,13 +107,13 @@ fn names_are_looked_for_where_the_settings_say() {
         assert_eq!((&answer["result"], code), (&"warn".into(), 0), "{answer:#}");
         assert_eq!(about(&answer, "pod logs")[0].0, "warn", "{answer:#}");
         assert!(about(&answer, "pod logs")[0].1.contains("/nonexistent"), "{answer:#}");
-        let nameless = "9 have rules: the datastore names 1 of them, the node's own files name 0, and nothing the other 8";
+        let nameless = "9 have rules: the datastore names 1 of them, the node's own files name 0, and 8 have no name";
         assert_eq!(about(&answer, "workloads"), [("warn", nameless)]);
 
         stored("nobody");
         let (answer, code) = check(|| with(&scratch.path().join("pods")));
         assert_eq!((&answer["result"], code), (&"warn".into(), 0), "{answer:#}");
-        assert!(about(&answer, "workloads").contains(&("warn", "1 of the datastore's have no rules here")), "{answer:#}");
+        assert!(about(&answer, "workloads").contains(&("warn", "1 that the datastore knows have no rules here")), "{answer:#}");
         drop(etcd);
         let mut none = without_datastore(&scratch);
         none.env("POD_LOGS_DIR", "/nonexistent");

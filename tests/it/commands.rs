@@ -192,9 +192,9 @@ fn what_goes_wrong_is_one_line() {
         &format!("{truth}: not what nft -j prints: there is no \"nftables\" in it at line {}", end_of(&truth)),
     );
     fails(&["explain", "a/b", "--ruleset", &v4], 1, UNKNOWN);
-    let twice = format!("{v4}: the table raw (ipv4) is in {v4}, too; one moment has each table once");
+    let twice = format!("{v4}: the table raw (ipv4) is also in {v4}; one moment has each table once");
     fails(&["top", "--ruleset", &v4, "--ruleset", &v4], 1, &twice);
-    fails(&["explain"], 2, "explain: say whose: NAMESPACE/POD, or an interface (see explain --help)");
+    fails(&["explain"], 2, "explain: NAMESPACE/POD or an interface is missing (see explain --help)");
     let nobody = "http://127.0.0.1:1 refuses the connection: nothing listens there";
     fails(&["top", "--url=http://127.0.0.1:1/"], 1, nobody);
 }

@@ -3,7 +3,7 @@
 mod chart;
 pub mod dashboards;
 mod firing;
-mod promql;
+pub mod promql;
 pub mod rules;
 pub mod scraped;
 mod systemd;

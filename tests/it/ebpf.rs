@@ -227,14 +227,14 @@ fn maps_that_are_not_known_are_refused_with_one_clear_line() {
         refuses(
             "no map",
             ebpf(),
-            "there is no map cali_rule_ctrs2 in /sys/fs/bpf/tc/globals: it takes Calico's eBPF dataplane, 3.25 or later",
+            "there is no map cali_rule_ctrs2 in /sys/fs/bpf/tc/globals: this needs Calico's eBPF dataplane, 3.25 or later",
         );
         let path = format!("{GLOBALS}/cali_rule_ctrs");
         let first = Map::pin(&path, PER_CPU_HASH, 2);
         refuses(
             "first version",
             command(),
-            "the map /sys/fs/bpf/tc/globals/cali_rule_ctrs has a version that is not known; known is cali_rule_ctrs2",
+            "the map /sys/fs/bpf/tc/globals/cali_rule_ctrs has an unknown version; known is cali_rule_ctrs2",
         );
         for (kind, key, value) in [(1, 8, 8), (PER_CPU_HASH, 4, 8), (PER_CPU_HASH, 8, 16), (PER_CPU_HASH, 8, 4)] {
             let map = Map::with(&format!("{path}2"), kind, key, value, 100);
@@ -251,7 +251,7 @@ fn maps_that_are_not_known_are_refused_with_one_clear_line() {
         drop(first);
         let third = Map::pin(&format!("{path}3"), PER_CPU_HASH, 1);
         assert_eq!(one(&scrape(program.port()), "calico_accountant_up", &[]), 0.0, "Calico was upgraded");
-        refuses("third version", command(), "cali_rule_ctrs3 has a version that is not known; known is cali_rule_ctrs2");
+        refuses("third version", command(), "cali_rule_ctrs3 has an unknown version; known is cali_rule_ctrs2");
         drop(third);
     });
 }

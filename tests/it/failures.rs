@@ -128,7 +128,7 @@ fn a_program_that_floods() {
 
 #[test]
 fn a_program_that_prints_garbage() {
-    let line = "iptables-nft-save: what it prints is not what iptables-save prints: there is no table in it";
+    let line = "iptables-nft-save: its output is not that of iptables-save: it contains no table";
     for script in ["head -c 200000 /dev/urandom", "echo '<html>502 Bad Gateway</html>'", "head -c 200000 /dev/zero", "echo COMMIT"] {
         fails_with(script, line);
     }
@@ -169,7 +169,7 @@ fn garbage_between_the_rules() {
     for name in ["policy_accept_counter", "calico_accountant_policy_packets_total", "calico_accountant_drop_packets_total"] {
         assert_eq!(with(&samples, name, &[]).collect::<Vec<_>>(), with(&clean, name, &[]).collect::<Vec<_>>());
     }
-    program.await_log("a line that is no rule is skipped: \\\"what is this?\\\"");
+    program.await_log("skipping a line that is not a rule: \\\"what is this?\\\"");
 }
 
 #[test]

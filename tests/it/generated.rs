@@ -34,7 +34,7 @@ fn command_line() -> Command {
 fn setting(setting: &Setting) -> Arg {
     let mut help = format!("{} Variable: {}.", setting.help, setting.name);
     if setting.group == Group::Unused {
-        help = format!("Read and checked as Calico does, otherwise without effect. Variable: {}.", setting.name);
+        help = format!("Checked as Calico does, otherwise without effect. Variable: {}.", setting.name);
     }
     if let Some(default) = setting.default {
         help += &format!(" Default: {default}.");

@@ -302,7 +302,7 @@ fn an_api_server_with_long_words() {
     let broken = move |n| added(&bad.of(&format!("{n}{broken}")));
     all_withstand(vec![
         kubernetes("names of 4 MB", "a line of the watch is not", watch(move |stream| flood(stream, &names))),
-        kubernetes("broken objects with names of 4 MB", "cannot be understood", watch(move |stream| flood(stream, &broken))),
+        kubernetes("broken objects with names of 4 MB", "does not parse", watch(move |stream| flood(stream, &broken))),
         kubernetes("an error of 4 MB", "long.long", watch(move |stream| _ = stream.write_all(error.as_bytes()))),
         kubernetes("a version of 4 MB", "a list without a resource version", list(move |stream| pods(stream, &version, &version, ""))),
     ]);

@@ -203,8 +203,8 @@ fn plugins_that_misbehave_are_stopped_and_their_secrets_kept() {
         ("sleep 100", "was killed: it had not ended after 1.5 s"),
         ("sleep 100 & exec >&-; sleep 100", "was killed: it had not ended after 1.5 s"),
         ("yes", "was killed: it printed more than 1048576 bytes"),
-        ("echo hunter2", "what it printed is no ExecCredential (line 1)"),
-        ("true", "what it printed is no ExecCredential"),
+        ("echo hunter2", "its output is not an ExecCredential (line 1)"),
+        ("true", "its output is not an ExecCredential"),
     ] {
         let folder = Folder::new();
         let begun = Instant::now();

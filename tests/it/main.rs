@@ -15,6 +15,7 @@ mod commands;
 mod config;
 mod deploy;
 mod direct;
+mod documents;
 mod ebpf;
 mod etcd;
 mod exposition;

@@ -396,7 +396,7 @@ fn an_old_kernel_does_less() {
         let program = Program::start(command);
         assert_eq!(one(&scrape(program.port()), "calico_accountant_up", &[]), 1.0);
         let line = program.await_log("could not be made");
-        assert!(line.contains("to leave files and other processes alone (this kernel has no Landlock)"), "{line}");
+        assert!(line.contains("to lose access to files and other processes (this kernel has no Landlock)"), "{line}");
     };
     // What a thread's kernel does not know, it does not know for good.
     std::thread::spawn(test).join().unwrap();

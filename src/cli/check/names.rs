@@ -30,11 +30,11 @@ pub fn datastore(tool: &Tool, findings: &mut Findings) -> Arc<Inventory> {
     match (inventory.synced() && inventory.up(), inventory.workload_count()) {
         (false, _) if troubles.is_empty() => findings
             .wrong(SUBJECT, format!("{name} did not answer within {} s", PATIENCE.as_secs()))
-            .hint("is its address right, and can it be reached from here?"),
-        (false, _) => findings.wrong(SUBJECT, troubles).hint("names come from there; until it answers, /readyz says 503"),
+            .hint("check its address, and whether this node can reach it"),
+        (false, _) => findings.wrong(SUBJECT, troubles).hint("names come from there; until it answers, /readyz answers 503"),
         (true, 0) => findings
             .note(SUBJECT, format!("{name} answers, and has no workload of node {:?}", config.node_name))
-            .hint("if pods run here, is the node's name the one that Calico uses? (NODENAME)"),
+            .hint("if pods run here, set NODENAME to the node's name in Calico"),
         (true, count) => findings.ok(SUBJECT, format!("{name} answers, {count} workloads of this node")),
     };
     inventory
@@ -48,7 +48,7 @@ pub fn pod_logs(tool: &Tool, findings: &mut Findings) {
     match of_node(config).workloads(&["cali00000000000"]) {
         Ok(_) => findings.ok(SUBJECT, format!("{folder} can be read")),
         Err(error) if is_needed => findings.wrong(SUBJECT, error.to_string()),
-        Err(error) => findings.warn(SUBJECT, error.to_string()).hint("what the datastore does not name then has no name"),
+        Err(error) => findings.warn(SUBJECT, error.to_string()).hint("workloads that the datastore does not name have no name"),
     };
 }
 
@@ -73,8 +73,8 @@ pub fn workloads(config: &Config, interfaces: &[&str], inventory: &Inventory, fi
     } else if nameless > 0 {
         let stored = if config.datastore == Datastore::None { String::new() } else { format!("the datastore names {stored} of them, ") };
         findings
-            .warn(SUBJECT, format!("{all} have rules: {stored}the node's own files name {named}, and nothing the other {nameless}"))
-            .hint("normal for moments while pods start and end");
+            .warn(SUBJECT, format!("{all} have rules: {stored}the node's own files name {named}, and {nameless} have no name"))
+            .hint("normal briefly, while pods start and end");
     } else {
         let by_node = if named > 0 { format!(", {named} by the node's own files") } else { String::new() };
         findings.ok(SUBJECT, format!("all {all} that have rules are known by name{by_node}"));
@@ -82,7 +82,7 @@ pub fn workloads(config: &Config, interfaces: &[&str], inventory: &Inventory, fi
     let without_rules = inventory.without_rules(interfaces.iter().copied());
     if is_answering && without_rules > 0 {
         findings
-            .warn(SUBJECT, format!("{without_rules} of the datastore's have no rules here"))
-            .hint("normal for moments while pods start; else Felix does not write where this is read, or does not write at all");
+            .warn(SUBJECT, format!("{without_rules} that the datastore knows have no rules here"))
+            .hint("normal briefly, while pods start; otherwise Felix writes to another dataplane, or not at all");
     }
 }

@@ -39,8 +39,8 @@ pub fn rules(config: &Config, reading: &Reading, findings: &mut Findings) {
     }
     if structures.unnamed() > 0 && config.datastore == Datastore::None {
         findings
-            .warn("policies", "these rules do not name them (Calico before 3.22)")
-            .hint("only the datastore can; chain names are shown");
+            .warn("policies", "the rules do not name them (Calico before 3.22)")
+            .hint("only a datastore has the names; chain names are shown");
     }
 }
 
@@ -61,7 +61,7 @@ fn hooks(reading: &Reading, findings: &mut Findings) {
             findings.ok("hooks", format!("the kernel's own chains lead to Calico's ({family})"));
             continue;
         }
-        let text = format!("no rule of {list} leads to Calico's chains ({family}): the policies are not asked for the packets there");
+        let text = format!("no rule of {list} leads to Calico's chains ({family}): policies are not enforced for the packets there");
         findings.wrong("hooks", text).hint(
             "something has removed Felix's rules, a firewall reload for example; Felix puts them back at its next refresh, or when \
              calico-node is restarted",
@@ -81,7 +81,7 @@ fn lock(config: &Config, reading: &Reading, findings: &mut Findings) {
     if let Some(problem) = &reading.lock_problem {
         findings
             .wrong("xtables lock", problem)
-            .hint("mount the host's /run/xtables.lock (read-only is enough), or reads may meet counters at zero");
+            .hint("mount the host's /run/xtables.lock (read-only is enough); without it, reads may see counters at zero");
     } else if reading.tables.iter().any(|table| table.ruleset.backend == Backend::Legacy) {
         let (path, waited) = (config.lock_path.display(), reading.lock_waited.as_millis());
         findings.ok("xtables lock", format!("{path} was taken in {waited} ms"));

@@ -39,7 +39,7 @@ pub fn host_endpoints(hosts: &[HostEndpoint], status: &Status, about: &str) -> S
 fn text<'a>(title: &str, about: &str, status: &Status, pipelines: impl Iterator<Item = &'a Pipeline>) -> String {
     let mut text = format!("{title}\n{}\n", safe(about, 400));
     if let Some(problem) = status.problem.as_deref().filter(|_| !status.up) {
-        text += &format!("The kernel cannot be read at present: {}\n", safe(problem, 400));
+        text += &format!("The kernel cannot be read now: {}\n", safe(problem, 400));
     }
     if status.is_ebpf() {
         text += &format!("{EBPF}\n");
@@ -96,7 +96,7 @@ fn rows(pipeline: &Pipeline) -> Vec<Vec<String>> {
         rows.push(row("no profile accepted", ["", &packets.to_string(), ""]));
     }
     if let Some(packets) = pipeline.undivided {
-        rows.push(row("one of these policies and profiles, which one is not told", [&packets.to_string(), "", ""]));
+        rows.push(row("one of these policies and profiles; which one is unknown", [&packets.to_string(), "", ""]));
     }
     rows.push(sum(pipeline));
     rows
@@ -115,7 +115,7 @@ fn reason(reason: &str) -> String {
         "encapsulation" => "VXLAN or IP-in-IP from a workload".to_owned(),
         "rate_limit" => "over the packet rate limit".to_owned(),
         "connection_limit" => "over the connection limit".to_owned(),
-        "policy_or_none" => "a policy, or that none decided: not told which".to_owned(),
+        "policy_or_none" => "denied by a policy, or by none: which is unknown".to_owned(),
         "admin_down" => "the endpoint is administratively down".to_owned(),
         other => safe(other, LONGEST),
     }
@@ -131,7 +131,7 @@ fn tier_rows(tier: &Tier) -> Vec<Vec<String>> {
     }
     match (tier.default_action, tier.no_policy) {
         (DefaultAction::Deny, packets) => rows.push(row("  no policy decided", ["", &known(packets), ""])),
-        (DefaultAction::Pass, _) => rows.push(row("  no policy decided: goes on", ["", "", ""])),
+        (DefaultAction::Pass, _) => rows.push(row("  no policy decided: passed on", ["", "", ""])),
     }
     rows
 }
@@ -154,7 +154,7 @@ fn policy_rows(lead: &str, policy: &PolicyCounts) -> Vec<Vec<String>> {
 }
 
 fn denied_or_passed(indent: usize, packets: u64) -> Vec<String> {
-    row(format!("{:indent$}denied or passed on, not told apart: {packets}", ""), ["", "", ""])
+    row(format!("{:indent$}denied or passed on: {packets}", ""), ["", "", ""])
 }
 
 fn group_rows(number: usize, group: &Group) -> Vec<Vec<String>> {

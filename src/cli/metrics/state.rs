@@ -35,7 +35,8 @@ pub struct State {
 impl State {
     /// What the last run left; nothing, if there is no such file.
     pub fn open(file: &Path) -> Result<Self, String> {
-        let no_state = |why: String| format!("--state: {} is no state of an earlier run ({why}): remove it to begin anew", file.display());
+        let no_state =
+            |why: String| format!("--state: {} is not a state of an earlier run ({why}): remove it to start again", file.display());
         let left: Left = match File::open(file) {
             Ok(opened) => {
                 serde_json::from_reader(BufReader::new(GzDecoder::new(BufReader::new(opened)))).map_err(|e| no_state(e.to_string()))?

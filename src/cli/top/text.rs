@@ -79,7 +79,7 @@ fn head(shown: &Shown) -> Vec<String> {
 fn problems(status: &Status) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(problem) = status.problem.as_deref().filter(|_| !status.up) {
-        let what = if status.has_no_rules() { "NO RULES OF CALICO'S" } else { "The kernel cannot be read at present" };
+        let what = if status.has_no_rules() { "NO RULES OF CALICO'S" } else { "The kernel cannot be read now" };
         lines.push(format!("{what}: {}", safe(problem, LONGEST * 2)));
     }
     if let Some(problem) = &status.node_problem {
@@ -174,7 +174,7 @@ fn nothing(shown: &Shown) -> String {
             "Whether packets are dropped is not known.".to_owned()
         }
         _ if !all(|answer| answer.status.up) => "No drops are known. Those of nodes whose counters cannot be read are not.".to_owned(),
-        _ if !all(is_told) => "One moment does not tell whether anything was dropped: ask a running exporter.".to_owned(),
+        _ if !all(is_told) => "One moment does not show whether anything was dropped: ask a running exporter.".to_owned(),
         Some(0) => "Watching…".to_owned(),
         _ if !all(|answer| answer.status.unrecognised_rules == 0) => {
             "No drops are known. The rules that are not understood may have dropped packets.".to_owned()

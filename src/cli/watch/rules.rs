@@ -53,7 +53,12 @@ impl Rules {
     pub fn read(config: &Config, inventory: Arc<Inventory>) -> Result<Self, String> {
         // Only the kernel tells handles.
         let config = Config { source: SourceChoice::Kernel, ..config.clone() };
-        let socket = Socket::open(Instant::now() + LIMIT).map_err(|error| format!("nf_tables cannot be asked: {error}"))?;
+        let socket = Socket::open(Instant::now() + LIMIT).map_err(|error| {
+            format!(
+                "opening a netlink socket to nf_tables failed: \
+            {error}"
+            )
+        })?;
         let mut rules = Rules {
             reader: start::dataplane(&config, &inventory),
             inventory,
@@ -80,8 +85,8 @@ impl Rules {
         }
         if reading.tables.iter().any(|table| table.ruleset.backend == Backend::Legacy) {
             return Err(
-                "Felix writes legacy tables here: the kernel tells of single packets only where nftables decides (legacy traces go \
-                        to the kernel's log)"
+                "Felix writes legacy tables here: the kernel reports single packets only for nftables (traces of legacy tables go to \
+                 the kernel's log)"
                     .into(),
             );
         }
@@ -103,7 +108,7 @@ impl Rules {
 
     fn generation(&mut self) -> Result<Vec<u8>, String> {
         self.socket.set_deadline(Instant::now() + LIMIT);
-        nft::generation(&mut self.socket).map_err(|error| format!("nf_tables cannot be asked: {error:?}"))
+        nft::generation(&mut self.socket).map_err(|error| format!("opening a netlink socket to nf_tables failed: {error:?}"))
     }
 
     /// Whether they were read, or tried to be, a moment ago.

@@ -82,10 +82,10 @@ pub fn summary(seen: &Seen, marked: Marked, lost: u64, unclear: u64, rate: u32) 
     };
     let mut text = format!("{sample}; {} shown", seen.packets);
     if lost > 0 {
-        text.push_str(&format!("; {lost} lost on their way here"));
+        text.push_str(&format!("; {lost} were lost"));
     }
     if unclear > 0 {
-        text.push_str(&format!("; {unclear} met rules that were being changed"));
+        text.push_str(&format!("; {unclear} hit rules that were being changed"));
     }
     text
 }

@@ -137,7 +137,7 @@ fn client(user: &User, remarks: &mut Vec<Remark>) -> Result<Option<(Pem, Pem)>, 
 /// A token goes before a plugin's, as in client-go.
 fn authentication(user: User, cluster: &Cluster) -> Result<Authentication, String> {
     if not_empty(user.impersonate).is_some() {
-        return Err("acting for somebody else (as) is not supported".into());
+        return Err("impersonation (as) is not supported".into());
     }
     let token = not_empty(user.token).map(Secret::new);
     let token_file = user.token_file.filter(|file| !file.as_os_str().is_empty());
@@ -167,7 +167,7 @@ fn exec_plugin(exec: Exec, cluster: &Cluster) -> Result<ExecPlugin, String> {
     }
     match exec.interactive_mode.as_deref() {
         None | Some("" | "Never" | "IfAvailable") => {}
-        Some("Always") => return Err("exec: interactiveMode \"Always\" is not supported: nobody sits here to answer".into()),
+        Some("Always") => return Err("exec: interactiveMode \"Always\" is not supported: the exporter has no terminal".into()),
         Some(other) => return Err(format!("exec: interactiveMode {other:?} is not allowed: one of Never, IfAvailable")),
     }
     let command = exec.command.filter(|command| !command.as_os_str().is_empty()).ok_or("exec: no command")?;

@@ -102,7 +102,7 @@ fn several_files_are_merged_and_some_may_be_missing() {
     let files = [("/a/k", first), ("/b/k", second.as_str())];
     let (merged, remarks) = run(&[("KUBECONFIG", "/a/k::/none:/b/k")], &files).unwrap();
     assert_eq!((merged.server.as_str(), merged.tls_server_name, merged.authentication), ("https://first", None, token("t")));
-    assert!(remarks.iter().any(|remark| remark.text == "KUBECONFIG: \"/none\" is not there"), "{remarks:?}");
+    assert!(remarks.iter().any(|remark| remark.text == "KUBECONFIG: \"/none\" does not exist"), "{remarks:?}");
     let error = run(&[("KUBECONFIG", "/none")], &files).unwrap_err();
     assert_eq!(error, "KUBECONFIG: cannot read \"/none\": entity not found");
     let error = run(&[("KUBECONFIG", "/a/k:/bad")], &[files[0], ("/bad", "users:\n- name: a\n  user: hunter2\n")]).unwrap_err();
@@ -207,14 +207,14 @@ fn what_contradicts_itself_or_is_not_supported() {
     let both = "both client-certificate and client-certificate-data: only one of the two";
     let unknown = "exec: apiVersion \"\" is not supported, only client.authentication.k8s.io/v1 and client.authentication.k8s.io/v1beta1";
     let provider = "auth-provider \"gcp\" is not supported: use a token, a client certificate or an exec plugin";
-    let always = "exec: interactiveMode \"Always\" is not supported: nobody sits here to answer";
+    let always = "exec: interactiveMode \"Always\" is not supported: the exporter has no terminal";
     let mode = "exec: interactiveMode \"No\" is not allowed: one of Never, IfAvailable";
     let inline = "no unencrypted private key in PEM form in the kubeconfig (client key)";
     for (user, expected) in [
         ("client-certificate: /cert", "a client certificate without its key (client-key, K8S_KEY_FILE)"),
         ("client-certificate: /cert, client-certificate-data: MAA=", both),
         ("token: hunter2, username: u", "a token and a user name with password: only one of the two"),
-        ("as: root", "acting for somebody else (as) is not supported"),
+        ("as: root", "impersonation (as) is not supported"),
         ("auth-provider: {name: gcp}", provider),
         ("exec: {command: c}", unknown),
         (&format!("exec: {{{v1}}}"), "exec: no command"),

@@ -28,7 +28,7 @@ pub fn when_nodes_are_wanted(
     thread::Builder::new().name("nodes wanted".into()).spawn(move || {
         inventory.nodes().wait_until_wanted();
         let names = list().unwrap_or_else(|error| {
-            log::info!("the names of other nodes cannot be seen: {error}");
+            log::info!("the names of other nodes cannot be read: {error}");
             Vec::new()
         });
         inventory.nodes().answer(names);

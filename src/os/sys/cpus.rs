@@ -11,7 +11,7 @@ pub fn possible() -> io::Result<usize> {
     const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
     let list = fs::read_to_string(POSSIBLE).map_err(|error| io::Error::new(error.kind(), format!("{POSSIBLE}: {error}")))?;
     count(list.trim_end()).filter(|cpus| (1..=MOST).contains(cpus)).ok_or_else(|| {
-        let message = format!("{POSSIBLE}: {:?} is no list of CPUs", list.trim_end());
+        let message = format!("{POSSIBLE}: {:?} is not a list of CPUs", list.trim_end());
         io::Error::new(io::ErrorKind::InvalidData, message)
     })
 }

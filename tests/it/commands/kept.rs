@@ -71,7 +71,7 @@ fn calicos_own_tables_are_read_in_any_form() {
         ("head -c 20000 tables.txt >cut; tar c cut", "kept: cut: the output ends within table ip calico"),
         (
             "tar c tables.txt tables.json",
-            "kept: tables.json: the table filter (ipv4) is in kept: tables.txt, too; one moment has each table once",
+            "kept: tables.json: the table filter (ipv4) is also in kept: tables.txt; one moment has each table once",
         ),
     ] {
         let (out, error) = kept.explain(&[kept.file("kept", script)]);

@@ -35,7 +35,7 @@ fn folders_of_mode_0600_are_entered_with_one_capability_and_not_without_it() {
         let samples = scrape(program.port());
         assert_eq!((rule(&samples, "shop/knp.default.web", "0"), unknown(&samples)), (5.0, 0.0), "{:?}", program.log());
         let (code, text) = check(FOUR);
-        assert!(code == Some(0) && text.contains("shows them all"), "{code:?} {text}");
+        assert!(code == Some(0) && text.contains("describes them all"), "{code:?} {text}");
         // Felix may make the folder anew, and files in it, at any time.
         fs::remove_dir_all("/run/calico/bpf").unwrap();
         felix_folders();
@@ -48,7 +48,7 @@ fn folders_of_mode_0600_are_entered_with_one_capability_and_not_without_it() {
         for capabilities in [THREE, BY_HAND] {
             let program = Program::start(bounded(capabilities));
             assert_eq!(unknown(&scrape(program.port())), 7.0, "{capabilities}");
-            let line = program.await_log("without these files nothing says which rules are whose");
+            let line = program.await_log("without these files the policies of the rules are unknown");
             assert!(line.contains("/run/calico/bpf/policy") && line.contains("DAC_READ_SEARCH"), "{line}");
             let (code, text) = check(capabilities);
             assert!(code == Some(1) && text.contains("add the capability DAC_READ_SEARCH"), "{capabilities}: {code:?} {text}");

@@ -160,7 +160,7 @@ fn a_list_without_end_is_given_up() {
         let key = BASE64_STANDARD.encode(endpoint("other", &format!("ns-{namespace:09}"), "web", "web").0);
         format!("{{{HEADER},\"kvs\":[{{\"key\":\"{key}\"}}],\"more\":true,\"count\":\"7\"}}")
     };
-    for (endless, words) in [(true, "a list without end within 2s"), (false, "a page that ends outside of what was asked for")] {
+    for (endless, words) in [(true, "a list that did not end within 2s"), (false, "a page that ends outside of the requested range")] {
         let pages = AtomicUsize::new(0);
         let url = gateway(move |_, body, stream| {
             head(stream, "200 OK");

@@ -177,7 +177,7 @@ fn whole() -> Vec<u8> {
 }
 
 fn said(setting: &Setting) -> String {
-    let help = if setting.group == Group::Unused { "Read and checked as Calico does, otherwise without effect." } else { setting.help };
+    let help = if setting.group == Group::Unused { "Checked as Calico does, otherwise without effect." } else { setting.help };
     let default = setting.default.map(|default| format!(" Default: {default}.")).unwrap_or_default();
     format!("{help} Variable: {}.{default}", setting.name)
 }

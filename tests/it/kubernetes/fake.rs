@@ -215,7 +215,7 @@ fn watches_that_fail_at_once() {
     const ERROR: &str = r#"{"type":"ERROR","object":{"kind":"Status","message":"etcdserver: no leader","code":500}}"#;
     let empty: fn(&mut TcpStream) = |stream| captured("watch-pomlist-accept-immediate-eof", stream);
     let failing: fn(&mut TcpStream) = |stream| said("200 OK", "", ERROR, stream);
-    for (watch, words) in [(empty, "ended a watch at once"), (failing, "no leader")] {
+    for (watch, words) in [(empty, "ended a watch immediately"), (failing, "no leader")] {
         let (credentials, log) = server(move |target, _, _, stream| match target.contains("watch=true") {
             false => captured("pods-list-node1-rv0", stream),
             true => watch(stream),
@@ -336,6 +336,6 @@ fn a_list_without_end_is_given_up() {
     let limits = Limits::default();
     let http = http::Limits { list: Duration::from_secs(2), ..limits.http };
     let inventory = start(credentials, Limits { http, ..limits });
-    troubled(&inventory, &["sends too much: a list without end within 2s"]);
+    troubled(&inventory, &["sends too much: a list that did not end within 2s"]);
     assert!(!inventory.synced());
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{captured_pods, ready};
+use crate::documents;
 use crate::kernel;
 use crate::program::{self, Program, await_some};
 use crate::support::container::Host;
@@ -21,13 +22,6 @@ use crate::support::within;
 const DAEMONSET: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/calico-accountant";
 /// On the node of the pod that is asked for.
 const THE_ONE: &str = "calico-accountant-b2f7x";
-
-/// The README's blocks of commands for kubectl: they apply the manifests, check, and ask.
-fn commands() -> String {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let blocks = readme.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0);
-    blocks.filter(|block| block.contains("kubectl")).collect()
-}
 
 /// A kubectl of the administrator's. What `exec` asks for runs here; questions about a pod only in the exporter on its node.
 fn kubectl(kube: &Kube, folder: &Path) {
@@ -82,7 +76,8 @@ fn from_nothing_to_the_policy_that_drops() {
         fs::create_dir_all(&programs).unwrap();
         kubectl(&kube, &programs);
         let mut shell = Command::new("sh");
-        shell.args(["-euc", &commands()]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        let commands = documents::run_by("kubernetes::readme::from_nothing_to_the_policy_that_drops").concat();
+        shell.args(["-euc", &commands]).current_dir(env!("CARGO_MANIFEST_DIR"));
         shell.env_clear().env("PATH", format!("{}:/usr/bin:/bin", programs.display())).env("KUBECONFIG", "/dev/null");
         let (program, output) = std::thread::scope(|scope| {
             let shell = scope.spawn(|| shell.output().unwrap());

@@ -138,7 +138,7 @@ fn a_doubt_is_said() {
             assert!(reads(&samples, "nft"));
             assert_eq!(one(&samples, "calico_accountant_other_backend_info", &[("backend", "legacy"), ("evidence", "none")]), 1.0);
         }
-        assert_eq!(logged(&program, &["nothing tells", "BACKEND=nft", "BACKEND=legacy"]), 1, "{:#?}", program.log());
+        assert_eq!(logged(&program, &["it is unknown which", "BACKEND=nft", "BACKEND=legacy"]), 1, "{:#?}", program.log());
         let (code, said) = run(alone(&lock.path()), &["check"]);
         assert!(code == Some(1) && said.contains("WRONG rules: both the nft and the legacy dataplane"), "{said}");
         let mut settled = alone(&lock.path());

@@ -39,6 +39,11 @@ impl Demo {
         Some(demo)
     }
 
+    /// The network namespace of its node.
+    pub fn node(&self) -> String {
+        format!("accountant-{}-node", self.child.id())
+    }
+
     /// Ends it as Ctrl-C would: it then removes what it made.
     pub fn end(&mut self) {
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
