@@ -69,8 +69,8 @@ fn tells(args: &[&str]) -> String {
     let text = String::from_utf8(output.stdout).unwrap().replace(env!("CARGO_PKG_VERSION"), "VERSION");
     let url = text.split_whitespace().find(|word| word.starts_with("http://127.0.0.1:")).map(|url| url.trim_end_matches(','));
     let text = url.map_or(text.clone(), |url| text.replace(url, "URL"));
-    match text.split_once(", since ").and_then(|(_, rest)| rest.split_once(" seconds")) {
-        Some((seconds, _)) => text.replace(&format!(", since {seconds} seconds"), ", since N seconds"),
+    match text.split_once("at URL for ").and_then(|(_, rest)| rest.split_once(" second")) {
+        Some((seconds, _)) => text.replace(&format!("for {seconds} second"), "for N second").replace("N second.", "N seconds."),
         None => text,
     }
 }
