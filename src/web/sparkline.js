@@ -15,7 +15,8 @@ export function sparkline(width, height, { mirrored = true, span = 180 } = {}) {
   const down = svg('path', { class: 'down' });
   const middle = mirrored ? Math.round(height * 0.58) : height - 1;
   const axis = svg('path', { class: 'axis', d: `M0 ${middle + 0.5}H${width}` });
-  const title = svg('title');
+  // Until it is drawn.
+  const title = svg('title', {}, 'History');
   const node = svg('svg', { class: 'spark', viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: 'none', role: 'img' }, title, axis, up, down);
 
   function update(above, below = []) {
