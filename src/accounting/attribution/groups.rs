@@ -13,7 +13,7 @@ use super::table::{ByChain, TableView};
 use super::tier::{Can, Split};
 use super::totals::{Item, PerVerdict, Totals, Verdict};
 use super::walk::TargetRead;
-use super::witnessed::Decisions;
+use super::witnessed::Cells;
 
 pub struct Member<'a> {
     pub pipeline: &'a Pipeline,
@@ -44,19 +44,6 @@ impl Member<'_> {
 
     fn item(&self, policy: &Arc<str>, verdict: Verdict) -> Item {
         Item::Policy { tier: Arc::clone(self.tier), policy: Arc::clone(policy), verdict }
-    }
-}
-
-/// What was traced, per workload and policy.
-struct Cells(Vec<Vec<Decisions>>);
-
-impl Cells {
-    fn row(&self, place: usize, verdict: Verdict) -> u64 {
-        self.0[place].iter().map(|cell| cell.of(verdict)).sum()
-    }
-
-    fn column(&self, index: usize, verdict: Verdict) -> u64 {
-        self.0.iter().map(|cells| cells[index].of(verdict)).sum()
     }
 }
 
@@ -169,7 +156,6 @@ impl GroupRead<'_> {
         before == 0 && state.entries_ahead == 0
     }
 
-    /// The packets that were traced.
     fn witnessed(&self) -> Cells {
         let of_member = |member: &Member| self.group.policy_chains().map(|policy| self.view.witnessed(member.pipeline, policy)).collect();
         Cells(self.members.iter().map(of_member).collect())

@@ -1,12 +1,14 @@
 //! The totals that metrics show: what was counted for every workload, monotone while the process lives.
 
 mod item;
+mod sums;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use item::{Item, PerVerdict, Verdict};
+pub use sums::Sums;
 
 use crate::felix::{Direction, EndpointKind, Pipeline};
 
@@ -93,30 +95,6 @@ impl EndpointTotals {
             }
         }
         self.beginning.retain(|(_, _, begun)| now.duration_since(*begun) < hold);
-    }
-}
-
-/// What was counted of one interface and direction in all, also by policies and tiers that do not apply any more: it never goes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sums {
-    pub accepted: u64,
-    pub refused: u64,
-    /// Of these, because no policy of a tier decided.
-    pub no_policy: u64,
-}
-
-impl Sums {
-    fn add(&mut self, total: &Total) {
-        let packets = total.packets;
-        match &*total.item {
-            Item::Policy { verdict: Verdict::Accept, .. } | Item::Profile(_) => self.accepted = self.accepted.saturating_add(packets),
-            Item::Drop { .. } | Item::PolicyDrop { .. } => self.refused = self.refused.saturating_add(packets),
-            // Sums of the eBPF dataplane stand by themselves.
-            Item::Policy { .. } | Item::Established | Item::Accepted | Item::Refused => {}
-        }
-        if total.item.is_no_policy() {
-            self.no_policy = self.no_policy.saturating_add(packets);
-        }
     }
 }
 

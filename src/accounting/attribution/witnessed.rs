@@ -69,3 +69,16 @@ impl Witnessed {
         self.of_policies.get(policy).copied().unwrap_or_default()
     }
 }
+
+/// Of a group: what was traced, per workload and policy.
+pub struct Cells(pub Vec<Vec<Decisions>>);
+
+impl Cells {
+    pub fn row(&self, place: usize, verdict: Verdict) -> u64 {
+        self.0[place].iter().map(|cell| cell.of(verdict)).sum()
+    }
+
+    pub fn column(&self, index: usize, verdict: Verdict) -> u64 {
+        self.0.iter().map(|cells| cells[index].of(verdict)).sum()
+    }
+}
