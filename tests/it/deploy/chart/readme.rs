@@ -113,7 +113,7 @@ fn collect(value: &Value, path: &mut Vec<String>, leaves: &mut Vec<Vec<String>>)
 fn the_comparison_names_values_that_there_are() {
     let values: Value = yaml_serde::from_str(&text(VALUES)).unwrap();
     let page = text("docs/chart.md");
-    let (_, section) = page.split_once("\n## Beside two other charts\n").unwrap();
+    let (_, section) = page.split_once("\n## Compared with two other charts\n").unwrap();
     let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ") && !line.contains("| theirs |")).collect();
     assert!(rows.len() > 40, "{}", rows.len());
     for row in rows {
