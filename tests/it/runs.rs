@@ -69,7 +69,7 @@ fn what_is_no_state_is_said() {
     let named = state.to_str().unwrap().to_owned();
     kept(&fakes, &state);
     let whole = fs::read(&state).unwrap();
-    for (content, complaint) in [(&whole[..whole.len() / 2], "remove it to begin anew"), (b"{}", "remove it to begin anew")] {
+    for (content, complaint) in [(&whole[..whole.len() / 2], "remove it to start again"), (b"{}", "remove it to start again")] {
         fs::write(&state, content).unwrap();
         let (code, out, err) = run(&fakes, &["--state", &named]);
         assert!(code == Some(1) && out.is_empty() && err.contains(&named) && err.contains(complaint), "{err}");
