@@ -67,9 +67,8 @@ impl Hearing {
     fn catch_up(&mut self) -> io::Result<()> {
         let Some(tracer) = &mut self.tracer else { return Ok(()) };
         let begun = Instant::now();
-        let now = begun;
         loop {
-            match tracer.receive(now)? {
+            match tracer.receive(begun)? {
                 Received::Events(events) => {
                     for trace in events.into_iter().filter_map(|event| self.traces.take(event)) {
                         match self.whole.len() < MOST_WAITING {
@@ -80,7 +79,7 @@ impl Hearing {
                 }
                 Received::Lost => self.traces.lost(),
                 Received::Nothing => {
-                    self.traces.forget_old(now);
+                    self.traces.forget_old(begun);
                     return Ok(());
                 }
             }
