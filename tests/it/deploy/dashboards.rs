@@ -95,6 +95,9 @@ pub struct Target {
     pub expr: String,
     #[serde(default)]
     pub legend_format: String,
+    /// One answer for the whole time.
+    #[serde(default)]
+    pub instant: bool,
 }
 
 impl Dashboard {

@@ -110,7 +110,7 @@ pub fn complaints<'a>(
 }
 
 /// What a dashboard's variables stand for; each must have something to choose from.
-fn values(prometheus: &Prometheus, dashboard: &Dashboard, chosen: &Chosen, missing: &mut Vec<String>) -> BTreeMap<String, String> {
+pub fn values(prometheus: &Prometheus, dashboard: &Dashboard, chosen: &Chosen, missing: &mut Vec<String>) -> BTreeMap<String, String> {
     let mut values = BTreeMap::new();
     for variable in dashboard.queried() {
         let (series, label) = variable.asks();
@@ -128,7 +128,7 @@ fn values(prometheus: &Prometheus, dashboard: &Dashboard, chosen: &Chosen, missi
 }
 
 /// As Grafana does it, for what our dashboards use.
-fn substitute(expression: &str, values: &BTreeMap<String, String>) -> String {
+pub fn substitute(expression: &str, values: &BTreeMap<String, String>) -> String {
     let mut text = expression.replace("$__rate_interval", "15s").replace("$__range", "1m");
     for (name, value) in values {
         let escape = |c: char| if r"\^$*+?.()|[]{}/".contains(c) { format!("\\{c}") } else { c.to_string() };
