@@ -112,7 +112,8 @@ impl Net {
 
 /// The address of a workload's end of its pair.
 pub fn mac(workload: &Namespace) -> String {
-    workload.run(|| sh("cat /sys/class/net/eth0/address")).trim().to_owned()
+    // Not by /sys, which is of the namespace that mounted it.
+    workload.run(|| sh("ip -brief link show eth0 | awk '{ print $3 }'")).trim().to_owned()
 }
 
 /// Packets sent so far, by workload and port; counted before each is sent.
