@@ -49,7 +49,7 @@ fn families_are_left_out_by_name() {
 }
 
 /// Those of workloads and host endpoints, by either name.
-fn is_cell(series: &str) -> bool {
+pub fn is_cell(series: &str) -> bool {
     let name = series.split('{').next().unwrap();
     ["_policy_packets_total", "_drop_packets_total", "_profile_packets_total", "_established_packets_total"]
         .iter()
