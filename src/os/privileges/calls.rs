@@ -64,7 +64,7 @@ const REFUSED: &[c_long] = &[
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
+    SYS_KEXEC_FILE_LOAD,
     libc::SYS_reboot,
     libc::SYS_syslog,
     libc::SYS_perf_event_open,
@@ -115,6 +115,8 @@ const FILE_ATTRIBUTES: &[c_long] = &[
     libc::SYS_futimesat,
 ];
 
+/// libc has no name for it on arm64 with musl.
+const SYS_KEXEC_FILE_LOAD: c_long = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
 /// Numbers that not every C library has yet; from 424 on they are the same on every machine.
 const SYS_PROCESS_MADVISE: c_long = 440;
 const SYS_PROCESS_MRELEASE: c_long = 448;
