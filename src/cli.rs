@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod cluster;
 mod explain;
+mod flows;
 mod metrics;
 mod policies;
 mod scraper;

@@ -26,7 +26,7 @@ use crate::os::plain;
 use crate::os::process::Process;
 use crate::os::sys;
 use crate::report::{
-    Chains, DatastoreStatus, DropsAnswer, OtherBackend, Report, Sources, Status, TableStatus, WitnessesAnswer, WorkloadStates,
+    Chains, DatastoreStatus, DropsAnswer, Milliseconds, OtherBackend, Report, Sources, Status, TableStatus, WitnessesAnswer, WorkloadStates,
 };
 use crate::ruleset::Family;
 use crate::server::Application;
@@ -368,14 +368,11 @@ impl Application for Scraper {
         self.state().past.answer(status)
     }
 
-    fn witnesses(&self, since: Option<SystemTime>) -> WitnessesAnswer {
+    fn witnesses(&self, since: Option<Milliseconds>) -> WitnessesAnswer {
         // Packets are told apart with a read.
         self.report();
         let state = self.state();
-        match &state.tracing {
-            Some(tracing) => tracing.answer(since),
-            None => WitnessesAnswer { mode: "off".into(), ..WitnessesAnswer::default() },
-        }
+        state.tracing.as_ref().map_or_else(WitnessesAnswer::default, |tracing| tracing.answer(since))
     }
 
     fn ready(&self) -> Result<(), String> {

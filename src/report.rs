@@ -6,6 +6,7 @@
 mod allow;
 mod answers;
 mod build;
+mod flows;
 mod outline;
 pub mod past;
 mod policies;
@@ -21,10 +22,11 @@ use serde::{Deserialize, Serialize};
 pub use allow::network_policies;
 pub use answers::{Drop, HostEndpointsAnswer, PoliciesAnswer, PolicyAnswer, WorkloadAnswer, WorkloadsAnswer};
 pub use build::{Sources, drops};
+pub use flows::{FlowCount, Flows, FlowsAnswer};
 pub use outline::Outline;
 pub use past::DropsAnswer;
 pub use status::{Chains, DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadStates};
-pub use witnesses::{Line, Recent, WitnessesAnswer};
+pub use witnesses::{Flow, Line, Milliseconds, Recent, TracingStatus, WitnessesAnswer};
 
 use crate::felix::{Decision, Direction};
 
@@ -226,6 +228,6 @@ pub struct Rule {
     /// `ipv4`, `ipv6`, or `any` where both count together.
     pub family: Cow<'static, str>,
     pub rule: u32,
-    pub action: Cow<'static, str>,
+    pub action: Decision,
     pub packets: u64,
 }

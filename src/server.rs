@@ -15,12 +15,12 @@ mod serving;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use crate::report::{DropsAnswer, Report, WitnessesAnswer};
+use crate::report::{DropsAnswer, Milliseconds, Report, WitnessesAnswer};
 
 /// What the server shows. All methods are called from several threads at once.
 pub trait Application: Send + Sync {
@@ -35,8 +35,8 @@ pub trait Application: Send + Sync {
         DropsAnswer::default()
     }
 
-    /// The last packets that were traced, after this moment.
-    fn witnesses(&self, _since: Option<SystemTime>) -> WitnessesAnswer {
+    /// The last packets that were traced; of these, what was read after this moment.
+    fn witnesses(&self, _since: Option<Milliseconds>) -> WitnessesAnswer {
         WitnessesAnswer::default()
     }
 

@@ -530,8 +530,12 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand work
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l cluster -d 'Ask the exporters of all nodes, found by Kubernetes\' API. On that datastore, with the exporter\'s own rights.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand workloads" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l nodes -d 'Ask the exporters of these nodes: HOST or HOST:PORT, separated by commas; or a file of such lines, if there is a / in it.' -r -f -a "names\t''
+file\t''"
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l selector -d 'The labels of the exporters\' pods. Default: app.kubernetes.io/name=calico-accountant.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -s n -l namespace -d 'Of workloads, or policies: only those of this namespace.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l policy -d 'Show only packets that this policy decides. The name is that of the metrics.' -r -f
-complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l rate -d 'Trace at most this many packets a second, 1 to 10000. Default: 100.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l rate -d 'Trace at most this many packets a second, 1 to 10000. Default: 100. Not with --cluster: exporters have WITNESS_RATE.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l for -d 'End after this time, such as 30s.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
@@ -597,6 +601,7 @@ complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watc
 false\t''"
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-client-qps -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_QPS.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l k8s-client-burst -d 'Checked as Calico does, otherwise without effect. Variable: K8S_CLIENT_BURST.' -r -f
+complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l cluster -d 'Ask the exporters of all nodes, found by Kubernetes\' API. On that datastore, with the exporter\'s own rights.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l json -d 'Print JSON; see docs/api.md.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -l dropped -d 'Show only dropped packets.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'

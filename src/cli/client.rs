@@ -27,7 +27,7 @@ pub struct Patience(pub Duration, pub Duration);
 const NEAR: Patience = Patience(Duration::from_secs(2), Duration::from_secs(20));
 
 /// Why there is no answer: in one line, and what may be in the way, for who asks from another node.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub text: String,
     pub hint: &'static str,

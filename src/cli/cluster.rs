@@ -1,7 +1,10 @@
 //! Several exporters at once: those that Kubernetes' API shows, or `--nodes` names. Asks them side by side, in bounded time, and says
 //! which did not answer, and why.
 
+pub mod pods;
+
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -26,6 +29,7 @@ const MOST_AT_ONCE: usize = 64;
 /// Nodes that a message names.
 const MOST_NAMED: usize = 5;
 
+#[derive(Clone)]
 pub struct Node {
     pub name: String,
     /// `http://ADDRESS:PORT`, or why nobody can be asked.
@@ -74,15 +78,34 @@ impl<T> Answers<T> {
             0 => format!("{} answered.", nodes(answered)),
             _ => format!("{answered} of {} answered.", nodes(answered + silent)),
         }];
-        let mut reasons = BTreeMap::<(&str, &str), Vec<&str>>::new();
-        for silent in &self.silent {
-            reasons.entry((silent.why(), silent.hint)).or_default().push(&silent.node);
-        }
-        for ((why, hint), names) in reasons {
-            let hint = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
-            lines.push(format!("No answer of {}: {}{hint}", few(&names), safe(why, LONGEST * 3)));
+        for (names, silent) in reasons(&self.silent) {
+            lines.push(format!("No answer of {names}: {}", with_hint(silent.why(), silent.hint)));
         }
         lines
+    }
+}
+
+/// Those with the same reason together: their names, and the first of them.
+fn reasons(all: &[Silent]) -> Vec<(String, &Silent)> {
+    let mut reasons = BTreeMap::<(&str, &str), Vec<&Silent>>::new();
+    for silent in all {
+        reasons.entry((silent.why(), silent.hint)).or_default().push(silent);
+    }
+    let names = |silent: Vec<&Silent>| few(&silent.iter().map(|silent| &*silent.node).collect::<Vec<_>>());
+    reasons.into_values().filter_map(|silent| Some((*silent.first()?, silent))).map(|(first, silent)| (names(silent), first)).collect()
+}
+
+fn with_hint(why: &str, hint: &str) -> String {
+    let hint = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
+    format!("{}{hint}", safe(why, LONGEST * 3))
+}
+
+/// Says what is missing, beside what is shown.
+pub fn complain(silent: &[Silent]) {
+    for (names, first) in reasons(silent) {
+        // With the address, where it is one's alone.
+        let why = if first.node == names { &first.problem } else { first.why() };
+        _ = writeln!(io::stderr(), "calico-accountant: node {names}: {}", with_hint(why, first.hint));
     }
 }
 
@@ -162,9 +185,17 @@ fn with_pod(pod: Pod, config: &Config) -> Node {
 
 /// Asks all of them the same, and keeps of each answer what is needed.
 pub fn ask<T: DeserializeOwned, U: Send>(nodes: &[Node], path: &str, keep: impl Fn(T) -> U + Sync) -> Answers<U> {
+    ask_each(nodes, |_| path.to_owned(), keep)
+}
+
+pub fn ask_each<T: DeserializeOwned, U: Send>(
+    nodes: &[Node],
+    path: impl Fn(&Node) -> String + Sync,
+    keep: impl Fn(T) -> U + Sync,
+) -> Answers<U> {
     let began = Instant::now();
     let results = each(nodes, |node| match began.elapsed() < LIMIT {
-        true => node.ask(path).map(&keep),
+        true => node.ask(&path(node)).map(&keep),
         false => Err(Failure { text: format!("not asked: {} s had passed", LIMIT.as_secs()), hint: "" }),
     });
     let (mut answered, mut silent) = (Vec::new(), Vec::new());

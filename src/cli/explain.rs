@@ -1,33 +1,60 @@
 //! `explain`: finds the endpoint that is meant, and shows its pipelines.
 
 mod cluster;
-mod from_where;
 mod text;
 
+use std::borrow::Cow;
 use std::process::ExitCode;
 
+use serde::Serialize;
+
+use super::flows::from_where;
 use super::source::Source;
 use super::terminal::{LONGEST, safe};
 use super::{json, print};
 use crate::config::{Input, Tool};
-use crate::report::{HostEndpoint, Workload, WorkloadsAnswer};
+use crate::report::{FlowsAnswer, HostEndpoint, HostEndpointsAnswer, WorkloadAnswer, WorkloadsAnswer};
+
+/// What `--json` prints: the API's answer, and what that exporter had traced. See docs/api.md.
+#[derive(Serialize)]
+struct Explained<T> {
+    #[serde(flatten)]
+    answer: T,
+    witnesses: Option<FlowsAnswer>,
+}
+
+impl Explained<WorkloadAnswer> {
+    fn text(&self, about: &str) -> String {
+        text::workload(&self.answer, about) + &self.where_from()
+    }
+}
+
+impl Explained<HostEndpointsAnswer> {
+    fn text(&self, about: &str) -> String {
+        text::host_endpoints(&self.answer.host_endpoints, &self.answer.status, about) + &self.where_from()
+    }
+}
+
+impl<T> Explained<T> {
+    fn where_from(&self) -> String {
+        self.witnesses.as_ref().map(from_where).unwrap_or_default()
+    }
+}
 
 pub fn run(tool: &Tool, endpoint: &str, as_json: bool) -> Result<ExitCode, String> {
     if let Input::Cluster(nodes) = &tool.input {
         return cluster::run(tool, nodes, endpoint, as_json);
     }
-    let with_namespace = tool.namespace.as_ref().filter(|_| !endpoint.contains('/')).map(|namespace| format!("{namespace}/{endpoint}"));
-    let endpoint = with_namespace.as_deref().unwrap_or(endpoint);
+    let endpoint = &*with_namespace(tool, endpoint);
     let source = Source::find(tool, true)?;
     let all = source.workloads()?;
-    let output = match find(&all, endpoint)? {
-        Some(workload) => {
-            let answer = source.workload(&workload.interface)?;
+    let candidates = all.workloads.iter().map(|w| Candidate { interface: &w.interface, namespace: &w.namespace, pod: &w.pod });
+    let output = match find(&candidates.collect::<Vec<_>>(), endpoint)? {
+        Some(interface) => {
+            let answer = source.workload(interface)?;
             let about = source.about(&answer.status);
-            match as_json {
-                true => json(&answer)?,
-                false => text::workload(&answer, &about) + &from_where::text(&source.witnesses(), &workload.interface),
-            }
+            let explained = Explained { answer, witnesses: source.flows(interface)? };
+            if as_json { json(&explained)? } else { explained.text(&about) }
         }
         None => {
             let mut answer = source.host_endpoints()?;
@@ -36,31 +63,48 @@ pub fn run(tool: &Tool, endpoint: &str, as_json: bool) -> Result<ExitCode, Strin
                 return Err(unknown(&all, &source.host_endpoints()?.host_endpoints, endpoint));
             }
             let about = source.about(&answer.status);
-            if as_json { json(&answer)? } else { text::host_endpoints(&answer.host_endpoints, &answer.status, &about) }
+            let explained = Explained { answer, witnesses: source.flows(endpoint)? };
+            if as_json { json(&explained)? } else { explained.text(&about) }
         }
     };
     print(&output)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The workload on this interface, or of this name; a pod's name alone is enough if there is one such pod.
-fn find<'a>(all: &'a WorkloadsAnswer, endpoint: &str) -> Result<Option<&'a Workload>, String> {
-    if let Some(found) = all.workloads.iter().find(|workload| *workload.interface == *endpoint) {
-        return Ok(Some(found));
+/// An endpoint that may be meant. Both names are empty where nobody knows them.
+pub struct Candidate<'a> {
+    pub interface: &'a str,
+    pub namespace: &'a str,
+    pub pod: &'a str,
+}
+
+/// The one on this interface, or of this name; a pod's name alone is enough if there is one such pod.
+pub fn find<'a>(all: &[Candidate<'a>], endpoint: &str) -> Result<Option<&'a str>, String> {
+    if let Some(found) = all.iter().find(|candidate| candidate.interface == endpoint) {
+        return Ok(Some(found.interface));
     }
-    let is_meant = |workload: &&Workload| match endpoint.split_once('/') {
-        Some((namespace, pod)) => *workload.namespace == *namespace && *workload.pod == *pod,
-        None => *workload.pod == *endpoint && workload.known,
+    let is_meant = |candidate: &&Candidate| match endpoint.split_once('/') {
+        Some((namespace, pod)) => candidate.namespace == namespace && candidate.pod == pod,
+        None => candidate.pod == endpoint,
     };
-    let found: Vec<&Workload> = all.workloads.iter().filter(is_meant).collect();
+    let found: Vec<&Candidate> = all.iter().filter(is_meant).collect();
     match found[..] {
         [] => Ok(None),
-        [found] => Ok(Some(found)),
+        [found] => Ok(Some(found.interface)),
         _ => {
-            let interfaces: Vec<String> =
-                found.iter().map(|w| format!("{} ({})", safe(&w.interface, LONGEST), text::name(w, LONGEST))).collect();
-            Err(format!("{:?} is not one workload but several; name the interface: {}", endpoint, interfaces.join(", ")))
+            let said =
+                |Candidate { interface, namespace, pod }: &&Candidate| safe(&format!("{interface} ({namespace}/{pod})"), 2 * LONGEST);
+            let interfaces: Vec<String> = found.iter().map(said).collect();
+            Err(format!("{endpoint:?} is not one workload but several; name the interface: {}", interfaces.join(", ")))
         }
+    }
+}
+
+/// A pod's name, with the namespace that was said beside it.
+pub fn with_namespace<'a>(tool: &Tool, endpoint: &'a str) -> Cow<'a, str> {
+    match &tool.namespace {
+        Some(namespace) if !endpoint.contains('/') => format!("{namespace}/{endpoint}").into(),
+        _ => endpoint.into(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::scraper;
 use super::terminal::time;
 use crate::config::{Input, Tool};
 use crate::exporter::Scraper;
-use crate::report::{HostEndpointsAnswer, PoliciesAnswer, Report, Status, WitnessesAnswer, WorkloadAnswer, WorkloadsAnswer};
+use crate::report::{FlowsAnswer, HostEndpointsAnswer, PoliciesAnswer, Report, Status, WorkloadAnswer, WorkloadsAnswer};
 
 pub enum Source {
     Exporter(Client),
@@ -72,12 +72,11 @@ impl Source {
         self.ask("host-endpoints", Report::host_endpoints)
     }
 
-    /// What the exporter had traced; nothing where it is another version, or none runs.
-    pub fn witnesses(&self) -> WitnessesAnswer {
-        let off = || WitnessesAnswer { mode: "off".into(), ..WitnessesAnswer::default() };
+    /// What the exporter had traced of an endpoint; `None` where no exporter was asked.
+    pub fn flows(&self, interface: &str) -> Result<Option<FlowsAnswer>, String> {
         match self {
-            Source::Exporter(client) => client.ask("witnesses").unwrap_or_else(|_| off()),
-            Source::Scraper(..) => off(),
+            Source::Exporter(client) => Ok(Some(client.ask(&flows_of(interface))?)),
+            Source::Scraper(..) => Ok(None),
         }
     }
 
@@ -104,6 +103,10 @@ impl Source {
             Source::Scraper(_, Origin::Moments) => "Differences between two saved moments.".into(),
         }
     }
+}
+
+pub fn flows_of(interface: &str) -> String {
+    format!("flows?interface={}", encoded(interface))
 }
 
 /// Between the start and the last read.

@@ -1,10 +1,11 @@
 //! `watch`: packets as they come. Has the kernel trace a sample of those that open a connection, and says which policy decided.
 
+mod cluster;
 mod rules;
+mod shown;
 mod text;
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,17 +13,17 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::explain::with_namespace;
 use super::scraper;
-use super::terminal::{LONGEST, safe};
-use crate::config::{Tool, Watch};
+use crate::config::{Input, Tool, Watch};
 use crate::datastore::addresses::Addresses;
 use crate::kernel::trace::{Marking, Received, Tracer};
 use crate::report::Line;
 use crate::witness::Witness;
 use crate::witness::meanings::{Meanings, witnesses};
 use crate::witness::traces::{Trace, Traces};
-use rules::{Endpoints, Rules};
-use text::Seen;
+use rules::{Endpoints, Rules, Wanted};
+use shown::{Shown, eprint};
 
 /// How long it waits before it looks at the clock, and for a signal.
 const TICK: Duration = Duration::from_millis(100);
@@ -41,9 +42,14 @@ pub fn run(tool: &Tool, watch: &Watch) -> Result<ExitCode, String> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&ended)).map_err(|error| format!("installing signal handlers failed: {error}"))?;
     }
+    if let Input::Cluster(nodes) = &tool.input {
+        return cluster::run(tool, watch, nodes, &ended);
+    }
+    let endpoint = watch.endpoint.as_deref().map(|endpoint| with_namespace(tool, endpoint));
+    let wanted = Wanted { endpoint: endpoint.as_deref(), namespace: tool.namespace.as_deref() };
     let inventory = scraper::inventory(&tool.config)?;
     let mut rules = Rules::read(&tool.config, Arc::clone(&inventory))?;
-    let endpoints = rules.endpoints(watch.endpoint.as_deref(), &inventory)?;
+    let endpoints = rules.endpoints(wanted, &inventory)?;
     let tracer = start(watch, &endpoints)?;
     // Its table is a change, too.
     rules.read_again()?;
@@ -51,13 +57,14 @@ pub fn run(tool: &Tool, watch: &Watch) -> Result<ExitCode, String> {
     eprint(&text::heading(watch, &endpoints));
     let mut session = Watching {
         watch,
+        wanted,
         rules,
         endpoints,
         addresses: Addresses::new(inventory),
         tracer,
         traces: Traces::default(),
         waiting: VecDeque::new(),
-        seen: Seen::default(),
+        shown: Shown::new(watch),
         unclear: 0,
         followed: (0, 0),
         problem: None,
@@ -83,13 +90,14 @@ fn start(watch: &Watch, endpoints: &Endpoints) -> Result<Tracer, String> {
 
 struct Watching<'a> {
     watch: &'a Watch,
+    wanted: Wanted<'a>,
     rules: Rules,
     endpoints: Endpoints,
     addresses: Addresses,
     tracer: Tracer,
     traces: Traces,
     waiting: VecDeque<Trace>,
-    seen: Seen,
+    shown: Shown<'a>,
     /// Packets that met rules which were being changed.
     unclear: u64,
     /// Reads of rules and version of the names that `endpoints` is of.
@@ -170,7 +178,7 @@ impl Watching<'_> {
             return Ok(());
         }
         // An endpoint that was asked for may be gone for a while.
-        let Ok(endpoints) = self.rules.endpoints(self.watch.endpoint.as_deref(), self.addresses.inventory()) else { return Ok(()) };
+        let Ok(endpoints) = self.rules.endpoints(self.wanted, self.addresses.inventory()) else { return Ok(()) };
         if endpoints != self.endpoints {
             let marking = Marking { interfaces: endpoints.interfaces.as_deref(), rate: self.watch.rate };
             self.tracer.mark(&marking).map_err(|error| format!("packets cannot be traced any more: {error}"))?;
@@ -181,23 +189,9 @@ impl Watching<'_> {
 
     /// Whether somebody still reads.
     fn show(&mut self, witness: &Witness) -> Result<bool, String> {
-        let is_wanted = self.endpoints.includes(witness)
-            && !(self.watch.only_refused && witness.end.is_accepted())
-            && self.watch.policy.as_ref().is_none_or(|policy| witness.decisions.iter().any(|decision| *decision.policy == **policy));
-        if !is_wanted {
-            return Ok(true);
-        }
-        let line = Line::new(witness, self.addresses.now());
-        let text = match self.watch.json {
-            true => serde_json::to_string(&line).map_err(|error| error.to_string())?,
-            false => safe(&line.text(), 4 * LONGEST),
-        };
-        let written = writeln!(io::stdout(), "{text}").and_then(|()| io::stdout().flush());
-        self.seen.add(line);
-        match written {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => Err(format!("writing to standard output failed: {error}")),
+        match self.endpoints.includes(witness) {
+            true => self.shown.add(&Line::new(witness, self.addresses.now()), None),
+            false => Ok(true),
         }
     }
 
@@ -209,16 +203,9 @@ impl Watching<'_> {
         self.settle(are_current)?;
         self.unclear += self.waiting.len() as u64;
         let marked = self.tracer.marked().unwrap_or_default();
-        if !self.watch.json {
-            let allowing = self.watch.policy.as_ref().map(|policy| self.seen.allowing(policy)).unwrap_or_default();
-            super::print(&format!("{}{allowing}", self.seen.text()))?;
-        }
-        eprint(&text::summary(&self.seen, marked, marked.marked.saturating_sub(self.traces.whole), self.unclear, self.watch.rate));
+        let shown = self.shown.packets();
+        self.shown.finish()?;
+        eprint(&text::summary(shown, marked, marked.marked.saturating_sub(self.traces.whole), self.unclear, self.watch.rate));
         Ok(())
     }
-}
-
-/// Beside the packets, which a script may read.
-fn eprint(text: &str) {
-    _ = writeln!(io::stderr(), "{text}");
 }

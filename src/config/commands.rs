@@ -95,9 +95,14 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
         operand: Some("[NAMESPACE/POD]"),
         about: "Packets as they arrive: peer, port, and the policy that decided.",
         more: "Of a workload, of a host endpoint (an interface), or of all. Works where Felix writes nftables rules, its own or those \
-            of iptables-nft. While it runs, its table inet calico-accountant marks a sample of the packets that open a connection, and the kernel reports the rules that these packets hit. The table is removed with the process. Needs CAP_NET_ADMIN. Ends with Ctrl-C.",
-        options: &["dropped", "policy", "rate", "for", "json"],
-        examples: &[("What a pod is refused, for a minute", "watch shop/web-1 --dropped --for=60s")],
+            of iptables-nft. While it runs, its table inet calico-accountant marks a sample of the packets that open a connection, and the kernel reports the rules that these packets hit. The table is removed with the process. Needs CAP_NET_ADMIN. Ends with Ctrl-C. \
+            With --cluster, from any node: what the exporters of the pods' nodes trace, if WITNESSES is set there; first what they have \
+            kept. The argument may then be what explain --cluster takes.",
+        options: &["dropped", "policy", "rate", "for", "cluster", "nodes", "selector", "namespace", "json"],
+        examples: &[
+            ("What a pod is refused, for a minute", "watch shop/web-1 --dropped --for=60s"),
+            ("A pod of the cluster", "watch --cluster shop/web-1"),
+        ],
     },
     Subcommand {
         name: "check",
@@ -149,7 +154,7 @@ pub const OPTIONS: &[CommandOption] = &[
         name: "rate",
         short: None,
         value: Some("number"),
-        help: "Trace at most this many packets a second, 1 to 10000. Default: 100.",
+        help: "Trace at most this many packets a second, 1 to 10000. Default: 100. Not with --cluster: exporters have WITNESS_RATE.",
     },
     CommandOption { name: "for", short: None, value: Some("duration"), help: "End after this time, such as 30s." },
     CommandOption { name: "once", short: None, value: None, help: "Print once and end, also in a terminal." },

@@ -110,6 +110,9 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
     if has_state && input != Input::Here {
         return Err(ConfigError("--state: reads the kernel, so not with --ruleset (see --help)".into()));
     }
+    if name == "watch" && has("rate") && matches!(input, Input::Cluster(_)) {
+        return Err(ConfigError("--rate: not with --cluster or --nodes: the exporters there have WITNESS_RATE".into()));
+    }
     let (mut remarks, mut problems) = (Vec::new(), Vec::new());
     let values = Values::new(typed, world);
     let mut tolerate = |error: ConfigError| match task {
@@ -280,7 +283,8 @@ mod tests {
             (&["top", "--cluster", "--url=http://a"], "--cluster or --nodes and --url: only one of them can be asked"),
             (&["top", "--url=http://a", "--ruleset=f"], "--url and --ruleset: only one of them can be asked"),
             (&["top", "--nodes=a", "--before=f"], "--before: needs --ruleset, with the tables of a later moment (see --help)"),
-            (&["check", "-n", "shop"], "--namespace: a flag of top, explain, policies, workloads (see --help)"),
+            (&["check", "-n", "shop"], "--namespace: a flag of top, explain, policies, workloads, watch (see --help)"),
+            (&["watch", "--nodes=a", "--rate=7"], "--rate: not with --cluster or --nodes: the exporters there have WITNESS_RATE"),
         ] {
             assert_eq!(parsed(args, &[]).unwrap_err(), expected);
         }

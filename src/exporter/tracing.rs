@@ -19,7 +19,7 @@ use crate::datastore::addresses::Addresses;
 use crate::datastore::inventory::Inventory;
 use crate::felix::{Decision, Direction, EndpointKind, Structure, Tier};
 use crate::kernel::trace::{Marked, Marking, Received, Tracer};
-use crate::report::{Line, Recent, WitnessesAnswer};
+use crate::report::{Line, Milliseconds, Recent, TracingStatus, WitnessesAnswer};
 use crate::ruleset::{Backend, RuleId, Snapshot};
 use crate::witness::meanings::{Meanings, witnesses};
 use crate::witness::traces::{Trace, Traces};
@@ -172,6 +172,7 @@ impl Tracing {
         self.fingerprint = fingerprint;
         let before = before.as_ref().unwrap_or(&self.meanings);
         let addresses = self.addresses.now();
+        self.recent.read(SystemTime::now());
         let mut witnessed = Witnessed::default();
         for trace in traces {
             let Some(found) = witnesses(&trace, before, &self.meanings) else {
@@ -186,7 +187,7 @@ impl Tracing {
                 if self.options.log {
                     info!("witness: {}", line.text());
                 }
-                self.recent.add(witness.time, line);
+                self.recent.add(line);
             }
         }
         witnessed
@@ -250,19 +251,20 @@ impl Tracing {
         (!wanted.contains("*")).then_some(wanted)
     }
 
-    pub fn answer(&self, since: Option<SystemTime>) -> WitnessesAnswer {
+    pub fn answer(&self, since: Option<Milliseconds>) -> WitnessesAnswer {
         let mut hearing = lock(&self.hearing);
         let Marked { seen, marked: traced } = hearing.marked_so_far();
-        WitnessesAnswer {
+        let tracing = TracingStatus {
             mode: if self.options.groups { "groups" } else { "drops" }.into(),
             rate: self.options.rate,
+            time: self.recent.last_read(),
             problem: self.problem.clone(),
             seen,
             traced,
             lost: traced.saturating_sub(hearing.traces.whole) + hearing.let_go,
             unclear: self.unclear,
-            witnesses: self.recent.since(since),
-        }
+        };
+        WitnessesAnswer { tracing, witnesses: self.recent.since(since) }
     }
 }
 

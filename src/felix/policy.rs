@@ -36,6 +36,17 @@ pub enum Decision {
     Log,
 }
 
+impl Decision {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Decision::Accept => "accept",
+            Decision::Deny => "deny",
+            Decision::Pass => "pass",
+            Decision::Log => "log",
+        }
+    }
+}
+
 impl PolicyChain {
     pub fn can(&self, decision: Decision) -> bool {
         self.rules.iter().any(|rule| rule.decision == decision)

@@ -1,7 +1,7 @@
 //! The metrics of the node as a whole: its host endpoints, its policies and their rules.
 
 use crate::accounting::attribution::Item;
-use crate::felix::{Decision, Direction, EndpointKind};
+use crate::felix::{Direction, EndpointKind};
 use crate::ruleset::Family;
 
 use super::View;
@@ -15,7 +15,7 @@ pub fn render(view: &View, text: &mut Text) {
                 without flow logs, those of the other address family are left out.";
     let mut metric = text.metric("calico_accountant_policy_rule_packets_total", "counter", help);
     for (rule, packets) in view.attribution.node().rules() {
-        let labels = Labels::default().with("action", action_name(rule.decision)).with("direction", rule.direction.as_str());
+        let labels = Labels::default().with("action", rule.decision.as_str()).with("direction", rule.direction.as_str());
         let labels = labels.with("family", Family::name(rule.family)).with("policy", &rule.policy);
         metric.sample(labels.with("rule", &rule.index.to_string()).as_str(), packets);
     }
@@ -62,15 +62,6 @@ fn decided(view: &View, text: &mut Text) {
 fn sorted(mut metric: Metric, mut samples: Vec<(Labels, u64)>) {
     samples.sort_unstable();
     samples.iter().for_each(|(labels, packets)| metric.sample(labels.as_str(), *packets));
-}
-
-fn action_name(decision: Decision) -> &'static str {
-    match decision {
-        Decision::Accept => "accept",
-        Decision::Deny => "deny",
-        Decision::Pass => "pass",
-        Decision::Log => "log",
-    }
 }
 
 fn host_endpoints(view: &View, text: &mut Text) {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::Line;
+use super::Flow;
 use crate::felix::Direction;
 
 /// A pod's namespace and label `app`.
@@ -17,24 +17,24 @@ enum Peer {
     Address(IpAddr),
 }
 
-/// YAML documents, one for each set of pods whose packets are among these lines. Empty if no line is of a named pod.
-pub fn network_policies<'a>(lines: impl IntoIterator<Item = &'a Line>) -> String {
+/// YAML documents, one for each set of pods whose packets are among these. Empty if none is of a named pod.
+pub fn network_policies<'a>(flows: impl IntoIterator<Item = &'a Flow>) -> String {
     let mut all: BTreeMap<Pods, BTreeMap<Direction, BTreeMap<Peer, BTreeSet<Port>>>> = BTreeMap::new();
-    for line in lines {
-        let Some((namespace, _)) = line.workload.as_deref().and_then(|name| name.split_once('/')) else { continue };
-        let of_pods = all.entry((namespace.to_owned(), line.app.clone())).or_default();
-        of_pods.entry(line.direction).or_default().entry(peer(line)).or_default().insert(Port::of(line));
+    for flow in flows {
+        let Some((namespace, _)) = flow.workload.as_deref().and_then(|name| name.split_once('/')) else { continue };
+        let of_pods = all.entry((namespace.to_owned(), flow.app.clone())).or_default();
+        of_pods.entry(flow.direction).or_default().entry(peer(flow)).or_default().insert(Port::of(flow));
     }
     all.iter().map(|((namespace, app), rules)| network_policy(namespace, app.as_deref(), rules)).collect::<Vec<_>>().join("---\n")
 }
 
 /// Pods are named by what is sure to select them; others by their address.
-fn peer(line: &Line) -> Peer {
-    let namespace = line.peer.as_deref().and_then(|peer| peer.split_once('/')).map(|(namespace, _)| namespace);
-    match (namespace, &line.peer_app, line.direction) {
+fn peer(flow: &Flow) -> Peer {
+    let namespace = flow.peer.as_deref().and_then(|peer| peer.split_once('/')).map(|(namespace, _)| namespace);
+    match (namespace, &flow.peer_app, flow.direction) {
         (Some(namespace), Some(app), _) => Peer::Pods(namespace.to_owned(), app.clone()),
-        (_, _, Direction::Ingress) => Peer::Address(line.source),
-        (_, _, Direction::Egress) => Peer::Address(line.destination),
+        (_, _, Direction::Ingress) => Peer::Address(flow.source),
+        (_, _, Direction::Egress) => Peer::Address(flow.destination),
     }
 }
 
@@ -46,10 +46,10 @@ enum Port {
 }
 
 impl Port {
-    fn of(line: &Line) -> Self {
-        match line.destination_port {
-            Some(port) => Port::Of(line.protocol.to_ascii_uppercase(), port),
-            None => Port::Unknown(line.protocol.clone()),
+    fn of(flow: &Flow) -> Self {
+        match flow.destination_port {
+            Some(port) => Port::Of(flow.protocol.to_ascii_uppercase(), port),
+            None => Port::Unknown(flow.protocol.clone()),
         }
     }
 }
@@ -144,73 +144,26 @@ mod tests {
 
     #[test]
     fn what_was_seen_is_what_would_be_allowed() {
-        let line = |json: serde_json::Value| -> Line {
-            let mut line = serde_json::json!({
-                "time": "", "direction": "ingress", "interface": "cali1", "stage": null, "workload": "shop/web-1", "app": "Web_1",
-                "peer": null, "peer_app": null, "source": "192.0.2.1", "destination": "10.0.0.1", "protocol": "tcp", "source_port": 1,
+        let flow = |json: serde_json::Value| -> Flow {
+            let mut flow = serde_json::json!({
+                "direction": "ingress", "interface": "cali1", "stage": null, "workload": "shop/web-1", "app": "Web_1",
+                "peer": null, "peer_app": null, "source": "192.0.2.1", "destination": "10.0.0.1", "protocol": "tcp",
                 "destination_port": 80, "verdict": "accept", "reason": "policy", "tier": "default", "policy": "default.allow-all",
-                "rule": 0, "elsewhere": null, "passed": []
+                "rule": 0, "elsewhere": null
             });
-            line.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
-            serde_json::from_value(line).unwrap()
+            flow.as_object_mut().unwrap().extend(json.as_object().unwrap().clone());
+            serde_json::from_value(flow).unwrap()
         };
-        let lines = [
-            line(serde_json::json!({})),
-            line(serde_json::json!({"source": "192.0.2.2"})),
-            line(serde_json::json!({"source": "192.0.2.2"})),
-            line(serde_json::json!({"peer": "db/a-1", "peer_app": "no", "protocol": "udp", "destination_port": 53})),
-            line(serde_json::json!({"source": "2001:db8::1", "protocol": "icmpv6", "destination_port": null})),
-            line(serde_json::json!({"direction": "egress", "app": null, "workload": "shop/job"})),
-            line(serde_json::json!({"workload": null})),
+        let flows = [
+            flow(serde_json::json!({})),
+            flow(serde_json::json!({"source": "192.0.2.2"})),
+            flow(serde_json::json!({"source": "192.0.2.2"})),
+            flow(serde_json::json!({"peer": "db/a-1", "peer_app": "no", "protocol": "udp", "destination_port": 53})),
+            flow(serde_json::json!({"source": "2001:db8::1", "protocol": "icmpv6", "destination_port": null})),
+            flow(serde_json::json!({"direction": "egress", "app": null, "workload": "shop/job"})),
+            flow(serde_json::json!({"workload": null})),
         ];
-        let expected = r#"apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata:
-  name: "seen-pods"
-  namespace: "shop"
-spec:
-  # These pods have no label app: select them by another one.
-  podSelector: {}
-  policyTypes: [Egress]
-  egress:
-    - to:
-        - ipBlock:
-            cidr: "10.0.0.1/32"
-      ports:
-        - protocol: TCP
-          port: 80
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata:
-  name: "seen-web-1"
-  namespace: "shop"
-spec:
-  podSelector:
-    matchLabels:
-      app: "Web_1"
-  policyTypes: [Ingress]
-  ingress:
-    - from:
-        - ipBlock:
-            cidr: "192.0.2.1/32"
-        - ipBlock:
-            cidr: "192.0.2.2/32"
-      ports:
-        - protocol: TCP
-          port: 80
-    - from:
-        - namespaceSelector:
-            matchLabels:
-              kubernetes.io/metadata.name: "db"
-          podSelector:
-            matchLabels:
-              app: "no"
-      ports:
-        - protocol: UDP
-          port: 53
-    # NetworkPolicies cannot name icmpv6, seen with 2001:db8::1.
-"#;
-        assert_eq!(network_policies(&lines), expected);
+        let expected = include_str!("../../tests/fixtures/samples/networkpolicies-of-witnesses.yaml");
+        assert_eq!(network_policies(&flows), expected);
     }
 }

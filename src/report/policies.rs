@@ -58,9 +58,9 @@ pub fn policies(infos: &Infos, node: &NodeTotals, report: &Report) -> Vec<Policy
             name: Arc::clone(&info.name),
             tier: Arc::clone(tier),
             hit: rules.iter().any(|rule| rule.packets > 0),
-            accept: sum("allow"),
-            deny: sum("deny"),
-            pass: sum("pass"),
+            accept: sum(Decision::Accept),
+            deny: sum(Decision::Deny),
+            pass: sum(Decision::Pass),
             since: None,
             workloads,
             host_endpoints,
@@ -73,20 +73,11 @@ pub fn policies(infos: &Infos, node: &NodeTotals, report: &Report) -> Vec<Policy
 fn rules(node: &NodeTotals) -> HashMap<Arc<str>, Vec<Rule>> {
     let mut rules = HashMap::<Arc<str>, Vec<Rule>>::new();
     for (key, packets) in node.rules() {
-        let (family, action) = (Family::name(key.family).into(), action(key.decision).into());
+        let (family, action) = (Family::name(key.family).into(), key.decision);
         let rule = Rule { direction: key.direction, family, rule: key.index, action, packets };
         rules.entry(Arc::clone(&key.policy)).or_default().push(rule);
     }
     rules
-}
-
-fn action(decision: Decision) -> &'static str {
-    match decision {
-        Decision::Accept => "allow",
-        Decision::Deny => "deny",
-        Decision::Pass => "pass",
-        Decision::Log => "log",
-    }
 }
 
 type Users = (Vec<User>, Vec<Arc<str>>);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,16 @@ use crate::witness::{End, Witness};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     pub time: String,
+    pub source_port: Option<u16>,
+    /// Policies that passed it on before: tier, policy, rule.
+    pub passed: Vec<(String, String, u32)>,
+    #[serde(flatten)]
+    pub flow: Flow,
+}
+
+/// What packets have in common that one side sends to the other, and on which the same was decided.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Flow {
     pub direction: Direction,
     pub interface: String,
     /// Of a host endpoint: `normal` or `forward`.
@@ -33,7 +43,6 @@ pub struct Line {
     pub source: IpAddr,
     pub destination: IpAddr,
     pub protocol: String,
-    pub source_port: Option<u16>,
     pub destination_port: Option<u16>,
     /// `accept` or `drop`
     pub verdict: Cow<'static, str>,
@@ -46,17 +55,42 @@ pub struct Line {
     pub rule: Option<u32>,
     /// The table and chain of another program.
     pub elsewhere: Option<String>,
-    /// Policies that passed it on before: tier, policy, rule.
-    pub passed: Vec<(String, String, u32)>,
 }
 
 impl Line {
     pub fn new(witness: &Witness, addresses: &Addresses) -> Self {
+        let passed = witness.decisions.iter().filter(|decision| decision.decision == Decision::Pass);
+        Line {
+            time: rfc3339(witness.time),
+            source_port: witness.packet.ports.map(|(source, _)| source),
+            passed: passed.map(|pass| (pass.tier.to_string(), pass.policy.to_string(), pass.rule)).collect(),
+            flow: Flow::new(witness, addresses),
+        }
+    }
+
+    /// Whether this policy decided, or passed it on.
+    pub fn met(&self, policy: &str) -> bool {
+        self.flow.policy.as_deref() == Some(policy) || self.passed.iter().any(|(_, passed, _)| passed == policy)
+    }
+
+    pub fn text(&self) -> String {
+        let [endpoint, arrow, peer, port] = self.flow.way();
+        // The date is that of now.
+        let time = self.time.split_once('T').map_or(&*self.time, |(_, time)| time);
+        let from = match (self.flow.direction, self.source_port) {
+            (Direction::Ingress, Some(port)) => format!(":{port}"),
+            _ => String::new(),
+        };
+        format!("{time} {endpoint} {arrow} {peer}{from} {port} {:6} {}", self.flow.verdict, self.flow.because())
+    }
+}
+
+impl Flow {
+    fn new(witness: &Witness, addresses: &Addresses) -> Self {
         let Packet { protocol, source, destination, ports } = witness.packet;
         let other = if witness.endpoint.direction == Direction::Ingress { source } else { destination };
         let (workload, peer) = (addresses.pod_on(&witness.endpoint.interface), addresses.pod_at(other));
-        let (passed, last): (Vec<_>, Vec<_>) = witness.decisions.iter().partition(|decision| decision.decision == Decision::Pass);
-        let last = last.last();
+        let last = witness.decisions.iter().rfind(|decision| decision.decision != Decision::Pass);
         let of_decision = last.map_or("none", |last| if last.is_profile { "profile" } else { "policy" });
         let (verdict, reason, drop_tier, elsewhere) = match &witness.end {
             End::Accepted => ("accept", of_decision, None, None),
@@ -65,8 +99,7 @@ impl Line {
             End::DroppedElsewhere { table, chain } => ("drop", "other", None, Some(format!("{table} {chain}"))),
         };
         let tier = last.map(|last| &last.tier).or(drop_tier).filter(|tier| !tier.is_empty());
-        Line {
-            time: rfc3339(witness.time),
+        Flow {
             direction: witness.endpoint.direction,
             interface: witness.endpoint.interface.to_string(),
             stage: match witness.endpoint.kind {
@@ -80,7 +113,6 @@ impl Line {
             source,
             destination,
             protocol: protocol_name(protocol),
-            source_port: ports.map(|(source, _)| source),
             destination_port: ports.map(|(_, destination)| destination),
             verdict: verdict.into(),
             reason: reason.into(),
@@ -88,7 +120,6 @@ impl Line {
             policy: last.map(|last| last.policy.to_string()),
             rule: last.map(|last| last.rule),
             elsewhere,
-            passed: passed.iter().map(|pass| (pass.tier.to_string(), pass.policy.to_string(), pass.rule)).collect(),
         }
     }
 
@@ -119,15 +150,9 @@ impl Line {
         }
     }
 
-    pub fn text(&self) -> String {
-        let [endpoint, arrow, peer, port] = self.way();
-        // The date is that of now.
-        let time = self.time.split_once('T').map_or(&*self.time, |(_, time)| time);
-        let from = match (self.direction, self.source_port) {
-            (Direction::Ingress, Some(port)) => format!(":{port}"),
-            _ => String::new(),
-        };
-        format!("{time} {endpoint} {arrow} {peer}{from} {port} {:6} {}", self.verdict, self.because())
+    /// Whether this policy let it through.
+    pub fn is_accepted_by(&self, policy: &str) -> bool {
+        self.policy.as_deref() == Some(policy) && self.verdict == "accept"
     }
 }
 
@@ -157,9 +182,14 @@ const MOST_LINES: usize = 4_000;
 /// The last witnesses: some of each endpoint, verdict, reason and policy, so that a flood of one kind does not push out the rest.
 #[derive(Debug, Default)]
 pub struct Recent {
-    kinds: HashMap<Kind, VecDeque<(SystemTime, Arc<Line>)>>,
+    /// With the time when they were read.
+    kinds: HashMap<Kind, VecDeque<(Milliseconds, Arc<Line>)>>,
     lines: usize,
+    last_read: Milliseconds,
 }
+
+/// Since 1970. Whole, so that who asks for what came after the last answer's time gets neither a line twice nor none.
+pub type Milliseconds = u64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
@@ -172,10 +202,16 @@ struct Kind {
 }
 
 impl Recent {
-    pub fn add(&mut self, time: SystemTime, line: Arc<Line>) {
-        let Line { interface, direction, verdict, reason, tier, policy, .. } = (*line).clone();
+    /// What is added from now on was read now, and later than all before, whatever becomes of the clock.
+    pub fn read(&mut self, now: SystemTime) {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Milliseconds);
+        self.last_read = now.max(self.last_read + 1);
+    }
+
+    pub fn add(&mut self, line: Arc<Line>) {
+        let Flow { interface, direction, verdict, reason, tier, policy, .. } = line.flow.clone();
         let lines = self.kinds.entry(Kind { interface, direction, verdict, reason, tier, policy }).or_default();
-        lines.push_back((time, line));
+        lines.push_back((self.last_read, line));
         self.lines += 1;
         if lines.len() > MOST_OF_A_KIND {
             lines.pop_front();
@@ -189,21 +225,35 @@ impl Recent {
         }
     }
 
-    /// Those after this moment, in the order of time.
-    pub fn since(&self, since: Option<SystemTime>) -> Vec<Arc<Line>> {
-        let all = self.kinds.values().flatten().filter(|(time, _)| since.is_none_or(|since| *time > since));
-        let mut all: Vec<_> = all.collect();
-        all.sort_by_key(|(time, _)| *time);
+    /// Those that were read after this moment, in the order of time.
+    pub fn since(&self, since: Option<Milliseconds>) -> Vec<Arc<Line>> {
+        let mut all: Vec<_> = self.kinds.values().flatten().filter(|(read, _)| since.is_none_or(|since| *read > since)).collect();
+        all.sort_by(|(a_read, a), (b_read, b)| (a_read, &a.time).cmp(&(b_read, &b.time)));
         all.into_iter().map(|(_, line)| Arc::clone(line)).collect()
+    }
+
+    /// In seconds; `None` before the first read.
+    pub fn last_read(&self) -> Option<f64> {
+        (self.last_read > 0).then(|| self.last_read as f64 / 1e3)
     }
 }
 
 /// What `/api/v1/witnesses` says: see docs/api.md.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct WitnessesAnswer {
+    #[serde(flatten)]
+    pub tracing: TracingStatus,
+    pub witnesses: Vec<Arc<Line>>,
+}
+
+/// How packets are traced.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TracingStatus {
     /// `off`, `drops` or `groups`.
     pub mode: Cow<'static, str>,
     pub rate: u32,
+    /// When the last ones were read.
+    pub time: Option<f64>,
     /// Why packets cannot be traced.
     pub problem: Option<String>,
     /// Packets that opened a connection, or belonged to none, while their endpoints were watched; and how many of them were traced.
@@ -213,7 +263,12 @@ pub struct WitnessesAnswer {
     pub lost: u64,
     /// Of these: met rules that were being changed.
     pub unclear: u64,
-    pub witnesses: Vec<Arc<Line>>,
+}
+
+impl Default for TracingStatus {
+    fn default() -> Self {
+        TracingStatus { mode: "off".into(), rate: 0, time: None, problem: None, seen: 0, traced: 0, lost: 0, unclear: 0 }
+    }
 }
 
 #[cfg(test)]
@@ -222,38 +277,32 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_kind_pushes_out_nothing_else() {
-        let line = |interface: &str, policy: &str| {
-            let (source, interface, policy) = ("192.0.2.1".parse().unwrap(), interface.into(), Some(policy.into()));
-            Arc::new(Line {
-                time: String::new(),
-                direction: Direction::Ingress,
-                interface,
-                stage: None,
-                workload: None,
-                app: None,
-                peer: None,
-                peer_app: None,
-                source,
-                destination: source,
-                protocol: "udp".into(),
-                source_port: None,
-                destination_port: None,
-                verdict: "drop".into(),
-                reason: "policy".into(),
-                tier: None,
-                policy,
-                rule: None,
-                elsewhere: None,
-                passed: vec![],
-            })
+        let line = |interface: &str, policy: &str, second: u64| -> Arc<Line> {
+            let at = UNIX_EPOCH + std::time::Duration::from_secs(second);
+            serde_json::from_value(serde_json::json!({
+                "time": rfc3339(at), "direction": "ingress", "interface": interface, "stage": null, "workload": null, "app": null,
+                "peer": null, "peer_app": null, "source": "192.0.2.1", "destination": "192.0.2.1", "protocol": "udp", "source_port": null,
+                "destination_port": null, "verdict": "drop", "reason": "policy", "tier": null, "policy": policy, "rule": null,
+                "elsewhere": null, "passed": []
+            }))
+            .unwrap()
         };
-        let at = |second: u64| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
         let mut recent = Recent::default();
-        recent.add(at(1), line("cali1", "default.rare"));
-        (2..1000).for_each(|second| recent.add(at(second), line("cali1", "default.flood")));
-        assert_eq!((recent.since(None).len(), recent.since(Some(at(989))).len()), (1 + MOST_OF_A_KIND, 10));
-        assert_eq!(recent.since(None)[0].policy.as_deref(), Some("default.rare"));
-        (0..10_000).for_each(|second| recent.add(at(1000 + second), line(&format!("cali{second}"), "default.p")));
+        let mut add = |interface: &str, policy: &str, second: u64| {
+            recent.read(UNIX_EPOCH + std::time::Duration::from_secs(second));
+            recent.add(line(interface, policy, second));
+        };
+        add("cali1", "default.rare", 1);
+        (2..1000).for_each(|second| add("cali1", "default.flood", second));
+        // The clock goes back.
+        add("cali1", "default.flood", 500);
+        assert_eq!((recent.since(None).len(), recent.since(Some(989_000)).len()), (1 + MOST_OF_A_KIND, 11));
+        assert_eq!((recent.last_read(), recent.since(Some(999_000)).len(), recent.since(Some(999_001)).len()), (Some(999.001), 1, 0));
+        assert_eq!(recent.since(None)[0].flow.policy.as_deref(), Some("default.rare"));
+        for second in 1000..11_000 {
+            recent.read(UNIX_EPOCH + std::time::Duration::from_secs(second));
+            recent.add(line(&format!("cali{second}"), "default.p", second));
+        }
         assert_eq!((recent.since(None).len(), recent.lines), (MOST_LINES, MOST_LINES));
     }
 }

@@ -1,18 +1,17 @@
 //! The JSON behind the page: a path → an answer of the API. Pure, apart from asking the [`Application`]. See `docs/api.md`.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use serde::Serialize;
 
 use super::Application;
-use crate::report::{Line, network_policies};
+use crate::report::{Flows, Milliseconds, network_policies};
 
 pub(super) const PREFIX: &str = "/api/v1/";
 /// What depends on the query.
-pub(super) const BY_QUERY: [&str; 2] = ["/api/v1/witnesses", "/api/v1/allow"];
+pub(super) const BY_QUERY: [&str; 3] = ["/api/v1/witnesses", "/api/v1/flows", "/api/v1/allow"];
 
 /// As an error names them.
-const PATHS: &str = "status, workloads, workloads/{interface}, drops, policies, policies/{policy}, host-endpoints, witnesses and allow";
+const PATHS: &str =
+    "status, workloads, workloads/{interface}, drops, policies, policies/{policy}, host-endpoints, witnesses, flows and allow";
 
 /// `target`: the path, with its query.
 pub(super) fn answer(app: &dyn Application, target: &str) -> (u16, Vec<u8>) {
@@ -28,6 +27,7 @@ pub(super) fn answer(app: &dyn Application, target: &str) -> (u16, Vec<u8>) {
         ("policies", Some(policy), None) => one(policy, "no policy here is called", |name| app.report().policy(name)),
         ("host-endpoints", None, None) => json(&app.report().host_endpoints()),
         ("witnesses", None, None) => witnesses(app, query),
+        ("flows", None, None) => json(&app.witnesses(None).flows(field(query, "interface").as_deref(), field(query, "policy").as_deref())),
         ("allow", None, None) => allow(app, query),
         _ => failed(404, &format!("not found; there are {PATHS}")),
     }
@@ -38,25 +38,27 @@ fn one<T: Serialize>(encoded: &str, what: &str, find: impl FnOnce(&str) -> Optio
     find(&name).map_or_else(|| failed(404, &format!("{what} {name:?}")), |answer| json(&answer))
 }
 
+/// The value of a field of the query.
+fn field(query: &str, name: &str) -> Option<String> {
+    query.split('&').find_map(|pair| decoded(pair.strip_prefix(name)?.strip_prefix('=')?))
+}
+
 fn witnesses(app: &dyn Application, query: &str) -> (u16, Vec<u8>) {
-    let since = query.split('&').find_map(|pair| pair.strip_prefix("since="));
-    let seconds = since.map(|since| since.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()));
-    match seconds {
-        Some(None) => failed(400, "since: expected seconds since 1970, as in status.time"),
-        seconds => json(&app.witnesses(seconds.flatten().and_then(|seconds| UNIX_EPOCH.checked_add(seconds)))),
+    let since = field(query, "since").map(|since| since.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0));
+    match since {
+        Some(None) => failed(400, "since: expected seconds since 1970, as in time"),
+        seconds => json(&app.witnesses(seconds.flatten().map(|seconds| (seconds * 1e3).round() as Milliseconds))),
     }
 }
 
 /// What would accept the packets that a policy was seen to accept.
 fn allow(app: &dyn Application, query: &str) -> (u16, Vec<u8>) {
-    let Some(policy) = query.split('&').find_map(|pair| decoded(pair.strip_prefix("policy=")?)) else {
+    let Some(policy) = field(query, "policy") else {
         return failed(400, "policy: expected the name of a policy, as in /api/v1/policies");
     };
     let answer = app.witnesses(None);
-    let accepted = |line: &&Line| line.policy.as_deref() == Some(&policy) && line.verdict == "accept";
-    let lines: Vec<&Line> = answer.witnesses.iter().map(|line| &**line).filter(accepted).collect();
-    let network_policies = network_policies(lines.iter().copied());
-    json(&serde_json::json!({ "policy": policy, "packets": lines.len(), "network_policies": network_policies }))
+    let flows = Flows::of(answer.witnesses.iter().map(|line| &**line).filter(|line| line.flow.is_accepted_by(&policy)));
+    json(&serde_json::json!({ "policy": policy, "packets": flows.packets, "network_policies": network_policies(flows.iter()) }))
 }
 
 fn json(answer: &impl Serialize) -> (u16, Vec<u8>) {

@@ -23,6 +23,13 @@ const TABS = [
   ['hosts', 'Host endpoints', ''],
 ];
 
+/** Which flows a view shows: the API's path, by the view's item. */
+const FLOWS = {
+  drops: () => 'api/v1/flows',
+  workload: (item) => `api/v1/flows?interface=${item}`,
+  policy: (item) => `api/v1/flows?policy=${item}`,
+};
+
 const byId = (id) => document.getElementById(id);
 const main = byId('main');
 const model = new Model();
@@ -31,7 +38,7 @@ let view = null;
 let failure = null;
 let answered = null;
 let hostsAsked = 0;
-let witnessesAsked = 0;
+let flowsAsked = 0;
 
 /** The URL of a view; the time that rates are taken over goes along. */
 function href(to, item = '', query = {}) {
@@ -60,12 +67,16 @@ function questions() {
   if (route.view === 'policies' || model.wantsNames() || route.query.q?.includes('policy:')) {
     asked.push(['api/v1/policies', (answer) => answer !== null && model.takePolicies(answer)]);
   }
-  const isTraced = model.witnesses !== null && model.witnesses.mode !== 'off';
-  if (['drops', 'workload', 'policy'].includes(route.view) && (isTraced || performance.now() - witnessesAsked > 60_000 || witnessesAsked === 0)) {
-    witnessesAsked = performance.now();
-    asked.push(['api/v1/witnesses', (answer) => model.takeWitnesses(answer)]);
+  const flows = FLOWS[route.view]?.(encodeURIComponent(route.item));
+  if (flows !== undefined) {
+    // Where nothing is traced, that changes with another process.
+    const isOther = model.lookAtFlows(flows);
+    if (isOther || model.isTraced || performance.now() - flowsAsked > 60_000) {
+      flowsAsked = performance.now();
+      asked.push([flows, (answer) => model.flows.path === flows && model.takeFlows(answer)]);
+    }
   }
-  if (route.view === 'policy' && model.witnesses?.mode !== 'off') {
+  if (route.view === 'policy' && model.isTraced) {
     const policy = route.item;
     asked.push([`api/v1/allow?policy=${encodeURIComponent(policy)}`, (answer) => model.takeAllowing(policy, answer)]);
   }

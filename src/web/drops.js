@@ -57,7 +57,7 @@ export class Drops {
     const found = drops.filter((drop) => finds(terms, this.#searched(drop)));
     show(this.table.node, drops.length > 0);
     this.table.update(this.#rows(found), { sort: query.sort ?? '-now', query: query.q ? '' : undefined });
-    this.witnesses.update(model.witnesses, (line) => line.verdict === 'drop');
+    this.witnesses.update(model.flows.answer, (flow) => flow.verdict === 'drop');
     this.toolbar.update(query, found.length === drops.length ? '' : `${count(found.length)} of ${count(drops.length)}`);
   }
 

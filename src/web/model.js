@@ -28,7 +28,9 @@ export class Model {
     /** What each key of `dropCounts` stands for, also where the workload has ended. */
     this.dropNames = new Map();
     this.wantsPast = true;
-    this.witnesses = null;
+    this.flows = { path: '', answer: null };
+    /** Whether the exporter has packets traced. */
+    this.isTraced = false;
     this.allowing = { policy: '', answer: null };
   }
 
@@ -133,9 +135,17 @@ export class Model {
     this.detail.history.add(answer.status.time, countersOf(answer.directions));
   }
 
-  /** `GET /api/v1/witnesses`; null where the exporter does not know them. */
-  takeWitnesses(answer) {
-    this.witnesses = answer;
+  /** Other flows are looked at; returns whether they are others. */
+  lookAtFlows(path) {
+    if (this.flows.path === path) return false;
+    this.flows = { path, answer: null };
+    return true;
+  }
+
+  /** `GET /api/v1/flows`; null where the exporter does not know them. */
+  takeFlows(answer) {
+    this.flows.answer = answer;
+    this.isTraced = answer !== null && answer.mode !== 'off';
   }
 
   /** `GET /api/v1/allow?policy=…` */

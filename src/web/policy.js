@@ -53,7 +53,7 @@ export class Policy {
     });
     const found = this.users.update(answer?.endpoints ?? [], { query: query.q, sort: query.sort ?? '-deny' });
     this.rules.update(answer?.policy.rules ?? [], {});
-    this.witnesses.update(model.witnesses, (line) => line.policy === item || line.passed.some(([, policy]) => policy === item));
+    this.witnesses.update(model.flows.answer);
     const draft = model.allowing.policy === item ? (model.allowing.answer?.network_policies ?? '') : '';
     show(this.allowing, draft !== '');
     setText(this.draft, draft);

@@ -6,19 +6,6 @@ import { clock } from './format.js';
 import { Table } from './table.js';
 import { policyName } from './words.js';
 
-/** Lines of the API with everything the same but time and source port, with how many there are and the last one's time. */
-export function grouped(lines) {
-  const groups = new Map();
-  for (const line of lines) {
-    const key = JSON.stringify([line.interface, line.direction, line.source, line.destination, line.protocol, line.destination_port, line.verdict, line.reason, line.policy, line.rule]);
-    const group = groups.get(key) ?? { ...line, key, packets: 0 };
-    group.packets += 1;
-    group.last = Math.max(group.last ?? 0, Date.parse(line.time) / 1000);
-    groups.set(key, group);
-  }
-  return [...groups.values()].map((group) => ({ ...group, share: group.packets / lines.length }));
-}
-
 const peerOf = (row) => row.peer ?? (row.direction === 'ingress' ? row.source : row.destination);
 const portOf = (row) => (row.destination_port === null ? row.protocol : `${row.protocol}/${row.destination_port}`);
 
@@ -41,12 +28,12 @@ export class Witnesses {
         { id: 'port', label: 'Port', value: portOf, cell: textCell(portOf) },
         { id: 'verdict', label: 'Became', value: (row) => row.verdict, cell: textCell((row) => (row.verdict === 'drop' ? 'dropped' : 'accepted')) },
         { id: 'because', label: 'Decided by', value: because, cell: textCell(because) },
-        { id: 'packets', label: 'Sample', hint: 'How many of the last packets that were traced, and their share', numeric: true, value: (row) => row.packets, cell: textCell((row) => `${row.packets} (${Math.round(100 * row.share)} %)`) },
-        { id: 'last', label: 'Last seen', value: (row) => row.last, cell: textCell((row) => clock(row.last)) },
+        { id: 'packets', label: 'Sample', hint: 'How many of the last packets that were traced, and their share', numeric: true, value: (row) => row.packets, cell: textCell((row) => `${row.packets} (${Math.round((100 * row.packets) / this.packets)} %)`) },
+        { id: 'last', label: 'Last seen', value: (row) => row.last, cell: textCell((row) => clock(Date.parse(row.last) / 1000)) },
       ],
-      keyOf: (row) => row.key,
+      keyOf: ({ packets, last, ...flow }) => JSON.stringify(flow),
       searched: (row) => ({ text: `${peerOf(row)} ${portOf(row)} ${row.workload ?? ''} ${row.interface} ${because(row)}` }),
-      record: ({ key, share, ...row }) => row,
+      record: (row) => row,
       sorted: () => {},
       none: () => 'No packet was traced yet.',
     });
@@ -54,8 +41,8 @@ export class Witnesses {
     this.node = el('section', { class: 'witnesses' }, el('h2', {}, 'From where'), this.about, this.table.node);
   }
 
-  /** `answer` of the API, or null; `wanted(line)` picks the lines. */
-  update(answer, wanted) {
+  /** `answer`: of the API, or null. */
+  update(answer, wanted = () => true) {
     const isOff = answer === null || answer.mode === 'off';
     show(this.node, answer !== null);
     show(this.table.node, !isOff && answer.problem === null);
@@ -63,6 +50,9 @@ export class Witnesses {
     if (isOff) setText(this.about, 'Not traced: with WITNESSES=drops the exporter tells peers and ports of dropped packets, on nftables.');
     else if (answer.problem !== null) setText(this.about, `Not traced: ${answer.problem}.`);
     else setText(this.about, `The last packets that were traced: ${answer.traced} of ${answer.seen} on this node since it began, at most ${answer.rate} a second.`);
-    if (!isOff) this.table.update(grouped(answer.witnesses.filter(wanted)), { sort: '-packets' });
+    if (isOff) return;
+    const flows = answer.flows.filter(wanted);
+    this.packets = flows.reduce((sum, flow) => sum + flow.packets, 0);
+    this.table.update(flows, { sort: '-packets' });
   }
 }

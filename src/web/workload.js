@@ -41,7 +41,7 @@ export class Workload {
     show(this.missing, model.detail.missing);
     setText(this.missing, 'There is no workload on this interface now. It may have ended; its counts end with it.');
     this.directions = answer?.directions ?? [];
-    this.witnesses.update(model.witnesses, (line) => line.interface === item);
+    this.witnesses.update(model.flows.answer);
     this.rateOf = (key) => history.rate(key, windowOf(query));
     reconcile(this.pipelines, this.directions, (direction) => direction.direction, () => {
       const pipeline = new Pipeline(this.href);

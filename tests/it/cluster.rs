@@ -1,6 +1,8 @@
 //! The commands for all nodes: as `kubectl exec` runs them in an exporter's container, with the pods of a real API server and real
 //! exporters on nodes that are network namespaces; by kubectl's plugin; and on a hundred nodes that only serve a report.
 
+mod witnesses;
+
 use std::io;
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -51,7 +53,7 @@ fn merge(into: &mut Value, more: &Value) {
     }
 }
 
-fn running(address: &str) -> Value {
+pub fn running(address: &str) -> Value {
     json!({"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "hostIP": address})
 }
 
@@ -266,13 +268,14 @@ fn by_the_plugin(kube: &Kube, fakes: &Fakes) {
         (&["top", "-n", "shop"], 0, "2 nodes answered."),
         (&["check"], 0, "All is well."),
         (&["policies", "--never-hit"], 0, "Never hit: no rule"),
+        (&["watch", "shop/web-1-n2"], 1, "node node2: its exporter traces no packets (set WITNESSES=drops there"),
         (&["explain", "shop/nobody"], 1, "calico-accountant: the cluster has no pod shop/nobody"),
         (&["--context=nowhere", "check"], 1, "context \"nowhere\" does not exist"),
         (&["--exporter-namespace=shop", "check"], 1, "daemonsets.apps \"calico-accountant\" not found"),
         (&["--release", "calico", "check"], 1, "daemonsets.apps \"calico-calico-accountant\" not found"),
         (&["--context"], 2, "kubectl accountant: --context: a value is missing"),
         (&["--nope"], 2, "--nope: there is no such option before the command"),
-        (&["serve"], 2, "serve: there is no such command: explain, top, policies, workloads, check"),
+        (&["serve"], 2, "serve: there is no such command: explain, watch, top, policies, workloads, check"),
         (&[], 2, "a command is missing"),
         (&["--help"], 0, "Usage: kubectl accountant"),
         (&["explain", "--help"], 0, "Usage: calico-accountant explain NAMESPACE/POD [flags]"),

@@ -254,7 +254,7 @@ fn names_are_data_in_the_api() {
     for (path, error) in [
         (
             "/api/v1/nothing",
-            "not found; there are status, workloads, workloads/{interface}, drops, policies, policies/{policy}, host-endpoints, witnesses and allow",
+            "not found; there are status, workloads, workloads/{interface}, drops, policies, policies/{policy}, host-endpoints, witnesses, flows and allow",
         ),
         ("/api/v1/workloads/%3Cimg%3E", "no workload has rules on interface \"<img>\""),
         ("/api/v1/policies/a%2Fb", "no policy here is called \"a/b\""),

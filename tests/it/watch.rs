@@ -135,7 +135,7 @@ pub fn send(times: usize) {
 }
 
 /// By interface, port, verdict, reason and policy.
-fn counted(lines: &[Value]) -> BTreeMap<String, usize> {
+pub fn counted(lines: &[Value]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for line in lines {
         let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
@@ -212,41 +212,32 @@ fn every_packet_is_told_with_calicos_own_tables() {
     every_packet_is_told("watching packets of nftables", restore_native);
 }
 
-/// Without any packet that would be a reason to look.
+/// Rules that come, or that Felix removes for a while, without any packet that would be a reason to look.
 #[test]
-fn endpoints_that_come_later_are_watched_too() {
-    let Some(net) = Net::new("endpoints that come later") else { return };
+fn rules_that_come_later_are_watched_too() {
     let all = WORKLOADS.map(|(interface, _)| interface);
-    net.node.run(|| {
-        let first: String = live::table().lines().filter(|line| !line.contains(all[1])).map(|line| format!("{line}\n")).collect();
-        feed("XTABLES_LOCKFILE=/dev/null iptables-nft-restore", &first);
-        let watch = Watch::start(&["--json", "--rate", "10000"]);
-        restore_iptables();
-        std::thread::sleep(Duration::from_secs(3));
-        net.client.run(|| send(3));
-        std::thread::sleep(Duration::from_secs(2));
-        let (lines, summary) = watch.end();
-        assert_eq!(counted(&lines), expected(3, &all), "{summary}");
-    });
-}
-
-/// Felix may remove its rules for a while.
-#[test]
-fn rules_that_are_away_for_a_while_are_waited_for() {
-    let Some(net) = Net::new("rules that are away") else { return };
-    let all = WORKLOADS.map(|(interface, _)| interface);
-    net.node.run(|| {
-        restore_iptables();
-        let watch = Watch::start(&["--json", "--rate", "10000"]);
+    let only_first: fn() = || {
+        let rules: String = live::table().lines().filter(|line| !line.contains(WORKLOADS[1].0)).map(|line| format!("{line}\n")).collect();
+        feed("XTABLES_LOCKFILE=/dev/null iptables-nft-restore", &rules);
+    };
+    let no_more: fn() = || {
         sh("iptables-nft -F; iptables-nft -X");
         std::thread::sleep(Duration::from_secs(2));
-        restore_iptables();
-        std::thread::sleep(Duration::from_secs(3));
-        net.client.run(|| send(3));
-        std::thread::sleep(Duration::from_secs(2));
-        let (lines, summary) = watch.end();
-        assert_eq!(counted(&lines), expected(3, &all), "{summary}");
-    });
+    };
+    for (before, meanwhile) in [(only_first, (|| {}) as fn()), (restore_iptables, no_more)] {
+        let Some(net) = Net::new("rules that come later") else { return };
+        net.node.run(|| {
+            before();
+            let watch = Watch::start(&["--json", "--rate", "10000"]);
+            meanwhile();
+            restore_iptables();
+            std::thread::sleep(Duration::from_secs(3));
+            net.client.run(|| send(3));
+            std::thread::sleep(Duration::from_secs(2));
+            let (lines, summary) = watch.end();
+            assert_eq!(counted(&lines), expected(3, &all), "{summary}");
+        });
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use calico_accountant::report::{Line, network_policies};
+use calico_accountant::report::{Flow, network_policies};
 use serde_json::{Value, json};
 
 use crate::http::get;
@@ -125,24 +125,24 @@ fn what_cannot_be_traced_is_said_and_all_else_goes_on() {
 #[test]
 fn drafts_are_taken_by_a_real_api_server() {
     let Some(kube) = Kube::start() else { return };
-    let line = |peer: Value, other: &str, app: Value, protocol: &str, port: Value| -> Line {
+    let flow = |peer: Value, other: &str, app: Value, protocol: &str, port: Value| -> Flow {
         serde_json::from_value(json!({
-            "time": "", "direction": if port == 443 { "egress" } else { "ingress" }, "interface": "cali1", "stage": null,
+            "direction": if port == 443 { "egress" } else { "ingress" }, "interface": "cali1", "stage": null,
             "workload": "shop/web-1", "app": app, "peer": peer, "peer_app": if peer.is_null() { Value::Null } else { json!("api") },
-            "source": other, "destination": other, "protocol": protocol, "source_port": 1, "destination_port": port, "verdict": "accept",
-            "reason": "policy", "tier": "default", "policy": "default.allow-all", "rule": 0, "elsewhere": null, "passed": []
+            "source": other, "destination": other, "protocol": protocol, "destination_port": port, "verdict": "accept",
+            "reason": "policy", "tier": "default", "policy": "default.allow-all", "rule": 0, "elsewhere": null
         }))
         .unwrap()
     };
-    let lines = [
-        line(Value::Null, "192.0.2.1", json!("web"), "tcp", json!(80)),
-        line(json!("shop/api-1"), "10.0.0.2", json!("web"), "udp", json!(53)),
-        line(Value::Null, "2001:db8::1", json!("Web_2.x"), "sctp", json!(443)),
-        line(Value::Null, "192.0.2.3", Value::Null, "icmp", Value::Null),
+    let flows = [
+        flow(Value::Null, "192.0.2.1", json!("web"), "tcp", json!(80)),
+        flow(json!("shop/api-1"), "10.0.0.2", json!("web"), "udp", json!(53)),
+        flow(Value::Null, "2001:db8::1", json!("Web_2.x"), "sctp", json!(443)),
+        flow(Value::Null, "192.0.2.3", Value::Null, "icmp", Value::Null),
     ];
     kube.namespace("shop");
     let file = kube.file("drafts.yaml");
-    std::fs::write(&file, network_policies(&lines)).unwrap();
+    std::fs::write(&file, network_policies(&flows)).unwrap();
     let said = kube.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", file.to_str().unwrap()]);
     assert_eq!((said.lines().count(), said.lines().all(|line| line.ends_with("created (server dry run)"))), (3, true), "{said}");
 }

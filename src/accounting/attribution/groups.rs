@@ -297,7 +297,7 @@ impl GroupRead<'_> {
                     recorder.add_unless(unknown, &member.item(policy, single(verdict, *can)), *packets);
                 }
                 if member.counts(verdict) {
-                    for told in verdict.decisions().iter().map(|decision| Verdict::from(*decision)) {
+                    for told in verdict.decisions().iter().filter_map(|decision| Verdict::of(*decision)) {
                         match traced.of(told) {
                             0 if verdict == Verdict::DenyOrPass => recorder.keep_if_counted(&member.item(policy, told)),
                             0 => {}

@@ -153,11 +153,12 @@ impl<'a> TableView<'a> {
             return;
         }
         let witnessed = self.table.witnessed.of_policy(&self.table.key(policy.chain));
-        let is_borne_out = |decision: Decision| {
-            let most = policy.rules_that(decision).map(|rule| deltas.since_last_read(rule)).sum::<Option<i64>>();
-            most.is_none_or(|most| signed(witnessed.of(decision.into())) <= most)
+        let is_borne_out = |verdict: Verdict| {
+            let rules = verdict.decisions().iter().flat_map(|decision| policy.rules_that(*decision));
+            let most = rules.map(|rule| deltas.since_last_read(rule)).sum::<Option<i64>>();
+            most.is_none_or(|most| signed(witnessed.of(verdict)) <= most)
         };
-        if [Decision::Accept, Decision::Deny, Decision::Pass].into_iter().all(is_borne_out) {
+        if [Verdict::Accept, Verdict::Deny, Verdict::Pass].into_iter().all(is_borne_out) {
             self.witnessed[place] = witnessed;
             let taken = Verdict::ALL.map(|verdict| Some(-signed(witnessed.of(verdict))));
             self.budgets[place] = plus(self.budgets[place], taken);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::explain::{Candidate, find};
 use crate::config::{Config, SourceChoice};
 use crate::dataplane::{Dataplane, Reader};
 use crate::datastore::inventory::Inventory;
@@ -34,18 +35,26 @@ pub struct Rules {
     pub reads: u64,
 }
 
+/// What was asked for: one endpoint, or those of a namespace; else all that have rules.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// `NAMESPACE/POD`, or an interface.
+    pub endpoint: Option<&'a str>,
+    pub namespace: Option<&'a str>,
+}
+
 /// Whose packets are watched.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Endpoints {
     /// The interfaces by which their packets come and go; `None` for all.
     pub interfaces: Option<Vec<String>>,
-    /// The one that was asked for.
-    pub only: Option<String>,
+    /// Those that were asked for.
+    pub only: Option<Vec<String>>,
 }
 
 impl Endpoints {
     pub fn includes(&self, witness: &Witness) -> bool {
-        self.only.as_ref().is_none_or(|only| *witness.endpoint.interface == **only)
+        self.only.as_ref().is_none_or(|only| only.iter().any(|interface| **interface == *witness.endpoint.interface))
     }
 }
 
@@ -116,28 +125,27 @@ impl Rules {
         self.tried_at.elapsed() < REST
     }
 
-    /// `wanted`: `NAMESPACE/POD`, or an interface; else all that have rules.
-    pub fn endpoints(&self, wanted: Option<&str>, inventory: &Inventory) -> Result<Endpoints, String> {
+    pub fn endpoints(&self, wanted: Wanted, inventory: &Inventory) -> Result<Endpoints, String> {
         let pipelines = self.structures.tables.iter().flat_map(|table| &table.pipelines.endpoints);
         let mut all: BTreeSet<&str> = pipelines.map(|pipeline| &*pipeline.interface).collect();
         // The host endpoint of all interfaces.
         let has_any = all.remove("*");
-        let Some(wanted) = wanted else {
-            let interfaces = (!has_any).then(|| all.into_iter().map(str::to_owned).collect());
-            return Ok(Endpoints { interfaces, only: None });
-        };
-        if wanted == "*" && has_any {
-            return Ok(Endpoints { interfaces: None, only: Some(wanted.to_owned()) });
-        }
-        let is_meant = |interface: &&str| {
-            let named = |namespace: &str, pod: &str| {
-                inventory.workload(interface).is_some_and(|workload| workload.namespace == namespace && workload.pod == pod)
-            };
-            *interface == wanted || wanted.split_once('/').is_some_and(|(namespace, pod)| named(namespace, pod))
-        };
-        match all.into_iter().find(is_meant) {
-            Some(found) => Ok(Endpoints { interfaces: Some(vec![found.to_owned()]), only: Some(found.to_owned()) }),
-            None => Err(format!("no endpoint {wanted:?} has rules here: NAMESPACE/POD or an interface (see top)")),
+        let only = |interfaces: Vec<String>| Endpoints { interfaces: Some(interfaces.clone()), only: Some(interfaces) };
+        let workloads: Vec<_> = all.iter().map(|interface| (*interface, inventory.workload(interface))).collect();
+        let candidates = workloads.iter().map(|(interface, workload)| {
+            let (namespace, pod) = workload.as_ref().map_or(("", ""), |workload| (&*workload.namespace, &*workload.pod));
+            Candidate { interface, namespace, pod }
+        });
+        match (wanted.endpoint, wanted.namespace) {
+            (Some("*"), _) if has_any => Ok(Endpoints { interfaces: None, only: Some(vec!["*".to_owned()]) }),
+            (Some(wanted), _) => match find(&candidates.collect::<Vec<_>>(), wanted)? {
+                Some(interface) => Ok(only(vec![interface.to_owned()])),
+                None => Err(format!("no endpoint {wanted:?} has rules here: NAMESPACE/POD or an interface (see top)")),
+            },
+            (None, Some(wanted)) => {
+                Ok(only(candidates.filter(|each| each.namespace == wanted).map(|each| each.interface.to_owned()).collect()))
+            }
+            (None, None) => Ok(Endpoints { interfaces: (!has_any).then(|| all.into_iter().map(str::to_owned).collect()), only: None }),
         }
     }
 }

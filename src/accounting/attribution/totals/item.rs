@@ -24,15 +24,14 @@ impl Verdict {
             Verdict::DenyOrPass => &[Decision::Deny, Decision::Pass],
         }
     }
-}
 
-impl From<Decision> for Verdict {
-    /// Rules that only log decide nothing, and count for nobody.
-    fn from(decision: Decision) -> Self {
+    /// `None` for rules that only log: they decide nothing.
+    pub fn of(decision: Decision) -> Option<Self> {
         match decision {
-            Decision::Accept => Verdict::Accept,
-            Decision::Deny => Verdict::Deny,
-            Decision::Pass | Decision::Log => Verdict::Pass,
+            Decision::Accept => Some(Verdict::Accept),
+            Decision::Deny => Some(Verdict::Deny),
+            Decision::Pass => Some(Verdict::Pass),
+            Decision::Log => None,
         }
     }
 }
