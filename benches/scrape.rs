@@ -62,7 +62,7 @@ fn main() {
     stages(size(250, 50, 1));
     stages(size(250, 50, 10));
     println!(
-        "\n| workloads × policies | rules | dataplane | bare read | its program | scrape | × bare | read | attribute | render, send | by `iptables-save` | CPU a scrape | peak RSS | text | `BASELINE` | its peak RSS |"
+        "\n| workloads × policies | rules | dataplane | bare read | its program, its peak RSS | scrape | × bare | read | attribute | render, send | by `iptables-save` | CPU a scrape | peak RSS | text | `BASELINE` | its peak RSS |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     let mut results = Vec::new();
@@ -187,6 +187,17 @@ fn print(command: &str) {
     child.wait().unwrap();
 }
 
+/// What a program holds that prints much: when it begins to print, it has read all.
+fn peak_of(command: &str) -> f64 {
+    let mut child = Command::new("sh").args(["-c", &format!("exec /usr/sbin/{command}")]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    output.read_exact(&mut [0]).unwrap();
+    let peak = peak_rss(Pid::from_child(&child));
+    std::io::copy(&mut output, &mut std::io::sink()).unwrap();
+    child.wait().unwrap();
+    peak
+}
+
 /// A stage's time, as the exporter tells it.
 fn stage(text: &str, stage: &str) -> Duration {
     let series = format!("calico_accountant_scrape_duration_seconds{{stage=\"{stage}\"}} ");
@@ -247,12 +258,13 @@ fn whole(size: Size, backend: Backend) -> Cost {
     let cpu = Duration::from_secs_f64((cpu_seconds(&kernel) - before) / many as f64);
     let [bare, program, scrape, read, attribute, rest, by_save, by_baseline] = times.map(median);
     println!(
-        "| {} × {} | {rules} | {} | {} | {} | {} | {:.2} | {} | {} | {} | {} | {} | {:.1} MB | {:.1} MB | {} | {} |",
+        "| {} × {} | {rules} | {} | {} | {}, {:.1} MB | {} | {:.2} | {} | {} | {} | {} | {} | {:.1} MB | {:.1} MB | {} | {} |",
         size.workloads,
         size.policies,
         backend.as_str(),
         ms(bare),
         ms(program),
+        peak_of(&printer),
         ms(scrape),
         ratios[ratios.len() / 2],
         ms(read),

@@ -79,13 +79,8 @@ impl Accounting {
         self.structures.update(read.iter().map(|table| &table.ruleset));
         let witnessed = witnessed(&self.structures.tables);
         let motions = self.motions(read, &deltas, look_again);
-        let none = flow::Moved::default();
-        let mut reach = Vec::with_capacity(read.len());
-        for (place, structure) in self.structures.tables.iter().enumerate() {
-            let (motion, moved) = (&motions[place], self.moved.get(place).unwrap_or(&none));
-            let context = flow::Context { read: &read[place], pipelines: &structure.pipelines, motion, moved, cpus: self.cpus };
-            reach.push(context.settle_ages(&mut deltas[place]));
-        }
+        let contexts = self.contexts(read, motions.iter());
+        let reach: Vec<_> = contexts.zip(&mut deltas).map(|(context, deltas)| context.settle_ages(deltas)).collect();
         self.moved = read.iter().zip(&motions).map(|(read, motion)| flow::moved(read, motion)).collect();
         let (cpus, endpoints_stayed) = (self.cpus, std::mem::take(&mut self.endpoints_stayed));
         let tables = self.structures.tables.iter().zip(&deltas).zip(&motions).zip(&reach);
@@ -96,15 +91,31 @@ impl Accounting {
         self.attribution.advance(&tables.collect::<Vec<_>>());
     }
 
+    fn contexts<'a>(&'a self, read: &'a [Snapshot], motions: impl Iterator<Item = &'a Motion>) -> impl Iterator<Item = flow::Context<'a>> {
+        let moved = self.moved.iter().map(Some).chain(std::iter::repeat(None));
+        let tables = self.structures.tables.iter().zip(read).zip(motions).zip(moved);
+        tables.map(|(((structure, read), motion), moved)| flow::Context {
+            read,
+            pipelines: &structure.pipelines,
+            motion,
+            moved,
+            cpus: self.cpus,
+        })
+    }
+
+    /// Takes the second look where something must be derived, and where counters contradict each other: a read that packets overtook
+    /// looks like rules that were written anew.
     fn motions<E: std::fmt::Display>(
         &self,
         read: &[Snapshot],
         deltas: &[Deltas],
         look_again: impl FnOnce(&[Snapshot]) -> Result<Vec<Snapshot>, E>,
     ) -> Vec<Motion> {
-        let mut tables = self.structures.tables.iter().zip(deltas);
-        if !tables.any(|(structure, deltas)| has_to_be_derived(&structure.pipelines, deltas)) {
-            return vec![Motion::still(); read.len()];
+        let still = vec![Motion::still(); read.len()];
+        let needs_look =
+            |(context, deltas): (flow::Context, &Deltas)| has_to_be_derived(context.pipelines, deltas) || context.is_broken(deltas);
+        if !self.contexts(read, still.iter()).zip(deltas).any(needs_look) {
+            return still;
         }
         let again = match look_again(read) {
             Ok(again) => again,
@@ -115,7 +126,7 @@ impl Accounting {
         };
         // Nothing moves in rules that are not this kernel's.
         if again.iter().all(|table| table.ruleset.chains().is_empty()) {
-            return vec![Motion::still(); read.len()];
+            return still;
         }
         let motion = |first: &Snapshot| {
             let second = again.iter().find(|second| second.ruleset.id() == first.ruleset.id());

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashSet};
 pub use catalog::Catalog;
 pub use endpoint::{DropReason, DropRule, Pipeline, Target, Tier};
 pub use foreign::{Foreign, Way};
-pub use labels::{Label, Labels, Names};
+pub use labels::{Label, Labels};
 pub use names::limited_id;
 pub use policy::{Decision, GroupChain, PolicyChain, PolicyRule};
 pub use policy_name::{ChainNames, HashedName, PolicyName, hashed_names};

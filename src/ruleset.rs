@@ -4,6 +4,7 @@
 //! lifetimes.
 
 mod builder;
+mod interned;
 
 use std::fmt;
 use std::ops::Range;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use builder::{Builder, RuleParts};
+pub use interned::Interned;
 
 /// What a rule has counted, and as which rule the kernel knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -68,10 +68,10 @@ pub(super) fn has_to_be_derived(pipelines: &Pipelines, deltas: &Deltas) -> bool 
     let denies_or_passes = |policy: &PolicyChain| policy.can(Decision::Deny) || policy.can(Decision::Pass);
     let is_derived = |chain| pipelines.group(chain).is_some() || pipelines.policy(chain).is_some_and(denies_or_passes);
     let mut tiers = pipelines.endpoints.iter().flat_map(|endpoint| endpoint.tiers.iter().chain([&endpoint.profiles]));
-    // Also if only the ways out have counted: a packet went by after the jump was read.
-    tiers.any(|tier| {
-        tier.targets.iter().any(|target| is_derived(target.chain)) && tier::all_rules(tier).any(|rule| deltas.packets(rule) > 0)
-    })
+    // Also if only the ways out have counted: a packet went by after the jump was read. Or only a policy: it went by after the endpoint was.
+    let counted = |rule| deltas.packets(rule) > 0;
+    tiers.any(|tier| tier.targets.iter().any(|target| is_derived(target.chain)) && tier::all_rules(tier).any(counted))
+        || pipelines.policies().filter(|policy| denies_or_passes(policy)).any(|policy| policy.rules.iter().any(|rule| counted(rule.rule)))
 }
 
 /// What a read of tables leaves for the next one; what that one does not meet is forgotten.

@@ -165,7 +165,33 @@ fn a_packet_that_only_the_ways_out_have_counted_is_looked_for() {
         }
         looks
     };
-    assert_eq!([looks([0; 5]), looks([0, 0, 0, 0, 1]), looks([1, 0, 0, 1, 0])], [0, 1, 1]);
+    assert_eq!([looks([0; 5]), looks([0, 0, 0, 0, 1]), looks([1, 0, 0, 1, 0]), looks([0, 0, 0, 1, 0])], [0, 1, 1, 1]);
+}
+
+#[test]
+fn packets_that_overtook_a_read_are_not_taken_for_rules_written_anew() {
+    // The endpoint was read, then the first packets came, then the policies were read.
+    let group = |[jump, p, r, looked]: [u64; 4]| {
+        let table = |jump, [p, r]: [u64; 2]| {
+            legacy(&[
+                ("cali-gi-group", "g", &[(p + r, "-j cali-pi-_p"), (r, ON_TO_R)]),
+                ("cali-pi-_p", "p", &[(p, P_DENIES)]),
+                ("cali-pi-_r", "r", &[(r, R_DENIES)]),
+                ("cali-tw-cali1", "a", &[(jump, START), (jump, TO_GROUP), (0, ACCEPTED), (0, END)]),
+            ])
+        };
+        (table(jump, [p, r]), table(looked, [p, r]))
+    };
+    let mut accounting = Accounting::new(2);
+    for (read, look) in [group([0; 4]), group([0, 5, 3, 8]), group([20, 12, 8, 20]), group([20, 12, 8, 20])] {
+        accounting.advance(&[read], |_| Ok::<_, &str>(vec![look]));
+    }
+    assert_eq!(decided(&accounting, Verdict::Deny).iter().map(|(_, packets)| packets).sum::<u64>(), 20);
+    let policies = [[0; 5], [0, 0, 0, 8, 0], [20, 0, 0, 20, 0]];
+    let looks = [[0; 5], [8, 0, 0, 8, 0], [20, 0, 0, 20, 0]];
+    let mut accounting = Accounting::new(2);
+    let counted = policies.into_iter().zip(looks).map(|(first, second)| read(&mut accounting, first, Some(second)));
+    assert_eq!(counted.last(), Some(20));
 }
 
 #[test]

@@ -228,7 +228,7 @@ mod tests {
             (&["--etcd-password", "hunter2"], password),
             (&["--nope"], "\"--nope\": unknown flag (see --help)"),
             (&["-x"], "\"-x\": unknown flag (see --help)"),
-            (&["watch", "-n", "shop"], "--namespace: a flag of top, explain, policies, workloads (see --help)"),
+            (&["check", "-n", "shop"], "--namespace: a flag of top, explain, policies, workloads, watch (see --help)"),
             (&["-logtostder=true"], "\"-l\": unknown flag (see --help)"),
             (
                 &["server"],

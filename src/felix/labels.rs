@@ -1,30 +1,11 @@
 //! What metrics call the policies, profiles and groups of a table. Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::names::profile_name;
 use super::{ChainNames, Pipelines, PolicyName};
-use crate::ruleset::{ChainId, Ruleset};
-
-/// Names that stay the same objects from read to read, so that comparing them is comparing pointers.
-#[derive(Debug, Default)]
-pub struct Names(HashSet<Arc<str>>);
-
-impl Names {
-    fn get(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(name) {
-            return Arc::clone(known);
-        }
-        let name = Arc::<str>::from(name);
-        self.0.insert(Arc::clone(&name));
-        name
-    }
-
-    pub fn forget_unused(&mut self) {
-        self.0.retain(|name| Arc::strong_count(name) > 1);
-    }
-}
+use crate::ruleset::{ChainId, Interned, Ruleset};
 
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
@@ -46,7 +27,7 @@ pub struct Label {
 
 impl Labels {
     /// Labels all policies, profiles and groups that endpoints use. What has no name of its own goes by its chain's.
-    pub fn new(ruleset: &Ruleset, pipelines: &Pipelines, chain_names: &ChainNames, names: &mut Names) -> Self {
+    pub fn new(ruleset: &Ruleset, pipelines: &Pipelines, chain_names: &ChainNames, names: &mut Interned<str>) -> Self {
         let tiers = tiers(ruleset, pipelines, names);
         let used = |chain: ChainId| tiers[chain.0 as usize].as_ref();
         let nameless = pipelines.policies().filter(|policy| policy.name.is_none() && used(policy.chain).is_some());
@@ -79,7 +60,7 @@ impl Labels {
     }
 
     /// A profile's name is in its comment, or in its chain's name if that was short enough.
-    fn profile(&mut self, chain: ChainId, ruleset: &Ruleset, pipelines: &Pipelines, names: &mut Names) {
+    fn profile(&mut self, chain: ChainId, ruleset: &Ruleset, pipelines: &Pipelines, names: &mut Interned<str>) {
         if self.chains[chain.0 as usize].is_some() {
             return;
         }
@@ -91,7 +72,7 @@ impl Labels {
     }
 
     /// A group goes by the names of its policies in the order of evaluation, joined by commas.
-    fn groups(&mut self, pipelines: &Pipelines, tiers: &[Option<Arc<str>>], names: &mut Names) {
+    fn groups(&mut self, pipelines: &Pipelines, tiers: &[Option<Arc<str>>], names: &mut Interned<str>) {
         for (place, tier) in tiers.iter().enumerate() {
             let (Some(tier), Some(group)) = (tier, pipelines.group(ChainId(place as u32))) else { continue };
             let provisional = group.policy_chains().filter_map(|policy| self.get(policy)).any(|policy| policy.provisional);
@@ -114,7 +95,7 @@ impl Labels {
 }
 
 /// The tier that refers to each policy or group chain. A policy is in one tier only.
-fn tiers(ruleset: &Ruleset, pipelines: &Pipelines, names: &mut Names) -> Vec<Option<Arc<str>>> {
+fn tiers(ruleset: &Ruleset, pipelines: &Pipelines, names: &mut Interned<str>) -> Vec<Option<Arc<str>>> {
     let mut tiers: Vec<Option<Arc<str>>> = vec![None; ruleset.chains().len()];
     let all = || pipelines.endpoints.iter().flat_map(|pipeline| &pipeline.tiers);
     // One that goes by two names has that of a tier whose name is certain.

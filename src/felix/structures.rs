@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Catalog, ChainNames, Labels, Names, Pipelines};
-use crate::ruleset::Ruleset;
+use super::{Catalog, ChainNames, Labels, Pipelines};
+use crate::ruleset::{Interned, Ruleset};
 
 #[derive(Debug)]
 pub struct Structure {
@@ -16,7 +16,7 @@ pub struct Structure {
 pub struct Structures {
     pub tables: Vec<Structure>,
     pub catalog: Catalog,
-    names: Names,
+    names: Interned<str>,
     chain_names: ChainNames,
     renamed: bool,
 }

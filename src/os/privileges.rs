@@ -31,6 +31,8 @@ pub struct Kept {
 
 /// Gives up the capabilities that not even starting takes: from here on, files are read as they will be read in operation.
 pub fn at_start() {
+    // rustix asks for it once; before Linux 6.4 it reads a file for that, which after the next step is root's.
+    _ = rustix::param::page_size();
     // Passwords are in this memory: no program that it starts reads it, and no dump holds it.
     _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     // What is impossible now is impossible later too, and said then.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
@@ -32,6 +33,13 @@ impl Process {
             threads: field(20),
         }
     }
+}
+
+/// What this process has used so far, and the children that it has waited for. In steps of a tick, 10 ms as a rule.
+pub fn cpu_time(proc: &Path) -> Option<Duration> {
+    let stat = fs::read_to_string(proc.join("self/stat")).ok()?;
+    let ticks = (14..=17).map(|number| stat_field(&stat, number)).sum::<Option<u64>>()?;
+    Some(Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second()).ok()?)
 }
 
 /// A field of `/proc/self/stat`, as proc(5) numbers them. The second one is the program's name in parentheses and may contain anything.
@@ -66,7 +74,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_used_counts_and_not_what_went_by() {
+        let cpu_time = || cpu_time(Path::new("/proc")).unwrap();
+        let before = cpu_time();
+        std::process::Command::new("sh").args(["-c", "i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done"]).status().unwrap();
+        assert!(cpu_time() > before, "a child's");
+    }
+
+    #[test]
     fn nothing_is_made_up() {
+        assert_eq!(cpu_time(Path::new("/nonexistent")), None);
         let process = Process::read(Path::new("/nonexistent"));
         assert_eq!(Process { max_fds: None, ..process }, Process::default());
     }

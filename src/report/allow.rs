@@ -163,54 +163,7 @@ mod tests {
             flow(serde_json::json!({"direction": "egress", "app": null, "workload": "shop/job"})),
             flow(serde_json::json!({"workload": null})),
         ];
-        let expected = r#"apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata:
-  name: "seen-pods"
-  namespace: "shop"
-spec:
-  # These pods have no label app: select them by another one.
-  podSelector: {}
-  policyTypes: [Egress]
-  egress:
-    - to:
-        - ipBlock:
-            cidr: "10.0.0.1/32"
-      ports:
-        - protocol: TCP
-          port: 80
----
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata:
-  name: "seen-web-1"
-  namespace: "shop"
-spec:
-  podSelector:
-    matchLabels:
-      app: "Web_1"
-  policyTypes: [Ingress]
-  ingress:
-    - from:
-        - ipBlock:
-            cidr: "192.0.2.1/32"
-        - ipBlock:
-            cidr: "192.0.2.2/32"
-      ports:
-        - protocol: TCP
-          port: 80
-    - from:
-        - namespaceSelector:
-            matchLabels:
-              kubernetes.io/metadata.name: "db"
-          podSelector:
-            matchLabels:
-              app: "no"
-      ports:
-        - protocol: UDP
-          port: 53
-    # NetworkPolicies cannot name icmpv6, seen with 2001:db8::1.
-"#;
+        let expected = include_str!("../../tests/fixtures/samples/networkpolicies-of-witnesses.yaml");
         assert_eq!(network_policies(&flows), expected);
     }
 }

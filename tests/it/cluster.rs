@@ -53,7 +53,7 @@ fn merge(into: &mut Value, more: &Value) {
     }
 }
 
-fn running(address: &str) -> Value {
+pub fn running(address: &str) -> Value {
     json!({"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "hostIP": address})
 }
 
@@ -285,7 +285,7 @@ fn by_the_plugin(kube: &Kube, fakes: &Fakes) {
     }
 }
 
-fn kubeconfig(kube: &Kube, token: &str) -> String {
+pub fn kubeconfig(kube: &Kube, token: &str) -> String {
     let cluster = json!({"server": kube.url(), "certificate-authority": kube.certificates.ca()});
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "here",

@@ -20,6 +20,7 @@ mod ebpf;
 mod etcd;
 mod exposition;
 mod failures;
+mod fleet;
 mod foreign;
 mod fuzzed;
 mod generated;

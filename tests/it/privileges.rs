@@ -142,6 +142,7 @@ fn before_linux_5_8_maps_take_sys_admin() {
 /// Started with less than it could use: nothing is gained, and nothing is complained about.
 #[test]
 fn who_has_little_gives_up_the_rest() {
+    const GET_AUXV: u64 = 0x4155_5856;
     let setpriv = |options: &[&str]| {
         let mut started = Command::new("setpriv");
         started.args(options).arg(env!("CARGO_BIN_EXE_calico-accountant")).env_clear().env("NODENAME", "n");
@@ -154,18 +155,27 @@ fn who_has_little_gives_up_the_rest() {
     let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
     let container = ["--bounding-set", "-all,+net_admin", "--inh-caps", "-all"];
     let ambient = [&nobody[..], &["--inh-caps", "-all,+net_admin", "--ambient-caps", "-all,+net_admin"]].concat();
-    for (options, effective, ambient) in
-        [(&nobody[..], NONE, NONE), (&container, "0000000000001000", NONE), (&ambient, "0000000000001000", "0000000000001000")]
-    {
-        let program = Program::start(setpriv(options));
-        let samples = scrape(program.port());
-        assert!(one(&samples, "process_open_fds", &[]) > 3.0, "what only its owner may look at");
-        for status in threads(&program) {
-            assert_eq!((field(&status, "CapEff"), field(&status, "CapAmb")), (effective, ambient), "{options:?}");
-            assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("1", "2"));
+    let test = || {
+        for (options, effective, ambient) in
+            [(&nobody[..], NONE, NONE), (&container, "0000000000001000", NONE), (&ambient, "0000000000001000", "0000000000001000")]
+        {
+            let program = Program::start(setpriv(options));
+            let samples = scrape(program.port());
+            assert!(one(&samples, "process_open_fds", &[]) > 3.0, "what only its owner may look at");
+            for status in threads(&program) {
+                assert_eq!((field(&status, "CapEff"), field(&status, "CapAmb")), (effective, ambient), "{options:?}");
+                assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("1", "2"));
+            }
+            assert!(!program.log().iter().any(|line| line.contains("could not be made")), "{:#?}", program.log());
         }
-        assert!(!program.log().iter().any(|line| line.contains("could not be made")), "{:#?}", program.log());
-    }
+    };
+    test();
+    // Before Linux 6.4 the auxiliary vector is a file, which only its owner may look at.
+    let before = || {
+        knows_not(libc::SYS_prctl, &[GET_AUXV]);
+        test();
+    };
+    std::thread::scope(|scope| scope.spawn(before).join().unwrap());
 }
 
 /// What a program that the exporter runs says about attempts: one word for each, in the order of their names.

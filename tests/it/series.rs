@@ -1,16 +1,21 @@
-//! Fewer series: families that are left out, and zeros. A real Prometheus counts the first packets all the same.
+//! Fewer series: families that are left out, zeros, and how many are left on nodes of three sizes. A real Prometheus counts the first
+//! packets all the same.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
 use std::time::Duration;
 
 use calico_accountant::config::FAMILIES;
 
 use crate::http;
 use crate::program::{self, Program};
+use crate::support::etcd::Etcd;
 use crate::support::fakes::Fakes;
 use crate::support::prometheus::{self, Prometheus};
 use crate::support::scrape::scrape;
-use crate::support::{can_run, fixture, within};
+use crate::support::{can_run, fixture, is_long, within};
+use crate::table::{self, Size};
 
 fn shows(fakes: &Fakes, moment: &str) {
     for (family, name) in [("iptables", "iptables-nft-save"), ("ip6tables", "ip6tables-nft-save")] {
@@ -44,7 +49,7 @@ fn families_are_left_out_by_name() {
 }
 
 /// Those of workloads and host endpoints, by either name.
-fn is_cell(series: &str) -> bool {
+pub fn is_cell(series: &str) -> bool {
     let name = series.split('{').next().unwrap();
     ["_policy_packets_total", "_drop_packets_total", "_profile_packets_total", "_established_packets_total"]
         .iter()
@@ -99,5 +104,72 @@ fn each_of_two_prometheis_counts_the_first_packets() {
             // It extrapolates by up to half an interval at either end.
             assert!((increase - counted).abs() <= 0.2 * counted, "{series}: {counted} came, {increase} are seen");
         }
+    }
+}
+
+const STANDARD: (&str, &str) = ("METRIC_NAMES", "standard");
+const OMIT: (&str, &str) = ("ZERO_SERIES", "omit");
+
+/// The lines of the table in docs/cardinality.md.
+const LINES: [(&str, &[(&str, &str)]); 6] = [
+    ("as it comes (`METRIC_NAMES=all`)", &[]),
+    ("`METRIC_NAMES=standard`", &[STANDARD]),
+    ("… and `ZERO_SERIES=omit`", &[STANDARD, OMIT]),
+    ("`standard`, `METRIC_FAMILIES=-policy_packets`", &[STANDARD, ("METRIC_FAMILIES", "-policy_packets")]),
+    (
+        "… and `ZERO_SERIES=omit`, without `profile_packets`, `established_packets`, `workload_info`",
+        &[STANDARD, OMIT, ("METRIC_FAMILIES", "-policy_packets,-profile_packets,-established_packets,-workload_info")],
+    ),
+    ("`standard`, `METRIC_FAMILIES=policy_rule_packets,policy_info`", &[STANDARD, ("METRIC_FAMILIES", "policy_rule_packets,policy_info")]),
+];
+
+/// Of which nineteen counters in twenty are 0.
+fn quiet_table(size: Size) -> String {
+    let mut text = String::new();
+    for (number, line) in table::table(size).lines().enumerate() {
+        let counted = line.split_once("] ").filter(|_| number % 20 != 0);
+        _ = match counted {
+            Some((_, rule)) => writeln!(text, "[0:0] {rule}"),
+            None => writeln!(text, "{line}"),
+        };
+    }
+    text
+}
+
+/// Series, and the size of the text.
+fn cell(fakes: &Fakes, etcd: &Etcd, size: Size, settings: &[(&str, &str)]) -> String {
+    let mut command = program::command();
+    command.env("PATH", fakes.path()).env("ETCD_ENDPOINTS", etcd.url()).env("NODENAME", "node-1").envs(settings.iter().copied());
+    let program = Program::start(command);
+    let mut text = String::new();
+    within(Duration::from_secs(60), "the workloads are known", || {
+        text = http::get(program.port(), "/metrics").unwrap().text().to_owned();
+        text.contains(&format!("calico_accountant_workloads{{state=\"known\"}} {}\n", size.workloads))
+    });
+    let series = text.lines().filter(|line| !line.starts_with('#')).count();
+    // Some digits of the text are times: what is written is rounded.
+    let bytes = match text.len() {
+        million @ 1_000_000.. => format!("{:.1} MB", million as f64 / 1e6),
+        less => format!("{:.0} kB", less as f64 / 1e3),
+    };
+    let series = if series < 1000 { series.to_string() } else { format!("{},{:03}", series / 1000, series % 1000) };
+    format!(" {series}, {bytes} |")
+}
+
+/// The table is made here. Its last column, of 54,000 rules, takes a minute: `WITHSTAND=1` compares that, too.
+#[test]
+fn what_each_setting_leaves() {
+    let Some(etcd) = Etcd::plain() else { return };
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cardinality.md")).unwrap();
+    let sizes = [(30, 5), (100, 20), (250, 50)];
+    let mut lines = LINES.map(|(name, _)| format!("| {name} |"));
+    for (workloads, policies) in &sizes[..if is_long() { 3 } else { 2 }] {
+        let size = Size { workloads: *workloads, policies: *policies, group: 1 };
+        (0..size.workloads).for_each(|workload| etcd.put(&table::workload(workload)));
+        let fakes = Fakes::tables(&quiet_table(size), "");
+        lines.iter_mut().zip(LINES).for_each(|(line, (_, settings))| *line += &cell(&fakes, &etcd, size, settings));
+    }
+    for line in &lines {
+        assert!(page.lines().any(|other| other.starts_with(&**line)), "docs/cardinality.md says otherwise: {lines:#?}");
     }
 }

@@ -56,7 +56,7 @@ pub struct Context<'a> {
     pub pipelines: &'a Pipelines,
     pub motion: &'a Motion,
     /// What counted while the table was read the last time.
-    pub moved: &'a Moved,
+    pub moved: Option<&'a Moved>,
     pub cpus: u64,
 }
 
@@ -84,11 +84,9 @@ impl<'a> Context<'a> {
 
     /// Packets that the rule counted during this read and the last one: by as many its count may be out of step with others.
     fn motion_of(&self, chain: &Chain, rule: RuleId) -> u64 {
-        let before = match self.moved.is_empty() {
-            true => 0,
-            false => self.moved.get(&(Arc::clone(&chain.name), self.ruleset().hash(rule))).copied().unwrap_or(0),
-        };
-        self.motion.of(rule).saturating_add(before)
+        let moved = self.moved.filter(|moved| !moved.is_empty());
+        let before = moved.and_then(|moved| moved.get(&(Arc::clone(&chain.name), self.ruleset().hash(rule))).copied());
+        self.motion.of(rule).saturating_add(before.unwrap_or(0))
     }
 
     fn motion_in(&self, chain: &Chain) -> u64 {
@@ -112,7 +110,7 @@ impl<'a> Context<'a> {
     }
 
     /// Whether any chain contradicts itself, or the jumps that lead to it.
-    fn is_broken(&self, deltas: &Deltas) -> bool {
+    pub fn is_broken(&self, deltas: &Deltas) -> bool {
         let mut entries = vec![Some((0u64, 0u64)); self.ruleset().chains().len()];
         let mut is_called = vec![false; entries.len()];
         for (chain, rule, to) in self.jumps() {

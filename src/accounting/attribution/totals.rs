@@ -3,7 +3,7 @@
 mod item;
 mod sums;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ pub use item::{Item, PerVerdict, Verdict};
 pub use sums::Sums;
 
 use crate::felix::{Direction, EndpointKind, Pipeline};
+use crate::ruleset::Interned;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Total {
@@ -101,28 +102,10 @@ impl EndpointTotals {
 #[derive(Debug, Default)]
 pub struct Totals {
     endpoints: BTreeMap<(EndpointKind, Arc<str>), EndpointTotals>,
-    items: Items,
+    /// What there are totals of: most are the same for all endpoints.
+    items: Interned<Item>,
     reads: Reads,
     read: u32,
-}
-
-/// What there are totals of, each once: most are the same for all endpoints.
-#[derive(Debug, Default)]
-struct Items(HashSet<Arc<Item>>);
-
-impl Items {
-    fn get(&mut self, item: &Item) -> Arc<Item> {
-        if let Some(known) = self.0.get(item) {
-            return Arc::clone(known);
-        }
-        let item = Arc::new(item.clone());
-        self.0.insert(Arc::clone(&item));
-        item
-    }
-
-    fn forget_unused(&mut self) {
-        self.0.retain(|item| Arc::strong_count(item) > 1);
-    }
 }
 
 /// For how long a total is remembered after its rules have gone, so that it goes on if they come back.
@@ -299,7 +282,7 @@ impl Totals {
 
 pub struct Recorder<'a> {
     totals: &'a mut Vec<Total>,
-    items: &'a mut Items,
+    items: &'a mut Interned<Item>,
     expected: &'a mut usize,
     read: u32,
 }

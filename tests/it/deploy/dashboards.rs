@@ -5,6 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+/// What the description of a panel says that stays empty on an eBPF node, and of one that stays empty on all others.
+pub const NOT_EBPF: &str = "The eBPF dataplane does not tell it.";
+pub const ONLY_EBPF: &str = "Only the eBPF dataplane tells it.";
+
 /// A Grafana dashboard; fields that Grafana must have cannot be left out.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -95,6 +99,9 @@ pub struct Target {
     pub expr: String,
     #[serde(default)]
     pub legend_format: String,
+    /// One answer for the whole time.
+    #[serde(default)]
+    pub instant: bool,
 }
 
 impl Dashboard {
@@ -147,8 +154,15 @@ fn dashboards_are_whole() {
         let defined: BTreeSet<_> = list.iter().map(|variable| variable.name.as_str()).collect();
         let ids: BTreeSet<_> = dashboard.panels.iter().map(|panel| panel.id).collect();
         assert_eq!(ids.len(), dashboard.panels.len(), "{}: panels with the same id", dashboard.title);
-        for panel in dashboard.panels.iter().filter(|panel| panel.kind != "row") {
+        let mut row = "";
+        for panel in &dashboard.panels {
+            if panel.kind == "row" {
+                row = &panel.title;
+                continue;
+            }
             check_panel(panel, &defined);
+            let said = (panel.description.contains(ONLY_EBPF), panel.title.contains("host endpoint"));
+            assert_eq!((row == "eBPF nodes", row == "Host endpoints"), said, "{} in row {row}", panel.title);
         }
     }
 }

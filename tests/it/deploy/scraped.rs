@@ -11,7 +11,7 @@ use crate::support::prometheus::{self, Prometheus};
 use crate::support::scrape::scrape;
 use crate::support::{can_run, fixture, within};
 
-use super::dashboards::{Dashboard, Panel, Target, dashboards};
+use super::dashboards::{Dashboard, ONLY_EBPF, Panel, Target, dashboards};
 use super::promql::selectors;
 use super::rules::{RULES, rules};
 
@@ -83,19 +83,30 @@ pub fn captured(fakes: &Fakes) -> Program {
 
 /// All expressions to which there is no answer, and why.
 fn missing(prometheus: &Prometheus) -> Vec<String> {
-    let mut missing = Vec::new();
-    for dashboard in dashboards() {
-        let complaints = complaints(prometheus, &dashboard, &CHOSEN, &mut missing);
-        missing.extend(complaints.into_iter().map(|(panel, complaint)| format!("{}, {}: {complaint}", dashboard.title, panel.title)));
-    }
+    let mut missing = wrong(prometheus, &CHOSEN, ONLY_EBPF);
     // Alerts are seen to fire in firing.rs.
     let records = rules().into_iter().map(|rule| rule.record).filter(|record| !record.is_empty());
     missing.extend(records.filter_map(|record| complaint(prometheus, &record, "")));
     missing
 }
 
+/// Panels that are empty, or have something to show although their descriptions say that they have not: `empty`.
+pub fn wrong(prometheus: &Prometheus, chosen: &Chosen, empty: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for dashboard in dashboards() {
+        let complaints = complaints(prometheus, &dashboard, chosen, &mut wrong);
+        for panel in dashboard.panels.iter().filter(|panel| !panel.targets.is_empty()) {
+            let complaint = complaints.iter().find(|(complained, _)| std::ptr::eq(*complained, panel));
+            if complaint.is_some() != panel.description.contains(empty) {
+                wrong.push(format!("{}, {}: {:?}", dashboard.title, panel.title, complaint.map(|(_, why)| why)));
+            }
+        }
+    }
+    wrong
+}
+
 /// The panels of a dashboard that have no answer, and why. Variables that nothing can be chosen for are `missing`.
-pub fn complaints<'a>(
+fn complaints<'a>(
     prometheus: &Prometheus,
     dashboard: &'a Dashboard,
     chosen: &Chosen,
@@ -110,7 +121,7 @@ pub fn complaints<'a>(
 }
 
 /// What a dashboard's variables stand for; each must have something to choose from.
-fn values(prometheus: &Prometheus, dashboard: &Dashboard, chosen: &Chosen, missing: &mut Vec<String>) -> BTreeMap<String, String> {
+pub fn values(prometheus: &Prometheus, dashboard: &Dashboard, chosen: &Chosen, missing: &mut Vec<String>) -> BTreeMap<String, String> {
     let mut values = BTreeMap::new();
     for variable in dashboard.queried() {
         let (series, label) = variable.asks();
@@ -128,7 +139,7 @@ fn values(prometheus: &Prometheus, dashboard: &Dashboard, chosen: &Chosen, missi
 }
 
 /// As Grafana does it, for what our dashboards use.
-fn substitute(expression: &str, values: &BTreeMap<String, String>) -> String {
+pub fn substitute(expression: &str, values: &BTreeMap<String, String>) -> String {
     let mut text = expression.replace("$__rate_interval", "15s").replace("$__range", "1m");
     for (name, value) in values {
         let escape = |c: char| if r"\^$*+?.()|[]{}/".contains(c) { format!("\\{c}") } else { c.to_string() };

@@ -4,16 +4,14 @@ use std::time::{Duration, Instant};
 
 use super::told::{Node, WEB_1};
 use super::*;
-use crate::deploy::dashboards::dashboards;
+use crate::deploy::dashboards::NOT_EBPF;
 use crate::deploy::path;
 use crate::deploy::rules::RULES;
-use crate::deploy::scraped::{Chosen, complaints};
+use crate::deploy::scraped::{Chosen, wrong};
 use crate::support::can_run;
 use crate::support::prometheus::{self, Prometheus};
 
 const CHOSEN: Chosen = [("namespace", "shop"), ("pod", "web-1"), ("strict", "platform.guard"), ("fallback", "default.all")];
-/// What the description of such a panel says.
-const NOT_TOLD: &str = "The eBPF dataplane does not tell it.";
 
 #[test]
 fn a_panel_that_has_nothing_to_show_on_this_dataplane_says_so() {
@@ -34,7 +32,7 @@ fn a_panel_that_has_nothing_to_show_on_this_dataplane_says_so() {
             for (id, packets) in [(INGRESS, 3), (INGRESS + 1, 1), (INGRESS + 10, 3), (INGRESS + 11, 1)] {
                 node.map.set(id, &[moment * packets], &[]);
             }
-            let wrong = wrong(&prometheus);
+            let wrong = wrong(&prometheus, &CHOSEN, NOT_EBPF);
             if wrong.is_empty() {
                 break;
             }
@@ -58,19 +56,4 @@ fn own_policy(direction: &str, first: u64) {
     writer = writer.comment("Start of policy default.never").rule("action:\"pass\"", first + 2).comment("End of policy default.never");
     writer = writer.comment("End of tier default: deny").record(first + 3).rule("kns.shop action:\"allow\"", first + 4).record(first + 5);
     fs::write(format!("{POLICY}/{WEB_1}_{direction}_v4.json"), writer.file(WEB_1)).unwrap();
-}
-
-/// Panels that are empty without a word, or have something to show although they say that they have not.
-fn wrong(prometheus: &Prometheus) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for dashboard in dashboards() {
-        let empty = complaints(prometheus, &dashboard, &CHOSEN, &mut wrong);
-        for panel in dashboard.panels.iter().filter(|panel| !panel.targets.is_empty()) {
-            let complaint = empty.iter().find(|(empty, _)| std::ptr::eq(*empty, panel));
-            if complaint.is_some() != panel.description.contains(NOT_TOLD) {
-                wrong.push(format!("{}, {}: {:?}", dashboard.title, panel.title, complaint.map(|(_, why)| why)));
-            }
-        }
-    }
-    wrong
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use calico_accountant::felix::{ChainNames, Labels, Names, Pipelines};
-use calico_accountant::ruleset::{Builder, Chain, ChainId, Count, RuleId, Snapshot};
+use calico_accountant::felix::{ChainNames, Labels, Pipelines};
+use calico_accountant::ruleset::{Builder, Chain, ChainId, Count, Interned, RuleId, Snapshot};
 
 use super::rules::Foreign;
 use super::walk::{Fate, Walk};
@@ -97,7 +97,7 @@ impl Mutation {
         let packets = random.between(1, 9) as u64;
         let fate = *random.pick(foreign.fates);
         let pipelines = Pipelines::new(&table.ruleset);
-        let labels = Labels::new(&table.ruleset, &pipelines, names, &mut Names::default());
+        let labels = Labels::new(&table.ruleset, &pipelines, names, &mut Interned::default());
         let start = random.below(pipelines.endpoints.len().max(1));
         let all = pipelines.endpoints.iter().cycle().skip(start).take(pipelines.endpoints.len()).map(|pipeline| pipeline.chain);
         let bound_for = all.chain([place.chain].into_iter().filter(|id| !is_shared(&table.ruleset.chain(*id).name)));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{captured_pods, ready};
+use crate::cluster::{kubeconfig, running};
 use crate::documents;
 use crate::kernel;
 use crate::program::{self, Program, await_some};
@@ -20,16 +21,19 @@ use crate::support::netns::Namespace;
 use crate::support::within;
 
 const DAEMONSET: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/calico-accountant";
+const PODS: &str = "/api/v1/namespaces/kube-system/pods";
 /// On the node of the pod that is asked for.
 const THE_ONE: &str = "calico-accountant-b2f7x";
 
-/// A kubectl of the administrator's. What `exec` asks for runs here; questions about a pod only in the exporter on its node.
+/// A kubectl of the administrator's. What `exec` asks for runs here.
 fn kubectl(kube: &Kube, folder: &Path) {
+    let config = kube.file("kubeconfig");
+    fs::write(&config, kubeconfig(kube, ADMIN)).unwrap();
     let script = format!(
-        "#!/bin/sh\ncase \" $* \" in *' exec '*)\n  [ \"$1 $2 $3\" = '-n kube-system exec' ] || exit 9\n  \
-         [ \"$4 $5 $7\" = 'pod/{THE_ONE} -- explain' ] || [ \"$7\" = check ] || exit 9\n  shift 5\n  \
-         exec env METRICS_SERVER_PORT=9009 LISTEN_ADDRESS=127.0.0.1 DATASTORE_TYPE=none POD_LOGS_DIR=/ \"$@\";;\nesac\n\
+        "#!/bin/sh\ncase \" $* \" in *' exec '*)\n  [ \"$1 $2 $3 $4 $5\" = '-n kube-system exec ds/calico-accountant --' ] || exit 9\n  shift 5\n  \
+         exec env METRICS_SERVER_PORT=9009 LISTEN_ADDRESS=127.0.0.1 DATASTORE_TYPE=kubernetes KUBECONFIG={} NODENAME=node1 \"$@\";;\nesac\n\
          exec {} --server {} --token {ADMIN} --certificate-authority {} --cache-dir {} \"$@\"\n",
+        config.display(),
         kubernetes("kubectl").display(),
         kube.url(),
         kube.certificates.ca().display(),
@@ -57,8 +61,9 @@ fn roll_out<'a>(kube: &Kube, host: &Host<'a>, none: &Fakes) -> Program {
         let mut pod = daemonset["spec"]["template"].clone();
         pod["metadata"]["name"] = name.into();
         pod["spec"]["nodeName"] = node.into();
-        kube.call("POST", "/api/v1/namespaces/kube-system/pods", &pod);
+        kube.call("POST", PODS, &pod);
     }
+    kube.call("PATCH", &format!("{PODS}/{THE_ONE}/status"), &json!({"status": running("127.0.0.1")}));
     let status = json!({"observedGeneration": daemonset["metadata"]["generation"], "currentNumberScheduled": 2, "desiredNumberScheduled": 2,
         "updatedNumberScheduled": 2, "numberAvailable": 2, "numberReady": 2, "numberMisscheduled": 0});
     kube.call("PATCH", &format!("{DAEMONSET}/status"), &json!({"status": status}));
@@ -86,7 +91,7 @@ fn from_nothing_to_the_policy_that_drops() {
         let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success() && errors.is_empty(), "{said}{errors}{:#?}", program.log());
         assert!(said.contains("daemon set \"calico-accountant\" successfully rolled out"), "{said}");
-        assert!(said.contains("shop/web-1") && said.contains("Counted by the exporter at http://127.0.0.1:9009"), "{said}");
+        assert!(said.contains("shop/web-1") && said.contains("Counted by the exporter of node node1 at http://127.0.0.1:9009"), "{said}");
         assert!(said.lines().any(|line| line.contains("NetworkPolicy shop/web-deny")), "{said}");
         within(Duration::from_secs(5), "the account asked for pods", || kube.asked().contains_key("list pods"));
     });

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::Pid;
 use serde_json::{Value, json};
 use ureq::Agent;
 
@@ -60,6 +61,11 @@ impl Prometheus {
         let ready = || prometheus.try_call("/-/ready", &[]).is_ok_and(|(status, _)| status == 200);
         within(Duration::from_secs(30), "Prometheus is ready", ready);
         prometheus
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     fn try_call(&self, path: &str, parameters: &[(&str, &str)]) -> Result<(u16, String), ureq::Error> {

@@ -4,11 +4,13 @@
 {{- $source := .Files.Get "files/rules.yaml" | fromYaml -}}
 {{- $names := list -}}
 groups:
-{{- range $source.groups }}
+{{- range $group := $source.groups }}
+{{- range $direction := ternary (list "ingress" "egress") (list "") (contains "$direction" $group.name) }}
 {{- $rules := list }}
-{{- range .rules }}
+{{- range $group.rules }}
 {{- if .record }}
-{{- $rules = append $rules . }}
+{{- $labels := ternary (dict "direction" $direction) dict (ne $direction "") }}
+{{- $rules = append $rules (dict "record" .record "expr" (replace "$direction" $direction .expr) "labels" $labels) }}
 {{- else }}
 {{- $names = append $names .alert }}
 {{- $set := get $ours.alerts .alert | required (printf "prometheusRule.alerts.%s: missing; to leave the alert out, set enabled: false" .alert) }}
@@ -18,7 +20,7 @@ groups:
 {{- end }}
 {{- end }}
 {{- if $rules }}
-  - name: {{ .name }}
+  - name: {{ replace "$direction" $direction $group.name }}
     {{- with $ours.interval }}
     interval: {{ . }}
     {{- end }}
@@ -26,6 +28,7 @@ groups:
       {{- range $rules }}
       {{- include "calico-accountant.rule" . | trim | nindent 6 }}
       {{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- range $name, $_ := $ours.alerts }}
@@ -39,7 +42,9 @@ groups:
 {{- define "calico-accountant.alert" -}}
 {{- $ours := .root.Values.prometheusRule }}
 {{- $matchers := list }}
-{{- range list $ours.exclude .set.exclude }}
+{{- /* The namespace and the pod of other series are the exporter's. */}}
+{{- $exclude := ternary $ours.exclude (omit $ours.exclude "namespace" "pod") (contains "workload:" .rule.expr) }}
+{{- range list $exclude .set.exclude }}
 {{- range $label, $pattern := . }}
 {{- $matchers = append $matchers (printf "%s!~%q" $label $pattern) }}
 {{- end }}
@@ -53,7 +58,7 @@ groups:
 {{- $expr = regexReplaceAllLiteral `\$job\b` $expr (printf ".*%s.*" (include "calico-accountant.fullname" .root)) }}
 {{- $annotations := merge (dict) .rule.annotations $ours.alertAnnotations }}
 {{- /* Each exporter has the runbook: that of the instance, else any. */}}
-{{- $here := `{{ with $labels.instance }}http://{{ . }}/runbook{{ else }}{{ with query "topk(1, calico_accountant_build_info)" }}http://{{ . | first | label "instance" }}/runbook{{ else }}docs/alerts.md{{ end }}{{ end }}` }}
+{{- $here := `{{ with $labels.instance }}http://{{ . }}/runbook{{ else }}{{ with query "cluster:calico_accountant_build_info:any" }}http://{{ . | first | label "instance" }}/runbook{{ else }}docs/alerts.md{{ end }}{{ end }}` }}
 {{- $_ := set $annotations "runbook_url" (replace "docs/alerts.md#" (printf "%s#" ($ours.runbookUrl | default $here)) $annotations.runbook_url) }}
 {{- range $word, $value := omit .set "enabled" "severity" "exclude" "keepFiringFor" }}
 {{- $pattern := printf `\$%s\b` $word }}

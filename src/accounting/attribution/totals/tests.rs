@@ -145,7 +145,7 @@ fn what_stays_away_is_forgotten() {
     assert_eq!(size(&totals), (1, 1));
     totals.begin_read(begun + REMEMBERED + Duration::from_secs(1));
     assert_eq!(size(&totals), (0, 0));
-    assert!(totals.items.0.is_empty());
+    assert_eq!(totals.items.len(), 0);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn what_has_gone_is_remembered_within_bounds() {
     }
     let (endpoints, size) = size(&totals);
     assert!((200..=202).contains(&endpoints) && size <= MOST_REMEMBERED + 200, "{endpoints} {size}");
-    assert_eq!(totals.items.0.len(), 100, "what they have totals of is kept once");
+    assert_eq!(totals.items.len(), 100, "what they have totals of is kept once");
     totals.begin_read(begun + Duration::from_secs(1));
     let mut recorder = totals.endpoint(EndpointKind::Workload, &"cali599".into(), Direction::Ingress);
     recorder.add(&Item::Profile("0".into()), 1);

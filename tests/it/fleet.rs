@@ -1,0 +1,224 @@
+//! 500 nodes in front of a real Prometheus: what it holds, and how long its rules and the dashboards' panels take. docs/cardinality.md has
+//! the figures. By hand, a quarter of an hour for each test, on a machine that does nothing else:
+//! `cargo test --test it -- --ignored --nocapture --test-threads 1 fleet::`
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::deploy::dashboards::{Panel, Target, dashboards};
+use crate::deploy::rules::RULES;
+use crate::deploy::scraped::{Chosen, substitute, values};
+use crate::series::is_cell;
+use crate::support::etcd::Etcd;
+use crate::support::fakes::Fakes;
+use crate::support::prometheus::Prometheus;
+use crate::table::{self, Size};
+use crate::{http, program};
+
+const NODES: usize = 500;
+const NODE: Size = Size { workloads: 30, policies: 5, group: 1 };
+const NAMESPACES: usize = 20;
+/// One cell in so many counts what passes, and one in so many what is lost.
+const PASSES: usize = 20;
+const LOSES: usize = 200;
+/// Of scrapes and of rules, in seconds.
+const INTERVAL: u64 = 30;
+/// How long Prometheus scrapes before it is looked at, and how long rules are looked at then.
+const FILLS: Duration = Duration::from_secs(10 * 60);
+const LOOKS: Duration = Duration::from_secs(3 * 60);
+/// What a dashboard shows, in seconds: all that there is.
+const RANGE: u64 = 10 * 60;
+const CHOSEN: Chosen = [
+    ("namespace", "team-0"),
+    ("pod", "app-0-0"),
+    ("strict", "bench/knp.default.policy-number-000"),
+    ("fallback", "bench/knp.default.policy-number-001"),
+];
+
+#[test]
+#[ignore = "takes a quarter of an hour"]
+fn with_zeros() {
+    measure("keep");
+}
+
+#[test]
+#[ignore = "takes a quarter of an hour"]
+fn without_zeros() {
+    measure("omit");
+}
+
+fn measure(zeros: &str) {
+    let text = node_text();
+    let nodes = (0..NODES).map(|node| samples(&text, node, zeros == "omit")).collect();
+    let port = serve(nodes);
+    let targets: Vec<Value> = (0..NODES)
+        .map(|node| {
+            let labels =
+                json!({"__metrics_path__": format!("/{node}"), "instance": format!("node-{node}:9009"), "node": format!("node-{node}")});
+            json!({"targets": [format!("127.0.0.1:{port}")], "labels": labels})
+        })
+        .collect();
+    let interval = format!("{INTERVAL}s");
+    let prometheus = Prometheus::start(&json!({
+        "global": {"scrape_interval": interval, "evaluation_interval": interval},
+        "rule_files": [crate::deploy::path(RULES)],
+        "scrape_configs": [{"job_name": "kube-system/calico-accountant", "honor_labels": true, "static_configs": targets}],
+    }));
+    thread::sleep(FILLS);
+    let (groups, rules) = evaluations(&prometheus);
+    let head = &prometheus.call("/api/v1/status/tsdb", &[])["headStats"]["numSeries"];
+    let samples = prometheus.value("sum(scrape_samples_post_metric_relabeling)").unwrap();
+    let memory = |field| crate::support::status(prometheus.pid(), field) / 1024;
+    println!(
+        "\nZERO_SERIES={zeros}, {NODES} nodes: {samples} samples each {interval}, {:.0} a second; {head} series",
+        samples / INTERVAL as f64
+    );
+    println!("memory {} MB, at most {} MB", memory("VmRSS"), memory("VmHWM"));
+    println!("load {}", std::fs::read_to_string("/proc/loadavg").unwrap().trim());
+    let down = prometheus.value("count(up == 0) or vector(0)");
+    let panels = panels(&prometheus);
+    let (group, panel) = (print("groups of rules", groups), print("panels", panels));
+    print("rules", rules);
+    assert_eq!(down, Some(0.0), "targets that are down");
+    assert!(group < 1.0, "a group takes {group} s");
+    assert!(panel < 2.0, "a panel takes {panel} s");
+}
+
+/// By name, how long something took each time, in seconds.
+type Took = BTreeMap<String, Vec<f64>>;
+
+/// The slowest, by their medians; the largest of these.
+fn print(what: &str, took: Took) -> f64 {
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        (times[times.len() / 2], times[times.len() - 1])
+    };
+    let mut all: Vec<_> = took.into_iter().map(|(name, times)| (median(times), name)).collect();
+    all.sort_by(|a, b| b.0.0.total_cmp(&a.0.0));
+    println!("{what}, median and most:");
+    all.iter().take(12).for_each(|((median, most), name)| println!("  {median:.3} s  {most:.3} s  {name}"));
+    all[0].0.0
+}
+
+/// What the real exporter says of a node of this size.
+fn node_text() -> String {
+    let etcd = Etcd::plain().expect("etcd");
+    (0..NODE.workloads).map(table::workload).chain((0..NODE.policies).map(table::policy)).for_each(|object| etcd.put(&object));
+    let fakes = Fakes::tables(&table::table(NODE), "");
+    let mut command = program::command();
+    command.env("PATH", fakes.path()).env("ETCD_ENDPOINTS", etcd.url()).env("METRIC_NAMES", "standard");
+    let program = program::Program::start(command);
+    let port = program.port();
+    program::await_some(|| http::get(port, "/readyz").ok().filter(|answer| answer.status == 200), || "readiness".into());
+    http::get(port, "/metrics").unwrap().text().to_owned()
+}
+
+/// A line of the text, and what it counts a second where it is a counter of packets.
+type Sample = (String, Option<usize>);
+
+/// The same of another node, with other pods; where zeros are left out, only cells that count.
+fn samples(text: &str, node: usize, omit: bool) -> Vec<Sample> {
+    let mut cells = 0;
+    let sample = |line: &str| {
+        let (series, _) = line.rsplit_once(' ')?;
+        if line.starts_with('#') || !series.contains("_packets_total") {
+            return Some((renamed(line, node), None));
+        }
+        cells += usize::from(is_cell(series));
+        let one_in = if series.contains("_drop_") || series.contains("\"deny\"") { LOSES } else { PASSES };
+        let counts = (cells + node * 7).is_multiple_of(one_in) || !is_cell(series);
+        (counts || !omit).then(|| (renamed(series, node), Some(usize::from(counts) * (1 + cells % 3))))
+    };
+    text.lines().filter_map(sample).collect()
+}
+
+fn renamed(line: &str, node: usize) -> String {
+    let line = line.replace("node=\"node-1\"", &format!("node=\"node-{node}\"")).replace("ip=\"10.0.", &format!("ip=\"10.{node}."));
+    let line = line.replace("interface=\"cali00000", &format!("interface=\"cali{node:05}"));
+    let Some((before, pod)) = line.split_once("pod=\"app-") else { return line };
+    let ((_, after), workload) = (pod.split_once('"').unwrap(), pod.split('-').next().unwrap());
+    let namespace = format!("team-{}", (workload.parse::<usize>().unwrap() + node) % NAMESPACES);
+    format!("{}pod=\"app-{workload}-{node}\"{after}", before.replace("namespace=\"bench\"", &format!("namespace=\"{namespace}\"")))
+}
+
+/// Answers `GET /17` with what node 17 says now.
+fn serve(nodes: Vec<Vec<Sample>>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (nodes, began) = (Arc::new(nodes), Instant::now());
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let nodes = Arc::clone(&nodes);
+            thread::spawn(move || answer(&connection.unwrap(), &nodes, began));
+        }
+    });
+    port
+}
+
+/// Until the connection ends.
+fn answer(mut connection: &TcpStream, nodes: &[Vec<Sample>], began: Instant) -> Option<()> {
+    let mut lines = BufReader::new(connection).lines();
+    loop {
+        let request = lines.next()?.ok()?;
+        while !lines.next()?.ok()?.is_empty() {}
+        let node: usize = request.split(['/', ' ']).nth(2)?.parse().ok()?;
+        let seconds = began.elapsed().as_secs() as usize;
+        let line = |(text, rate): &Sample| rate.map_or_else(|| format!("{text}\n"), |rate| format!("{text} {}\n", rate * seconds));
+        let body: String = nodes[node].iter().map(line).collect();
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length:";
+        write!(connection, "{head} {}\r\n\r\n{body}", body.len()).ok()?;
+    }
+}
+
+/// How long each group and each rule took, each time while they were looked at.
+fn evaluations(prometheus: &Prometheus) -> (Took, Took) {
+    let (mut groups, mut rules, mut seen) = (Took::new(), Took::new(), BTreeSet::new());
+    let note = |took: &mut Took, of: &Value| {
+        took.entry(of["name"].as_str().unwrap().to_owned()).or_default().push(of["evaluationTime"].as_f64().unwrap());
+    };
+    let began = Instant::now();
+    while began.elapsed() < LOOKS {
+        for group in prometheus.call("/api/v1/rules", &[])["groups"].as_array().unwrap() {
+            if seen.insert((group["name"].to_string(), group["lastEvaluation"].to_string())) {
+                note(&mut groups, group);
+                group["rules"].as_array().unwrap().iter().for_each(|rule| note(&mut rules, rule));
+            }
+        }
+        thread::sleep(Duration::from_secs(INTERVAL / 3));
+    }
+    (groups, rules)
+}
+
+/// How long each panel takes, its queries one after the other, as Grafana asks them; five times.
+fn panels(prometheus: &Prometheus) -> Took {
+    let mut took = Took::new();
+    let mut note = |name: String, began: Instant| took.entry(name).or_default().push(began.elapsed().as_secs_f64());
+    for dashboard in (0..5).flat_map(|_| dashboards()) {
+        let began = Instant::now();
+        let values = values(prometheus, &dashboard, &CHOSEN, &mut Vec::new());
+        note(format!("{}: variables", dashboard.title), began);
+        for Panel { title, targets, .. } in &dashboard.panels {
+            let began = Instant::now();
+            targets.iter().for_each(|target| ask(prometheus, target, &values));
+            note(format!("{}: {title}", dashboard.title), began);
+        }
+    }
+    took
+}
+
+fn ask(prometheus: &Prometheus, target: &Target, values: &BTreeMap<String, String>) {
+    let expression = target.expr.replace("$__rate_interval", &format!("{}s", 4 * INTERVAL)).replace("$__range", &format!("{RANGE}s"));
+    let expression = substitute(&expression, values);
+    if target.instant {
+        return drop(prometheus.query(&expression));
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let (start, end, step) = ((now - RANGE).to_string(), now.to_string(), INTERVAL.to_string());
+    prometheus.call("/api/v1/query_range", &[("query", &expression), ("start", &start), ("end", &end), ("step", &step)]);
+}
