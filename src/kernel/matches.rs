@@ -131,7 +131,8 @@ impl Words {
     pub fn protocol(&mut self, negated: bool, number: u8) {
         let before = self.said.len();
         self.say(negated, &protocol_name(number));
-        self.said[..].rotate_right(self.said.len() - before);
+        let added = self.said.len() - before;
+        self.said.rotate_right(added);
     }
 
     pub fn address(&mut self, negated: bool, side: &str, address: IpAddr, length: u32) {
