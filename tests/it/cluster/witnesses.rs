@@ -6,7 +6,7 @@ use std::time::Duration;
 use calico_accountant::datastore::inventory::Interface;
 use serde_json::{Value, json};
 
-use super::{CAPTURE, forward, kubeconfig, pod, running, text};
+use super::{CAPTURE, forward, pod, running, text};
 use crate::commands::all_fields_are_documented;
 use crate::kernel::{filter_table, load};
 use crate::live::{self, Net, WORKLOADS, mac};
