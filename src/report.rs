@@ -26,7 +26,7 @@ pub use flows::{FlowCount, Flows, FlowsAnswer};
 pub use outline::Outline;
 pub use past::DropsAnswer;
 pub use status::{Chains, DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadStates};
-pub use witnesses::{Flow, Line, Milliseconds, Recent, TracingStatus, WitnessesAnswer};
+pub use witnesses::{Flow, Line, Milliseconds, Recent, TracingStatus, WitnessesAnswer, protocol_name};
 
 use crate::felix::{Decision, Direction};
 
@@ -230,4 +230,7 @@ pub struct Rule {
     pub rule: u32,
     pub action: Decision,
     pub packets: u64,
+    /// What it matches on, in words; only where one policy is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<String>,
 }

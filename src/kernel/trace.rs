@@ -262,10 +262,12 @@ fn event(message: Message<'_>) -> Option<Event> {
     let number = |kind| attributes.get(kind).and_then(be32);
     let text = |kind| attributes.get(kind).map(|name| String::from_utf8_lossy(string(name)).into_owned());
     let verdict = attributes.get(5).and_then(|verdict| be32(Attributes(verdict).get(1)?));
-    let (step, code) = match number(4)? {
-        1 => (Step::Policy, number(16)),
-        2 => (Step::Return, verdict),
-        3 => (Step::Rule { handle: attributes.get(3).and_then(be64)? }, verdict),
+    let handle = attributes.get(3).and_then(be64);
+    let (step, code) = match (number(4)?, handle) {
+        (1, _) => (Step::Policy, number(16)),
+        (2, None) => (Step::Return, verdict),
+        // Older kernels (6.1 is one) tell of a rule that returns as of a return, and of which.
+        (2 | 3, Some(handle)) => (Step::Rule { handle }, verdict),
         _ => return None,
     };
     const DROP: u32 = 0;
@@ -297,7 +299,22 @@ fn packet(network: &[u8], transport: &[u8]) -> Option<Packet> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::netlink::put;
 
+    #[test]
+    fn a_rule_that_returns_is_met_however_the_kernel_says_so() {
+        let step = |kind: u32, handle: Option<u64>| {
+            let mut bytes = vec![0; 20];
+            put_string(&mut bytes, 1, "filter");
+            handle.iter().for_each(|handle| put(&mut bytes, 3, &handle.to_be_bytes()));
+            [(4, kind), (6, 1)].iter().for_each(|(kind, number)| put(&mut bytes, *kind, &number.to_be_bytes()));
+            let length = bytes.len() as u32;
+            bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            Message::all(&bytes).next().and_then(event).map(|event| event.step)
+        };
+        let rule = Some(Step::Rule { handle: 7 });
+        assert_eq!([step(3, Some(7)), step(2, Some(7)), step(2, None), step(3, None)], [rule, rule, Some(Step::Return), None]);
+    }
     #[test]
     fn headers() {
         let mut v4 = [0; 20];

@@ -164,7 +164,7 @@ fn app(workload: &Workload) -> Option<String> {
     Some(workload.app.clone()).filter(|app| !app.is_empty())
 }
 
-fn protocol_name(protocol: u8) -> String {
+pub fn protocol_name(protocol: u8) -> String {
     match i32::from(protocol) {
         libc::IPPROTO_TCP => "tcp".to_owned(),
         libc::IPPROTO_UDP => "udp".to_owned(),
