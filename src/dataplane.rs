@@ -13,6 +13,7 @@ mod presence;
 pub mod saved;
 mod selection;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +23,8 @@ use log::info;
 use crate::config::{BackendChoice, SourceChoice};
 use crate::datastore::inventory::Inventory;
 use crate::ebpf;
-use crate::ruleset::{Backend, Snapshot};
+use crate::kernel::{self, Matches};
+use crate::ruleset::{Backend, Ruleset, Snapshot};
 use backends::Backends;
 pub use error::{Elsewhere, NoChains, ReadError};
 use selection::LOOK_AROUND;
@@ -92,6 +94,12 @@ pub trait Reader: Send {
         Ok(vec![])
     }
 
+    /// What the rules of a chain match on, if that can be told: not of saved tables.
+    fn matches(&mut self, ruleset: &Ruleset, chain: &str, deadline: Instant) -> io::Result<Matches> {
+        _ = (ruleset, chain, deadline);
+        Ok(Matches::new())
+    }
+
     fn lock_timeouts(&self) -> u64 {
         0
     }
@@ -121,6 +129,10 @@ impl Reader for Dataplane {
     fn look_again(&mut self, read: &[Snapshot], deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
         let Some(backend) = read.first().map(|table| table.ruleset.backend) else { return Ok(vec![]) };
         self.backends.read_backend(backend, Source::Kernel, deadline).map(|reading| reading.tables)
+    }
+
+    fn matches(&mut self, ruleset: &Ruleset, chain: &str, deadline: Instant) -> io::Result<Matches> {
+        kernel::matches(ruleset.backend, ruleset.family, ruleset.table, chain, deadline)
     }
 
     fn lock_timeouts(&self) -> u64 {

@@ -2,6 +2,7 @@
 //! result. Touches the world only through its reader and the inventory.
 
 mod drops;
+mod matches;
 mod names;
 mod readiness;
 pub mod start;
@@ -26,7 +27,8 @@ use crate::os::plain;
 use crate::os::process::Process;
 use crate::os::sys;
 use crate::report::{
-    Chains, DatastoreStatus, DropsAnswer, Milliseconds, OtherBackend, Report, Sources, Status, TableStatus, WitnessesAnswer, WorkloadStates,
+    Chains, DatastoreStatus, DropsAnswer, Milliseconds, OtherBackend, PolicyAnswer, Report, Sources, Status, TableStatus, WitnessesAnswer,
+    WorkloadStates,
 };
 use crate::ruleset::Family;
 use crate::server::Application;
@@ -361,6 +363,12 @@ impl Application for Scraper {
 
     fn report(&self) -> Arc<Report> {
         self.report()
+    }
+
+    fn policy(&self, label: &str) -> Option<PolicyAnswer> {
+        let mut answer = self.report().policy(label)?;
+        matches::add(&mut self.state(), &mut answer);
+        Some(answer)
     }
 
     fn past(&self) -> DropsAnswer {

@@ -7,6 +7,7 @@ pub mod bpf;
 mod draft;
 mod expressions;
 pub mod legacy;
+mod matches;
 pub mod netlink;
 pub mod nft;
 mod tables;
@@ -19,6 +20,7 @@ use std::time::Instant;
 
 use crate::ruleset::{Backend, Family};
 pub(crate) use draft::{Bits, Draft};
+pub use matches::{Matches, matches};
 pub(crate) use xt::{add_comment, ct_state};
 
 /// The chains of the filter table, of `INPUT`, `FORWARD` and `OUTPUT`, that have a jump to one of Calico's. Felix inserts it

@@ -230,4 +230,7 @@ pub struct Rule {
     pub rule: u32,
     pub action: Decision,
     pub packets: u64,
+    /// What it matches on, in words; only where one policy is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<String>,
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use crate::report::{DropsAnswer, Milliseconds, Report, WitnessesAnswer};
+use crate::report::{DropsAnswer, Milliseconds, PolicyAnswer, Report, WitnessesAnswer};
 
 /// What the server shows. All methods are called from several threads at once.
 pub trait Application: Send + Sync {
@@ -29,6 +29,11 @@ pub trait Application: Send + Sync {
 
     /// Not older than a second or so.
     fn report(&self) -> Arc<Report>;
+
+    /// One policy, with what its rules match on where that can be told.
+    fn policy(&self, label: &str) -> Option<PolicyAnswer> {
+        self.report().policy(label)
+    }
 
     /// What was dropped in the last hour.
     fn past(&self) -> DropsAnswer {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::{error, info};
 
+use super::matches::Known;
 use super::tracing::Tracing;
 use crate::accounting::Accounting;
 use crate::dataplane::{ReadError, Reader, Reading};
@@ -38,6 +39,7 @@ pub struct State {
     /// Of the last text, in bytes. The text itself is its readers': the next read needs the memory.
     pub text_length: usize,
     pub text: Weak<Vec<u8>>,
+    pub matches: Known,
     /// Where packets are traced.
     pub tracing: Option<Tracing>,
     pub complaint: Complaint,
@@ -100,6 +102,7 @@ impl State {
             past: Past::default(),
             text_length: 0,
             text: Weak::new(),
+            matches: Known::default(),
             tracing: None,
             complaint: Complaint::default(),
             complaint_of_names: Complaint::default(),

@@ -18,6 +18,7 @@ use foldhash::quality::RandomState;
 use memmap2::{Advice, MmapMut};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
+use super::matches::Matches;
 use super::xt::{u16_at, u32_at, u64_at};
 use crate::os::sys::{getsockopt, getsockopt_large};
 use crate::ruleset::{Count, Family, Ruleset, Snapshot};
@@ -134,6 +135,12 @@ impl Reader {
         hasher.write(&entries[end..]);
         (hasher.finish(), counts)
     }
+}
+
+/// What a chain's rules match on.
+pub(super) fn matches(family: Family, table: &'static str, chain: &str) -> io::Result<Matches> {
+    let (_, answer) = fetch(family, table)?;
+    Ok(decoder::matches(family, answer.get(ENTRIES..).unwrap_or_default(), chain))
 }
 
 fn count_at(entry: &[u8], place: usize) -> Option<Count> {

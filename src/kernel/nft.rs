@@ -20,14 +20,16 @@ use std::time::Instant;
 use foldhash::quality::{FoldHasher, RandomState};
 
 use super::expressions::{Rule, counter};
+use super::matches::{Matches, of_expressions};
 use super::netlink::{self, Attributes, Dump, DumpError, Socket, put_string};
 pub use super::tables::Tables;
-use super::xt::{be64, string};
+use super::xt::{be32, be64, string};
 use crate::felix::names::CHAIN_PREFIX;
 use crate::ruleset::{Builder, ChainId, Count, Family, Ruleset, Snapshot};
 
 const GET_CHAIN: u16 = 4;
 const GET_RULE: u16 = 7;
+const GET_ELEMENTS: u16 = 13;
 const GET_GENERATION: u16 = 16;
 /// From this many rules on, a second thread is worth its start: they take the kernel about 1 ms.
 const LARGE: usize = 500;
@@ -211,6 +213,23 @@ impl Reader {
         socket.dump(GET_RULE, protocol(self.family), &wanted, take)
     }
 
+    /// The elements of a set: each key, and whether an interval ends before it.
+    fn elements(&self, socket: &mut Socket, set: &[u8]) -> Result<Vec<(Vec<u8>, bool)>, DumpError> {
+        const INTERVAL_END: u32 = 1;
+        let mut wanted = Vec::new();
+        put_string(&mut wanted, 1, self.tables.name());
+        put_string(&mut wanted, 2, &String::from_utf8_lossy(set));
+        let mut elements = Vec::new();
+        socket.dump(GET_ELEMENTS, protocol(self.family), &wanted, &mut |attributes| {
+            for (_, element) in Attributes(Attributes(attributes).get(3).unwrap_or_default()) {
+                let key = Attributes(element).get(1).and_then(|key| Attributes(key).get(1)).unwrap_or_default();
+                let flags = Attributes(element).get(3).and_then(be32).unwrap_or(0);
+                elements.push((key.to_vec(), flags & INTERVAL_END != 0));
+            }
+        })?;
+        Ok(elements)
+    }
+
     /// What a chain's rules have counted, if they are those with this fingerprint.
     fn count(&self, socket: &mut Socket, chain: &str, fingerprint: u64) -> Result<Option<Vec<Count>>, DumpError> {
         let (mut counts, mut hasher) = (Vec::new(), self.hasher.build_hasher());
@@ -256,6 +275,33 @@ pub(super) fn hooks(family: Family, tables: Tables, deadline: Instant) -> io::Re
         }
     }
     Ok(found)
+}
+
+/// What a chain's rules match on.
+pub(super) fn matches(family: Family, tables: Tables, chain: &str, deadline: Instant) -> io::Result<Matches> {
+    let reader = Reader::new(family, tables);
+    let mut socket = Socket::open(deadline)?;
+    let mut rules = Vec::new();
+    loop {
+        match reader.dump_rules(&mut socket, chain, &mut |rule| rules.push(rule.to_vec())) {
+            Ok(Dump::Whole) => break,
+            Ok(Dump::Interrupted) | Err(DumpError::Again) => rules.clear(),
+            Err(DumpError::Gone) => return Ok(Matches::new()),
+            Err(DumpError::Io(error)) => return Err(error),
+        }
+    }
+    let mut builder = Builder::new(family, tables.backend(), "filter");
+    let mut matches = Matches::new();
+    for attributes in rules.iter().map(|rule| Attributes(rule)) {
+        let mut rule = Rule::new(&mut builder, tables, 0);
+        rule.user_data(attributes.get(7).unwrap_or_default());
+        let expressions = attributes.get(4).unwrap_or_default();
+        _ = rule.expressions(expressions);
+        let hash = rule.draft.parts.hash;
+        let mut elements = |set: &[u8]| reader.elements(&mut socket, set).ok();
+        matches.insert(hash, of_expressions(expressions, family == Family::V4, &mut elements));
+    }
+    Ok(matches)
 }
 
 /// Takes a rule apart and appends it to a chain; whether it is well formed.

@@ -74,7 +74,7 @@ fn rules(node: &NodeTotals) -> HashMap<Arc<str>, Vec<Rule>> {
     let mut rules = HashMap::<Arc<str>, Vec<Rule>>::new();
     for (key, packets) in node.rules() {
         let (family, action) = (Family::name(key.family).into(), key.decision);
-        let rule = Rule { direction: key.direction, family, rule: key.index, action, packets };
+        let rule = Rule { direction: key.direction, family, rule: key.index, action, packets, matches: None };
         rules.entry(Arc::clone(&key.policy)).or_default().push(rule);
     }
     rules

@@ -24,7 +24,7 @@ pub(super) fn answer(app: &dyn Application, target: &str) -> (u16, Vec<u8>) {
         ("workloads", Some(interface), None) => one(interface, "no workload has rules on interface", |name| app.report().workload(name)),
         ("drops", None, None) => json(&app.past()),
         ("policies", None, None) => json(&app.report().policies()),
-        ("policies", Some(policy), None) => one(policy, "no policy here is called", |name| app.report().policy(name)),
+        ("policies", Some(policy), None) => one(policy, "no policy here is called", |name| app.policy(name)),
         ("host-endpoints", None, None) => json(&app.report().host_endpoints()),
         ("witnesses", None, None) => witnesses(app, query),
         ("flows", None, None) => json(&app.witnesses(None).flows(field(query, "interface").as_deref(), field(query, "policy").as_deref())),

@@ -115,11 +115,12 @@ export class Policy {
       columns: [
         { id: 'rule', label: 'Rule', hint: 'Its place in the policy, from 0', value: order, cell: textCell((rule) => `${directionLabel(rule.direction)} ${rule.rule}`) },
         { id: 'action', label: 'Action', cell: textCell((rule) => rule.action) },
+        { id: 'matches', label: 'Matches', hint: 'What packets it is for, as the table says it', cell: textCell((rule) => rule.matches ?? '–') },
         { id: 'family', label: 'Family', cell: textCell((rule) => ({ ipv4: 'IPv4', ipv6: 'IPv6', any: 'both' })[rule.family] ?? rule.family) },
         { id: 'packets', label: 'Packets', hint: 'Packets per second that matched it, and in all, on all endpoints', numeric: true, cell: rateCell(numbers) },
       ],
       keyOf: ruleKey,
-      searched: (rule) => ({ text: `${rule.direction} ${rule.rule} ${rule.action}` }),
+      searched: (rule) => ({ text: `${rule.direction} ${rule.rule} ${rule.action} ${rule.matches ?? ''}` }),
       record: (rule) => ({ ...rule, packets_per_second: numbers(rule).rate }),
       sorted: () => {},
       none: () => 'None of its rules has a counter of its own here.',

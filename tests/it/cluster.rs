@@ -241,7 +241,7 @@ fn some_nodes_do_not_answer(kube: &Kube, template: &Value, run: &dyn Fn(&[&str])
 /// kubectl and the API server are real; for `exec`, which takes a kubelet, the command runs here.
 fn by_the_plugin(kube: &Kube, fakes: &Fakes) {
     let kubectl = kube_program("kubectl").display().to_string();
-    let account = fakes.file("account", &kubeconfig(kube, &kube.token()));
+    let account = fakes.file("account", &kube.kubeconfig(&kube.token()));
     let inside = format!("DATASTORE_TYPE=kubernetes NODENAME=node1 KUBECONFIG={} {}", account.display(), program::binary());
     // Whatever stands before `exec` must lead to that DaemonSet.
     let fake = format!(
@@ -250,7 +250,7 @@ fn by_the_plugin(kube: &Kube, fakes: &Fakes) {
          {kubectl} $before get \"$1\" >/dev/null; [ \"$2 $3\" = '-- calico-accountant' ]; shift 3; {inside} \"$@\""
     );
     fakes.set("kubectl", &fake);
-    let config = fakes.file("config", &kubeconfig(kube, ADMIN));
+    let config = fakes.file("config", &kube.kubeconfig(ADMIN));
     std::os::unix::fs::symlink(deploy::path("deploy/kubectl-accountant"), fakes.path().join("kubectl-accountant")).unwrap();
     // In a terminal, it is one there, too.
     let (config_file, folder) = (config.display(), fakes.path().display());
@@ -283,16 +283,6 @@ fn by_the_plugin(kube: &Kube, fakes: &Fakes) {
         let output = run(args);
         assert!(output.status.code() == Some(code) && text(&output).contains(expected), "{args:?} {expected}: {}", text(&output));
     }
-}
-
-pub fn kubeconfig(kube: &Kube, token: &str) -> String {
-    let cluster = json!({"server": kube.url(), "certificate-authority": kube.certificates.ca()});
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "here",
-        "clusters": [{"name": "c", "cluster": cluster}], "users": [{"name": "u", "user": {"token": token}}],
-        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
-    })
-    .to_string()
 }
 
 /// A node that has a report.
@@ -358,7 +348,7 @@ fn a_hundred_nodes_answer_at_once() {
         std::fs::write(scratch.path().join(name), text).unwrap();
         scratch.path().join(name).display().to_string()
     };
-    let config = write("kubeconfig", &kubeconfig(&kube, &token));
+    let config = write("kubeconfig", &kube.kubeconfig(&token));
     let nodes = write("nodes", &(1..=NODES).map(|node| format!("127.9.0.{node}\n")).collect::<String>());
     let run = |args: &[&str]| {
         let mut command = program::command();

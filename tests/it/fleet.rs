@@ -132,8 +132,8 @@ fn samples(text: &str, node: usize, omit: bool) -> Vec<Sample> {
         }
         cells += usize::from(is_cell(series));
         let one_in = if series.contains("_drop_") || series.contains("\"deny\"") { LOSES } else { PASSES };
-        let counts = (cells + node * 7).is_multiple_of(one_in) || !is_cell(series);
-        (counts || !omit).then(|| (renamed(series, node), Some(usize::from(counts) * (1 + cells % 3))))
+        let counts = (cells + node * 7).is_multiple_of(one_in) && is_cell(series) || series.contains("_rule_");
+        (counts || !omit || !is_cell(series)).then(|| (renamed(series, node), Some(usize::from(counts) * (1 + cells % 3))))
     };
     text.lines().filter_map(sample).collect()
 }

@@ -30,6 +30,7 @@ mod kernel;
 mod kubernetes;
 mod kubernetes_access;
 mod live;
+mod matches;
 mod names;
 mod page;
 mod privileges;

@@ -16,7 +16,7 @@ use crate::support::netns::{feed, sh};
 use crate::support::within;
 
 /// The same as [`live::table`], as Calico 3.32 writes it into a table of its own.
-fn native() -> String {
+pub fn native() -> String {
     let (mut rules, mut hash) = (String::new(), 0);
     let mut rule = |text: &str, comment: &str| {
         hash += 1;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::super::matches::{self, Matches, Words};
 use super::super::xt::{self, string, u16_at, u32_at};
 use super::{Layout, count_at};
 use crate::felix::names::CHAIN_PREFIX;
@@ -140,4 +141,55 @@ impl Rules {
             }
         })
     }
+}
+
+/// What the rules of a chain match on, by Felix's identity of each.
+pub fn matches(family: Family, entries: &[u8], chain: &str) -> Matches {
+    let layout = Layout::of(family);
+    let (mut matches, mut is_meant) = (Matches::new(), false);
+    let mut builder = Builder::new(family, Backend::Legacy, "filter");
+    for (_, entry) in layout.entries(entries) {
+        let Some(target) = u16_at(entry, layout.target_offset).and_then(|at| extension(entry, at.into())) else { break };
+        if target.name == b"ERROR" {
+            is_meant = string(target.data) == chain.as_bytes();
+        } else if is_meant {
+            let (mut words, mut parts) = (Words::default(), RuleParts::default());
+            if addresses(family, entry, &mut words).is_none() {
+                words.more();
+            }
+            let (mut at, end) = (layout.matches, usize::from(u16_at(entry, layout.target_offset).unwrap_or(0)));
+            while let Some(found) = (at < end).then(|| extension(entry, at)).flatten() {
+                words.xt(found.name, found.revision, found.data);
+                _ = xt::add_match(found.name, found.revision, found.data, &mut parts, &mut builder);
+                at += found.size;
+            }
+            matches.insert(parts.hash, words.finish());
+        }
+    }
+    matches
+}
+
+/// struct ipt_ip, struct ip6t_ip6: addresses and masks, interfaces and masks, protocol, flags; `None` if there is more than is said.
+fn addresses(family: Family, entry: &[u8], words: &mut Words) -> Option<()> {
+    const SOURCE: u8 = 0x08;
+    const DESTINATION: u8 = 0x10;
+    const PROTOCOL: u8 = 0x40;
+    let (size, interfaces, end, inverted) = match family {
+        Family::V4 => (4, 16, 80, *entry.get(83)?),
+        Family::V6 => (16, 64, 128, *entry.get(132)?),
+    };
+    for (place, side, flag) in [(0, "source", SOURCE), (1, "destination", DESTINATION)] {
+        let (address, mask) = (entry.get(place * size..)?.get(..size)?, entry.get((place + 2) * size..)?.get(..size)?);
+        if mask.iter().any(|byte| *byte != 0) {
+            words.address(inverted & flag != 0, side, matches::address(address)?, matches::prefix(mask)?);
+        }
+    }
+    let number = u16_at(entry, end)?;
+    if number != 0 {
+        words.protocol(inverted & PROTOCOL != 0, number as u8);
+    }
+    let has_interface = entry.get(interfaces..end)?.iter().any(|byte| *byte != 0);
+    // Fragments, and a class of service.
+    let has_more = inverted & !(SOURCE | DESTINATION | PROTOCOL) != 0 || (family == Family::V4 && *entry.get(82)? & 1 != 0);
+    (!has_interface && !has_more).then_some(())
 }

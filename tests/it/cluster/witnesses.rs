@@ -6,7 +6,7 @@ use std::time::Duration;
 use calico_accountant::datastore::inventory::Interface;
 use serde_json::{Value, json};
 
-use super::{CAPTURE, forward, kubeconfig, pod, running, text};
+use super::{CAPTURE, forward, pod, running, text};
 use crate::commands::all_fields_are_documented;
 use crate::kernel::{filter_table, load};
 use crate::live::{self, Net, WORKLOADS, mac};
@@ -66,7 +66,7 @@ fn another_nodes_packets() {
         }
         let scratch = Scratch::new();
         let config = scratch.path().join("kubeconfig").display().to_string();
-        std::fs::write(&config, kubeconfig(&kube, ADMIN)).unwrap();
+        std::fs::write(&config, kube.kubeconfig(ADMIN)).unwrap();
         let first = command(&config, "node1");
         let mut second = command(&config, "node2");
         second.env("WITNESSES", "drops");

@@ -4,6 +4,7 @@ mod alerts;
 mod applied;
 mod documented;
 mod monitored;
+mod proxied;
 mod readme;
 mod rendered;
 mod tested;

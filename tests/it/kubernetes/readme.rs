@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{captured_pods, ready};
-use crate::cluster::{kubeconfig, running};
+use crate::cluster::running;
 use crate::documents;
 use crate::kernel;
 use crate::program::{self, Program, await_some};
@@ -28,7 +28,7 @@ const THE_ONE: &str = "calico-accountant-b2f7x";
 /// A kubectl of the administrator's. What `exec` asks for runs here.
 fn kubectl(kube: &Kube, folder: &Path) {
     let config = kube.file("kubeconfig");
-    fs::write(&config, kubeconfig(kube, ADMIN)).unwrap();
+    fs::write(&config, kube.kubeconfig(ADMIN)).unwrap();
     let script = format!(
         "#!/bin/sh\ncase \" $* \" in *' exec '*)\n  [ \"$1 $2 $3 $4 $5\" = '-n kube-system exec ds/calico-accountant --' ] || exit 9\n  shift 5\n  \
          exec env METRICS_SERVER_PORT=9009 LISTEN_ADDRESS=127.0.0.1 DATASTORE_TYPE=kubernetes KUBECONFIG={} NODENAME=node1 \"$@\";;\nesac\n\

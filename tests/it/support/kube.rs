@@ -43,10 +43,7 @@ impl Kube {
             return None;
         }
         let certificates = Certificates::new(None);
-        let tls = TlsConfig::builder().disable_verification(true);
-        let tls = tls.unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider())).build();
-        let admin = Agent::config_builder().tls_config(tls).http_status_as_error(false).max_idle_connections(0).build().new_agent();
-        let mut kube = Kube { child: None, etcd, certificates, port: free_port(), admin };
+        let mut kube = Kube { child: None, etcd, certificates, port: free_port(), admin: unverified() };
         fs::write(kube.file("tokens"), format!("{ADMIN},admin,1,system:masters\n")).unwrap();
         let rules = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["ResponseStarted"],"rules":[{"level":"Metadata"}]}"#;
         fs::write(kube.file("audit-rules"), rules).unwrap();
@@ -202,9 +199,26 @@ impl Kube {
     /// A new token of the account, good for 10 minutes: the shortest that there are.
     #[track_caller]
     pub fn token(&self) -> String {
+        self.token_of(ACCOUNT)
+    }
+
+    /// The same of another account of kube-system.
+    #[track_caller]
+    pub fn token_of(&self, account: &str) -> String {
         let body = json!({"spec": {"expirationSeconds": 600}});
-        let answer = self.call("POST", &format!("/api/v1/namespaces/kube-system/serviceaccounts/{ACCOUNT}/token"), &body);
+        let answer = self.call("POST", &format!("/api/v1/namespaces/kube-system/serviceaccounts/{account}/token"), &body);
         answer["status"]["token"].as_str().unwrap().to_owned()
+    }
+
+    /// A kubeconfig for who has this token.
+    pub fn kubeconfig(&self, token: &str) -> String {
+        let cluster = json!({"server": self.url(), "certificate-authority": self.certificates.ca()});
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "here",
+            "clusters": [{"name": "c", "cluster": cluster}], "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+        })
+        .to_string()
     }
 
     /// Makes a kind of object with any content.
@@ -239,6 +253,13 @@ impl Kube {
         }
         asked
     }
+}
+
+/// Asks over TLS, whoever answers.
+pub fn unverified() -> Agent {
+    let tls = TlsConfig::builder().disable_verification(true);
+    let tls = tls.unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider())).build();
+    Agent::config_builder().tls_config(tls).proxy(None).http_status_as_error(false).max_idle_connections(0).build().new_agent()
 }
 
 /// `NetworkPolicy` → `networkpolicies`.
