@@ -26,7 +26,7 @@ pub use flows::{FlowCount, Flows, FlowsAnswer};
 pub use outline::Outline;
 pub use past::DropsAnswer;
 pub use status::{Chains, DatastoreStatus, OtherBackend, Status, TableStatus, WorkloadStates};
-pub use witnesses::{Flow, Line, Milliseconds, Recent, TracingStatus, WitnessesAnswer, protocol_name};
+pub use witnesses::{Flow, Line, Milliseconds, Recent, TracingStatus, WitnessesAnswer};
 
 use crate::felix::{Decision, Direction};
 

@@ -5,6 +5,7 @@
 
 mod builder;
 mod interned;
+mod protocol;
 
 use std::fmt;
 use std::ops::Range;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use builder::{Builder, RuleParts};
 pub use interned::Interned;
+pub use protocol::protocol_name;
 
 /// What a rule has counted, and as which rule the kernel knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -14,8 +14,7 @@ use std::time::Instant;
 use super::tables::Tables;
 use super::xt::{string, u16_at};
 use super::{legacy, nft as reader};
-use crate::report::protocol_name;
-use crate::ruleset::{Backend, Family, RuleHash};
+use crate::ruleset::{Backend, Family, RuleHash, protocol_name};
 pub use nft::rule as of_expressions;
 
 /// A chain's rules, by Felix's identity of each.

@@ -13,6 +13,7 @@ use crate::datastore::inventory::Workload;
 use crate::felix::{Decision, Direction, EndpointKind};
 use crate::kernel::trace::Packet;
 use crate::os::logging::rfc3339;
+use crate::ruleset::protocol_name;
 use crate::witness::{End, Witness};
 
 /// One witness: see docs/api.md.
@@ -162,17 +163,6 @@ fn name(workload: &Workload) -> String {
 
 fn app(workload: &Workload) -> Option<String> {
     Some(workload.app.clone()).filter(|app| !app.is_empty())
-}
-
-pub fn protocol_name(protocol: u8) -> String {
-    match i32::from(protocol) {
-        libc::IPPROTO_TCP => "tcp".to_owned(),
-        libc::IPPROTO_UDP => "udp".to_owned(),
-        libc::IPPROTO_SCTP => "sctp".to_owned(),
-        libc::IPPROTO_ICMP => "icmp".to_owned(),
-        libc::IPPROTO_ICMPV6 => "icmpv6".to_owned(),
-        _ => format!("protocol-{protocol}"),
-    }
 }
 
 /// Lines of one kind that are kept.

@@ -191,7 +191,7 @@ fn under_systemd() {
     symlink(Path::new(ROOT).join("deploy"), folder.path().join("deploy")).unwrap();
     let block = run_by("documents::commands::under_systemd").concat();
     let script = format!(
-        "mount -t tmpfs none /usr/local && mkdir /usr/local/bin && mount -t tmpfs none /etc/systemd && mkdir /etc/systemd/system\n{block}\
+        "mount -t tmpfs none /etc/default && mount -t tmpfs none /usr/local && mkdir /usr/local/bin && mount -t tmpfs none /etc/systemd && mkdir /etc/systemd/system\n{block}\
          systemd-analyze verify --man=no calico-accountant.service\ntest \"$(systemctl is-enabled calico-accountant)\" = enabled"
     );
     let mut command = Command::new("unshare");
