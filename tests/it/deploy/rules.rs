@@ -17,6 +17,7 @@ struct Rules {
 
 #[derive(Deserialize)]
 struct Group {
+    name: String,
     rules: Vec<Rule>,
 }
 
@@ -35,8 +36,11 @@ pub struct Rule {
 
 /// All of them.
 pub fn rules() -> Vec<Rule> {
-    let rules: Rules = yaml_serde::from_str(&super::text(RULES)).unwrap();
-    rules.groups.into_iter().flat_map(|group| group.rules).collect()
+    groups().into_iter().flat_map(|group| group.rules).collect()
+}
+
+fn groups() -> Vec<Group> {
+    yaml_serde::from_str::<Rules>(&super::text(RULES)).unwrap().groups
 }
 
 /// All alerts.
@@ -67,7 +71,8 @@ fn the_rules_pass_their_unit_tests() {
 #[test]
 fn the_unit_tests_leave_no_rule_out() {
     let tests: serde_json::Value = yaml_serde::from_str(&super::text(TESTS)).unwrap();
-    let tests = tests["tests"].as_array().unwrap();
+    let (tests, order) = (tests["tests"].as_array().unwrap(), tests["group_eval_order"].as_array().unwrap());
+    assert_eq!(*order, groups().into_iter().map(|group| group.name).collect::<Vec<_>>());
     let expectations = |name: &str| -> Vec<usize> {
         let of = |test: &serde_json::Value| test["alert_rule_test"].as_array().cloned().unwrap_or_default();
         let all = tests.iter().flat_map(of).filter(|expected| expected["alertname"] == name);
