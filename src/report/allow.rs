@@ -163,7 +163,7 @@ mod tests {
             flow(serde_json::json!({"direction": "egress", "app": null, "workload": "shop/job"})),
             flow(serde_json::json!({"workload": null})),
         ];
-        let expected = include_str!("../../tests/fixtures/samples/networkpolicies-of-witnesses.yaml");
+        let expected = include_str!("../../tests/fixtures/networkpolicies-of-witnesses.yaml");
         assert_eq!(network_policies(&flows), expected);
     }
 }
