@@ -8,6 +8,7 @@ use crate::felix::names::direction_of;
 use crate::report::{PolicyAnswer, Rule};
 use crate::ruleset::{Family, Ruleset};
 
+/// For all chains together: scrapes wait meanwhile.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Those of the policy that was asked for last: it is asked for every few seconds, and its rules seldom change.
@@ -29,12 +30,13 @@ pub fn add(state: &mut State, answer: &mut PolicyAnswer) {
         && known.rulesets.iter().zip(tables).all(|(known, table)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(&table.ruleset)));
     if !is_same {
         *known = Known { policy: label.to_owned(), ..Known::default() };
+        let deadline = Instant::now() + LIMIT;
         for table in tables {
             known.rulesets.push(Arc::downgrade(&table.ruleset));
             let is_meant = |chain| table.labels.get(chain).is_some_and(|of| !of.is_profile && *of.label == *label);
             for policy in table.pipelines.policies().filter(|policy| is_meant(policy.chain)) {
                 let chain = &table.ruleset.chain(policy.chain).name;
-                let found = reader.matches(&table.ruleset, chain, Instant::now() + LIMIT).unwrap_or_else(|error| {
+                let found = reader.matches(&table.ruleset, chain, deadline).unwrap_or_else(|error| {
                     log::debug!("what the rules of {label} match on cannot be read: {error}");
                     Default::default()
                 });

@@ -48,7 +48,7 @@ pub fn run(tool: &Tool, watch: &Watch, meant: &Nodes, ended: &AtomicBool) -> Res
     }
     let packets = shown.packets();
     shown.finish()?;
-    eprint(&format!("{packets} shown; each exporter keeps the last 20 of an endpoint and a policy, those that are shown at most"));
+    eprint(&format!("{packets} shown; an exporter keeps the last 20 packets of each endpoint and policy, so others may be missing"));
     Ok(if said.is_none_or(|silent| silent.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

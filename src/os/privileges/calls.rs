@@ -116,7 +116,10 @@ const FILE_ATTRIBUTES: &[c_long] = &[
 ];
 
 /// libc has no name for it on arm64 with musl.
-const SYS_KEXEC_FILE_LOAD: c_long = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
+#[cfg(target_arch = "aarch64")]
+const SYS_KEXEC_FILE_LOAD: c_long = 294;
+#[cfg(not(target_arch = "aarch64"))]
+const SYS_KEXEC_FILE_LOAD: c_long = libc::SYS_kexec_file_load;
 /// Numbers that not every C library has yet; from 424 on they are the same on every machine.
 const SYS_PROCESS_MADVISE: c_long = 440;
 const SYS_PROCESS_MRELEASE: c_long = 448;
