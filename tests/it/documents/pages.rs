@@ -104,6 +104,17 @@ fn tables_are_whole() {
     assert!(torn.is_empty(), "{torn:#?}");
 }
 
+/// What a merge leaves when two sides have moved a paragraph.
+#[test]
+fn no_line_of_prose_is_there_twice() {
+    let mut seen = BTreeSet::new();
+    for page in pages() {
+        for (number, line) in page.prose().filter(|(_, line)| line.len() > 60 && !line.starts_with("<!--")) {
+            assert!(seen.insert(line.trim().to_owned()), "{}:{number} is there twice: {line}", page.path);
+        }
+    }
+}
+
 #[test]
 fn faults_are_found() {
     let page = |text: &str| Page { path: "docs/x.md".into(), text: text.into() };
