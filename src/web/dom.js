@@ -51,8 +51,8 @@ const observer = new IntersectionObserver((entries) => entries.forEach(({ target
 });
 
 /**
- * For purely visual content, such as charts: returns a function that calls `update` only while the element is on the screen. Otherwise,
- * the last call waits until it comes there.
+ * For purely visual content, such as charts: returns a function that calls `update` only while the element is on the screen. The last
+ * call before that is made when the element comes onto the screen.
  */
 export function whenSeen(element, update) {
   let [seen, waiting] = [false, null];
@@ -72,7 +72,7 @@ export function whenSeen(element, update) {
   };
 }
 
-// A print shows all elements, also those that are not on the screen.
+// A print includes elements that are not on the screen.
 addEventListener('beforeprint', () => document.querySelectorAll('.when-seen').forEach((element) => pending.get(element)?.()));
 
 const known = new WeakMap();

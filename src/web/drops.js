@@ -23,7 +23,7 @@ const BY = {
   ],
 };
 
-/** The key and the columns of each grouping. Without `by`, each drop is a group of its own. */
+/** The key and the columns of each grouping. Without `by`, each drop is its own group. */
 const GROUPS = {
   '': { keyOf: (drop) => drop.key, columns: ['workload', 'direction', 'reason', 'by'] },
   workload: { keyOf: (drop) => drop.interface, columns: ['workload', 'reasons', 'policies'] },

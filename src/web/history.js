@@ -2,7 +2,7 @@
 
 /** How long reads are kept, in seconds. */
 const SPAN = 3600;
-/** The newest `NEWEST` reads are all kept. Older reads are kept at most `APART` seconds apart. */
+/** The newest `NEWEST` reads are all kept. Of older reads, one in `APART` seconds is kept. */
 const NEWEST = 100;
 const APART = 10;
 

@@ -39,7 +39,7 @@ export class Model {
     return this.status?.up === true;
   }
 
-  /** Returns `absent`, or `vanished` if there were some before, if Calico certainly has no rules on the node; else null. */
+  /** If it is certain that Calico has no rules on the node: `absent`, or `vanished` if it had some before. Otherwise null. */
   withoutRules() {
     return !this.isCurrent() && ['absent', 'vanished'].includes(this.status?.chains) ? this.status.chains : null;
   }
@@ -135,7 +135,7 @@ export class Model {
     this.detail.history.add(answer.status.time, countersOf(answer.directions));
   }
 
-  /** Switches to the flows of a path. Returns whether they are others than before. */
+  /** Switches to the flows of a path. Returns whether the path has changed. */
   lookAtFlows(path) {
     if (this.flows.path === path) return false;
     this.flows = { path, answer: null };

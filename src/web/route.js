@@ -21,7 +21,7 @@ export function toTime(seconds) {
   return seconds === Infinity ? '' : new Date(Math.floor(seconds) * 1000).toISOString().replace('.000', '');
 }
 
-/** Parses a time of the URL into seconds. A text that is no time is now (Infinity). */
+/** Parses a time of the URL into seconds. An invalid time gives now (Infinity). */
 export function fromTime(text = '') {
   const time = Date.parse(text) / 1000;
   return Number.isNaN(time) ? Infinity : time;

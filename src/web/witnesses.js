@@ -1,4 +1,4 @@
-// The table of packets that the kernel traced, by peer and port, with what decided.
+// The table of packets that the kernel traced, by peer and port, with the policy or reason that decided.
 
 import { linkCell, textCell } from './cells.js';
 import { el, setText, show } from './dom.js';
