@@ -1,12 +1,12 @@
-# Every target installs what it needs on a bare Debian or Ubuntu (as root), or names what is missing: scripts/setup.
+# Every target installs what it needs on a bare Debian or Ubuntu (as root), or names what is missing (scripts/setup).
 #
 #   make demo              one machine, no Kubernetes: real rules, real packets; ARGS=--once ends by itself
 #   make check             formatting, lints, and the tests that need neither root nor other programs: three minutes
 #   make test              formatting, lints, tests, the demo as an end-to-end test
-#   make withstand         the same tests of attacks and faults as in `make test`, but for minutes each: docs/reliability.md
-#   make bench             what a scrape costs, of the static binary: the one that is shipped; BASELINE=FILE: the Go exporter beside it
-#   make image             dist/calico-accountant (static, musl) and an OCI image of nothing else
-#   make release           all of a release into dist/, with checksums; ARGS=--check builds it twice and compares
+#   make withstand         the tests of attacks and faults of `make test`, but for minutes each: docs/reliability.md
+#   make bench             what a scrape costs with the static binary, which is shipped; BASELINE=FILE compares the Go exporter
+#   make image             dist/calico-accountant (static, musl), and an OCI image with nothing else
+#   make release           a whole release in dist/, with checksums; ARGS=--check builds it twice and compares
 #   make build lint clean
 
 CARGO := scripts/cargo

@@ -1,4 +1,5 @@
-// The page: routes to views, answers to the model, the model to the view. All state that can be shared is in the URL.
+// The page's main module: asks the API, keeps the answers in the model, and shows the view that the URL names. All state that can be
+// shared is in the URL.
 
 import { reconcile, el, setAttribute, setText, show } from './dom.js';
 import { name, rate } from './format.js';
@@ -15,7 +16,7 @@ import { Workload } from './workload.js';
 import { Workloads } from './workloads.js';
 
 const VIEWS = { drops: Drops, workloads: Workloads, workload: Workload, policies: Policies, policy: Policy, hosts: Hosts };
-/** Tabs: view, title, and the view of one item that belongs to it. */
+/** Tabs: the view, its title, and the view of a single item, which belongs to the same tab. */
 const TABS = [
   ['drops', 'Dropped now', ''],
   ['workloads', 'Workloads', 'workload'],
@@ -23,7 +24,7 @@ const TABS = [
   ['hosts', 'Host endpoints', ''],
 ];
 
-/** Which flows a view shows: the API's path, by the view's item. */
+/** The API's path for the flows that a view shows, given the view's item. */
 const FLOWS = {
   drops: () => 'api/v1/flows',
   workload: (item) => `api/v1/flows?interface=${item}`,
@@ -40,12 +41,12 @@ let answered = null;
 let hostsAsked = 0;
 let flowsAsked = 0;
 
-/** The URL of a view; the time that rates are taken over goes along. */
+/** Returns the URL of a view. It keeps the time span that rates are taken over. */
 function href(to, item = '', query = {}) {
   return format({ view: to, item, query: { over: route.query.over, ...query } });
 }
 
-/** Changes the query of this view, without a step of its own in the browser's history. */
+/** Changes the query of this view, without a new entry in the browser's history. */
 function change(query) {
   route = { ...route, query: { ...route.query, ...query } };
   history.replaceState(null, '', format(route));
@@ -69,7 +70,7 @@ function questions() {
   }
   const flows = FLOWS[route.view]?.(encodeURIComponent(route.item));
   if (flows !== undefined) {
-    // Where nothing is traced, that changes with another process.
+    // Tracing is switched on only by a restart of the exporter. If it is off, one question a minute is enough.
     const isOther = model.lookAtFlows(flows);
     if (isOther || model.isTraced || performance.now() - flowsAsked > 60_000) {
       flowsAsked = performance.now();
@@ -81,7 +82,7 @@ function questions() {
     asked.push([`api/v1/allow?policy=${encodeURIComponent(policy)}`, (answer) => model.takeAllowing(policy, answer)]);
   }
   if (model.wantsPast) asked.push(['api/v1/drops', (answer) => answer !== null && model.takePast(answer)]);
-  // Few nodes have host endpoints, and those that have keep them.
+  // Few nodes have host endpoints, and they rarely change.
   if (route.view === 'hosts' || performance.now() - hostsAsked > 60_000 || hostsAsked === 0) {
     hostsAsked = performance.now();
     asked.push(['api/v1/host-endpoints', (answer) => answer !== null && model.takeHosts(answer)]);
@@ -136,7 +137,7 @@ function showTabs() {
 
 let said = null;
 
-/** Tells those who cannot see it when drops begin and end; not every number. */
+/** Tells screen readers when drops begin and end, but not every number. */
 function announce(dropped) {
   if (dropped === null || said === dropped > 0) return;
   if (said !== null || dropped > 0) setText(byId('announcement'), dropped > 0 ? 'Packets are being dropped.' : 'Nothing is being dropped any more.');
@@ -184,7 +185,7 @@ byId('live').addEventListener('click', (event) => {
   poller.pause(paused);
 });
 
-// The age of the last read goes on even when nothing comes.
+// The age of the last read grows even if no answer arrives.
 setInterval(() => document.visibilityState === 'visible' && showReading(byId('reading'), model.status, Date.now() / 1000), 1000);
 
 render();

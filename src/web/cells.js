@@ -1,16 +1,16 @@
-// Cells that several tables have.
+// Cells that several tables use.
 
 import { el, reconcile, setAttribute, setText, show } from './dom.js';
 import { count, name, rate, wholeName } from './format.js';
 import { addresses, workloadName } from './words.js';
 
-/** An element's text, for a name that comes from outside. */
+/** Sets an element's text to a name that comes from outside. */
 export function setName(element, text) {
   setText(element, name(text));
   setAttribute(element, 'title', wholeName(text));
 }
 
-/** A rate over the total that it comes from. `of(row)` gives `{ rate, total, exact }`; null where there is no such count: then `none(row)`. */
+/** A rate above its total. `of(row)` returns `{ rate, total, exact }`, or null if there is no such count; then `none(row)` is shown. */
 export function rateCell(of, className = '', none = () => '–') {
   return (cell) => {
     const now = el('span', { class: 'rate' });
@@ -26,7 +26,7 @@ export function rateCell(of, className = '', none = () => '–') {
   };
 }
 
-/** Words. */
+/** Plain text. */
 export function textCell(of) {
   return (cell) => {
     const text = el('bdi');
@@ -50,7 +50,7 @@ export function linkCell({ href, text, below = () => '' }) {
   };
 }
 
-/** A link, or one of a list that opens. `of(row)` gives `{ text, href, list, below }`, items of the list `text` and `href`. */
+/** A link, or a list of links that opens. `of(row)` returns `{ text, href, list, below }`; items of the list have `text` and `href`. */
 export function linkOrListCell(of) {
   return (cell) => {
     const link = el('a', {}, el('bdi'));
@@ -75,7 +75,7 @@ export function linkOrListCell(of) {
   };
 }
 
-/** `shop/web-1` above what else is known of it. `workload(row)` gives it, `href(row)` where it leads. */
+/** A workload's name above its interface, addresses and app. `workload(row)` returns the workload, `href(row)` the link. */
 export function workloadCell(workload, href) {
   const below = (row) => {
     const { pod, interface: device, app, known } = workload(row);

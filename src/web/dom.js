@@ -1,13 +1,13 @@
-// Elements: made once, changed in place. Text is only ever inserted as text.
+// Creates elements and changes them in place. Text is only ever inserted as text, never as markup.
 
 const SVG = 'http://www.w3.org/2000/svg';
 
-/** A new element with attributes and children; a string becomes a text node. */
+/** Returns a new element with attributes and children. A string becomes a text node. */
 export function el(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
 
-/** The same for SVG. */
+/** Like `el`, for SVG elements. */
 export function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
@@ -20,7 +20,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Sets an attribute if it is another one than before; null removes it. */
+/** Sets an attribute if its value differs. Null, undefined and false remove it. */
 export function setAttribute(element, name, value) {
   if (value === null || value === undefined || value === false) {
     element.removeAttribute(name);
@@ -39,7 +39,6 @@ export function setText(element, text) {
   }
 }
 
-/** Shows or hides. */
 export function show(element, visible) {
   if (element.hidden === visible) {
     element.hidden = !visible;
@@ -51,7 +50,10 @@ const observer = new IntersectionObserver((entries) => entries.forEach(({ target
   rootMargin: '300px',
 });
 
-/** For what only eyes find, such as lines: calls `update` while the element is on the screen, and when it comes there. */
+/**
+ * For purely visual content, such as charts: returns a function that calls `update` only while the element is on the screen. The last
+ * call before that is made when the element comes onto the screen.
+ */
 export function whenSeen(element, update) {
   let [seen, waiting] = [false, null];
   const flush = () => {
@@ -70,14 +72,14 @@ export function whenSeen(element, update) {
   };
 }
 
-// A printer sees everything.
+// A print includes elements that are not on the screen.
 addEventListener('beforeprint', () => document.querySelectorAll('.when-seen').forEach((element) => pending.get(element)?.()));
 
 const known = new WeakMap();
 
 /**
- * Makes the children of an element those of the items, in their order: what is there already is kept and updated, so that focus,
- * selection and scroll position stay. `create(item)` makes `{ node, update(item, index) }`.
+ * Makes the children of an element match the items, in their order. Existing children are kept and updated, so that focus, selection
+ * and scroll position are kept. `create(item)` returns `{ node, update(item, index) }`.
  */
 export function reconcile(parent, items, keyOf, create) {
   const before = known.get(parent) ?? new Map();

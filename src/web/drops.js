@@ -1,4 +1,4 @@
-// What is being dropped now, or was at a time of the last hour: how much, and by workload, reason or policy.
+// The view of drops, now or at a time of the last hour: how much, and by workload, reason or policy.
 
 import { linkCell, linkOrListCell, rateCell, textCell, workloadCell } from './cells.js';
 import { el, setText, show, whenSeen } from './dom.js';
@@ -23,7 +23,7 @@ const BY = {
   ],
 };
 
-/** What tells groups apart, and the columns of a group; without `by`, each drop is one. */
+/** The key and the columns of each grouping. Without `by`, each drop is its own group. */
 const GROUPS = {
   '': { keyOf: (drop) => drop.key, columns: ['workload', 'direction', 'reason', 'by'] },
   workload: { keyOf: (drop) => drop.interface, columns: ['workload', 'reasons', 'policies'] },
@@ -120,7 +120,7 @@ export class Drops {
     return whenSeen(cell, (row) => line.update(this.model.dropCounts.line(row.drops.map((drop) => drop.key), Infinity)));
   }
 
-  /** Who dropped them, `{ text, href, below, list }`: a policy, one of the list, or the end of a tier. */
+  /** What dropped them, as `{ text, href, below, list }`: a policy, one policy of a list, or the end of a tier. */
   #decider({ policy, tier, interface: device }) {
     const link = (label) => ({ text: this.model.policyName(label), href: this.href('policy', label) });
     const below = policy && tier ? `tier ${tier}` : '';
@@ -150,7 +150,7 @@ export class Drops {
     };
   }
 
-  /** A drop as the API has it; of a group, what its drops have in common or differ in. */
+  /** The record to export: a drop with the API's fields, or the distinct values of all drops in a group. */
   #record(row) {
     const { rate, total } = this.#numbers(row);
     const numbers = { packets: total, packets_per_second: rate };
@@ -161,7 +161,7 @@ export class Drops {
   }
 }
 
-/** Some names in a few words. */
+/** Joins names. Of more than three, two are listed and the rest is counted. */
 function listed(names) {
   const different = [...new Set(names)];
   return different.length <= 3 ? different.join(', ') : `${different.slice(0, 2).join(', ')} and ${count(different.length - 2)} more`;

@@ -1,12 +1,12 @@
-// What comes before the modules: the colours, and a word when a module does not arrive.
+// Runs before the modules: sets the colours, and shows a message if a script cannot be loaded.
 'use strict';
 
-// As the system has them, or as was chosen here: sets `data-theme` to `light` or `dark` before the first paint.
+// The colours of the system, or those chosen here: sets `data-theme` to `light` or `dark` before the first paint.
 (() => {
   const system = matchMedia('(prefers-color-scheme: dark)');
   const root = document.documentElement;
 
-  // Storage may be forbidden; then the choice lasts as long as the page.
+  // Storage may be forbidden. Then the choice lasts until the page is closed.
   function stored() {
     try {
       return localStorage.getItem('theme');
@@ -38,7 +38,7 @@
       try {
         localStorage.setItem('theme', root.dataset.choice);
       } catch {
-        // See above.
+        // Storage is forbidden, see above.
       }
       apply();
       show();
@@ -47,7 +47,7 @@
   });
 })();
 
-// A file that was lost on the way leaves the page empty; it is there again with the next try, or the one after that.
+// If a script cannot be loaded, the page stays empty. It is reloaded until all scripts arrive.
 addEventListener(
   'error',
   (event) => {

@@ -1,8 +1,8 @@
-// What is shown, as a file: CSV for spreadsheets, JSON for programs.
+// Saves what is shown as a file: CSV for spreadsheets, JSON for programs.
 
 import { el } from './dom.js';
 
-/** Two buttons. `records()` gives what is shown as flat objects; `name()` begins the file's name. */
+/** Returns two buttons. `records()` returns what is shown, as flat objects; `name()` is part of the file's name. */
 export function exportButtons(name, records) {
   const button = (label, type, textOf) => {
     const node = el('button', { type: 'button', title: `Save what is shown as ${label}` }, label);
@@ -21,11 +21,11 @@ function fileName(name) {
 function save(name, type, text) {
   const url = URL.createObjectURL(new Blob([text], { type }));
   el('a', { href: url, download: name }).click();
-  // The browser has begun to read by then.
+  // By then, the browser has started to read it.
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** Records as lines of CSV (RFC 4180), with the fields of all of them. */
+/** Formats records as CSV (RFC 4180). The columns are the fields of all records. */
 export function csv(records) {
   const fields = [...new Set(records.flatMap((record) => Object.keys(record)))];
   const lines = [fields, ...records.map((record) => fields.map((field) => record[field]))];

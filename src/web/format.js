@@ -1,15 +1,15 @@
-// Numbers, times and names as people read them. Pure.
+// Formats numbers, times and names for people. Pure.
 
 const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 const two = new Intl.NumberFormat('en', { maximumSignificantDigits: 2 });
 const compact = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 4 });
 
-/** Packets: exact up to ten million. */
+/** A number of packets, exact below ten million. */
 export function count(packets) {
   return Math.abs(packets) < 1e7 ? whole.format(packets) : compact.format(packets);
 }
 
-/** Packets per second, with the unit; an ellipsis while there is nothing to compare with. */
+/** Packets per second, with the unit; an ellipsis if the rate is unknown (null). */
 export function rate(perSecond) {
   if (perSecond === null) return '…';
   if (perSecond === 0) return '0';
@@ -23,7 +23,7 @@ export function some(number, one, many = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : many}`;
 }
 
-/** How long ago, or how long. */
+/** A time span, rounded: `90 s`, `5 min`, `3 h`, `2 days`. */
 export function duration(seconds) {
   const s = Math.max(0, Math.round(seconds));
   if (s < 100) return `${s} s`;
@@ -32,7 +32,7 @@ export function duration(seconds) {
   return `${Math.round(s / 86400)} days`;
 }
 
-/** A point in time: the clock, and the date where it is another day. */
+/** A point in time: the time of day, with the date unless it is today. */
 export function clock(seconds) {
   const date = new Date(seconds * 1000);
   const time = date.toLocaleTimeString('en-GB');
@@ -40,17 +40,17 @@ export function clock(seconds) {
   return today ? time : `${date.toLocaleDateString('en-CA')} ${time}`;
 }
 
-/** Characters that are not seen, or change how others are seen: controls, separators of lines, directions, joiners. */
+/** Characters that are invisible or change how others look: controls, line separators, directions, joiners. */
 const unseen = /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/gu;
 const LONGEST = 120;
 
-/** A name as it can be shown anywhere: what is not seen is spelled out, and what is too long is cut. */
+/** Makes a name safe to show anywhere: invisible characters are escaped, and long names are cut. */
 export function name(text, longest = LONGEST) {
   const cut = text.length > longest ? `${text.slice(0, longest)}…` : text;
   return cut.replace(unseen, (c) => ({ '\n': '\\n', '\r': '\\r', '\t': '\\t' })[c] ?? `\\u{${c.codePointAt(0).toString(16)}}`);
 }
 
-/** The whole of a name that was cut, for a tooltip; else null. */
+/** The full name, for a tooltip, if `name` cuts it; else null. */
 export function wholeName(text) {
   return text.length > LONGEST ? text.slice(0, 2000) : null;
 }

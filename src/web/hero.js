@@ -1,4 +1,4 @@
-// What is dropped in one figure, what that rests on, and the hour before it, in which a time can be chosen.
+// The card above the drops: their rate in one figure, what it is based on, and the last hour, in which a time can be chosen.
 
 import { el, setAttribute, setText, show } from './dom.js';
 import { clock, count, duration, rate, some } from './format.js';
@@ -22,14 +22,14 @@ export class Hero {
       const [at, last] = [Number(this.slider.value), Number(this.slider.max)];
       chosen(at < last ? at : Infinity);
     });
-    // What is being dragged must not move by itself.
+    // A slider that is being dragged must not move by itself.
     for (const [event, isHeld] of [['pointerdown', true], ['pointerup', false], ['pointercancel', false]]) {
       this.slider.addEventListener(event, () => (this.isHeld = isHeld));
     }
     this.back.addEventListener('click', () => chosen(Infinity));
   }
 
-  /** `drops`: those of the time `at`; `window`: the seconds before it. */
+  /** `drops` are those of the `window` seconds before the time `at`. */
   update(model, drops, { at, window }) {
     Object.assign(this, { model, window });
     const now = at === Infinity ? model.rateOfDrops(window) : (model.dropCounts.sum(drops.map((drop) => drop.key), window, at) ?? 0);
@@ -39,7 +39,7 @@ export class Hero {
     const where = new Set(drops.filter((drop) => model.dropCounts.rate(drop.key, window, at) > 0).map((drop) => drop.interface));
     const tense = at === Infinity ? 'are' : 'were';
     setText(this.sentence, now > 0 ? `packets that open a connection ${tense} being dropped, at ${some(where.size, 'workload')}.` : '');
-    // Its place is kept while it may come: what is below does not jump.
+    // Its space is kept while it may still appear, so that nothing below it jumps.
     show(this.sentence, now > 0 || state === 'waiting' || state === 'first');
     setText(this.rests, at === Infinity ? this.#rests(now) : this.#restsOf(at, state));
     this.#timeline(at);
@@ -64,7 +64,7 @@ export class Hero {
     };
   }
 
-  /** Whether no rule is left that may drop packets which nobody counts. */
+  /** Whether all rules are understood, so that no drops are left out of the counts. */
   #areAllUnderstood() {
     return this.model.status?.unrecognised_rules === 0;
   }
@@ -74,7 +74,7 @@ export class Hero {
     return `In the ${duration(this.model.dropCounts.observed(this.window, at))} before ${clock(this.model.dropCounts.endOf(at))}. The address of this page leads to that time for as long as it is known: an hour.`;
   }
 
-  /** What the figure rests on. */
+  /** What the figure is based on, in words. */
   #rests(now) {
     const { status, workloads, drops } = this.model;
     if (status === null) return 'The first read has not come yet.';
@@ -87,7 +87,7 @@ export class Hero {
       const span = `in the last ${duration(Math.floor(this.model.dropCounts.observed(this.window)))}`;
       parts.push(`No packet that opens a connection was dropped ${span} at ${workloads.length === 1 ? 'the one workload' : `any of the ${some(workloads.length, 'workload')}`} with rules.`);
     }
-    // What the kernel counts by itself is older than the exporter; what is derived from two reads is not.
+    // The kernel's own counts are older than the exporter. Derived counts, which compare two reads, start with it.
     const since = `since the exporter started (${clock(status.started)})`;
     const which = isEbpf(status) ? `, ${since}` : `: by policies ${since}, for other reasons since the kernel counts`;
     if (packets > 0) parts.push(`In all ${count(packets)} so far${which}.`);

@@ -1,8 +1,8 @@
-// Counters over time, and what they say per second. Pure.
+// Counters over time, and the rates computed from them. Pure.
 
-/** How far back, in seconds. */
+/** How long reads are kept, in seconds. */
 const SPAN = 3600;
-/** So many of the newest reads are all kept, of those before them one in so many seconds. */
+/** The newest `NEWEST` reads are all kept. Of older reads, one in `APART` seconds is kept. */
 const NEWEST = 100;
 const APART = 10;
 
@@ -10,16 +10,16 @@ const APART = 10;
 export class History {
   constructor() {
     this.times = [];
-    /** By time: whether nobody counted between the time before and this one. */
+    /** For each time: whether nothing was counted between the time before and this one. */
     this.gaps = [];
     this.series = new Map();
-    /** When each was last there. */
+    /** When each key was last present. */
     this.seen = new Map();
   }
 
   /**
-   * Takes in the counters of one read, as entries of key and value. `before(key)` is the value that a new key had at the read
-   * before this: NaN if nobody knows.
+   * Adds the counters of one read, as entries of key and value. `before(key)` returns the value that a new key had at the previous
+   * read, or NaN if it is unknown.
    */
   add(time, counters, before = () => NaN) {
     const { times, series } = this;
@@ -33,20 +33,21 @@ export class History {
         if (times.length > 1) values[times.length - 2] = before(key);
         series.set(key, values);
       } else if (value < values.at(-1)) {
-        // A counter that went back is another counter: what it was says nothing about what it is.
+        // A counter that went back was reset or replaced. Its earlier value cannot be compared.
         values[times.length - 2] = NaN;
       }
       values.push(value);
       this.seen.set(key, time);
     }
-    // What has ended counts no more; what could not be told now and comes back has counted meanwhile.
+    // A missing key keeps its value. If it has ended, it counts nothing more. If its count is only unknown now, the value that it
+    // returns with includes what it counted meanwhile.
     for (const values of series.values()) {
       if (values.length < times.length) values.push(values.at(-1));
     }
     this.#thin();
   }
 
-  /** What was counted before: `times`, the `gaps` among them, and values of each key. */
+  /** Replaces the history: `times`, the `gaps` between them, and the values of each key. */
   seed({ times, gaps, series }) {
     Object.assign(this, { times, gaps, series, seen: new Map([...series.keys()].map((key) => [key, times.at(-1)])) });
   }
@@ -62,7 +63,7 @@ export class History {
     this.times.splice(at, 1);
     this.gaps.splice(at, 1);
     for (const [key, values] of this.series) {
-      // What is not known between two reads is not known between those that stay.
+      // What is unknown between two reads is also unknown between the remaining ones.
       if (Number.isNaN(values[at]) && at > 0) values[at - 1] = NaN;
       values.splice(at, 1);
       if (this.seen.get(key) < this.times[0]) {
@@ -77,26 +78,26 @@ export class History {
     this.seed({ times: [], gaps: [], series: new Map() });
   }
 
-  /** The place of the read that ends at a time or next after it; -1 where nobody counted. */
+  /** The index of the read that ends at a time or next after it; -1 if nothing was counted then. */
   #end(at) {
     if (at >= this.times.at(-1)) return this.times.length - 1;
     const end = at < this.times[0] ? -1 : this.times.findIndex((time) => time >= at);
     return this.gaps[end] ? -1 : end;
   }
 
-  /** When the read of a time ended. */
+  /** When the read that covers a time ended. */
   endOf(at) {
     return this.times[this.#end(at)];
   }
 
-  /** Where the last so many seconds before a place begin: at the newest sample that is at least so old, or the oldest there is. */
+  /** The index where the last `seconds` before `end` begin: the newest sample that is at least as old, or the oldest that is known. */
   #begin(values, end, seconds) {
     let from = end;
     while (from > 0 && this.times[from] > this.times[end] - seconds && !this.gaps[from] && !Number.isNaN(values[from - 1])) from -= 1;
     return from;
   }
 
-  /** Packets per second over the last so many seconds before a time; null while that cannot be told. */
+  /** Packets per second over the last `seconds` before a time; null if unknown. */
   rate(key, seconds, at = Infinity) {
     const values = this.series.get(key);
     const end = this.#end(at);
@@ -105,19 +106,19 @@ export class History {
     return from < end ? (values[end] - values[from]) / (this.times[end] - this.times[from]) : null;
   }
 
-  /** How many of the last so many seconds before a time lie between two reads: what can be told of. */
+  /** How many of the last `seconds` before a time are covered by reads. */
   observed(seconds, at = Infinity) {
     const end = this.#end(at);
     return end < 1 ? 0 : Math.min(seconds, this.times[end] - this.times[this.#begin([], end, seconds)]);
   }
 
-  /** The sum of several rates: null if none of them is known. */
+  /** The sum of several rates; null if none of them is known. */
   sum(keys, seconds, at = Infinity) {
     const rates = keys.map((key) => this.rate(key, seconds, at)).filter((rate) => rate !== null);
     return rates.length > 0 ? rates.reduce((sum, rate) => sum + rate, 0) : null;
   }
 
-  /** The rates between reads of the last so many seconds, summed over keys: points of time and rate, null where nobody counted. */
+  /** The rates between the reads of the last `seconds`, summed over keys: points of time and rate, or null if nothing was counted. */
   line(keys, seconds) {
     const lines = keys.map((key) => this.series.get(key)).filter((values) => values !== undefined);
     const points = [];

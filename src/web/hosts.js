@@ -1,4 +1,4 @@
-// Host endpoints: the node's own interfaces, stage by stage.
+// The view of host endpoints: the node's own interfaces, by stage.
 
 import { setName } from './cells.js';
 import { el, reconcile, setText, show } from './dom.js';
@@ -53,7 +53,7 @@ export class Hosts {
   }
 }
 
-/** What tells host endpoints apart. */
+/** The key of a host endpoint. */
 export function hostKey(host) {
   return `${host.interface} ${host.stage}`;
 }

@@ -1,11 +1,11 @@
-// What is known: the newest answers of the API, and the counters' history since the page was opened. Touches no element.
+// The page's data: the newest answers of the API, and the counters' history since the page was opened. Touches no element.
 
 import { History } from './history.js';
 import { hostKey } from './hosts.js';
 import { countersOf } from './steps.js';
 import { policyName } from './words.js';
 
-/** What the exporter could not keep one by one. */
+/** Stands for all drops that the exporter does not keep one by one. */
 const REST = { interface: '', namespace: '', pod: '', direction: '', reason: 'other', tier: null, policy: null };
 
 export class Model {
@@ -25,21 +25,21 @@ export class Model {
     this.byInterface = new Map();
     this.names = new Map();
     this.users = null;
-    /** What each key of `dropCounts` stands for, also where the workload has ended. */
+    /** The drop of each key of `dropCounts`, including those of workloads that have ended. */
     this.dropNames = new Map();
     this.wantsPast = true;
     this.flows = { path: '', answer: null };
-    /** Whether the exporter has packets traced. */
+    /** Whether the exporter traces packets. */
     this.isTraced = false;
     this.allowing = { policy: '', answer: null };
   }
 
-  /** Whether the newest answer comes with counters of now. */
+  /** Whether the counters of the newest answer are current. */
   isCurrent() {
     return this.status?.up === true;
   }
 
-  /** Whether it is certain that Calico has no rules on the node: `absent`, or `vanished` where there were some; else null. */
+  /** If it is certain that Calico has no rules on the node: `absent`, or `vanished` if it had some before. Otherwise null. */
   withoutRules() {
     return !this.isCurrent() && ['absent', 'vanished'].includes(this.status?.chains) ? this.status.chains : null;
   }
@@ -49,24 +49,24 @@ export class Model {
     return this.byInterface.get(device);
   }
 
-  /** The policies that apply to a workload, by label and name; none while the policies have not been asked for. */
+  /** The labels and names of the policies that apply to a workload. Empty until the policies have been asked for. */
   policiesOf(device) {
     this.users ??= usersOf(this.policies ?? []);
     return this.users.get(device) ?? [];
   }
 
-  /** A policy's name as people write it, by its label in the metrics. */
+  /** The display name of a policy, given its label in the metrics. */
   policyName(policy) {
     return this.names.get(policy) ?? policy;
   }
 
-  /** All drops, per second. */
+  /** The rate of all drops; null until two reads can be compared. */
   rateOfDrops(window) {
     if (this.dropCounts.observed(window) === 0) return null;
     return this.dropCounts.sum(this.drops.map((drop) => drop.key), window) ?? 0;
   }
 
-  /** What was dropped in so many seconds before a time, with the packets of these; for now, Infinity, all drops with all of their packets. */
+  /** The drops in the `window` seconds before a time, with their packets then. For now (Infinity): all drops, with all their packets. */
   dropsAt(at, window) {
     if (at === Infinity) return this.drops;
     const found = [];
@@ -77,14 +77,14 @@ export class Model {
     return found;
   }
 
-  /** Another workload is looked at. */
+  /** Switches to the workload on an interface. Another workload's answer and history are forgotten. */
   look(device) {
     if (this.detail.interface !== device) this.detail = { interface: device, answer: null, missing: false, history: new History() };
   }
 
-  /** What every answer carries. Returns whether there are counters: while the kernel cannot be read, those of the last read. */
+  /** Takes the status of an answer. Returns whether the answer has counters: while the kernel cannot be read, those of the last read. */
   #takeStatus(status) {
-    // Another process counts from 0, and without rules nobody counted: nothing of before can be compared.
+    // A new process counts from 0, and without rules nothing was counted. Earlier counts cannot be compared.
     const isOther = this.status !== null && this.status.started !== status.started;
     if (isOther || ['absent', 'vanished'].includes(status.chains)) {
       for (const history of [this.counts, this.dropCounts, this.policyCounts, this.hostCounts, this.detail.history, this.policyDetail.history]) history.clear();
@@ -106,7 +106,7 @@ export class Model {
     this.#addDrops(status.time, (key) => (before.has(JSON.parse(key)[0]) ? 0 : NaN));
   }
 
-  /** A drop is listed from its first packet on: had the workload been there without it, it was 0. */
+  /** Adds the drops of one read. A drop is listed from its first packet: if its workload was there before, the count was 0 then. */
   #addDrops(time, before) {
     for (const drop of this.drops) this.dropNames.set(drop.key, drop);
     this.dropCounts.add(time, this.drops.map((drop) => [drop.key, drop.packets]), before);
@@ -115,7 +115,7 @@ export class Model {
     }
   }
 
-  /** `GET /api/v1/drops`: what the exporter has kept of the last hour. */
+  /** `GET /api/v1/drops`: the drops of the last hour that the exporter has kept. */
   takePast({ status, last, reads, drops, rest }) {
     if (last === null || this.withoutRules() !== null) return;
     this.wantsPast = false;
@@ -135,14 +135,14 @@ export class Model {
     this.detail.history.add(answer.status.time, countersOf(answer.directions));
   }
 
-  /** Other flows are looked at; returns whether they are others. */
+  /** Switches to the flows of a path. Returns whether the path has changed. */
   lookAtFlows(path) {
     if (this.flows.path === path) return false;
     this.flows = { path, answer: null };
     return true;
   }
 
-  /** `GET /api/v1/flows`; null where the exporter does not know them. */
+  /** `GET /api/v1/flows`; null if the exporter does not have it. */
   takeFlows(answer) {
     this.flows.answer = answer;
     this.isTraced = answer !== null && answer.mode !== 'off';
@@ -153,7 +153,7 @@ export class Model {
     this.allowing = { policy, answer };
   }
 
-  /** Another policy is looked at. */
+  /** Switches to a policy. Another policy's answer and history are forgotten. */
   lookAtPolicy(policy) {
     if (this.policyDetail.policy !== policy) this.policyDetail = { policy, answer: null, missing: false, history: new History() };
   }
@@ -183,16 +183,16 @@ export class Model {
     this.hostCounts.add(status.time, hosts.flatMap((host) => countersOf(host.directions).map(([key, packets]) => [`${hostKey(host)} ${key}`, packets])));
   }
 
-  /** Whether a drop names a policy whose name is not known yet. */
+  /** Whether a drop has a policy for which no display name is known yet. */
   wantsNames() {
     return this.drops.some((drop) => drop.policy?.split(',').some((policy) => !this.names.has(policy)));
   }
 }
 
-/** Kept reads as counters, backwards from what each has counted in all. */
+/** Turns kept reads into counters, computed backwards from each drop's total. */
 function pastOf(reads, last, drops) {
   const [times, gaps] = [[reads[0].from], [false]];
-  /** Where the end of a read stands among the times. */
+  /** The index of each read's end in `times`. */
   const places = reads.map(({ from, to }) => {
     if (from > times.at(-1)) (times.push(from), gaps.push(true));
     times.push(to);
@@ -212,7 +212,7 @@ function pastOf(reads, last, drops) {
   return { times, gaps, series, drops: named };
 }
 
-/** The policies of each interface. */
+/** The labels and names of the policies that apply to each interface. */
 function usersOf(policies) {
   const users = new Map();
   for (const policy of policies) {
@@ -224,7 +224,7 @@ function usersOf(policies) {
   return users;
 }
 
-/** Drops with a key each; those that differ in nothing are one. */
+/** Gives each drop a key, and merges drops with the same key. */
 function keyed(drops) {
   const byKey = new Map();
   for (const drop of drops) {
@@ -239,11 +239,12 @@ function keyed(drops) {
   return [...byKey.values()];
 }
 
-/** What tells a policy's rules apart, and the endpoints that it applies to. */
+/** The key of a rule within its policy. */
 export function ruleKey(rule) {
   return `rule ${rule.direction} ${rule.family} ${rule.rule} ${rule.action}`;
 }
 
+/** The key of an endpoint that a policy applies to. */
 export function endpointKey(endpoint) {
   return `endpoint ${endpoint.interface} ${endpoint.stage ?? ''} ${endpoint.direction}`;
 }

@@ -1,4 +1,4 @@
-// One direction of an endpoint: where its packets end, and each step with what it decided.
+// Shows one direction of an endpoint: where its packets end, and what each step decided.
 
 import { setName } from './cells.js';
 import { el, reconcile, setAttribute, setText, show } from './dom.js';
@@ -12,7 +12,7 @@ const COLUMNS = [
   ['pass', 'Passed on'],
 ];
 
-/** `update(direction, rateOf)`: `rateOf(key)` is the rate of a counter (see countersOf). */
+/** `update(direction, rateOf)`: `rateOf(key)` returns the rate of a counter (see countersOf). */
 export class Pipeline {
   constructor(href) {
     this.href = href;
@@ -78,7 +78,7 @@ export class Pipeline {
     return { node, update };
   }
 
-  /** A number in its column; one that may be a deny or a pass stretches over both. */
+  /** A number in its column. A number of denies or passes spans both columns. */
   #verdict({ verdict, node, number, small }, row) {
     const isMerged = row.deny_or_pass !== null;
     show(node, !(isMerged && verdict === 'pass'));
@@ -106,7 +106,7 @@ function cell() {
   return { node: el('td', { class: 'numeric' }, number, small), number, small };
 }
 
-/** Why some numbers are not there: each reason once. */
+/** Explains why some numbers are missing, each reason once. */
 function notesOf(rows, isEbpf) {
   const has = (test) => rows.some(test);
   const verdict = (row) => [row.accept, row.deny, row.pass];

@@ -1,4 +1,4 @@
-// All policies that apply on the node: used by whom, and whether they are ever hit.
+// The view of all policies that apply on the node: how many endpoints use them, and whether they are ever hit.
 
 import { linkCell, rateCell, textCell } from './cells.js';
 import { el, setAttribute, setText } from './dom.js';
@@ -97,7 +97,7 @@ function hitCell(cell) {
   };
 }
 
-/** What of a policy is searched, made once for each answer. */
+/** The texts of a policy that are searched, made once for each answer. */
 const known = new WeakMap();
 function searched(row) {
   if (!known.has(row)) {

@@ -1,4 +1,4 @@
-// One policy: what it decided for each workload and host endpoint, and what each of its rules counted.
+// The view of one policy: what it decided for each workload and host endpoint, and what each of its rules counted.
 
 import { linkCell, rateCell, setName, textCell } from './cells.js';
 import { el, reconcile, setAttribute, setText, show } from './dom.js';
@@ -65,7 +65,7 @@ export class Policy {
     return total === null ? null : { rate: this.history.rate(key, this.window), total, exact };
   }
 
-  /** What it did with an endpoint's packets; null where it cannot, or nobody can tell. */
+  /** The numbers of a verdict for an endpoint; null if the policy has no such verdict, or the count is unknown. */
   #decided(row, verdict) {
     return this.#numbers(`${endpointKey(row)} ${verdict}`, row[verdict], row.exact);
   }

@@ -1,28 +1,28 @@
-// Asks the API again and again: not while the page is hidden or paused, and never so often that the node would feel it.
+// Polls the API. Stops while the page is hidden or paused, and polls less often if answers take long, to spare the node.
 
-/** The shortest pause between two rounds, and after a failure, in milliseconds. */
+/** The shortest pause between two rounds, also after a failure, in milliseconds. */
 const PAUSE = 2000;
-/** After a round, a pause of so many times as long: a node with a huge table is asked less often. */
+/** The pause after a round, as a multiple of the round's duration: a node with a huge table is asked less often. */
 const SHARE = 4;
 const LONGEST = 10_000;
-/** How long to wait for an answer. */
+/** How long to wait for an answer, in milliseconds. */
 const PATIENCE = 15_000;
 
 export class Poller {
-  /** `questions()` gives `[path, take(answer)]` for each question of a round; `took` is called after one, with its failure or null. */
+  /** `questions()` returns `[path, take(answer)]` for each question of a round. `took` is called after it with its failure or null. */
   constructor({ questions, took }) {
     Object.assign(this, { questions, took, paused: false, timer: null, round: null });
     document.addEventListener('visibilitychange', () => this.now());
   }
 
-  /** Begins a round at once, as after a click that asks for something else. */
+  /** Starts a round immediately, for example after a click that needs other answers. */
   now() {
     clearTimeout(this.timer);
     this.round?.abort();
     if (!this.paused && document.visibilityState === 'visible') this.#run();
   }
 
-  /** Pauses or goes on. */
+  /** Pauses or resumes. */
   pause(paused) {
     this.paused = paused;
     this.now();
@@ -47,7 +47,7 @@ export class Poller {
   }
 }
 
-/** The answer to a question; null if there is no such thing. */
+/** Returns the answer to a question; null if it is 404 Not Found. */
 async function ask(path, signal) {
   let response;
   try {

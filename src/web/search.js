@@ -1,11 +1,11 @@
-// What people type to find rows: words and "phrases", addresses as wholes, `field:value`; `-` before one excludes what it finds. Pure.
+// The search of tables: words and "phrases", whole addresses, and `field:value`. A `-` before a term excludes what it finds. Pure.
 
 import { address, isReason } from './words.js';
 
 const equal = (values, wanted) => values.includes(wanted);
 const contains = (values, wanted) => values.some((value) => value.includes(wanted));
 
-/** How the values that a row has in a field are compared with the one that is asked for; all in lower case. */
+/** How a row's values of a field are compared with the wanted one. All are in lower case. */
 const FIELDS = {
   ns: equal,
   tier: equal,
@@ -14,10 +14,10 @@ const FIELDS = {
   verdict: (values, wanted) => values.some((value) => value.startsWith(wanted)),
 };
 
-/** The words of a verdict that a row is found by. */
+/** The words that find a verdict. */
 export const VERDICTS = { accept: ['accept', 'accepted'], deny: ['deny', 'denied', 'dropped'], pass: ['pass', 'passed'] };
 
-/** The terms of a query: `{ excludes, field, wanted, isAddress }`. */
+/** Returns the terms of a query: `{ excludes, field, wanted, isAddress }`. */
 export function termsOf(query) {
   const terms = [];
   for (const [, minus, field = '', quoted, bare = ''] of query.toLowerCase().matchAll(/(-?)(?:([a-z]+):)?(?:"([^"]*)"?|([^\s"]+))/g)) {
@@ -25,14 +25,17 @@ export function termsOf(query) {
     // A colon may also be part of a name or an address.
     const text = (isField || field === '' ? '' : `${field}:`) + (quoted ?? bare);
     const whole = isField ? null : address(text.replace(/\/(32|128)$/, ''));
-    // Someone is still typing.
+    // An incomplete term (`ns:`) is ignored: it matches everything while the user types.
     const isBegun = text === '' || text === '-' || Object.hasOwn(FIELDS, text.slice(0, -1)) && text.endsWith(':');
     if (!isBegun) terms.push({ excludes: minus === '-', field: isField ? field : null, wanted: whole ?? text, isAddress: whole !== null });
   }
   return terms;
 }
 
-/** Whether a row is found, by `{ text, ns, tier, policy, reason, verdict }`: its text, and lists of values; all but the text may be missing. */
+/**
+ * Whether the terms find a row, `{ text, ns, tier, policy, reason, verdict }`: its text, and lists of values. All except the text may be
+ * missing.
+ */
 export function finds(terms, row) {
   const [text, lists] = [row.text.toLowerCase(), {}];
   const valuesOf = (field) => (lists[field] ??= (row[field] ?? []).map((value) => String(value).toLowerCase()));
@@ -42,7 +45,7 @@ export function finds(terms, row) {
   });
 }
 
-/** `10.0.0.1` is not in `10.0.0.10`. */
+/** Whether a text holds an address as a whole: `10.0.0.1` is not in `10.0.0.10`. */
 function holdsAddress(text, wanted) {
   const goesOn = (c) => c !== undefined && /[0-9a-f.:]/.test(c);
   for (let at = text.indexOf(wanted); at >= 0; at = text.indexOf(wanted, at + 1)) {

@@ -1,9 +1,9 @@
-// How the exporter is: banners for what people must know before they believe a number, and a line on where the numbers come from.
+// The exporter's state: banners for problems that make the numbers doubtful, and a line on where the numbers come from.
 
 import { el, reconcile, setText } from './dom.js';
 import { clock, count, duration, name, some } from './format.js';
 
-/** Shows the banners of the moment. `failure` is why the page itself gets no answer, `since` when it got the last one. */
+/** Shows the current banners. `failure` is why the page gets no answer, `since` when it got the last one. */
 export function showBanners(place, status, failure, since) {
   reconcile(place, bannersOf(status, failure, since), (banner) => banner.id, () => {
     const [strong, text] = [el('strong'), el('span')];
@@ -57,7 +57,7 @@ function sentence(text) {
   return text ? `${name(text, 500).replace(/[.\s]*$/, '')}. ` : '';
 }
 
-/** One line on what was read, how and when. */
+/** Shows one line on what was read, how and when. */
 export function showReading(place, status, now) {
   if (status === null) {
     setText(place, 'Waiting for the first answer…');

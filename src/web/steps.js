@@ -1,10 +1,10 @@
-// A pipeline of the API as the rows that people read, in the order of evaluation. Pure.
+// Turns a pipeline of the API into the rows of a table, in the order of evaluation. Pure.
 
 import { kindLabel, policyName, reasonLabel, reasonWhy } from './words.js';
 
 const VERDICTS = ['accept', 'deny', 'pass', 'deny_or_pass'];
 
-/** What a row's verdict holds where there is no number. */
+/** The values of a verdict that has no number. */
 export const IMPOSSIBLE = 'impossible';
 export const UNKNOWN = 'unknown';
 
@@ -14,7 +14,7 @@ export const UNKNOWN = 'unknown';
  */
 export function rowsOf(direction) {
   const rows = [];
-  // Of one pipeline as a whole: what several tiers' policies, or profiles, share.
+  // Whether packets of the pipeline cannot be divided between several tiers' policies, or profiles.
   const shares = direction.undivided > 0;
   if (direction.before.length > 0) {
     const beside = direction.before.some(({ reason }) => reason === 'policy_or_none');
@@ -72,7 +72,7 @@ function rowsOfTier(tier, areExact) {
   return rows;
 }
 
-/** A row that can do one thing. */
+/** The verdicts of a row that has only one. */
 function only(verdict, packets) {
   return { ...none(), [verdict]: packets ?? UNKNOWN };
 }
@@ -95,7 +95,7 @@ export function countersOf(directions) {
   });
 }
 
-/** The rows of an endpoint's pipelines, as they are exported; null where there is no number. */
+/** The rows of an endpoint's pipelines, as they are exported. A verdict is null if there is no number. */
 export function recordsOf(directions) {
   return directions.flatMap((direction) => {
     let group = '';
@@ -110,7 +110,7 @@ export function recordsOf(directions) {
 
 const STATES = ['accept', 'unknown', 'deny', 'end'];
 
-/** Where packets ended, of one direction: `{ id, label, state, packets }`, without what nothing ended at. */
+/** Where the packets of one direction ended: `{ id, label, state, packets }`. Ends without packets are left out. */
 export function endsOf(direction) {
   const sums = new Map();
   const add = (id, label, state, packets) => {

@@ -1,13 +1,13 @@
-// A table that is searched, sorted by its columns and walked through by keys; rows are updated in place. All of them are there: the
-// browser's own search, its selection and a printer find them.
+// A table that can be searched, sorted by its columns and walked through by keys. Rows are updated in place. All rows are in the
+// document, so that the browser's own search, selection and printing include them.
 
 import { el, reconcile, setAttribute, setText, show } from './dom.js';
 import { finds, termsOf } from './search.js';
 
-/** What a column's `value` returns in place of something unknown: sorted below all else. */
+/** What a column's `value` returns for an unknown number. It is sorted below all others. */
 export const UNKNOWN = -1;
 
-/** `sort` of a URL: a column's id, with `-` before it for descending. */
+/** Parses `sort` of a URL: a column's id, with `-` before it for descending. */
 function parseSort(text, columns) {
   const id = text.replace(/^-/, '');
   const column = columns.find((column) => column.id === id && column.value) ?? columns.find((column) => column.value);
@@ -15,8 +15,8 @@ function parseSort(text, columns) {
 }
 
 /**
- * The rows that a query finds (see search.js), in the order of `sort`.
- * A column's `value(row)` is what it is sorted by; several values in an array are compared one after the other.
+ * Returns the rows that a query finds (see search.js), in the order of `sort`.
+ * A column is sorted by its `value(row)`. If that is an array, its elements are compared one after the other.
  */
 export function select(rows, columns, { query = '', sort = '' }, searched) {
   const terms = termsOf(query);
@@ -41,9 +41,9 @@ function compareAll(a, b) {
 /** A table in a card. */
 export class Table {
   /**
-   * Columns are `{ id, label, hint, value(row), numeric, cell(td) → update(row) }`, the first one the row's header; one without a label
-   * can only be sorted by. `keyOf` tells rows apart, `searched` is what search.js looks at, `classOf` a row's class, `record(row)` what
-   * is exported of it. `sorted(sort)` is called when a header was pressed.
+   * Columns are `{ id, label, hint, value(row), numeric, cell(td) → update(row) }`. The first one is the row's header. One without a label
+   * is not shown: rows can only be sorted by it. Of a row, `keyOf` returns the key, `searched` what search.js looks at, `classOf` the
+   * class, and `record` what is exported. `sorted(sort)` is called when a header is pressed.
    */
   constructor({ label, columns, keyOf, searched, classOf = () => '', record, sorted, none }) {
     Object.assign(this, { columns, keyOf, searched, classOf, record, none });
@@ -59,7 +59,7 @@ export class Table {
     this.body.addEventListener('focusin', (event) => this.#stop(event.target.closest('a')));
   }
 
-  /** Shows rows; how many of them are found. */
+  /** Shows the rows that the query finds, and returns their number. */
   update(rows, state) {
     const changed = this.last === undefined || this.last.query !== state.query || this.last.sort !== state.sort;
     this.last = state;
@@ -75,12 +75,12 @@ export class Table {
     return this.rows.length;
   }
 
-  /** What is exported: the rows that are shown, as they are sorted. */
+  /** The records to export: the rows that are shown, in their order. */
   records() {
     return this.rows.map(this.record);
   }
 
-  /** Rows keep their places while someone points at them or is among them: nobody's target may jump away. */
+  /** Keeps rows in their places while the pointer or the focus is in the table, so that no target jumps away. */
   #held(rows, wanted) {
     const busy = this.body.contains(document.activeElement) || (matchMedia('(hover: hover)').matches && this.body.matches(':hover'));
     if (!wanted || !busy) return rows;
@@ -98,7 +98,7 @@ export class Table {
     const button = el('button', { type: 'button' }, column.label);
     button.addEventListener('click', () => {
       const now = header.getAttribute('aria-sort');
-      // Numbers are looked at from the largest on.
+      // Numbers are sorted from the largest first.
       const descending = now === null ? column.numeric : now === 'ascending';
       sorted(`${descending ? '-' : ''}${column.id}`);
     });
@@ -114,7 +114,7 @@ export class Table {
       node.append(cell);
       return column.cell(cell);
     });
-    // Only one of the table is a tab stop, see below.
+    // Only one link of the table is a tab stop, see #keepStop.
     node.querySelector('a')?.setAttribute('tabindex', '-1');
     const update = (row) => {
       setAttribute(node, 'class', this.classOf(row) || null);

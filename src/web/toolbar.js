@@ -1,9 +1,9 @@
-// What stands above a table: the title, a search field and choices, all of which are part of the URL.
+// The toolbar above a table: the title, a search field and choices. What is searched and chosen is part of the URL.
 
 import { el, reconcile, setAttribute, setText } from './dom.js';
 import { exportButtons } from './export.js';
 
-/** The choice of the time that rates are taken over. */
+/** The choice of the time span that rates are taken over. */
 export const OVER = {
   name: 'over',
   label: 'Rates over',
@@ -14,14 +14,14 @@ export const OVER = {
   ],
 };
 
-/** The seconds of `over`. */
+/** The time span that rates are taken over, in seconds. */
 export function windowOf(query) {
   return { 10: 10, 3600: 3600 }[query.over] ?? 60;
 }
 
 const HINT = 'ns:shop policy:web tier:default reason:invalid verdict:deny narrow, - excludes, “quotes” hold words together';
 
-/** A title with controls; `change(query)` is called with what is to change in the URL. `records()` is what is exported. */
+/** A title with controls. `change(query)` is called with the changes to the URL's query. `records()` returns what is exported. */
 export class Toolbar {
   constructor({ title, search = false, choices = [], records = null, change }) {
     this.title = el('h1', { tabindex: '-1' }, title);

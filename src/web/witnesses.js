@@ -1,4 +1,4 @@
-// From where: packets that the kernel traced, by peer and port, with what decided.
+// The table of packets that the kernel traced, by peer and port, with the policy or reason that decided.
 
 import { linkCell, textCell } from './cells.js';
 import { el, setText, show } from './dom.js';
@@ -18,7 +18,7 @@ function because(row) {
 }
 
 export class Witnesses {
-  /** `whose`: whether the rows say which workload they are of. */
+  /** `whose`: whether the rows name their workload. */
   constructor({ href, whose }) {
     this.table = new Table({
       label: 'Packets that the kernel traced, by peer and port',
@@ -41,7 +41,7 @@ export class Witnesses {
     this.node = el('section', { class: 'witnesses' }, el('h2', {}, 'From where'), this.about, this.table.node);
   }
 
-  /** `answer`: of the API, or null. */
+  /** `answer`: that of `GET /api/v1/flows`, or null. */
   update(answer, wanted = () => true) {
     const isOff = answer === null || answer.mode === 'off';
     show(this.node, answer !== null);

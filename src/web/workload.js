@@ -1,4 +1,4 @@
-// One workload: who it is, and the pipelines that its packets take.
+// The view of one workload: what is known of it, and the pipelines that its packets take.
 
 import { setName } from './cells.js';
 import { el, reconcile, setAttribute, setText, show } from './dom.js';

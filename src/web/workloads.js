@@ -1,4 +1,4 @@
-// All workloads, with rates and small lines of history.
+// The view of all workloads, with rates and small charts of history.
 
 import { rateCell, workloadCell } from './cells.js';
 import { el, whenSeen } from './dom.js';
@@ -55,7 +55,7 @@ export class Workloads {
     return { rate: this.model.counts.rate(`${row.interface} ${direction} ${verdict}`, this.window), total: row[direction][verdict], exact };
   }
 
-  /** In both directions: per second, and in all. */
+  /** The drops in both directions: per second, and in all. */
   #dropped(row) {
     const both = ['ingress', 'egress'].map((direction) => this.#numbers(row, direction, 'dropped')).filter((numbers) => numbers !== null);
     return [both.reduce((sum, numbers) => sum + (numbers.rate ?? 0), 0), both.reduce((sum, numbers) => sum + numbers.total, 0)];

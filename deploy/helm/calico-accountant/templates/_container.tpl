@@ -1,6 +1,6 @@
 {{/*
-The container's rights. Root, because a container runtime gives capabilities to no other user; of root's rights, only those that reading
-packet filters takes. Each key of securityContext replaces ours.
+The container's securityContext. It runs as root, because a container runtime gives capabilities to no other user, with only those
+capabilities that reading packet filters takes. Each key of .Values.securityContext replaces ours.
 */}}
 {{- define "calico-accountant.securityContext" -}}
 {{- $add := list "NET_ADMIN" "NET_RAW" }}
@@ -65,7 +65,7 @@ packet filters takes. Each key of securityContext replaces ours.
 {{- end }}
 {{- end }}
 
-{{/* The program's settings that are set: logLevel is LOG_LEVEL. */}}
+{{/* The program's settings that have a value: logLevel is LOG_LEVEL. */}}
 {{- define "calico-accountant.settings" -}}
 {{- $behindProxy := ternary (dict "listenAddress" "127.0.0.1") (dict) .Values.kubeRBACProxy.enabled -}}
 {{- range $name, $value := merge $behindProxy .Values.settings }}
@@ -78,9 +78,9 @@ packet filters takes. Each key of securityContext replaces ours.
   value: {{ int .Values.port | quote }}
 {{- end }}
 
-{{/* What of the host and of the cluster the container sees. */}}
+{{/* The files and folders of the host and of the cluster that the container sees. */}}
 {{- define "calico-accountant.volumeMounts" -}}
-# Felix and kube-proxy hold this lock while they rewrite legacy tables; the exporter shares it while it reads.
+# Felix and kube-proxy hold this lock while they rewrite legacy tables. The exporter shares it while it reads.
 - name: xtables-lock
   mountPath: /run/xtables.lock
   readOnly: true
@@ -92,7 +92,7 @@ packet filters takes. Each key of securityContext replaces ours.
 {{- if .Values.ebpf.enabled }}
 - name: bpffs
   mountPath: /sys/fs/bpf
-  # It may be mounted later than the pod starts.
+  # It may be mounted after the pod has started.
   mountPropagation: HostToContainer
   readOnly: true
 - name: calico-run
@@ -100,7 +100,7 @@ packet filters takes. Each key of securityContext replaces ours.
   readOnly: true
 {{- end }}
 {{- if include "calico-accountant.nodeNameOfFile" . }}
-# Written by calico-node when it starts; until then the pod waits for it.
+# calico-node writes this file when it starts. Until then, the pod waits for it.
 - name: nodename
   mountPath: /var/lib/calico/nodename
   readOnly: true

@@ -22,14 +22,14 @@ app.kubernetes.io/name: {{ include "calico-accountant.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* Of the pods: those that selectors go by cannot be replaced. */}}
+{{/* The labels of the pods. Those in selectors cannot be replaced. */}}
 {{- define "calico-accountant.podLabels" -}}
 {{- $selector := include "calico-accountant.selectorLabels" . | fromYaml }}
 {{- merge $selector (tpl (toYaml .Values.podLabels) . | fromYaml) (tpl (toYaml .Values.commonLabels) . | fromYaml) | toYaml }}
 {{- end }}
 
 {{/*
-The metadata of an object: name, unless it is `root`'s own, `namespace` (one of its own; the release's if empty; - for none), and further
+The metadata of an object: `name` (the release's full name if empty), `namespace` (the release's if empty, none if -), and further
 labels and annotations.
 */}}
 {{- define "calico-accountant.metadata" -}}
@@ -57,7 +57,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* `image` as a reference; a parent chart's registry wins. Without any, the container runtime would take docker.io. */}}
+{{/* `image` as a reference. A parent chart's registry overrides its own. Without one, the container runtime would use docker.io. */}}
 {{- define "calico-accountant.image" -}}
 {{- $name := .image.repository }}
 {{- $registry := default .image.registry .root.Values.global.imageRegistry }}
@@ -79,12 +79,12 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* Whether Prometheus finds it by the pods' annotations. */}}
+{{/* Whether Prometheus finds the exporter by the pods' annotations. */}}
 {{- define "calico-accountant.byAnnotations" -}}
 {{- if and .Values.scrapeAnnotations (not .Values.podMonitor.enabled) (not .Values.serviceMonitor.enabled) }}true{{ end }}
 {{- end }}
 
-{{/* Whether the node's name is what calico-node wrote into its file. */}}
+{{/* Whether the node's name comes from the file that calico-node writes. */}}
 {{- define "calico-accountant.nodeNameOfFile" -}}
 {{- if or (eq .Values.nodeName "file") (and (eq .Values.nodeName "auto") (eq .Values.datastore.type "etcdv3")) }}true{{ end }}
 {{- end }}

@@ -1,18 +1,18 @@
 {{/*
-The specification of a pod: the exporter, or with `args` the program with these, which ends by itself.
+The specification of a pod: the exporter, or with `args` a run of the program with these arguments, which ends by itself.
 */}}
 {{- define "calico-accountant.pod" -}}
 {{- $values := .root.Values }}
 {{- $proxy := $values.kubeRBACProxy.enabled }}
 serviceAccountName: {{ include "calico-accountant.serviceAccount" .root }}
 automountServiceAccountToken: {{ or (eq $values.datastore.type "kubernetes") $proxy }}
-# Else a Service named metrics-server sets METRICS_SERVER_PORT to tcp://….
+# Otherwise, a Service named metrics-server sets METRICS_SERVER_PORT to tcp://….
 enableServiceLinks: false
 {{- with include "calico-accountant.pullSecrets" .root | trim }}
 imagePullSecrets:
   {{- . | nindent 2 }}
 {{- end }}
-# The rules to read are those of the host's network namespace.
+# The rules are in the host's network namespace.
 hostNetwork: true
 {{- $keys := list "dnsPolicy" "dnsConfig" "priorityClassName" "nodeSelector" "tolerations" "affinity" "terminationGracePeriodSeconds" }}
 {{- range $key := ternary $keys (append $keys "initContainers") (hasKey . "args") }}
@@ -39,7 +39,7 @@ containers:
       {{- end }}
     securityContext:
       {{- include "calico-accountant.securityContext" .root | nindent 6 }}
-    # What it said last is in the pod's status.
+    # The last lines of its log are in the pod's status.
     terminationMessagePolicy: FallbackToLogsOnError
     resources:
       {{- toYaml $values.resources | nindent 6 }}
@@ -68,7 +68,7 @@ volumes:
   {{- include "calico-accountant.volumes" .root | trim | nindent 2 }}
 {{- end }}
 
-{{/* Where the kubelet asks: at the pod's address, which is the node's, unless the program listens at one address alone. */}}
+{{/* The address of a probe: the pod's, which is the node's, unless the program listens at only one address. */}}
 {{- define "calico-accountant.probe" -}}
 {{- $proxy := .root.Values.kubeRBACProxy.enabled }}
 {{- $address := ternary "127.0.0.1" .root.Values.settings.listenAddress $proxy -}}
@@ -81,8 +81,8 @@ httpGet:
 {{- end }}
 
 {{/*
-The container that asks who wants to read. /metrics alone: the API's paths begin as Kubernetes' own, which system:discovery lets everybody get
-who has a name. So the kubelet, which has none, cannot ask the proxy for its health.
+The container that checks who may read. It serves only /metrics: the API's paths begin like Kubernetes' own, which system:discovery lets
+every authenticated client get. So the kubelet, which does not authenticate itself, cannot probe through the proxy.
 */}}
 {{- define "calico-accountant.proxy" -}}
 {{- $ours := .Values.kubeRBACProxy }}

@@ -1,4 +1,4 @@
-{{/* files/rules.yaml with the values in place of its words; its head says which these are. */}}
+{{/* files/rules.yaml with values in place of its placeholders, which its first lines list. */}}
 {{- define "calico-accountant.rules" -}}
 {{- $ours := .Values.prometheusRule -}}
 {{- $source := .Files.Get "files/rules.yaml" | fromYaml -}}
@@ -38,11 +38,11 @@ groups:
 {{- end }}
 {{- end }}
 
-{{/* One alert of the source with its values. */}}
+{{/* One alert of files/rules.yaml with its values. */}}
 {{- define "calico-accountant.alert" -}}
 {{- $ours := .root.Values.prometheusRule }}
 {{- $matchers := list }}
-{{- /* The namespace and the pod of other series are the exporter's. */}}
+{{- /* On other series, namespace and pod are the exporter's. */}}
 {{- $exclude := ternary $ours.exclude (omit $ours.exclude "namespace" "pod") (contains "workload:" .rule.expr) }}
 {{- range list $exclude .set.exclude }}
 {{- range $label, $pattern := . }}
@@ -57,7 +57,7 @@ groups:
 {{- end }}
 {{- $expr = regexReplaceAllLiteral `\$job\b` $expr (printf ".*%s.*" (include "calico-accountant.fullname" .root)) }}
 {{- $annotations := merge (dict) .rule.annotations $ours.alertAnnotations }}
-{{- /* Each exporter has the runbook: that of the instance, else any. */}}
+{{- /* Each exporter serves the runbook. The link leads to the alert's instance, or to any exporter. */}}
 {{- $here := `{{ with $labels.instance }}http://{{ . }}/runbook{{ else }}{{ with query "cluster:calico_accountant_build_info:any" }}http://{{ . | first | label "instance" }}/runbook{{ else }}docs/alerts.md{{ end }}{{ end }}` }}
 {{- $_ := set $annotations "runbook_url" (replace "docs/alerts.md#" (printf "%s#" ($ours.runbookUrl | default $here)) $annotations.runbook_url) }}
 {{- range $word, $value := omit .set "enabled" "severity" "exclude" "keepFiringFor" }}
@@ -81,7 +81,7 @@ groups:
 {{- toYaml $alert }}
 {{- end }}
 
-{{/* One rule as text, in the order in which people read it. */}}
+{{/* One rule as text, with its fields in the usual order. */}}
 {{- define "calico-accountant.rule" -}}
 - {{ if .record }}record: {{ .record }}{{ else }}alert: {{ .alert }}{{ end }}
   expr: |-
