@@ -29,7 +29,7 @@ enum Target {
     Nflog(String),
 }
 
-/// Returns the bytes, and zeros after the last one.
+/// The input bytes, followed by zeros.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {

@@ -31,7 +31,7 @@ pub enum Task {
         /// The file that keeps a run's state for the next run.
         state: Option<PathBuf>,
     },
-    /// `once`: prints one time, also in a terminal.
+    /// `once`: prints once, even in a terminal.
     Top {
         json: bool,
         once: bool,

@@ -1,6 +1,6 @@
-//! Traces single packets: a table of ours marks some packets, and nf_tables reports which rules each of them met. The table is `inet
-//! calico-accountant`. It belongs to the socket that created it, and the kernel removes it when that socket is closed, however the process
-//! ends (Linux ≥ 5.12). On older kernels it is removed when tracing ends, and at the next start. Needs CAP_NET_ADMIN.
+//! Traces single packets: the table `inet calico-accountant` marks some packets, and nf_tables reports which rules each of them met. The
+//! table belongs to the socket that created it, and the kernel removes it when that socket is closed, however the process ends (Linux ≥
+//! 5.12). On older kernels it is removed when tracing ends, and at the next start. Needs CAP_NET_ADMIN.
 //!
 //! Layouts: `include/uapi/linux/netfilter/nf_tables.h`. When the kernel reports what: `net/netfilter/nf_tables_trace.c`.
 
@@ -127,7 +127,7 @@ pub enum Received {
     Events(Vec<Event>),
     /// Messages were lost. All waiting messages were discarded too, so nothing is known of the packets under way.
     Lost,
-    /// Nothing arrived before the deadline.
+    /// Nothing arrived before the deadline, so no message is waiting.
     Nothing,
 }
 

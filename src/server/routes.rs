@@ -81,7 +81,7 @@ impl Resource {
 mod tests {
     use super::*;
 
-    /// The result is computed for every answer.
+    /// The function is called for every answer that is made.
     struct Fake(fn() -> Result<(), String>);
 
     impl Application for Fake {

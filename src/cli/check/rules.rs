@@ -1,5 +1,5 @@
 //! The findings of `check` about Calico's tables: the number of rules, whether packets reach them, whether they are read under the lock,
-//! and whether they are understood. Reads the kernel's built-in chains.
+//! and whether they are understood. Touches the kernel's built-in chains.
 
 use std::time::Instant;
 

@@ -3,7 +3,6 @@
 //!
 //! This process adopts orphans, so that everything that a program starts remains its descendant. An environment variable marks which run a
 //! process belongs to. As process 1 of a container, this process also gets unrelated orphans, which it only reaps.
-//! process 1 of a container, this process is also given others, which it only reaps.
 
 use std::collections::BTreeSet;
 use std::fs;
