@@ -2,7 +2,7 @@
 //! names, the policies. Opens connections to etcd and reads TLS files.
 //!
 //! Each kind of object is a separate range with its own watch: `workloadendpoints/` from the start, the two policy ranges once a scrape has
-//! asked for them. One watch over all of Calico's resources would keep its revision fresher between etcd's compactions, but it would send
+//! asked for them. One watch over all of Calico's resources would keep its revision fresher between etcd's compactions. But it would send
 //! every value of every kind to every node, and need a role that may read them. There remain the events of other nodes' endpoints, for
 //! which etcd has no filter, because the node follows the namespace in keys.
 //!
@@ -243,7 +243,7 @@ impl<K: Kind> Range<K> {
         self.kind.parse(key, value).map_err(skip).ok()
     }
 
-    /// Ends a watch that is no longer useful, though it reported no error.
+    /// Ends a watch that can no longer be used, though it reported no error.
     fn over(&mut self, why: &str) -> Ended {
         let error = error::unavailable(self.gateway.endpoint(), why);
         self.gateway.move_on();

@@ -1,4 +1,4 @@
-//! Serves metrics, the page and its API over HTTP, and withstands hostile clients. The content comes through [`Application`].
+//! Serves metrics, the page and its API over HTTP, and tolerates hostile clients. The content comes through [`Application`].
 //!
 //! One thread (`serving`) owns all connections and never waits for a client. It parses requests (`request`), chooses their answers
 //! (`routes`) and sends them (`connection`). Answers that take time are made by two other threads, one for scrapes and probes, one for what

@@ -20,8 +20,8 @@
 //!
 //! In a workload's program, the policies of the host endpoint `*` come first. The label `allowed_by_host_policy` marks where the workload's
 //! own begin. Comments and labels belong to the next instruction that is written, and unreachable instructions are not written. So the
-//! instruction with that label has the last comments about the host's part and the first ones about the workload's ([`host_comments`]), and
-//! a comment about the end of a tier may belong to an instruction that does not end it ([`walk`]).
+//! instruction with that label has the last comments about the host's part and the first ones about the workload's ([`host_comments`]). A
+//! comment about the end of a tier may belong to an instruction that does not end it ([`walk`]).
 
 mod walk;
 
