@@ -1,9 +1,9 @@
-//! The least that reading a table takes: the system calls, their answers walked through once, nothing kept. What a scrape is measured
-//! against.
+//! The minimum cost of reading a table, against which a scrape is measured: the system calls, and one walk through their answers, without
+//! storing anything.
 
 #![allow(unsafe_code)]
 
-/// Reads the filter table again and again into the same memory.
+/// Reads the filter table repeatedly into the same memory.
 pub struct Bare {
     socket: i32,
     buffer: Vec<u8>,
@@ -35,7 +35,7 @@ impl Bare {
         self.buffer[..6].copy_from_slice(b"filter");
         self.buffer[32..36].copy_from_slice(&(size as u32).to_ne_bytes());
         let mut length = (if option == 64 { 84 } else { 40 + size }) as libc::socklen_t;
-        // SAFETY: the buffer is longer than what the kernel is told.
+        // SAFETY: the buffer is longer than the length passed to the kernel.
         let result = unsafe { libc::getsockopt(self.socket, libc::IPPROTO_IP, option, self.buffer.as_mut_ptr().cast(), &raw mut length) };
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     }
@@ -81,7 +81,7 @@ impl Bare {
         request.extend([0; 8]);
         request.extend([libc::NFPROTO_IPV4 as u8, 0, 0, 0]);
         request.extend(attributes);
-        // SAFETY: both buffers are as long as the kernel is told.
+        // SAFETY: both buffers are as long as the lengths passed to the kernel.
         unsafe { libc::send(self.socket, request.as_ptr().cast(), request.len(), 0) };
         loop {
             // SAFETY: as above.
@@ -102,7 +102,7 @@ impl Bare {
 
 impl Drop for Bare {
     fn drop(&mut self) {
-        // SAFETY: the descriptor is this reader's.
+        // SAFETY: the descriptor belongs to this reader.
         unsafe { libc::close(self.socket) };
     }
 }

@@ -1,5 +1,5 @@
-//! The exporter in Go that came before (0.1.6), where `BASELINE` names its binary: to be scraped on the same table in the same run. It
-//! runs `iptables-save`, and does not know Calico's own nftables tables.
+//! Runs the previous exporter in Go (0.1.6), if `BASELINE` names its binary, so that it is scraped on the same table in the same run. It
+//! runs `iptables-save`, and does not support Calico's own nftables tables.
 
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
@@ -22,11 +22,11 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Starts it; `None` if it was not asked for, or cannot read these tables.
+    /// Starts it. Returns `None` if it was not requested, or cannot read these tables.
     pub fn start(etcd: &Etcd, policies: usize, lock: &Path, backend: Backend) -> Option<Self> {
         let binary = std::env::var_os("BASELINE").filter(|_| backend != Backend::Native)?;
         (0..policies).for_each(|policy| etcd.put(&table::policy(policy)));
-        // It knows one name of the program only.
+        // It only knows one name of the program.
         let programs = Scratch::new();
         symlink(format!("/usr/sbin/iptables-{}-save", backend.as_str()), programs.path().join("iptables-save")).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -35,7 +35,7 @@ impl Baseline {
         command.env("DATASTORE_TYPE", "etcdv3").env("ETCD_ENDPOINTS", etcd.url()).env("METRICS_SERVER_PORT", port.to_string());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let baseline = Baseline { child, port, _programs: programs };
-        // It sends texts in chunks: they are there whole once the connection ends.
+        // It sends chunked texts, which are only complete when the connection ends.
         let get = || http::request(port, "GET", "/metrics", "Connection: close\r\n").ok();
         let has_workloads = || get().filter(|answer| answer.text().contains("policy_accept_counter{"));
         await_some(has_workloads, || "BASELINE's metrics".into());

@@ -1,4 +1,4 @@
-//! The eBPF dataplane: what a scrape costs with a full map of rules, on maps in the kernel.
+//! The cost of a scrape on the eBPF dataplane with a full map of rules. Uses maps in the kernel.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use crate::support::dump::Writer;
 use crate::support::netns::sh;
 use crate::{ROUNDS, cpu_seconds, median, ms, peak_rss, program, scrape, stage, time};
 
-/// As many entries as Felix's map can have.
+/// The maximum number of entries of Felix's map.
 const RULES: u64 = 10_000;
 const RULES_OF_A_POLICY: u64 = 5;
 const WORKLOADS: u64 = 100;
 const POLICIES_OF_A_WORKLOAD: u64 = 20;
-/// Younger files are read again, for they may have changed without its showing.
+/// Younger files are read again, because they may have changed without a visible sign.
 const SETTLED: Duration = Duration::from_secs(4);
 
 /// Prints one line.
@@ -62,7 +62,7 @@ pub fn run() {
     );
 }
 
-/// Each workload has its share of the policies, which it has in common with others.
+/// Each workload has its share of the policies, some of which others have too.
 fn dump(interface: &str, workload: u64, direction: &str) {
     let policies = RULES / RULES_OF_A_POLICY;
     let half = if direction == "ingress" { 0 } else { policies / 2 };

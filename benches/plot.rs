@@ -1,4 +1,4 @@
-//! Cost against size as an SVG: both axes logarithmic, one line a series.
+//! Plots cost against size as an SVG, with logarithmic axes and one line for each series.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ const TOP: f64 = 20.0;
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 320.0;
 
-/// The picture; axes go over whole decades.
+/// Returns the picture. Axes cover whole decades.
 pub fn svg(series: &[Series]) -> String {
     let points = || series.iter().flat_map(|series| &series.points);
     let decades = |values: &mut dyn Iterator<Item = f64>| {

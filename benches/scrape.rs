@@ -1,6 +1,5 @@
-//! What a scrape costs, beside the least that reading the table takes, and what the program that prints it takes, on the same table in
-//! the same run, on all three dataplanes.
-//! Needs root (network namespaces), iptables and etcd. `cargo bench --bench scrape`, or `make bench`.
+//! The cost of a scrape, compared with the minimum for reading the table and with the program that prints it, on the same table in the same
+//! run, on all three dataplanes. Needs root (network namespaces), iptables and etcd. `cargo bench --bench scrape`, or `make bench`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
 
@@ -42,15 +41,15 @@ const fn size(workloads: usize, policies: usize, group: usize) -> Size {
 
 const SIZES: [Size; 7] =
     [size(10, 5, 1), size(30, 5, 1), size(10, 50, 1), size(50, 5, 1), size(50, 50, 1), size(250, 5, 1), size(250, 50, 1)];
-/// Only the eBPF dataplane.
+/// Only measures the eBPF dataplane.
 const EBPF: &str = "--ebpf";
-/// `--plot FILE` draws what was measured.
+/// `--plot FILE` plots the measurements.
 const PLOT: &str = "--plot";
-/// `--size 250x50` measures that size alone.
+/// `--size 250x50` measures only that size.
 const ONLY: &str = "--size";
 
 fn main() {
-    // `cargo test` runs benches too, with another argument.
+    // `cargo test` also runs benches, with another argument.
     let args: Vec<String> = std::env::args().collect();
     if !args.iter().any(|arg| arg == "--bench") {
         return;
@@ -84,7 +83,7 @@ fn main() {
     }
 }
 
-/// What one size on one dataplane costs, in milliseconds.
+/// The cost of one size on one dataplane, in milliseconds.
 struct Cost {
     backend: Backend,
     rules: f64,
@@ -117,9 +116,9 @@ fn ms(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
-/// The part that is ours alone, in process: the text in memory → the text of the answer.
+/// Measures only the exporter's own part, in process: from the text in memory to the text of the answer.
 fn stages(size: Size) {
-    // Counters move from round to round, else groups would have nothing to do.
+    // Counters increase from round to round. Otherwise groups would have nothing to do.
     let (about, mut accounting) = (About::default(), Accounting::new(2));
     let mut times = [vec![], vec![], vec![], vec![]];
     let mut memory = Vec::new();
@@ -153,7 +152,7 @@ fn workload(interface: &str) -> Option<Arc<Workload>> {
     Some(Arc::new(Workload { interface, namespace: "bench".into(), pod, app: "app".into(), ip: "10.0.0.1".into(), ..Workload::default() }))
 }
 
-/// Starts the exporter on a table that is there.
+/// Starts the exporter on an existing table.
 fn exporter(etcd: &Etcd, lock: &std::path::Path, backend: Backend, source: &str) -> Program {
     let mut command = program::command();
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("XTABLES_LOCKFILE", lock).env("ETCD_ENDPOINTS", etcd.url());
@@ -164,14 +163,14 @@ fn exporter(etcd: &Etcd, lock: &std::path::Path, backend: Backend, source: &str)
     program
 }
 
-/// How long something takes.
+/// Returns how long `doing` takes.
 fn time(doing: impl FnOnce()) -> Duration {
     let begun = Instant::now();
     doing();
     begun.elapsed()
 }
 
-/// A whole answer, its head too, into memory that is kept: what a client's own pages cost is not the exporter's.
+/// Reads a whole answer, including its head, into reused memory, so that the client's page faults do not count as the exporter's cost.
 fn scrape(port: u16, answer: &mut Vec<u8>) {
     answer.clear();
     let mut connection = http::connect(port).unwrap();
@@ -187,7 +186,7 @@ fn print(command: &str) {
     child.wait().unwrap();
 }
 
-/// What a program holds that prints much: when it begins to print, it has read all.
+/// Returns the peak memory of a program that prints much. It has read everything when it begins to print.
 fn peak_of(command: &str) -> f64 {
     let mut child = Command::new("sh").args(["-c", &format!("exec /usr/sbin/{command}")]).stdout(Stdio::piped()).spawn().unwrap();
     let mut output = child.stdout.take().unwrap();
@@ -198,13 +197,14 @@ fn peak_of(command: &str) -> f64 {
     peak
 }
 
-/// A stage's time, as the exporter tells it.
+/// Returns a stage's time, as reported by the exporter.
 fn stage(text: &str, stage: &str) -> Duration {
     let series = format!("calico_accountant_scrape_duration_seconds{{stage=\"{stage}\"}} ");
     Duration::from_secs_f64(text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap())
 }
 
-/// By turns: the bare read, the program that prints the table, a scrape of the kernel, a scrape by iptables-save, one of `BASELINE`.
+/// Alternates between the bare read, the program that prints the table, a scrape of the kernel, one by iptables-save, and one of
+/// `BASELINE`.
 fn whole(size: Size, backend: Backend) -> Cost {
     let text = table::table(size);
     let rules = text.lines().filter(|line| line.starts_with('[')).count();
@@ -251,7 +251,7 @@ fn whole(size: Size, backend: Backend) -> Cost {
         times.iter_mut().zip(all).for_each(|(times, took)| times.push(took));
     }
     ratios.sort_unstable_by(f64::total_cmp);
-    // In ticks of 10 ms: many scrapes, that they average out.
+    // CPU time has ticks of 10 ms, so it is averaged over many scrapes.
     let many = if rules > 10_000 { ROUNDS } else { 10 * ROUNDS };
     let before = cpu_seconds(&kernel);
     (0..many).for_each(|_| scrape(kernel.port(), &mut answer));
@@ -281,7 +281,7 @@ fn whole(size: Size, backend: Backend) -> Cost {
     Cost { backend, rules: rules as f64, bare: ms(bare), program: ms(program), scrape: ms(scrape) }
 }
 
-/// Our own CPU time, without the children's.
+/// Returns the exporter's own CPU time, without its children's.
 fn cpu_seconds(program: &Program) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", program.pid().as_raw_nonzero())).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();

@@ -1,13 +1,13 @@
-//! Tables of any size in the style of Calico 3.27, with counters, and the workloads that belong to them.
+//! Generates tables of any size in the style of Calico 3.27, with counters, and the matching workloads.
 
 use std::fmt::Write;
 
-/// How large a node is.
+/// The size of a node.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     pub workloads: usize,
     pub policies: usize,
-    /// How many policies share a group chain (Calico ≥ 3.28); 1: each has a jump of its own.
+    /// The number of policies that share a group chain (Calico ≥ 3.28). With 1, each has its own jump.
     pub group: usize,
 }
 
@@ -15,7 +15,7 @@ pub fn interface(workload: usize) -> String {
     format!("cali{workload:011x}")
 }
 
-/// Appends rules with hashes and counters of their own.
+/// Appends rules, each with its own hash and counters.
 struct Rules {
     text: String,
     count: u64,
@@ -25,7 +25,7 @@ struct Rules {
 impl Rules {
     fn add(&mut self, chain: &str, matches_before: &str, comment: &str, rest: &str) {
         self.count += 1;
-        // Any numbers will do, as long as they have as many digits as real ones.
+        // The numbers are arbitrary, but have as many digits as real ones.
         let packets = self.count.wrapping_mul(2_654_435_761) % 10_000_000 + self.round * (1 + self.count % 9);
         let comment = if comment.is_empty() { String::new() } else { format!(" -m comment --comment \"{comment}\"") };
         let (hash, bytes) = (self.count, packets * 60);
@@ -33,12 +33,12 @@ impl Rules {
     }
 }
 
-/// The text that iptables-restore takes.
+/// Returns the text for iptables-restore.
 pub fn table(size: Size) -> String {
     table_at(size, 0)
 }
 
-/// The same some time later: every rule has counted on.
+/// Returns the table some time later, when every rule has counted more.
 pub fn table_at(size: Size, round: u64) -> String {
     let mut rules = Rules { text: String::new(), count: 0, round };
     let mut chains = String::from("*filter\n");
@@ -111,7 +111,7 @@ fn workload_rules(rules: &mut Rules, chain: &str, direction: &str, size: Size) {
     rules.add(chain, "", "Drop if no profiles matched", "-j DROP");
 }
 
-/// The same as Calico's own nftables table: what `nft -f` takes.
+/// Returns the same as Calico's own nftables table, for `nft -f`.
 pub fn native(size: Size) -> String {
     let text = table(size);
     let mut out = String::from("table ip calico {\n");
@@ -125,7 +125,7 @@ pub fn native(size: Size) -> String {
     out + "}\n"
 }
 
-/// `[7:420]` and the rest of a rule behind its chain, in nft's language.
+/// Converts `[7:420]` and the rest of a rule after its chain to nft's language.
 fn native_rule(counters: &str, rule: &str) -> String {
     let (packets, bytes) = counters.trim_matches(['[', ']']).split_once(':').expect("counters");
     let after = |option: &str| rule.split_once(option).map(|(_, rest)| rest.split(' ').next().unwrap_or_default());
@@ -151,7 +151,7 @@ fn native_rule(counters: &str, rule: &str) -> String {
     format!("{matches}counter packets {packets} bytes {bytes} {target} comment \"{}; {comment}\"", comments[0])
 }
 
-/// The datastore's key and value of a workload on node-1.
+/// Returns the datastore's key and value of a workload on node-1.
 pub fn workload(workload: usize) -> (String, String) {
     let (interface, pod) = (interface(workload), format!("app-{workload}-7d9c5bb7f6-x{workload:04}"));
     let name = format!("node--1-k8s-{}-eth0", pod.replace('-', "--"));
@@ -163,7 +163,7 @@ pub fn workload(workload: usize) -> (String, String) {
     (format!("/calico/resources/v3/projectcalico.org/workloadendpoints/bench/{name}"), value)
 }
 
-/// The datastore's key and value of a policy whose name is that of its chains: the Go exporter knows no other names.
+/// Returns the datastore's key and value of a policy with the name that its chains have, because the Go exporter knows no other names.
 pub fn policy(policy: usize) -> (String, String) {
     let chain = policy_chain("pi", policy);
     let name = chain.trim_start_matches("cali-pi-");

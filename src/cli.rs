@@ -1,6 +1,6 @@
-//! The commands beside `serve`: one answer on standard output, then the end. `source` is where each takes its numbers from: the exporter
-//! that runs here (`client`), those of all nodes (`cluster`), or a scraper of this process (`scraper`) over the kernel or saved tables. `watch` asks the
-//! kernel for packets instead.
+//! The commands other than `serve`: each prints one answer to standard output and ends. `source` chooses where the numbers come from: the
+//! exporter on this node (`client`), those of all nodes (`cluster`), or a scraper of this process (`scraper`) over the kernel or saved
+//! tables. `watch` asks the kernel for packets instead.
 
 mod check;
 mod client;
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Remark, Task, Tool};
 use crate::os::{logging, plain};
 
-/// Said above what is shown of a node with that dataplane.
+/// The text above the output of a node with that dataplane.
 const EBPF: &str = "The eBPF dataplane counts a policy's packets for the node, not for each workload: numbers are what is certain.";
 
 pub fn run(tool: &Tool) -> ExitCode {
@@ -45,7 +45,7 @@ pub fn run(tool: &Tool) -> ExitCode {
     })
 }
 
-/// Nobody reading on (`| head`) is no error.
+/// Prints to standard output. A closed pipe (`| head`) is not an error.
 fn print(text: &str) -> Result<(), String> {
     match terminal::write(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("writing to standard output failed: {error}")),
@@ -57,7 +57,7 @@ fn json(answer: &impl serde::Serialize) -> Result<String, String> {
     serde_json::to_string_pretty(answer).map(|json| json + "\n").map_err(|error| error.to_string())
 }
 
-/// Whether something holds in time.
+/// Waits until `holds` returns true. Returns false after `limit`.
 fn wait_until(limit: Duration, holds: impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     while !holds() {

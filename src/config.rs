@@ -1,8 +1,8 @@
-//! Environment and flags → a checked [`Config`]. Touches neither network nor kernel, and sees the world only through [`World`], so that
-//! tests need neither a process environment nor files.
+//! Turns environment and flags into a checked [`Config`]. Touches neither network nor kernel, and accesses the system only through
+//! [`World`], so that tests need neither a process environment nor files.
 //!
-//! `flags` takes the command line apart, `values` looks settings up (`settings` has their table) and reads them (`syntax`); `datastore`,
-//! `kubernetes` and `node_name` decide by Calico's own rules. `tool` is for the commands beside `serve`.
+//! `flags` parses the command line, `values` looks up settings (`settings` has their table) and parses them (`syntax`). `datastore`,
+//! `kubernetes` and `node_name` decide by Calico's own rules. `tool` is for the commands other than `serve`.
 
 mod datastore;
 mod exposition;
@@ -13,7 +13,7 @@ mod node_name;
 mod syntax;
 mod tool;
 mod values;
-// Public for tests/it/generated.rs, which writes the shell completions and man pages from them.
+// Public for tests/it/generated.rs, which generates the shell completions and man pages from them.
 pub mod commands;
 pub mod settings;
 
@@ -41,12 +41,12 @@ pub struct World<'a> {
 pub enum Command {
     Help(String),
     Version(String),
-    /// Serve; with remarks to log once the logger is there.
+    /// Serve. The remarks are logged once the logger has started.
     Run(Box<Config>, Vec<Remark>),
     Tool(Box<Tool>),
 }
 
-/// For the log: no error, but not self-evident either.
+/// A message for the log about a decision that is not an error, but not obvious either.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
     pub level: log::Level,
@@ -67,7 +67,7 @@ impl Remark {
     }
 }
 
-/// Why the program cannot start: one line that names the variable or flag, its value and what is allowed. Never a secret.
+/// Why the program cannot start, in one line with the variable or flag, its value and what is allowed. Never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError(String);
 
@@ -77,7 +77,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// `args`: without the program's name.
+/// `args` does not contain the program's name.
 pub fn parse(args: impl IntoIterator<Item = OsString>, world: &World<'_>) -> Result<Command, ConfigError> {
     let typed = match flags::parse(args)? {
         flags::Asked::Help(None) => return Ok(Command::Help(help::text())),
@@ -144,14 +144,14 @@ const LOG_LEVELS: &[(&str, log::LevelFilter)] = &[
     ("trace", log::LevelFilter::Trace),
 ];
 
-/// All settings, as their table describes them.
+/// All settings, as described in their table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub node_name: String,
     pub listen_address: IpAddr,
     pub port: u16,
     pub allowed_hosts: Vec<String>,
-    /// No slash at the end.
+    /// Has no slash at the end.
     pub grafana_url: Option<String>,
     pub minimum_counter: u64,
     pub datastore: Datastore,
@@ -169,20 +169,20 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
-/// Where the workloads' names come from.
+/// The source of the workloads' names.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Datastore {
     Etcd(EtcdConfig),
     Kubernetes(Box<KubernetesConfig>),
-    /// From the node alone.
+    /// Only from the node itself.
     None,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct EtcdConfig {
-    /// `ETCD_ENDPOINTS`: each with its scheme (`http://` or `https://`), no trailing slash.
+    /// `ETCD_ENDPOINTS`: each with its scheme (`http://` or `https://`), without a trailing slash.
     pub endpoints: Vec<String>,
-    /// `ETCD_DISCOVERY_SRV`: the domain to find endpoints by, where none are given; no trailing dot.
+    /// `ETCD_DISCOVERY_SRV`: the domain to find endpoints in, if none are given. Has no trailing dot.
     pub discovery: Option<String>,
     pub credentials: Option<(String, Secret)>,
     pub ca_file: Option<PathBuf>,
@@ -191,11 +191,11 @@ pub struct EtcdConfig {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// Where Calico's chains are, else its eBPF programs.
+    /// The tables with Calico's chains, otherwise its eBPF programs.
     Auto,
     Legacy,
     Nft,
-    /// Calico's own nftables tables; `Nft` is iptables-nft's.
+    /// Calico's own nftables tables. `Nft` is iptables-nft's.
     Native,
     Ebpf,
 }
@@ -206,29 +206,29 @@ impl BackendChoice {
     }
 }
 
-/// When to read the kernel between scrapes: shorter intervals prove more about policy groups.
+/// When to read the kernel between scrapes. Shorter intervals determine more counts of policy groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sampling {
     Never,
     Every(Duration),
-    /// Where rewritten rules lose their counts.
+    /// If rewritten rules lose their counts.
     WhereItPays,
 }
 
-/// Which packets to have the kernel trace.
+/// Which packets the kernel traces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Witnesses {
-    /// Also those of endpoints whose policy groups the counters leave open, not only of those with drops.
+    /// Also those of endpoints whose policy groups the counters do not distinguish, not only of those with drops.
     pub groups: bool,
     /// Packets a second.
     pub rate: u32,
-    /// Whether each is logged.
+    /// Whether each packet is logged.
     pub log: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceChoice {
-    /// From the kernel; by `iptables-save` where the kernel shows none of Calico's chains, for a program put in front may look elsewhere.
+    /// From the kernel. By `iptables-save` if the kernel shows none of Calico's chains, because a wrapper may read another place.
     Auto,
     Save,
     Kernel,

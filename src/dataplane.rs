@@ -1,8 +1,8 @@
-//! Where Calico's rules are, and how they are read: finds the dataplane that holds them, reads it by `iptables-save` or straight from
-//! the kernel (legacy tables under the xtables lock) → one [`Snapshot`] a table; where no table has any, the eBPF programs.
-//! Touches the lock file, `/proc` and `/sys/class/net`.
+//! Finds the dataplane that holds Calico's rules and reads it, with `iptables-save` or straight from the kernel (legacy tables under the
+//! xtables lock) → one [`Snapshot`] for each table. If no table has any of Calico's rules, reads the eBPF programs. Touches the lock file,
+//! `/proc` and `/sys/class/net`.
 //!
-//! What may not be read is an error, and so is to find none of Calico's chains: neither is an empty table.
+//! Tables that may not be read are an error, and so is a node without any of Calico's chains. Neither is taken for an empty table.
 
 mod backends;
 mod error;
@@ -30,7 +30,7 @@ pub use error::{Elsewhere, NoChains, ReadError};
 use selection::LOOK_AROUND;
 pub use selection::{Evidence, Rival};
 
-/// Where to look for what; [`Options::default`] is the running system.
+/// Which back end and source to use, and paths. [`Options::default`] is the running system.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub backend: BackendChoice,
@@ -76,25 +76,25 @@ pub struct Reading {
     pub tables: Vec<Snapshot>,
     pub programs: Option<ebpf::Snapshot>,
     pub rivals: Vec<Rival>,
-    /// As metrics name it.
+    /// The source's name in metrics.
     pub source: &'static str,
     pub lock_waited: Duration,
     /// Why the tables were read without the lock that they need.
     pub lock_problem: Option<String>,
 }
 
-/// What gives the tables of a moment: the running system, or files.
+/// Provides the tables at one moment, from the running system or from files.
 pub trait Reader: Send {
-    /// Reads the tables of both families once, and is done by `deadline`, well or not.
+    /// Reads the tables of both families once. Returns by `deadline`, also if it fails.
     fn read(&mut self, deadline: Instant) -> Result<Reading, ReadError>;
 
-    /// Reads the same tables once more, straight from the kernel: what has moved since. Empty where nothing moves: not in the kernel.
+    /// Reads the same tables once more, straight from the kernel. Empty if the tables are not the kernel's and so cannot change.
     fn look_again(&mut self, read: &[Snapshot], deadline: Instant) -> Result<Vec<Snapshot>, ReadError> {
         _ = (read, deadline);
         Ok(vec![])
     }
 
-    /// What the rules of a chain match on, if that can be told: not of saved tables.
+    /// Returns what the rules of a chain match on. Empty for saved tables.
     fn matches(&mut self, ruleset: &Ruleset, chain: &str, deadline: Instant) -> io::Result<Matches> {
         _ = (ruleset, chain, deadline);
         Ok(Matches::new())
@@ -110,10 +110,10 @@ pub struct Dataplane {
     options: Options,
     backends: Backends,
     ebpf: ebpf::Reader,
-    /// When it was last certain that no table holds chains of endpoints, while the eBPF dataplane is what is read.
+    /// When it was last certain that no table holds chains of endpoints, while the eBPF dataplane is read.
     only_ebpf: Option<Instant>,
     found: bool,
-    /// Where else Calico's rules were, when none was where they were asked for, and when that was looked at.
+    /// Where else Calico's rules were found when the requested place had none, and when.
     elsewhere: Option<(Instant, Elsewhere)>,
 }
 
@@ -141,7 +141,7 @@ impl Reader for Dataplane {
 }
 
 impl Dataplane {
-    /// A reader; nothing is looked for yet. `inventory` is what the datastore knows.
+    /// Creates a reader without reading anything. `inventory` holds the datastore's workloads.
     pub fn new(options: Options, inventory: Option<Arc<Inventory>>) -> Self {
         let backends = Backends::new(options.clone(), inventory);
         Dataplane { options, backends, ebpf: ebpf::Reader::default(), only_ebpf: None, found: false, elsewhere: None }
@@ -161,17 +161,17 @@ impl Dataplane {
         }
     }
 
-    /// Whether the eBPF programs count, and it is not long since no table held any endpoint's chains.
+    /// Reports whether eBPF programs count and no table held any endpoint's chains at a recent look.
     fn only_ebpf_lately(&self) -> bool {
         let lately = self.only_ebpf.is_some_and(|since| since.elapsed() < LOOK_AROUND);
         lately && ebpf::reader::is_present(&self.options.bpffs).unwrap_or(false)
     }
 
-    /// No table holds an endpoint's chains: then the eBPF programs count, if there are any, else the static chains of an empty node.
+    /// No table holds an endpoint's chains. Reads the eBPF programs, if there are any, otherwise the static chains of an empty node.
     fn without_endpoints(&mut self, reading: Option<Reading>, deadline: Instant) -> Result<Reading, ReadError> {
         let before = self.only_ebpf.take();
         let is_auto = self.options.backend == BackendChoice::Auto;
-        // Whoever sees this chain is on a dataplane with tables; on the eBPF dataplane Felix writes others, and not this one.
+        // This chain exists only on a dataplane with tables. On the eBPF dataplane Felix writes other chains.
         let with_tables = reading.as_ref().is_some_and(evidence::is_of_tables);
         match ebpf::reader::is_present(&self.options.bpffs) {
             Ok(true) if is_auto => {
@@ -198,7 +198,7 @@ impl Dataplane {
         ReadError::NoChains(NoChains { vanished: self.found, elsewhere })
     }
 
-    /// Whether a back end that was not asked for holds Calico's chains. Looked at once in a while.
+    /// Looks for Calico's chains in back ends that were not requested, at most once in `LOOK_AROUND`.
     fn look_elsewhere(&mut self, deadline: Instant) -> Elsewhere {
         if let Some((_, elsewhere)) = self.elsewhere.filter(|(since, _)| since.elapsed() < LOOK_AROUND) {
             return elsewhere;
@@ -217,7 +217,7 @@ impl Dataplane {
         found
     }
 
-    /// `iptables-save` is missing. On the eBPF dataplane it is not missed: the kernel itself says that no table holds endpoints' chains.
+    /// `iptables-save` is missing. On the eBPF dataplane it is not needed if the kernel shows that no table holds endpoints' chains.
     fn without_program(&mut self, path: String, deadline: Instant) -> Result<Option<Reading>, ReadError> {
         let missing = ReadError::NoProgram(path);
         let is_ebpf = self.options.backend == BackendChoice::Auto && ebpf::reader::is_present(&self.options.bpffs).unwrap_or(false);

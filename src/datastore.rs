@@ -1,5 +1,5 @@
-//! What both datastores share: following one until the end of time, taking no more than can be true, HTTP with its time-outs, TLS and
-//! errors, and what comes of it, the inventory. Pod logs stand in where neither knows a workload.
+//! What both datastores share: the loop that follows one, limits on its size, HTTP with timeouts, TLS and errors, and the result, the
+//! inventory. Pod logs are used if neither datastore knows a workload.
 
 pub mod addresses;
 pub(crate) mod bounds;

@@ -1,9 +1,9 @@
-//! Calico's eBPF dataplane: what its programs count, and what they hold → [`Snapshot`].
+//! Calico's eBPF dataplane: what its programs count and which rules they contain → [`Snapshot`].
 //!
-//! There are no chains here. Felix compiles the policies of every interface, for each direction, into a program. All programs count in
-//! one map of the node, by the rule's id: how often a rule decided, not for whom ([`reader`]). Which program holds which rules, Felix
-//! writes into files meant for people ([`folder`], [`dump`]); what an id stands for can also be computed where the policies' names are known
-//! ([`ids`]). Another map counts for each interface what its policies accepted and refused in all.
+//! There are no chains here. Felix compiles the policies of each interface and direction into a program. All programs count in one map of
+//! the node, by rule ID: how often a rule decided, but not for which endpoint ([`reader`]). Felix writes the rules of each program into
+//! files meant for humans ([`folder`], [`dump`]). If the policies' names are known, the meaning of an ID can also be computed ([`ids`]).
+//! Another map counts for each interface how many packets its policies accepted and refused in total.
 
 pub mod dump;
 mod folder;
@@ -18,50 +18,50 @@ use crate::ruleset::Family;
 
 pub use reader::{Error, Reader};
 
-/// As metrics and messages name this dataplane.
+/// The name of this dataplane in metrics and messages.
 pub const BACKEND: &str = "ebpf";
 
 pub type RuleId = u64;
 
 pub type IdMap<T> = HashMap<RuleId, T, foldhash::fast::RandomState>;
 
-/// The id that Calico up to 3.29 gives to everything that is no rule of a policy or profile: the ends of all tiers, whatever they do.
+/// The ID that Calico up to 3.29 gives to everything that is not a rule of a policy or profile: the ends of all tiers, whatever they do.
 pub const UNNUMBERED: RuleId = 0;
 
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// Packets that every rule has decided since its entry was made. Rules that never did have none.
+    /// Packets that each rule has decided since its entry was created. A rule that never decided has no entry.
     pub rules: Arc<IdMap<u64>>,
-    /// The map in which they count, by the kernel's id.
+    /// The kernel's ID of the rule map.
     pub rule_map: u32,
-    /// What the programs of every interface accepted and refused; none of an interface that has seen no packet.
+    /// What the programs of each interface accepted and refused. An interface that has seen no packet has no entry.
     pub interfaces: BTreeMap<(Arc<str>, Direction), Verdicts>,
-    /// The maps that count interfaces, by the kernel's ids; none if unknown or unreadable. In others, counts have no common beginning.
+    /// The kernel's IDs of the interface maps. Empty if they are unknown or unreadable. Counts in different maps are not comparable.
     pub interface_maps: Vec<u32>,
     pub programs: Vec<Shown>,
     pub unlisted: Option<std::io::ErrorKind>,
-    /// Whether no program has come, gone or changed since the last read: then what the rules counted since happened in these programs.
+    /// Whether the programs are unchanged since the last read. Then these programs counted everything since.
     pub unchanged: bool,
-    /// Whether all interfaces that are named like workloads' have their programs shown.
+    /// Whether the programs of all interfaces with a workload's name are shown.
     pub complete: bool,
-    /// Files about programs of interfaces that are there, which could not be read or understood.
+    /// The number of unreadable files about programs of existing interfaces.
     pub unreadable: usize,
 }
 
 #[derive(Debug, Clone)]
 pub struct Shown {
     pub program: Arc<Program>,
-    /// Whether the interface exists. Calico 3.25 leaves the files of those that have gone.
+    /// Whether the interface exists. Calico 3.25 leaves the files of deleted interfaces.
     pub is_live: bool,
     pub unchanged: bool,
 }
 
-/// What an interface's program decided, before and after the rules' counters were read: they are not read at one instant.
+/// What an interface's program decided, before and after the rules' counters were read, because they are not read at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Verdicts {
     pub accepted: (u64, u64),
     pub refused: (u64, u64),
-    /// The interface's number: under the same name, another number is another interface.
+    /// The interface's index. The same name with another index is another interface.
     pub number: u32,
 }
 
@@ -69,13 +69,13 @@ pub struct Verdicts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     pub interface: Arc<str>,
-    /// Seen from the workload; for a host's own interface, from the host.
+    /// As seen from the workload. For a host's own interface, as seen from the host.
     pub direction: Direction,
     pub family: Family,
     pub is_workload: bool,
     /// Whether its rules' hits are counted. XDP programs, which enforce untracked policies, count none.
     pub is_counted: bool,
-    /// Its policies, in the order of evaluation, also those without rules; and whether they are the workload's own.
+    /// Its policies in the order of evaluation, including those without rules, and whether each is the workload's own.
     pub policies: Vec<(Arc<Policy>, bool)>,
     pub rules: Vec<Rule>,
     pub unrecognised: usize,
@@ -84,10 +84,10 @@ pub struct Program {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     pub id: RuleId,
-    /// What it is. The direction is the policy's: for a host endpoint's rules in a workload's program, the other one.
+    /// The direction is the policy's. For a host endpoint's rules in a workload's program it is the opposite of the program's.
     pub known: Known,
     pub is_workloads: bool,
-    /// Whether this program counts its hits: not those of a rule that logs, is for the other address family, or is never reached.
+    /// Whether this program counts its hits. It does not if the rule logs, is for the other address family, or is unreachable.
     pub counts: bool,
 }
 
@@ -102,7 +102,7 @@ pub struct Known {
 pub struct Policy {
     pub name: PolicyName,
     pub tier: Arc<str>,
-    /// As metrics name it.
+    /// The policy's name in metrics.
     pub label: Arc<str>,
 }
 
@@ -114,9 +114,9 @@ impl Policy {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Owner {
-    /// A policy, and the rule's place in it, from 0.
+    /// A policy, and the rule's index in it, from 0.
     Policy(Arc<Policy>, u32),
-    /// A profile; up to 3.31, Felix does not say which.
+    /// A profile. Up to 3.31, Felix does not say which.
     Profile(Option<Arc<str>>),
     /// The end of a tier: none of its policies decided.
     EndOfTier(Arc<str>),

@@ -1,13 +1,12 @@
-//! etcd v3 over its JSON gateway: list, then watch, into the [`Inventory`]. In comes the configuration; out go this node's
-//! workloads and, where the ruleset has no names, the policies. It opens connections to etcd and reads TLS files.
+//! etcd v3 over its JSON gateway: list, then watch, into the [`Inventory`]. Provides this node's workloads and, if the ruleset has no
+//! names, the policies. Opens connections to etcd and reads TLS files.
 //!
-//! Each kind of object is a range of its own with a watch of its own: `workloadendpoints/` from the start, the two policy
-//! ranges once a scrape has asked for them. One watch over all of Calico's resources would keep its revision fresher between
-//! etcd's compactions, but it would bring every value of every kind to every node, and need a role that may read them. What
-//! remains is the churn of other nodes' endpoints, for which etcd has no filter: the node comes after the namespace in keys.
+//! Each kind of object is a separate range with its own watch: `workloadendpoints/` from the start, the two policy ranges once a scrape has
+//! asked for them. One watch over all of Calico's resources would keep its revision fresher between etcd's compactions. But it would send
+//! every value of every kind to every node, and need a role that may read them. There remain the events of other nodes' endpoints, for
+//! which etcd has no filter, because the node follows the namespace in keys.
 //!
-//! A list asks for keys only, leaving out as many of other nodes as it can, and then, at the same revision, for the values
-//! under this node's keys.
+//! A list requests keys only, skipping as many of other nodes as possible, and then, at the same revision, the values of this node's keys.
 
 mod certificates;
 mod discovery;
@@ -42,11 +41,11 @@ use kinds::{Kind, Policies, Workloads};
 use messages::{Event, RangeResponse, Span, WatchFrame};
 use sweep::Page;
 
-/// How long to wait before DNS is asked for etcd again.
+/// The interval between attempts to find etcd by DNS.
 const DISCOVERY_EVERY: Duration = Duration::from_secs(10);
 
-/// Follows etcd on threads of its own, for as long as the process lives: the workloads of `node` go into `inventory`, and the
-/// policies from when [`Inventory::policies_wanted`] says so. What goes wrong later is in [`Inventory::troubles`] and in the log.
+/// Follows etcd on its own threads for the lifetime of the process. The workloads of `node` go into `inventory`, and the policies as soon
+/// as [`Inventory::policies_wanted`] returns true. Later problems are in [`Inventory::troubles`] and in the log.
 pub fn follow(config: EtcdConfig, node: String, inventory: Arc<Inventory>, limits: Limits) -> io::Result<()> {
     if let Some(domain) = config.discovery.clone() {
         let discover = move || follow_discovered(config, &domain, node, inventory, limits);
@@ -58,7 +57,7 @@ pub fn follow(config: EtcdConfig, node: String, inventory: Arc<Inventory>, limit
     follow::spawn(Range::new(config.clone(), limits, Workloads::new(node), &inventory), Arc::clone(&inventory))?;
     follow::when_policies_are_wanted(Arc::clone(&inventory), move || {
         let prefixes = [keys::NETWORK_POLICIES, keys::GLOBAL_NETWORK_POLICIES];
-        // All before the first is listed, or one of them alone would look complete.
+        // All of them before the first is listed. Otherwise one alone would look complete.
         prefixes.iter().for_each(|prefix| inventory.expect_list(prefix));
         prefixes
             .into_iter()
@@ -66,14 +65,14 @@ pub fn follow(config: EtcdConfig, node: String, inventory: Arc<Inventory>, limit
     })
 }
 
-/// Takes a recorded stream of a watch over workload endpoints, after a list of cluster 1 at revision 1, as [`follow()`] takes one.
+/// Processes a recorded stream of a watch over workload endpoints as [`follow()`] does, after a list of cluster 1 at revision 1.
 pub fn replay(stream: impl io::Read, node: &str, inventory: Arc<Inventory>) -> Ended {
     let config = EtcdConfig { endpoints: Vec::new(), discovery: None, credentials: None, ca_file: None, client_cert: None };
     let mut range = Range::new(config, LIMITS, Workloads::new(node.to_owned()), &inventory);
     range.take_all(stream, &mut Position { cluster: 1, revision: 1 }, &mut |_| {})
 }
 
-/// Finds the endpoints by DNS, then follows. As in etcd's own client, they are found once.
+/// Finds the endpoints by DNS, then follows. As in etcd's own client, they are looked up once.
 fn follow_discovered(mut config: EtcdConfig, domain: &str, node: String, inventory: Arc<Inventory>, limits: Limits) {
     const NAME: &str = "ETCD_DISCOVERY_SRV";
     let mut said = None;
@@ -93,14 +92,14 @@ fn follow_discovered(mut config: EtcdConfig, domain: &str, node: String, invento
     };
     log::info!("{NAME}: found {}", config.endpoints.join(", "));
     inventory.set_trouble(NAME, None);
-    // Found is not reached yet.
+    // The endpoints are found, but not reached yet.
     inventory.set_up(false);
     if let Err(error) = follow(config, node, inventory, limits) {
         log::error!("cannot follow etcd: {error}");
     }
 }
 
-/// One page of keys, as of `position`, which the first page sets.
+/// Requests one page of keys, as of `position`, which the first page sets.
 fn page_of_keys(gateway: &mut Gateway, prefix: &str, span: &Span, limit: u32, position: &mut Option<Position>) -> Result<Page, Error> {
     let revision = position.map_or(0, |position| position.revision);
     let answer = gateway.ask("/kv/range", &messages::range_of_keys(span, limit, revision), prefix)?;
@@ -162,7 +161,7 @@ impl<K: Kind> Range<K> {
         Range { gateway: Gateway::new(config, limits), kind, part }
     }
 
-    /// The keys this node is interested in, and the revision at which they were all there.
+    /// Returns the keys of this node, and the revision at which they all existed.
     fn list_keys(&mut self, began: Instant) -> Result<(Position, Vec<String>), Error> {
         let Range { gateway, kind, .. } = self;
         let mut position = None;
@@ -179,7 +178,7 @@ impl<K: Kind> Range<K> {
         Ok((position, keys))
     }
 
-    /// The value of `key` at `revision`, at which it exists.
+    /// Returns the value of `key` at `revision`, at which it exists.
     fn read(&mut self, key: &str, revision: i64) -> Result<Vec<u8>, Error> {
         let answer = self.gateway.ask("/kv/range", &messages::range_of_one(key, revision), self.kind.prefix())?;
         let response: RangeResponse = serde_json::from_slice(&answer).map_err(|error| self.gateway.garbled(error))?;
@@ -223,7 +222,7 @@ impl<K: Kind> Range<K> {
         Ok(())
     }
 
-    /// A value that cannot be understood leaves what was known of the object before.
+    /// Applies an event. A value that cannot be understood does not change the stored object.
     fn apply(&mut self, event: &Event<'_>) -> Result<(), TooMany> {
         let Some(key) = event.kv.key().filter(|key| self.kind.wants(key)) else { return Ok(()) };
         if event.deleted() {
@@ -238,20 +237,21 @@ impl<K: Kind> Range<K> {
         }
     }
 
-    /// The outer `None` is an object that cannot be understood, the inner one none of ours.
+    /// Parses a value. The outer `None` means that it cannot be understood, the inner one that it is irrelevant.
     fn parse(&mut self, key: &str, value: &[u8]) -> Option<Option<K::Object>> {
         let skip = |error| self.part.skip(key, format_args!("{}: skipped, not a workload endpoint: {error}", cut(key, LONGEST_TEXT)));
         self.kind.parse(key, value).map_err(skip).ok()
     }
 
-    /// The watch is of no use any more, though nothing is wrong with what it said.
+    /// Ends a watch that can no longer be used, though it reported no error.
     fn over(&mut self, why: &str) -> Ended {
         let error = error::unavailable(self.gateway.endpoint(), why);
         self.gateway.move_on();
         Ended::Failed(failure(error))
     }
 
-    /// Reading failed. Silence after the first frame is normal where nothing happens; without one, nobody is there.
+    /// Handles a failed read. Silence after the first frame is normal if nothing happens. Silence without a first frame means that nobody
+    /// answers.
     fn interrupted(&mut self, error: io::Error, silent: bool) -> Result<(), Ended> {
         let error = self.gateway.interrupted(error, "frame")?;
         if error.kind == ErrorKind::TimedOut && !silent {
@@ -262,7 +262,7 @@ impl<K: Kind> Range<K> {
         Err(Ended::Failed(failure(error)))
     }
 
-    /// A watch says so of an expired token too, and of a missing permission: a new token is the first thing to try.
+    /// A watch reports an expired token and a missing permission in the same way, so a new token is tried first.
     fn unauthorised(&mut self, error: Error) -> Ended {
         self.gateway.forget_token();
         let patience = if self.gateway.user().is_some() { Patience::Repair } else { Patience::Away };

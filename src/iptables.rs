@@ -1,5 +1,4 @@
-//! `iptables-save` and `ip6tables-save`: finds them, runs them, takes their text apart while they write → [`Snapshot`].
-//! Touches child processes.
+//! Finds and runs `iptables-save` and `ip6tables-save`, and parses their text while they write it → [`Snapshot`]. Touches child processes.
 
 pub mod text;
 
@@ -15,7 +14,7 @@ use crate::os::child;
 use crate::os::logging;
 use crate::ruleset::{Backend, Family, Snapshot};
 
-/// What one child may take and print. The largest nodes have some 100,000 rules.
+/// The most time and output that one child may take. The largest nodes have about 100,000 rules.
 const MOST: Most = Most { time: Duration::from_secs(6), rules: 2_000_000, bytes: 1 << 30 };
 
 #[derive(Debug, Clone, Copy)]
@@ -28,12 +27,12 @@ struct Most {
 #[derive(Debug)]
 pub struct Programs {
     search_path: OsString,
-    /// What plain `iptables-save` programs said they are, so that they are asked once.
+    /// The back end of each plain `iptables-save` program, so that each is asked once.
     kinds: Mutex<HashMap<PathBuf, Backend>>,
 }
 
 impl Programs {
-    /// Those on the process's search path, or where they usually are.
+    /// The programs on the process's search path, or in the usual folders if it has none.
     pub fn on_search_path() -> Self {
         let search_path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/sbin:/usr/bin:/bin".into());
         Programs { search_path, kinds: Mutex::default() }
@@ -47,7 +46,8 @@ impl Programs {
         [Backend::Nft, Backend::Legacy].into_iter().any(|backend| self.find(backend, Family::V4).is_some())
     }
 
-    /// `iptables-nft-save`, `iptables-legacy-save`, or a plain `iptables-save` that is of that kind. So does Felix (`FindBestBinary`).
+    /// Returns `iptables-nft-save`, `iptables-legacy-save`, or a plain `iptables-save` of that back end. Felix does the same
+    /// (`FindBestBinary`).
     pub fn find(&self, backend: Backend, family: Family) -> Option<PathBuf> {
         let stem = match family {
             Family::V4 => "iptables",
@@ -77,7 +77,7 @@ impl Programs {
     }
 }
 
-/// Asks a plain `iptables-save` what it is. `v1.8.9 (nf_tables)`, `v1.8.9 (legacy)`; before 1.8 there was only legacy.
+/// Returns the back end of a plain `iptables-save`: `v1.8.9 (nf_tables)`, `v1.8.9 (legacy)`. Before 1.8 there was only legacy.
 fn backend_of(program: &Path) -> Backend {
     let mut version = Vec::new();
     let asked = child::run(program, &["--version"], MOST.time, &mut |piece| {
@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    /// Both limits by themselves, and below both.
+    /// Each limit exceeded by itself, and neither exceeded.
     #[test]
     fn a_flood_is_refused_long_before_the_deadline() {
         let program = std::env::temp_dir().join(format!("accountant-flood-{}", std::process::id()));

@@ -1,7 +1,7 @@
-//! Calico's tables straight from the kernel, without a child and without text: legacy tables over getsockopt(2), nf_tables (iptables-nft's
-//! and Calico's own) over netlink. All give the same [`Snapshot`](crate::ruleset::Snapshot) as `iptables-save` does. A reader remembers
-//! the rules of its last read, and only picks up the counters of those that are still there.
-//! Counters of Calico's eBPF programs come over bpf(2).
+//! Reads Calico's tables straight from the kernel, without a child process and without text: legacy tables with getsockopt(2), nf_tables
+//! (iptables-nft's and Calico's own) over netlink. All give the same [`Snapshot`](crate::ruleset::Snapshot) as `iptables-save`. A reader
+//! remembers the rules of its last read, and reads only the counters of rules that are unchanged. Counters of Calico's eBPF programs are
+//! read with bpf(2).
 
 pub mod bpf;
 mod draft;
@@ -23,8 +23,8 @@ pub(crate) use draft::{Bits, Draft};
 pub use matches::{Matches, matches};
 pub(crate) use xt::{add_comment, ct_state};
 
-/// The chains of the filter table, of `INPUT`, `FORWARD` and `OUTPUT`, that have a jump to one of Calico's. Felix inserts it
-/// (`felix/iptables/table.go`); without it Calico's chains are there, and no packet passes through them.
+/// Returns which of `INPUT`, `FORWARD` and `OUTPUT` in the filter table have a jump to one of Calico's chains. Felix inserts it
+/// (`felix/iptables/table.go`). Without it Calico's chains exist, and no packet passes through them.
 pub fn hooks(backend: Backend, family: Family, deadline: Instant) -> io::Result<BTreeSet<&'static str>> {
     match backend {
         Backend::Legacy => legacy::hooks(family),

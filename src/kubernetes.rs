@@ -1,9 +1,9 @@
-//! The Kubernetes datastore: list, then watch, into the [`Inventory`]. In comes how to reach the API server; out go this node's
-//! workloads and, where the ruleset has no names, the policies. It opens connections to the API server.
+//! The Kubernetes datastore: list, then watch, into the [`Inventory`]. Provides this node's workloads and, if the ruleset has no names, the
+//! policies. Opens connections to the API server.
 //!
-//! The pods of the node are one list and one watch, filtered by the server. Policies are only asked for once a scrape wants
-//! them, and then only their metadata. Lists are as of any time (`resourceVersion=0`): the server answers them from memory, in
-//! one piece, and the watch that follows makes up for what is missing.
+//! The pods of the node are one list and one watch, filtered by the server. Policies are only requested once a scrape wants them, and then
+//! only their metadata. Lists are as of any time (`resourceVersion=0`): the server answers them from memory, in one piece, and the
+//! following watch makes up for what is missing.
 
 mod access;
 mod client;
@@ -35,8 +35,8 @@ use client::Client;
 use kinds::{Kind, Pods, Policies};
 use range::Range;
 
-/// Follows the API server on threads of its own, for as long as the process lives: the workloads of `node` go into `inventory`, and the
-/// policies from when [`Inventory::policies_wanted`] says so. What goes wrong later is in [`Inventory::troubles`] and in the log.
+/// Follows the API server on its own threads for the lifetime of the process. The workloads of `node` go into `inventory`, and the policies
+/// as soon as [`Inventory::policies_wanted`] returns true. Later problems are in [`Inventory::troubles`] and in the log.
 pub fn follow(access: Arc<dyn Access>, node: String, api_group: ApiGroup, inventory: Arc<Inventory>, limits: Limits) -> io::Result<()> {
     let mut asking = Client::new(Arc::clone(&access), limits);
     follow::when_nodes_are_wanted(Arc::clone(&inventory), node.clone(), move || nodes::names(&mut asking))?;
@@ -46,7 +46,7 @@ pub fn follow(access: Arc<dyn Access>, node: String, api_group: ApiGroup, invent
     })
 }
 
-/// Takes recorded answers to a list of pods and to the watch after it as [`follow()`] takes them.
+/// Processes recorded answers to a list of pods and to the following watch as [`follow()`] does.
 pub fn replay(list: impl io::Read, watch: impl io::Read, node: &str, inventory: Arc<Inventory>) -> Result<follow::Ended, Error> {
     let client = Client::new(Arc::new(Credentials::default()), Limits::default());
     Range::new(client, Pods { node: node.to_owned() }, inventory).replay(list, watch)

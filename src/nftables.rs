@@ -1,5 +1,6 @@
-//! What `nft -j list ruleset`, or `list table`, says of Calico's own nftables tables → [`Snapshot`]; and without `-j`: see [`text`].
-//! Pure: bytes in; the same rules as [`kernel::nft`](crate::kernel::nft) reads. What cannot be taken apart is counted, never fatal.
+//! Calico's own nftables tables, as `nft -j list ruleset` or `list table` prints them → [`Snapshot`]. For output without `-j`, see
+//! [`text`]. Pure: gets bytes, gives the same rules as [`kernel::nft`](crate::kernel::nft). A rule that cannot be parsed is counted, never
+//! fatal.
 
 mod rule;
 pub mod text;
@@ -14,12 +15,12 @@ use crate::felix::names::CHAIN_PREFIX;
 use crate::kernel::nft::Tables;
 use crate::ruleset::{Backend, Builder, ChainId, Family, Snapshot};
 
-/// Of tables that are not Calico's own.
+/// The message for tables that are not Calico's own.
 pub const ELSEWHERE: &str = "Calico's rules are in iptables-nft's tables, of which nft shows no matches; save them by iptables-save -c and \
                              ip6tables-save -c";
 const NO_COUNTERS: &str = "its rules were saved without their counters; use nft list ruleset without -s";
 
-/// The tables in a text, one for each family and prefix of chain names; none if none of them is Calico's.
+/// Returns the tables in a text, one for each family and prefix of chain names. Empty if none of them is Calico's.
 pub fn parse(json: &[u8]) -> Result<Vec<Snapshot>, String> {
     let mut tables = Collector::default();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
@@ -29,7 +30,7 @@ pub fn parse(json: &[u8]) -> Result<Vec<Snapshot>, String> {
     tables.finish()
 }
 
-/// Builders by family and table, filled object by object: a ruleset with its sets can be a hundred times as large as its rules.
+/// Builders by family and table, filled object by object, because a ruleset with its sets can be a hundred times as large as its rules.
 #[derive(Default)]
 struct Collector {
     builders: BTreeMap<(Family, &'static str), Builder>,
@@ -38,7 +39,7 @@ struct Collector {
 }
 
 impl Collector {
-    /// A chain, if it is one of Calico's that matter.
+    /// Returns the builder and ID of a chain, or `None` if it is not one of Calico's relevant chains.
     fn chain(&mut self, family: &str, table: &str, chain: &str) -> Option<(&mut Builder, ChainId)> {
         let family = match family {
             "ip" => Family::V4,
@@ -87,7 +88,7 @@ enum Kind {
     Document,
     /// `[ {"metainfo": …}, {"table": …}, … ]`
     Objects,
-    /// `{"rule": …}`; what is neither chain nor rule is passed over without being kept.
+    /// `{"rule": …}`. Objects other than chains and rules are skipped without being stored.
     Object,
 }
 

@@ -1,4 +1,4 @@
-//! The operating system: calls that Rust's library lacks, children, this process's rights and resources, the log.
+//! The operating system: system calls that Rust's library lacks, child processes, this process's privileges and resources, the log.
 
 pub(crate) mod child;
 pub(crate) mod logging;
@@ -6,7 +6,7 @@ pub mod privileges;
 pub(crate) mod process;
 pub(crate) mod sys;
 
-/// What went wrong as people say it: without the number that Rust adds.
+/// Returns an error's text without the number that Rust adds.
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;

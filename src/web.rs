@@ -1,7 +1,7 @@
-//! The page at `/`: its files, which are part of the program. What a browser may do with them is said by [`POLICY`].
+//! The page at `/`: its files, which are compiled into the program. [`POLICY`] limits what a browser may do with them.
 //!
-//! The page asks the API (see `docs/api.md`) and shows what that answers. All of its addresses are relative, so that it also works
-//! behind a proxy that puts it below a path.
+//! The page requests data from the API (see `docs/api.md`). All of its addresses are relative, so that it also works behind a proxy that
+//! serves it below a path.
 
 use std::sync::OnceLock;
 
@@ -12,7 +12,8 @@ pub struct File {
     pub content: &'static [u8],
 }
 
-/// The page's own files and API, nothing inline, nothing from elsewhere: a name that is taken for markup can neither run nor load anything.
+/// Allows only the page's own files and API, nothing inline, nothing from elsewhere. A name that is mistaken for markup can neither run nor
+/// load anything.
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -34,7 +35,7 @@ const FILES: &[File] = files! {
         "toolbar.js" "witnesses.js" "words.js" "workload.js" "workloads.js";
 };
 
-/// `/` is the page; its other files are below `/page/`. `/runbook` is where the alerts' links lead.
+/// Returns a file by its path. `/` is the page, and its other files are below `/page/`. The alerts link to `/runbook`.
 pub fn file(path: &str) -> Option<File> {
     if path == "/runbook" {
         return Some(File { name: "runbook", content_type: "text/html; charset=utf-8", content: runbook().as_bytes() });
@@ -43,7 +44,7 @@ pub fn file(path: &str) -> Option<File> {
     FILES.iter().find(|file| file.name == name).copied()
 }
 
-/// `docs/alerts.md` as it stands, but for a place to link to in front of each alert.
+/// Returns `docs/alerts.md` as HTML, with an anchor before each alert.
 fn runbook() -> &'static str {
     static PAGE: OnceLock<String> = OnceLock::new();
     PAGE.get_or_init(|| {
@@ -72,7 +73,7 @@ mod tests {
         }
     }
 
-    /// Nothing that could take a name for markup or code, or that asks anybody else.
+    /// Nothing that could interpret a name as markup or code, or that contacts another server.
     #[test]
     fn text_stays_text_and_nothing_is_fetched_from_elsewhere() {
         let forbidden = ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "DOMParser", "srcdoc"];

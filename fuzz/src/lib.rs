@@ -1,5 +1,5 @@
-//! What is fuzzed: each function takes any bytes, and fails if a decoder does, or if two of them disagree. `make test` calls them with
-//! the kept corpora (`tests/it/fuzzed.rs`); `cargo +nightly fuzz run <name>` looks for more.
+//! The fuzz targets. Each function takes any bytes, and fails if a decoder fails, or if two decoders disagree. `make test` runs them with
+//! the stored corpora (`tests/it/fuzzed.rs`), and `cargo +nightly fuzz run <name>` searches for more.
 
 mod outside;
 mod table;
@@ -14,12 +14,12 @@ use calico_accountant::ruleset::{Backend, CommentId, Family, RuleId, Ruleset, Sn
 pub use outside::{bpf_dump, etcd, http, kubeconfig, kubernetes, nft_json, saved};
 use table::Table;
 
-/// Works out what the rules mean, which no rules may make fail.
+/// Interprets the rules, which must not fail for any rules.
 fn understand(tables: &[Snapshot]) {
     Structures::default().update(tables.iter().map(|table| &table.ruleset));
 }
 
-/// The entries of a legacy table. The first two bytes say where the second read differs from the first.
+/// The entries of a legacy table. The first two bytes determine where the second read differs from the first.
 pub fn legacy(data: &[u8]) {
     let Some((&[family, place], entries)) = data.split_first_chunk() else { return };
     let family = Family::ALL[usize::from(family % 2)];
@@ -42,7 +42,7 @@ pub fn netlink(data: &[u8]) {
     }
 }
 
-/// The text of `iptables-save`. It is the same in whatever pieces it comes; the first byte says how long these are.
+/// The text of `iptables-save`. The result must not depend on the size of the pieces, which the first byte determines.
 pub fn text(data: &[u8]) {
     let Some((&length, text)) = data.split_first() else { return };
     let parse = |length: usize| -> Result<Snapshot, TextError> {
@@ -55,7 +55,7 @@ pub fn text(data: &[u8]) {
     whole.iter().for_each(|table| understand(std::slice::from_ref(table)));
 }
 
-/// One table, as iptables-save writes it, and as the kernel gives it by each of its ways: all readers must say the same.
+/// One table as the text of iptables-save and in all of the kernel's formats. All readers must agree.
 pub fn agree(data: &[u8]) {
     let table = Table::from(data);
     let mut parser = Parser::new(Family::V4, Backend::Legacy, "filter");
@@ -74,7 +74,7 @@ pub fn agree(data: &[u8]) {
     understand(&[text]);
 }
 
-/// Compares all that both tables say; empty chains are not in a dump of rules.
+/// Compares the content of both tables. A dump of rules does not contain empty chains.
 fn compare(text: &Snapshot, read: &Snapshot, table: &Table) {
     assert_eq!((text.ruleset.unreadable, read.ruleset.unreadable), (0, 0), "{}", table.text());
     for chain in text.ruleset.chains().iter().filter(|chain| !chain.rules.is_empty()) {
@@ -87,7 +87,7 @@ fn compare(text: &Snapshot, read: &Snapshot, table: &Table) {
     }
 }
 
-/// A rule without the numbers under which its reader keeps names and comments.
+/// Formats a rule without its reader's internal IDs of names and comments.
 fn contents(ruleset: &Ruleset, id: RuleId) -> (String, Vec<Arc<str>>) {
     let rule = ruleset.rule(id);
     let comment = |id: &CommentId| Arc::clone(&ruleset.comments()[id.0 as usize]);

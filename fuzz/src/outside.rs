@@ -1,4 +1,4 @@
-//! What comes over the network and out of files.
+//! Targets for input from the network and from files.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -21,7 +21,7 @@ use calico_accountant::{etcd, kubernetes, nftables};
 
 const NODE: &str = "node1";
 
-/// Gives its bytes in pieces of one length.
+/// Returns its bytes in pieces of one length.
 struct Pieces<'a>(&'a [u8], usize);
 
 impl Read for Pieces<'_> {
@@ -31,7 +31,7 @@ impl Read for Pieces<'_> {
     }
 }
 
-/// Reads a stream in pieces and as a whole; the inventory must be the same. The first byte says how long the pieces are.
+/// Reads a stream in pieces and as a whole, which must give the same inventory. The first byte is the length of the pieces.
 fn in_any_pieces<T: PartialEq + std::fmt::Debug>(data: &[u8], read: impl Fn(&[u8], usize, Arc<Inventory>) -> T) {
     let Some((&length, stream)) = data.split_first() else { return };
     let [whole, pieces] = [stream.len().max(1), usize::from(length) + 1].map(|length| {
@@ -47,7 +47,7 @@ pub fn etcd(data: &[u8]) {
     in_any_pieces(data, |stream, length, inventory| etcd::replay(Pieces(stream, length), NODE, inventory));
 }
 
-/// An API server's list of pods, and after a zero the stream of the watch.
+/// An API server's list of pods, and after a zero byte the stream of the watch.
 pub fn kubernetes(data: &[u8]) {
     in_any_pieces(data, |stream, length, inventory| {
         let (list, watch) = stream.split_at(stream.iter().position(|&byte| byte == 0).unwrap_or(stream.len()));
@@ -57,7 +57,7 @@ pub fn kubernetes(data: &[u8]) {
     });
 }
 
-/// A kubeconfig, or several of them with a zero between. An error is one line, for the log.
+/// One or more kubeconfigs, separated by zero bytes. An error must be one line, for the log.
 pub fn kubeconfig(data: &[u8]) {
     let files: Vec<_> = data.split(|&byte| byte == 0).collect();
     let names: Vec<_> = (0..files.len()).map(|n| format!("/{n}")).collect();
@@ -79,14 +79,14 @@ pub fn kubeconfig(data: &[u8]) {
     }
 }
 
-/// What `nft -j list ruleset` prints.
+/// The output of `nft -j list ruleset`.
 pub fn nft_json(data: &[u8]) {
     if let Ok(tables) = nftables::parse(data) {
         super::understand(&tables);
     }
 }
 
-/// A file of tables, as people keep them.
+/// A saved file of tables.
 pub fn saved(data: &[u8]) {
     match saved::moment(&[("file".to_owned(), data.to_vec())]) {
         Ok(tables) => super::understand(&tables),
@@ -94,7 +94,7 @@ pub fn saved(data: &[u8]) {
     }
 }
 
-/// A file of Felix's about an eBPF program.
+/// One of Felix's files about an eBPF program.
 pub fn bpf_dump(data: &[u8]) {
     for (direction, family) in [(Direction::Ingress, Family::V4), (Direction::Egress, Family::V6)] {
         if let Err(error) = dump::parse(data, dump::Name { interface: "cali0", direction, family, is_xdp: false }) {
@@ -119,7 +119,7 @@ impl Application for Empty {
     }
 }
 
-/// Where a server listens that never gives up this process.
+/// Returns the address of a server that runs until the process ends.
 fn server() -> SocketAddr {
     static ADDRESS: OnceLock<SocketAddr> = OnceLock::new();
     *ADDRESS.get_or_init(|| {
@@ -130,7 +130,7 @@ fn server() -> SocketAddr {
     })
 }
 
-/// What a client sends before it closes its side: the server answers in HTTP or not at all, and soon closes its own.
+/// A client's data before it closes its side. The server must answer in HTTP or not at all, and soon close its own side.
 pub fn http(data: &[u8]) {
     let mut client = TcpStream::connect(server()).expect("a connection");
     client.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");

@@ -1,10 +1,9 @@
-//! A table out of any bytes, and the forms in which readers may meet it.
+//! Generates a table from any bytes, and converts it to all formats that readers support.
 
 use calico_accountant::ruleset::Family;
 
 const CHAINS: [&str; 6] = ["cali-tw-cali1", "cali-fw-cali1", "cali-pi-a", "cali-gi-group", "cali-pri-kns.x", "cali-to-wl-dispatch"];
 
-/// A table.
 pub struct Table {
     chains: Vec<(&'static str, Vec<Rule>)>,
 }
@@ -24,13 +23,13 @@ enum Target {
     Accept,
     Drop,
     Return,
-    /// The chain's place, and whether it is a goto.
+    /// The chain's index, and whether it is a goto.
     Jump(usize, bool),
     Mark(u32, u32),
     Nflog(String),
 }
 
-/// Bytes, as long as there are any.
+/// The input bytes, followed by zeros.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {
@@ -44,7 +43,7 @@ impl Bytes<'_> {
         u32::from_le_bytes([self.next(), self.next(), self.next(), self.next()])
     }
 
-    /// Text as people may write it in an annotation.
+    /// Returns a text as users may write it in an annotation.
     fn text(&mut self) -> String {
         const LETTERS: [char; 16] = ['a', 'Z', '0', ' ', '"', '\\', '\'', 'é', ';', ':', '/', '.', '-', ',', '#', '!'];
         let inner: String = (0..self.next() % 24).map(|_| LETTERS[usize::from(self.next() % 16)]).collect();
@@ -90,7 +89,7 @@ fn quoted(text: &str) -> String {
 }
 
 impl Table {
-    /// As `iptables-save -c` writes it.
+    /// Returns the text of `iptables-save -c`.
     pub fn text(&self) -> String {
         let mut text = String::from("*filter\n");
         self.chains.iter().for_each(|(name, _)| text += &format!(":{name} - [0:0]\n"));
@@ -100,9 +99,9 @@ impl Table {
         text + "COMMIT\n"
     }
 
-    /// As `IPT_SO_GET_ENTRIES` gives it.
+    /// Returns the entries of `IPT_SO_GET_ENTRIES`.
     pub fn entries(&self, family: Family) -> Vec<u8> {
-        // Where each chain's first rule is, which jumps need: the sizes do not depend on it.
+        // The first pass finds each chain's first rule, which jumps need. The sizes do not depend on it.
         let (_, starts) = self.lay_out(family, &[0; CHAINS.len()]);
         self.lay_out(family, &starts).0
     }
@@ -125,7 +124,7 @@ impl Table {
         (entries, found)
     }
 
-    /// As a dump of nf_tables gives it: with `native` expressions where iptables-nft has them, else with `xt` ones.
+    /// Returns a dump of nf_tables: with `native` expressions if iptables-nft has them, otherwise with `xt` ones.
     pub fn messages(&self, native: bool) -> Vec<u8> {
         let mut messages = Vec::new();
         for (chain, rules) in &self.chains {
@@ -170,7 +169,7 @@ impl Rule {
         }
     }
 
-    /// Name, revision and payload of the `xt` matches.
+    /// Returns name, revision and payload of the `xt` matches.
     fn matches(&self) -> Vec<(&'static str, u32, Vec<u8>)> {
         let mut matches: Vec<(&str, u32, Vec<u8>)> = Vec::new();
         for comment in &self.comments {
@@ -227,7 +226,7 @@ impl Rule {
         }
         for (name, revision, data) in self.matches() {
             match name {
-                // Masks of zero aside, which nft writes otherwise.
+                // Not for masks of zero, which nft writes differently.
                 "mark" if native => {
                     let (value, mask, negated) = self.mark.unwrap_or_default();
                     add("meta", [number(2, 3), number(1, 1)].concat());
@@ -283,7 +282,7 @@ fn entry(entries: &mut Vec<u8>, family: Family, rule: &Rule, matches: &[u8], tar
     entries.extend_from_slice(target);
 }
 
-/// A match or target: size, name and revision before its data.
+/// Returns a match or target: size, name and revision before its data.
 fn extension(name: &str, revision: u32, data: &[u8]) -> Vec<u8> {
     let mut all = ((32 + data.len()).next_multiple_of(8) as u16).to_ne_bytes().to_vec();
     all.extend(name.as_bytes());
@@ -298,7 +297,6 @@ fn standard(verdict: i32) -> Vec<u8> {
     extension("", 0, &[verdict.to_ne_bytes(), [0; 4]].concat())
 }
 
-/// A netlink attribute.
 fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
     let mut all = ((4 + payload.len()) as u16).to_ne_bytes().to_vec();
     all.extend(kind.to_ne_bytes());

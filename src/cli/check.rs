@@ -1,5 +1,5 @@
-//! `check`: what the exporter needs on this node, one line each: whether it is there, and what to do if not. Touches what the exporter
-//! touches, and changes nothing.
+//! `check`: whether this node has what the exporter needs, one line each, and what to do if not. Touches what the exporter touches, and
+//! changes nothing.
 
 mod cluster;
 mod ebpf;
@@ -23,7 +23,7 @@ use crate::iptables::Programs;
 use crate::ruleset::{Backend, Family};
 use findings::{Findings, Level};
 
-/// With the kernel, and with the datastore.
+/// The time limit for the kernel, and for the datastore.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 pub fn run(tool: &Tool, as_json: bool) -> Result<ExitCode, String> {
@@ -94,7 +94,7 @@ fn kernel(config: &Config, inventory: &Arc<Inventory>, findings: &mut Findings) 
     }
 }
 
-/// What else to look at, where the reason leaves that open.
+/// Returns what else to check, if the error leaves it open.
 fn remedy(error: &ReadError) -> &'static str {
     match error.no_chains() {
         Some(NoChains { elsewhere: Elsewhere::Nowhere, .. }) => {
@@ -122,7 +122,7 @@ fn programs(config: &Config, findings: &mut Findings) {
     };
 }
 
-/// Of all workloads that have rules.
+/// Returns the interfaces of all workloads that have rules.
 fn interfaces(reading: &Reading) -> Vec<&str> {
     let chains = reading.tables.iter().flat_map(|table| table.ruleset.chains());
     let programs = reading.programs.iter().flat_map(ebpf::workloads);

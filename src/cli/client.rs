@@ -1,4 +1,4 @@
-//! The API of a running exporter, asked over HTTP.
+//! The HTTP client of a running exporter's API.
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::os::plain;
 use crate::report::Status;
 
-/// More than this is no answer of the API: 250 workloads with 50 policies each make some megabytes.
+/// The largest answer in bytes. 250 workloads with 50 policies each make some megabytes.
 const LARGEST: u64 = 256 << 20;
 
 pub struct Client {
@@ -19,14 +19,14 @@ pub struct Client {
     pub url: String,
 }
 
-/// How long to wait: for a connection, and for the whole answer.
+/// The time limits for a connection, and for the whole answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience(pub Duration, pub Duration);
 
-/// Of an exporter that is on this host, as a rule.
+/// The limits for an exporter that is usually on this host.
 const NEAR: Patience = Patience(Duration::from_secs(2), Duration::from_secs(20));
 
-/// Why there is no answer: in one line, and what may be in the way, for who asks from another node.
+/// Why there is no answer, in one line, and a hint for a request from another node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub text: String,
@@ -53,12 +53,12 @@ impl Client {
             .timeout_connect(Some(connect))
             .timeout_global(Some(whole))
             .http_status_as_error(false)
-            // It is in the cluster.
+            // The exporter is in the cluster.
             .proxy(None);
         Client { agent: config.build().into(), url: url.to_owned() }
     }
 
-    /// Of the exporter at this address, if one answers and has this API.
+    /// Returns a client of the exporter at this address, if it answers and has this API.
     pub fn find(url: &str) -> Result<Self, String> {
         let client = Self::new(url, NEAR);
         client.ask::<Status>("status")?;

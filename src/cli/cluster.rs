@@ -1,5 +1,5 @@
-//! Several exporters at once: those that Kubernetes' API shows, or `--nodes` names. Asks them side by side, in bounded time, and says
-//! which did not answer, and why.
+//! Asks several exporters in parallel and in bounded time: those in Kubernetes' API, or those of `--nodes`. Reports which did not answer,
+//! and why.
 
 pub mod pods;
 
@@ -20,26 +20,26 @@ use crate::config::{Config, Datastore, Nodes};
 use crate::kubernetes::{Lookup, Pod, Query};
 use crate::os::plain;
 
-/// A connection takes a millisecond; the second attempt of a lost first packet comes after a second.
+/// A connection takes a millisecond. A lost first packet is repeated after a second.
 const PATIENCE: Patience = Patience(Duration::from_millis(1500), Duration::from_secs(6));
-/// For all nodes together: a large cluster, whose nodes do not answer, is not waited for one after the other.
+/// For all nodes together, so that a large cluster whose nodes do not answer is not waited for node by node.
 const LIMIT: Duration = Duration::from_secs(15);
-/// Asked at a time.
+/// The maximum number of parallel requests.
 const MOST_AT_ONCE: usize = 64;
-/// Nodes that a message names.
+/// The maximum number of nodes that a message names.
 const MOST_NAMED: usize = 5;
 
 #[derive(Clone)]
 pub struct Node {
     pub name: String,
-    /// `http://ADDRESS:PORT`, or why nobody can be asked.
+    /// `http://ADDRESS:PORT`, or why the node cannot be asked.
     url: Result<String, Failure>,
 }
 
-/// A node, and its answer.
+/// A node's name and its answer.
 pub type Answered<T> = (String, T);
 
-/// What was answered, and who did not.
+/// The answers, and the nodes without one.
 pub struct Answers<T> {
     pub answered: Vec<Answered<T>>,
     pub silent: Vec<Silent>,
@@ -52,7 +52,7 @@ pub struct Silent {
     pub hint: &'static str,
 }
 
-/// What `--json` prints of several nodes. See docs/api.md.
+/// The output of `--json` for several nodes. See docs/api.md.
 #[derive(Serialize)]
 pub struct Envelope<'a, T> {
     pub answers: Vec<&'a T>,
@@ -60,7 +60,7 @@ pub struct Envelope<'a, T> {
 }
 
 impl Silent {
-    /// The problem without the address, which would keep equal ones of several nodes apart.
+    /// Returns the problem without the address, so that equal problems of several nodes can be grouped.
     pub fn why(&self) -> &str {
         self.problem.strip_prefix("http://").and_then(|text| Some(text.split_once(' ')?.1)).unwrap_or(&self.problem)
     }
@@ -71,7 +71,7 @@ impl<T> Answers<T> {
         Envelope { answers: self.answered.iter().map(|(_, answer)| answer).collect(), silent: &self.silent }
     }
 
-    /// Who answered, and who did not, for people.
+    /// Returns a summary of which nodes answered, for humans.
     pub fn about(&self) -> Vec<String> {
         let (answered, silent) = (self.answered.len(), self.silent.len());
         let mut lines = vec![match silent {
@@ -85,7 +85,7 @@ impl<T> Answers<T> {
     }
 }
 
-/// Those with the same reason together: their names, and the first of them.
+/// Groups nodes with the same problem. Returns each group's names and its first element.
 fn reasons(all: &[Silent]) -> Vec<(String, &Silent)> {
     let mut reasons = BTreeMap::<(&str, &str), Vec<&Silent>>::new();
     for silent in all {
@@ -100,10 +100,10 @@ fn with_hint(why: &str, hint: &str) -> String {
     format!("{}{hint}", safe(why, LONGEST * 3))
 }
 
-/// Says what is missing, beside what is shown.
+/// Prints which answers are missing to standard error.
 pub fn complain(silent: &[Silent]) {
     for (names, first) in reasons(silent) {
-        // With the address, where it is one's alone.
+        // A single node's problem includes its address.
         let why = if first.node == names { &first.problem } else { first.why() };
         _ = writeln!(io::stderr(), "calico-accountant: node {names}: {}", with_hint(why, first.hint));
     }
@@ -113,7 +113,7 @@ pub fn nodes(count: usize) -> String {
     if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
 }
 
-/// Some of the names.
+/// Lists some of the names.
 pub fn few(names: &[&str]) -> String {
     let named = names.iter().take(MOST_NAMED).map(|name| safe(name, LONGEST)).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(MOST_NAMED) {
@@ -122,7 +122,7 @@ pub fn few(names: &[&str]) -> String {
     }
 }
 
-/// The pods, if they are looked for in Kubernetes.
+/// Returns a lookup of pods if Kubernetes is the datastore.
 pub fn lookup(config: &Config) -> Option<Lookup> {
     match &config.datastore {
         Datastore::Kubernetes(kubernetes) => Some(Lookup::new(kubernetes)),
@@ -130,7 +130,7 @@ pub fn lookup(config: &Config) -> Option<Lookup> {
     }
 }
 
-/// Those of the cluster; of one node only, where that is known to be enough.
+/// Returns the cluster's exporters, or only that of node `only`, if that is sufficient.
 pub fn exporters(config: &Config, meant: &Nodes, only: Option<&str>) -> Result<Vec<Node>, String> {
     let found = match meant {
         Nodes::Named(names) => each(names, |name| named(name, config.port)),
@@ -139,7 +139,7 @@ pub fn exporters(config: &Config, meant: &Nodes, only: Option<&str>) -> Result<V
             let query = Query { labels: Some(labels), node: only, ..Query::default() };
             let mut pods = lookup.pods(query).map_err(|error| error.to_string())?;
             pods.retain(|pod| !pod.node.is_empty() && !pod.is_finished);
-            // Of several on one node, that which runs.
+            // If a node has several, the one that runs.
             pods.sort_by(|a, b| (&a.node, a.problem.is_some(), &a.name).cmp(&(&b.node, b.problem.is_some(), &b.name)));
             pods.dedup_by(|b, a| a.node == b.node);
             pods.into_iter().map(|pod| with_pod(pod, config)).collect::<Vec<_>>()
@@ -154,7 +154,7 @@ pub fn exporters(config: &Config, meant: &Nodes, only: Option<&str>) -> Result<V
     }
 }
 
-/// Asked at its address: an exporter answers to no other names than its node's.
+/// Returns a node by its address, because an exporter accepts no host names except its node's.
 fn named(name: &str, port: u16) -> Node {
     let address = match name.parse::<IpAddr>() {
         Ok(address) => Ok(SocketAddr::new(address, port)),
@@ -183,7 +183,7 @@ fn with_pod(pod: Pod, config: &Config) -> Node {
     Node { name: pod.node, url }
 }
 
-/// Asks all of them the same, and keeps of each answer what is needed.
+/// Sends the same request to all nodes, and keeps the needed part of each answer.
 pub fn ask<T: DeserializeOwned, U: Send>(nodes: &[Node], path: &str, keep: impl Fn(T) -> U + Sync) -> Answers<U> {
     ask_each(nodes, |_| path.to_owned(), keep)
 }
@@ -208,7 +208,7 @@ pub fn ask_each<T: DeserializeOwned, U: Send>(
     Answers { answered, silent }
 }
 
-/// Does something for each, several at a time; the results in the same order.
+/// Calls `work` for each item, several in parallel. Returns the results in the same order.
 fn each<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
     let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let worker = || {

@@ -1,4 +1,4 @@
-//! `explain`: finds the endpoint that is meant, and shows its pipelines.
+//! `explain`: finds the requested endpoint, and shows its pipelines.
 
 mod cluster;
 mod text;
@@ -15,7 +15,7 @@ use super::{json, print};
 use crate::config::{Input, Tool};
 use crate::report::{FlowsAnswer, HostEndpoint, HostEndpointsAnswer, WorkloadAnswer, WorkloadsAnswer};
 
-/// What `--json` prints: the API's answer, and what that exporter had traced. See docs/api.md.
+/// The output of `--json`: the API's answer, and the exporter's traced packets. See docs/api.md.
 #[derive(Serialize)]
 struct Explained<T> {
     #[serde(flatten)]
@@ -71,14 +71,14 @@ pub fn run(tool: &Tool, endpoint: &str, as_json: bool) -> Result<ExitCode, Strin
     Ok(ExitCode::SUCCESS)
 }
 
-/// An endpoint that may be meant. Both names are empty where nobody knows them.
+/// An endpoint that may be meant. Both names are empty if they are unknown.
 pub struct Candidate<'a> {
     pub interface: &'a str,
     pub namespace: &'a str,
     pub pod: &'a str,
 }
 
-/// The one on this interface, or of this name; a pod's name alone is enough if there is one such pod.
+/// Finds the endpoint with this interface or name. A pod's name alone is sufficient if it is unique.
 pub fn find<'a>(all: &[Candidate<'a>], endpoint: &str) -> Result<Option<&'a str>, String> {
     if let Some(found) = all.iter().find(|candidate| candidate.interface == endpoint) {
         return Ok(Some(found.interface));
@@ -100,7 +100,7 @@ pub fn find<'a>(all: &[Candidate<'a>], endpoint: &str) -> Result<Option<&'a str>
     }
 }
 
-/// A pod's name, with the namespace that was said beside it.
+/// Returns a pod's name with the namespace from the flag.
 pub fn with_namespace<'a>(tool: &Tool, endpoint: &'a str) -> Cow<'a, str> {
     match &tool.namespace {
         Some(namespace) if !endpoint.contains('/') => format!("{namespace}/{endpoint}").into(),

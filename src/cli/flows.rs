@@ -1,12 +1,12 @@
-//! What packets that were traced have in common, as text: who, to which port, and what decided. Pure.
+//! Formats groups of traced packets as text: who, to which port, and what decided. Pure.
 
 use super::terminal::{LONGEST, columns, safe};
 use crate::report::{FlowCount, FlowsAnswer, TracingStatus};
 
-/// Rows that are shown.
+/// The maximum number of rows.
 const MOST: usize = 30;
 
-/// One endpoint's, from where packets came. Empty where nothing is traced.
+/// Formats where one endpoint's packets came from. Returns an empty text if nothing is traced.
 pub fn from_where(FlowsAnswer { tracing, flows }: &FlowsAnswer) -> String {
     let TracingStatus { mode, seen, traced, problem, .. } = tracing;
     match problem {
@@ -20,11 +20,11 @@ pub fn from_where(FlowsAnswer { tracing, flows }: &FlowsAnswer) -> String {
     }
 }
 
-/// Each with its packets, and when there was the last one.
+/// Formats each flow with its packets and the time of the last one.
 pub fn table(flows: &[FlowCount], names_endpoints: bool) -> Vec<String> {
     let row = |FlowCount { packets, last, flow }: &FlowCount| {
         let [endpoint, arrow, peer, port] = flow.way();
-        // The date is that of now, as a rule.
+        // The date is usually today.
         let last = last.split_once('T').map_or(&**last, |(_, time)| time);
         let last = format!("last {}", last.split('.').next().unwrap_or(last));
         let endpoint = names_endpoints.then_some(endpoint);

@@ -1,5 +1,5 @@
-//! `metrics`: one read, the text of `/metrics` without `process_*`. To a file beside its place first, so that node_exporter never reads
-//! half of it. With a state, from run to run.
+//! `metrics`: prints the text of `/metrics` for one read, without `process_*`. Writes a temporary file first, so that node_exporter never
+//! reads a partial one. With a state, continues the counts of the previous run.
 
 mod state;
 
@@ -13,7 +13,7 @@ use super::{print, scraper};
 use crate::config::{Input, Tool};
 use state::State;
 
-/// The exit code is 1 if the kernel could not be read: the metrics say so too.
+/// The exit code is 1 if the kernel could not be read. The metrics also say so.
 pub fn run(tool: &Tool, output: Option<&Path>, state: Option<&Path>) -> Result<ExitCode, String> {
     let mut state = state.map(State::open).transpose()?;
     let scraper = match (&tool.input, &mut state) {
@@ -27,13 +27,13 @@ pub fn run(tool: &Tool, output: Option<&Path>, state: Option<&Path>) -> Result<E
     let text = scraper.scrape();
     let up = text.windows(UP.len()).any(|window| window == UP);
     let text = String::from_utf8_lossy(&text);
-    // A run that could not read leaves what there was.
+    // A run that could not read keeps the old state.
     let text = match state.filter(|_| up) {
         Some(state) => state.go_on(&text)?.into(),
         None => text,
     };
     match output {
-        // node_exporter runs as another user: as client_golang's WriteToTextfile, whatever the umask.
+        // Readable for node_exporter, which runs as another user, whatever the umask. client_golang's WriteToTextfile does the same.
         Some(file) => write(file, text.as_bytes(), 0o644).map_err(|error| format!("writing {} failed: {error}", file.display()))?,
         None => print(&text)?,
     }
@@ -44,7 +44,7 @@ const UP: &[u8] = b"\ncalico_accountant_up 1\n";
 
 fn write(file: &Path, text: &[u8], mode: u32) -> std::io::Result<()> {
     let name = file.file_name().ok_or(std::io::ErrorKind::InvalidInput)?;
-    // node_exporter reads what ends in .prom.
+    // node_exporter only reads names that end in .prom.
     let beside = file.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
     let written = fs::File::create_new(&beside).and_then(|mut opened| {
         opened.write_all(text)?;

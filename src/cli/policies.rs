@@ -1,4 +1,4 @@
-//! `policies`: what each policy's own rules counted, here or over all nodes, and which were never hit.
+//! `policies`: what each policy's own rules counted, on this node or on all nodes, and which were never hit.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use super::{json, print};
 use crate::config::{Input, Tool};
 use crate::report::{PoliciesAnswer, Policy};
 
-/// One policy, all nodes together. See docs/api.md.
+/// The sum of one policy over all nodes. See docs/api.md.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Sum {
     policy: Arc<str>,
@@ -26,7 +26,7 @@ struct Sum {
     accept: Option<u64>,
     deny: Option<u64>,
     pass: Option<u64>,
-    /// How many it applies to, and on how many nodes.
+    /// The number of workloads it applies to. The next fields: of host endpoints, and of nodes.
     workloads: usize,
     host_endpoints: usize,
     nodes: usize,
@@ -35,7 +35,7 @@ struct Sum {
 #[derive(Serialize)]
 struct Answer<'a> {
     policies: &'a [Sum],
-    /// How many nodes answered with counts of now.
+    /// The number of nodes that answered with current counts.
     nodes: usize,
     silent: &'a [Silent],
 }
@@ -56,7 +56,7 @@ pub fn run(tool: &Tool, only_never_hit: bool, as_json: bool) -> Result<ExitCode,
             (Answers { answered: vec![(String::new(), answer)], silent: vec![] }, about, false)
         }
     };
-    // Counts that are not of now prove nothing.
+    // Counts that are not current prove nothing.
     let stale: Vec<(String, PoliciesAnswer)> = answers.answered.extract_if(.., |(_, answer)| !answer.status.up).collect();
     for (node, answer) in stale {
         let problem = format!("its counters cannot be read: {}", answer.status.problem.as_deref().unwrap_or_default());
@@ -109,7 +109,7 @@ fn sums(answers: &Answers<PoliciesAnswer>, is_meant: impl Fn(&Policy) -> bool) -
     sums
 }
 
-/// What it means that a policy was not hit.
+/// The meaning of a policy that was not hit.
 const EVER: &str = "Never hit: no rule of theirs has counted a packet since Felix wrote it.";
 const BETWEEN: &str = "Not hit between the two moments.";
 
@@ -183,7 +183,7 @@ mod tests {
         let lines: Vec<&str> = found.lines().collect();
         assert_eq!(lines[6], EVER, "{lines:#?}");
         assert!(lines[4].contains("shop/a") && lines[7].contains("shop/b"), "{lines:#?}");
-        // Who did not answer may have hit it.
+        // A policy may have been hit on a node that did not answer.
         assert!(text(1).contains("Never hit on the nodes that answered"));
     }
 }

@@ -1,4 +1,4 @@
-//! A scraper of this process, for where no exporter runs: over the kernel, with names from the datastore; or over saved tables.
+//! A scraper of this process, used if no exporter runs. Reads the kernel, with names from the datastore, or saved tables.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,10 +15,10 @@ use crate::datastore::inventory::Inventory;
 use crate::exporter::{self, Scraper, start};
 use crate::ruleset::Snapshot;
 
-/// With the datastore.
+/// How long to wait for the datastore.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the datastore tells by now.
+/// Returns an inventory with what the datastore has sent in time.
 pub fn inventory(config: &Config) -> Result<Arc<Inventory>, String> {
     let inventory = Arc::new(Inventory::new());
     start::follow(config, &inventory).map_err(|error| format!("starting the datastore's follower failed: {error}"))?;
@@ -33,7 +33,7 @@ pub fn of_kernel(config: Config, one_moment: bool) -> Result<Scraper, String> {
     begun(config, one_moment, false, |reader| reader)
 }
 
-/// One that counts from where an earlier run ended, if `has_tables`: then these are what its reader gives first.
+/// Creates a scraper that continues counting from an earlier run if `has_tables`. Then its reader returns that run's tables first.
 pub fn resumed(config: Config, has_tables: bool, wrap: impl FnOnce(Box<dyn Reader>) -> Box<dyn Reader>) -> Result<Scraper, String> {
     begun(config, false, has_tables, wrap)
 }
@@ -53,14 +53,14 @@ fn begun(
         true => scraper.begin_counting(),
         false => scraper.sample(),
     }
-    // Only the datastore knows what these rules are called (Calico ≤ 3.21).
+    // Only the datastore knows the names of these policies (Calico ≤ 3.21).
     if inventory.policies_wanted() && !wait_until(PATIENCE, || inventory.policies_version() > 0 && inventory.complete()) {
         log::warn!("the names of policies are missing: the datastore did not answer in time");
     }
     Ok(scraper)
 }
 
-/// With tables of an earlier moment, what it counts are the differences.
+/// Creates a scraper of saved tables. With tables of an earlier moment, it counts the differences.
 pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<Scraper, String> {
     let mut moments = VecDeque::new();
     for files in [before, now].into_iter().filter(|files| !files.is_empty()) {
@@ -69,7 +69,7 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
     }
     let began_anew = matches!(moments.make_contiguous(), [before, now] if began_anew(before, now));
     let one_moment = moments.len() == 1;
-    // The pods of this machine have nothing to do with the files.
+    // The pods of this machine are unrelated to the files.
     let (pod_logs, datastore) = (PathBuf::new(), Some("none"));
     let options = exporter::Options {
         pod_logs,
@@ -87,7 +87,7 @@ pub fn of_files(config: Config, before: &[PathBuf], now: &[PathBuf]) -> Result<S
     Ok(scraper)
 }
 
-/// Whether counters do not tell of the whole time between the moments; says where.
+/// Reports whether the counters do not cover the whole time between the moments, and logs where.
 fn began_anew(before: &[Snapshot], now: &[Snapshot]) -> bool {
     let mut ledger = Ledger::default();
     ledger.advance(before);
@@ -103,7 +103,7 @@ fn began_anew(before: &[Snapshot], now: &[Snapshot]) -> bool {
     found.is_some()
 }
 
-/// A file's name and content; `-` is standard input.
+/// Returns a file's name and content. `-` is standard input.
 fn read(file: &Path) -> Result<(String, Vec<u8>), String> {
     let (name, opened): (String, io::Result<Box<dyn Read>>) = match file == Path::new("-") {
         true => ("standard input".to_owned(), Ok(Box::new(io::stdin().lock()))),
@@ -118,7 +118,7 @@ fn read(file: &Path) -> Result<(String, Vec<u8>), String> {
     }
 }
 
-/// The last moment stays.
+/// Returns the saved moments in order. The last one is repeated.
 struct Saved(VecDeque<Vec<Snapshot>>);
 
 impl Reader for Saved {

@@ -1,4 +1,4 @@
-//! Where a command's numbers come from.
+//! The source of a command's numbers.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub enum Source {
 /// What a scraper of this process reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// And why no exporter was asked.
+    /// The kernel, and why no exporter was asked.
     Kernel(String),
     /// Saved tables of one moment, or of two.
     Moment,
@@ -47,7 +47,7 @@ impl Source {
         }
     }
 
-    /// `path`: of the API; `answer`: what it would say. Without counts there is nothing to show.
+    /// Returns an answer of the API at `path`, or `answer` of a report. Fails if there are no counts.
     fn ask<T: DeserializeOwned>(&self, path: &str, answer: impl FnOnce(&Report) -> T) -> Result<T, String> {
         let report = match self {
             Source::Exporter(client) => return Ok(client.ask(path)?),
@@ -72,7 +72,7 @@ impl Source {
         self.ask("host-endpoints", Report::host_endpoints)
     }
 
-    /// What the exporter had traced of an endpoint; `None` where no exporter was asked.
+    /// Returns the exporter's traced packets of an endpoint, or `None` if no exporter was asked.
     pub fn flows(&self, interface: &str) -> Result<Option<FlowsAnswer>, String> {
         match self {
             Source::Exporter(client) => Ok(Some(client.ask(&flows_of(interface))?)),
@@ -84,7 +84,7 @@ impl Source {
         self.ask("policies", |report| report.policies().into_owned())
     }
 
-    /// How long the counters have been watched; `None` for saved tables, which are of two moments.
+    /// Returns how long the counters have been watched. `None` for saved tables, which only have moments.
     pub fn watched(&self, status: &Status) -> Option<Duration> {
         match self {
             Source::Exporter(_) | Source::Scraper(_, Origin::Kernel(_)) => Some(watched(status)),
@@ -92,7 +92,7 @@ impl Source {
         }
     }
 
-    /// What the numbers are, in one line.
+    /// Describes the numbers' source in one line.
     pub fn about(&self, status: &Status) -> String {
         match self {
             Source::Exporter(client) => format!("Counted by the exporter at {} for {}.", client.url, time(watched(status).as_secs())),
@@ -109,7 +109,7 @@ pub fn flows_of(interface: &str) -> String {
     format!("flows?interface={}", encoded(interface))
 }
 
-/// Between the start and the last read.
+/// Returns the time between the start and the last read.
 pub fn watched(status: &Status) -> Duration {
     Duration::try_from_secs_f64(status.time.map_or(0.0, |time| time - status.started)).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The terminal: names made harmless, lines that fit, a screen of its own for as long as something lives on it.
+//! Terminal output: escapes names, fits lines to the width, and manages a separate screen for live output.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-/// Longest name that is shown outside of a terminal.
+/// The longest name that is shown outside of a terminal.
 pub const LONGEST: usize = 100;
 
-/// A name from outside, cut to a width. What is not plain ASCII is escaped: it could move the cursor, or look like something else.
+/// Cuts a foreign name to a width, and escapes everything but plain ASCII, which could move the cursor or look like something else.
 pub fn safe(name: &str, width: usize) -> String {
     let mut text = String::new();
     for c in name.chars().take(width + 1) {
@@ -33,7 +33,7 @@ fn cut(mut text: String, width: usize) -> String {
     text
 }
 
-/// A number of packets; not exact: there may have been more.
+/// Formats a number of packets. If it is not exact, there may have been more.
 pub fn at_least(packets: u64, is_exact: bool) -> String {
     if is_exact { packets.to_string() } else { format!(">={packets}") }
 }
@@ -48,7 +48,7 @@ pub fn time(seconds: u64) -> String {
     }
 }
 
-/// Rows in columns, two blanks apart; no line ends in blanks. `numbers`: the columns that end, instead of begin, below each other.
+/// Formats rows in columns, two blanks apart, without blanks at the end. The columns in `numbers` are right-aligned.
 pub fn columns(rows: &[Vec<String>], numbers: Range<usize>) -> Vec<String> {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
@@ -62,7 +62,7 @@ pub fn columns(rows: &[Vec<String>], numbers: Range<usize>) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Shortens texts, the longest first, until rows fit into so many columns; numbers stay whole.
+/// Shortens texts, the longest first, until rows fit into `width` columns. Numbers are not cut.
 pub fn fit(rows: &mut [Vec<String>], numbers: Range<usize>, width: usize) {
     const SHORTEST: usize = 8;
     let length = |cell: &String| cell.chars().count();
@@ -81,7 +81,7 @@ pub fn fit(rows: &mut [Vec<String>], numbers: Range<usize>, width: usize) {
     }
 }
 
-/// Names often differ at their ends.
+/// Cuts the middle, because names often differ at their ends.
 fn middle_cut(text: &str, width: usize) -> String {
     let letters: Vec<char> = text.chars().collect();
     let end = width.saturating_sub(1) / 2;
@@ -89,7 +89,7 @@ fn middle_cut(text: &str, width: usize) -> String {
     letters[..start].iter().chain(&['…']).chain(&letters[letters.len() - end..]).collect()
 }
 
-/// Rows of a text and numbers, whose texts go on in further rows where they do not fit into so many columns.
+/// Wraps the texts of rows of a text and numbers, so that they fit into `width` columns.
 pub fn wrapped(rows: Vec<Vec<String>>, width: usize) -> Vec<Vec<String>> {
     const SHORTEST: usize = 16;
     let numbers = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count() + 2)).max().unwrap_or(0);
@@ -99,7 +99,7 @@ pub fn wrapped(rows: Vec<Vec<String>>, width: usize) -> Vec<Vec<String>> {
     for mut row in rows {
         let indent = row[0].chars().take_while(|c| *c == ' ').count() + 2;
         while row[0].chars().count() > room {
-            // At a blank, if there is one behind the indentation.
+            // At a blank, if there is one after the indentation.
             let letters: Vec<char> = row[0].chars().collect();
             let blank = letters[..=room].iter().rposition(|c| *c == ' ').filter(|blank| *blank > indent);
             let end = blank.unwrap_or(room);
@@ -116,7 +116,7 @@ pub fn wrapped(rows: Vec<Vec<String>>, width: usize) -> Vec<Vec<String>> {
     all
 }
 
-/// Rules that were not understood.
+/// Describes the number of rules that were not understood.
 pub fn not_understood(rules: u64) -> String {
     match rules {
         1 => "1 rule is not understood: what depends on it is left out.".to_owned(),
@@ -124,7 +124,7 @@ pub fn not_understood(rules: u64) -> String {
     }
 }
 
-/// Of the terminal that standard output is.
+/// Returns the width of the terminal at standard output.
 pub fn width() -> Option<usize> {
     let size = tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_col > 0);
     size.map(|size| size.ws_col.into())
@@ -134,7 +134,7 @@ pub fn is_live() -> bool {
     io::stdout().is_terminal() && io::stdin().is_terminal()
 }
 
-/// A screen of its own; the old one comes back when it is dropped.
+/// A separate screen. Dropping it restores the old one.
 pub struct Screen {
     before: Option<Termios>,
     ended: Arc<AtomicBool>,
@@ -172,7 +172,7 @@ impl Screen {
         write(&(text + "\x1b[J"))
     }
 
-    /// Waits, at most so long; the keys that were pressed. `None` after a signal, or where the terminal has gone.
+    /// Waits for at most `time`. Returns the pressed keys, or `None` after a signal, or if the terminal is closed.
     pub fn wait(&self, time: Duration) -> Option<Vec<Key>> {
         let stdin = io::stdin();
         let ready = Timespec::try_from(time).map(|time| poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&time)));
@@ -180,7 +180,7 @@ impl Screen {
         if matches!(ready, Ok(Ok(1))) {
             let mut bytes = [0; 64];
             let count = rustix::io::read(&stdin, &mut bytes).unwrap_or(0);
-            // The end of the input is the end of the terminal.
+            // The end of the input means that the terminal is closed.
             if count == 0 {
                 return None;
             }
@@ -205,7 +205,7 @@ pub enum Key {
 }
 
 impl Key {
-    /// What terminals send: a sequence for each key that is no letter.
+    /// Parses what terminals send: a sequence for each key that is not a letter.
     fn all(mut bytes: &[u8]) -> Vec<Key> {
         const SEQUENCES: [(&[u8], Key); 14] = [
             (b"\x1b[A", Key::Up),
@@ -229,7 +229,7 @@ impl Key {
             bytes = known.map_or(rest, |(sequence, _)| &bytes[sequence.len()..]);
             match (known, first, rest) {
                 (Some((_, key)), ..) => keys.push(*key),
-                // A key that means nothing here.
+                // An unknown key.
                 (None, 0x1b, [b'[' | b'O', more @ ..]) => {
                     let end = more.iter().position(|byte| (0x40..0x7f).contains(byte)).map_or(more.len(), |end| end + 1);
                     bytes = &more[end..];
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(found, expected);
         assert_eq!(wrapped(rows.clone(), 80), rows);
         assert!(columns(&found, 1..2).iter().all(|line| line.chars().count() <= 30));
-        // Whatever the width, it ends.
+        // It ends for any width.
         assert!(wrapped(rows, 0).len() > 3);
     }
 

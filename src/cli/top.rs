@@ -1,4 +1,4 @@
-//! `top`: what is being dropped now, here or on all nodes. Live in a terminal, once elsewhere.
+//! `top`: what is being dropped now, on this node or on all nodes. Live in a terminal, otherwise printed once.
 
 mod keys;
 mod rates;
@@ -20,10 +20,10 @@ use rates::Rates;
 use text::Shown;
 
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Each question makes a node read its kernel.
+/// Each request makes a node read its kernel.
 const CLUSTER_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Who is asked.
+/// The exporters that are asked.
 pub enum Asked<'a> {
     One(&'a Tool, Box<Source>),
     Cluster(&'a Tool, Vec<Node>),
@@ -37,7 +37,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Workloads and drops of the namespace, if one was asked for. `only_drops`: of many nodes, no workloads without any.
+    /// Returns workloads and drops, of the namespace if one was given. `only_drops`: with many nodes, leaves out workloads without drops.
     pub fn workloads(&self, only_drops: bool) -> Result<Answers<WorkloadsAnswer>, String> {
         let of_namespace = |mut answer: WorkloadsAnswer, tool: &Tool| {
             if let Some(namespace) = &tool.namespace {
@@ -62,7 +62,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// What the numbers are.
+    /// Describes the source of the numbers.
     pub fn about(&self, answers: &Answers<WorkloadsAnswer>) -> Vec<String> {
         match (self, &answers.answered[..]) {
             (Asked::One(_, source), [(_, answer), ..]) => vec![source.about(&answer.status)],
@@ -76,7 +76,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// For how long, all of them.
+    /// Returns how long all of them have been watched.
     fn watched(&self, answers: &Answers<WorkloadsAnswer>) -> Option<Duration> {
         let status = answers.answered.iter().map(|(_, answer)| &answer.status);
         match self {
@@ -93,7 +93,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// The workloads' table by itself.
+/// Returns only the workloads' table.
 pub fn table(answers: &Answers<WorkloadsAnswer>) -> Vec<String> {
     let all: Vec<_> = answers.answered.iter().map(|(node, answer)| (node.clone(), answer)).collect();
     text::workloads(&all, &View::default(), None)
@@ -120,19 +120,19 @@ fn shown<'a>(asked: &Asked, answers: &'a Answers<WorkloadsAnswer>, about: &'a [S
     Shown { about, answers: &answers.answered, is_cluster, watched: asked.watched(answers), rates }
 }
 
-/// Whether everybody answered with counts of now.
+/// Reports whether all nodes answered with current counts.
 pub fn is_up(answers: &Answers<WorkloadsAnswer>) -> bool {
     answers.silent.is_empty() && answers.answered.iter().all(|(_, answer)| answer.status.up)
 }
 
-/// Without counters of now, nothing was shown to be well.
+/// Without current counters, success would be misleading.
 pub fn exit_code(is_up: bool) -> ExitCode {
     if is_up { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Draws again and again until told to stop; returns whether there were counters of now at the end.
+/// Redraws until stopped. Returns whether there were current counters at the end.
 fn watch(asked: &Asked) -> Result<bool, String> {
-    // What is logged would stand across the table; what matters of it is in the status.
+    // Log lines would disturb the table. The status contains what is relevant.
     log::set_max_level(log::LevelFilter::Off);
     let failed = |error: io::Error| format!("controlling the terminal failed: {error}");
     let screen = Screen::open().map_err(failed)?;

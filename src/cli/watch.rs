@@ -1,4 +1,4 @@
-//! `watch`: packets as they come. Has the kernel trace a sample of those that open a connection, and says which policy decided.
+//! `watch`: shows packets as they arrive. Has the kernel trace a sample of those that open a connection, and shows which policy decided.
 
 mod cluster;
 mod rules;
@@ -25,13 +25,13 @@ use crate::witness::traces::{Trace, Traces};
 use rules::{Endpoints, Rules, Wanted};
 use shown::{Shown, eprint};
 
-/// How long it waits before it looks at the clock, and for a signal.
+/// The interval for checking the clock and signals.
 const TICK: Duration = Duration::from_millis(100);
-/// Packets between two looks at whether rules have changed.
+/// The maximum number of packets between two checks of whether rules have changed.
 const AT_ONCE: usize = 100;
-/// How long what was told already is read at the end.
+/// How long to read already reported packets at the end.
 const DRAIN: Duration = Duration::from_secs(2);
-/// Traces that wait for a look at rules that have changed.
+/// The maximum number of traces that wait until changed rules are read.
 const MOST_WAITING: usize = 10_000;
 
 pub fn run(tool: &Tool, watch: &Watch) -> Result<ExitCode, String> {
@@ -51,7 +51,7 @@ pub fn run(tool: &Tool, watch: &Watch) -> Result<ExitCode, String> {
     let mut rules = Rules::read(&tool.config, Arc::clone(&inventory))?;
     let endpoints = rules.endpoints(wanted, &inventory)?;
     let tracer = start(watch, &endpoints)?;
-    // Its table is a change, too.
+    // The tracer's table is also a change.
     rules.read_again()?;
     let began = Instant::now();
     eprint(&text::heading(watch, &endpoints));
@@ -98,16 +98,16 @@ struct Watching<'a> {
     traces: Traces,
     waiting: VecDeque<Trace>,
     shown: Shown<'a>,
-    /// Packets that met rules which were being changed.
+    /// The number of packets that met rules which were being changed.
     unclear: u64,
-    /// Reads of rules and version of the names that `endpoints` is of.
+    /// The number of reads and the version of the names that `endpoints` was computed from.
     followed: (u64, u64),
-    /// Why rules could not be read the last time.
+    /// Why the rules could not be read last time.
     problem: Option<String>,
 }
 
 impl Watching<'_> {
-    /// Takes what comes until then; whether there was something.
+    /// Receives events until `until`. Reports whether there were any.
     fn receive(&mut self, until: Instant) -> Result<bool, String> {
         match self.tracer.receive(until).map_err(|error| format!("reading the kernel's trace failed: {error}"))? {
             Received::Events(events) => self.waiting.extend(events.into_iter().filter_map(|event| self.traces.take(event))),
@@ -120,7 +120,7 @@ impl Watching<'_> {
         Ok(true)
     }
 
-    /// The same with all that is there already, and prints what is whole; whether somebody still reads.
+    /// Receives all available events, and prints complete packets. Reports whether standard output is still open.
     fn step(&mut self, until: Instant) -> Result<bool, String> {
         let mut more = self.receive(until)?;
         while more && self.waiting.len() < AT_ONCE {
@@ -130,7 +130,7 @@ impl Watching<'_> {
             self.waiting.pop_front();
             self.unclear += 1;
         }
-        // Also without packets: those of an endpoint that is new are not marked yet.
+        // Also without packets, because those of a new endpoint are not marked yet.
         let are_current = self.rules.are_current()?;
         if (are_current || !self.rules.is_young()) && !self.settle(are_current)? {
             return Ok(false);
@@ -139,8 +139,8 @@ impl Watching<'_> {
         Ok(true)
     }
 
-    /// Prints packets that met rules which are known, from before or after a change.
-    /// Rules that cannot be read, while Felix starts for example, are tried again.
+    /// Prints packets that met known rules, from before or after a change. If the rules cannot be read, for example while Felix starts,
+    /// another attempt is made later.
     fn settle(&mut self, are_current: bool) -> Result<bool, String> {
         let before = match are_current {
             true => Meanings::default(),
@@ -171,13 +171,13 @@ impl Watching<'_> {
         Ok(true)
     }
 
-    /// Marks what comes and goes by the interfaces that there are now: after rules or names have changed.
+    /// Marks packets of the current interfaces, if rules or names have changed.
     fn follow_endpoints(&mut self) -> Result<(), String> {
         let versions = (self.rules.reads, self.addresses.inventory().workloads_version());
         if std::mem::replace(&mut self.followed, versions) == versions {
             return Ok(());
         }
-        // An endpoint that was asked for may be gone for a while.
+        // The requested endpoint may be missing for a while.
         let Ok(endpoints) = self.rules.endpoints(self.wanted, self.addresses.inventory()) else { return Ok(()) };
         if endpoints != self.endpoints {
             let marking = Marking { interfaces: endpoints.interfaces.as_deref(), rate: self.watch.rate };
@@ -187,7 +187,7 @@ impl Watching<'_> {
         Ok(())
     }
 
-    /// Whether somebody still reads.
+    /// Reports whether standard output is still open.
     fn show(&mut self, witness: &Witness) -> Result<bool, String> {
         match self.endpoints.includes(witness) {
             true => self.shown.add(&Line::new(witness, self.addresses.now()), None),
@@ -196,7 +196,7 @@ impl Watching<'_> {
     }
 
     fn finish(mut self) -> Result<(), String> {
-        // What was told already.
+        // Packets that have already been reported.
         let limit = Instant::now() + DRAIN;
         while self.receive(Instant::now())? && Instant::now() < limit {}
         let are_current = self.rules.are_current()?;

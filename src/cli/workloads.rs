@@ -1,4 +1,4 @@
-//! `workloads`: who has rules, and what was accepted and dropped; here or on all nodes.
+//! `workloads`: the workloads that have rules, and what was accepted and dropped, on this node or on all nodes.
 
 use std::process::ExitCode;
 

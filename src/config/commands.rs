@@ -1,15 +1,15 @@
-//! The table of commands, and of the flags that are theirs and no settings: what the command line takes, and `--help` says.
+//! The table of commands, and of the flags that are not settings. The command line and `--help` use it.
 
 #[derive(Debug)]
 pub struct Subcommand {
     pub name: &'static str,
-    /// What stands for its argument, if it takes one.
+    /// The placeholder of its argument, if it takes one.
     pub operand: Option<&'static str>,
     /// One line for `--help`.
     pub about: &'static str,
     pub more: &'static str,
     pub options: &'static [&'static str],
-    /// What each is for, and the line without the program's name.
+    /// The purpose of each example, and its command line without the program's name.
     pub examples: &'static [(&'static str, &'static str)],
 }
 
@@ -17,7 +17,7 @@ pub struct Subcommand {
 pub struct CommandOption {
     pub name: &'static str,
     pub short: Option<char>,
-    /// What stands for its value, if it takes one.
+    /// The placeholder of its value, if it takes one.
     pub value: Option<&'static str>,
     /// One sentence for `--help`.
     pub help: &'static str,

@@ -1,4 +1,4 @@
-//! Which datastore, and how to reach it: the rules of libcalico-go's client, checked before anything connects.
+//! Chooses the datastore and how to reach it by the rules of libcalico-go's client, and checks the settings before connecting.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,8 @@ use super::syntax::{check_certificate, check_private_key, is_authority};
 use super::values::{Said, Values};
 use super::{ConfigError, Datastore, EtcdConfig, Remark, Secret, World};
 
-/// Explicit type, else etcd if there are endpoints (or a domain to find them by), else Kubernetes, as in Calico ≥ 3.17.
+/// The explicit type has priority. Otherwise it is etcd if there are endpoints (or a domain to find them), else Kubernetes, as in Calico ≥
+/// 3.17.
 pub(super) fn resolve(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Datastore, ConfigError> {
     let has_etcd = values.text("ETCD_ENDPOINTS")?.is_some() || values.text("ETCD_DISCOVERY_SRV")?.is_some();
     match values.get("DATASTORE_TYPE") {
@@ -41,7 +42,7 @@ fn etcd(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Re
     let ca_file = values.get("ETCD_CA_CERT_FILE").map(|said| checked(&said, world, check_certificate)).transpose()?;
     let client_cert = client_cert(values, world)?;
     let default_scheme = if ca_file.is_some() || client_cert.is_some() { "https" } else { "http" };
-    // With a domain, they are asked for when the follower starts: DNS may not be there yet.
+    // If there is a domain, the follower looks up the endpoints when it starts, because DNS may not be available yet.
     let endpoints = endpoints.map(|(said, list)| self::endpoints(&said, &list, default_scheme)).transpose()?.unwrap_or_default();
     Ok(Datastore::Etcd(EtcdConfig { endpoints, discovery, credentials: credentials(values, remarks)?, ca_file, client_cert }))
 }
@@ -53,7 +54,7 @@ fn domain(said: &Said, text: &str) -> Result<String, ConfigError> {
     if is_domain { Ok(domain.to_owned()) } else { Err(said.refuse("a DNS domain, such as example.org")) }
 }
 
-/// User and password count only together, as in Calico; one alone is worth a warning.
+/// Returns user and password, which only have an effect together, as in Calico. One alone causes a warning.
 fn credentials(values: &Values<'_>, remarks: &mut Vec<Remark>) -> Result<Option<(String, Secret)>, ConfigError> {
     let read = |name| values.get(name).map(|said| said.text().map(str::to_owned)).transpose();
     match (read("ETCD_USERNAME")?, read("ETCD_PASSWORD")?) {
@@ -67,7 +68,7 @@ fn credentials(values: &Values<'_>, remarks: &mut Vec<Remark>) -> Result<Option<
     }
 }
 
-/// The endpoints between the commas. Calico does not trim them; blanks there are never meant, so this does.
+/// Splits the list of endpoints. Calico does not trim them, but blanks are never intended, so this does.
 fn endpoints(said: &Said, list: &str, default_scheme: &str) -> Result<Vec<String>, ConfigError> {
     let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());
     let endpoints = parts.map(|part| endpoint(said, part, default_scheme)).collect::<Result<Vec<_>, _>>()?;
@@ -81,7 +82,7 @@ const ENDPOINTS_ALLOWED: &str = "http:// or https:// URLs of host and port, sepa
 
 fn endpoint(said: &Said, part: &str, default_scheme: &str) -> Result<String, ConfigError> {
     if said.value.to_string_lossy().contains('@') {
-        // Not repeated: what stands before the @ is a password.
+        // The URL is not repeated, because the text before the @ contains a password.
         return Err(ConfigError(format!("{}: no user or password in an endpoint; set ETCD_USERNAME and ETCD_PASSWORD", said.by)));
     }
     let (scheme, rest) =
@@ -104,7 +105,7 @@ fn client_cert(values: &Values<'_>, world: &World<'_>) -> Result<Option<(PathBuf
 
 type Check = fn(&str, &str, &[u8]) -> Result<(), ConfigError>;
 
-/// A file that is read once, so that a mistake shows at the start and not as a failed handshake.
+/// Reads a file once, so that a mistake shows at the start and not as a failed handshake.
 fn checked(said: &Said, world: &World<'_>, check: Check) -> Result<PathBuf, ConfigError> {
     let path = PathBuf::from(&said.value);
     let pem = (world.read_file)(&path).map_err(|error| ConfigError(format!("{}: cannot read {path:?}: {error}", said.by)))?;

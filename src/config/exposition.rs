@@ -14,12 +14,12 @@ pub struct Exposition {
 pub enum MetricNames {
     #[default]
     All,
-    /// As the Go exporter's.
+    /// The names of the Go exporter.
     Legacy,
     Standard,
 }
 
-/// What becomes of series that have counted nothing.
+/// The treatment of series that have counted nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ZeroSeries {
     #[default]
@@ -31,8 +31,8 @@ const METRIC_NAMES: &[(&str, MetricNames)] =
     &[("all", MetricNames::All), ("legacy", MetricNames::Legacy), ("standard", MetricNames::Standard)];
 const ZERO_SERIES: &[(&str, ZeroSeries)] = &[("keep", ZeroSeries::Keep), ("omit", ZeroSeries::Omit)];
 
-/// The metrics that can be left out, without what all of their names begin with (`calico_accountant_`), and `_total`. Those that are of the
-/// exporter itself cannot.
+/// The metrics that can be left out, without the common prefix `calico_accountant_` and the suffix `_total`. Metrics about the exporter
+/// itself cannot be left out.
 pub const FAMILIES: [&str; 15] = [
     "policy_packets",
     "profile_packets",
@@ -51,14 +51,14 @@ pub const FAMILIES: [&str; 15] = [
     "unknown_rule_packets",
 ];
 
-/// Some of them.
+/// A selection of metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Families {
     left_out: Vec<&'static str>,
 }
 
 impl Families {
-    /// `NAME,NAME`: these and no others; `-NAME,-NAME`: all but these.
+    /// Parses `NAME,NAME` (only these) or `-NAME,-NAME` (all except these).
     fn parse(text: &str) -> Option<Self> {
         let words: Vec<&str> = text.split(',').map(str::trim).collect();
         let are_left_out = words.iter().all(|word| word.starts_with('-'));
@@ -71,7 +71,7 @@ impl Families {
         Some(Families { left_out: left_out.collect() })
     }
 
-    /// `metric`: its whole name.
+    /// `metric` is the full name.
     pub fn leave_out(&self, metric: &str) -> bool {
         let family = metric.strip_prefix("calico_accountant_").unwrap_or(metric);
         let family = family.strip_suffix("_total").unwrap_or(family);

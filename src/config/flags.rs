@@ -1,4 +1,4 @@
-//! The command line: arguments in, what was typed out. Values are not looked at, except glog's.
+//! Parses the command line. Values are not checked, except glog's.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -19,17 +19,17 @@ pub(super) enum Asked {
 
 #[derive(Debug, Default)]
 pub(super) struct Typed {
-    /// By the name of the setting; of two, the last.
+    /// By the name of the setting. If a flag is repeated, the last one counts.
     pub values: HashMap<&'static str, OsString>,
     /// glog's `-v`.
     pub verbosity: Option<i32>,
     pub command: Option<&'static Subcommand>,
     pub operand: Option<String>,
-    /// The command's own flags in the order in which they came, with their values.
+    /// The command's own flags in their order, with their values.
     pub options: Vec<(&'static str, OsString)>,
 }
 
-/// glog's flags; the value says whether one stands for a truth value and so takes its own only after `=`.
+/// glog's flags, and whether each is boolean and so takes a value only after `=`.
 const GLOG: &[(&str, bool)] = &[
     ("logtostderr", true),
     ("alsologtostderr", true),
@@ -40,7 +40,7 @@ const GLOG: &[(&str, bool)] = &[
     ("log_backtrace_at", false),
 ];
 
-/// The level that stands for glog's `-v`. The Go exporter's manifests say `-v=2`, which must not turn debugging on.
+/// Returns the level for glog's `-v`. The Go exporter's manifests have `-v=2`, which must not enable debug output.
 pub(super) fn level_of_verbosity(verbosity: i32) -> log::LevelFilter {
     match verbosity {
         ..=3 => log::LevelFilter::Info,
@@ -105,7 +105,7 @@ impl Typed {
     }
 }
 
-/// A command's own flag.
+/// Returns a command's own flag.
 fn option(flag: &Arg<'_>) -> Option<&'static CommandOption> {
     commands::option(|option| match *flag {
         Arg::Long(name) => option.name == name,
@@ -131,14 +131,14 @@ fn usage(error: lexopt::Error) -> ConfigError {
     let what = match error {
         lexopt::Error::MissingValue { option: Some(option) } => format!("{option}: a value is missing"),
         lexopt::Error::UnexpectedOption(option) => format!("{option:?}: unknown flag"),
-        // The value stays out: it may be a secret in the wrong place.
+        // The value is not shown, because it may be a misplaced secret.
         lexopt::Error::UnexpectedValue { option, .. } => format!("{option}: takes no value"),
         other => format!("{:?}", other.to_string()),
     };
     ConfigError(format!("{what} (see --help)"))
 }
 
-/// Takes a flag of glog's, with one dash or two. Go's rules: `-name=value`, and for all but truth values also `-name value`.
+/// Parses a flag of glog's, with one dash or two. Go's rules: `-name=value`, and for all but booleans also `-name value`.
 fn glog_flag(parser: &mut lexopt::Parser, typed: &mut Typed) -> Result<bool, ConfigError> {
     let Some(mut raw) = parser.try_raw_args() else { return Ok(false) };
     let Some((name, is_bool, value)) = raw.peek().and_then(glog_parts) else { return Ok(false) };

@@ -1,4 +1,4 @@
-//! The text of `--help`, written from the tables of settings and commands: at most 100 columns wide.
+//! The text of `--help`, generated from the tables of settings and commands, at most 100 columns wide.
 
 use super::commands::{OPTIONS, SUBCOMMANDS, Subcommand};
 use super::settings::{Group, SETTINGS, Setting, Spelling};
@@ -70,7 +70,7 @@ pub(super) fn command(command: &Subcommand) -> String {
     text
 }
 
-/// The text in lines of at most so many columns.
+/// Wraps a text into lines of at most `width` columns.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {

@@ -1,5 +1,5 @@
-//! How to reach the Kubernetes API server, as Calico's client decides it: variables, kubeconfig files, the pod's service account.
-//! Files are named but not kept: they may be rotated. Upstream: `CreateKubernetesClientset` of libcalico-go
+//! Chooses how to reach the Kubernetes API server as Calico's client does: variables, kubeconfig files, the pod's service account. The
+//! configuration names files instead of containing them, because they may be rotated. Upstream: `CreateKubernetesClientset` of libcalico-go
 //! (`lib/backend/k8s/client.go`) and client-go's `tools/clientcmd`.
 
 mod context;
@@ -15,26 +15,26 @@ use super::{ConfigError, Remark, World};
 use context::{Overrides, join_host_port};
 use kubeconfig::Kubeconfig;
 
-/// An API server and who we are to it. `Debug` shows no secret.
+/// An API server and our identity there. `Debug` shows no secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KubernetesConfig {
-    /// `https://host:port` or `http://…`, with a path where a proxy serves several clusters; no slash at the end.
+    /// `https://host:port` or `http://…`, with a path if a proxy serves several clusters. No slash at the end.
     pub server: String,
-    /// Certificates that the server's must be signed by; `None` for those of the system.
+    /// The CA certificates for the server's certificate. `None` means the system's.
     pub ca: Option<Pem>,
     pub client: Option<(Pem, Pem)>,
     pub authentication: Authentication,
     pub insecure: bool,
-    /// The name in the server's certificate, where it is not the host of `server`.
+    /// The name in the server's certificate, if it is not the host of `server`.
     pub tls_server_name: Option<String>,
-    /// The proxy that a kubeconfig asks for; may hold a password.
+    /// The proxy in the kubeconfig, which may contain a password.
     pub proxy: Option<Secret>,
     pub api_group: ApiGroup,
-    /// Where all this was said, for messages.
+    /// The source of the configuration, for messages.
     pub origin: String,
 }
 
-/// Must not be seen in logs and messages.
+/// A text that must not appear in logs and messages.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -63,7 +63,7 @@ impl fmt::Debug for Secret {
 /// Certificates or a key.
 #[derive(Clone, PartialEq)]
 pub enum Pem {
-    /// May be replaced at any time.
+    /// A file, which may be replaced at any time.
     File(PathBuf),
     Inline(Vec<u8>),
 }
@@ -77,13 +77,13 @@ impl fmt::Debug for Pem {
     }
 }
 
-/// What proves to the server who we are, beside a client certificate.
+/// Our proof of identity, in addition to a client certificate.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Authentication {
     None,
     /// A token that never changes.
     Token(Secret),
-    /// A file that holds the token of the hour; and a token for as long as the file cannot be read.
+    /// A file with the current token, and a token to use while the file cannot be read.
     TokenFile(PathBuf, Option<Secret>),
     Basic(Secret, Secret),
     Exec(Box<ExecPlugin>),
@@ -97,27 +97,27 @@ pub struct ExecPlugin {
     /// A path, or a name on the search path.
     pub command: PathBuf,
     pub args: Vec<Secret>,
-    /// Beside our own.
+    /// Added to our own environment.
     pub env: Vec<(String, Secret)>,
     pub provide_cluster_info: bool,
     pub cluster_config: Option<serde_json::Value>,
     pub install_hint: Option<String>,
 }
 
-/// Where Calico's own objects are.
+/// The API group of Calico's own objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiGroup {
-    /// Ask the server: v3 only where it has nothing else.
+    /// Ask the server. Use v3 only if it has no other group.
     Discover,
     /// `crd.projectcalico.org/v1`: every release.
     Crd,
-    /// `projectcalico.org/v3`: Calico ≥ 3.32, where it was installed so.
+    /// `projectcalico.org/v3`: Calico ≥ 3.32, if installed that way.
     V3,
 }
 
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// `None` where nothing leads to an API server.
+/// Returns `None` if no API server is configured.
 pub(super) fn resolve(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Option<KubernetesConfig>, ConfigError> {
     let overrides = overrides(values)?;
     let (kubeconfig, origin) = load(values, world, overrides.server.is_some(), remarks)?;
@@ -135,7 +135,7 @@ pub(super) fn resolve(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<
 
 fn overrides(values: &Values<'_>) -> Result<Overrides, ConfigError> {
     let text = |name| Ok::<_, ConfigError>(values.text(name)?.map(|(_, text)| text));
-    // The first is what Calico ≥ 3.6 reads, by accident; the second what it read before, and what its documentation says.
+    // Calico ≥ 3.6 reads the first one by accident. Older releases read the second one, which is also the documented one.
     let token = match text("CALICO_K8SAPITOKEN")? {
         Some(token) => Some(token),
         None => text("K8S_API_TOKEN")?,
@@ -151,7 +151,7 @@ fn overrides(values: &Values<'_>) -> Result<Overrides, ConfigError> {
     })
 }
 
-/// `projectcalico.org/v3` in any case, else the other one (Calico ≥ 3.32).
+/// `projectcalico.org/v3` in any case, otherwise the other one (Calico ≥ 3.32).
 fn api_group(values: &Values<'_>) -> Result<ApiGroup, ConfigError> {
     Ok(match values.text("CALICO_API_GROUP")? {
         None => ApiGroup::Discover,
@@ -160,7 +160,7 @@ fn api_group(values: &Values<'_>) -> Result<ApiGroup, ConfigError> {
     })
 }
 
-/// The kubeconfig, and where it comes from. One file must be there; of several, those that are not are passed over, as by kubectl.
+/// Returns the kubeconfig and its source. A single file must exist. Among several, missing ones are skipped, as in kubectl.
 fn load(values: &Values<'_>, world: &World<'_>, has_server: bool, remarks: &mut Vec<Remark>) -> Result<(Kubeconfig, String), ConfigError> {
     let Some(said) = values.get("KUBECONFIG") else {
         return if has_server { Ok((Kubeconfig::default(), "K8S_API_ENDPOINT".into())) } else { home(world) };
@@ -181,7 +181,7 @@ fn load(values: &Values<'_>, world: &World<'_>, has_server: bool, remarks: &mut 
     Ok((merged, format!("{} {:?}", said.by, said.value.to_string_lossy())))
 }
 
-/// `$HOME/.kube/config`, where there is one: it goes before the pod's service account.
+/// Returns `$HOME/.kube/config`, if it exists. It has priority over the pod's service account.
 fn home(world: &World<'_>) -> Result<(Kubeconfig, String), ConfigError> {
     let home = (world.variable)("HOME").filter(|home| !home.is_empty());
     let Some(path) = home.map(|home| Path::new(&home).join(".kube/config")) else {
@@ -201,12 +201,12 @@ fn parse(content: &[u8], path: &Path, by: &str) -> Result<Kubeconfig, ConfigErro
     kubeconfig::parse(content, folder).map_err(|why| ConfigError(format!("{by}{}:{why}", path.display())))
 }
 
-/// The service account of the pod we are in; `None` outside of pods. Of the overrides, only a token comes this far.
+/// Returns the service account of this pod, or `None` outside of pods. Of the overrides, only a token applies here.
 fn in_cluster(overrides: &Overrides, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Option<KubernetesConfig>, ConfigError> {
     let variable = |name| (world.variable)(name).and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty());
     let (Some(host), Some(mut port)) = (variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT")) else { return Ok(None) };
     if is_service_link(&port) {
-        // Of a Service named kubernetes-service; the API server's own Service has its port here too.
+        // The port is of a Service named kubernetes-service. The API server's own Service has its port here too.
         remarks.push(ignored_service_link("KUBERNETES_SERVICE_PORT", &port));
         port = variable("KUBERNETES_SERVICE_PORT_HTTPS").unwrap_or_else(|| "443".to_owned());
     }

@@ -1,4 +1,4 @@
-//! Which node this is: the order in which calico-node itself decides, plus the variable of the Go exporter's demo.
+//! The node's name: the order of calico-node itself, plus the variable of the Go exporter's demo.
 
 use std::path::{Path, PathBuf};
 
@@ -6,11 +6,11 @@ use super::values::Values;
 use super::{ConfigError, Remark, World};
 
 const NODENAME_FILE: &str = "/var/lib/calico/nodename";
-/// What `gethostname` answers, without a system call of its own.
+/// Contains the result of `gethostname`, without a system call of its own.
 const HOSTNAME_FILE: &str = "/proc/sys/kernel/hostname";
 
-/// `NODENAME`, the nodename file, `NODE_NAME`, `HOSTNAME` in lower case, the host's name in lower case: the first that says
-/// something. calico-node does the same (`DetermineNodeName`), except for `NODE_NAME`, which it does not know.
+/// Returns the first that is set of: `NODENAME`, the nodename file, `NODE_NAME`, `HOSTNAME` in lower case, the host's name in lower case.
+/// calico-node does the same (`DetermineNodeName`), except for `NODE_NAME`, which it does not use.
 pub(super) fn resolve(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<String, ConfigError> {
     let (name, source) =
         find(values, world)?.ok_or_else(|| ConfigError("NODENAME: not set, and the node's name is not known otherwise".into()))?;
@@ -22,7 +22,7 @@ fn find(values: &Values<'_>, world: &World<'_>) -> Result<Option<(String, String
     if let Some((said, name)) = values.text("NODENAME")? {
         return Ok(Some((name, said.by)));
     }
-    // An unreadable file is no error, as in calico-node: few pods mount it.
+    // An unreadable file is not an error, as in calico-node, because few pods mount it.
     let path = values.path("CALICO_NODENAME_FILE")?.unwrap_or_else(|| PathBuf::from(NODENAME_FILE));
     let file = || Some((content(world, &path)?, path.display().to_string()));
     let named = |variable: &str| Some((environment(world, variable)?, variable.to_owned()));

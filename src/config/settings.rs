@@ -1,14 +1,14 @@
-//! The table of every setting: what it is called, how it is looked up, what `--help` says about it.
+//! The table of all settings: their names, how they are looked up, and their help.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
-    /// The exporter's own: the exact name; empty means unset.
+    /// The exporter's own: the exact name. Empty means unset.
     Own,
-    /// Calico's: `CALICO_<NAME>`, and only where that is not set at all, `<NAME>` (as its envconfig library does).
+    /// Calico's: `CALICO_<NAME>`, and `<NAME>` only if that is not set at all (as its envconfig library does).
     Calico,
 }
 
-/// As Calico's client reads a variable (see `syntax`); a bad value stops it, too.
+/// The type by which Calico's client parses a variable (see `syntax`). A bad value stops it, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CalicoType {
     Bool,
@@ -26,12 +26,12 @@ pub enum Group {
 
 #[derive(Debug)]
 pub struct Setting {
-    /// The environment variable; its flag is the same in kebab-case.
+    /// The environment variable. Its flag is the same in kebab-case.
     pub name: &'static str,
     pub value: &'static str,
     pub spelling: Spelling,
     pub group: Group,
-    /// As `--help` shows it.
+    /// The default as `--help` shows it.
     pub default: Option<&'static str>,
     pub help: &'static str,
     pub calico_type: Option<CalicoType>,
@@ -46,18 +46,18 @@ impl Setting {
         Setting { calico_type: Some(calico_type), ..self }
     }
 
-    /// The flag without its dashes.
+    /// Returns the flag without its dashes.
     pub fn flag(&self) -> String {
         self.name.to_ascii_lowercase().replace('_', "-")
     }
 
-    /// Never to be shown, nor given where other processes can see it.
+    /// Reports whether the value must never be shown, nor be given where other processes can see it.
     pub fn is_secret(&self) -> bool {
         ["ETCD_PASSWORD", "K8S_API_TOKEN", "CALICO_K8SAPITOKEN"].contains(&self.name)
     }
 }
 
-/// The environment variables that hold a password or token, in all their spellings.
+/// Returns the environment variables with passwords and tokens, in all their spellings.
 pub fn secret_variables() -> impl Iterator<Item = String> {
     SETTINGS.iter().filter(|setting| setting.is_secret()).flat_map(|setting| [setting.name.to_owned(), format!("CALICO_{}", setting.name)])
 }
@@ -220,7 +220,7 @@ pub const SETTINGS: &[Setting] = &[
     unused("K8S_CLIENT_BURST", "number", CalicoType::Int),
 ];
 
-/// The callers' names are constants; the tests of each resolver catch one that is not in the table.
+/// Returns a setting. Callers use constant names, and the resolvers' tests detect one that is not in the table.
 pub(super) fn setting(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }

@@ -1,4 +1,4 @@
-//! What values look like: durations, host and port, PEM, service links, and Go's ways to write numbers. Pure.
+//! The syntax of values: durations, host and port, PEM, service links, and Go's number formats. Pure.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -8,20 +8,20 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::ConfigError;
 
-/// `2s`, `500ms`, `1.5s`, `2` (seconds).
+/// Parses `2s`, `500ms`, `1.5s` or `2` (seconds).
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = match text.strip_suffix("ms") {
         Some(number) => (number, 0.001),
         None => (text.strip_suffix('s').unwrap_or(text), 1.0),
     };
-    // `f64` also reads `inf`, `1e3` and `+1`; a duration is digits with at most one point.
+    // `f64` also parses `inf`, `1e3` and `+1`. A duration has only digits and at most one point.
     if !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         return None;
     }
     Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit).ok()
 }
 
-/// Host, or IPv6 address in brackets, with or without a port.
+/// Reports whether the text is a host, or an IPv6 address in brackets, with or without a port.
 pub(super) fn is_authority(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').and_then(|v6| v6.split_once(']')) {
         Some((v6, "")) => return v6.parse::<Ipv6Addr>().is_ok(),
@@ -35,7 +35,8 @@ pub(super) fn is_authority(text: &str) -> bool {
     good_host && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
-/// `tcp://10.43.106.12:443`: the kubelet puts it into `<SERVICE>_PORT` for each Service of a pod's namespace, and Docker into `<LINK>_PORT`.
+/// Reports whether the text is like `tcp://10.43.106.12:443`. The kubelet sets `<SERVICE>_PORT` to this for each Service of a pod's
+/// namespace, and Docker sets `<LINK>_PORT`.
 pub(super) fn is_service_link(text: &str) -> bool {
     let Some((scheme, address)) = text.split_once("://") else { return false };
     let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
@@ -53,19 +54,19 @@ pub(super) fn check_private_key(by: &str, place: &str, pem: &[u8]) -> Result<(),
     found.map(|_| ()).map_err(|_| ConfigError(format!("{by}: no unencrypted private key in PEM form in {place}")))
 }
 
-/// What Go's `strconv.ParseBool` takes.
+/// Reports whether Go's `strconv.ParseBool` accepts the text.
 pub(super) fn is_go_bool(text: &str) -> bool {
     ["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"].contains(&text)
 }
 
 pub const RATES: &str = "a number from 1 to 10000";
 
-/// Packets a second.
+/// Parses a rate in packets a second.
 pub fn rate(text: &str) -> Option<u32> {
     text.parse().ok().filter(|rate| (1..=10_000).contains(rate))
 }
 
-/// Go's `strconv.ParseInt` with base 0: the base is in the prefix, underscores may separate digits.
+/// Parses as Go's `strconv.ParseInt` with base 0: a prefix gives the base, and underscores may separate digits.
 pub(super) fn go_int(text: &str) -> Option<i64> {
     let (sign, digits) = match text.as_bytes().first()? {
         b'-' => ("-", &text[1..]),
@@ -87,7 +88,7 @@ pub(super) fn go_int(text: &str) -> Option<i64> {
     i64::from_str_radix(&format!("{sign}{digits}"), base).ok()
 }
 
-/// Go's `strconv.ParseFloat` with 32 bits, but for hexadecimal floats, which nobody writes into a manifest.
+/// Checks as Go's `strconv.ParseFloat` with 32 bits, except for hexadecimal floats, which manifests do not contain.
 pub(super) fn is_go_float32(text: &str) -> bool {
     let named = text.trim_start_matches(['+', '-']).starts_with(['i', 'I', 'n', 'N']);
     text.parse::<f32>().is_ok_and(|number| named || number.is_finite())

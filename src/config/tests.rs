@@ -1,4 +1,4 @@
-//! The rules, one table row each, on made-up environments and files.
+//! Tests of the rules, one table row each, with invented environments and files.
 
 use std::collections::HashMap;
 
@@ -9,10 +9,10 @@ pub const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY--
 
 const NO_API_SERVER: &str = "neither KUBECONFIG nor K8S_API_ENDPOINT nor a pod's service account says where the API server is";
 
-/// Parses `args` in a world of these variables and files, beside a valid minimum: one endpoint and a node name.
+/// Parses `args` with these variables and files, in addition to a valid minimum: one endpoint and a node name.
 fn run(variables: &[(&str, &str)], files: &[(&str, &str)], args: &[&str]) -> Result<(Config, Vec<Remark>), String> {
     let minimum = [("ETCD_ENDPOINTS", "http://127.0.0.1:2379"), ("NODENAME", "node-1")];
-    // `(name, "-")` takes a variable away.
+    // `(name, "-")` removes a variable.
     let variables: HashMap<&str, &str> =
         minimum.into_iter().chain(variables.iter().copied()).filter(|(name, _)| !variables.contains(&(*name, "-"))).collect();
     parsed(&variables, &files.iter().copied().collect(), args)
@@ -49,7 +49,7 @@ fn refused(variables: &[(&str, &str)], args: &[&str], expected: &str) {
     assert!(!error.contains('\n'));
 }
 
-/// `others`: variables that are set beside the wrong one.
+/// `others` are variables that are set in addition to the wrong one.
 #[track_caller]
 fn not_allowed(others: &[(&str, &str)], name: &str, value: &str, allowed: &str) {
     refused(&[others, &[(name, value)]].concat(), &[], &format!("{name}: {value:?} is not allowed: {allowed}"));
@@ -144,7 +144,7 @@ fn a_service_link_is_no_port() {
     let (_, remarks) = run(&[("METRICS_SERVER_PORT", link)], &[], &[]).unwrap();
     assert_eq!(remarks.iter().filter(|found| found.text == remark).count(), 1);
     assert_eq!(config(&[("METRICS_SERVER_PORT", link)], &["--metrics-server-port=9010"]).port, 9010);
-    // A flag is nobody's but the user's.
+    // A flag can only come from the user.
     let refusal = format!("--metrics-server-port: {link:?} is not allowed: a TCP port, 0 to 65535 (0: any free one)");
     refused(&[], &["--metrics-server-port", link], &refusal);
 }
@@ -194,7 +194,7 @@ fn calicos_spelling_comes_first_and_hides_the_other() {
     refused(&[("CALICO_ETCD_ENDPOINTS", "")], &[], &format!("DATASTORE_TYPE and ETCD_ENDPOINTS: not set, but {NO_API_SERVER}"));
     let flagged = config(&[other], &["--etcd-endpoints=http://10.0.0.2:2379"]);
     assert_eq!(flagged.datastore, config(&[("ETCD_ENDPOINTS", "http://10.0.0.2:2379")], &[]).datastore);
-    // The exporter's own have no such spelling.
+    // The exporter's own variables have no such spelling.
     assert_eq!(config(&[("CALICO_METRICS_SERVER_PORT", "1")], &[]).port, 9009);
 }
 
@@ -210,7 +210,7 @@ fn variables_only_calico_uses_must_be_well_formed() {
     }
     not_allowed(&[], "K8S_CLIENT_QPS", "fast", "a number");
     not_allowed(&[], "K8S_CLIENT_BURST", "1.5", "a whole number");
-    // The hidden spelling is not looked at.
+    // The hidden spelling is not checked.
     run(&[("CALICO_USE_POD_CIDR", "true"), ("USE_POD_CIDR", "yes")], &[], &[]).unwrap();
 }
 
@@ -292,7 +292,7 @@ fn tls_files_are_checked_at_the_start() {
     let all = etcd(&[("ETCD_CA_CERT_FILE", "/cert"), ("ETCD_CERT_FILE", "/cert"), ("ETCD_KEY_FILE", "/key")], &files);
     assert_eq!(all.ca_file, Some("/cert".into()));
     assert_eq!(all.client_cert, Some(("/cert".into(), "/key".into())));
-    // What calico-etcd.yaml sets without TLS.
+    // The values that calico-etcd.yaml sets without TLS.
     assert_eq!(etcd(&[("ETCD_CA_CERT_FILE", ""), ("ETCD_CERT_FILE", ""), ("ETCD_KEY_FILE", "")], &[]).ca_file, None);
     for (variables, expected) in [
         (&[("ETCD_CA_CERT_FILE", "/none")][..], "ETCD_CA_CERT_FILE: cannot read \"/none\": entity not found"),

@@ -1,5 +1,5 @@
-//! What a command other than `serve` is told: its flags and argument, and as many of the settings as it needs. Touches what the
-//! settings touch.
+//! The configuration of a command other than `serve`: its flags and argument, and the settings that it needs. Touches what the settings
+//! touch.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -15,28 +15,28 @@ use super::{Config, ConfigError, Datastore, Remark, Values, World, ZeroSeries, d
 pub struct Tool {
     pub task: Task,
     pub input: Input,
-    /// Only workloads and policies of this one.
+    /// Limits output to workloads and policies of this namespace.
     pub namespace: Option<String>,
     pub config: Config,
-    /// Which settings are wrong, where the command can do without them.
+    /// Invalid settings that the command can do without.
     pub problems: Vec<String>,
     pub remarks: Vec<Remark>,
 }
 
 #[derive(Debug, PartialEq)]
 pub enum Task {
-    /// To this file, or to standard output.
+    /// Writes to this file, or to standard output.
     Metrics {
         output: Option<PathBuf>,
-        /// Where what one run leaves for the next is kept.
+        /// The file that keeps a run's state for the next run.
         state: Option<PathBuf>,
     },
-    /// `once`: not again and again, also in a terminal.
+    /// `once`: prints once, even in a terminal.
     Top {
         json: bool,
         once: bool,
     },
-    /// `endpoint`: `NAMESPACE/POD`, or an interface; what else it may be in a cluster: `cli::cluster::whose`.
+    /// `endpoint` is `NAMESPACE/POD` or an interface. For the other forms that a cluster allows see `cli::cluster::whose`.
     Explain {
         endpoint: String,
         json: bool,
@@ -56,7 +56,7 @@ pub enum Task {
 
 #[derive(Debug, PartialEq)]
 pub struct Watch {
-    /// `NAMESPACE/POD`, or an interface; else all.
+    /// `NAMESPACE/POD`, or an interface. `None` means all.
     pub endpoint: Option<String>,
     pub only_refused: bool,
     pub policy: Option<String>,
@@ -66,14 +66,14 @@ pub struct Watch {
     pub json: bool,
 }
 
-/// Where the rules come from.
+/// The source of the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// The exporter that runs here, or else the kernel.
+    /// The exporter on this node, otherwise the kernel.
     Here,
-    /// The one at this URL.
+    /// The exporter at this URL.
     Exporter(String),
-    /// Saved tables; `before`, if there are any, are of an earlier moment.
+    /// Saved tables. Those in `before`, if there are any, are of an earlier moment.
     Files { before: Vec<PathBuf>, now: Vec<PathBuf> },
     /// The exporters of several nodes.
     Cluster(Nodes),
@@ -81,7 +81,7 @@ pub enum Input {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nodes {
-    /// Where Kubernetes' API has pods with these labels.
+    /// The nodes on which Kubernetes' API has pods with these labels.
     WithPods(String),
     /// `HOST` or `HOST:PORT`.
     Named(Vec<String>),
@@ -127,27 +127,27 @@ pub(super) fn resolve(name: &str, typed: &Typed, world: &World<'_>) -> Result<To
             datastore::resolve(&values, world, &mut remarks).or_else(|error| tolerate(error).map(|()| Datastore::None))?,
             node_name::resolve(&values, world, &mut remarks).or_else(|error| tolerate(error).map(|()| String::new()))?,
         ),
-        // The name only tells which of the nodes is this one.
+        // The name is only needed to recognise this node among the others.
         Input::Cluster(Nodes::WithPods(_)) => {
             (kubernetes(&values, world, &mut remarks)?, node_name::resolve(&values, world, &mut Vec::new()).unwrap_or_default())
         }
-        // Files, or the exporters that are asked, tell everything.
+        // Files, or the requested exporters, contain all names.
         Input::Exporter(_) | Input::Files { .. } | Input::Cluster(Nodes::Named(_)) => (Datastore::None, String::new()),
     };
     let mut config = super::resolve(&values, typed.verbosity, datastore, node, &mut remarks)?;
     if values.get("LOG_LEVEL").is_none() && typed.verbosity.is_none() {
-        // What it found out is its output, not its log.
+        // The command's results are its output, not its log.
         config.log_level = log::LevelFilter::Warn;
     }
     if has_state {
-        // What has counted nothing since the last run has counted before.
+        // A series that counted nothing since the last run may have counted before.
         config.exposition.zeros = ZeroSeries::Keep;
     }
     let namespace = last(typed, "namespace").map(|namespace| namespace.to_string_lossy().into_owned());
     Ok(Tool { task, input, namespace, config, problems, remarks })
 }
 
-/// The value of a command's own flag; of several, the last.
+/// Returns the value of a command's own flag, the last one if it is repeated.
 fn last(typed: &Typed, option: &str) -> Option<OsString> {
     typed.options.iter().rev().find(|(name, _)| *name == option).map(|(_, value)| value.clone())
 }
@@ -176,7 +176,7 @@ fn input(typed: &Typed, world: &World<'_>) -> Result<Input, ConfigError> {
     }
 }
 
-/// Names that are separated by commas, or in a file, one a line.
+/// Returns names that are separated by commas, or in a file with one on each line.
 fn named(text: &str, world: &World<'_>) -> Result<Vec<String>, ConfigError> {
     let content = match text.contains('/') {
         true => (world.read_file)(text.as_ref()).map_err(|error| ConfigError(format!("--nodes: cannot read {text:?}: {error}")))?,
@@ -193,7 +193,7 @@ fn named(text: &str, world: &World<'_>) -> Result<Vec<String>, ConfigError> {
     }
 }
 
-/// The only datastore that tells where the others' exporters are.
+/// Returns the only datastore that knows where the other exporters are.
 fn kubernetes(values: &Values<'_>, world: &World<'_>, remarks: &mut Vec<Remark>) -> Result<Datastore, ConfigError> {
     match datastore::resolve(values, world, remarks)? {
         found @ Datastore::Kubernetes(_) => Ok(found),
@@ -210,7 +210,7 @@ fn endpoint(typed: &Typed) -> Result<String, ConfigError> {
     typed.operand.clone().filter(|operand| !operand.is_empty()).ok_or_else(missing)
 }
 
-/// The value of a command's own flag, if it was given.
+/// Parses the value of a command's own flag, if it was given.
 fn option<T>(name: &str, value: Option<OsString>, allowed: &str, read: fn(&str) -> Option<T>) -> Result<Option<T>, ConfigError> {
     let Some(value) = value else { return Ok(None) };
     let refused = || ConfigError(format!("--{name}: {:?} is not allowed: {allowed}", value.to_string_lossy()));
@@ -225,7 +225,7 @@ fn limit(text: &str) -> Option<Duration> {
     limit.filter(|limit| !limit.is_zero())
 }
 
-/// The exporter's address without what stands behind host and port.
+/// Returns the exporter's address, with host and port only.
 fn exporter(url: &OsString) -> Result<String, ConfigError> {
     let refused = || ConfigError(format!("--url: {:?} is not allowed: http://HOST:PORT", url.to_string_lossy()));
     let text = url.to_str().ok_or_else(refused)?;

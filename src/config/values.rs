@@ -1,4 +1,4 @@
-//! Looks settings up (flag, then environment by Calico's rules) and reads them as a type; an error names who said what.
+//! Looks up settings (flag, then environment by Calico's rules) and parses them. An error names the variable or flag.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// The error for this value: who said it, the value unless it is a secret, what is allowed.
+    /// Returns the error for this value: the variable or flag, the value unless it is a secret, and what is allowed.
     pub fn refuse(&self, allowed: impl std::fmt::Display) -> ConfigError {
         if self.is_secret {
             return ConfigError(format!("{}: {allowed}", self.by));
@@ -45,37 +45,37 @@ impl<'a> Values<'a> {
         Self { flags: &typed.values, world }
     }
 
-    /// Who said this, and what, be it empty. A flag wins over the environment.
+    /// Returns a setting's value, even if empty, and its source. A flag has priority over the environment.
     fn said(&self, setting: &Setting) -> Option<Said> {
         let is_secret = setting.is_secret();
         if let Some(value) = self.flags.get(setting.name) {
             return Some(Said { by: format!("--{}", setting.flag()), value: value.clone(), is_secret, is_flag: true });
         }
         let calicos = (setting.spelling == Spelling::Calico).then(|| format!("CALICO_{}", setting.name));
-        // Set but empty counts as set: it hides the other spelling.
+        // An empty variable counts as set and hides the other spelling.
         let mut spellings = calicos.into_iter().chain([setting.name.to_owned()]);
         spellings.find_map(|by| (self.world.variable)(&by).map(|value| Said { by, value, is_secret, is_flag: false }))
     }
 
-    /// What is empty is not set.
+    /// Returns a setting's value. An empty value counts as unset.
     pub fn get(&self, name: &str) -> Option<Said> {
         setting(name).and_then(|setting| self.said(setting)).filter(|said| !said.value.is_empty())
     }
 
-    /// Trimmed; blanks alone are as good as unset.
+    /// Returns the trimmed text. A text of blanks counts as unset.
     pub fn text(&self, name: &str) -> Result<Option<(Said, String)>, ConfigError> {
         let Some(said) = self.get(name) else { return Ok(None) };
         let text = said.text()?.trim().to_owned();
         Ok((!text.is_empty()).then_some((said, text)))
     }
 
-    /// Reads a trimmed text with `read`; where that finds nothing, the error says what is allowed.
+    /// Parses a trimmed text with `read`. If that fails, the error says what is allowed.
     pub fn parse<T>(&self, name: &str, allowed: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ConfigError> {
         let Some((said, text)) = self.text(name)? else { return Ok(None) };
         read(&text).map(Some).ok_or_else(|| said.refuse(allowed))
     }
 
-    /// A TCP port. A variable that holds a service link was not set by the user: it is ignored, with a remark.
+    /// Parses a TCP port. A variable with a service link was not set by the user, so it is ignored with a remark.
     pub fn port(&self, name: &str, remarks: &mut Vec<Remark>) -> Result<Option<u16>, ConfigError> {
         match self.text(name)? {
             Some((said, text)) if !said.is_flag && is_service_link(&text) => {
@@ -92,12 +92,12 @@ impl<'a> Values<'a> {
         self.parse(name, &allowed, |text| choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, choice)| *choice))
     }
 
-    /// As Go writes it; already checked by [`Values::check_calicos_types`].
+    /// Parses a boolean in Go's format, which [`Values::check_calicos_types`] has already checked.
     pub fn boolean(&self, name: &str) -> Result<Option<bool>, ConfigError> {
         self.parse(name, BOOLS, |text| is_go_bool(text).then(|| text.starts_with(['1', 't', 'T'])))
     }
 
-    /// An IP address; IPv6 also in brackets.
+    /// Parses an IP address. IPv6 may be in brackets.
     pub fn address(&self, name: &str) -> Result<Option<IpAddr>, ConfigError> {
         self.parse(name, "an IPv4 or IPv6 address without a port", |text| {
             let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
@@ -115,7 +115,7 @@ impl<'a> Values<'a> {
         Ok(hosts.unwrap_or_default())
     }
 
-    /// A web page, to which paths are added.
+    /// Parses the URL of a web page, to which paths are appended.
     pub fn link(&self, name: &str) -> Result<Option<String>, ConfigError> {
         self.parse(name, "an http:// or https:// URL without a query, such as https://grafana.example.org", |text| {
             let text = text.trim_end_matches('/');
@@ -147,12 +147,13 @@ impl<'a> Values<'a> {
         Ok(groups.map(|groups| Witnesses { groups, rate, log }))
     }
 
-    /// A path, as it stands: a file's name may begin or end with a blank.
+    /// Returns a path unchanged, because a file's name may begin or end with a blank.
     pub fn path(&self, name: &str) -> Result<Option<PathBuf>, ConfigError> {
         Ok(self.get(name).map(|said| PathBuf::from(said.value)))
     }
 
-    /// Calico's client refuses to start on a bad value, set-but-empty included: calico-node cannot have started with the same settings.
+    /// Checks the values that Calico's client would check. It refuses to start on a bad or empty value, so calico-node cannot have started
+    /// with the same settings.
     pub fn check_calicos_types(&self) -> Result<(), ConfigError> {
         for setting in SETTINGS {
             let Some(calico_type) = setting.calico_type else { continue };

@@ -1,5 +1,5 @@
-//! Calico's tables, wherever they are: reads the back end that holds them, looks around for others, and chooses.
-//! Touches what the readers touch, the lock file, `/proc` and `/sys/class/net`.
+//! Calico's tables in all back ends: reads the one that holds them, looks for others, and chooses. Touches what the readers touch, the lock
+//! file, `/proc` and `/sys/class/net`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,22 +25,22 @@ pub struct Backends {
     options: Options,
     programs: Programs,
     presence: Presence,
-    /// What the datastore knows: workloads without chains are a reason to look around.
+    /// The datastore's workloads. Workloads without chains are a reason to look at other back ends.
     inventory: Option<Arc<Inventory>>,
     selection: Selection,
-    /// Where `iptables-save` shows Calico's chains, while the kernel itself does not.
+    /// The choice among what `iptables-save` shows, used if the kernel shows none of Calico's chains.
     saved_selection: Selection,
     families: [FamilyReader; 2],
     said: Said,
-    /// How often the lock was waited for in vain.
+    /// The number of times that waiting for the lock timed out.
     pub lock_timeouts: u64,
 }
 
-/// What the log has been told, so that it is told once.
+/// What has been logged, so that it is logged once.
 #[derive(Debug, Default)]
 struct Said {
     lock: Option<String>,
-    /// Back ends that both hold chains of endpoints.
+    /// Pairs of back ends that both hold chains of endpoints.
     rivals: BTreeSet<BTreeSet<Backend>>,
 }
 
@@ -59,9 +59,9 @@ impl Backends {
         }
     }
 
-    /// By itself, straight from the kernel: it costs half of what `iptables-save` takes and no child, shows rules that an older iptables
-    /// cannot, and nothing else shows Calico's own nftables tables. The program is run where it is asked for, or where it shows
-    /// Calico's chains and the kernel does not: one that is put in front may look elsewhere.
+    /// Reads straight from the kernel by default. This takes half the time of `iptables-save` and no child process, shows rules that an
+    /// older iptables cannot show, and is the only way to read Calico's own nftables tables. `iptables-save` runs if requested, or if the
+    /// kernel shows none of Calico's chains: a wrapper in its place may read another place.
     pub fn read(&mut self, deadline: Instant) -> Result<Option<Reading>, ReadError> {
         let source = if self.options.source == SourceChoice::Save { Source::Save } else { Source::Kernel };
         let reading = self.read_by(source, deadline)?;
@@ -74,7 +74,7 @@ impl Backends {
         saved
     }
 
-    /// Reads the back end that was chosen last, or else all, and chooses. `None` if no table has any of Calico's rules.
+    /// Reads the back end that was chosen last, or all of them and chooses. Returns `None` if no table has any of Calico's rules.
     pub fn read_by(&mut self, source: Source, deadline: Instant) -> Result<Option<Reading>, ReadError> {
         let (candidates, mut failure) = self.candidates(source)?;
         let expected = Expected::here(self.inventory.clone(), &self.options.proc);
@@ -100,7 +100,7 @@ impl Backends {
         let chosen = self.choose(&readings, &expected, deadline);
         self.families.iter_mut().for_each(|family| family.forget_all_but(chosen));
         match (readings.into_iter().find(|(backend, _)| Some(*backend) == chosen), failure) {
-            // Calico may be where the failure hides it.
+            // Calico's rules may be where the failure hides them.
             (None, failure) => failure.map_or(Ok(None), Err),
             (Some((_, reading)), failure) => {
                 self.say_choice(before, failure);
@@ -109,7 +109,7 @@ impl Backends {
         }
     }
 
-    /// The dataplanes that were asked for and that the kernel has, as far as they can be read; and what hides one.
+    /// Returns the requested back ends that the kernel has, as far as they can be read, and the error that hides one.
     fn candidates(&self, source: Source) -> Result<(Vec<Backend>, Option<ReadError>), ReadError> {
         if source == Source::Save && self.options.backend != BackendChoice::Native && !self.programs.any() {
             return Err(ReadError::NoProgram(self.programs.search_path()));
@@ -151,7 +151,7 @@ impl Backends {
         self.selection.choose(findings, |finding| expected.missing(&finding.endpoints), Instant::now())
     }
 
-    /// Says where the rules are, once for each change; and once of two back ends that both hold chains.
+    /// Logs where the rules are, once for each change, and once for each pair of back ends that both hold chains.
     fn say_choice(&mut self, before: Option<Backend>, failure: Option<ReadError>) {
         let Some(chosen) = self.selection.chosen else { return };
         if before != Some(chosen) {
@@ -168,7 +168,7 @@ impl Backends {
         }
     }
 
-    /// Reads one dataplane, both families at the same time. Calico's own tables are only in the kernel.
+    /// Reads one back end, both families in parallel. Calico's own tables are only read from the kernel.
     pub fn read_backend(&mut self, backend: Backend, source: Source, deadline: Instant) -> Result<Reading, ReadError> {
         let source = if backend == Backend::Native { Source::Kernel } else { source };
         let hidden = |error| ReadError::Hidden(backend, error);
@@ -187,7 +187,7 @@ impl Backends {
         let results = std::thread::scope(|scope| {
             let other = other.map(|reader| scope.spawn(|| read(reader)));
             let one = one.map(read);
-            // A panic ends this read, not the table of a family.
+            // A panic ends this read. It must not lose one family's table.
             let other = other.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             one.into_iter().chain(other).collect::<Result<Vec<_>, _>>()
         });
@@ -196,7 +196,7 @@ impl Backends {
         Ok(reading)
     }
 
-    /// Without the lock a legacy table may be read while all its counters are zero. `None` if there is none to take.
+    /// Takes the lock, or returns `None` if it is missing. Without it a legacy table may be read while all its counters are zero.
     fn lock(&mut self, reading: &mut Reading, deadline: Instant) -> Result<Option<Lock>, ReadError> {
         let wait = self.options.lock_wait.min(deadline.saturating_duration_since(Instant::now()));
         match Lock::shared(&self.options.lock_path, wait) {
@@ -215,7 +215,7 @@ impl Backends {
         }
     }
 
-    /// Says of the tables that count, and of no others, that they were read without their lock; once for each change.
+    /// Logs that the tables in use were read without their lock, once for each change. Does not log it for other tables.
     pub fn say_lock(&mut self, problem: Option<&str>) {
         if self.said.lock.as_deref() == problem {
             return;
@@ -230,7 +230,8 @@ impl Backends {
     }
 }
 
-/// Whether the kernel's own chains lead into Calico's, in any family; `None` if the kernel does not tell, or the rules are not its.
+/// Reports whether the built-in chains lead into Calico's in any family. Returns `None` if the kernel cannot be asked, or if the rules are
+/// not from the kernel.
 fn is_hooked(backend: Backend, reading: &Reading, deadline: Instant) -> Option<bool> {
     if reading.source != Source::Kernel.as_str() {
         return None;

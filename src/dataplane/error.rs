@@ -1,4 +1,4 @@
-//! Why the tables could not be read, each in one line for the user.
+//! Why the tables could not be read, in one line for the user.
 
 use std::fmt;
 use std::io;
@@ -11,11 +11,11 @@ use crate::ruleset::{Backend, Family};
 #[derive(Debug)]
 pub enum ReadError {
     NoProgram(String),
-    /// The xtables lock is there, but cannot be had.
+    /// The xtables lock exists but cannot be obtained.
     Lock(String),
     Save(String),
     Kernel(Backend, Family, io::Error),
-    /// Whether these tables are there cannot be told, and nothing else holds Calico's rules.
+    /// It is unknown whether these tables exist, and no other tables hold Calico's rules.
     Hidden(Backend, Unreadable),
     Ebpf(ebpf::Error),
     NoChains(NoChains),
@@ -31,9 +31,9 @@ pub struct NoChains {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Elsewhere {
     Nowhere,
-    /// In another back end than the one asked for.
+    /// In another back end than the requested one.
     Backend(BackendChoice, Backend),
-    /// In eBPF programs, whose maps are not to be seen: only the chains that go with them are.
+    /// In eBPF programs whose maps are not visible. Only the chains that accompany them are.
     Ebpf,
 }
 
@@ -45,7 +45,7 @@ impl ReadError {
         }
     }
 
-    /// Whether it lasts until somebody does something about it.
+    /// Reports whether the error persists until the user acts.
     pub fn is_blind(&self) -> bool {
         match self {
             ReadError::NoProgram(_) | ReadError::Hidden(..) | ReadError::NoChains(_) => true,

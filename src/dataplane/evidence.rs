@@ -1,5 +1,5 @@
-//! What a read of one back end tells about it, held against what the node and the datastore know → a [`Finding`].
-//! Touches `/sys/class/net` and the routes in `/proc/net`.
+//! Compares the read of one back end with what the node and the datastore know → a [`Finding`]. Touches `/sys/class/net` and the routes in
+//! `/proc/net`.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,14 +13,14 @@ use crate::datastore::podlogs::routes;
 use crate::felix::{PolicyName, names};
 use crate::ruleset::{Backend, Chain, Ruleset};
 
-/// The workloads that there are, as others than Calico's rules know them.
+/// The workloads that exist according to sources other than Calico's rules.
 pub struct Expected {
     inventory: Option<Arc<Inventory>>,
     interfaces: BTreeSet<String>,
 }
 
 impl Expected {
-    /// Those of the datastore, the node's interfaces, and its routes to single addresses.
+    /// Collects the datastore's workloads, the node's interfaces, and its routes to single addresses.
     pub fn here(inventory: Option<Arc<Inventory>>, proc: &Path) -> Self {
         let mut interfaces: BTreeSet<String> = routes::of_interfaces(proc, &|_| true).into_keys().collect();
         let entries = std::fs::read_dir("/sys/class/net").into_iter().flatten();
@@ -42,7 +42,7 @@ impl Expected {
     }
 }
 
-/// Chains that have rules. A flush (`iptables -F`) leaves chains without any.
+/// Returns the chains that have rules. A flush (`iptables -F`) leaves empty chains.
 pub fn chains(reading: &Reading) -> impl Iterator<Item = &Chain> {
     reading.tables.iter().flat_map(|table| table.ruleset.chains()).filter(|chain| !chain.rules.is_empty())
 }
@@ -51,7 +51,7 @@ pub fn endpoints(reading: &Reading) -> BTreeSet<String> {
     chains(reading).filter_map(|chain| names::interface_in(&chain.name)).map(str::to_owned).collect()
 }
 
-/// Whether Calico's static chains are those of a dataplane with tables.
+/// Reports whether Calico's static chains are those of a dataplane with tables.
 pub fn is_of_tables(reading: &Reading) -> bool {
     chains(reading).any(|chain| &*chain.name == names::FORWARD)
 }
@@ -74,9 +74,9 @@ pub fn finding(backend: Backend, reading: &Reading, expected: &Expected, hooked:
     Finding { backend, chains: count, endpoints, known, hooked, format, rules: hasher.finish(), packets }
 }
 
-/// Later releases say more in their comments: the policies' names (≥ 3.22), tiers (≥ 3.29), the policies' kinds (≥ 3.32).
+/// Returns the format of the comments. Later releases add the policies' names (≥ 3.22), tiers (≥ 3.29), and the policies' kinds (≥ 3.32).
 fn format(ruleset: &Ruleset) -> u8 {
-    // Where Calico has tables of its own, all comments of a rule are one.
+    // In Calico's own tables, all comments of a rule are joined into one.
     let name = |comment: &str| PolicyName::from_comment(comment).or_else(|| PolicyName::from_end_of_comment(comment));
     let of = |comment: &str| match name(comment) {
         Some(name) if &*name.kind == "Profile" => 0,

@@ -1,5 +1,5 @@
-//! The tables of one address family, read again and again: keeps what each reader remembers of its last read.
-//! Touches what the readers touch, and `/proc`.
+//! Reads the tables of one address family repeatedly, and keeps what each reader remembers of its last read. Touches what the readers
+//! touch, and `/proc`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub struct FamilyReader {
     pub family: Family,
     legacy: HashMap<&'static str, legacy::Reader>,
     nft: HashMap<nft::Tables, nft::Reader>,
-    /// What `iptables-save` gave last.
+    /// The rules that `iptables-save` printed last.
     saved: HashMap<(Backend, &'static str), Arc<Ruleset>>,
 }
 
@@ -72,7 +72,7 @@ impl FamilyReader {
         reader.read(deadline).map_err(|error| ReadError::Kernel(tables.backend(), family, error))
     }
 
-    /// A text is taken apart each time; if it says the same as the last one, its rules are those.
+    /// A text is parsed each time. If its rules equal the last ones, those are shared.
     fn remember(&mut self, table: &mut Snapshot) {
         let last = self.saved.entry((table.ruleset.backend, table.ruleset.table)).or_insert_with(|| Arc::clone(&table.ruleset));
         table.share_rules_of(last);

@@ -1,8 +1,8 @@
-//! The xtables lock, taken shared: a legacy commit zeroes all counters for a moment, under this lock.
-//! Touches: the lock file, which it never creates or writes.
+//! The xtables lock, taken shared: a commit of a legacy table zeroes all counters for a moment, under this lock. Touches: the lock file,
+//! which it never creates or writes.
 //!
-//! The lock is opened anew for each read, and it counts only if writers would take the same one: a regular file, still there under its
-//! name once it is locked. iptables opens it by its name each time (`iptables/xshared.c`), so a file that was replaced is nobody's.
+//! The lock is opened for each read. It counts only if writers would take the same one: a regular file that is still there under its name
+//! once it is locked. iptables opens it by name each time (`iptables/xshared.c`), so nobody uses a file that was replaced.
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
@@ -10,14 +10,14 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often to try, while somebody else holds the lock: iptables-restore polls too, and a commit takes some milliseconds.
+/// The retry interval while another process holds the lock. iptables-restore polls too, and a commit takes some milliseconds.
 const RETRY: Duration = Duration::from_millis(2);
 
-/// Why the lock is not held. One line for the user.
+/// Why the lock is not held, in one line for the user.
 #[derive(Debug)]
 pub enum LockError {
     Missing(String),
-    /// It cannot be had at present.
+    /// The lock cannot be obtained at present.
     Unavailable(String),
 }
 
@@ -25,7 +25,7 @@ pub enum LockError {
 pub struct Lock(File);
 
 impl Lock {
-    /// Takes the lock shared; returns it with the time that it took.
+    /// Takes the lock shared. Returns it and the time that it took.
     pub fn shared(path: &Path, wait: Duration) -> Result<(Lock, Duration), LockError> {
         let begun = Instant::now();
         loop {
@@ -34,7 +34,7 @@ impl Lock {
             if lock.is_current(path)? {
                 return Ok((lock, begun.elapsed()));
             }
-            // Replaced while it was waited for: the next one is the one that counts.
+            // The file was replaced during the wait. The new one is the lock.
             if begun.elapsed() >= wait {
                 return Err(timed_out(path, wait));
             }
@@ -54,14 +54,14 @@ impl Lock {
         }
     }
 
-    /// Whether whoever opens the path now gets the file that is locked.
+    /// Reports whether the path still leads to the locked file.
     fn is_current(&self, path: &Path) -> Result<bool, LockError> {
         let failed = |error| not_open(path, &error);
         let (held, named) = (self.0.metadata().map_err(failed)?, path.metadata().map_err(failed)?);
         if (held.dev(), held.ino()) != (named.dev(), named.ino()) {
             return Ok(false);
         }
-        // A mounted file keeps its path in here when it is replaced on the host: then writers lock another one.
+        // A bind-mounted file stays visible here when it is replaced on the host, but writers lock the new one.
         if held.nlink() == 0 {
             return Err(LockError::Missing(format!(
                 "the xtables lock {} was removed or replaced after it was mounted, so writers use another file: restart the pod, or mount \
@@ -77,12 +77,12 @@ fn timed_out(path: &Path, wait: Duration) -> LockError {
     LockError::Unavailable(format!("the xtables lock {} was held by another process for {:.1} s", path.display(), wait.as_secs_f64()))
 }
 
-/// As a rule, it is not mounted.
+/// Usually the file is not mounted.
 fn not_open(path: &Path, error: &io::Error) -> LockError {
     LockError::Missing(format!("the xtables lock {} cannot be opened: {error}", path.display()))
 }
 
-/// Reading is enough for flock(2), and right for a file that belongs to others. Opening a FIFO would wait for a writer.
+/// Read access is enough for flock(2) and appropriate for another program's file. O_NONBLOCK: opening a FIFO would wait for a writer.
 fn open(path: &Path) -> Result<File, LockError> {
     let failed = |error| not_open(path, &error);
     let refuse = |metadata: &Metadata| match kind(metadata) {
@@ -93,7 +93,7 @@ fn open(path: &Path) -> Result<File, LockError> {
             path.display()
         ))),
     };
-    // Beforehand, for a socket cannot even be opened; and afterwards, for it may be another one by then.
+    // Checked before, because a socket cannot even be opened, and after, because the file may have been replaced.
     refuse(&path.metadata().map_err(failed)?)?;
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).map_err(failed)?;
     refuse(&file.metadata().map_err(failed)?)?;
@@ -113,7 +113,7 @@ fn kind(metadata: &Metadata) -> Option<&'static str> {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing the file would do, were no copy of it left in a child that is about to be executed.
+        // Closing the file is not enough while a child that is about to execute has a copy of the descriptor.
         _ = self.0.unlock();
     }
 }
@@ -167,7 +167,7 @@ mod tests {
         std::fs::remove_dir_all(folder).unwrap();
     }
 
-    /// Whoever waits for the old file gets the new one.
+    /// A reader that waits for the old file gets the new one.
     #[test]
     fn a_file_that_is_replaced_meanwhile_is_not_the_lock() {
         let path = file("replaced");

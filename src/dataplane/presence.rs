@@ -1,6 +1,6 @@
-//! What the kernel has: legacy tables, nf_tables. Touches `/proc` only, so looking never changes anything in the kernel.
+//! Whether the kernel has legacy tables or nf_tables. Touches `/proc` only, so a look never changes anything in the kernel.
 //!
-//! A file that may not be read says nothing: it is an error here, never "there is none".
+//! A file that may not be read is an error here. It never means that there are no tables.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -9,10 +9,10 @@ use std::sync::OnceLock;
 
 use crate::ruleset::{Backend, Family};
 
-/// Which file cannot be read, so that what it would tell is unknown.
+/// The file that cannot be read, so that the answer is unknown.
 pub type Unreadable = String;
 
-/// By what a part of the kernel shows: a module's line, or a symbol where it is built in.
+/// How a part of the kernel is recognised: by a module's line, or by a symbol if it is built in.
 struct Code {
     module: &'static str,
     symbol: &'static str,
@@ -26,7 +26,7 @@ const IP6_TABLES: Code = Code { module: "ip6_tables ", symbol: " ip6t_do_table",
 #[derive(Debug)]
 pub struct Presence {
     proc: PathBuf,
-    /// Which of them are part of the kernel itself. Its symbols are 10 MB, and stay what they are.
+    /// Which of them are built in. The kernel's symbols are 10 MB, and do not change.
     built_in: [OnceLock<bool>; 3],
 }
 
@@ -35,14 +35,14 @@ impl Presence {
         Presence { proc, built_in: Default::default() }
     }
 
-    /// Whether the kernel has this table of this back end. Looking for it in any other way would load it.
+    /// Reports whether the kernel has this table of this back end. Any other way to look for it would load it.
     pub fn has(&self, backend: Backend, family: Family, table: &str) -> Result<bool, Unreadable> {
         let (names, code) = match (backend, family) {
             (Backend::Legacy, Family::V4) => ("net/ip_tables_names", &IP_TABLES),
             (Backend::Legacy, Family::V6) => ("net/ip6_tables_names", &IP6_TABLES),
             (Backend::Nft | Backend::Native, _) => return self.has_code(&NF_TABLES),
         };
-        // The names may be read by root alone (mode 0440). Without them, the modules still tell whether no legacy table can be there.
+        // Only root may read the names (mode 0440). Without them, the modules can still show that no legacy table exists.
         match content(&self.proc.join(names)) {
             Ok(names) => Ok(names.is_some_and(|names| names.lines().any(|name| name == table))),
             Err(unreadable) if self.has_code(code)? => Err(unreadable),
@@ -58,7 +58,7 @@ impl Presence {
     }
 }
 
-/// A file's text; `None` if there is no such file: a kernel without modules, without IPv6, without the table's kind.
+/// Returns a file's text, or `None` if there is no such file: a kernel without modules, without IPv6, or without this kind of table.
 fn content(path: &Path) -> Result<Option<String>, Unreadable> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -67,7 +67,7 @@ fn content(path: &Path) -> Result<Option<String>, Unreadable> {
     }
 }
 
-/// Whether the kernel's symbols hold this one. Without symbols nothing is known: then it is assumed.
+/// Reports whether the kernel's symbols contain this one. If there are no symbols, it is assumed.
 fn names_symbol(kallsyms: &Path, symbol: &[u8]) -> bool {
     let Ok(file) = File::open(kallsyms) else { return true };
     let (mut symbols, mut line, mut any) = (BufReader::with_capacity(1 << 16, file), Vec::new(), false);
@@ -109,7 +109,7 @@ mod tests {
         std::fs::remove_dir_all(proc).unwrap();
     }
 
-    /// A directory in its place cannot be read by root either.
+    /// Not even root can read a directory as a file.
     #[test]
     fn what_cannot_be_read_is_not_taken_for_absent() {
         let (proc, has) = proc("unreadable");

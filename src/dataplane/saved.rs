@@ -1,6 +1,6 @@
-//! Tables out of files: what `iptables-save -c`, `ip6tables-save -c` or `nft list ruleset`, with `-j` or without, printed; one or several
-//! in a file, packed by gzip or tar or not → one [`Ruleset`](crate::ruleset::Ruleset) a table. Pure, but for the log: bytes in; what they
-//! are is seen from their content.
+//! Reads tables from files: the output of `iptables-save -c`, `ip6tables-save -c` or `nft list ruleset`, with `-j` or without. A file may
+//! hold several, and may be packed with gzip or tar → one [`Ruleset`](crate::ruleset::Ruleset) for each table. Pure, except for the log.
+//! The format is detected from the content.
 
 mod texts;
 
@@ -12,7 +12,7 @@ use crate::nftables;
 use crate::ruleset::{Backend, Family, Snapshot};
 use texts::Content;
 
-/// More than this is not unpacked, in bytes.
+/// The maximum size that is unpacked, in bytes.
 pub const LARGEST: u64 = 1 << 30;
 
 /// Why a file gives no tables.
@@ -20,7 +20,7 @@ pub const LARGEST: u64 = 1 << 30;
 enum Problem {
     /// It is something else.
     Other(String),
-    /// It holds none of Calico's tables, as IPv6 may, or is a part of a tar and cannot be opened: others may give some.
+    /// It holds none of Calico's tables, as an IPv6 file may, or is a member of a tar that cannot be opened. Other files may hold some.
     Nothing(String),
     Broken(String),
 }
@@ -31,8 +31,8 @@ impl From<String> for Problem {
     }
 }
 
-/// The tables that these files hold together: name and content of each. One without any of Calico's chains may stand beside others, which
-/// is said in the log.
+/// Returns the tables that these files hold together. `files` has each file's name and content. If only some files lack Calico's chains,
+/// they are logged and skipped.
 pub fn moment(files: &[(String, Vec<u8>)]) -> Result<Vec<Snapshot>, String> {
     let (mut all, mut left_out): (Vec<(Snapshot, String)>, Vec<String>) = (Vec::new(), Vec::new());
     for (file, bytes) in files {
@@ -64,7 +64,7 @@ fn add(all: &mut Vec<(Snapshot, String)>, read: Snapshot, file: &str) -> Result<
 
 type Read = (String, Result<Vec<Snapshot>, Problem>);
 
-/// What is in a file, or in those files of a tar that hold tables: it may hold much else.
+/// Reads a file, or those files of a tar that hold tables. A tar may contain many other files.
 fn in_file(file: &str, bytes: &[u8]) -> Result<Vec<Read>, String> {
     let members = match texts::open(bytes).map_err(|problem| format!("{file}: {problem}"))? {
         Content::Text(text) => return Ok(vec![(file.to_owned(), tables(file, &text))]),
@@ -92,7 +92,7 @@ fn tables(file: &str, bytes: &[u8]) -> Result<Vec<Snapshot>, Problem> {
     }
     let sections = sections(bytes);
     let tables = match text {
-        // An object may be anything; one that is cut off still begins so.
+        // A JSON object may be anything. A truncated ruleset still begins like one.
         [b'{', ..] => nftables::parse(text).map_err(|problem| match text.windows(10).take(20).any(|word| word == b"\"nftables\"") {
             true => of_nft(problem),
             false => Problem::Other(problem),
@@ -114,7 +114,7 @@ fn of_nft(problem: String) -> Problem {
     if problem == nftables::ELSEWHERE { Problem::Nothing(problem) } else { Problem::Broken(problem) }
 }
 
-/// nft says of some tables in a comment whose they are.
+/// The first line may be a comment in which nft names a table's owner.
 fn is_nft(text: &[u8]) -> bool {
     let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty() && !line.starts_with(b"#"));
     lines.next().is_some_and(|line| line.starts_with(b"table ") && line.contains(&b'{'))
@@ -145,7 +145,7 @@ struct Section<'a> {
     text: &'a [u8],
 }
 
-/// A text is cut where a table begins; what `iptables-save` says in front of it tells what it is.
+/// Splits a text at the start of each table. The comment that `iptables-save` writes before a table gives its family and back end.
 fn sections(bytes: &[u8]) -> Vec<Section<'_>> {
     let mut sections: Vec<Section> = Vec::new();
     let (mut family, mut backend, mut is_open) = (None, Backend::Legacy, false);
@@ -170,14 +170,14 @@ fn sections(bytes: &[u8]) -> Vec<Section<'_>> {
     sections
 }
 
-/// The line that iptables-nft prints where it does not understand a table.
+/// Returns the line that iptables-nft prints for a table that it does not understand.
 fn incompatible(bytes: &[u8]) -> Option<TextError> {
     let line = bytes.split(|byte| *byte == b'\n').find(|line| line.windows(15).any(|word| word == b"is incompatible"))?;
     let line = String::from_utf8_lossy(&line[..line.len().min(200)]).trim_start_matches(['#', ' ']).to_owned();
     Some(TextError::Incompatible(line))
 }
 
-/// The family of a text that does not say it: Calico's IP sets do, or the file's name.
+/// Guesses the family of a text that does not state it, from the names of Calico's IP sets or from the file's name.
 fn guess_family(file: &str, bytes: &[u8]) -> Family {
     let has = |word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
     match (has(b"cali40"), has(b"cali60")) {
@@ -193,7 +193,8 @@ fn has_no_counters(text: &[u8]) -> bool {
     rules.next().is_some_and(|line| line.starts_with(b"-A "))
 }
 
-/// Without host endpoints, only the filter table has policies: the exporter does not read the others then, either.
+/// Removes tables other than the filter table if there are no host endpoints. Only the filter table has policies then, and the exporter
+/// does not read the others either.
 fn without_noise(mut tables: Vec<Snapshot>) -> Vec<Snapshot> {
     let with_hosts = tables.iter().filter(|read| read.ruleset.table == "filter" && names::has_host_endpoints(&read.ruleset));
     let with_hosts: Vec<Family> = with_hosts.map(|read| read.ruleset.family).collect();

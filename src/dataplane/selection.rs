@@ -1,7 +1,7 @@
-//! Which back end holds Calico's rules. Pure.
+//! Chooses the back end that holds Calico's live rules. Pure.
 //!
-//! Felix decides on its back end when it starts, and up to 3.32 leaves the rules in the one before where they are. Packets pass through
-//! both then, so that a stale table goes on counting. What tells them apart is named by [`Evidence`], the strongest first.
+//! Felix chooses its back end when it starts, and up to 3.32 leaves the rules in the previous one. Packets then pass through both, so that
+//! the stale table continues to count. [`Evidence`] lists what distinguishes them, the strongest first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -13,11 +13,11 @@ pub struct Finding {
     pub backend: Backend,
     pub chains: usize,
     pub endpoints: BTreeSet<String>,
-    /// How many of these the node or the datastore knows.
+    /// How many of these endpoints the node or the datastore knows.
     pub known: usize,
-    /// Whether the kernel's own chains lead into Calico's, if that can be told.
+    /// Whether the built-in chains lead into Calico's; `None` if unknown.
     pub hooked: Option<bool>,
-    /// Of the text of the rules: the higher, the later the release of Calico.
+    /// The format of the rules' comments. A higher number is a later release of Calico.
     pub format: u8,
     /// A hash over chains and rules, without counters.
     pub rules: u64,
@@ -25,7 +25,7 @@ pub struct Finding {
     pub packets: u64,
 }
 
-/// What tells that one back end is live and the other is not, the strongest first.
+/// Why one back end is live and the other is not, the strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Evidence {
     Workloads,
@@ -53,11 +53,11 @@ impl Evidence {
     }
 }
 
-/// Another back end that holds chains of endpoints too.
+/// Another back end that also holds chains of endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rival {
     pub backend: Backend,
-    /// Why it is not the one that is read; `None` if nothing tells which is live.
+    /// Why it is not the one that is read; `None` if it is unknown which is live.
     pub evidence: Option<Evidence>,
 }
 
@@ -87,24 +87,24 @@ pub struct Selection {
     pub rivals: Vec<Rival>,
     last: Vec<Finding>,
     last_look: Option<Instant>,
-    /// Workloads that the chosen back end did not have at the last look.
+    /// The number of workloads that the chosen back end lacked at the last look.
     missing: usize,
     looks: u32,
-    /// At which look each back end's rules were others than before.
+    /// The look at which each back end's rules last changed.
     written: BTreeMap<Backend, u32>,
     moved: BTreeSet<Backend>,
 }
 
-/// Of two back ends, the one whose first other number is higher is live.
+/// Ranks are compared number by number. The back end with the higher rank is live.
 type Rank = [(Evidence, u64); 6];
 
 impl Selection {
-    /// The back end that is enough to read now; `None` if all must be looked at.
+    /// Returns the back end that is enough to read now, or `None` if all must be looked at.
     pub fn settled(&self) -> Option<Backend> {
         self.chosen.filter(|_| self.rivals.iter().all(|rival| rival.evidence.is_some()))
     }
 
-    /// Whether it is enough to read the chosen back end, which has so many chains and lacks so many of the workloads that there are.
+    /// Reports whether it is enough to read the chosen back end, which has `chains` chains and lacks `missing` workloads.
     pub fn stays(&mut self, chains: usize, missing: usize, now: Instant) -> bool {
         let is_worse = missing > self.missing;
         self.missing = self.missing.min(missing);
@@ -112,8 +112,8 @@ impl Selection {
         chains > 0 && looked_lately && !is_worse
     }
 
-    /// Chooses among everything that was found; `missing`: how many workloads a back end lacks. Where nothing tells, the one that was
-    /// chosen before stays, or else it is the one that newer releases prefer.
+    /// Chooses among all findings. `missing` returns the number of workloads that a back end lacks. Without evidence the previous choice is
+    /// kept. If there is none, the back end that newer releases prefer is chosen.
     pub fn choose(&mut self, found: Vec<Finding>, missing: impl Fn(&Finding) -> usize, now: Instant) -> Option<Backend> {
         self.watch(&found);
         let with_chains = || found.iter().filter(|f| f.chains > 0);
@@ -143,7 +143,7 @@ impl Selection {
 
     fn rank(&self, finding: &Finding) -> Rank {
         let written = self.written.get(&finding.backend).copied().unwrap_or(0);
-        // Where nobody knows any workload, all of them look gone.
+        // If no workload is known, all of them look gone.
         let gone = if finding.known > 0 { finding.endpoints.len() - finding.known } else { 0 };
         let (is_hooked, has_moved) = (finding.hooked != Some(false), self.moved.contains(&finding.backend));
         [
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(choose(&mut Selection::default(), &[empty(Nft)]), None);
     }
 
-    /// A node without workloads has Calico's static chains all the same; endpoints elsewhere weigh more.
+    /// A node without workloads still has Calico's static chains. Endpoints in another back end outweigh them.
     #[test]
     fn chains_without_endpoints_are_calicos_too() {
         let static_only = Finding { chains: 9, ..empty(Native) };
@@ -206,12 +206,12 @@ mod tests {
         assert_eq!((selection.settled(), selection.chosen), (None, Some(Nft)), "both must be read until something tells");
         assert_eq!(choose(&mut selection, &[found(Legacy, 2, 10), found(Nft, 2, 9)]), Some(Legacy));
         assert_eq!(selection.settled(), Some(Legacy));
-        // Packets may pass through both: then that one moves tells nothing any more.
+        // Packets may pass through both, so the movement of one is no longer evidence.
         assert_eq!(choose(&mut selection, &[found(Legacy, 2, 11), found(Nft, 2, 10)]), Some(Legacy));
         assert_eq!((selection.settled(), selection.chosen), (None, Some(Legacy)));
     }
 
-    /// Every move between two back ends, whatever the stale one counts.
+    /// All moves between two back ends, whatever the stale one counts.
     #[test]
     fn the_one_that_felix_writes_wins() {
         for (stale, live) in [(Legacy, Nft), (Nft, Legacy), (Legacy, Native), (Native, Legacy), (Nft, Native), (Native, Nft)] {
@@ -222,7 +222,7 @@ mod tests {
                 assert_eq!(choose(&mut selection, &[found(stale, 2, packets), found(live, 2, packets)]), Some(live), "{stale:?} {live:?}");
                 assert_eq!(selection.rivals, expected);
             }
-            // A new workload is written where Felix is, even if it went back meanwhile.
+            // Felix writes a new workload where it is active, even if it has returned to the earlier back end.
             let rewritten = Finding { rules: 8, ..found(stale, 2, 20) };
             assert_eq!(choose(&mut selection, &[rewritten, found(live, 2, 20)]), Some(stale));
         }

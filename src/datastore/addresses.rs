@@ -1,4 +1,4 @@
-//! Who has which address, as far as the datastore tells of this node. Pure, but for the inventory.
+//! Finds workloads by address, as far as the datastore knows those of this node. Pure, except for the inventory.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ impl Addresses {
         &self.inventory
     }
 
-    /// Those of now.
+    /// Updates the addresses if workloads have changed.
     pub fn now(&mut self) -> &Self {
         let version = self.inventory.workloads_version();
         if version != self.version {
@@ -36,12 +36,12 @@ impl Addresses {
         self
     }
 
-    /// A pod of this node, by its interface.
+    /// Returns a pod of this node by its interface.
     pub fn pod_on(&self, interface: &str) -> Option<Arc<Workload>> {
         self.inventory.workload(interface).filter(|workload| !workload.pod.is_empty())
     }
 
-    /// A pod of this node, by its address.
+    /// Returns a pod of this node by its address.
     pub fn pod_at(&self, address: IpAddr) -> Option<&Arc<Workload>> {
         self.by_address.get(&address).filter(|workload| !workload.pod.is_empty())
     }

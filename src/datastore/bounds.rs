@@ -1,4 +1,4 @@
-//! How much of what comes from outside is kept or repeated: texts are cut, sequences are counted. Pure.
+//! Limits on what is kept or repeated of outside input: texts are cut, sequences are counted. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,13 +7,13 @@ use std::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
-/// The longest name, label or list of addresses that is kept, in bytes. Kubernetes allows 253; in etcd Calico's own may be longer.
+/// The longest name, label or list of addresses that is kept, in bytes. Kubernetes allows 253. In etcd Calico's own may be longer.
 pub const LONGEST_TEXT: usize = 512;
-/// The longest key of an object, in bytes: etcd's keys hold a node's and a workload's name with their hyphens doubled.
+/// The longest key of an object, in bytes. etcd's keys contain the names of a node and a workload with their hyphens doubled.
 pub const LONGEST_KEY: usize = 2048;
 pub const LONGEST_REASON: usize = 300;
 
-/// `text`, or as much of its beginning as `longest` bytes hold, with an ellipsis.
+/// Returns `text`, or its beginning with an ellipsis in at most `longest` bytes.
 pub fn cut(text: &str, longest: usize) -> Cow<'_, str> {
     const ELLIPSIS: char = '…';
     if text.len() <= longest {
@@ -25,13 +25,13 @@ pub fn cut(text: &str, longest: usize) -> Cow<'_, str> {
     short.into()
 }
 
-/// The first line of somebody else's words, fit to be repeated within a line of our own.
+/// Returns the first line of a foreign text, safe to repeat within a line of our own.
 pub fn one_line(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or_default();
     cut(line, LONGEST_REASON).chars().filter(|c| !c.is_control()).collect()
 }
 
-/// A sequence of at most `MOST` elements. For `deserialize_with`.
+/// Deserializes a sequence of at most `MOST` elements. For `deserialize_with`.
 pub fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(deserializer: D) -> Result<Vec<T>, D::Error> {
     let mut elements = Vec::new();
     let take = |element| {
@@ -42,7 +42,7 @@ pub fn at_most<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize
     Ok(elements)
 }
 
-/// Hands the elements of a sequence to `take`, one after the other. As Go writes it, an empty one may be null.
+/// Passes the elements of a sequence to `take`, one after the other. An empty sequence may be null, as Go writes it.
 pub struct Each<T, F> {
     take: F,
     expecting: fn(&mut fmt::Formatter<'_>) -> fmt::Result,

@@ -1,5 +1,5 @@
-//! SRV records from the system's name servers: a name in, hosts and ports out. Touches `/etc/resolv.conf` and the network; bounded in
-//! time, and no more than one question is under way.
+//! Looks up SRV records at the system's name servers and returns hosts and ports. Touches `/etc/resolv.conf` and the network. Time is
+//! bounded, and there is at most one query at a time.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
@@ -10,15 +10,15 @@ use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, RCODE, TYPE};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
-/// How many name servers are asked, and how many search domains tried, as in glibc.
+/// The maximum number of name servers and of search domains, as in glibc.
 const MOST_SERVERS: usize = 3;
 const MOST_DOMAINS: usize = 6;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Srv {
-    /// Lower ones are to be tried first.
+    /// Lower ones are tried first.
     pub priority: u16,
-    /// The host's name without the last dot.
+    /// The host's name without the final dot.
     pub host: String,
     pub port: u16,
 }
@@ -31,7 +31,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Those of `/etc/resolv.conf`; without that file, this host.
+    /// Reads `/etc/resolv.conf`. Without that file, uses this host.
     pub fn of_system() -> Self {
         Self::from_text(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
     }
@@ -55,7 +55,7 @@ impl Resolver {
         Resolver { servers, search, limit: ANSWER_LIMIT }
     }
 
-    /// The SRV records of a name, the most preferred first: of the name itself or, if there are none, in the search domains.
+    /// Returns the SRV records of a name, the most preferred first. If the name itself has none, tries the search domains.
     pub fn srv(&self, name: &str) -> Result<Vec<Srv>, String> {
         let names = std::iter::once(name.to_owned()).chain(self.search.iter().map(|domain| format!("{name}.{domain}")));
         for name in names {
@@ -68,7 +68,7 @@ impl Resolver {
         Err(format!("there are no SRV records for {name}"))
     }
 
-    /// Asks one server after the other, twice: a datagram may get lost.
+    /// Asks one server after the other, twice, because a datagram may get lost.
     fn ask(&self, name: &str) -> Result<Vec<Srv>, String> {
         let mut failure = String::new();
         for server in self.servers.iter().chain(&self.servers) {
@@ -90,7 +90,7 @@ impl Resolver {
     }
 
     fn ask_server(&self, server: SocketAddr, name: &str) -> io::Result<Vec<Srv>> {
-        // All 16 bits that the protocol has against guesses; the port of the socket is as many again.
+        // Against forged answers the protocol has 16 random bits. The socket's port adds as many.
         let id = RandomState::new().build_hasher().finish() as u16;
         let question = question(id, name)?;
         let socket = UdpSocket::bind((if server.is_ipv6() { "::" } else { "0.0.0.0" }, 0))?;
@@ -147,7 +147,7 @@ fn answer(bytes: &[u8], id: u16, name: &str) -> io::Result<Option<Vec<Srv>>> {
     Ok(Some(srv.collect()))
 }
 
-/// A host's name; `None` for the root, which means that there is no such service, and for what is no host's name.
+/// Returns a host name. Returns `None` for the root, which means that there is no such service, and for an invalid host name.
 fn host(name: &Name<'_>) -> Option<String> {
     let text = name.to_string().trim_end_matches('.').to_owned();
     let good = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     fn resolver(name: &'static str, records: &'static [(u16, &'static str, u16)], edit: fn(&mut Packet)) -> Resolver {
-        // The same port must be free for TCP too.
+        // The same port must also be free for TCP.
         let (server, socket, tcp) = std::iter::repeat_with(|| {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             let server = socket.local_addr().unwrap();

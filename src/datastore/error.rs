@@ -1,4 +1,4 @@
-//! What can go wrong between us and a datastore, each in one line that says where, what and what to do about it; pure.
+//! Errors of the connection to a datastore, each in one line that says where it happened, what happened, and what to do about it. Pure.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,27 +11,27 @@ pub struct Error {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorKind {
-    /// Where the server is or what proves who we are cannot be had: files, programs, PEM.
+    /// The server's address or the credentials cannot be obtained: files, programs, PEM.
     Access,
     Unreachable,
     TimedOut,
     Tls,
-    /// Our token or certificate is not accepted, or not any more; a new one may help.
+    /// Our token or certificate is not accepted, or no longer. A new one may help.
     Unauthorized,
     WrongPassword,
     Denied,
-    /// The server does not have the API, or etcd's JSON gateway.
+    /// The server lacks the API, or etcd's JSON gateway.
     Absent,
-    /// The position asked for is gone, or not there yet.
+    /// The requested position no longer exists, or does not exist yet.
     Expired,
-    /// The server is there and cannot serve at present: no leader, stopping, overloaded.
+    /// The server is running but cannot serve at present: no leader, stopping, overloaded.
     Busy {
         retry_after: Option<Duration>,
     },
     Refused,
-    /// More than can be true, or without end.
+    /// Implausibly much data, or data without end.
     TooMuch,
-    /// An answer that such a server does not give.
+    /// An answer that is not from such a server.
     Garbled,
 }
 
@@ -40,7 +40,7 @@ impl Error {
         Error { kind, text: text.into() }
     }
 
-    /// One that is told alike of each `server`, which messages name as in `etcd at https://host:2379`.
+    /// Creates an error with the text that is common to all servers. Messages name the `server` as in `etcd at https://host:2379`.
     pub(crate) fn at(server: &str, kind: ErrorKind, why: impl fmt::Display) -> Self {
         let text = match kind {
             ErrorKind::Unreachable => format!("{server} is not reachable: {why}"),

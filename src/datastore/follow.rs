@@ -1,5 +1,5 @@
-//! The loop every datastore follower runs: list, watch, resume, list again, wait. In comes a [`Watched`] (one range of a
-//! datastore); out goes what it tells the [`Inventory`]. It sleeps and logs, and touches nothing else.
+//! The loop of every datastore follower: list, watch, resume, list again, wait. Drives a [`Watched`] (one range of a datastore), which
+//! updates the [`Inventory`]. It sleeps and logs, and touches nothing else.
 
 mod backoff;
 mod frames;
@@ -18,12 +18,12 @@ pub use wanted::{when_nodes_are_wanted, when_policies_are_wanted};
 use crate::datastore::bounds::cut;
 use crate::datastore::inventory::{Inventory, TooMany};
 
-/// A list that held for less than this was of little use: the next one is delayed.
+/// A list that lasted for less than this was of little use, so the next one is delayed.
 const LASTING: Duration = Duration::from_secs(10);
 
-/// The longest reason, in bytes: somebody else's words, and what to do about them.
+/// The longest reason in bytes. It includes the server's words and what to do about them.
 const LONGEST_REASON: usize = 1024;
-/// How many different reasons are logged in one outage.
+/// The maximum number of different reasons that are logged in one outage.
 const MOST_REASONS: usize = 20;
 
 /// One range of a datastore that can be listed, then watched from where the list ended.
@@ -31,29 +31,29 @@ pub trait Watched {
     /// Where a watch continues: a revision, a resource version.
     type Position: Send;
 
-    /// What is followed, as messages name it; unique among the sources of one inventory.
+    /// The range's name in messages. It is unique among the sources of one inventory.
     fn name(&self) -> &str;
 
-    /// Reads everything, replaces what the inventory has of it (or nothing, on failure), and returns where a watch continues.
+    /// Reads everything and replaces what the inventory has of it (nothing, on failure). Returns where a watch continues.
     fn list(&mut self) -> Result<Self::Position, Failure>;
 
-    /// Puts changes into the inventory until the watch ends, giving `signs` of life and moving `position` along.
+    /// Stores changes in the inventory until the watch ends. Reports `signs` of life and advances `position`.
     fn watch(&mut self, position: &mut Self::Position, signs: &mut dyn FnMut(Sign)) -> Ended;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
-    /// The datastore took it: it is there again, though the watch may yet turn out to be of no use.
+    /// The datastore accepted the watch. It is reachable again, though the watch may still fail.
     Accepted,
-    /// A message came: all is well.
+    /// A message arrived: all is well.
     Message,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Silence or a dead connection, or its time was up: watch again from the same position.
+    /// Silence, a dead connection, or the watch's time limit: watch again from the same position.
     Quiet,
-    /// The position is of no use any more (compaction, another history), for the reason given: list again.
+    /// The position is no longer valid (compaction, another history), for the reason given: list again.
     Relist(String),
     /// An error: watch again from the same position after a delay.
     Failed(Failure),
@@ -71,20 +71,20 @@ impl From<TooMany> for Failure {
     }
 }
 
-/// How long the delay between two attempts may grow.
+/// The longest delay between two attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// The datastore is away or refuses, asking costs it little, and it may come back at any moment: 1 s.
+    /// The datastore is unavailable or refuses, attempts cost it little, and it may recover at any moment: 1 s.
     Away,
-    /// Somebody has to change something first, and asking is dear, as the hashing of a password is: 30 s.
+    /// An administrator has to change something first, and attempts are expensive, such as the hashing of a password: 30 s.
     Repair,
-    /// Somebody has to give us a right. Often that is under way, so for the first minutes: 1 s; then 30 s.
+    /// An administrator has to grant a right. This is often being done already: 1 s for the first minutes, then 30 s.
     Rights,
-    /// The datastore named the delay, within 30 s. The first attempt after it is not delayed further.
+    /// The delay that the datastore requested, at most 30 s. The first attempt after it is not delayed further.
     Told(Duration),
 }
 
-/// Follows `source` on a thread of its own, for as long as the process lives.
+/// Follows `source` on its own thread for the lifetime of the process.
 pub fn spawn<S: Watched + Send + 'static>(source: S, inventory: Arc<Inventory>) -> std::io::Result<()> {
     let mut follow = Follow::new(source, inventory);
     thread::Builder::new().name(format!("follow {}", follow.standing.name)).spawn(move || {
@@ -112,7 +112,7 @@ impl<S: Watched> Follow<S> {
         Follow { source, standing, position: None, listed: None, failures: Backoff::default(), relists: Backoff::default() }
     }
 
-    /// One list or one watch; returns how long to wait before the next step.
+    /// Runs one list or one watch. Returns how long to wait before the next step.
     fn step(&mut self) -> Duration {
         match self.position.take() {
             None => self.list(),
@@ -157,7 +157,8 @@ impl<S: Watched> Follow<S> {
         }
     }
 
-    /// At once, but later if the last list did not hold for long either (members that disagree, frames too large to keep): lists are dear.
+    /// Lists again immediately, or later if the last list did not last long either (members that disagree, frames too large to keep),
+    /// because lists are expensive.
     fn relist(&mut self, reason: &str) -> Duration {
         log::info!("{}: listing again: {reason}", self.standing.name);
         if self.listed.is_some_and(|at| at.elapsed() < LASTING) {
@@ -180,7 +181,7 @@ impl<S: Watched> Follow<S> {
 struct Standing {
     name: String,
     inventory: Arc<Inventory>,
-    /// What went wrong since it last went well, each reason once.
+    /// The problems of the current outage, each reason once.
     troubles: Vec<String>,
 }
 
@@ -195,7 +196,7 @@ impl Standing {
         self.inventory.set_trouble(&self.name, None);
     }
 
-    /// Whatever goes wrong from now on is another outage.
+    /// Ends the outage. Later problems belong to another one.
     fn recovered(&mut self) {
         if !self.troubles.is_empty() {
             log::info!("{}: following again", self.name);
@@ -203,9 +204,9 @@ impl Standing {
         }
     }
 
-    /// Each reason is logged once in an outage: an hour of several endpoints' refusals is a few lines, not 3600.
+    /// Logs each reason once in an outage, so that an hour of several endpoints' refusals is a few lines instead of 3600.
     fn failed(&mut self, reason: &str) {
-        // Errors of libraries repeat what they did not expect, whole.
+        // Errors of libraries contain the whole unexpected input.
         let reason = cut(reason, LONGEST_REASON).into_owned();
         if !self.troubles.contains(&reason) && self.troubles.len() < MOST_REASONS {
             log::warn!("{}: {reason}", self.name);
@@ -307,11 +308,11 @@ mod tests {
     #[test]
     fn after_something_was_heard_the_delays_start_anew() {
         let mut follow = failing_watches();
-        // The scripted watch hears something each time before it fails.
+        // The scripted watch receives something each time before it fails.
         assert!((0..10).all(|_| follow.step() <= FIRST_DELAY));
     }
 
-    /// A watch that is accepted and ends in an error, over and over, must not become a busy loop.
+    /// A watch that is repeatedly accepted and then fails must not become a busy loop.
     #[test]
     fn an_accepted_watch_is_up_but_does_not_shorten_the_delays() {
         let mut follow = failing_watches();

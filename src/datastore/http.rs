@@ -1,4 +1,4 @@
-//! HTTP as the clients of both datastores speak it: agents, time-outs, and what a broken connection means. Opens no connection itself.
+//! HTTP for the clients of both datastores: agents, timeouts, and the meaning of a broken connection. Opens no connection itself.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -12,7 +12,7 @@ use super::error::{Error, ErrorKind};
 use super::follow::{Ended, LARGEST_FRAME};
 use super::tls::{self, Hints};
 
-/// How much of an error's body is read.
+/// The maximum that is read of an error's body.
 pub(crate) const LARGEST_ERROR: u64 = 64 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,17 +22,17 @@ pub struct Limits {
     /// For an answer to begin, and between two reads of it.
     pub answer: Duration,
     pub whole: Duration,
-    /// Silence after which a watch's connection is taken for dead, and the watch opened again where it ended.
+    /// Silence after which a watch's connection is considered dead, and the watch is resumed where it ended.
     pub idle: Duration,
-    /// For a whole list, of all its pages and values.
+    /// For a whole list, including all its pages and values.
     pub list: Duration,
     /// Keys or objects on one page of a list.
     pub page: u32,
 }
 
-/// What the clients of both datastores say of what goes wrong.
+/// Errors that the clients of both datastores have in common.
 pub(crate) trait Requester {
-    /// Who is asked, as messages name it.
+    /// The server's name in messages.
     fn server(&self) -> String;
 
     fn limits(&self) -> Limits;
@@ -43,19 +43,20 @@ pub(crate) trait Requester {
         Error::at(&self.server(), kind, why)
     }
 
-    /// An answer that such a server does not give.
+    /// An answer that is not from such a server.
     fn garbled(&self, why: impl fmt::Display) -> Error {
         self.error(ErrorKind::Garbled, why)
     }
 
-    /// Whether a list that began then may go on.
+    /// Checks that a list that began then is still within its time limit.
     fn in_time(&self, began: Instant) -> Result<(), Error> {
         let limit = self.limits().list;
         let error = || self.error(ErrorKind::TooMuch, format_args!("a list that did not end within {limit:?}"));
         if began.elapsed() < limit { Ok(()) } else { Err(error()) }
     }
 
-    /// Why there is no next `frame`, as the server's words call it, of a watch; or that another list is cheaper than a frame so large.
+    /// Returns why there is no next `frame` (the server's word for it) of a watch. A frame that is too large ends the watch, because
+    /// another list is cheaper.
     fn interrupted(&self, error: io::Error, frame: &str) -> Result<Error, Ended> {
         match error.kind() {
             io::ErrorKind::FileTooLarge => Err(Ended::Relist(format!("a {frame} of the watch is larger than {LARGEST_FRAME} bytes"))),
@@ -65,7 +66,7 @@ pub(crate) trait Requester {
     }
 }
 
-/// Both datastores are inside the cluster: the environment's proxy for the outside is no way there, only one that is named for them.
+/// Both datastores are inside the cluster. The environment's proxy leads outside, so only a proxy configured for the datastore is used.
 pub(crate) fn config(limits: Limits, proxy: Option<Proxy>, tls: Option<TlsConfig>) -> Config {
     let config = Agent::config_builder()
         .http_status_as_error(false)
@@ -83,13 +84,13 @@ pub(crate) fn config(limits: Limits, proxy: Option<Proxy>, tls: Option<TlsConfig
     }
 }
 
-/// Bounds `request` in time; the answer of a watch may take for ever as long as something comes.
+/// Sets the time limits of `request`. The answer of a watch may take forever as long as data arrives.
 pub(crate) fn timed<B>(request: RequestBuilder<B>, limits: Limits, is_watch: bool) -> RequestBuilder<B> {
     let pause = if is_watch { limits.idle } else { limits.answer };
     request.config().timeout_per_read(Some(pause)).timeout_recv_body((!is_watch).then_some(limits.whole)).build()
 }
 
-/// The text of an answer that is an error. What arrived of it is good enough: the status is known.
+/// Returns the text of an error's answer. A partial text is sufficient, because the status is known.
 pub(crate) fn error_text(body: impl Read) -> String {
     let mut bytes = Vec::new();
     _ = body.take(LARGEST_ERROR).read_to_end(&mut bytes);

@@ -1,5 +1,5 @@
-//! The cache of what the datastore says: which interface belongs to which workload, and the names of the policies.
-//! A datastore follower writes it, each scrape reads it; it outlives every outage of the datastore.
+//! The cache of the datastore's content: which workload each interface belongs to, and the names of the policies. A datastore follower
+//! writes it and each scrape reads it. It remains usable during outages of the datastore.
 
 mod contents;
 mod nodes;
@@ -19,24 +19,25 @@ pub use objects::{Interface, PolicyKind, StoredPolicy, Workload, ip_label};
 pub(crate) use part::Part;
 pub use table::{Object, Table, TooMany};
 
-/// The shared cache: one follower thread writes, scrapes read. All methods are safe to call from any thread.
+/// The shared cache. Follower threads write and scrapes read. All methods may be called from any thread.
 #[derive(Debug, Default)]
 pub struct Inventory {
     contents: RwLock<Contents>,
-    /// Counts changes of the policies, so that readers rebuild what they derive from them only when needed.
+    /// Counts changes of the policies, so that readers rebuild derived data only when needed.
     policies_version: AtomicU64,
-    /// Counts workloads that have come or gone, and lists of them: since the list before, some may have come and gone.
+    /// Counts workloads that were added or removed, and lists of them, because some may have been added and removed since the previous
+    /// list.
     workloads_version: AtomicU64,
     policies_wanted: OnceLock<()>,
     unlisted: Mutex<BTreeSet<String>>,
-    /// Whether the datastore answers at present.
+    /// Whether the datastore is reachable at present.
     up: AtomicBool,
     last_event: AtomicU64,
-    /// Full lists that were taken over.
+    /// The number of full lists that were stored.
     lists: AtomicU64,
     skipped_objects: AtomicU64,
     nodes: Nodes,
-    /// What keeps each follower from its work at present, by the follower's name.
+    /// The current problem of each follower, by the follower's name.
     troubles: Mutex<BTreeMap<String, String>>,
 }
 
@@ -46,7 +47,7 @@ impl Inventory {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Contents> {
-        // A poisoned lock only means that another thread panicked between two assignments; the data is still usable.
+        // A poisoned lock only means that another thread panicked between two assignments. The data is still usable.
         self.contents.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -54,7 +55,7 @@ impl Inventory {
         self.contents.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over a full list of the objects whose keys begin with `prefix`, or nothing of it.
+    /// Stores a full list of the objects whose keys begin with `prefix`. On failure, stores none of it.
     pub fn replace<T: Kept>(&self, prefix: &str, objects: Table<T>) -> Result<(), TooMany> {
         let mut contents = self.write();
         T::table(&mut contents).replace_under(prefix, objects)?;
@@ -88,7 +89,7 @@ impl Inventory {
         self.read().workloads.iter().map(|(key, w)| (key.clone(), Arc::clone(w))).collect()
     }
 
-    /// Changes whenever a workload has come or gone, or may have.
+    /// Changes whenever a workload has been added or removed, or may have been.
     pub fn workloads_version(&self) -> u64 {
         self.workloads_version.load(Ordering::Acquire)
     }
@@ -97,7 +98,7 @@ impl Inventory {
         self.read().workloads.iter().filter(|(_, workload)| !workload.is_finished).count()
     }
 
-    /// How many workloads that are not finished are on none of these interfaces.
+    /// Returns the number of unfinished workloads that are on none of these interfaces.
     pub fn without_rules<'a>(&self, interfaces: impl IntoIterator<Item = &'a str>) -> usize {
         let is_live = |interface: &&str| self.workload(interface).is_some_and(|workload| !workload.is_finished);
         self.workload_count().saturating_sub(interfaces.into_iter().filter(is_live).count())
@@ -112,12 +113,12 @@ impl Inventory {
         self.policies_version.load(Ordering::Acquire)
     }
 
-    /// Asks the follower for the policies too: said by a scrape that met a policy chain without a name (Calico ≤ 3.21).
+    /// Asks the follower for the policies too. Called by a scrape that found a policy chain without a name (Calico ≤ 3.21).
     pub fn want_policies(&self) {
         _ = self.policies_wanted.set(());
     }
 
-    /// Once true, it stays true.
+    /// Once true, remains true.
     pub fn policies_wanted(&self) -> bool {
         self.policies_wanted.get().is_some()
     }
@@ -142,7 +143,7 @@ impl Inventory {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Says that a full list has been taken over.
+    /// Counts a full list that was stored.
     pub fn mark_synced(&self) {
         self.lists.fetch_add(1, Ordering::Release);
     }
@@ -159,7 +160,7 @@ impl Inventory {
         self.up.load(Ordering::Acquire)
     }
 
-    /// Says what keeps the follower called `name` from its work, if anything; the datastore is up while no follower is in trouble.
+    /// Sets or clears the problem of the follower called `name`. The datastore is up while no follower has a problem.
     pub fn set_trouble(&self, name: &str, reason: Option<String>) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         match reason {
@@ -169,7 +170,7 @@ impl Inventory {
         self.set_up(troubles.is_empty());
     }
 
-    /// Why the datastore is not up, one line for each follower in trouble; empty while all is well or nothing was tried.
+    /// Returns why the datastore is not up, one line for each follower with a problem. Empty if all is well or nothing was tried.
     pub fn troubles(&self) -> Vec<String> {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
@@ -182,18 +183,18 @@ impl Inventory {
         self.skipped_objects.load(Ordering::Relaxed)
     }
 
-    /// Notes that the datastore said something just now (a list, an event, a progress notification).
+    /// Notes that the datastore has just sent something (a list, an event, a progress notification).
     pub fn touch(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_event.store(now.as_secs(), Ordering::Relaxed);
     }
 
-    /// When the datastore last said something: seconds since the epoch, 0 for never.
+    /// Returns when the datastore last sent something, in seconds since the epoch, or 0 for never.
     pub fn last_event(&self) -> u64 {
         self.last_event.load(Ordering::Relaxed)
     }
 
-    /// Full lists that were taken over after the first.
+    /// Returns the number of full lists that were stored after the first.
     pub fn resyncs(&self) -> u64 {
         self.lists.load(Ordering::Relaxed).saturating_sub(1)
     }
@@ -249,7 +250,7 @@ mod tests {
         inventory.replace::<Workload>("", running.try_into().unwrap()).unwrap();
         inventory.put("c", finished("cali3")).unwrap();
         assert_eq!((inventory.workload_count(), inventory.without_rules([])), (2, 2));
-        // A finished one that still has its rules, and one that nobody knows, stand for none of the others.
+        // Interfaces of a finished workload that still has its rules, and of an unknown one, do not count for the others.
         assert_eq!(inventory.without_rules(["cali1", "cali3", "cali4"]), 1);
         assert_eq!(inventory.without_rules(["cali1", "cali2"]), 0);
     }

@@ -1,7 +1,7 @@
-//! Names without a datastore: the folders that the kubelet keeps for pods' logs (`<namespace>_<pod>_<uid>`), matched to interfaces
-//! by the hash that Calico makes their names of, with addresses from the node's routes. Touches those folders and `/proc/net`.
+//! Names without a datastore: the kubelet's folders for pods' logs (`<namespace>_<pod>_<uid>`), matched to interfaces by the hash from
+//! which Calico makes their names, and addresses from the node's routes. Touches those folders and `/proc/net`.
 //!
-//! It needs neither a token nor a certificate and asks no server; only labels such as `app` are not to be had this way.
+//! It needs neither a token nor a certificate and asks no server. Only labels such as `app` are not available this way.
 
 pub(crate) mod routes;
 
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::datastore::inventory::{Interface, Object, Workload, ip_label};
 
-/// A folder changed less than this ago may change again without a new modification time.
+/// A folder that was changed less than this ago may change again without a new modification time.
 const SETTLING: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct PodLogs {
 #[derive(Debug, Default)]
 struct Pods {
     by_hash: HashMap<String, Pod>,
-    /// The folder's modification time then, if it had not changed for a while.
+    /// The folder's modification time at that read, if it had not changed for a while.
     settled: Option<SystemTime>,
 }
 
@@ -38,13 +38,13 @@ struct Pod {
 }
 
 impl PodLogs {
-    /// The pods of `node` with folders in `folder`; `proc` is `/proc`. Nothing is read yet.
+    /// Creates a reader of the folders in `folder` for the pods of `node`, without reading anything. `proc` is `/proc`.
     pub fn new(folder: PathBuf, proc: PathBuf, node: String) -> Self {
         PodLogs { folder, proc, node, pods: Mutex::default() }
     }
 
-    /// The workloads on these interfaces that are pods with a folder. The folders are read again only for an unknown interface, when
-    /// something has changed; the routes each time, for a pod of the same name may come back with another address.
+    /// Returns the workloads on these interfaces that are pods with a folder. Reads the folders again only for an unknown interface and if
+    /// something has changed. Reads the routes each time, because a pod of the same name may return with another address.
     pub fn workloads(&self, interfaces: &[&str]) -> io::Result<HashMap<String, Arc<Workload>>> {
         let pods = self.pods_on(interfaces)?;
         if pods.is_empty() {
@@ -93,7 +93,7 @@ impl Pods {
 }
 
 impl Pod {
-    /// `<namespace>_<pod>_<uid>`; none of the three can hold an underscore. A static pod's uid is the hash of its manifest.
+    /// Parses `<namespace>_<pod>_<uid>`. None of the three can contain an underscore. A static pod's UID is the hash of its manifest.
     fn of_folder(name: &str) -> Option<Self> {
         let mut parts = name.split('_');
         let (namespace, pod, uid) = (parts.next()?, parts.next()?, parts.next()?);

@@ -1,5 +1,5 @@
-//! TLS for the clients of both datastores: the system's certificates, PEM text checked before ureq sees it, because ureq panics on
-//! a certificate and key that rustls refuses, and what a failed handshake means. Reads nothing but the system's bundle.
+//! TLS for the clients of both datastores: the system's certificates, the meaning of failed handshakes, and PEM text, which is checked
+//! before ureq gets it, because ureq panics on a certificate and key that rustls refuses. Reads nothing but the system's bundle.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{AlertDescription as Alert, CertificateError as Bad, ClientConfig, RootCertStore};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-/// Where distributions keep the certificates they trust, as PEM in one file (the list of Go's crypto/x509).
+/// The files in which distributions keep trusted certificates as PEM (the list of Go's crypto/x509).
 const SYSTEM_BUNDLES: [&str; 6] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -20,7 +20,7 @@ const SYSTEM_BUNDLES: [&str; 6] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The file with the certificates that the system trusts: `SSL_CERT_FILE`, else where distributions have it.
+/// Returns the file with the system's trusted certificates: `SSL_CERT_FILE`, or the distribution's file.
 pub(crate) fn system_bundle() -> Option<PathBuf> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
     named.or_else(|| SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()))
@@ -36,14 +36,14 @@ pub(crate) fn certificates(pem: &[u8]) -> Option<Vec<Certificate<'static>>> {
     (!certificates.is_empty()).then_some(certificates)
 }
 
-/// What ring can do.
+/// The keys that ring supports.
 pub(crate) const KEYS: &str = "supported are RSA keys of 2048 to 8192 bits, ECDSA keys of the curves P-256 and P-384, and Ed25519 keys";
 
 pub(crate) enum BadKey {
     NoKey,
-    /// Of a kind that is not among [`KEYS`].
+    /// The key is not of a kind in [`KEYS`].
     Unsupported,
-    /// rustls does not take it with its certificate, for this reason.
+    /// rustls does not accept it with its certificate, for this reason.
     Unfit(String),
 }
 
@@ -62,7 +62,7 @@ fn check_pair(chain: &[Certificate<'_>], key: PrivateKeyDer<'static>) -> Result<
     builder.with_client_auth_cert(chain, key).map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// `insecure`: the server's certificate is not checked.
+/// With `insecure`, the server's certificate is not checked.
 pub(crate) fn config(roots: Vec<Certificate<'static>>, client: Option<ClientCert>, insecure: bool) -> TlsConfig {
     let config = TlsConfig::builder().root_certs(RootCerts::from(roots)).client_cert(client).disable_verification(insecure);
     config.unversioned_rustls_crypto_provider(provider()).build()
@@ -73,18 +73,18 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 pub(crate) struct Hints {
-    /// Who should have issued the server's certificate.
+    /// The expected issuer of the server's certificate.
     pub issuer: String,
-    /// What to do where the server does not accept our certificate.
+    /// What to do if the server does not accept our certificate.
     pub client: String,
     pub url: &'static str,
 }
 
 pub(crate) fn explain(error: &rustls::Error, hints: &Hints) -> String {
     match error {
-        // A bad signature is a CA of the same name with another key: one that was made anew.
+        // A bad signature means a CA of the same name with another key, because it was recreated.
         rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => format!("its certificate was not issued by {}", hints.issuer),
-        // One that ring does not look at counts as bad, too.
+        // ring also reports an unsupported signature as bad.
         rustls::Error::InvalidCertificate(Bad::BadSignature) => {
             format!("its certificate was not issued by {}, or with a key of a kind that cannot be checked: {KEYS}", hints.issuer)
         }

@@ -1,7 +1,7 @@
-//! A file in which Felix shows a policy program (`calico-bpf policy dump` prints it) → [`Program`]. Pure.
+//! Parses a file in which Felix shows a policy program (`calico-bpf policy dump` prints it) → [`Program`]. Pure.
 //!
-//! Upstream: `felix/bpf/polprog/pol_prog_builder.go`, which puts comments and labels on the instructions, and `felix/bpf/asm/asm.go` for
-//! their form in JSON. A program is a sequence of tiers, policies and rules between comments:
+//! Upstream: `felix/bpf/polprog/pol_prog_builder.go` adds comments and labels to the instructions, and `felix/bpf/asm/asm.go` has their
+//! JSON format. A program is a sequence of tiers, policies and rules between comments:
 //!
 //! ```text
 //! Start of tier default
@@ -13,15 +13,15 @@
 //! End of tier default: deny
 //! ```
 //!
-//! A rule that is only for the other address family, or that no packet can reach, has its comments, but no instructions.
+//! A rule that is only for the other address family, or that no packet can reach, has comments but no instructions.
 //!
-//! Rules that no policy surrounds are those of profiles. What ends a tier, or follows the last profile, is a rule without comments: its
-//! id is in the instruction that loads it. A policy without a name is one that is not enforced: staged, or not there yet. It has no rules.
+//! Rules outside any policy belong to profiles. The end of a tier, and the rule after the last profile, have no comments: their ID is in
+//! the instruction that loads it. A policy without a name is not enforced: it is staged, or does not exist yet. It has no rules.
 //!
-//! In a workload's program, the policies of the host endpoint `*` come first; the label `allowed_by_host_policy` is where the workload's
-//! own begin. Comments and labels belong to the next instruction that is written, and none is written that no packet can reach. So the
-//! instruction with that label has the last comments about the host's part and the first ones about the workload's ([`host_comments`]),
-//! and a comment about the end of a tier may stand where that tier has none ([`walk`]).
+//! In a workload's program, the policies of the host endpoint `*` come first. The label `allowed_by_host_policy` marks where the workload's
+//! own begin. Comments and labels belong to the next instruction that is written, and unreachable instructions are not written. So the
+//! instruction with that label has the last comments about the host's part and the first ones about the workload's ([`host_comments`]). A
+//! comment about the end of a tier may belong to an instruction that does not end it ([`walk`]).
 
 mod walk;
 
@@ -34,12 +34,12 @@ use crate::felix::Direction;
 use crate::ruleset::Family;
 use walk::Walk;
 
-/// Behind this label only the workload's own policies are.
+/// Only the workload's own policies follow this label.
 const WORKLOAD: &str = "allowed_by_host_policy";
-/// The instruction that loads a number of 64 bits, and the register that Felix loads ids into.
+/// The instruction that loads a 64-bit number, and the register into which Felix loads IDs.
 const LOAD_64: u8 = 0x18;
 const ID_REGISTER: u8 = 2;
-/// The instruction that jumps, how soon it follows the recording of a hit, and the label it jumps to where packets are refused.
+/// The instruction that jumps, its maximum distance from the recording of a hit, and the label of the refusal of packets.
 const JUMP: u8 = 0x05;
 const AS_FAR_AS_JUMP: usize = 8;
 const DENY: &str = "deny";
@@ -52,7 +52,7 @@ const RULE_ENDS: &str = "End of rule";
 struct Dump<'a> {
     #[serde(borrow, default, rename = "ifacename")]
     interface: Cow<'a, str>,
-    /// `null` where the program could not be built.
+    /// `null` if the program could not be built.
     #[serde(borrow, default, rename = "policyInfo")]
     instructions: Option<Vec<Instruction<'a>>>,
     #[serde(borrow, default)]
@@ -68,11 +68,11 @@ struct Instruction<'a> {
     comments: Vec<Cow<'a, str>>,
 }
 
-/// What a file's name says: `<interface>_<direction>_v<4|6>.json`. Directions are capitalised in Calico 3.25.
+/// A parsed file name: `<interface>_<direction>_v<4|6>.json`. Calico 3.25 capitalises directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Name<'a> {
     pub interface: &'a str,
-    /// The direction; that of an XDP program is what comes in through a host's interface.
+    /// The direction. XDP programs are for packets that enter through a host's interface.
     pub direction: Direction,
     pub family: Family,
     pub is_xdp: bool,
@@ -132,20 +132,21 @@ pub fn parse(content: &[u8], name: Name) -> Result<Program, String> {
     Ok(Program { interface, direction, family, is_workload, is_counted: !is_xdp, policies, rules, unrecognised })
 }
 
-/// Where the workload's own part begins; `None` in the program of a host's interface, in which nothing records a hit behind the label.
-/// A program that is too long is split, and long jumps are made in steps: then the label comes more than once, at last where it belongs.
+/// Returns the index at which the workload's own part begins. Returns `None` for a host interface's program, in which nothing records a hit
+/// after the label. A program that is too long is split, and long jumps are made in steps. Then the label occurs more than once, and the
+/// last occurrence is the right one.
 fn boundary(instructions: &[Instruction]) -> Option<usize> {
     let at = instructions.iter().rposition(|instruction| instruction.labels.iter().any(|label| label == WORKLOAD))?;
     (at..instructions.len()).any(|at| loaded_id(instructions, at).is_some()).then_some(at)
 }
 
-/// How many comments on the first instruction of the workload's part are about the host's. `None` where nothing tells.
+/// Returns how many comments on the first instruction of the workload's part are about the host's, or `None` if it is unknown.
 fn host_comments(instructions: &[Instruction], boundary: usize) -> Option<usize> {
     let comments = &instructions[boundary].comments;
     let last = |start: &str| comments.iter().rposition(|comment| comment.starts_with(start));
     let (tier, rule) = (last(TIER_STARTS), last(RULE_STARTS));
     if let Some(rule) = rule.filter(|rule| last(RULE_ENDS).is_none_or(|end| end < *rule)) {
-        // The instruction is this rule's: one of the tier that starts before it, or of a profile.
+        // The instruction belongs to this rule, which is one of the tier that starts before it, or of a profile.
         let tier = tier.filter(|tier| last(TIER_ENDS).is_none_or(|end| end < *tier));
         return Some(tier.unwrap_or(rule));
     }
@@ -157,7 +158,7 @@ fn host_comments(instructions: &[Instruction], boundary: usize) -> Option<usize>
     let goes_on = later.any(|at| {
         loaded_id(instructions, at).is_some() || instructions[at].comments.iter().any(|comment| comment.starts_with(RULE_STARTS))
     });
-    // Nothing follows the refusal of what no profile accepted, and it has no id of its own.
+    // Nothing follows the refusal of packets that no profile accepted, and it has no ID of its own.
     (goes_on || id.is_some_and(|id| id != UNNUMBERED)).then_some(tier)
 }
 
@@ -167,7 +168,7 @@ fn loaded_id(instructions: &[Instruction], at: usize) -> Option<RuleId> {
     Some(RuleId::from(u32::from_le_bytes(low)) | RuleId::from(u32::from_le_bytes(high)) << 32)
 }
 
-/// Whether what follows a recorded hit refuses the packet. `None` where no jump follows.
+/// Reports whether the jump after a recorded hit refuses the packet. Returns `None` if no jump follows.
 fn jump_denies(instructions: &[Instruction], at: usize) -> Option<bool> {
     let mut near = instructions.iter().enumerate().skip(at + 2).take(AS_FAR_AS_JUMP);
     let (at, offset) = near.find_map(|(at, jump)| match jump.inst {

@@ -1,5 +1,5 @@
-//! The folder of Felix's files about policy programs → the programs, and which of them are the same as at the last read.
-//! Touches `/var/run/calico` and `/sys/class/net`. A file that has not changed is not read again.
+//! Reads the programs from Felix's folder of files about policy programs, and finds which are unchanged since the last read. Touches
+//! `/var/run/calico` and `/sys/class/net`. An unchanged file is not read again.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File, Metadata};
@@ -18,9 +18,10 @@ use crate::felix::Direction;
 use crate::os::logging;
 use crate::os::privileges::searching;
 
-/// A program of the most instructions that the kernel takes is some 100 MB; Felix splits far earlier. In bytes.
+/// The largest file in bytes. The file of a program with the kernel's maximum of instructions has about 100 MB; Felix splits programs far
+/// earlier.
 const MOST_BYTES: u64 = 32 << 20;
-/// More files than this are not looked at: a node has some hundreds of interfaces.
+/// The maximum number of files. A node has some hundreds of interfaces.
 const MOST_FILES: usize = 20_000;
 
 #[derive(Debug, Default)]
@@ -29,7 +30,7 @@ pub struct Folder {
     files: BTreeMap<String, Dumped>,
 }
 
-/// By this a file, or a folder, is known to be the same as before.
+/// Identifies a version of a file or folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -44,7 +45,7 @@ impl Stamp {
         Stamp { inode: metadata.ino(), length: metadata.len(), modified, changed }
     }
 
-    /// Whether the next change would show. File systems tell times in steps of up to two seconds.
+    /// Reports whether the next change would alter the stamp. File systems have time steps of up to two seconds.
     fn is_settled(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(0));
         now.saturating_sub(self.changed.0.max(self.modified.0)) > 2
@@ -54,17 +55,17 @@ impl Stamp {
 #[derive(Debug)]
 struct Dumped {
     stamp: Stamp,
-    /// Whether a file with this stamp must be this one.
+    /// Whether the stamp proves that the file is unchanged.
     is_settled: bool,
     program: Option<Arc<Program>>,
     is_readable: bool,
     is_live: bool,
-    /// Whether all this was so at the last read.
+    /// Whether all this was the same at the last read.
     unchanged: bool,
 }
 
 impl Folder {
-    /// Fills in what the files say. `net` is the folder of interfaces.
+    /// Adds what the files contain to `snapshot`. `net` is the folder of interfaces.
     pub fn read(&mut self, path: &Path, net: &Path, snapshot: &mut Snapshot) {
         searching(|| self.enter(path, net, snapshot));
     }
@@ -110,7 +111,7 @@ fn file_names(folder: &Path) -> io::Result<Vec<String>> {
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
 }
 
-/// Whether every interface that is named like a workload's has files for both directions. One that has none may hold any rule.
+/// Reports whether every interface with a workload's name has files for both directions. One without files may have any rule.
 fn is_complete(interfaces: &HashSet<String>, programs: &[Shown]) -> bool {
     let workloads = || programs.iter().map(|shown| &*shown.program).filter(|program| program.is_workload);
     let prefixes: BTreeSet<&str> = workloads().map(|program| prefix(&program.interface)).collect();
@@ -124,8 +125,8 @@ fn prefix(interface: &str) -> &str {
     hash.map_or(interface.trim_end_matches(|c: char| c.is_ascii_digit()), |start| &interface[..start])
 }
 
-/// Reads a file again only if it has, or may have, changed. While Felix writes it, it is cut short: then its rules are what it said before,
-/// but it is not known any more that the program is the same.
+/// Reads a file again only if it has changed or may have. While Felix writes a file, it is truncated. Then the previous rules are kept, but
+/// the program no longer counts as unchanged.
 fn look_at(path: &Path, name: dump::Name, is_live: bool, last: Option<Dumped>, now: SystemTime) -> Option<Dumped> {
     let stamp = Stamp::of(&fs::metadata(path).ok()?);
     let (last, same) = match last {
@@ -174,7 +175,7 @@ mod tests {
         (dumped.program.as_ref().unwrap().policies[0].0.label.to_string(), dumped.unchanged)
     }
 
-    /// The clocks of file systems stand still for milliseconds or seconds: a file of the same length written again may have the same times.
+    /// The clocks of file systems advance in steps of milliseconds or seconds. A rewritten file of the same length may have the same times.
     #[test]
     fn a_file_that_is_written_again_within_the_same_moment_is_read_again() {
         let folder = std::env::temp_dir().join(format!("accountant-dumps-{}", std::process::id()));
@@ -187,7 +188,7 @@ mod tests {
         let stamp = file(&path, "b");
         let second = look_at(&path, name, true, Some(Dumped { stamp, ..first }), now).unwrap();
         assert_eq!(says(&second), ("default.b".into(), false), "the same stamp, too young to be trusted");
-        // As long as nothing shows another content, the program is the same; and the second time, the file's age tells.
+        // As long as the content is the same, the program is unchanged. At the second read, the file is old enough to be trusted.
         let third = look_at(&path, name, true, Some(second), later).unwrap();
         assert_eq!((says(&third), third.is_settled), (("default.b".into(), true), true));
         let stamp = file(&path, "c");

@@ -1,8 +1,8 @@
-//! Names of policies → the ids of their rules, for rules that no file shows. Pure.
+//! Computes the IDs of policies' rules from the policies' names, for rules that no file shows. Pure.
 //!
-//! Calico up to 3.29 hashes action, owner, direction, place and name (`ruleMatchID` in `felix/dataplane/linux/bpf_ep_mgr.go`); since 3.30 the
-//! prefix under which the rule would log its flows (`felix/rules/nflogprefix.go`), as long as flow logs are off. Who has the names does
-//! not need to know how many rules a policy has: 64 bits of hash do not meet by chance.
+//! Calico up to 3.29 hashes action, owner, direction, index and name (`ruleMatchID` in `felix/dataplane/linux/bpf_ep_mgr.go`). Since 3.30
+//! it hashes the prefix under which the rule would log its flows (`felix/rules/nflogprefix.go`), as long as flow logs are off. The number
+//! of a policy's rules need not be known, because 64-bit hashes do not collide by chance.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use std::sync::Arc;
 use super::{Known, Owner, Policy, RuleId};
 use crate::felix::{Decision, Direction, HashedName, limited_id};
 
-/// Rules of a policy are tried up to this place.
+/// The maximum number of rules that are tried for each policy.
 const MOST_RULES: u32 = 256;
-/// From this length on, prefixes are cut and hashed, in bytes.
+/// The length in bytes from which prefixes are cut and hashed.
 const LONG_PREFIX: usize = 63;
 
 pub fn resolve(ids: &HashSet<RuleId>, policies: &[HashedName]) -> HashMap<RuleId, Known> {
@@ -30,7 +30,7 @@ pub fn resolve(ids: &HashSet<RuleId>, policies: &[HashedName]) -> HashMap<RuleId
     found
 }
 
-/// Actions in words, as the letter of a prefix, and what they do. Rules that log do not count.
+/// Actions as a word, as a prefix's letter, and as a decision. Rules that log do not count.
 const ACTIONS: [(&str, char, Decision); 4] =
     [("allow", 'A', Decision::Accept), ("deny", 'D', Decision::Deny), ("pass", 'P', Decision::Pass), ("next-tier", 'P', Decision::Pass)];
 
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(hash(&["foo", "bar"]), 0x8594_4171_f739_67e8);
     }
 
-    /// The prefixes are those of upstream's tests.
+    /// The prefixes are from upstream's tests.
     #[test]
     fn prefixes_are_cut_as_upstream_does() {
         for (letter, direction, index, name, prefix) in [

@@ -1,5 +1,5 @@
-//! Reads the dataplane: the pinned maps, Felix's files about the programs, the interfaces' numbers → [`Snapshot`].
-//! Touches `/sys/fs/bpf` and `/sys/class/net`; takes the right to call bpf(2).
+//! Reads the eBPF dataplane: the pinned maps, Felix's files about the programs, the interfaces' indexes → [`Snapshot`]. Touches
+//! `/sys/fs/bpf` and `/sys/class/net`. Needs the right to call bpf(2).
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -17,16 +17,16 @@ use crate::felix::Direction;
 use crate::kernel::bpf::{Counters, Layout, OpenError};
 use crate::os::logging;
 
-/// The map of rule counters, and the one version of it that is known (Calico ≥ 3.25).
+/// The map of rule counters, and the only known version of it (Calico ≥ 3.25).
 const RULES: &str = "cali_rule_ctrs";
 const RULES_VERSION: u32 = 2;
-/// The map of interface counters. Versions 2 to 6 differ in how many counters they have, not in those that matter here.
+/// The map of interface counters. Versions 2 to 6 differ in their number of counters, but not in the relevant ones.
 const INTERFACES: &str = "cali_counters";
 const INTERFACES_VERSIONS: std::ops::RangeInclusive<u32> = 2..=6;
 /// `CALI_REASON_ACCEPTED_BY_POLICY` and `CALI_REASON_DROPPED_BY_POLICY` in `felix/bpf-gpl/reasons.h`.
 const ACCEPTED: usize = 2;
 const REFUSED: usize = 4;
-/// More interfaces than this are not looked at.
+/// The maximum number of interfaces.
 const MOST_INTERFACES: usize = 20_000;
 
 #[derive(Debug)]
@@ -87,16 +87,16 @@ impl std::error::Error for Error {}
 #[derive(Debug, Default)]
 pub struct Reader {
     folder: Folder,
-    /// How many entries the map of rules had at the last read.
+    /// The number of entries in the map of rules at the last read.
     rules: usize,
 }
 
-/// Where things are pinned, under the mount of bpffs.
+/// Returns the folder of Felix's pinned maps in the bpffs mount.
 fn globals(bpffs: &Path) -> PathBuf {
     bpffs.join("tc/globals")
 }
 
-/// Whether Felix has pinned a map of rule counters here, of whatever version.
+/// Reports whether Felix has pinned a map of rule counters here, of any version.
 pub fn is_present(bpffs: &Path) -> Result<bool, Error> {
     let globals = globals(bpffs);
     versions(&globals, RULES).map(|versions| !versions.is_empty()).map_err(|error| Error::Folder(globals, error))
@@ -107,7 +107,7 @@ fn pinned(folder: &Path, name: &str, version: u32) -> PathBuf {
     folder.join(format!("{name}{version}"))
 }
 
-/// The versions of a map that are pinned. One without a number is the first; names with other endings are Felix's while it replaces one.
+/// Returns the pinned versions of a map. A name without a number is version 1. Felix uses other endings while it replaces a map.
 fn versions(folder: &Path, name: &str) -> io::Result<Vec<u32>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -123,7 +123,7 @@ fn versions(folder: &Path, name: &str) -> io::Result<Vec<u32>> {
 }
 
 impl Reader {
-    /// Reads everything once. `run` is Calico's own folder in `/var/run`.
+    /// Reads everything once. `run` is Calico's folder in `/var/run`.
     pub fn read(&mut self, bpffs: &Path, run: &Path) -> Result<Snapshot, Error> {
         let globals = globals(bpffs);
         let rules = open_rules(&globals)?;
@@ -137,7 +137,7 @@ impl Reader {
             snapshot.interface_maps = interfaces.iter().map(|(_, counters)| counters.map.id).collect();
             snapshot.interfaces = counted;
         }
-        // Last: Felix loads a program first and writes its file then, so whatever has counted has its file by now.
+        // Last, because Felix loads a program before it writes its file. So every program that has counted has its file by now.
         self.folder.read(&run.join("bpf/policy"), net, &mut snapshot);
         Ok(snapshot)
     }
@@ -155,7 +155,7 @@ fn open_rules(globals: &Path) -> Result<Counters, Error> {
     let path = pinned(globals, RULES, RULES_VERSION);
     match versions.into_iter().max() {
         None => return Err(Error::NoMap(globals.to_owned())),
-        // An older one may be left over from an upgrade; a newer one is where the programs count now.
+        // An older version may remain from an upgrade. In a newer one the programs count now.
         Some(newest) if newest != RULES_VERSION => return Err(Error::Version(pinned(globals, RULES, newest))),
         Some(_) => {}
     }
@@ -167,8 +167,8 @@ fn open_rules(globals: &Path) -> Result<Counters, Error> {
     }
 }
 
-/// The maps of interface counters. After an upgrade, those of other releases stay pinned: programs count in one, the others stand still, so
-/// they are added up. Empty if one is not known, for programs may count there.
+/// Opens the maps of interface counters. After an upgrade, maps of other releases remain pinned. Programs count in one of them and the
+/// others do not change, so they are summed. Returns an empty list if a version is unknown, because programs may count there.
 fn open_interfaces(globals: &Path) -> Vec<(PathBuf, Counters)> {
     let mut maps = Vec::new();
     let Ok(mut versions) = versions(globals, INTERFACES) else { return maps };
@@ -186,19 +186,19 @@ fn open_interfaces(globals: &Path) -> Vec<(PathBuf, Counters)> {
     maps
 }
 
-/// Accepted and refused packets by the interface's number and direction.
+/// Accepted and refused packets by interface index and direction.
 type Totals = HashMap<(u32, Direction), (u64, u64), RandomState>;
 
 fn read_interfaces(maps: &[(PathBuf, Counters)]) -> Option<Totals> {
     let mut totals = Totals::default();
     for (path, counters) in maps {
-        // An entry may come more than once.
+        // An entry may occur more than once.
         let mut of_map = Totals::default();
         let result = counters.read(&mut |key, packets| {
-            // struct counters_key { ifindex, hook }: numbers of 32 bits, one after the other.
+            // struct counters_key { ifindex, hook }: two 32-bit numbers.
             let [a, b, c, d, hook @ ..] = key.to_ne_bytes();
             let direction = match u32::from_ne_bytes(hook) {
-                // Seen from the host: what it receives, the workload has sent.
+                // As seen from the host: what it receives, the workload has sent.
                 0 => Direction::Egress,
                 1 => Direction::Ingress,
                 _ => return,
@@ -218,7 +218,7 @@ fn read_interfaces(maps: &[(PathBuf, Counters)]) -> Option<Totals> {
     Some(totals)
 }
 
-/// What all interfaces counted, by their names. An interface without entries has seen no packet.
+/// Returns the counts of all interfaces by name. An interface without entries has seen no packet.
 fn by_name(net: &Path, before: &Totals, after: &Totals) -> Option<BTreeMap<(Arc<str>, Direction), Verdicts>> {
     let mut interfaces = BTreeMap::new();
     let entries = fs::read_dir(net).ok()?;

@@ -1,4 +1,4 @@
-//! The certificate files that the configuration names, read and checked before they are used.
+//! Reads and checks the configured certificate files before they are used.
 
 use std::fmt;
 use std::fs;
@@ -14,7 +14,7 @@ const CA_VARIABLE: &str = "ETCD_CA_CERT_FILE";
 const CERT_VARIABLE: &str = "ETCD_CERT_FILE";
 const KEY_VARIABLE: &str = "ETCD_KEY_FILE";
 
-/// Reads the files anew: rotated certificates are taken up by the next connection.
+/// Reads the files. Called for each new connection, which so uses rotated certificates.
 pub(super) fn read(config: &EtcdConfig) -> Result<TlsConfig, Error> {
     let why = "not set, and this system has no certificate bundle: name the file with etcd's CA certificate";
     let ca = config.ca_file.clone().or_else(tls::system_bundle).ok_or_else(|| bad_file(Path::new("no file"), CA_VARIABLE, why))?;

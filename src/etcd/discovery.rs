@@ -1,10 +1,10 @@
-//! `ETCD_DISCOVERY_SRV`: a DNS domain → etcd's endpoints, as etcd's own client finds them (`client/pkg/srv/srv.go`).
+//! `ETCD_DISCOVERY_SRV`: finds etcd's endpoints from a DNS domain, as etcd's own client does (`client/pkg/srv/srv.go`).
 
 use crate::datastore::dns::Srv;
 
 const SERVICES: [(&str, &str); 2] = [("https", "_etcd-client-ssl._tcp"), ("http", "_etcd-client._tcp")];
 
-/// The endpoints of both services; `look_up` finds SRV records. An error is one line.
+/// Returns the endpoints of both services. `look_up` finds SRV records. An error is one line.
 pub(super) fn endpoints(domain: &str, look_up: impl Fn(&str) -> Result<Vec<Srv>, String>) -> Result<Vec<String>, String> {
     let (mut endpoints, mut failures) = (Vec::new(), Vec::new());
     for (scheme, service) in SERVICES {

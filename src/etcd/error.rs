@@ -1,18 +1,18 @@
-//! What etcd's refusals mean, and what to do about them; pure.
+//! The meaning of etcd's refusals, and what to do about them. Pure.
 
 use super::messages::ErrorBody;
 use crate::datastore::bounds::one_line;
 use crate::datastore::error::{Error, ErrorKind};
 use crate::datastore::follow::{Failure, Patience};
 
-/// etcd's gateway dials etcd's own gRPC port with the server certificate as client certificate.
+/// etcd's gateway connects to etcd's own gRPC port with the server certificate as client certificate.
 const OWN_CERTIFICATE: &str = " (with --client-cert-auth, etcd's own certificate needs the extended key usage clientAuth too)";
 
 pub(super) fn server(endpoint: &str) -> String {
     format!("etcd at {endpoint}")
 }
 
-/// Whether another member may do better.
+/// Reports whether another member may succeed.
 pub(super) fn elsewhere(error: &Error) -> bool {
     use ErrorKind::{Absent, Busy, Garbled, TimedOut, Tls, Unreachable};
     matches!(error.kind, Unreachable | TimedOut | Tls | Absent | Busy { .. } | Garbled)
@@ -45,7 +45,7 @@ pub(super) fn unavailable(endpoint: &str, why: &str) -> Error {
     Error::at(&server(endpoint), ErrorKind::Busy { retry_after: None }, why)
 }
 
-/// What the answer with this status and body says is wrong; `user` and `range` are those of the question.
+/// Returns the error for an answer with this status and body. `user` and `range` are those of the request.
 pub(super) fn answered(endpoint: &str, status: u16, body: &str, user: Option<&str>, range: &str) -> Error {
     let json = serde_json::from_str::<ErrorBody>(body).unwrap_or_default();
     let text = one_line(if json.text().is_empty() { body } else { json.text() });
@@ -79,7 +79,7 @@ pub(super) enum Refusal {
     Other,
 }
 
-/// The kind of a refusal, by its gRPC code, HTTP status and text. The text comes first: code 3 and HTTP 400 mean many things.
+/// Classifies a refusal by its gRPC code, HTTP status and text. The text has priority: code 3 and HTTP 400 have many meanings.
 pub(super) fn refusal(text: &str, code: u32, status: u16) -> Refusal {
     let says = |words: &str| text.contains(words);
     if says("user name is empty") || says("revision of auth store is old") || says("invalid auth token") || code == 16 || status == 401 {
@@ -97,7 +97,8 @@ pub(super) fn refusal(text: &str, code: u32, status: u16) -> Refusal {
     }
 }
 
-/// Attempts are cheap, but not to log in (etcd hashes the password with bcrypt, slow on purpose) nor to read again what is too much.
+/// Attempts are cheap, except to log in (etcd hashes the password with bcrypt, which is slow on purpose) and to read again what is too
+/// much.
 pub(super) fn failure(error: Error) -> Failure {
     let patience = match error.kind {
         ErrorKind::WrongPassword | ErrorKind::Unauthorized | ErrorKind::TooMuch => Patience::Repair,
@@ -146,7 +147,7 @@ mod tests {
         }
         let (kind, text) = said(400, "CommonName of client sending a request against gateway will be ignored\n", reader);
         assert!(kind == Denied && text.starts_with("takes its users from the common names of client certificates"), "{text}");
-        // To log in costs etcd a hash each time.
+        // Each login costs etcd a hash.
         assert_eq!([WrongPassword, Denied].map(|kind| failure(Error::new(kind, "")).patience), [Patience::Repair, Patience::Away]);
     }
 

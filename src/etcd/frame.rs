@@ -1,4 +1,4 @@
-//! What each frame of a watch means for the watch; pure.
+//! The meaning of each frame of a watch. Pure.
 
 use super::error::{Refusal, refusal};
 use super::messages::WatchFrame;
@@ -7,22 +7,22 @@ use crate::datastore::bounds::one_line;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     pub cluster: u64,
-    /// The last revision that is fully known.
+    /// The last revision that is completely known.
     pub revision: i64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// Go on; the events, if there are any, are to be applied.
+    /// Continue. The events, if there are any, must be applied.
     GoOn,
     Relist(String),
     Token(String),
     Denied,
-    /// The stream is over, or will never say anything again.
+    /// The stream has ended, or will never send anything again.
     Over(String),
 }
 
-/// Says what `frame` means, and moves `position` along.
+/// Returns the meaning of `frame`, and advances `position`.
 pub fn meaning(frame: &WatchFrame<'_>, position: &mut Position) -> Meaning {
     if let Some(error) = &frame.error {
         return ended(error.text(), error.code());
@@ -31,7 +31,7 @@ pub fn meaning(frame: &WatchFrame<'_>, position: &mut Position) -> Meaning {
     if result.header.cluster_id != 0 && result.header.cluster_id != position.cluster {
         return Meaning::Relist("another cluster answers".into());
     }
-    // A cancelled watch says so once, then the stream stays open and silent.
+    // A cancelled watch reports it once. Then the stream stays open and silent.
     if result.canceled {
         return match result.compact_revision {
             0 => ended(&result.cancel_reason, 0),
@@ -39,8 +39,8 @@ pub fn meaning(frame: &WatchFrame<'_>, position: &mut Position) -> Meaning {
         };
     }
     if result.created {
-        // Sent before the history it promises, so its revision is not one that is fully known. But a store that is behind what
-        // we have seen was restored from a backup: it would say nothing until it has caught up, and then something else.
+        // Sent before the promised history, so its revision is not completely known. But if the store is behind our position, it was
+        // restored from a backup. It would send nothing until it has caught up, and then a different history.
         let behind = result.header.revision < position.revision;
         return match behind {
             true => Meaning::Relist(format!("etcd is at revision {}, before {}", result.header.revision, position.revision)),
@@ -56,7 +56,7 @@ fn ended(reason: &str, code: u32) -> Meaning {
     let words = one_line(reason);
     match refusal(reason, code, 0) {
         Refusal::Token => Meaning::Token(words),
-        // etcd 3.5.0–3.5.4 say this for a bad token too.
+        // etcd 3.5.0–3.5.4 report this for a bad token too.
         Refusal::Denied => Meaning::Denied,
         Refusal::Revision => Meaning::Relist(words),
         _ if words.is_empty() => Meaning::Over("etcd cancelled the watch".to_owned()),

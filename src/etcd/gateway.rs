@@ -1,5 +1,4 @@
-//! Calls to etcd's JSON gateway: which endpoint, which prefix, which token. In come requests, out go answers' bytes; it
-//! opens connections and reads certificate files.
+//! Calls etcd's JSON gateway, and chooses the endpoint, the prefix and the token. Opens connections and reads certificate files.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
@@ -16,49 +15,49 @@ use crate::config::EtcdConfig;
 use crate::datastore::error::{Error, ErrorKind};
 use crate::datastore::http::{self, LARGEST_ERROR, Limits, Requester};
 
-/// etcd ≥ 3.4, 3.3 and ≤ 3.2. Tried in this order, on 404 the next.
+/// etcd ≥ 3.4, 3.3 and ≤ 3.2. Tried in this order. On 404 the next one is tried.
 const PREFIXES: [&str; 3] = ["/v3", "/v3beta", "/v3alpha"];
-/// How much of an answer is read. A page of 5000 keys takes 2 MB at most, the value of one key 2 MB unless etcd was allowed more.
+/// The maximum that is read of an answer. A page of 5000 keys has at most 2 MB, and a value has 2 MB unless etcd allows more.
 const LARGEST_ANSWER: u64 = 8 << 20;
 
 pub const LIMITS: Limits = Limits {
-    // Half of what the Go client allows: with several endpoints, a dead host delays the next by this.
+    // Half of the Go client's limit. With several endpoints, a dead host delays the next one by this.
     connect: Duration::from_secs(5),
-    // etcd itself gives up after 7 s without a quorum, and says so.
+    // etcd itself gives up after 7 s without a quorum, and reports it.
     answer: Duration::from_secs(10),
     whole: Duration::from_secs(60),
-    // Shorter than the ten minutes between etcd's progress notifications, so that a dead connection is noticed in time; so a cluster
-    // in which nothing happens between two compactions is listed again after the second, which is cheap where nothing happens.
+    // Shorter than the ten minutes between etcd's progress notifications, so that a dead connection is noticed in time. If nothing happens
+    // between two compactions, the second one causes another list, which is cheap in such a cluster.
     idle: Duration::from_secs(75),
     // 50,000 endpoints take less than a second.
     list: Duration::from_secs(300),
-    // The gateway of etcd ≤ 3.3 cannot pass on more than 4 MiB: 5000 of the longest possible keys still fit.
+    // The gateway of etcd ≤ 3.3 can pass on at most 4 MiB, which is enough for 5000 of the longest possible keys.
     page: 5000,
 };
 
-/// A client of one etcd cluster: one endpoint at a time, the next when that one fails.
+/// A client of one etcd cluster. Uses one endpoint at a time, and the next one when it fails.
 pub struct Gateway {
     config: EtcdConfig,
     limits: Limits,
-    /// In random order, so that the exporters of many nodes spread over the members.
+    /// In random order, so that the exporters of many nodes are spread over the members.
     endpoints: Vec<Endpoint>,
     current: usize,
     agent: Option<Agent>,
     token: Option<String>,
-    /// etcd said that it has no users; it is asked again after each failure.
+    /// etcd reported that it has no users. It is asked again after each failure.
     without_users: bool,
 }
 
 struct Endpoint {
     url: String,
-    /// Which of [`PREFIXES`] answered last.
+    /// The index in [`PREFIXES`] of the one that answered last.
     prefix: usize,
 }
 
 struct Question<'a> {
     path: &'a str,
     body: &'a str,
-    /// The keys it is about, for messages.
+    /// The range of keys, for messages.
     range: &'a str,
     is_watch: bool,
 }
@@ -84,18 +83,19 @@ impl Gateway {
         self.anywhere(&question, |body| bytes(body, LARGEST_ANSWER))
     }
 
-    /// Opens a watch, whose stream yields an error after [`Limits::idle`] without a byte.
+    /// Opens a watch. Its stream returns an error after [`Limits::idle`] without a byte.
     pub fn watch(&mut self, request: &Value, range: &str) -> Result<BodyReader<'static>, Error> {
         let question = Question { path: "/watch", body: &request.to_string(), range, is_watch: true };
         self.anywhere(&question, |body| Ok(body.into_reader()))
     }
 
-    /// Closes all connections; certificates are read anew for the next one.
+    /// Closes all connections. The next one reads the certificates again.
     pub fn reconnect(&mut self) {
         self.agent = None;
     }
 
-    /// Leaves this endpoint for the next. The token goes too: one from before a restored backup lets etcd wait for what never comes.
+    /// Leaves this endpoint for the next. Drops the token too: with one from before a restored backup, etcd waits for something that never
+    /// comes.
     pub fn move_on(&mut self) {
         self.reconnect();
         self.forget_token();
@@ -107,7 +107,7 @@ impl Gateway {
         self.without_users = false;
     }
 
-    /// Each endpoint once, beginning with the current one.
+    /// Tries each endpoint once, beginning with the current one.
     fn anywhere<T>(&mut self, question: &Question<'_>, take: impl Fn(Body) -> io::Result<T>) -> Result<T, Error> {
         let mut result = Err(Error::at(&server("(none)"), ErrorKind::Unreachable, "ETCD_ENDPOINTS names no endpoint"));
         for _ in 0..self.endpoints.len() {
@@ -120,7 +120,7 @@ impl Gateway {
         result
     }
 
-    /// With a token, if there are users; with a new one if etcd does not like the old one.
+    /// Sends a token if there are users, and a new one if etcd refuses the old one.
     fn as_user<T>(&mut self, question: &Question<'_>, take: impl Fn(Body) -> io::Result<T>) -> Result<T, Error> {
         self.log_in()?;
         match self.post(question, self.token.clone(), &take) {
@@ -155,7 +155,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Under each prefix, beginning with the one that answered last, until one is not 404.
+    /// Tries each prefix, beginning with the one that answered last, until the answer is not 404.
     fn post<T>(&mut self, question: &Question<'_>, token: Option<String>, take: impl Fn(Body) -> io::Result<T>) -> Result<T, Error> {
         let agent = self.agent()?;
         for _ in PREFIXES {
@@ -176,15 +176,15 @@ impl Gateway {
         let prefix = self.endpoints.get(self.current).map_or(PREFIXES[0], |endpoint| PREFIXES[endpoint.prefix]);
         let url = format!("{}{prefix}{}", self.endpoint(), question.path);
         let mut request = http::timed(agent.post(url), self.limits, question.is_watch)
-            // etcd tells the gateway's calls from others by this header (grpcgateway-accept).
+            // This header distinguishes the gateway's calls in etcd (grpcgateway-accept).
             .header("Accept", "application/json")
             .header("Content-Type", "application/json");
         if question.is_watch {
-            // Without it, a member that lost its leader leaves a watch open and silent.
+            // Without it, a member that has lost its leader leaves a watch open and silent.
             request = request.header("Grpc-Metadata-Hasleader", "true");
         }
         if let Some(token) = token {
-            // As it is: etcd knows no "Bearer".
+            // Unchanged: etcd does not use "Bearer".
             request = request.header("Authorization", token);
         }
         request.send(question.body.as_bytes()).map_err(|error| self.broken(&error))
@@ -201,7 +201,7 @@ impl Gateway {
         if let Some(agent) = &self.agent {
             return Ok(agent.clone());
         }
-        // Endpoints say themselves what they are: http:// is plain even when TLS files are set.
+        // The scheme decides: http:// is plain even if TLS files are set.
         let is_tls = self.config.endpoints.iter().any(|endpoint| endpoint.starts_with("https:"));
         let tls = is_tls.then(|| certificates::read(&self.config)).transpose()?;
         Ok(self.agent.insert(http::config(self.limits, None, tls).new_agent()).clone())
@@ -222,8 +222,8 @@ impl Requester for Gateway {
         if broken.kind != ErrorKind::Unreachable || !is_closed(error) {
             return broken;
         }
-        // Of TLS 1.3 the client's part is over before the server has looked at its certificate: a refusal can show as no more than this.
-        // And so do TLS at a plain port of etcd, and the other way round.
+        // In TLS 1.3 the client finishes the handshake before the server has checked its certificate, so a refusal may only show as a
+        // closed connection. TLS to a plain port of etcd, or plain HTTP to a TLS port, also shows like this.
         let check = match self.endpoint().starts_with("https:") {
             true => "that it accepts the client certificate (ETCD_CERT_FILE and ETCD_KEY_FILE), and that the endpoint is not http://",
             false => "that the endpoint is not https://",

@@ -1,22 +1,22 @@
-//! Keys and values as Calico stores them in etcd. In come keys and JSON, out go workloads and policy names; pure.
+//! Parses keys and values as Calico stores them in etcd, and returns workloads and policy names. Pure.
 
 use serde::Deserialize;
 
 use crate::datastore::bounds::at_most;
 use crate::datastore::inventory::{Interface, StoredPolicy, Workload, ip_label};
 
-/// Under it, `<namespace>/<node>-<orchestrator>-<workload>-<endpoint>`.
+/// Followed by `<namespace>/<node>-<orchestrator>-<workload>-<endpoint>`.
 pub const WORKLOAD_ENDPOINTS: &str = "/calico/resources/v3/projectcalico.org/workloadendpoints/";
-/// Under it, `<node>`.
+/// Followed by `<node>`.
 pub const NODES: &str = "/calico/resources/v3/projectcalico.org/nodes/";
-/// Under it, `<namespace>/<name>`. Kubernetes' own policies are here too: kube-controllers copies them as `knp.default.<name>`.
+/// Followed by `<namespace>/<name>`. Kubernetes' own policies are here too: kube-controllers copies them as `knp.default.<name>`.
 pub const NETWORK_POLICIES: &str = "/calico/resources/v3/projectcalico.org/networkpolicies/";
-/// Under it, `<name>`.
+/// Followed by `<name>`.
 pub const GLOBAL_NETWORK_POLICIES: &str = "/calico/resources/v3/projectcalico.org/globalnetworkpolicies/";
 
 const MOST_NETWORKS: usize = 1000;
 
-/// The node that the key of a workload endpoint is of: up to the first hyphen that stands alone.
+/// Returns the node in the key of a workload endpoint: the text before the first single hyphen.
 pub fn node_of(key: &str) -> Option<String> {
     let (_namespace, name) = key.strip_prefix(WORKLOAD_ENDPOINTS)?.split_once('/')?;
     let (mut node, mut rest) = (String::new(), name);
@@ -49,7 +49,7 @@ struct Labels {
     service_account: Option<String>,
 }
 
-/// Every field may be missing: Go leaves empty ones out, and plain CNI has no pod.
+/// Every field may be missing, because Go omits empty ones, and plain CNI has no pod.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 struct Spec {
@@ -57,13 +57,13 @@ struct Spec {
     pod: Option<String>,
     node: Option<String>,
     orchestrator: Option<String>,
-    /// Calico ≥ 3.19; before, the label says it.
+    /// Calico ≥ 3.19. Older releases have it in a label.
     service_account_name: Option<String>,
     #[serde(default, deserialize_with = "at_most::<_, _, MOST_NETWORKS>")]
     ip_networks: Vec<String>,
 }
 
-/// The workload in `value`, the JSON under `key`; `None` if it is not on `node` or has no interface yet.
+/// Parses the workload in `value`, the JSON under `key`. Returns `None` if it is not on `node` or has no interface yet.
 pub fn workload(key: &str, value: &[u8], node: &str) -> serde_json::Result<Option<Workload>> {
     let WorkloadEndpoint { metadata, spec } = serde_json::from_slice(value)?;
     let interface = spec.interface_name.unwrap_or_default();
@@ -81,12 +81,12 @@ pub fn workload(key: &str, value: &[u8], node: &str) -> serde_json::Result<Optio
         node: node.to_owned(),
         orchestrator: spec.orchestrator.unwrap_or_default(),
         service_account: spec.service_account_name.filter(|name| !name.is_empty()).or(labels.service_account).unwrap_or_default(),
-        // The CNI plugin deletes the object when it takes the interface away.
+        // The CNI plugin deletes the object when it removes the interface.
         is_finished: false,
     }))
 }
 
-/// The policy stored under `key`. The key alone names it: its name is what Felix hashes, whatever the value says.
+/// Returns the policy stored under `key`. The key alone determines its name, which Felix hashes, whatever the value contains.
 pub fn policy(key: &str) -> Option<StoredPolicy> {
     let (namespace, name) = match key.strip_prefix(GLOBAL_NETWORK_POLICIES) {
         Some(name) => (None, name),

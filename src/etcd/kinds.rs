@@ -1,4 +1,4 @@
-//! What is read of each kind of object in etcd: in come keys and values, out go the objects of the inventory. Pure.
+//! Converts the keys and values of each kind of object in etcd to objects of the inventory. Pure.
 
 use super::keys;
 use super::messages::Span;
@@ -9,25 +9,25 @@ use crate::datastore::inventory::{Kept, StoredPolicy, Workload};
 pub(super) trait Kind {
     type Object: Kept;
 
-    /// Whether the key alone does not say everything.
+    /// Whether the key alone is not enough.
     const NEEDS_VALUES: bool;
 
     fn prefix(&self) -> &'static str;
 
     fn wants(&self, key: &str) -> bool;
 
-    /// The group of keys that `key` is in, if most groups hold little of interest.
+    /// Returns the group of keys that contains `key`, if most groups contain little of interest.
     fn group(&self, _key: &str) -> Option<Group> {
         None
     }
 
-    /// What the object under `key` is to us; `None` if it is none of ours.
+    /// Parses the object under `key`. Returns `None` if it is irrelevant.
     fn parse(&self, key: &str, value: &[u8]) -> serde_json::Result<Option<Self::Object>>;
 }
 
 pub(super) struct Workloads {
     node: String,
-    /// What the names of its endpoints start with: the node's with its hyphens doubled, and a hyphen that ends it
+    /// The start of its endpoints' names: the node's name with hyphens doubled, and the hyphen that ends it
     /// (`libcalico-go/lib/names/workloadendpoint.go`).
     start: String,
 }
@@ -51,14 +51,14 @@ impl Kind for Workloads {
         let Some((_namespace, name)) = key.strip_prefix(keys::WORKLOAD_ENDPOINTS).and_then(|rest| rest.split_once('/')) else {
             return false;
         };
-        // A second hyphen is part of another node's name: `node` is not `node-1`, which is stored as `node--1`.
+        // A second hyphen belongs to another node's name: `node` is not `node-1`, which is stored as `node--1`.
         name.strip_prefix(&self.start).is_some_and(|rest| rest.as_bytes().first().is_some_and(|&byte| byte > b'-'))
     }
 
     fn group(&self, key: &str) -> Option<Group> {
         let (namespace, _name) = key.strip_prefix(keys::WORKLOAD_ENDPOINTS)?.split_once('/')?;
         let namespace = format!("{}{namespace}/", keys::WORKLOAD_ENDPOINTS);
-        // After the hyphen that ends the node's name comes a letter or a digit, never a second hyphen: see `wants`.
+        // The hyphen that ends the node's name is followed by a letter or a digit, never by a second hyphen: see `wants`.
         let mut own = Span::prefix(&format!("{namespace}{}", self.start));
         own.from.push(b'-' + 1);
         Some(Group { own, next: Span::prefix(&namespace).end })

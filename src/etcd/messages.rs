@@ -1,4 +1,4 @@
-//! What goes to and comes from the JSON gateway, as typed structs that borrow from the bytes received; pure.
+//! Requests to and answers from the JSON gateway, as typed structs that borrow from the received bytes. Pure.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -11,9 +11,9 @@ use serde_json::value::{RawValue, Value};
 
 use crate::datastore::bounds::{LONGEST_KEY, at_most};
 
-/// The most keys in one answer: more than on any page that is asked for.
+/// The maximum number of keys in one answer. It is larger than any requested page.
 const MOST_KEYS: usize = 20_000;
-/// The most events in one frame: those of the thousand revisions that etcd sends at once, of 128 changes each.
+/// The maximum number of events in one frame: of the thousand revisions that etcd sends together, with 128 changes each.
 const MOST_EVENTS: usize = 128_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,18 +32,18 @@ impl Span {
     }
 }
 
-/// What `kv/range` is asked: keys as of `revision` (0: now), at most `limit` of them (0: all).
+/// Returns the request to `kv/range` for keys as of `revision` (0: now), at most `limit` of them (0: all).
 pub fn range_of_keys(span: &Span, limit: u32, revision: i64) -> Value {
     json!({ "key": base64(&span.from), "range_end": base64(&span.end), "limit": limit, "revision": revision, "keys_only": true })
 }
 
-/// The same for one key and its value.
+/// Returns the request for one key and its value.
 pub fn range_of_one(key: &str, revision: i64) -> Value {
     json!({ "key": base64(key), "limit": 1, "revision": revision, "keys_only": false })
 }
 
-/// What `watch` is asked: all that happens from a revision on. With `progress_notify`, an empty frame now and then says up to which revision
-/// nothing happened.
+/// Returns the request to `watch` for all events from a revision on. With `progress_notify`, etcd sends an empty frame now and then, which
+/// says up to which revision nothing happened.
 pub fn watch_of(span: &Span, revision: i64) -> Value {
     let range = json!({ "key": base64(&span.from), "range_end": base64(&span.end), "start_revision": revision, "progress_notify": true });
     json!({ "create_request": range })
@@ -55,7 +55,7 @@ fn base64(bytes: impl AsRef<[u8]>) -> String {
 
 #[derive(Deserialize)]
 pub struct AuthenticateResponse {
-    /// To be sent as it is in the `Authorization` header.
+    /// The value of the `Authorization` header, unchanged.
     pub token: String,
 }
 
@@ -64,12 +64,12 @@ pub struct Header {
     /// The same for all members of a cluster, for its lifetime.
     #[serde(default, deserialize_with = "number")]
     pub cluster_id: u64,
-    /// The revision of the store; 0 in some cancellations.
+    /// The revision of the store, or 0 in some cancellations.
     #[serde(default, deserialize_with = "number")]
     pub revision: i64,
 }
 
-/// A key, and its value if it was asked for. Zero and empty fields are left out by the gateway.
+/// A key, and its value if it was requested. The gateway omits zero and empty fields.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct KeyValue<'a> {
@@ -82,7 +82,7 @@ pub struct KeyValue<'a> {
 }
 
 impl KeyValue<'_> {
-    /// The key; `None` if it is not text or longer than any of Calico's can be.
+    /// Returns the key, or `None` if it is not text or is longer than any of Calico's can be.
     pub fn key(&self) -> Option<String> {
         let key = String::from_utf8(self.raw_key()?).ok()?;
         (key.len() <= LONGEST_KEY).then_some(key)
@@ -105,7 +105,7 @@ pub struct RangeResponse<'a> {
     pub kvs: Vec<KeyValue<'a>>,
     #[serde(default)]
     pub more: bool,
-    /// How many there are without the limit.
+    /// The number of keys without the limit.
     #[serde(default, deserialize_with = "number")]
     pub count: u64,
 }
@@ -114,7 +114,7 @@ pub struct RangeResponse<'a> {
 pub struct WatchFrame<'a> {
     #[serde(borrow, default)]
     pub result: Option<WatchResult<'a>>,
-    /// The end: the server is stopping, or lost its leader.
+    /// The end of the stream: the server is stopping, or lost its leader.
     #[serde(borrow, default)]
     pub error: Option<ErrorBody<'a>>,
 }
@@ -123,11 +123,11 @@ pub struct WatchFrame<'a> {
 #[serde(default)]
 pub struct WatchResult<'a> {
     pub header: Header,
-    /// The watch exists now; its history follows.
+    /// The watch exists now. Its history follows.
     pub created: bool,
     /// The watch does not exist any more, though the stream stays open.
     pub canceled: bool,
-    /// Cancelled because the history before this revision is gone.
+    /// The watch was cancelled because the history before this revision is gone.
     #[serde(deserialize_with = "number")]
     pub compact_revision: i64,
     #[serde(borrow)]
@@ -141,7 +141,7 @@ pub struct WatchResult<'a> {
 pub struct Event<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
-    /// The key; after a deletion without a value.
+    /// The key. There is no value after a deletion.
     #[serde(borrow)]
     pub kv: KeyValue<'a>,
 }
@@ -152,7 +152,7 @@ impl Event<'_> {
     }
 }
 
-/// The body of an answer that is not 200, and the error in a stream. The names differ by release.
+/// The body of an answer other than 200, and the error in a stream. The field names differ by release.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct ErrorBody<'a> {
@@ -165,7 +165,7 @@ pub struct ErrorBody<'a> {
 }
 
 impl ErrorBody<'_> {
-    /// What it says (etcd 3.6 has no `error`, etcd 3.3 no `message`).
+    /// Returns the message (etcd 3.6 has no `error`, etcd 3.3 no `message`).
     pub fn text(&self) -> &str {
         self.message.as_deref().or(self.error.as_deref()).unwrap_or_default()
     }
@@ -175,7 +175,7 @@ impl ErrorBody<'_> {
     }
 }
 
-/// 64-bit numbers are strings in the gateway's JSON; a number is taken too.
+/// Deserializes a 64-bit number. It is a string in the gateway's JSON, but a JSON number is accepted too.
 fn number<'de, D: Deserializer<'de>, N: FromStr>(deserializer: D) -> Result<N, D::Error> {
     let text = <&RawValue>::deserialize(deserializer)?.get();
     text.trim_matches('"').parse().map_err(|_| D::Error::custom("not a 64-bit number"))

@@ -1,4 +1,4 @@
-//! The names of the nodes that etcd holds something of. Touches etcd: it asks for keys, for no value.
+//! The names of the nodes that have objects in etcd. Touches etcd: requests keys, but no values.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,13 @@ use crate::datastore::error::Error;
 use crate::datastore::http::Requester;
 use crate::datastore::inventory::is_similar;
 
-/// How many keys of workload endpoints are looked at. A list in the order of keys begins with any node's.
+/// The maximum number of workload endpoints' keys. In key order, the first ones may be of any nodes.
 const MOST_KEYS: usize = 20_000;
 
-/// Names of nodes: those that are stored as such and, unless one of them is like `node`, those that workload endpoints are stored under.
+/// Returns names of nodes: those of node objects and, if none of them is similar to `node`, those in the keys of workload endpoints.
 pub(super) fn names(gateway: &mut Gateway, node: &str) -> Result<Vec<String>, Error> {
     let mut names = BTreeSet::new();
-    // A role for workload endpoints alone is enough for everything else.
+    // This read may fail, because a role for workload endpoints alone is enough for everything else.
     let stored = each_key(gateway, keys::NODES, &mut |key| {
         names.extend(key.strip_prefix(keys::NODES).map(str::to_owned));
         true
@@ -32,7 +32,7 @@ pub(super) fn names(gateway: &mut Gateway, node: &str) -> Result<Vec<String>, Er
     Ok(names.into_iter().collect())
 }
 
-/// Hands on keys under `prefix` until `take` has enough.
+/// Passes keys under `prefix` to `take` until it returns false.
 fn each_key(gateway: &mut Gateway, prefix: &str, take: &mut dyn FnMut(&str) -> bool) -> Result<(), Error> {
     let (mut span, mut position, mut count) = (Span::prefix(prefix), None, 0);
     loop {

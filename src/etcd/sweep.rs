@@ -1,21 +1,21 @@
-//! Finds the keys of interest in a range without reading all of them. In comes a way to ask for a page of keys, out go keys.
+//! Finds the keys of interest in a range without reading all of them. Uses a function that requests a page of keys.
 //!
-//! A node's endpoints are spread over all namespaces: their keys are `<namespace>/<node>-…`. So a page that ends within a
-//! namespace is followed by the question for this node's keys in the rest of that namespace, and then by the next namespace.
-//! Where namespaces are large, nearly all keys of other nodes are never sent. Where they are small that would only mean more
-//! questions, each of which costs etcd as much as some hundred keys: then the pages grow until they are the larger part.
+//! A node's endpoints are spread over all namespaces: their keys are `<namespace>/<node>-…`. So if a page ends within a namespace, the next
+//! request is for this node's keys in the rest of that namespace, and then for the next namespace. If namespaces are large, nearly all keys
+//! of other nodes are never sent. If they are small, that would only mean more requests, each of which costs etcd as much as some hundred
+//! keys. Then the pages grow until they are the larger part of the cost.
 
 use super::kinds::Kind;
 use super::messages::Span;
 
-/// How many keys the first pages have. Small, because the first namespaces show whether they can be left out.
+/// The size of the first pages. It is small, because the first namespaces show whether they can be skipped.
 const FIRST_PAGE: u32 = 50;
 
 pub(super) struct Page {
     pub keys: Vec<String>,
     pub read: u64,
     pub last: Option<Vec<u8>>,
-    /// How many keys the span has, from its start.
+    /// The number of keys in the span, from its start.
     pub count: u64,
     pub more: bool,
 }
@@ -23,7 +23,7 @@ pub(super) struct Page {
 /// The rest of a group of keys, of which only a part is of interest.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Group {
-    /// Where the keys of interest in the group are.
+    /// The span of the keys of interest in the group.
     pub own: Span,
     /// The first possible key after the group.
     pub next: Vec<u8>,
@@ -32,11 +32,11 @@ pub(super) struct Group {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pages {
     pub largest: u32,
-    /// Once more keys than these are found, no more are looked for.
+    /// The number of found keys after which the search stops.
     pub most: usize,
 }
 
-/// All keys of this kind that are wanted, in order.
+/// Returns all wanted keys of this kind, in order.
 pub(super) fn keys<E>(
     kind: &impl Kind,
     Pages { largest, most }: Pages,
@@ -45,7 +45,7 @@ pub(super) fn keys<E>(
     let mut found = Vec::new();
     let mut span = Span::prefix(kind.prefix());
     let mut limit = largest.min(FIRST_PAGE);
-    // How many keys would be left, had nothing been left out.
+    // The number of keys that would remain if nothing had been skipped.
     let mut left = None;
     loop {
         let page = ask(&span, limit)?;
@@ -69,7 +69,7 @@ pub(super) fn keys<E>(
     }
 }
 
-/// Smaller pages while more is left out than read, larger ones otherwise.
+/// Returns a smaller limit if more keys were skipped than read, otherwise a larger one.
 fn next_limit(limit: u32, largest: u32, left_out: u64) -> u32 {
     if left_out < u64::from(limit) { limit.saturating_mul(2).min(largest) } else { (limit / 2).max(largest.min(FIRST_PAGE)) }
 }
@@ -82,7 +82,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::convert::Infallible;
 
-    /// What a sweep of `stored` finds, and how many keys and questions it took.
+    /// Returns the result of a sweep of `stored`, and how many keys and requests it took.
     fn sweep(stored: &BTreeSet<String>, node: &str, largest: u32) -> (Vec<String>, usize, usize) {
         let (mut sent, mut questions) = (0, 0);
         let ask = |span: &Span, limit: u32| {

@@ -1,5 +1,5 @@
-//! The text of `iptables-save -c` and `ip6tables-save -c` → [`Snapshot`]. Pure: bytes in as they come, in pieces of any size;
-//! what cannot be taken apart is counted, never fatal.
+//! Parses the text of `iptables-save -c` and `ip6tables-save -c` → [`Snapshot`]. Pure: gets bytes in pieces of any size. A line that cannot
+//! be parsed is counted, never fatal.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,16 +8,16 @@ use crate::felix::names::CHAIN_PREFIX;
 use crate::kernel::add_comment;
 use crate::ruleset::{Backend, Builder, ChainId, Count, CtState, Family, MarkMatch, RuleParts, Snapshot, Verdict};
 
-/// Longest line that is looked at, in bytes. Felix's longest rules stay below 2 kB.
+/// The longest line that is parsed, in bytes. Felix's longest rules are shorter than 2 kB.
 const LONGEST_LINE: usize = 64 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextError {
-    /// The table was begun but its `COMMIT` never came: the writer died or was cut off.
+    /// The table has no `COMMIT`: the writer died or its output was truncated.
     CutOff(&'static str),
-    /// There is text, and no table in it.
+    /// There is text, but no table in it.
     NoTable,
-    /// The line that iptables-nft prints instead of a table with rules that it cannot show: it is older than the one that wrote them.
+    /// iptables-nft printed this line instead of a table, because a newer release wrote rules that it cannot show.
     Incompatible(String),
 }
 
@@ -45,25 +45,25 @@ pub struct Parser {
     builder: Builder,
     table: &'static str,
     section: Section,
-    /// The piece of a line whose end has not come yet.
+    /// An incomplete line.
     partial: Vec<u8>,
     /// Whether the rest of an overlong line is being skipped.
     skipping: bool,
     incompatible: Option<String>,
-    /// The first line that could not be taken apart, for the log.
+    /// The first line that could not be parsed, for the log.
     first_unreadable: Option<String>,
     /// Reused between lines.
     parts: RuleParts,
-    /// The chain of the line before: rules come chain by chain.
+    /// The chain of the previous line. Rules are listed chain by chain.
     current: Option<ChainId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Section {
-    /// Outside the wanted table, which has not come yet.
+    /// Before the wanted table and outside any other.
     Before,
     Wanted,
-    /// In another table, or past the wanted one's `COMMIT`.
+    /// In another table, or after the wanted one's `COMMIT`.
     Other,
 }
 
@@ -112,7 +112,7 @@ impl Parser {
         self.partial.clear();
     }
 
-    /// The finished table, empty if the text had no such table.
+    /// Returns the table. It is empty if the text has no such table.
     pub fn finish(mut self) -> Result<Snapshot, TextError> {
         if !self.partial.is_empty() || self.skipping {
             self.end_partial();
@@ -144,7 +144,7 @@ impl Parser {
                 self.section = if &line[1..] == self.table.as_bytes() { Section::Wanted } else { Section::Other };
             }
             (_, Section::Wanted) => self.table_line(line),
-            // Another table's business; but garbage before any table is worth a word.
+            // Another table's line is ignored, but garbage before any table is reported.
             (_, Section::Before) => self.unreadable(line),
             (_, Section::Other) => {}
         }
@@ -194,7 +194,7 @@ impl Parser {
         }
     }
 
-    /// `[packets:bytes] -A chain matches… -j target…`; `None` if not even its chain can be told.
+    /// `[packets:bytes] -A chain matches… -j target…`. Returns `None` if not even its chain can be read.
     fn rule(&mut self, line: &[u8]) -> Option<()> {
         let (count, rest) = counters(line)?;
         let mut words = Words(rest);
@@ -284,12 +284,13 @@ impl Parser {
     }
 }
 
-/// Whether this can be a table's name: `filter`, `nat`.
+/// Reports whether this can be a table's name: `filter`, `nat`.
 fn is_name(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
-/// `[packets:bytes] ` in front of a rule → both, if they are numbers, and the rest. A text saved without counters counts nothing.
+/// Parses `[packets:bytes] ` before a rule. Returns both numbers, if they are valid, and the rest. A rule saved without counters has
+/// counted nothing.
 fn counters(line: &[u8]) -> Option<(Option<Count>, &[u8])> {
     let Some(line) = line.strip_prefix(b"[") else { return Some((Some(Count::default()), line)) };
     let colon = line.iter().position(|&b| b == b':')?;
@@ -308,7 +309,7 @@ fn number(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// `0x10000/0x20000`, or a value alone, which stands for all 32 bits.
+/// Parses `0x10000/0x20000`. A value alone has a mask of all 32 bits.
 fn value_and_mask(text: &[u8]) -> Option<(u32, u32)> {
     let mut parts = text.splitn(2, |&b| b == b'/');
     let value = mark(parts.next()?)?;
@@ -323,7 +324,7 @@ fn mark(text: &[u8]) -> Option<u32> {
     }
 }
 
-/// `--set-xmark value/mask`, which is how iptables-save prints all forms of the target.
+/// Parses `--set-xmark value/mask`, which is how iptables-save prints all forms of the target.
 fn set_mark(words: &mut Words) -> Option<Verdict> {
     match words.next()??.as_ref() {
         b"--set-xmark" | b"--set-mark" => {
@@ -343,7 +344,7 @@ fn ctstate(states: &[u8], negated: bool) -> CtState {
     }
 }
 
-/// The words of a line, quotes taken off (`xtables_save_string`). A quote that never closes gives `Some(None)`.
+/// The words of a line, without quotes (`xtables_save_string`). A quote that is not closed gives `Some(None)`.
 struct Words<'a>(&'a [u8]);
 
 impl<'a> Iterator for Words<'a> {

@@ -1,4 +1,4 @@
-//! A pinned BPF map of counters → its entries, the values of all CPUs added up. Reads by bpf(2), in batches where the kernel has them.
+//! Reads a pinned BPF map of counters and sums the values of all CPUs. Uses bpf(2), in batches if the kernel supports them.
 
 use std::io;
 use std::path::Path;
@@ -6,12 +6,12 @@ use std::path::Path;
 pub use crate::os::sys::bpf::{Layout, OpenError};
 use crate::os::sys::bpf::{Map, Position};
 
-/// A batch takes about this much memory, in bytes.
+/// The approximate memory of a batch in bytes.
 const BATCH: usize = 1 << 20;
-/// An entry that goes away while keys are walked one by one makes the walk begin again: so often at most.
+/// The maximum number of walks. If an entry is deleted while keys are walked one by one, the walk restarts.
 const ROUNDS: usize = 4;
 
-/// A map of counters: keys of 8 bytes, and one or several counters of 64 bits under each.
+/// A map of counters: keys of 8 bytes, and one or more 64-bit counters as the value.
 #[derive(Debug)]
 pub struct Counters {
     pub map: Map,
@@ -28,7 +28,8 @@ impl Counters {
         Ok(Counters { map, counters })
     }
 
-    /// Gives every entry once or more: key, and counters summed over all CPUs. One that comes or goes meanwhile may be left out.
+    /// Passes every entry to `each` once or more: the key, and the counters summed over all CPUs. An entry that is added or deleted
+    /// meanwhile may be missed.
     pub fn read(&self, each: &mut dyn FnMut(u64, &[u64])) -> io::Result<()> {
         let mut sums = vec![0u64; self.counters];
         let mut entry = |key: &[u8], values: &[u8]| {
@@ -41,7 +42,7 @@ impl Counters {
             each(number(key), &sums);
         };
         match self.by_batches(&mut entry) {
-            // Linux before 5.6 does not know the command, or not for this map.
+            // Linux before 5.6 does not support batches, or not for this type of map.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP | libc::EOPNOTSUPP)) => self.one_by_one(&mut entry),
             result => result,
         }
@@ -49,13 +50,13 @@ impl Counters {
 
     fn by_batches(&self, each: &mut dyn FnMut(&[u8], &[u8])) -> io::Result<()> {
         let mut room = (BATCH / self.map.all_values).clamp(16, self.map.most_entries.max(16));
-        // Of memory that is asked for as zeros, only what the kernel fills is ever touched.
+        // Memory allocated as zeros is only backed by pages that the kernel fills.
         let buffers = |room: usize| (vec![0; room * self.map.key], vec![0; room * self.map.all_values]);
         let (mut keys, mut values) = buffers(room);
         let (mut from, mut to) = (None, Position::default());
         loop {
             let (count, is_last) = match self.map.lookup_batch(from, &mut to, &mut keys, &mut values) {
-                // A bucket of the hash holds more than that.
+                // A bucket of the hash holds more entries than the buffers.
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && room < self.map.most_entries => {
                     room = (room * 2).min(self.map.most_entries);
                     (keys, values) = buffers(room);
@@ -90,7 +91,7 @@ impl Counters {
     }
 }
 
-/// The kernel's own code for what it does not support, which is none of user space's.
+/// The kernel's internal code for an unsupported operation. User space has no such code.
 const ENOTSUPP: i32 = 524;
 
 fn number(bytes: &[u8]) -> u64 {

@@ -1,10 +1,10 @@
-//! A rule of nf_tables while it is taken apart, be it out of netlink's expressions or of nft's JSON. Pure.
+//! A rule of nf_tables while it is being parsed, from netlink expressions or from nft's JSON. Pure.
 
 use super::tables::Tables;
 use super::xt;
 use crate::ruleset::{Builder, ChainId, Count, RuleParts, Verdict};
 
-/// The packet's mark, with some bits kept and some turned: `mark & mask ^ xor`.
+/// The packet's mark with some bits kept and some inverted: `mark & mask ^ xor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bits {
     pub mask: u32,
@@ -14,7 +14,7 @@ pub struct Bits {
 impl Bits {
     pub const ALL: Bits = Bits { mask: u32::MAX, xor: 0 };
 
-    /// With another operation behind, as nft writes it; `None` if it is none of bits.
+    /// Appends another operation, by nft's symbol. Returns `None` if it is not a bit operation.
     pub fn then(self, operation: &str, bits: u32) -> Option<Bits> {
         let Bits { mask, xor } = self;
         match operation {
@@ -44,27 +44,27 @@ impl<'a> Draft<'a> {
         self.counted = true;
     }
 
-    /// Something else that is matched on. Behind the counter, it has counted packets that did not match.
+    /// Records a match on something else. If it follows the counter, the counter has counted packets that did not match.
     pub fn other(&mut self) {
         self.parts.other_matches = true;
         self.parts.counts_before_match |= self.counted;
     }
 
-    /// Sets the mark to these bits of it, or to something else.
+    /// Sets the mark to these bits of it, or to an unknown value if `None`.
     pub fn mark(&mut self, bits: Option<Bits>) {
         self.verdict = match bits {
-            // Bits that are not kept are set to what they are turned to; kept ones that are turned cannot be said so.
+            // Bits that are not kept are set to `xor`. `SetMark` cannot express kept bits that are inverted.
             Some(Bits { mask, xor }) if mask & xor == 0 => Verdict::SetMark { value: xor, mask: !mask },
             _ => Verdict::Other,
         };
     }
 
-    /// With a group it goes to Felix, else to the kernel's log.
+    /// Records a log statement. With a group it goes to Felix, otherwise to the kernel's log.
     pub fn log(&mut self, has_group: bool, prefix: &[u8]) {
         self.verdict = if has_group { xt::nflog(prefix, self.builder) } else { Verdict::Log };
     }
 
-    /// What leads to a chain that is none of Calico's is something else.
+    /// Returns the verdict of a jump. A jump to a chain that is not Calico's is `Other`.
     pub fn jump(&mut self, tables: Tables, chain: &str, to: fn(ChainId) -> Verdict) -> Verdict {
         tables.place(chain).map_or(Verdict::Other, |(_, name)| to(self.builder.chain(name)))
     }

@@ -1,7 +1,7 @@
-//! The expressions of an nf_tables rule, as netlink dumps them → a rule. Pure: bytes in. iptables-nft wraps `xt` matches and targets
-//! or, in newer releases, writes expressions of nf_tables itself, as Calico's own tables do; both occur in one rule.
+//! Parses the expressions of an nf_tables rule from netlink. Pure. iptables-nft wraps `xt` matches and targets. Its newer releases, and
+//! Calico's own tables, use native nf_tables expressions. Both kinds occur in one rule.
 //!
-//! Layouts: `include/uapi/linux/netfilter/nf_tables.h`. Numbers of netlink are big-endian, data in registers is as the machine has it.
+//! Layouts: `include/uapi/linux/netfilter/nf_tables.h`. Numbers of netlink are big-endian; data in registers is in host byte order.
 
 use super::draft::{Bits, Draft};
 use super::netlink::Attributes;
@@ -16,11 +16,11 @@ enum Loaded {
     CtState {
         mask: u32,
     },
-    /// Something that Calico's verdicts do not depend on.
+    /// A value that does not affect Calico's verdicts.
     Other,
 }
 
-/// Expressions that load something or match on it. Others may send the packet anywhere: to a queue, to another address.
+/// Expressions that only load or match. Others may send the packet anywhere: to a queue, to another address.
 const ONLY_MATCH: [&[u8]; 12] =
     [b"payload", b"exthdr", b"lookup", b"range", b"limit", b"connlimit", b"quota", b"fib", b"socket", b"osf", b"rt", b"hash"];
 
@@ -30,14 +30,14 @@ pub struct Rule<'a> {
     registers: [Option<(u32, Loaded)>; 4],
 }
 
-/// `NFTA_DATA_VALUE` inside: the first four bytes as the machine has them.
+/// Returns the first four bytes of `NFTA_DATA_VALUE`, in host byte order.
 fn value(data: &[u8]) -> Option<u32> {
     u32_at(Attributes(data).get(1)?, 0)
 }
 
 #[derive(Debug, Clone, Copy)]
 pub struct Counter<'a> {
-    /// All that changes while it counts.
+    /// The bytes that change while the counter counts.
     pub values: &'a [u8],
     pub packets: u64,
     pub bytes: u64,
@@ -62,7 +62,7 @@ impl<'a> Rule<'a> {
         Rule { draft: Draft::new(builder, handle), tables, registers: [None; 4] }
     }
 
-    /// Adds the comment in a rule's user data: type and length in a byte each, 0 is the comment.
+    /// Adds the comment in a rule's user data, which is a list of type (1 byte, 0 is the comment), length (1 byte) and value.
     pub fn user_data(&mut self, mut data: &[u8]) {
         while let [kind, length, rest @ ..] = data {
             let length = usize::from(*length).min(rest.len());
@@ -73,7 +73,7 @@ impl<'a> Rule<'a> {
         }
     }
 
-    /// Takes the list of expressions; `None` if one is not well formed.
+    /// Parses the list of expressions. Returns `None` if one is malformed.
     pub fn expressions(&mut self, list: &[u8]) -> Option<()> {
         for (_, element) in Attributes(list) {
             let name = string(Attributes(element).get(1)?);
@@ -86,7 +86,7 @@ impl<'a> Rule<'a> {
     fn expression(&mut self, name: &[u8], data: Attributes) -> Option<()> {
         match name {
             b"counter" => {
-                // Of several, the first one; Calico's rules have one.
+                // The first of several counters is taken. Calico's rules have one.
                 if !std::mem::replace(&mut self.draft.counted, true) {
                     let Counter { packets, bytes, .. } = Counter::new(data.0)?;
                     self.draft.count(packets, bytes);
@@ -187,7 +187,7 @@ impl<'a> Rule<'a> {
             (Some(Loaded::Mark(Bits { mask, xor: 0 })), Some(value)) if operation <= 1 => {
                 self.draft.parts.mark = Some(MarkMatch { value, mask, negated })
             }
-            // "has one of these states" is written as "the bits are not all 0".
+            // nft writes "has one of these states" as "the bits are not all 0".
             (Some(Loaded::CtState { mask }), Some(0)) if operation <= 1 => self.draft.parts.ctstate = xt::ct_state(mask, !negated),
             (Some(Loaded::CtState { mask: u32::MAX }), Some(state)) if operation <= 1 => {
                 self.draft.parts.ctstate = xt::ct_state(state, negated)
@@ -198,7 +198,7 @@ impl<'a> Rule<'a> {
         Some(())
     }
 
-    /// A verdict, or a constant for some register.
+    /// A verdict, or a constant loaded into a register.
     fn immediate(&mut self, data: Attributes) -> Option<()> {
         let Some(verdict) = Attributes(data.get(2)?).get(2).map(Attributes) else {
             return self.load(data.get(1)?, Loaded::Other);

@@ -1,8 +1,8 @@
-//! Legacy tables straight from the kernel: the entries that `IPT_SO_GET_ENTRIES` gives → [`Snapshot`]. Decoding is pure; the reader
-//! opens a raw socket (CAP_NET_RAW, CAP_NET_ADMIN). Asking for a table that does not exist would create it: look into `/proc` first.
+//! Legacy tables straight from the kernel: the entries of `IPT_SO_GET_ENTRIES` → [`Snapshot`]. Decoding is pure. The reader opens a raw
+//! socket (CAP_NET_RAW, CAP_NET_ADMIN). A request for a table that does not exist would create it, so look into `/proc` first.
 //!
-//! Entries that are the same in every byte but their counters are the same rules; then only the counters are read. The kernel gives
-//! all entries at once, 0.6 kB each. Their memory is held only while they are decoded.
+//! If all entries are unchanged in every byte except their counters, then the rules are unchanged and only the counters are read. The
+//! kernel returns all entries in one answer, 0.6 kB each. Their memory is held only while they are decoded.
 //!
 //! Layouts: `include/uapi/linux/netfilter_ipv4/ip_tables.h` and `netfilter_ipv6/ip6_tables.h`.
 
@@ -34,14 +34,14 @@ const COUNTERS: usize = 16;
 /// `IPT_SO_GET_INFO` and `IPT_SO_GET_ENTRIES`, which IPv6 shares.
 const GET_INFO: i32 = 64;
 const GET_ENTRIES: i32 = 65;
-/// From so many bytes on, a second thread is worth its start.
+/// The size in bytes from which a second thread is worth its start.
 const LARGE: usize = 4 << 20;
-/// A table may grow between the question for its size and the one for its entries.
+/// A table may grow between the request for its size and the one for its entries.
 const TRIES: usize = 20;
 
-/// Where things are in an entry: `struct ipt_entry`, `struct ip6t_entry`.
+/// Offsets within an entry: `struct ipt_entry`, `struct ip6t_entry`.
 struct Layout {
-    /// Address, interface and protocol matches end here.
+    /// The end of the address, interface and protocol matches.
     addresses: usize,
     flags: usize,
     goto: u8,
@@ -61,7 +61,7 @@ impl Layout {
         }
     }
 
-    /// The entries with their places, in order; ends before one that is not well formed.
+    /// Returns the entries with their offsets, in order. Stops at an entry that is malformed.
     fn entries<'a>(&self, all: &'a [u8]) -> impl Iterator<Item = (usize, &'a [u8])> {
         let mut rest = all;
         std::iter::from_fn(move || {
@@ -80,14 +80,14 @@ pub struct Reader {
     family: Family,
     table: &'static str,
     known: Option<Known>,
-    /// Its key is random, since other people choose the names of policies.
+    /// Has a random key, because users choose the names of policies.
     hasher: RandomState,
 }
 
 #[derive(Debug)]
 struct Known {
     ruleset: Arc<Ruleset>,
-    /// Where the counters of each rule are, in the rules' order.
+    /// The offset of each rule's counters, in the rules' order.
     counters: Vec<u32>,
     fingerprint: u64,
 }
@@ -108,7 +108,7 @@ impl Reader {
         Err(io::Error::other("the table changed its size during every one of many reads"))
     }
 
-    /// Decodes all entries of a table, or recognises those of the last read.
+    /// Decodes all entries of a table, or reuses the rules of the last read if they are unchanged.
     pub fn take(&mut self, entries: &[u8]) -> Snapshot {
         let places = self.known.as_ref().map_or(&[][..], |known| &known.counters);
         let (fingerprint, counts) = self.count(entries, places);
@@ -120,7 +120,7 @@ impl Reader {
         snapshot
     }
 
-    /// A hash over everything but the counters, and what the rules have counted whose counters are at these places.
+    /// Returns a hash over everything except the counters, and the counts of the rules whose counters are at these offsets.
     fn count(&self, entries: &[u8], places: &[u32]) -> (u64, Vec<Count>) {
         let layout = Layout::of(self.family);
         let (mut hasher, mut counts, mut end) = (self.hasher.build_hasher(), Vec::with_capacity(places.len()), 0);
@@ -137,7 +137,7 @@ impl Reader {
     }
 }
 
-/// What a chain's rules match on.
+/// Returns what a chain's rules match on.
 pub(super) fn matches(family: Family, table: &'static str, chain: &str) -> io::Result<Matches> {
     let (_, answer) = fetch(family, table)?;
     Ok(decoder::matches(family, answer.get(ENTRIES..).unwrap_or_default(), chain))
@@ -147,7 +147,7 @@ fn count_at(entry: &[u8], place: usize) -> Option<Count> {
     Some(Count { packets: u64_at(entry, place)?, bytes: u64_at(entry, place + 8)?, handle: 0 })
 }
 
-/// Asks the kernel for a table: `struct ipt_getinfo`, `struct ipt_get_entries`.
+/// Requests a table from the kernel: `struct ipt_getinfo`, `struct ipt_get_entries`.
 fn fetch(family: Family, table: &str) -> io::Result<([u8; INFO], MmapMut)> {
     let (domain, protocol, level) = match family {
         Family::V4 => (AddressFamily::INET, ipproto::RAW, libc::IPPROTO_IP),
@@ -159,7 +159,7 @@ fn fetch(family: Family, table: &str) -> io::Result<([u8; INFO], MmapMut)> {
     getsockopt(socket.as_fd(), level, GET_INFO, &mut info)?;
     let size = u32_at(&info, INFO - 4).unwrap_or(0);
     let mut answer = MmapMut::map_anon(ENTRIES + size as usize)?;
-    // Page faults for small pages would add a quarter to the time of a large table. Not all kernels have huge ones.
+    // Page faults for small pages would add a quarter to the time for a large table. Not all kernels have huge pages.
     _ = answer.advise(Advice::HugePage);
     answer[..table.len()].copy_from_slice(table.as_bytes());
     answer[NAME..NAME + 4].copy_from_slice(&size.to_ne_bytes());

@@ -1,5 +1,5 @@
-//! What rules match on, in words, from the bytes that the kernel has of them. Asked for one chain at a time, when somebody looks at its
-//! policy: nothing of it is kept between reads. What is not understood is said to be there.
+//! Describes in words what rules match on, from the kernel's bytes. One chain is read at a time, when a user looks at its policy. Nothing
+//! is kept between reads. A match that is not understood is reported as such.
 //!
 //! Layouts: `include/uapi/linux/netfilter/xt_*.h`, `include/uapi/linux/netfilter/ipset/ip_set.h`.
 
@@ -17,10 +17,10 @@ use super::{legacy, nft as reader};
 use crate::ruleset::{Backend, Family, RuleHash, protocol_name};
 pub use nft::rule as of_expressions;
 
-/// A chain's rules, by Felix's identity of each.
+/// The matches of a chain's rules, by Felix's hash of each rule.
 pub type Matches = HashMap<RuleHash, String>;
 
-/// Of a chain, by its name in that table of iptables'.
+/// Returns the matches of a chain, by its name in this iptables table.
 pub fn matches(backend: Backend, family: Family, table: &'static str, chain: &str, deadline: Instant) -> io::Result<Matches> {
     match backend {
         Backend::Legacy => legacy::matches(family, table, chain),
@@ -29,7 +29,7 @@ pub fn matches(backend: Backend, family: Family, table: &'static str, chain: &st
     }
 }
 
-/// All that one rule asks for.
+/// The matches of one rule.
 #[derive(Debug, Default)]
 pub struct Words {
     said: Vec<String>,
@@ -39,13 +39,13 @@ pub struct Words {
 impl Words {
     pub fn say(&mut self, negated: bool, what: &str) {
         let text = if negated { format!("not {what}") } else { what.to_owned() };
-        // iptables-nft asks for the protocol twice, for example.
+        // iptables-nft matches on the protocol twice, for example.
         if !self.said.contains(&text) {
             self.said.push(text);
         }
     }
 
-    /// It matches on something else, too.
+    /// Records a match that is not shown.
     pub fn more(&mut self) {
         self.has_more = true;
     }
@@ -59,12 +59,12 @@ impl Words {
         }
     }
 
-    /// A match of iptables'.
+    /// Adds an iptables match.
     pub fn xt(&mut self, name: &[u8], revision: u32, data: &[u8]) {
         let understood = match (name, revision) {
             (b"comment", _) => Some(()),
             (b"udp", 0) => self.ports_of_protocol(data, 8),
-            // Flags and options would stand between.
+            // TCP options and flags are between the ports and the inversion flags.
             (b"tcp", 0) if data.get(8..11).is_some_and(|more| more == [0; 3]) => self.ports_of_protocol(data, 11),
             (b"multiport", 1) => self.multiport(data),
             (b"icmp" | b"icmp6", 0) => self.icmp(data),
@@ -115,7 +115,7 @@ impl Words {
         Some(())
     }
 
-    /// struct xt_set_info { __u16 index; __u8 dim, flags; }; what follows is of counters.
+    /// struct xt_set_info { __u16 index; __u8 dim, flags; }; options for counters follow.
     fn set(&mut self, data: &[u8]) -> Option<()> {
         const INVERTED: u8 = 1;
         let (index, dimensions, flags) = (u16_at(data, 0)?, *data.get(2)?, *data.get(3)?);
@@ -126,7 +126,7 @@ impl Words {
         data.get(4..)?.iter().all(|byte| *byte == 0).then_some(())
     }
 
-    /// Comes first, wherever the rule asks for it.
+    /// Adds the protocol. It is always shown first.
     pub fn protocol(&mut self, negated: bool, number: u8) {
         let before = self.said.len();
         self.say(negated, &protocol_name(number));
@@ -145,7 +145,7 @@ pub fn range(from: u16, to: u16) -> String {
     if from == to { from.to_string() } else { format!("{from}-{to}") }
 }
 
-/// The length of a network's prefix; `None` if the mask is none.
+/// Returns the length of a network's prefix, or `None` if the mask is not a prefix.
 pub fn prefix(mask: &[u8]) -> Option<u32> {
     let length: u32 = mask.iter().map(|byte| byte.leading_ones()).sum();
     let ones: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
@@ -156,7 +156,7 @@ pub fn prefix(mask: &[u8]) -> Option<u32> {
     (is_prefix && length == ones).then_some(length)
 }
 
-/// An address of 4 or 16 bytes.
+/// Parses an address of 4 or 16 bytes.
 pub fn address(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
@@ -165,7 +165,7 @@ pub fn address(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// A name as the kernel has it, for people.
+/// Converts a name in the kernel's form to text.
 pub fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(string(name)).into_owned()
 }

@@ -1,4 +1,4 @@
-//! Netlink towards nf_tables: requests out, the payloads of dumps in. Touches one NETLINK_NETFILTER socket.
+//! Sends nf_tables requests over netlink and returns the payloads of dumps. Touches one NETLINK_NETFILTER socket.
 //!
 //! Layouts: `include/uapi/linux/netlink.h`, `linux/netfilter/nfnetlink.h`.
 
@@ -27,22 +27,22 @@ pub const NFTABLES: u16 = 10 << 8;
 const GET_STRICT_CHECK: i32 = 12;
 /// Length of `struct nlmsghdr` and `struct nfgenmsg`.
 const HEADERS: usize = 20;
-/// Dumps come in pieces of up to this size, in bytes; large pieces are few system calls.
+/// The maximum size of a piece of a dump in bytes. Large pieces need few system calls.
 const PIECE: usize = 256 << 10;
 
 #[derive(Debug)]
 pub enum DumpError {
     Io(io::Error),
-    /// The kernel could not finish, or lost a part of it: ask again.
+    /// The kernel could not finish or lost a part. The request must be repeated.
     Again,
-    /// There is no such table or chain (any more).
+    /// There is no such table or chain, or not any more.
     Gone,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dump {
     Whole,
-    /// Something changed, not necessarily what was asked for: entries may be missing, or twice.
+    /// Something changed, not necessarily what was requested. Entries may be missing or duplicated.
     Interrupted,
 }
 
@@ -87,11 +87,11 @@ impl AsFd for Socket {
 }
 
 impl Socket {
-    /// Opens one; answers must be there by `deadline`.
+    /// Opens a socket. All answers must arrive by `deadline`.
     pub fn open(deadline: Instant) -> io::Result<Self> {
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
-        // Only wishes; a dump goes on as fast as it is read anyway, and kernels before 4.20 have no strict checks.
+        // Both options may fail. A dump proceeds as fast as it is read anyway, and kernels before 4.20 have no strict checks.
         _ = sockopt::set_socket_recv_buffer_size(&fd, 2 * PIECE);
         _ = sys::setsockopt(fd.as_fd(), libc::SOL_NETLINK, GET_STRICT_CHECK, 1);
         Ok(Socket { fd, buffer: vec![0; PIECE], sequence: 0, deadline })
@@ -101,7 +101,7 @@ impl Socket {
         self.deadline = deadline;
     }
 
-    /// Sends a dump request of this type for this family with these attributes; hands each answer's attributes to `take`.
+    /// Sends a dump request and hands each answer's attributes to `take`.
     pub fn dump(&mut self, message: u16, family: u8, attributes: &[u8], take: &mut dyn FnMut(&[u8])) -> Result<Dump, DumpError> {
         self.request(message, family, DUMP, attributes)?;
         self.answers(take)
@@ -113,7 +113,7 @@ impl Socket {
         self.answers(take).map(|_| ())
     }
 
-    /// Sends these messages (type, flags and attributes) as one transaction, and waits until the kernel has taken all of it.
+    /// Sends these messages (type, flags and attributes) as one transaction, and waits until the kernel has acknowledged all of them.
     pub fn transaction(&mut self, family: u8, messages: Vec<(u16, u16, Vec<u8>)>) -> io::Result<()> {
         const BEGIN: u16 = 0x10;
         const END: u16 = 0x11;
@@ -176,7 +176,7 @@ impl Socket {
         }
     }
 
-    /// The next piece. The kernel writes it while it is asked for, so that there is nothing to wait for as a rule.
+    /// Receives the next piece. The kernel writes it during the request, so there is usually no wait.
     fn receive(&mut self) -> Result<usize, DumpError> {
         loop {
             match recv(&self.fd, &mut self.buffer[..], RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
@@ -203,7 +203,7 @@ fn timed_out() -> DumpError {
     DumpError::Io(io::Error::new(io::ErrorKind::TimedOut, "the kernel did not finish its answer in time"))
 }
 
-/// The end of a dump, or an error; 0 acknowledges.
+/// Reads the code at the end of a dump or in an error message; 0 acknowledges.
 fn acknowledged(body: &[u8]) -> io::Result<()> {
     match u32_at(body, 0).map_or(0, |code| code as i32) {
         0 => Ok(()),
@@ -217,7 +217,7 @@ struct Header {
     sequence: u32,
 }
 
-/// The first message: its header, what follows that, and the rest.
+/// Splits off the first message: its header, its body, and the rest.
 fn message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     let length = u32_at(bytes, 0)? as usize;
     let header = Header { kind: u16_at(bytes, 4)?, flags: u16_at(bytes, 6)?, sequence: u32_at(bytes, 8)? };
@@ -225,7 +225,7 @@ fn message(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     Some((header, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-/// One message, taken apart.
+/// One parsed message.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
     kind: u16,
@@ -243,7 +243,7 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// A message of this type, ready to be sent.
+    /// Returns the bytes of a message of this type.
     fn bytes(kind: u16, flags: u16, sequence: u32, family: u8, resource: [u8; 2], attributes: &[u8]) -> Vec<u8> {
         let length = HEADERS + attributes.len();
         let mut bytes = Vec::with_capacity(length);
@@ -256,7 +256,7 @@ impl<'a> Message<'a> {
         bytes
     }
 
-    /// Whether it is of nf_tables, and of this type.
+    /// Reports whether it is an nf_tables message of this type.
     pub fn is(&self, kind: u16) -> bool {
         self.kind == NFTABLES | kind
     }
@@ -271,7 +271,7 @@ pub fn messages(piece: &[u8]) -> impl Iterator<Item = &[u8]> {
     Message::all(piece).map(|message| message.attributes().0)
 }
 
-/// Netlink attributes: type and payload, one after the other.
+/// Iterates over netlink attributes: type and payload.
 #[derive(Debug, Clone, Copy)]
 pub struct Attributes<'a>(pub &'a [u8]);
 
@@ -308,7 +308,7 @@ pub fn put_string(attributes: &mut Vec<u8>, kind: u16, text: &str) {
     put(attributes, kind, &[text.as_bytes(), &[0]].concat());
 }
 
-/// An attribute that holds others.
+/// Appends an attribute that contains others.
 pub fn nest(attributes: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
     const NESTED: u16 = 0x8000;
     let mut inside = Vec::new();

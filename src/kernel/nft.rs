@@ -1,13 +1,13 @@
-//! nf_tables straight from the kernel: iptables-nft's tables and Calico's own → a [`Snapshot`] a table. Rules come chain by chain, for a
-//! dump of a whole table takes time that grows with its square.
+//! nf_tables straight from the kernel: iptables-nft's tables and Calico's own → one [`Snapshot`] for each table. Rules are dumped chain by
+//! chain, because the time to dump a whole table grows with the square of its size.
 //!
-//! A chain whose rules are the same in every byte but their counters as at the last read is not taken apart again. (Their handles alone
-//! do not tell: a rule that replaces another one keeps its handle.) If this holds for all chains, then the rules are what they were,
-//! whatever else was written meanwhile, by kube-proxy for example. Only where chains of Calico's have changed, the read must not have
-//! been overtaken by any write, else what it found may never have been there at one instant; then it is repeated.
+//! A chain is not parsed again if its rules are unchanged since the last read in every byte except their counters. (Handles are not enough:
+//! a rule that replaces another one keeps its handle.) If this holds for all chains, then the rules are unchanged, whatever else was
+//! written meanwhile, by kube-proxy for example. If some of Calico's chains have changed, then no write may have happened during the read.
+//! Otherwise the result may never have existed at one instant, and the read is repeated.
 //!
-//! The kernel answers a dump on the CPU of the thread that asks. So of a large table, two threads ask for a chain at a time, each on a
-//! socket of its own.
+//! The kernel answers a dump on the CPU of the thread that asks. So two threads read a large table, one chain at a time, each with its own
+//! socket.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher};
@@ -31,7 +31,7 @@ const GET_CHAIN: u16 = 4;
 const GET_RULE: u16 = 7;
 const GET_ELEMENTS: u16 = 13;
 const GET_GENERATION: u16 = 16;
-/// From this many rules on, a second thread is worth its start: they take the kernel about 1 ms.
+/// The number of rules from which a second thread is worth its start. The kernel takes about 1 ms for them.
 const LARGE: usize = 500;
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub struct Reader {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// In the order in which the kernel lists them.
+    /// In the kernel's order.
     chains: Vec<Chain>,
     rulesets: Vec<Arc<Ruleset>>,
 }
@@ -54,18 +54,18 @@ struct Known {
 #[derive(Debug)]
 struct Chain {
     name: String,
-    /// Of its rules without their counters; `None` if one of them could not be taken apart.
+    /// A hash of its rules without their counters, or `None` if one of them could not be parsed.
     fingerprint: Option<u64>,
-    /// Which of the rulesets it is in, and where.
+    /// The index of its ruleset, and its ID there.
     place: (usize, ChainId),
 }
 
 struct Listed {
     name: String,
     handle: u64,
-    /// Where it was at the last read.
+    /// Its index at the last read.
     before: Option<usize>,
-    /// What its rules have counted, if they are those of the last read.
+    /// The counts of its rules, if the rules are those of the last read.
     counts: Option<Vec<Count>>,
 }
 
@@ -77,12 +77,12 @@ impl Reader {
         Reader { family, tables, known: Known::default(), hasher: RandomState::default(), has_cpus }
     }
 
-    /// Reads the tables: empty if there is none.
+    /// Reads the tables. Returns an empty list if there are none.
     pub fn read(&mut self, deadline: Instant) -> io::Result<Vec<Snapshot>> {
         self.read_by(deadline, &mut || Socket::open(deadline))
     }
 
-    /// The same, by sockets that are opened for it.
+    /// Reads the tables with sockets from `open`.
     pub fn read_by(&mut self, deadline: Instant, open: &mut dyn FnMut() -> io::Result<Socket>) -> io::Result<Vec<Snapshot>> {
         loop {
             match self.attempt(open) {
@@ -96,13 +96,13 @@ impl Reader {
         }
     }
 
-    /// Reads once; `None` if what was read may never have been there at one instant.
+    /// Reads once. Returns `None` if the result may never have existed at one instant.
     fn attempt(&mut self, open: &mut dyn FnMut() -> io::Result<Socket>) -> Result<Option<Vec<Snapshot>>, DumpError> {
         let mut socket = open()?;
         let generation_before = generation(&mut socket)?;
         let mut listed = self.chains(&mut socket)?;
         let is_large = self.known.rulesets.iter().map(|ruleset| ruleset.rule_count()).sum::<usize>() >= LARGE;
-        // One socket is enough where there is no other.
+        // One socket is enough if no other can be opened.
         let second = if is_large && self.has_cpus { open().ok() } else { None };
         for (place, counts) in self.count_known(&listed, &mut socket, second)? {
             listed[place].counts = counts;
@@ -115,7 +115,7 @@ impl Reader {
         Ok((generation(&mut socket)? == generation_before).then_some(snapshots))
     }
 
-    /// What the rules of chains that were there at the last read have counted; `None` if they are others now.
+    /// Returns the counts of the chains that were there at the last read, with `None` for those whose rules have changed.
     fn count_known(&self, listed: &[Listed], socket: &mut Socket, second: Option<Socket>) -> Result<Counts, DumpError> {
         let next = &AtomicUsize::new(0);
         thread::scope(|scope| {
@@ -130,7 +130,7 @@ impl Reader {
         })
     }
 
-    /// The same for the next chain, as long as there is one.
+    /// Counts the next chain until there is none left.
     fn count_next(&self, listed: &[Listed], next: &AtomicUsize, socket: &mut Socket) -> Result<Counts, DumpError> {
         let mut counts = Vec::new();
         loop {
@@ -153,7 +153,7 @@ impl Reader {
         self.known.rulesets.iter().enumerate().map(snapshot).collect()
     }
 
-    /// Reads the chains that have other rules than at the last read, and takes over the others.
+    /// Parses the chains whose rules have changed since the last read, and copies the others.
     fn other_rules(&mut self, socket: &mut Socket, listed: Vec<Listed>) -> Result<Vec<Snapshot>, DumpError> {
         let mut builders = BTreeMap::<&str, Builder>::new();
         for chain in &listed {
@@ -185,7 +185,7 @@ impl Reader {
         Ok(snapshots)
     }
 
-    /// The table's chains that matter. The kernel lists those of all tables.
+    /// Returns the table's relevant chains. The kernel lists the chains of all tables.
     fn chains(&self, socket: &mut Socket) -> Result<Vec<Listed>, DumpError> {
         let places: HashMap<&str, usize> = self.known.chains.iter().enumerate().map(|(i, chain)| (&*chain.name, i)).collect();
         let mut chains = Vec::new();
@@ -213,7 +213,7 @@ impl Reader {
         socket.dump(GET_RULE, protocol(self.family), &wanted, take)
     }
 
-    /// The elements of a set: each key, and whether an interval ends before it.
+    /// Returns the elements of a set: each key, and whether an interval ends before it.
     fn elements(&self, socket: &mut Socket, set: &[u8]) -> Result<Vec<(Vec<u8>, bool)>, DumpError> {
         const INTERVAL_END: u32 = 1;
         let mut wanted = Vec::new();
@@ -230,15 +230,15 @@ impl Reader {
         Ok(elements)
     }
 
-    /// What a chain's rules have counted, if they are those with this fingerprint.
+    /// Returns the counts of a chain's rules, or `None` if the rules do not have this fingerprint.
     fn count(&self, socket: &mut Socket, chain: &str, fingerprint: u64) -> Result<Option<Vec<Count>>, DumpError> {
         let (mut counts, mut hasher) = (Vec::new(), self.hasher.build_hasher());
-        // Nothing can be missing or twice where all is as it was, whatever was changed meanwhile.
+        // An interrupted dump does not matter: if the fingerprint is the same, no rule is missing or duplicated.
         self.dump_rules(socket, chain, &mut |attributes| counts.push(add_to_fingerprint(attributes, &mut hasher)))?;
         Ok((hasher.finish() == fingerprint).then_some(counts))
     }
 
-    /// Takes a chain's rules apart; their fingerprint, if all are understood.
+    /// Parses a chain's rules. Returns their fingerprint, or `None` if a rule could not be parsed.
     fn rules(&self, socket: &mut Socket, name: &str, builder: &mut Builder, id: ChainId) -> Result<Option<u64>, DumpError> {
         loop {
             let (before, mut hasher, mut all_readable) = (builder.rule_count(), self.hasher.build_hasher(), true);
@@ -260,7 +260,7 @@ pub(super) fn hooks(family: Family, tables: Tables, deadline: Instant) -> io::Re
     let mut found = BTreeSet::new();
     for chain in ["INPUT", "FORWARD", "OUTPUT"] {
         let name = if tables == Tables::Calico { format!("filter-{chain}") } else { chain.to_owned() };
-        // Nothing but the name of a chain of Calico's begins like this in a rule: interfaces are `cali+`, comments `cali:`.
+        // In a rule, only the name of one of Calico's chains begins like this: interfaces are `cali+`, comments `cali:`.
         let mut take = |rule: &[u8]| {
             if rule.windows(CHAIN_PREFIX.len()).any(|bytes| bytes == CHAIN_PREFIX.as_bytes()) {
                 found.insert(chain);
@@ -277,7 +277,7 @@ pub(super) fn hooks(family: Family, tables: Tables, deadline: Instant) -> io::Re
     Ok(found)
 }
 
-/// What a chain's rules match on.
+/// Returns what a chain's rules match on.
 pub(super) fn matches(family: Family, tables: Tables, chain: &str, deadline: Instant) -> io::Result<Matches> {
     let reader = Reader::new(family, tables);
     let mut socket = Socket::open(deadline)?;
@@ -304,7 +304,7 @@ pub(super) fn matches(family: Family, tables: Tables, chain: &str, deadline: Ins
     Ok(matches)
 }
 
-/// Takes a rule apart and appends it to a chain; whether it is well formed.
+/// Parses a rule and appends it to a chain. Reports whether it is well formed.
 fn push_rule(attributes: Attributes, tables: Tables, builder: &mut Builder, chain: ChainId) -> bool {
     let mut rule = Rule::new(builder, tables, handle(attributes));
     rule.user_data(attributes.get(7).unwrap_or_default());
@@ -318,7 +318,7 @@ fn push_rule(attributes: Attributes, tables: Tables, builder: &mut Builder, chai
     is_readable
 }
 
-/// Takes a dump of a table's rules apart, as a socket gives it: what [`Reader`] does chain by chain, without asking anybody.
+/// Parses a dump of a table's rules as received from a socket. [`Reader`] does the same chain by chain.
 pub fn decode(family: Family, tables: Tables, dump: &[u8]) -> Vec<Snapshot> {
     let mut builders = BTreeMap::<&str, Builder>::new();
     for attributes in netlink::messages(dump).map(Attributes) {
@@ -335,10 +335,10 @@ fn handle(rule: Attributes) -> u64 {
     rule.get(3).and_then(be64).unwrap_or(0)
 }
 
-/// Adds everything about a rule but its counter and where it stands; returns what it has counted.
+/// Adds everything about a rule to the hash, except its counter. Returns its count.
 fn add_to_fingerprint(rule: &[u8], hasher: &mut FoldHasher) -> Count {
     let counter = counter(Attributes(rule).get(4).unwrap_or_default());
-    // Where in the rule the counter is.
+    // The counter's place within the rule.
     let place = counter.map_or(rule.len()..rule.len(), |counter| {
         let begin = counter.values.as_ptr().addr() - rule.as_ptr().addr();
         begin..begin + counter.values.len()
@@ -350,7 +350,6 @@ fn add_to_fingerprint(rule: &[u8], hasher: &mut FoldHasher) -> Count {
     Count { packets, bytes, handle: handle(Attributes(rule)) }
 }
 
-/// Changes with every change of any table.
 /// `NFPROTO_…`
 pub fn protocol(family: Family) -> u8 {
     match family {
@@ -359,7 +358,7 @@ pub fn protocol(family: Family) -> u8 {
     }
 }
 
-/// What grows with each change of any table.
+/// Returns the generation ID, which increases with each change of any table.
 pub fn generation(socket: &mut Socket) -> Result<Vec<u8>, DumpError> {
     let mut generation = Vec::new();
     socket.get(GET_GENERATION, 0, &[], &mut |attributes| generation.extend(Attributes(attributes).get(1).unwrap_or_default()))?;

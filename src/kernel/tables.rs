@@ -1,4 +1,4 @@
-//! Which tables of nf_tables are read, and what belongs to them. Pure.
+//! Which nf_tables tables are read, and which of their chains are relevant. Pure.
 
 use crate::felix::names::CHAIN_PREFIX;
 use crate::ruleset::Backend;
@@ -6,7 +6,7 @@ use crate::ruleset::Backend;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Tables {
     Iptables(&'static str),
-    /// Calico's own table `calico` (≥ 3.29), which holds several of iptables' in one: their names are prefixes of its chains'.
+    /// Calico's own table `calico` (≥ 3.29), which holds several iptables tables. Their names are prefixes of its chains' names.
     Calico,
 }
 
@@ -25,7 +25,7 @@ impl Tables {
         }
     }
 
-    /// The table that a chain belongs to, and its name there, if it is one of Calico's that matter.
+    /// Returns a chain's table and its name there, or `None` if it is not one of Calico's relevant chains.
     pub fn place(self, chain: &str) -> Option<(&'static str, &str)> {
         let (table, chain) = match self {
             Tables::Iptables(table) => (table, chain),

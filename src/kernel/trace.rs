@@ -1,8 +1,8 @@
-//! The kernel's own account of single packets: a table of ours marks some, and nf_tables tells of each which rules it met. The table
-//! is `inet calico-accountant`; it belongs to the socket that made it, so that the kernel removes it when that is closed, however the
-//! process ends (Linux ≥ 5.12; before, it is removed at the end, and at the next start). Needs CAP_NET_ADMIN.
+//! Traces single packets: the table `inet calico-accountant` marks some packets, and nf_tables reports which rules each of them met. The
+//! table belongs to the socket that created it, and the kernel removes it when that socket is closed, however the process ends (Linux ≥
+//! 5.12). On older kernels it is removed when tracing ends, and at the next start. Needs CAP_NET_ADMIN.
 //!
-//! Layouts: `include/uapi/linux/netfilter/nf_tables.h`; what is told when: `net/netfilter/nf_tables_trace.c`.
+//! Layouts: `include/uapi/linux/netfilter/nf_tables.h`. When the kernel reports what: `net/netfilter/nf_tables_trace.c`.
 
 mod table;
 
@@ -23,7 +23,6 @@ use super::xt::{be32, be64, string};
 use crate::os::sys;
 use table::{OWNER, Transaction, table, table_name};
 
-/// Our table's name.
 pub const TABLE: &str = "calico-accountant";
 /// The chain that marks.
 const MARK: &str = "mark";
@@ -34,18 +33,18 @@ const TRACE_GROUP: i32 = 9;
 const DELETE_TABLE: u16 = 2;
 const GET_RULE: u16 = 7;
 const TRACE: u16 = 17;
-/// What the kernel may hold for us, in bytes: some 15,000 messages of 1 kB each.
+/// The size of the socket's receive buffer in bytes: about 15,000 messages of 1 kB each.
 const RECEIVE_BUFFER: usize = 8 << 20;
-/// How long the kernel may take for a transaction.
+/// The time limit of a transaction.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The headers of a packet, as far as the kernel tells them.
+/// The headers of a packet, as far as the kernel reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Packet {
     pub protocol: u8,
     pub source: IpAddr,
     pub destination: IpAddr,
-    /// Of TCP, UDP and SCTP: source and destination.
+    /// Source and destination port of TCP, UDP and SCTP.
     pub ports: Option<(u16, u16)>,
 }
 
@@ -59,7 +58,7 @@ pub enum Step {
     Policy,
 }
 
-/// What a packet did there.
+/// What happened to a packet at a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Dropped,
@@ -69,15 +68,15 @@ pub enum Fate {
 /// One message about one packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Of the packet, for as long as it is under way.
+    /// Identifies the packet while it passes the rules.
     pub id: u32,
-    /// `NFPROTO_IPV4`, `NFPROTO_IPV6` or `NFPROTO_INET`, of the table.
+    /// The table's family: `NFPROTO_IPV4`, `NFPROTO_IPV6` or `NFPROTO_INET`.
     pub family: u8,
     pub table: String,
     pub chain: String,
     pub step: Step,
     pub fate: Fate,
-    /// With the first message of each base chain.
+    /// Present in the first message of each base chain.
     pub packet: Option<Packet>,
 }
 
@@ -86,13 +85,13 @@ impl Event {
         self.table == TABLE && self.chain == MARK
     }
 
-    /// Whether the packet has passed the chains that filter.
+    /// Reports whether the packet has passed the filter chains.
     pub fn is_behind(&self) -> bool {
         self.table == TABLE && self.chain.ends_with("-end")
     }
 }
 
-/// How many packets could have been marked, and how many were.
+/// The number of packets that could have been marked, and of those that were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Marked {
     pub seen: u64,
@@ -105,29 +104,30 @@ impl Marked {
     }
 }
 
-/// Which packets to mark: those that open a connection or belong to none, by these interfaces (all if `None`), so many a second.
+/// Which packets to mark: those that open a connection or belong to none, on these interfaces (all if `None`), at most `rate` a second.
 #[derive(Debug, Clone, Copy)]
 pub struct Marking<'a> {
     pub interfaces: Option<&'a [String]>,
     pub rate: u32,
 }
 
-/// Our table, and what is heard of the packets that it marks. Two sockets: a transaction's answers are not among the packets.
+/// Our table, and the trace messages of the packets that it marks. Uses two sockets, so that a transaction's answers are not among the
+/// trace messages.
 pub struct Tracer {
     heard: Arc<OwnedFd>,
     buffer: Vec<u8>,
     owner: Socket,
     is_owner: bool,
-    /// By tables of this tracer that others have replaced.
+    /// Counts of earlier tables that this tracer has replaced.
     replaced: Marked,
 }
 
 #[derive(Debug)]
 pub enum Received {
     Events(Vec<Event>),
-    /// Messages were lost, and with them all that was waiting: nothing is known of packets that were under way.
+    /// Messages were lost. All waiting messages were discarded too, so nothing is known of the packets under way.
     Lost,
-    /// Nothing came in time, so nothing waits here.
+    /// Nothing arrived before the deadline, so no message is waiting.
     Nothing,
 }
 
@@ -141,7 +141,7 @@ impl Tracer {
         let owner = Socket::open(Instant::now() + PATIENCE)?;
         let (heard, buffer) = (Arc::new(fd), vec![0; 64 << 10]);
         let mut tracer = Tracer { heard, buffer, owner, is_owner: true, replaced: Marked::default() };
-        // Left by a process that could not own it.
+        // Removes a table that an earlier process could not own.
         match tracer.transaction(vec![delete()]) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) && has_net_admin() => {
                 return Err(io::Error::other("another process traces packets on this node (it owns the table inet calico-accountant)"));
@@ -159,12 +159,12 @@ impl Tracer {
         Ok(tracer)
     }
 
-    /// Marks others from now on, without a gap.
+    /// Changes which packets are marked, without a gap.
     pub fn mark(&mut self, marking: &Marking) -> io::Result<()> {
         let marked = self.marked().unwrap_or(self.replaced);
         let flags = if self.is_owner { OWNER } else { 0 };
         match self.transaction([vec![delete()], table(marking, flags)].concat()) {
-            // One without an owner can be flushed away by anyone.
+            // Anyone can flush a table that has no owner.
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.transaction(table(marking, flags))?,
             result => result?,
         }
@@ -172,12 +172,12 @@ impl Tracer {
         Ok(())
     }
 
-    /// Where messages come: to wait for them.
+    /// Returns the socket of the trace messages, to wait on it.
     pub fn socket(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.heard)
     }
 
-    /// What comes until then.
+    /// Receives messages, waiting until `until` at most.
     pub fn receive(&mut self, until: Instant) -> io::Result<Received> {
         loop {
             match recv(&self.heard, &mut self.buffer[..], RecvFlags::DONTWAIT) {
@@ -196,8 +196,8 @@ impl Tracer {
         }
     }
 
-    /// Throws away what is waiting. The kernel keeps what came before a loss, and what comes once there is room again: of packets that are
-    /// told of in both, the middle is missing.
+    /// Discards the waiting messages. The kernel keeps messages from before a loss, and new ones once there is room again. A packet that
+    /// occurs in both would lack the messages in between.
     pub fn skip(&mut self) -> io::Result<()> {
         loop {
             match recv(&self.heard, &mut self.buffer[..], RecvFlags::DONTWAIT) {
@@ -208,18 +208,18 @@ impl Tracer {
         }
     }
 
-    /// Whether there is something to receive in time.
+    /// Waits until a message can be received, or until `until`.
     fn wait(&self, until: Instant) -> io::Result<bool> {
         let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).map_err(|_| io::ErrorKind::InvalidInput)?;
         match poll(&mut [PollFd::new(&self.heard, PollFlags::IN)], Some(&left)) {
             Ok(ready) => Ok(ready > 0),
-            // A signal: the caller may have to end.
+            // A signal was received: the caller may have to end.
             Err(Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Since it was started.
+    /// Returns the counts since the start.
     pub fn marked(&mut self) -> io::Result<Marked> {
         let (mut attributes, mut counts) = (table_name(), Vec::new());
         put_string(&mut attributes, 2, MARK);
@@ -251,12 +251,12 @@ impl Drop for Tracer {
     }
 }
 
-/// Who may not change any table is refused with the same code as who may not change this one.
+/// The kernel refuses a process without rights with the same code as a process that does not own the table.
 fn has_net_admin() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::NET_ADMIN))
 }
 
-/// Takes a trace message apart; `None` if it is none that matters, or not whole.
+/// Parses a trace message. Returns `None` if the message is irrelevant or incomplete.
 fn event(message: Message<'_>) -> Option<Event> {
     let attributes = message.attributes();
     let number = |kind| attributes.get(kind).and_then(be32);
@@ -266,7 +266,7 @@ fn event(message: Message<'_>) -> Option<Event> {
     let (step, code) = match (number(4)?, handle) {
         (1, _) => (Step::Policy, number(16)),
         (2, None) => (Step::Return, verdict),
-        // Older kernels (6.1 is one) tell of a rule that returns as of a return, and of which.
+        // Older kernels (6.1, for example) report a rule that returns as a return, with the rule's handle.
         (2 | 3, Some(handle)) => (Step::Rule { handle }, verdict),
         _ => return None,
     };
@@ -282,7 +282,7 @@ fn event(message: Message<'_>) -> Option<Event> {
     })
 }
 
-/// Both headers may be cut off.
+/// Both headers may be truncated.
 fn packet(network: &[u8], transport: &[u8]) -> Option<Packet> {
     let v4 = |at: usize| Some(IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(network.get(at..at + 4)?).ok()?)));
     let v6 = |at: usize| Some(IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(network.get(at..at + 16)?).ok()?)));

@@ -1,6 +1,6 @@
-//! The payloads of `xt` matches and targets, as legacy tables and iptables-nft rules carry them → parts of a rule. Pure: bytes in.
+//! Parses the payloads of `xt` matches and targets in legacy tables and iptables-nft rules. Pure.
 //!
-//! Layouts: `include/uapi/linux/netfilter/xt_*.h`. Numbers are in the machine's byte order.
+//! Layouts: `include/uapi/linux/netfilter/xt_*.h`. Numbers are in host byte order.
 
 use crate::ruleset::{Builder, CtState, MarkMatch, RuleHash, RuleParts, Verdict};
 
@@ -16,12 +16,12 @@ pub fn u64_at(data: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(data.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// The first 32 bits, big-endian as netlink has them.
+/// Returns the first 32 bits in big-endian order, as netlink uses it.
 pub fn be32(data: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(data.get(..4)?.try_into().ok()?))
 }
 
-/// The first 64 bits, big-endian as netlink has them.
+/// Returns the first 64 bits in big-endian order, as netlink uses it.
 pub fn be64(data: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(data.get(..8)?.try_into().ok()?))
 }
@@ -30,8 +30,8 @@ pub fn string(data: &[u8]) -> &[u8] {
     data.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-/// Adds a comment to a rule: Felix's hash if it is one, else a comment. In Calico's own nftables tables all comments of a rule are
-/// one: `cali:<hash>; <comment> <comment>`.
+/// Adds a comment to a rule: Felix's hash if it is one, otherwise a comment. Calico's own nftables tables have one comment for each rule:
+/// `cali:<hash>; <comment> <comment>`.
 pub fn add_comment(text: &[u8], parts: &mut RuleParts, builder: &mut Builder) {
     let hash = text.strip_prefix(b"cali:").filter(|_| parts.hash.is_none());
     let comment = match hash {
@@ -47,7 +47,7 @@ pub fn add_comment(text: &[u8], parts: &mut RuleParts, builder: &mut Builder) {
     }
 }
 
-/// Adds a match to a rule; `None` if its payload is too short.
+/// Adds a match to a rule. Returns `None` if its payload is too short.
 pub fn add_match(name: &[u8], revision: u32, data: &[u8], parts: &mut RuleParts, builder: &mut Builder) -> Option<()> {
     match (name, revision) {
         (b"comment", _) => add_comment(string(data), parts, builder),
@@ -62,7 +62,7 @@ pub fn add_match(name: &[u8], revision: u32, data: &[u8], parts: &mut RuleParts,
     Some(())
 }
 
-/// struct xt_conntrack_mtinfo3: after eight addresses, two expiries, a protocol and four ports come the flags.
+/// struct xt_conntrack_mtinfo3: the flags follow eight addresses, two expiries, a protocol and four ports.
 fn conntrack(revision: u32, data: &[u8], parts: &mut RuleParts) -> Option<()> {
     const STATE: u16 = 1;
     let (matched, inverted) = (u16_at(data, 146)?, u16_at(data, 148)?);
@@ -76,7 +76,7 @@ fn conntrack(revision: u32, data: &[u8], parts: &mut RuleParts) -> Option<()> {
     Some(())
 }
 
-/// The states of `--ctstate`, and of nft's `ct state`, which has the same bits.
+/// Converts the states of `--ctstate`, or of nft's `ct state`, which has the same bits.
 pub fn ct_state(states: u32, negated: bool) -> CtState {
     const INVALID: u32 = 1;
     const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
@@ -88,7 +88,7 @@ pub fn ct_state(states: u32, negated: bool) -> CtState {
     }
 }
 
-/// What a target other than the standard one does; `None` if its payload is too short.
+/// Returns the verdict of a target other than the standard one, or `None` if its payload is too short.
 pub fn target(name: &[u8], revision: u32, data: &[u8], builder: &mut Builder) -> Option<Verdict> {
     Some(match (name, revision) {
         // struct xt_mark_tginfo2 { __u32 mark, mask; }

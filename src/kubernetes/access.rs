@@ -1,39 +1,39 @@
-//! How to reach the API server, as of now: [`Access`] gives [`Credentials`]. Implementations may read files and run programs; credentials
-//! themselves are one that never changes.
+//! How to reach the API server at present: [`Access`] returns [`Credentials`]. Implementations may read files and run programs.
+//! `Credentials` itself is an implementation that never changes.
 
 use std::fmt;
 
 use crate::config::Secret;
 use crate::datastore::error::Error;
 
-/// Gives what a request needs, anew for each request: tokens and certificates are replaced while the program runs.
+/// Provides what each request needs, because tokens and certificates are replaced while the program runs.
 pub trait Access: Send + Sync {
-    /// What the next request is to use. Called before each of them, so what is dear to get is kept in between.
+    /// Returns the credentials for the next request. Called before each request, so expensive results are cached.
     fn current(&self) -> Result<Credentials, Error>;
 
-    /// The API server does not accept these, which [`Access::current`] gave: what was kept of them is to be forgotten.
+    /// The API server does not accept these credentials from [`Access::current`]. Cached parts of them must be dropped.
     fn refused(&self, _credentials: &Credentials) {}
 }
 
-/// Where the API server is, and what proves who we are to it and it to us. `Debug` shows no secret.
+/// The API server's address, and the credentials of both sides. `Debug` shows no secret.
 #[derive(Clone, PartialEq, Default)]
 pub struct Credentials {
-    /// The server's URL: `https://host:port`, perhaps with a path, without a slash at the end.
+    /// The server's URL: `https://host:port`, optionally with a path, without a slash at the end.
     pub server: String,
-    /// The certificates to trust, in PEM form; `None` for the system's.
+    /// The certificates to trust, in PEM form. `None` means the system's.
     pub ca: Option<Vec<u8>>,
     pub client: Option<(Vec<u8>, Vec<u8>)>,
     pub insecure: bool,
     /// The name to expect in the server's certificate instead of the URL's host.
     pub tls_server_name: Option<String>,
-    /// The proxy's URL; may hold a password.
+    /// The proxy's URL, which may contain a password.
     pub proxy: Option<Secret>,
     pub authorization: Option<Authorization>,
 }
 
 #[derive(Clone, PartialEq)]
 pub enum Authorization {
-    /// A token. An empty one would make us nobody, whom the server then forbids everything.
+    /// A token. With an empty one, the server would treat us as anonymous and deny everything.
     Bearer(Secret),
     /// `user:password` in base64.
     Basic(Secret),
@@ -54,7 +54,7 @@ impl Credentials {
         })
     }
 
-    /// Whether a connection made with these can carry requests with `other`: all but the header is the same.
+    /// Reports whether a connection made with these can carry requests with `other`: everything except the header is the same.
     pub fn same_connection(&self, other: &Credentials) -> bool {
         *self == Credentials { authorization: self.authorization.clone(), ..other.clone() }
     }

@@ -1,5 +1,5 @@
-//! Asks the API server: connection, credentials, compression. In come paths, out go streams of the answers' bytes; it opens
-//! connections and asks the [`Access`].
+//! The client of the API server: connection, credentials, compression. Returns streams of the answers' bytes. Opens connections and calls
+//! the [`Access`].
 
 use std::fmt::Write;
 use std::fs;
@@ -22,9 +22,9 @@ use crate::datastore::error::{Error, ErrorKind};
 use crate::datastore::http::{self, Requester as _};
 use crate::datastore::tls::{self, BadKey, Hints};
 
-/// A token that was refused is tried again after this, in case the server was wrong; twice as long each time.
+/// The time after which a refused token is tried again, in case the server was wrong. It doubles each time.
 const FIRST_HOLD: Duration = Duration::from_secs(1);
-/// At most.
+/// The maximum of that time.
 const LONGEST_HOLD: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +32,9 @@ pub struct Limits {
     pub http: http::Limits,
     /// How long the server is asked to keep a watch open.
     pub watch: Duration,
-    /// Silence, over several watches, after which it is listed again: a server that was restored from a backup says nothing.
+    /// Silence, over several watches, after which it is listed again, because a server that was restored from a backup sends nothing.
     pub silence: Duration,
-    /// The same after an outage, when that is more likely.
+    /// The same after an outage, when this is more likely.
     pub doubt: Duration,
     /// How often to look for an API that the server does not have.
     pub absent: Duration,
@@ -52,7 +52,7 @@ impl Default for Limits {
                 list: Duration::from_secs(300),
                 page: 500,
             },
-            // What Kubernetes' own clients ask for is 5 to 10 minutes.
+            // Kubernetes' own clients ask for 5 to 10 minutes.
             watch: Duration::from_secs(300),
             silence: Duration::from_secs(300),
             doubt: Duration::from_secs(30),
@@ -87,11 +87,11 @@ pub(super) struct Client {
 struct Connection {
     credentials: Credentials,
     agent: Agent,
-    /// Whether it has answered before: then a break may only mean that it was closed for being idle.
+    /// Whether it has been used. Then a failure may only mean that the idle connection was closed.
     used: bool,
 }
 
-/// Credentials that the server does not accept: not worth another question for a while.
+/// Credentials that the server does not accept, which are not tried again for a while.
 struct Refusal {
     credentials: Credentials,
     since: Instant,
@@ -121,7 +121,7 @@ impl Client {
         self.connection = None;
     }
 
-    /// The credentials were refused: with what replaced them, if something has.
+    /// Asks again after credentials were refused, if they have been replaced.
     fn again(&mut self, refused: Credentials, question: &Question<'_>) -> Result<Box<dyn Read>, Error> {
         self.access.refused(&refused);
         let credentials = self.credentials()?;
@@ -152,7 +152,7 @@ impl Client {
     fn ask(&mut self, credentials: &Credentials, question: &Question<'_>) -> Result<Box<dyn Read>, Error> {
         let used = self.connect(credentials)?;
         let answer = match self.send(credentials, question) {
-            // Idle connections are closed after a while, which is noticed only now.
+            // The server closes idle connections after a while, which is only noticed now.
             Err(error) if used && error.kind == ErrorKind::Unreachable => {
                 self.reconnect();
                 self.connect(credentials)?;
@@ -174,7 +174,7 @@ impl Client {
         Err(answered(asked, status, retry_after, &http::error_text(decoded(response))))
     }
 
-    /// Sees to it that there are connections with these credentials; whether they were used before.
+    /// Makes sure that there is a connection with these credentials. Reports whether it was used before.
     fn connect(&mut self, credentials: &Credentials) -> Result<bool, Error> {
         if let Some(connection) = self.connection.as_ref().filter(|connection| connection.credentials.same_connection(credentials)) {
             return Ok(connection.used);
@@ -189,7 +189,7 @@ impl Client {
         let (url, host) = address(credentials, question.path).ok_or_else(|| not_a_url(credentials))?;
         let mut request = http::timed(agent.get(url), self.limits.http, question.is_watch())
             .header("Accept", question.accept)
-            // A watch is never compressed: a proxy that does would hold back what happened.
+            // A watch is never compressed, because a proxy that compresses would delay events.
             .header("Accept-Encoding", if question.is_watch() { "identity" } else { "gzip" });
         if let Some(host) = host {
             request = request.header(HOST, host);
@@ -272,7 +272,8 @@ fn decoded(response: Response<Body>) -> Box<dyn Read> {
     if gzip { Box::new(MultiGzDecoder::new(body)) } else { Box::new(body) }
 }
 
-/// The URL of `path`, and where its certificate has another name, that name in the URL and the host for the `Host` header.
+/// Returns the URL of `path` and the `Host` header. If the certificate has another name, the URL has that name and the header the real
+/// host.
 fn address(credentials: &Credentials, path: &str) -> Option<(String, Option<String>)> {
     let Some(name) = &credentials.tls_server_name else { return Some((format!("{}{path}", credentials.server), None)) };
     let server: Uri = credentials.server.parse().ok()?;
@@ -282,7 +283,7 @@ fn address(credentials: &Credentials, path: &str) -> Option<(String, Option<Stri
     Some((format!("{}://{name}{port}{prefix}{path}", server.scheme_str()?), Some(host.to_owned())))
 }
 
-/// Looks up the configured server, even where the URL has the name of its certificate instead, which ureq checks the certificate against.
+/// Looks up the configured server, even if the URL has the certificate's name instead, against which ureq checks the certificate.
 #[derive(Debug)]
 struct ServerName {
     server: Option<Uri>,
@@ -295,7 +296,7 @@ impl Resolver for ServerName {
     }
 }
 
-/// A text as part of a query.
+/// Encodes a text for a query.
 pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,5 +1,5 @@
-//! The configuration → what a connection needs now: files are read anew, tokens that rotate are followed, plugins are run when
-//! their last answer is out of date. Touches: the files that the configuration names, and a plugin's process.
+//! Turns the configuration into current credentials: files are read each time, rotating tokens are followed, plugins are run when their
+//! last answer has expired. Touches: the files that the configuration names, and a plugin's process.
 
 use std::fmt;
 use std::fs::File;
@@ -16,12 +16,12 @@ use super::exec::{self, Issued};
 use crate::config::{Authentication, KubernetesConfig, Pem, Secret};
 use crate::datastore::error::{Error, ErrorKind};
 
-/// How long a plugin may take. Some ask a cloud's API, which may be slow; none is worth waiting for longer.
+/// The time limit of a plugin. Some ask a cloud's API, which may be slow.
 const PLUGIN_LIMIT: Duration = Duration::from_secs(30);
-/// How much of a file is read, in bytes.
+/// The maximum that is read of a file, in bytes.
 const LARGEST_FILE: u64 = 4 << 20;
 
-/// The configured way to one API server; shared by all who talk to it, so that a plugin runs once for all of them.
+/// The configured access to one API server. All of its clients share it, so that a plugin runs once for all of them.
 #[derive(Debug)]
 pub struct Configured {
     config: KubernetesConfig,
@@ -31,13 +31,13 @@ pub struct Configured {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The last token that a file held, for as long as the file is not readable.
+    /// The last token that a file contained, used while the file is unreadable.
     last_token: Option<Secret>,
     issued: Option<Issued>,
 }
 
 impl Configured {
-    /// Nothing is read or run yet. A plugin may take 30 s.
+    /// Creates the access without reading or running anything. A plugin may take 30 s.
     pub fn new(config: KubernetesConfig) -> Self {
         Self::within(config, PLUGIN_LIMIT)
     }
@@ -68,7 +68,7 @@ impl Configured {
                     None => exec::run(plugin, &self.config, credentials.ca.as_deref(), self.plugin_limit)?,
                 };
                 let issued = state.issued.insert(issued);
-                // A certificate of the kubeconfig itself goes first, as in client-go.
+                // A certificate of the kubeconfig itself has priority, as in client-go.
                 credentials.client = credentials.client.take().or_else(|| issued.client.clone());
                 issued.token.clone().map(Authorization::Bearer)
             }
@@ -76,7 +76,8 @@ impl Configured {
         Ok(())
     }
 
-    /// A projected token is replaced through a symbolic link, so a read never sees half of it; but it may be missing for a moment.
+    /// Reads a token. A projected token is replaced through a symbolic link, so a read never gets a partial one, but it may be missing for
+    /// a moment.
     fn token_of(&self, path: &Path, otherwise: Option<&Secret>) -> Result<Secret, Error> {
         let mut state = self.state();
         let read = read(path).and_then(|bytes| checked(&String::from_utf8_lossy(&bytes), &path.display().to_string()));
@@ -91,7 +92,7 @@ impl Configured {
 }
 
 impl Access for Configured {
-    /// What is valid now: small files are read, and a plugin runs only when its last answer is out of date or was refused.
+    /// Returns the current credentials. Reads small files, and runs a plugin only if its last answer has expired or was refused.
     fn current(&self) -> Result<Credentials, Error> {
         let config = &self.config;
         let mut credentials = Credentials {
@@ -107,7 +108,7 @@ impl Access for Configured {
         Ok(credentials)
     }
 
-    /// A plugin will be asked for others. Of threads that were refused with the same, only the first has that effect.
+    /// Makes the plugin be asked again. If several threads were refused with the same credentials, only the first call has an effect.
     fn refused(&self, credentials: &Credentials) {
         let mut state = self.state();
         let same = |issued: &mut Issued| {
@@ -118,7 +119,7 @@ impl Access for Configured {
     }
 }
 
-/// A token without the line's end. The server takes an empty one for nobody, which it then forbids everything.
+/// Trims and checks a token. With an empty one, the server would treat us as anonymous and deny everything.
 fn checked(token: &str, from: &str) -> Result<Secret, Error> {
     let token = token.trim();
     match !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -143,7 +144,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     read().map_err(|error| no_access(format_args!("{}: {error}", path.display())))
 }
 
-/// Never holds a secret.
+/// The error never contains a secret.
 fn no_access(why: fmt::Arguments<'_>) -> Error {
     Error::new(ErrorKind::Access, format!("credentials for the Kubernetes API server: {why}"))
 }

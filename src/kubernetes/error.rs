@@ -1,4 +1,4 @@
-//! What the API server's refusals mean, and what to do about them; pure.
+//! The meaning of the API server's refusals, and what to do about them. Pure.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub(super) fn server(url: &str) -> String {
     format!("the API server at {url}")
 }
 
-/// What was asked, as far as errors tell it.
+/// The request, as far as errors mention it.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub url: &'a str,
@@ -20,9 +20,9 @@ pub(super) struct Asked<'a> {
     pub token: bool,
 }
 
-/// What an answer with this status, `Retry-After` and body says is wrong.
+/// Returns the error for an answer with this status, `Retry-After` and body.
 pub(super) fn answered(asked: Asked<'_>, code: u16, retry_after: Option<u32>, body: &str) -> Error {
-    // Some bodies are plain text, some statuses lack half of their fields.
+    // Some bodies are plain text, and some statuses lack half of their fields.
     let mut status = serde_json::from_str::<Status>(body).unwrap_or_default();
     if status.message.is_empty() {
         status.message = body.trim().lines().next().unwrap_or_default().to_owned();
@@ -54,7 +54,7 @@ pub(super) fn said(asked: Asked<'_>, status: &Status, retry_after: Option<u32>) 
     }
 }
 
-/// `token`: whether one was sent.
+/// `token` says whether one was sent.
 pub(super) fn unauthorized(url: &str, token: bool) -> Error {
     let why = match token {
         true => "does not accept our token: it has expired, or its service account is gone",
@@ -68,7 +68,7 @@ pub(super) fn failure(error: Error) -> Failure {
     let patience = match error.kind {
         Busy { retry_after: Some(delay) } => Patience::Told(delay),
         Unreachable | TimedOut | Expired | Busy { .. } | Garbled => Patience::Away,
-        // Files are looked at and rights given within minutes, or nobody is there to do it.
+        // Files are repaired and rights granted within minutes, or nobody is available to do it.
         Access | Unauthorized | ErrorKind::WrongPassword | Denied => Patience::Rights,
         Tls | Absent | Refused | TooMuch => Patience::Repair,
     };

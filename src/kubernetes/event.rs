@@ -1,4 +1,4 @@
-//! Where a watch is, and what each of its events means for it; pure.
+//! The position of a watch, and the meaning of its events. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use crate::datastore::bounds::LONGEST_TEXT;
 
 #[derive(Debug)]
 pub(super) struct Position {
-    /// The resource version up to which all is known; `None` where the server has no such API.
+    /// The resource version up to which everything is known. `None` if the server has no such API.
     pub version: Option<String>,
     heard: Instant,
-    /// Something went wrong since.
+    /// Whether something has failed since then.
     shaken: bool,
 }
 
@@ -25,7 +25,7 @@ impl Position {
         self.shaken = false;
     }
 
-    /// A connection broke: the server may have come back with another past.
+    /// Notes that a connection failed. The server may have been restored with another history.
     pub fn shake(&mut self) {
         if !self.shaken {
             self.shaken = true;
@@ -33,12 +33,12 @@ impl Position {
         }
     }
 
-    /// How long a watch may take: short while it is in doubt whether it will ever say anything.
+    /// Returns how long a watch may take. It is short while it is doubtful whether the watch will ever send anything.
     pub fn patience(&self, limits: &Limits) -> Duration {
         if self.shaken { limits.doubt } else { limits.watch }
     }
 
-    /// Whether the silence has lasted for so long that only a list helps.
+    /// Reports whether the silence has lasted so long that only a list helps.
     pub fn stale(&self, limits: &Limits) -> bool {
         self.heard.elapsed() >= if self.shaken { limits.doubt } else { limits.silence }
     }
@@ -53,7 +53,7 @@ pub(super) enum Meaning<'a> {
     Unknown,
 }
 
-/// Says what `event` means, and moves `position` along.
+/// Returns the meaning of `event`, and advances `position`.
 pub(super) fn meaning<'a>(event: &Event<'a>, position: &mut Position) -> serde_json::Result<Meaning<'a>> {
     if event.kind == "ERROR" {
         return serde_json::from_str(event.object.get()).map(Meaning::Error);

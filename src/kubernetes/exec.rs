@@ -1,5 +1,5 @@
-//! Credential plugins (`client.authentication.k8s.io`): runs the program of a kubeconfig, bounded in time and output, and takes
-//! its answer apart.
+//! Credential plugins (`client.authentication.k8s.io`): runs the program of a kubeconfig, bounded in time and output, and parses its
+//! answer.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,16 +15,16 @@ use crate::config::{self, ExecPlugin, KubernetesConfig, Secret};
 use crate::datastore::error::{Error, ErrorKind};
 use crate::os::child::{self, ChildError};
 
-/// How much a plugin may print, in bytes. A token and a certificate take some kilobytes.
+/// The largest output of a plugin in bytes. A token and a certificate have some kilobytes.
 const LARGEST_ANSWER: usize = 1 << 20;
-/// How much of what a plugin complains about is shown, in characters.
+/// The maximum that is shown of a plugin's error output, in characters.
 const SHOWN_COMPLAINT: usize = 300;
 
 #[derive(Clone, PartialEq)]
 pub(super) struct Issued {
     pub token: Option<Secret>,
     pub client: Option<(Vec<u8>, Vec<u8>)>,
-    /// Without it, the credentials are good until the server refuses them.
+    /// If `None`, the credentials are valid until the server refuses them.
     pub expires: Option<SystemTime>,
 }
 
@@ -40,13 +40,13 @@ impl Issued {
     }
 }
 
-/// Runs the plugin for the cluster of `config`, whose CA is `ca`.
+/// Runs the plugin for the cluster of `config`, which has the CA `ca`.
 pub(super) fn run(plugin: &ExecPlugin, config: &KubernetesConfig, ca: Option<&[u8]>, limit: Duration) -> Result<Issued, Error> {
     let failed = |why| Error::new(ErrorKind::Access, format!("credential plugin {}: {why}", plugin.command.display()));
     let program = find(&plugin.command).ok_or_else(|| failed(format!("there is no such program{}", hint(plugin))))?;
     let mut command = Command::new(program);
     command.args(plugin.args.iter().map(Secret::reveal));
-    // It has the environment that it is configured for, but for passwords and tokens that are none of its own.
+    // It gets this process's environment, except for passwords and tokens that are not its own.
     config::secret_variables().for_each(|name| _ = command.env_remove(name));
     command.env("KUBERNETES_EXEC_INFO", request(plugin, config, ca).to_string());
     command.envs(plugin.env.iter().map(|(name, value)| (name, value.reveal())));
@@ -59,7 +59,7 @@ pub(super) fn run(plugin: &ExecPlugin, config: &KubernetesConfig, ca: Option<&[u
     answer(&output, &plugin.api_version).map_err(failed)
 }
 
-/// A path as it is; a mere name on the search path.
+/// Returns a path unchanged, and looks up a plain name on the search path.
 fn find(command: &Path) -> Option<PathBuf> {
     match command.components().count() {
         1 if !command.is_absolute() => child::find(command.to_str()?, &std::env::var_os("PATH")?),
@@ -78,7 +78,7 @@ fn complaint(error: &ChildError, plugin: &ExecPlugin) -> String {
     format!("{}{hint}", &text[..end])
 }
 
-/// `KUBERNETES_EXEC_INFO`: what the plugin is told.
+/// Returns the content of `KUBERNETES_EXEC_INFO`, the plugin's input.
 fn request(plugin: &ExecPlugin, config: &KubernetesConfig, ca: Option<&[u8]>) -> Value {
     let mut spec = json!({ "interactive": false });
     if plugin.provide_cluster_info {
@@ -117,7 +117,7 @@ struct Status {
     expiration_timestamp: Option<String>,
 }
 
-/// Takes a plugin's output apart. Nothing of it goes into the error, for it holds the secret.
+/// Parses a plugin's output. No part of the output goes into the error, because it contains the secret.
 fn answer(output: &[u8], api_version: &str) -> Result<Issued, String> {
     let not_one = |error: serde_json::Error| format!("its output is not an ExecCredential (line {})", error.line());
     let credential: ExecCredential = serde_json::from_slice(output).map_err(not_one)?;

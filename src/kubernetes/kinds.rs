@@ -1,5 +1,5 @@
-//! What is read from the API server, from which path, and what becomes of it: in come objects, out go those of the inventory. To find
-//! out which API group Calico uses, it asks the server.
+//! The kinds of objects that are read from the API server: their paths, and their conversion to objects of the inventory. Asks the server
+//! which API group Calico uses.
 
 use std::io::Read;
 
@@ -11,29 +11,29 @@ use crate::datastore::error::{Error, ErrorKind};
 use crate::datastore::follow::LARGEST_FRAME;
 use crate::datastore::inventory::{Kept, PolicyKind, StoredPolicy, Workload};
 
-/// One kind of object: a collection of the API server's, a part of the inventory.
+/// One kind of object: a collection of the API server, a part of the inventory.
 pub(super) trait Kind {
     type Object: Kept;
 
-    /// Whether `metadata` is all that is needed.
+    /// Whether `metadata` is sufficient.
     const METADATA_ONLY: bool;
 
-    /// What is followed, as messages name it.
+    /// The kind's name in messages.
     fn name(&self) -> String;
 
     fn prefix(&self) -> String {
         String::new()
     }
 
-    /// The path of the collection, and a query if only a part of it is of interest; the server may have to be asked for it.
+    /// Returns the path of the collection, with a query if only a part of it is of interest. May ask the server.
     fn path(&self, client: &mut Client) -> Result<String, Error>;
 
-    /// Whether we may do without: the server without the API, or we without the right to read it.
+    /// Reports whether this problem is acceptable: the server lacks the API, or we lack the right to read it.
     fn may_be(&self, _missing: ErrorKind) -> bool {
         false
     }
 
-    /// What the object is to us; `None` if it is none of ours.
+    /// Parses an object. Returns `None` if it is irrelevant.
     fn parse(&self, envelope: &Envelope<'_>, object: &str) -> serde_json::Result<Option<Self::Object>>;
 }
 
@@ -63,13 +63,13 @@ impl Kind for Pods {
 pub(super) struct Policies {
     kind: PolicyKind,
     plural: &'static str,
-    /// Group and version; `None` for Calico's own, of which there are two.
+    /// Group and version. `None` for Calico's own policies, which have two possible groups.
     group: Option<&'static str>,
     api_group: ApiGroup,
 }
 
 impl Policies {
-    /// All from which Felix makes chains.
+    /// Returns all kinds for which Felix creates chains.
     pub fn all(api_group: ApiGroup) -> [Policies; 6] {
         let (admin, cluster) = (Some("policy.networking.k8s.io/v1alpha1"), Some("policy.networking.k8s.io/v1alpha2"));
         [
@@ -111,7 +111,7 @@ impl Kind for Policies {
     fn may_be(&self, missing: ErrorKind) -> bool {
         match missing {
             ErrorKind::Absent => true,
-            // Those of Calico ≥ 3.29 and of nobody's demo roles are; its chains name themselves anyway.
+            // These kinds exist only with Calico ≥ 3.29, whose chains have the policies' names anyway. No demo role includes them.
             ErrorKind::Denied => self.group.is_some_and(|group| group.starts_with("policy.")),
             _ => false,
         }
@@ -126,13 +126,13 @@ impl Kind for Policies {
 const CRD: &str = "crd.projectcalico.org/v1";
 const V3: &str = "projectcalico.org/v3";
 
-/// Where Calico's own policies are stored. Where both groups are served, the v3 one is Calico's API server, which gives them
+/// Finds the group in which Calico's own policies are stored. If both groups are served, the v3 one is Calico's API server, which returns
 /// other names than the stored ones. Upstream: `k8s/discovery.go` (≥ 3.32).
 fn calico_group(client: &mut Client) -> Result<&'static str, Error> {
     let question = Question { path: "/apis", accept: "application/json", verb: "get", resource: "the API groups" };
     let answer = match client.get(&question) {
         Ok(answer) => answer,
-        // Nobody needs a right to it, but just after a start of the server nobody has any right.
+        // No special right is needed for this, but just after a server's start everything is denied.
         Err(error) if matches!(error.kind, ErrorKind::Denied | ErrorKind::Absent | ErrorKind::Refused) => return Ok(CRD),
         Err(error) => return Err(error),
     };
@@ -156,7 +156,7 @@ mod tests {
             stored_in(&serde_json::from_str(&format!(r#"{{"kind":"APIGroupList","groups":[{}]}}"#, groups.join(","))).unwrap())
         };
         assert_eq!(stored(&["apps", "projectcalico.org"]), V3);
-        // Beside the stored ones, these are Calico's API server.
+        // If the stored group is served too, these are Calico's API server.
         assert_eq!(stored(&["projectcalico.org", "crd.projectcalico.org"]), CRD);
         assert_eq!(stored(&["apps"]), CRD);
     }

@@ -1,5 +1,5 @@
-//! Pods of the whole cluster, asked for once by a command: on which node a workload is, and where the exporters are. Touches the API
-//! server; takes no right but to list pods.
+//! Looks up pods of the whole cluster for a command: the node of a workload, and the exporters. Touches the API server. Needs only the
+//! right to list pods.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::datastore::error::{Error, ErrorKind};
 use crate::datastore::http::{self, Requester as _};
 use crate::datastore::inventory::{TooMany, Workload};
 
-/// More than the largest cluster has nodes.
+/// More than the number of nodes of the largest cluster.
 const MOST: usize = 20_000;
 
-/// Which pods: all conditions together.
+/// Which pods to list. All conditions must hold.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Query<'a> {
     pub namespace: Option<&'a str>,
     pub name: Option<&'a str>,
     pub node: Option<&'a str>,
-    /// Conditions on labels, as `kubectl -l` takes them.
+    /// A label selector, as for `kubectl -l`.
     pub labels: Option<&'a str>,
 }
 
@@ -44,20 +44,20 @@ impl Query<'_> {
     }
 }
 
-/// What matters of a pod here.
+/// The needed fields of a pod.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pod {
     pub namespace: String,
     pub name: String,
-    /// Empty before it has one.
+    /// Empty until it is scheduled.
     pub node: String,
     pub address: Option<IpAddr>,
     pub host_network: bool,
-    /// It has ended, and its name is all that is left.
+    /// The pod has ended, and only its name is left.
     pub is_finished: bool,
-    /// Kind and name of what made it; for a ReplicaSet of a Deployment, the Deployment.
+    /// Kind and name of its owners. For a ReplicaSet of a Deployment, also the Deployment.
     owner: Vec<(String, String)>,
-    /// Of an exporter: its settings, as far as they stand in the pod as text.
+    /// An exporter's settings, as far as they are plain values in the pod.
     pub port: Option<u16>,
     pub listen_address: Option<IpAddr>,
     /// Why its containers do not run.
@@ -65,13 +65,13 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Whether a Deployment, StatefulSet, … of this name made it; `kind` is in lower case.
+    /// Reports whether a Deployment, StatefulSet, … of this name owns it. `kind` is in lower case.
     pub fn belongs_to(&self, kind: &str, name: &str) -> bool {
         self.owner.iter().any(|(of, owner)| of.eq_ignore_ascii_case(kind) && owner == name)
     }
 }
 
-/// Asks as the exporter does, and does not wait as long.
+/// Asks as the exporter does, but with shorter timeouts.
 pub struct Lookup(Client);
 
 impl Lookup {
@@ -84,7 +84,7 @@ impl Lookup {
 
     pub fn pods(&mut self, query: Query<'_>) -> Result<Vec<Pod>, Error> {
         let (mut pods, began) = (Vec::new(), std::time::Instant::now());
-        // From the server's memory, as of any time; the pages after the first are of one moment.
+        // From the server's memory, as of any time. The pages after the first are of the same moment.
         let mut page = "resourceVersion=0".to_owned();
         loop {
             self.0.in_time(began)?;
@@ -199,7 +199,7 @@ impl Object {
         let Object { metadata, spec, status } = self;
         let template = metadata.labels.and_then(|labels| labels.template).unwrap_or_default();
         let mut owner: Vec<(String, String)> = metadata.owner_references.into_iter().map(|owner| (owner.kind, owner.name)).collect();
-        // The Deployment's controller names a ReplicaSet after it and the template's hash.
+        // The Deployment's controller names a ReplicaSet by its own name and the template's hash.
         let deployment =
             owner.iter().find_map(|(kind, name)| Some(name.strip_suffix(&*template)?.strip_suffix('-')?).filter(|_| kind == "ReplicaSet"));
         owner.extend(deployment.map(|name| ("Deployment".to_owned(), name.to_owned())).filter(|_| !template.is_empty()));

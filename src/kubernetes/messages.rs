@@ -1,5 +1,5 @@
-//! What the API server sends, as typed structs of only the fields needed; pure. Objects stay text until somebody parses them,
-//! one at a time: half of a pod is `managedFields`.
+//! What the API server sends, as typed structs of only the needed fields. Pure. Objects remain text until they are parsed one at a time,
+//! because half of a pod is `managedFields`.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -18,9 +18,9 @@ use crate::datastore::inventory::TooMany;
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct ListMeta {
-    /// Where a watch continues.
+    /// The position at which a watch continues.
     pub resource_version: String,
-    /// Where the next page starts; empty after the last one.
+    /// The position of the next page. Empty after the last one.
     #[serde(rename = "continue")]
     token: String,
 }
@@ -65,7 +65,7 @@ impl Envelope<'_> {
         &self.metadata.resource_version
     }
 
-    /// Namespace and name: unique among the objects of a kind.
+    /// Returns namespace and name, which are unique among the objects of a kind.
     pub fn key(&self) -> String {
         match self.namespace() {
             Some(namespace) => format!("{namespace}/{}", self.name()),
@@ -83,7 +83,7 @@ pub(super) struct Event<'a> {
     pub object: &'a RawValue,
 }
 
-/// The body of most answers that are not 200, and the object of an `ERROR`. `kind` and `apiVersion` may be missing.
+/// The body of most answers other than 200, and the object of an `ERROR`. `kind` and `apiVersion` may be missing.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct Status {
@@ -108,19 +108,19 @@ struct Cause {
 }
 
 impl Status {
-    /// Whether the resource version asked for is of no use any more, or not yet.
+    /// Reports whether the requested resource version is no longer valid, or not yet.
     pub fn expired(&self) -> bool {
         let too_large = |details: &Details| details.causes.iter().any(|cause| cause.reason == "ResourceVersionTooLarge");
         self.code == 410 || matches!(&*self.reason, "Expired" | "Gone") || self.details.as_ref().is_some_and(too_large)
     }
 
-    /// The seconds to wait before the next attempt; 0 for not said.
+    /// Returns the seconds to wait before the next attempt, or 0 if unspecified.
     pub fn retry_after(&self) -> u32 {
         self.details.as_ref().map_or(0, |details| details.retry_after_seconds)
     }
 }
 
-/// The groups of APIs that a server has: the answer of `/apis`.
+/// The groups of APIs of a server: the answer of `/apis`.
 #[derive(Deserialize)]
 pub(super) struct Groups {
     #[serde(deserialize_with = "at_most::<_, _, 10_000>")]
@@ -138,8 +138,8 @@ impl Groups {
     }
 }
 
-/// Reads a list from `stream`, giving each object's text to `item` as it comes, so that no more than one is in memory.
-/// An object beyond [`LARGEST_FRAME`] is `FileTooLarge`.
+/// Reads a list from `stream`. Passes each object's text to `item` as it arrives, so that only one is in memory. An object larger than
+/// [`LARGEST_FRAME`] gives `FileTooLarge`.
 pub(super) fn read_list(stream: impl Read, mut item: impl FnMut(&RawValue) -> Result<(), TooMany>) -> serde_json::Result<ListMeta> {
     let left = Cell::new(LARGEST_FRAME);
     let metered = BufReader::new(Metered { stream, left: &left });
@@ -154,7 +154,7 @@ pub(super) fn read_list(stream: impl Read, mut item: impl FnMut(&RawValue) -> Re
     Ok(meta)
 }
 
-/// Lets no more than `left` bytes through.
+/// Lets at most `left` bytes through.
 struct Metered<'a, R> {
     stream: R,
     left: &'a Cell<usize>,
@@ -172,7 +172,7 @@ impl<R: Read> Read for Metered<'_, R> {
     }
 }
 
-/// A list's fields in any order: lists of custom resources have their metadata last.
+/// A list's fields in any order. Lists of custom resources have their metadata last.
 struct List<'a> {
     meta: &'a mut ListMeta,
     item: &'a mut dyn FnMut(&RawValue) -> Result<(), TooMany>,

@@ -1,5 +1,5 @@
-//! The names of the nodes that pods are on, as far as the right to list pods shows them. Touches the API server: it asks for tables, as
-//! `kubectl get pods -o wide` does, which hold a pod's node and none of the rest.
+//! The names of the nodes that pods are on, as far as the right to list pods shows them. Touches the API server: requests tables, as
+//! `kubectl get pods -o wide` does, which contain a pod's node and little else.
 
 use std::io::Read;
 
@@ -11,10 +11,10 @@ use super::messages::ListMeta;
 use crate::datastore::error::Error;
 
 const TABLE: &str = "application/json;as=Table;g=meta.k8s.io;v=v1";
-/// How many pods a page has, and how many pages are looked at.
+/// The number of pods on a page, and the maximum number of pages.
 const PAGE: usize = 500;
 const MOST_PAGES: usize = 10;
-/// A row is some 300 bytes long.
+/// A row has about 300 bytes.
 const LARGEST: u64 = 8 << 20;
 
 #[derive(Deserialize)]
@@ -46,7 +46,7 @@ impl Table {
     }
 }
 
-/// Names of nodes, each as often as it has pods.
+/// Returns the names of nodes, each as often as it has pods.
 pub(super) fn names(client: &mut Client) -> Result<Vec<String>, Error> {
     let (mut names, mut next) = (Vec::new(), String::new());
     for _ in 0..MOST_PAGES {

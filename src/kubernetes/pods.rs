@@ -1,5 +1,4 @@
-//! Pods as workloads: what Calico's own conversion makes of them (`libcalico-go/lib/backend/k8s/conversion`). In comes the JSON
-//! of a pod, out goes a workload; pure.
+//! Converts a pod's JSON to a workload, as Calico's own conversion does (`libcalico-go/lib/backend/k8s/conversion`). Pure.
 
 use std::net::IpAddr;
 
@@ -34,7 +33,7 @@ struct Labels {
     app: Option<String>,
 }
 
-/// What CNI plugins note. Empty once they have taken the addresses back.
+/// Annotations of CNI plugins. They are empty once the addresses have been released.
 #[derive(Default, Deserialize)]
 struct Annotations {
     #[serde(rename = "cni.projectcalico.org/podIP")]
@@ -72,13 +71,13 @@ struct PodIp {
     ip: String,
 }
 
-/// The workload that a pod is; `None` if it is on another node or uses the node's own network.
+/// Returns the pod as a workload, or `None` if it is on another node or uses the host network.
 pub(super) fn workload(object: &str, node: &str) -> serde_json::Result<Option<Workload>> {
     let pod: Pod = serde_json::from_str(object)?;
     if pod.spec.host_network || pod.spec.node_name.as_deref() != Some(node) {
         return Ok(None);
     }
-    // Kept, so that its last packets have a name; Felix only takes its addresses away.
+    // Kept so that its last packets have a name. Felix only removes its addresses.
     let is_finished = finished(&pod);
     let networks = if is_finished { Vec::new() } else { networks(&pod) };
     let Metadata { name, namespace, labels, .. } = pod.metadata;
@@ -95,7 +94,7 @@ pub(super) fn workload(object: &str, node: &str) -> serde_json::Result<Option<Wo
     }))
 }
 
-/// Upstream: `IsFinished`. A pod that is being deleted is finished when a CNI plugin has taken its addresses back.
+/// Upstream: `IsFinished`. A pod that is being deleted is finished when a CNI plugin has released its addresses.
 fn finished(pod: &Pod) -> bool {
     let gone = |annotation: &Option<String>| annotation.as_deref() == Some("");
     let released = pod.metadata.annotations.as_ref().is_some_and(|annotations| gone(&annotations.pod_ip) || gone(&annotations.aws));
@@ -103,7 +102,7 @@ fn finished(pod: &Pod) -> bool {
         || (pod.metadata.deletion_timestamp.is_some() && released)
 }
 
-/// The pod's addresses as networks, from the first place that has any. Upstream: `getPodIPs`.
+/// Returns the pod's addresses as networks, from the first field that has any. Upstream: `getPodIPs`.
 fn networks(pod: &Pod) -> Vec<String> {
     let none = Annotations::default();
     let annotations = pod.metadata.annotations.as_ref().unwrap_or(&none);
@@ -119,7 +118,7 @@ fn networks(pod: &Pod) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// Annotations may hold networks already.
+/// Formats an address as a network. Annotations may contain networks already.
 fn network(address: &str) -> String {
     match address.parse() {
         Ok(IpAddr::V4(v4)) => format!("{v4}/32"),

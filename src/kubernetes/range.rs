@@ -1,5 +1,4 @@
-//! One collection of objects as a source that can be followed. In come a client and a kind of object; what the server says goes
-//! to the kind.
+//! Follows one collection of objects with a client and a kind of object. Passes what the server sends to the kind.
 
 use std::io;
 use std::sync::Arc;
@@ -17,16 +16,16 @@ use crate::datastore::follow::{Ended, Failure, Frames, LARGEST_FRAME, Sign, Watc
 use crate::datastore::http::Requester as _;
 use crate::datastore::inventory::{Inventory, Part, Table};
 
-/// Servers that do not know metadata alone (Kubernetes < 1.15) send whole objects.
+/// Servers without metadata-only answers (Kubernetes < 1.15) send whole objects.
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
-/// With a list's name here, a watch is accepted and ends at once.
+/// With a list's name in this header, a watch is accepted and ends immediately.
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 const WHOLE: &str = "application/json";
-/// A watch that ends sooner than this is not repeated at once.
+/// A watch that ends sooner than this is not repeated immediately.
 const SHORT: Duration = Duration::from_secs(1);
-/// After this, something absent is looked for again; then after twice as long, and so on.
+/// The first interval for looking for something absent. It doubles each time.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
-/// The longest position in a list or a history that is repeated, in bytes. Tokens of pages hold the last key.
+/// The longest position in a list or a history that is sent back, in bytes. Tokens of pages contain the last key.
 const LONGEST_POSITION: usize = 8 << 10;
 
 type Objects<K> = Table<<K as Kind>::Object>;
@@ -37,7 +36,7 @@ pub(super) struct Range<K: Kind> {
     name: String,
     part: Part<K::Object>,
     path: String,
-    /// How often it has been looked for since it is absent, or denied.
+    /// The number of attempts since it has been absent or denied.
     looks: u32,
 }
 
@@ -50,7 +49,7 @@ impl<K: Kind> Watched for Range<K> {
 
     fn list(&mut self) -> Result<Position, Failure> {
         let listed = match self.read_all() {
-            // Pages were too slow for the server. What it offers to go on with would be another time's remainder.
+            // The server's history expired while pages were read. The continuation that it offers would be from another time.
             Err(error) if error.kind == ErrorKind::Expired => self.read_all(),
             other => other,
         };
@@ -97,7 +96,7 @@ impl<K: Kind> Range<K> {
         let mut objects = Table::default();
         let meta = self.take_page(list, &mut objects)?;
         self.part.replace(objects).map_err(|error| self.client.error(ErrorKind::TooMuch, error))?;
-        // As if it had not ended at once.
+        // As if it had not ended immediately.
         let began = Instant::now().checked_sub(SHORT).unwrap_or_else(Instant::now);
         Ok(self.take_all(watch, began, &mut Position::new(Some(meta.resource_version)), &mut |_| {}))
     }
@@ -120,7 +119,7 @@ impl<K: Kind> Range<K> {
         }
     }
 
-    /// All objects, page by page if the server makes pages, and the version they are as of.
+    /// Reads all objects, page by page if the server uses pages. Returns them and their resource version.
     fn read_all(&mut self) -> Result<(String, Objects<K>), Error> {
         self.path = self.kind.path(&mut self.client)?;
         let (began, mut objects) = (Instant::now(), Table::default());
@@ -170,7 +169,7 @@ impl<K: Kind> Range<K> {
         match meaning(&event, position) {
             Ok(Meaning::Put(envelope)) => match self.kind.parse(&envelope, event.object.get()) {
                 Ok(object) => self.part.put(&self.key(&envelope), object).map_err(|error| Ended::Relist(error.to_string()))?,
-                // What was known of it before stays.
+                // What was known of it before is kept.
                 Err(error) => self.skip(event.object.get(), &error),
             },
             Ok(Meaning::Delete(envelope)) => self.part.remove(&self.key(&envelope)),
@@ -186,14 +185,14 @@ impl<K: Kind> Range<K> {
         format!("{}{}", self.part.prefix(), envelope.key())
     }
 
-    /// Counts an object that cannot be understood, and says so once.
+    /// Counts an object that cannot be understood, and logs it once.
     fn skip(&mut self, object: &str, error: &serde_json::Error) {
         let key = serde_json::from_str::<Envelope>(object).map(|envelope| envelope.key()).unwrap_or_default();
         let key = cut(&key, LONGEST_TEXT);
         self.part.skip(&key, format_args!("{}: skipping {key:?}, which does not parse: {error}", self.name));
     }
 
-    /// The server ended the watch with an error, inside an answer that began well.
+    /// Handles a watch that the server ended with an error, inside an answer that began well.
     fn ended(&self, status: &Status, position: &mut Position) -> Ended {
         let error = said(Asked { url: &self.client.url, verb: "watch", resource: &self.name, token: true }, status, None);
         if error.kind == ErrorKind::Expired {
@@ -202,7 +201,7 @@ impl<K: Kind> Range<K> {
         shaken(error, position)
     }
 
-    /// The server ended the watch: its time was up, it is stopping, or the API has changed.
+    /// Handles a watch that the server closed: its time was up, the server is stopping, or the API has changed.
     fn closed(&mut self, began: Instant, position: &mut Position) -> Ended {
         if began.elapsed() >= SHORT {
             return Ended::Quiet;
@@ -210,7 +209,7 @@ impl<K: Kind> Range<K> {
         shaken(self.client.error(ErrorKind::Busy { retry_after: None }, "it ended a watch immediately"), position)
     }
 
-    /// Nothing is wrong, as far as anybody can tell; only a list can.
+    /// Lists again although there is no known problem, because only a list can detect one.
     fn list_again(&mut self, position: &mut Position, signs: &mut dyn FnMut(Sign)) -> Ended {
         match self.list() {
             Ok(listed) => {
@@ -222,21 +221,21 @@ impl<K: Kind> Range<K> {
         }
     }
 
-    /// How long to wait before looking again for what is absent: not long at first, it may only be on its way.
+    /// Returns how long to wait before looking again for something absent. Short at first, because it may be about to appear.
     fn until_next_look(&mut self) -> Duration {
         let looks = self.looks.min(16);
         self.looks += 1;
         FIRST_LOOK.saturating_mul(1 << looks).min(self.client.limits.absent).mul_f64(jitter())
     }
 
-    /// Reading failed. Silence is normal where nothing happens, but the connection may be dead.
+    /// Handles a failed read. Silence is normal if nothing happens, but the connection may be dead.
     fn interrupted(&mut self, error: io::Error, position: &mut Position) -> Result<(), Ended> {
         let error = self.client.interrupted(error, "line")?;
         self.client.reconnect();
         Err(if error.kind == ErrorKind::TimedOut { Ended::Quiet } else { shaken(error, position) })
     }
 
-    /// The server did not take the watch. If it is the position or the API that it does not like, a list will tell.
+    /// Handles a watch that the server did not accept. If the position or the API is the problem, a list shows it.
     fn not_accepted(&mut self, error: Error, position: &mut Position) -> Ended {
         let is_for_a_list = match error.kind {
             ErrorKind::Expired | ErrorKind::Absent | ErrorKind::Refused => true,

@@ -1,8 +1,8 @@
-//! Times as Kubernetes writes them (RFC 3339) → [`SystemTime`]. Pure.
+//! Parses Kubernetes' timestamps (RFC 3339) → [`SystemTime`]. Pure.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// `2026-08-20T10:00:00Z`, with or without a fraction, with `Z` or an offset. `None` if it is no time, or one before 1970.
+/// Parses `2026-08-20T10:00:00Z`, with or without a fraction, with `Z` or an offset. Returns `None` if it is invalid or before 1970.
 pub(super) fn parse(text: &str) -> Option<SystemTime> {
     let (date, time) = text.trim().split_once(['T', 't'])?;
     let mut date = date.splitn(3, '-').map(number);
@@ -22,7 +22,7 @@ fn number(text: &str) -> Option<i64> {
     (!text.is_empty() && text.len() <= 4 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
-/// How far the clock is ahead of UTC, in seconds.
+/// Returns the offset from UTC in seconds.
 fn offset(zone: &str) -> Option<i64> {
     if zone.eq_ignore_ascii_case("Z") {
         return Some(0);
@@ -32,7 +32,7 @@ fn offset(zone: &str) -> Option<i64> {
     Some(sign * (number(hours)? * 3600 + number(minutes)? * 60))
 }
 
-/// Days since the epoch, by the Gregorian calendar: years begin in March, so that leap days come last.
+/// Returns the days since the epoch in the Gregorian calendar. Years begin in March, so that leap days come last.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468

@@ -1,4 +1,4 @@
-//! A rule as `nft -j` writes it → its parts. Pure. Says of each expression what [`kernel`](crate::kernel) says of the same one.
+//! Reads a rule from the JSON of `nft -j`. Pure. Treats each expression as [`kernel`](crate::kernel) does.
 
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ pub fn read(rule: &Value, builder: &mut Builder) -> Option<(RuleParts, Verdict)>
     Some(draft.finish())
 }
 
-/// Whether a rule was written without what it has counted, as `nft -s` does.
+/// Reports whether a rule was written without its counter's values, as `nft -s` does.
 pub fn is_stateless(rule: &Value) -> bool {
     let statements = rule.get("expr").and_then(Value::as_array);
     statements.is_some_and(|statements| statements.iter().any(|statement| statement.get("counter").is_some_and(Value::is_null)))
@@ -45,7 +45,7 @@ fn statement(rule: &mut Draft, kind: &str, what: &Value) -> Option<()> {
             rule.log(what.get("group").is_some(), prefix.as_bytes());
         }
         "limit" | "ct count" => rule.other(),
-        // It may send the packet anywhere: a map of verdicts, a queue, another address.
+        // A verdict map, a queue or a NAT statement may send the packet anywhere.
         _ => {
             rule.other();
             rule.verdict = Verdict::Other;
@@ -93,7 +93,7 @@ fn number(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|number| u32::try_from(number).ok())
 }
 
-/// What becomes of the mark by `&`, `|` and `^`; `None` if something else is in it.
+/// Returns the effect of `&`, `|` and `^` on the mark, or `None` if the expression contains something else.
 fn arithmetic(value: &Value) -> Option<Bits> {
     if key(value, "meta") == Some("mark") {
         return Some(Bits::ALL);
@@ -115,7 +115,7 @@ fn ct_states(value: &Value) -> Option<u32> {
     }
 }
 
-/// A connection's state as nft calls it → its bit.
+/// Returns the bit of a connection state by nft's name.
 pub fn state_bit(state: &str) -> Option<u32> {
     match state {
         "invalid" => Some(1),

@@ -1,5 +1,5 @@
-//! What `nft list ruleset` prints without `-j`, with handles (`-a`) or without, with numbers (`-n`) or names → the same rules as from JSON.
-//! Pure. `calicoctl cluster diags` keeps this text.
+//! The text of `nft list ruleset` without `-j` → the same rules as from JSON. Handles (`-a`) and numbers (`-n`) are optional. Pure.
+//! `calicoctl cluster diags` keeps this text.
 
 use super::Collector;
 use super::rule::state_bit;
@@ -7,23 +7,23 @@ use crate::kernel::nft::Tables;
 use crate::kernel::{Bits, Draft, add_comment, ct_state};
 use crate::ruleset::{Builder, CtState, MarkMatch, RuleParts, Snapshot, Verdict};
 
-/// How matches begin. What begins otherwise, and is not known, may send the packet anywhere.
+/// The first words of matches. An unknown statement that begins with another word may send the packet anywhere.
 const MATCHES: [&str; 39] = [
     "meta", "ct", "ip", "ip6", "tcp", "udp", "udplite", "sctp", "dccp", "th", "icmp", "icmpv6", "igmp", "ether", "arp", "vlan", "ah",
     "esp", "comp", "iif", "iifname", "oif", "oifname", "fib", "rt", "socket", "osf", "exthdr", "frag", "dst", "hbh", "mh", "srh", "ipsec",
     "numgen", "jhash", "symhash", "pkttype", "cgroup",
 ];
 
-/// What ends a part of a rule whose length is not known.
+/// The words that end a part of unknown length.
 const BEGINNINGS: [&str; 14] =
     ["meta", "ct", "counter", "accept", "drop", "return", "continue", "reject", "notrack", "jump", "goto", "log", "limit", "comment"];
 
-/// The tables in a text, as [`parse`](super::parse) gives them.
+/// Returns the tables in a text, as [`parse`](super::parse) does.
 pub fn parse(text: &[u8]) -> Result<Vec<Snapshot>, String> {
     let text = String::from_utf8_lossy(text);
     let mut tables = Collector::default();
     let (mut table, mut chain): (Option<(&str, &str)>, Option<&str>) = (None, None);
-    // How deep the line is in a set or map, which are passed over.
+    // The line's depth in a set or map. Sets and maps are skipped.
     let mut inside = 0;
     for (number, line) in (1..).zip(text.lines().map(str::trim)) {
         if line.is_empty() || line.starts_with('#') {
@@ -43,7 +43,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<Snapshot>, String> {
             }
             (Some(_), None, _) => inside = depth(line),
             (Some(_), Some(_), _) if line == "}" => chain = None,
-            // What a chain of the kernel's own says of itself; what a chain's owner says of it.
+            // The type of a base chain, or the comment of a chain.
             (Some(_), Some(_), _) if line.starts_with("type ") || line.starts_with("comment ") => {}
             (Some((family, table)), Some(name), _) => {
                 let words = words(line);
@@ -62,12 +62,11 @@ pub fn parse(text: &[u8]) -> Result<Vec<Snapshot>, String> {
     }
 }
 
-/// 0 where there is none.
 fn handle(line: &str) -> u64 {
     line.rsplit_once("# handle ").and_then(|(_, handle)| handle.parse().ok()).unwrap_or(0)
 }
 
-/// By how much a line goes deeper into braces.
+/// Returns the change of brace depth in a line.
 fn depth(line: &str) -> i64 {
     let outside = line.split('"').step_by(2).flat_map(str::chars);
     outside.map(|character| i64::from(character == '{') - i64::from(character == '}')).sum()
@@ -77,11 +76,11 @@ fn depth(line: &str) -> i64 {
 enum Word<'a> {
     Plain(&'a str),
     Quoted(&'a str),
-    /// What is between braces.
+    /// The text between braces.
     Set(&'a str),
 }
 
-/// A rule's words; `None` if a quote or brace is not closed.
+/// Returns a rule's words, or `None` if a quote or brace is not closed.
 fn words(line: &str) -> Option<Vec<Word<'_>>> {
     let mut words = Vec::new();
     let mut rest = line;
@@ -100,7 +99,7 @@ fn words(line: &str) -> Option<Vec<Word<'_>>> {
     Some(words)
 }
 
-/// Whether a rule was written without what it has counted, as `nft -s` does.
+/// Reports whether a rule was written without its counter's values, as `nft -s` does.
 fn is_stateless(words: &[Word]) -> bool {
     let counter = words.iter().position(|word| *word == Word::Plain("counter"));
     counter.is_some_and(|at| !matches!(words.get(at + 1), Some(Word::Plain("packets" | "name"))))
@@ -148,7 +147,7 @@ fn read(words: &[Word], builder: &mut Builder) -> Option<(RuleParts, Verdict)> {
     Some(rule.finish())
 }
 
-/// How many words belong to the match or statement that these begin with.
+/// Returns the number of words in the match or statement that these words begin with.
 fn length(words: &[Word]) -> usize {
     match words[0] {
         Word::Plain("counter") => 5.min(words.len()),
@@ -157,7 +156,7 @@ fn length(words: &[Word]) -> usize {
         _ => {
             // `meta mark set meta mark | 0x1`, `ip daddr . meta l4proto`
             let goes_on = |word| matches!(word, Word::Plain("set" | "&" | "|" | "^" | "."));
-            // `reject with icmp type …` holds what would be a match.
+            // `reject with icmp type …` contains the first word of a match.
             let is_match = matches!(words[0], Word::Plain(first) if MATCHES.contains(&first));
             let begins = |word: &str| BEGINNINGS.contains(&word) || (is_match && MATCHES.contains(&word));
             let ends = |at: &usize| matches!(words[*at], Word::Plain(word) if begins(word)) && !goes_on(words[*at - 1]);
@@ -186,7 +185,7 @@ fn matches(rule: &mut Draft, part: &[Word]) {
     }
 }
 
-/// What becomes of the mark by `&`, `|` and `^`; `None` if something else is in it.
+/// Returns the effect of `&`, `|` and `^` on the mark, or `None` if the expression contains something else.
 fn arithmetic(words: &[Word]) -> Option<Bits> {
     use Word::Plain;
     let (first, rest) = match words {
@@ -224,7 +223,7 @@ mod tests {
         parse(format!("table ip calico {{\n\tchain filter-cali-pi-x {{\n\t\t{rule}\n\t}}\n}}\n").as_bytes())
     }
 
-    /// What real tables hold is compared with the kernel's own answer, and with JSON: `direct::the_kernel_and_nft_say_the_same`.
+    /// Real tables are compared with the kernel's own answer and with JSON in `direct::the_kernel_and_nft_say_the_same`.
     #[test]
     fn what_real_tables_do_not_hold_is_never_less_than_it_is() {
         let verdict = |rule: &str| {

@@ -1,5 +1,5 @@
-//! Runs a program and hands on its output as it comes. Touches: one child process, its pipes. Every way out kills and reaps it, and whatever
-//! it has started.
+//! Runs a program and hands on its output as it arrives. Touches: one child process, its pipes. However the run ends, the child and
+//! everything that it started are killed and reaped.
 
 mod orphans;
 
@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How much is read at once, and how large the pipe is made, in bytes: a large table would otherwise cost a context switch per page.
+/// The size of the pipe and of one read, in bytes. With a smaller pipe, a large table would cost a context switch for each page.
 const PIPE_SIZE: usize = 1 << 20;
-/// After so many bytes of output the pipe is left to fill before it is read again: a reader woken for every page slows down the writer.
+/// From this many bytes of output on, the pipe is left to fill before each read. A reader woken for every page slows down the writer.
 const LARGE: usize = 256 << 10;
-/// For so long: iptables-save writes some 100 kB meanwhile.
+/// How long it is left to fill. iptables-save writes about 100 kB in this time.
 const GATHER: Duration = Duration::from_millis(1);
-/// Of the child's standard error, in bytes.
+/// The maximum kept from the child's standard error, in bytes.
 const KEPT_ERROR: usize = 2048;
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl fmt::Display for ChildError {
     }
 }
 
-/// What is handed on of the environment.
+/// The environment variables that are passed on.
 const ENVIRONMENT: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "XTABLES_LIBDIR"];
 
 pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
@@ -60,19 +60,19 @@ pub fn find(name: &str, search_path: &OsStr) -> Option<PathBuf> {
     std::env::split_paths(search_path).map(|folder| folder.join(name)).find(|path| is_program(path))
 }
 
-/// Of the environment, with its passwords, the program sees no more than where programs and libraries are.
+/// Runs a program. It gets only those environment variables that locate programs and libraries, and no passwords.
 pub fn run(program: &Path, args: &[&str], limit: Duration, take: Take<'_>) -> Result<(), ChildError> {
     let environment = ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     run_command(Command::new(program).args(args).env_clear().envs(environment), limit, take)
 }
 
-/// What is handed each piece of output, and may refuse more.
+/// Gets each piece of output. An error refuses further output.
 pub type Take<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), String>;
 
-/// [`run()`] for a command with an environment of its own; its standard streams and its process group are set here.
+/// Like [`run()`] for a command with its own environment. Sets the standard streams and the process group.
 pub fn run_command(command: &mut Command, limit: Duration, take: Take<'_>) -> Result<(), ChildError> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // In a group of its own, which ends with it.
+    // In its own process group, which is killed at the end.
     let (child, orphans) = orphans::Run::start(command.process_group(0)).map_err(ChildError::Start)?;
     let mut run = Run { child, _orphans: orphans, deadline: Instant::now() + limit, limit };
     let stderr = run.output(take)?;
@@ -83,7 +83,7 @@ pub fn run_command(command: &mut Command, limit: Duration, take: Take<'_>) -> Re
     }
 }
 
-/// A child that is killed and reaped when this is dropped, and then its orphans.
+/// A running child. Dropping it kills and reaps the child, and then its orphans.
 struct Run {
     child: Child,
     _orphans: orphans::Run,
@@ -104,11 +104,11 @@ impl Drop for Run {
 }
 
 impl Run {
-    /// Reads both pipes until the output ends; returns what came on standard error.
+    /// Reads both pipes until the output ends. Returns what was written to standard error.
     fn output(&mut self, take: Take<'_>) -> Result<Vec<u8>, ChildError> {
         let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
         let (Some(mut stdout), Some(mut stderr)) = (stdout, stderr) else { return Ok(Vec::new()) };
-        // Only a wish: an unprivileged user may have a lower limit.
+        // May fail: an unprivileged user may have a lower limit.
         _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_SIZE);
         let mut buffer = vec![0; PIPE_SIZE];
         let (mut kept, mut stdout_open, mut stderr_open, mut total) = (Vec::new(), true, true, 0);
@@ -127,7 +127,7 @@ impl Run {
                 }
             }
         }
-        // What it still says before it ends; without waiting for what it may have started.
+        // Reads what the child writes before it ends, without waiting for processes that it may have started.
         while stderr_open && kept.len() < KEPT_ERROR && self.wait().is_ok() && readable(&stderr)? {
             stderr_open = keep(&mut stderr, &mut buffer, &mut kept)?;
         }
@@ -168,7 +168,7 @@ fn readable(fd: &impl AsFd) -> Result<bool, ChildError> {
     Ok(poll(&mut fds, Some(&now)).map_err(|error| ChildError::Read(error.into()))? > 0 && fds[0].revents().contains(PollFlags::IN))
 }
 
-/// Keeps the beginning of what is said; whether more may come.
+/// Keeps the beginning of standard error. Reports whether more may follow.
 fn keep(from: &mut impl Read, buffer: &mut [u8], kept: &mut Vec<u8>) -> Result<bool, ChildError> {
     let n = read(from, buffer)?;
     kept.extend_from_slice(&buffer[..n.min(KEPT_ERROR - kept.len())]);
@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    /// Its first two children are in sessions of their own; the second one has lost its parent before.
+    /// Its first two children are in their own sessions. The second one is already an orphan.
     #[test]
     fn what_left_its_group_ends_too() {
         const SLEEP: &str = "setsid sleep 1000 >/dev/null 2>&1 & echo $!; (setsid sleep 1000 >/dev/null 2>&1 & echo $!);";
@@ -250,11 +250,11 @@ mod tests {
         }
     }
 
-    /// Whether any process of this group is more than init's to reap.
+    /// Reports whether any process of this group is more than a zombie that init has to reap.
     fn lives(group: &str) -> bool {
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
         let stats = processes.filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
-        // After the name in parentheses: state, parent, group.
+        // State, parent and group follow the name in parentheses.
         let of_group = |stat: &String| stat.rsplit(')').next().is_some_and(|rest| rest.split(' ').nth(3) == Some(group));
         stats.filter(of_group).any(|stat| !stat.contains(") Z "))
     }

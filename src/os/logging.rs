@@ -1,5 +1,5 @@
-//! Log lines on standard error: one event, one line, in logfmt or JSON; no outside text can break or forge a line, or make the log grow
-//! without bound.
+//! Log lines on standard error: one line for each event, in logfmt or JSON. Text from outside cannot break or forge a line. The rate of
+//! lines is limited.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -12,13 +12,13 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use crate::config::LogFormat;
 use crate::datastore::bounds::cut;
 
-/// In bytes; of a longer message the beginning is logged.
+/// The longest message in bytes. Longer ones are truncated.
 const LONGEST_MESSAGE: usize = 2048;
 const BURST: u32 = 500;
-/// So many lines may come at once; after that, one more in each of these times: 36,000 an hour.
+/// After a burst, one line is allowed in each of these intervals: 36,000 an hour.
 const REFILL: Duration = Duration::from_millis(100);
 
-/// Starts logging. A second call changes nothing.
+/// Starts logging. A second call has no effect.
 pub fn start(level: LevelFilter, format: LogFormat) {
     if log::set_boxed_logger(Box::new(Logger::new(level, format))).is_ok() {
         log::set_max_level(level);
@@ -31,26 +31,27 @@ struct Logger {
     rate: Mutex<Rate>,
 }
 
-/// Once no line is left, some are saved up first: a flood shows in parts of some length, each with the number of lines missing before it.
+/// A rate limit. Once no line is left, `PART` lines are saved up first. So a flood shows in parts, each with the number of missing lines
+/// before it.
 struct Rate {
     left: u32,
     counted: Instant,
-    /// Lines that were left out, while there are none left.
+    /// The number of lines left out since the limit was reached; `None` if it is not reached.
     left_out: Option<u64>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Passage {
     Free,
-    /// It is logged, and the next ones are not.
+    /// This line is logged, and the next ones are not.
     Last,
-    /// It is logged after so many that were not.
+    /// This line is logged, after this many that were not.
     After(u64),
     Closed,
 }
 
 impl Rate {
-    /// How many lines are saved up after a flood.
+    /// The number of lines saved up after a flood.
     const PART: u32 = BURST / 10;
 
     fn new(now: Instant) -> Self {
@@ -79,9 +80,9 @@ impl Rate {
     }
 }
 
-/// Libraries whose debugging output is about their insides.
+/// Libraries whose debug output is about their internals.
 const CHATTY: [&str; 2] = ["ureq", "rustls"];
-/// A library that logs every byte it sends and receives, passwords and tokens too.
+/// A library that logs every byte it sends and receives, including passwords and tokens.
 const INDISCREET: &str = "ureq_proto";
 
 impl Logger {
@@ -91,7 +92,7 @@ impl Logger {
 
     fn write(&self, level: Level, message: &str) {
         let line = line(self.format, SystemTime::now(), level, &cut(message, LONGEST_MESSAGE));
-        // One write, so that lines of several threads do not mix; if standard error is gone, nobody can be told.
+        // One write, so that lines of several threads do not mix. A failure cannot be reported.
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
 
@@ -112,7 +113,7 @@ impl Log for Logger {
             return;
         }
         let passage = match record.level() {
-            // There are few of them by nature, and what comes with the end must be seen.
+            // Errors are few by nature, and the reason for an exit must be visible.
             Level::Error => Passage::Free,
             _ => self.rate.lock().unwrap_or_else(PoisonError::into_inner).pass(Instant::now()),
         };
@@ -130,7 +131,7 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// One event as one line, newline included.
+/// Formats one event as one line, including the newline.
 fn line(format: LogFormat, time: SystemTime, level: Level, message: &str) -> String {
     let (time, level, message) = (rfc3339(time), level.as_str().to_ascii_lowercase(), escape(message));
     match format {
@@ -139,7 +140,7 @@ fn line(format: LogFormat, time: SystemTime, level: Level, message: &str) -> Str
     }
 }
 
-/// Escapes as in a JSON string, which logfmt's readers understand too, whatever could end a line or steer a terminal.
+/// Escapes as in a JSON string everything that could end a line or control a terminal. Readers of logfmt understand this too.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -156,7 +157,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// `2026-01-31T23:59:59.123Z`.
+/// Formats a time as `2026-01-31T23:59:59.123Z`.
 pub fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86400, since.as_secs() % 86400);
@@ -165,7 +166,8 @@ pub fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
-/// Days from 1970-01-01 (Howard Hinnant's `civil_from_days`): years begin in March, so that the leap day comes last.
+/// Converts days since 1970-01-01 to year, month and day (Howard Hinnant's `civil_from_days`). Years begin in March, so that the leap day
+/// comes last.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -178,7 +180,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 }
 
 static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-/// So many keys are remembered, because they come from outside: beyond that, no further one is new.
+/// The maximum number of remembered keys, because keys come from outside. Further keys never count as new.
 const MOST_KEYS: usize = 1024;
 
 fn is_new(key: &str, said: &Mutex<BTreeSet<String>>) -> bool {
@@ -186,14 +188,15 @@ fn is_new(key: &str, said: &Mutex<BTreeSet<String>>) -> bool {
     said.len() < MOST_KEYS && !said.contains(key) && said.insert(key.to_owned())
 }
 
-/// Logs a message only the first time this `key` comes, process-wide. For what every scrape would find again.
+/// Logs a message only at the first use of this `key` in the process. For problems that every scrape would report again.
 pub fn once(level: Level, key: &str, message: impl std::fmt::Display) {
     if is_new(key, &SAID) {
         log::log!(level, "{message}");
     }
 }
 
-/// A panic is one line. A library that panics on outside input does so again and again: from the second on at debug level.
+/// Logs each panic as one line. A library that panics on outside input does so repeatedly: a further panic at the same place is logged at
+/// debug level.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -251,14 +254,14 @@ mod tests {
         let mut rate = Rate::new(start);
         assert!((1..BURST).all(|_| rate.pass(start) == Passage::Free));
         assert_eq!(rate.pass(start), Passage::Last);
-        // A minute of a line every millisecond.
+        // A line every millisecond for a minute.
         let after: Vec<_> = (1..=59_000).map(|ms| rate.pass(start + Duration::from_millis(ms))).collect();
         let logged = after.iter().filter(|passage| **passage != Passage::Closed).count();
         assert!((550..=600).contains(&logged), "{logged}");
         let told: u64 = after.iter().map(|passage| if let Passage::After(lines) = passage { *lines } else { 0 }).sum();
         let untold = rate.left_out.unwrap_or_default();
         assert_eq!(told + untold + logged as u64, 59_000);
-        // Then it is quiet.
+        // Then there are no lines for a while.
         let later = start + Duration::from_secs(120);
         assert_eq!((rate.pass(later), rate.pass(later)), (Passage::After(untold), Passage::Free));
     }

@@ -1,12 +1,13 @@
-//! Least privilege: what this process, and every program that it starts, gives up for good before it serves anyone. Touches: this
-//! thread's own rights, so it comes before other threads, which inherit them.
+//! Least privilege: what this process, and every program that it starts, gives up for good before it serves requests. Touches: this
+//! thread's own rights. So it runs before other threads start, which inherit them.
 //!
-//! Whoever takes over the process has what is left: two capabilities, four at most, no file to write, fewer system calls. Nothing here fails because
-//! there is little to give up: the process may be unprivileged already, or the kernel may not know one of the means.
+//! An attacker who takes over the process has only what is left: two capabilities, at most four, no writable files, fewer system calls.
+//! Nothing here fails because there is little to give up: the process may be unprivileged already, or the kernel may not support a
+//! mechanism.
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 mod calls;
-/// Architectures whose calls the filter does not know.
+/// Architectures whose system call numbers the filter does not know.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 mod calls {
     pub fn deny(_files: bool) -> Result<(), Box<dyn std::error::Error>> {
@@ -20,22 +21,22 @@ use std::error::Error;
 
 pub use capabilities::searching;
 
-/// What is kept beyond the least.
+/// What is kept beyond the minimum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// Writing files and connecting to local sockets: programs of the administrator's choice may have to.
+    /// Writing files and connecting to local sockets. Programs chosen by the administrator may need this.
     pub files: bool,
-    /// The capabilities to read the eBPF dataplane, as far as the process has them: its maps, and Felix's folders.
+    /// The capabilities to read the eBPF dataplane (its maps, and Felix's folders), as far as the process has them.
     pub ebpf: bool,
 }
 
-/// Gives up the capabilities that not even starting takes: from here on, files are read as they will be read in operation.
+/// Gives up the capabilities that not even the start needs. From here on, files are read with the rights of normal operation.
 pub fn at_start() {
-    // rustix asks for it once; before Linux 6.4 it reads a file for that, which after the next step is root's.
+    // rustix caches the page size. Before Linux 6.4 it reads a file for it, which only root may read after the next step.
     _ = rustix::param::page_size();
-    // Passwords are in this memory: no program that it starts reads it, and no dump holds it.
+    // This memory contains passwords. Programs that this process starts must not read it, and core dumps must not contain it.
     _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    // What is impossible now is impossible later too, and said then.
+    // A failure here is repeated and reported in `for_good`.
     _ = capabilities::keep(capabilities::at_start(), true);
 }
 
@@ -47,7 +48,7 @@ pub fn for_good(kept: Kept) {
             failed.push(format!("{what} ({error})"));
         }
     };
-    // The next ones are for processes that cannot become more than they are.
+    // The following steps require that the process can gain no privileges.
     step("never to gain privileges", rustix::thread::set_no_new_privs(true).map_err(Into::into));
     step("to lose access to files and other processes", landlock::protect(kept.files));
     step("to give up capabilities", capabilities::keep(capabilities::in_operation(kept.ebpf), kept.ebpf).map_err(Into::into));

@@ -1,4 +1,4 @@
-//! What the kernel says about this process, for the conventional `process_*` metrics. What cannot be read is left out.
+//! Reads what the kernel reports about this process, for the conventional `process_*` metrics. Unreadable values are left out.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ pub struct Process {
     /// `process_cpu_seconds_total`: user and system time, in seconds.
     pub cpu_seconds: Option<f64>,
     pub open_fds: Option<u64>,
-    /// `process_max_fds`: the soft limit; `None` also where there is none.
+    /// `process_max_fds`: the soft limit. `None` also if there is no limit.
     pub max_fds: Option<u64>,
     pub virtual_memory_bytes: Option<u64>,
     pub resident_memory_bytes: Option<u64>,
@@ -35,20 +35,21 @@ impl Process {
     }
 }
 
-/// What this process has used so far, and the children that it has waited for. In steps of a tick, 10 ms as a rule.
+/// Returns the CPU time of this process and of the children that it has waited for, in ticks of usually 10 ms.
 pub fn cpu_time(proc: &Path) -> Option<Duration> {
     let stat = fs::read_to_string(proc.join("self/stat")).ok()?;
     let ticks = (14..=17).map(|number| stat_field(&stat, number)).sum::<Option<u64>>()?;
     Some(Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second()).ok()?)
 }
 
-/// A field of `/proc/self/stat`, as proc(5) numbers them. The second one is the program's name in parentheses and may contain anything.
+/// Returns a field of `/proc/self/stat`, numbered as in proc(5). The second one is the program's name in parentheses and may contain any
+/// character.
 fn stat_field(stat: &str, number: usize) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_ascii_whitespace().nth(number - 3)?.parse().ok()
 }
 
-/// How many descriptors are open, apart from the one that reading this directory takes.
+/// Returns the number of open descriptors, without the one that reads this directory.
 fn count_fds(directory: &Path) -> Option<u64> {
     Some((fs::read_dir(directory).ok()?.flatten().count() as u64).saturating_sub(1))
 }

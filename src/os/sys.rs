@@ -1,4 +1,4 @@
-//! The only unsafe code: system calls for which no safe wrapper exists.
+//! The only unsafe code: system calls that have no safe wrapper.
 #![allow(unsafe_code)]
 
 pub mod bpf;
@@ -13,28 +13,28 @@ use std::thread;
 #[cfg(not(miri))]
 use libc as calls;
 
-/// Calls getsockopt(2) with `buffer` as the option's value, both ways; returns the length that the kernel gives it.
+/// Calls getsockopt(2) with `buffer` as input and output. Returns the length that the kernel wrote.
 pub fn getsockopt(socket: BorrowedFd, level: i32, option: i32, buffer: &mut [u8]) -> io::Result<usize> {
     let mut length = libc::socklen_t::try_from(buffer.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: the buffer is valid for reads and writes of `length` bytes, and bytes have no invalid values. The descriptor is open for
-    // as long as it is borrowed.
+    // SAFETY: the buffer is valid for reads and writes of `length` bytes, and bytes have no invalid values. The descriptor is open as long
+    // as it is borrowed.
     match unsafe { calls::getsockopt(socket.as_raw_fd(), level, option, buffer.as_mut_ptr().cast(), &raw mut length) } {
         0 => Ok(length as usize),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// The same with large memory that nothing was written to: meanwhile another thread has the kernel make its pages, which else costs the
-/// call a fault for each.
+/// The same for large memory that has not been written to. Another thread has the kernel allocate its pages meanwhile. Otherwise the call
+/// takes a page fault for each.
 pub fn getsockopt_large(socket: BorrowedFd, level: i32, option: i32, buffer: &mut [u8]) -> io::Result<usize> {
     let (begin, length) = (buffer.as_mut_ptr().expose_provenance(), buffer.len());
     thread::scope(|scope| {
         let make_pages = move || {
-            // SAFETY: the range is inside `buffer`, which outlives the scope; making pages changes nothing in what they hold. Kernels
-            // before 5.14, and memory that does not begin with a page, are refused.
+            // SAFETY: the range is inside `buffer`, which outlives the scope, and populating pages does not change their content. The call
+            // fails on kernels before 5.14, and for memory that does not begin at a page.
             _ = unsafe { calls::madvise(std::ptr::with_exposed_provenance_mut(begin), length, libc::MADV_POPULATE_WRITE) };
         };
-        // Without a thread it takes longer.
+        // Without the thread the call takes longer.
         _ = thread::Builder::new().spawn_scoped(scope, make_pages);
         getsockopt(socket, level, option, buffer)
     })
@@ -42,35 +42,35 @@ pub fn getsockopt_large(socket: BorrowedFd, level: i32, option: i32, buffer: &mu
 
 pub fn setsockopt(socket: BorrowedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     let length = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: the kernel reads `length` bytes from `value`, which lives until the call returns. The descriptor is open for as long as
-    // it is borrowed.
+    // SAFETY: the kernel reads `length` bytes from `value`, which lives until the call returns. The descriptor is open as long as it is
+    // borrowed.
     match unsafe { calls::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Memory of `length` zeros that is going to be written at once: in huge pages if it can be, for each small one is a page fault.
+/// Returns `length` zeros that will be written soon. Uses huge pages if possible, because each small page costs a page fault.
 pub fn large(length: usize) -> Vec<u8> {
     let memory = vec![0; length];
     let page = rustix::param::page_size();
     let begin = memory.as_ptr().align_offset(page);
     if length >= HUGE_PAGE && begin < length {
-        // SAFETY: the range is inside `memory` and begins with a page; the advice changes nothing in what it holds, and pages at its
-        // end that it shares with others neither.
+        // SAFETY: the range is inside `memory` and begins at a page. The advice does not change its content, nor that of other memory on
+        // its last page.
         _ = unsafe { calls::madvise(memory.as_ptr().add(begin).cast_mut().cast(), length - begin, calls::MADV_HUGEPAGE) };
     }
     memory
 }
 
-/// In bytes, on x86 and most others.
+/// In bytes, on x86 and most other architectures.
 const HUGE_PAGE: usize = 2 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Whatever its length is, and wherever its first page begins.
+    /// For any length, and wherever the first page begins.
     #[test]
     fn large_memory_is_zero_and_as_long_as_was_asked() {
         for length in [0, 1, HUGE_PAGE - 1, HUGE_PAGE, HUGE_PAGE + 4097] {

@@ -1,4 +1,4 @@
-//! The JSON behind the page: a path → an answer of the API. Pure, apart from asking the [`Application`]. See `docs/api.md`.
+//! The page's JSON API: returns the answer for a path. Pure, apart from asking the [`Application`]. See `docs/api.md`.
 
 use serde::Serialize;
 
@@ -6,14 +6,14 @@ use super::Application;
 use crate::report::{Flows, Milliseconds, network_policies};
 
 pub(super) const PREFIX: &str = "/api/v1/";
-/// What depends on the query.
+/// The paths whose answers depend on the query.
 pub(super) const BY_QUERY: [&str; 3] = ["/api/v1/witnesses", "/api/v1/flows", "/api/v1/allow"];
 
-/// As an error names them.
+/// The paths as an error lists them.
 const PATHS: &str =
     "status, workloads, workloads/{interface}, drops, policies, policies/{policy}, host-endpoints, witnesses, flows and allow";
 
-/// `target`: the path, with its query.
+/// `target` is the path with its query.
 pub(super) fn answer(app: &dyn Application, target: &str) -> (u16, Vec<u8>) {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut parts = path.strip_prefix(PREFIX).unwrap_or_default().split('/');
@@ -38,7 +38,7 @@ fn one<T: Serialize>(encoded: &str, what: &str, find: impl FnOnce(&str) -> Optio
     find(&name).map_or_else(|| failed(404, &format!("{what} {name:?}")), |answer| json(&answer))
 }
 
-/// The value of a field of the query.
+/// Returns the value of a field of the query.
 fn field(query: &str, name: &str) -> Option<String> {
     query.split('&').find_map(|pair| decoded(pair.strip_prefix(name)?.strip_prefix('=')?))
 }
@@ -51,7 +51,7 @@ fn witnesses(app: &dyn Application, query: &str) -> (u16, Vec<u8>) {
     }
 }
 
-/// What would accept the packets that a policy was seen to accept.
+/// Returns policies that would accept the packets that a policy was observed to accept.
 fn allow(app: &dyn Application, query: &str) -> (u16, Vec<u8>) {
     let Some(policy) = field(query, "policy") else {
         return failed(400, "policy: expected the name of a policy, as in /api/v1/policies");
@@ -69,7 +69,7 @@ fn failed(status: u16, error: &str) -> (u16, Vec<u8>) {
     (status, serde_json::json!({ "error": error }).to_string().into_bytes())
 }
 
-/// `%2F` and its like.
+/// Decodes `%2F` and the like.
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,5 +1,5 @@
-//! One connection: its requests one after the other, each in bounded time and memory. Nothing here waits for the client: reads and
-//! writes take what there is, and [`Connection::interest`] says what to wait for.
+//! One connection: its requests one after the other, each in bounded time and memory. Nothing here waits for the client. Reads and writes
+//! transfer what is possible, and [`Connection::interest`] says what to wait for.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
@@ -13,29 +13,30 @@ use super::reply::Reply;
 use super::request::{LONGEST_HEAD, Request};
 use super::routes::Resource;
 
-/// Bytes written at a time, so that others have their turn.
+/// The number of bytes written at a time, so that other connections get their turn.
 const PIECE: usize = 64 << 10;
-/// After the last answer, what the client still sends is read for so long, and up to so many bytes. Closing a socket with unread bytes in
-/// it is a reset, which may overtake the answer.
+/// After the last answer, the client's remaining input is read for at most this time and this many bytes. Closing a socket with unread
+/// bytes sends a reset, which may overtake the answer.
 const FAREWELL: Duration = Duration::from_secs(1);
 const FAREWELL_BYTES: usize = 1 << 20;
-/// A client has so much time to get its first request across, and to take some of an answer, before it is taken for idle.
+/// The time for a client to send its first request, or to read some of an answer, before it counts as idle.
 const GRACE: Duration = Duration::from_millis(50);
 
 pub(super) struct Connection {
     pub socket: TcpStream,
-    /// Whom places are counted for, from [`network`].
+    /// The address that places are counted for, from [`network`].
     pub client: IpAddr,
     pub doing: Doing,
-    /// When it came or began what it does; while it takes an answer, when it last took some.
+    /// When the current state began. While an answer is sent, when the client last took some of it.
     pub since: Instant,
     deadline: Option<Instant>,
     received: Vec<u8>,
-    /// Whether bytes came behind the last request that may be another one.
+    /// Whether bytes that may be another request followed the last one.
     unseen: bool,
 }
 
-/// A connection asks, waits for an answer that is made, and takes it; again, or it leaves: so many bytes may still be read then.
+/// A connection asks, waits for an answer to be made, and takes it. Then it asks again or leaves. While leaving, at most this many bytes
+/// are still read.
 pub(super) enum Doing {
     Asking { first: bool },
     Waiting(Request, Resource),
@@ -44,22 +45,22 @@ pub(super) enum Doing {
     Over,
 }
 
-/// What ending a connection would spoil.
+/// What would be lost by ending a connection.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Worth {
     Nothing,
-    /// Of a client that has just come.
+    /// The request of a client that has just connected.
     Question,
     Answer,
 }
 
 pub(super) struct Answer {
     head: Vec<u8>,
-    /// Shared with others that take it.
+    /// Shared with other connections that take it.
     body: Arc<Vec<u8>>,
-    /// How much of the body is sent: nothing to `HEAD`.
+    /// The length that is sent of the body: 0 for `HEAD`.
     length: usize,
-    /// How much of head and body the kernel has taken.
+    /// The number of bytes of head and body that the kernel has taken.
     taken: usize,
     keep_alive: bool,
 }
@@ -72,7 +73,7 @@ impl Connection {
         Ok(Self { socket, client, doing, since, deadline, received: Vec::new(), unseen: false })
     }
 
-    /// poll(2) reports errors, and that the client has gone, in any case.
+    /// poll(2) always reports errors and that the client has closed the connection.
     pub fn interest(&self) -> PollFlags {
         match self.doing {
             Doing::Asking { .. } | Doing::Leaving(_) => PollFlags::IN,
@@ -85,7 +86,7 @@ impl Connection {
         if self.unseen() { Some(self.since) } else { self.deadline }
     }
 
-    /// Whether it has received what may be a request, and nobody has looked at it.
+    /// Reports whether it has received what may be a request that has not been parsed yet.
     pub fn unseen(&self) -> bool {
         self.unseen && matches!(self.doing, Doing::Asking { .. })
     }
@@ -111,13 +112,13 @@ impl Connection {
         }
     }
 
-    /// Goes on as far as possible without waiting. Returns a request, once there is a whole one.
+    /// Continues as far as possible without waiting. Returns a complete request, if there is one.
     pub fn go_on(&mut self, ready: PollFlags, limits: Limits) -> Option<Request> {
         let result = match self.doing {
             Doing::Asking { .. } => self.ask(limits),
             Doing::Taking(_) => self.take(limits).map(|()| None),
             Doing::Leaving(unread) => self.leave(unread).map(|()| None),
-            // Only that the client has gone can be ready then.
+            // In this state an event can only mean that the client has closed the connection.
             Doing::Waiting(..) if !ready.is_empty() => Err(ErrorKind::ConnectionReset.into()),
             Doing::Waiting(..) | Doing::Over => Ok(None),
         };
@@ -132,7 +133,7 @@ impl Connection {
         (self.doing, self.since, self.deadline) = (Doing::Waiting(request, resource), Instant::now(), None);
     }
 
-    /// Answers its request; without one, the answer is the last.
+    /// Answers its request. Without a request, the answer is the last one.
     pub fn give(&mut self, reply: &Reply, request: Option<&Request>, limits: Limits) {
         let keep_alive = request.is_some_and(|request| request.keep_alive);
         let option = if !keep_alive { Some("close") } else { request.filter(|request| request.old).map(|_| "keep-alive") };
@@ -163,7 +164,7 @@ impl Connection {
             Ok(None) => Ok(None),
             Ok(Some((length, request))) => {
                 self.received.drain(..length);
-                // A client that has gone is not worth a read of the kernel.
+                // If the client has closed the connection, its request is not worth a read of the kernel.
                 self.socket.take_error()?.map_or(Ok(Some(request)), Err)
             }
             Err(refusal) => {
@@ -173,7 +174,7 @@ impl Connection {
         }
     }
 
-    /// Whether anything was there to be received, up to the length of the longest head.
+    /// Reads up to the length of the longest head. Reports whether anything was received.
     fn read(&mut self, limits: Limits) -> io::Result<bool> {
         let mut piece = [0; 4096];
         let most = piece.len().min(LONGEST_HEAD - self.received.len());
@@ -224,7 +225,7 @@ impl Answer {
     }
 }
 
-/// `None` where it would have to wait.
+/// Returns `None` if the operation would have to wait.
 fn at_once(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Err(error) if [ErrorKind::Interrupted, ErrorKind::WouldBlock].contains(&error.kind()) => Ok(None),
@@ -232,7 +233,7 @@ fn at_once(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// For whom an address counts: with IPv6, a client has at least a /64 to choose from.
+/// Returns the address that connections are counted for. With IPv6, a client can choose among the addresses of at least a /64.
 pub(super) fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

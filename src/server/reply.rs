@@ -9,10 +9,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::StatusCode;
 
-/// What is compressed on request says so.
+/// The header of answers that are compressed on request.
 const VARY: (&str, &str) = ("Vary", "Accept-Encoding");
 
-/// For `HEAD` the body is the one `GET` would get; the server leaves it out.
+/// An answer to `HEAD` has the body of `GET`, and the server does not send it.
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
     pub status: u16,
@@ -35,7 +35,7 @@ impl Reply {
         Self::new(status, "text/plain; charset=utf-8", Arc::new(format!("{text}\n").into_bytes()))
     }
 
-    /// Is compressed for those who accept that.
+    /// Creates an answer that is compressed for clients that accept it.
     pub fn packable(status: u16, content_type: &'static str, body: Arc<Vec<u8>>) -> Self {
         Self::new(status, content_type, body).with(VARY.0, VARY.1)
     }
@@ -45,7 +45,7 @@ impl Reply {
         self
     }
 
-    /// `connection`: the header of that name.
+    /// `connection` is the value of that header.
     pub fn head(&self, connection: Option<&'static str>) -> Vec<u8> {
         let (status, length, date) = (self.status, self.body.len(), httpdate::fmt_http_date(SystemTime::now()));
         let mut head = format!("HTTP/1.1 {status} {}\r\nContent-Length: {length}\r\nDate: {date}\r\n", reason(status));
@@ -55,7 +55,7 @@ impl Reply {
         (head + "\r\n").into_bytes()
     }
 
-    /// Where its body may be compressed. Fast rather than small: metrics shrink to a tenth at any level.
+    /// Compresses the body, if that is allowed. Prefers speed over size: metrics shrink to a tenth at any level.
     pub fn compressed(&self) -> Option<Self> {
         if !self.headers.contains(&VARY) {
             return None;
@@ -72,7 +72,7 @@ impl Reply {
     }
 }
 
-/// RFC 9110, 15; the crate still has 413 by RFC 7231.
+/// RFC 9110, 15. The crate still has the name of 413 from RFC 7231.
 fn reason(status: u16) -> &'static str {
     let known = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     if status == 413 { "Content Too Large" } else { known.unwrap_or("Internal Server Error") }

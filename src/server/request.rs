@@ -1,4 +1,4 @@
-//! The head of a request, taken apart by httparse. Pure.
+//! Parses the head of a request with httparse. Pure.
 
 use http::Uri;
 use http::uri::Authority;
@@ -10,27 +10,27 @@ use super::reply::Reply;
 pub(super) const LONGEST_HEAD: usize = 16 << 10;
 const MOST_HEADERS: usize = 100;
 
-/// A request, as far as the answer depends on it.
+/// The parts of a request that the answer depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Request {
-    /// The answer goes without its body.
+    /// The answer is sent without its body.
     pub is_head: bool,
-    /// `GET` or `HEAD`: there are no other methods here.
+    /// The method is `GET` or `HEAD`. No others are allowed.
     pub may_get: bool,
     pub path: String,
     pub query: Option<String>,
-    /// The server's name as the client knows it, without the port; an IPv6 address in brackets.
+    /// The server's name as the client knows it, without the port. An IPv6 address is in brackets.
     pub host: Option<String>,
     pub gzip: bool,
-    /// A body follows. None is ever read.
+    /// A body follows. It is never read.
     pub has_body: bool,
     pub keep_alive: bool,
-    /// HTTP/1.0, whose clients have to be told that the connection stays open.
+    /// HTTP/1.0, whose clients must be told that the connection stays open.
     pub old: bool,
 }
 
 impl Request {
-    /// The first request and the length of its head; `None` if there is more to come. After an error's answer the connection ends.
+    /// Returns the first request and the length of its head, or `None` if it is incomplete. After an error's answer the connection ends.
     pub fn parse(bytes: &[u8]) -> Result<Option<(usize, Self)>, Reply> {
         let mut headers = [EMPTY_HEADER; MOST_HEADERS];
         let mut head = httparse::Request::new(&mut headers);
@@ -64,11 +64,11 @@ impl Request {
             may_get: ["GET", "HEAD"].contains(&method),
             path: target.path().to_owned(),
             query: target.query().map(str::to_owned),
-            // A target's own authority counts (RFC 9112, 3.2.2).
+            // The target's own authority has priority (RFC 9112, 3.2.2).
             host: target.authority().or(host.as_ref()).map(|authority| authority.host().to_owned()),
             gzip: accepts_gzip(&values(head.headers, "accept-encoding").collect::<Vec<_>>()),
             has_body,
-            // What follows a body that is not read is no request.
+            // What follows an unread body is not a request.
             keep_alive: !has_body && !says("close") && (!old || says("keep-alive")),
             old,
         })
@@ -79,7 +79,7 @@ fn bad(why: &str) -> Reply {
     Reply::text(400, &format!("not understood: {why}"))
 }
 
-/// The values of a header. One that is no text says nothing that would matter here.
+/// Returns the values of a header. A value that is not text is irrelevant here.
 fn values<'a>(headers: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = &'a str> {
     headers
         .iter()
@@ -87,7 +87,7 @@ fn values<'a>(headers: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = 
         .map(|header| std::str::from_utf8(header.value).unwrap_or("?"))
 }
 
-/// Whether gzip is acceptable (RFC 9110, 12.5.3): named itself, or else covered by `*`, and not with a weight of 0.
+/// Reports whether gzip is acceptable (RFC 9110, 12.5.3): listed by name, or covered by `*`, and without a weight of 0.
 fn accepts_gzip(values: &[&str]) -> bool {
     let weight_of = |wanted: &[&str]| {
         let codings = values.iter().flat_map(|value| value.split(','));
@@ -96,7 +96,7 @@ fn accepts_gzip(values: &[&str]) -> bool {
     weight_of(&["gzip", "x-gzip"]).or_else(|| weight_of(&["*"])).is_some_and(|weight| weight > 0.0)
 }
 
-/// `gzip;q=0.5` as name and weight; a weight that is no number counts as 0, so that nothing unwanted is sent.
+/// Splits `gzip;q=0.5` into name and weight. An invalid weight counts as 0, so that nothing unwanted is sent.
 fn coding(text: &str) -> (&str, f32) {
     let mut parts = text.split(';').map(str::trim);
     let name = parts.next().unwrap_or_default();

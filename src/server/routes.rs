@@ -1,4 +1,4 @@
-//! What is answered to which request: pure, apart from asking the [`Application`].
+//! Maps requests to answers. Pure, apart from asking the [`Application`].
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +9,7 @@ use super::request::Request;
 use super::{Application, api};
 use crate::web;
 
-/// What takes time to make. Whoever asks for it while it is made shares it.
+/// An answer that takes time to make. Clients that ask for it while it is being made share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Resource {
     Metrics,
@@ -18,13 +18,13 @@ pub(super) enum Resource {
     Page(web::File),
 }
 
-/// What a server of these names has to make for a request; the error is an answer for which nothing has to be made.
+/// Returns what has to be made for a request to a server with these names. The error is an answer that is ready.
 pub(super) fn wanted(request: &Request, names: &[String]) -> Result<Resource, Reply> {
     let resource = match &*request.path {
         "/metrics" => Ok(Resource::Metrics),
         "/healthz" => Err(Reply::text(200, "ok")),
         "/readyz" => Ok(Resource::Ready),
-        // Only these differ by their query: all other answers are shared, whatever it says.
+        // Only these depend on the query. All other answers are shared, whatever the query.
         api if api::BY_QUERY.contains(&api) => Ok(Resource::Api(format!("{api}?{}", request.query.as_deref().unwrap_or_default()))),
         api if api.starts_with(api::PREFIX) => Ok(Resource::Api(api.to_owned())),
         path => Ok(web::file(path)
@@ -39,9 +39,8 @@ pub(super) fn wanted(request: &Request, names: &[String]) -> Result<Resource, Re
     }
 }
 
-/// Refuses a host that is none of the server's names. A page from elsewhere, whose name its owner has moved to the server's address (DNS
-/// rebinding), would otherwise be allowed by the browser to read what it is answered. No such name is an address or `localhost`, and
-/// browsers always say one.
+/// Refuses a host that is not one of the server's names. Otherwise a foreign page whose owner has pointed its name at the server's address
+/// (DNS rebinding) could read the answers. Such a name is never an address or `localhost`, and browsers always send the host.
 fn misdirected(host: Option<&str>, names: &[String]) -> Option<Reply> {
     let host = host?.trim_matches(['[', ']']);
     let host = host.strip_suffix('.').unwrap_or(host);
@@ -52,12 +51,12 @@ fn misdirected(host: Option<&str>, names: &[String]) -> Option<Reply> {
 }
 
 impl Resource {
-    /// Whether it is a scrape or a probe, which come before what people look at.
+    /// Reports whether it is a scrape or a probe. These have priority over what users view.
     pub fn is_watched(&self) -> bool {
         matches!(self, Resource::Metrics | Resource::Ready)
     }
 
-    /// Makes it. A panic costs this answer, not more.
+    /// Makes the answer. A panic fails only this answer.
     pub fn make(&self, app: &dyn Application) -> Reply {
         let make = || match self {
             Resource::Metrics => Reply::packable(200, "text/plain; version=0.0.4; charset=utf-8", app.metrics()),
@@ -82,7 +81,7 @@ impl Resource {
 mod tests {
     use super::*;
 
-    /// Is asked whenever something is made.
+    /// The function is called for every answer that is made.
     struct Fake(fn() -> Result<(), String>);
 
     impl Application for Fake {

@@ -1,9 +1,10 @@
-//! Who may be connected. For a newcomer another gives way: first of the client that holds most connections, and of these the one on which
-//! nothing has happened for longest, so that hoarders, slow senders and slow readers displace each other. What waits for an answer
-//! gives way only to a client that holds less: otherwise a crowd would keep itself from ever being answered.
+//! Decides which clients may be connected. For a new connection another one is closed: first one of the client that has the most
+//! connections, and among these the one that has been inactive longest, so that hoarders, slow senders and slow readers displace each
+//! other. A connection that waits for an answer is closed only for a client with fewer connections. Otherwise none of a crowd would ever be
+//! answered.
 //!
-//! So whoever holds less than another always gets in, and nobody holds more than half while another one wants in. Some places are
-//! kept for those who ask for `/metrics` and the probes, so that also who holds most can still be watched.
+//! So a client with fewer connections than another always gets in, and no client holds more than half while another one wants in. Some
+//! places are reserved for requests for `/metrics` and the probes, so that even the client with the most connections can still scrape.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::Limits;
 use super::connection::{Connection, Doing, Worth};
 
-/// What is logged once a minute, however often it happens.
+/// Limits a message to once a minute.
 #[derive(Default)]
 pub(super) struct Rarely(Option<Instant>);
 
@@ -29,10 +30,10 @@ impl Rarely {
 }
 
 pub(super) struct Seats {
-    /// Each keeps its place until [`Seats::clear`].
+    /// Each keeps its index until [`Seats::clear`].
     pub all: Vec<Connection>,
     limits: Limits,
-    /// For whom nobody gave way in this turn.
+    /// Clients for which no other connection could be closed in this turn.
     full: Vec<IpAddr>,
     said: Rarely,
 }
@@ -42,12 +43,12 @@ impl Seats {
         Self { all: Vec::new(), limits, full: Vec::new(), said: Rarely::default() }
     }
 
-    /// Forgets those that are over, and with them closes their sockets.
+    /// Removes ended connections, which closes their sockets.
     pub fn clear(&mut self) {
         self.all.retain(|connection| !connection.is_over());
     }
 
-    /// In a new turn others may give way.
+    /// Begins a turn, in which other connections may be closed.
     pub fn begin(&mut self) {
         self.clear();
         self.full.clear();
@@ -61,14 +62,14 @@ impl Seats {
         self.all.iter().filter(|connection| !connection.is_over())
     }
 
-    /// Lets a newcomer stay, or ends it where there is no room.
+    /// Keeps a new connection, or ends it if there is no room.
     pub fn admit(&mut self, newcomer: usize) {
         if !self.has_room(newcomer) && self.living().count() > self.limits.connections.max(1) {
             self.end(newcomer, "no other may be closed for it");
         }
     }
 
-    /// Whether there is room, apart from the places kept for those who ask for metrics; another may give way.
+    /// Reports whether there is room, apart from the places reserved for metrics. Another connection may be closed for it.
     pub fn has_room(&mut self, asking: usize) -> bool {
         let (most, client) = (self.limits.connections, self.all[asking].client);
         if self.living().count() <= most - (most / 8).min(8) {
@@ -84,7 +85,8 @@ impl Seats {
         has_room
     }
 
-    /// Ends the connection that should give way first: for the one at this place, or because descriptors have run out. Whether one did.
+    /// Ends the connection that should be closed first, for the one at index `asking`, or because descriptors have run out. Reports whether
+    /// one was ended.
     pub fn make_room(&mut self, asking: Option<usize>) -> bool {
         let (held, now) = (self.held(), Instant::now());
         let holds = |connection: &Connection| held.get(&connection.client).copied().unwrap_or_default();
@@ -116,7 +118,7 @@ impl Seats {
         }
     }
 
-    /// Where more bytes are being sent than may be, others than those who take these texts give way.
+    /// Ends connections while more bytes are being sent than allowed, but not those that are being sent one of these texts.
     pub fn bound(&mut self, given: &[&Arc<Vec<u8>>]) {
         let is_other = |text: &Arc<Vec<u8>>| !given.iter().any(|given| Arc::ptr_eq(given, text));
         while self.bytes() > self.limits.bytes {
@@ -127,7 +129,7 @@ impl Seats {
         }
     }
 
-    /// Of all texts, each counted once.
+    /// Returns the size of all texts, each counted once.
     fn bytes(&self) -> usize {
         let texts = self.living().filter_map(Connection::text).map(|text| (Arc::as_ptr(text), text.len()));
         texts.collect::<HashMap<_, _>>().values().sum()

@@ -1,4 +1,4 @@
-//! The thread that has all connections, and those that make answers. No client can end this; only accepting that fails for minutes does.
+//! The thread that owns all connections, and the threads that make answers. No client can end them. Only minutes of failures to accept do.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -20,15 +20,15 @@ use super::routes::{self, Resource};
 use super::seats::{Rarely, Seats};
 use super::{Application, Limits, Listener};
 
-/// So many connections are accepted before the others have their turn again,
+/// The number of connections that are accepted before the existing ones are served again.
 const ACCEPTED: usize = 1024;
-/// and so many of clients for whom there is no room: a crowd that connects again and again must not keep others waiting.
+/// The number of these that may be from clients for which there is no room. A crowd of reconnecting clients must not delay the others.
 const LISTENED: usize = 32;
-/// So many failures in a row (about two minutes) end serving.
+/// The number of consecutive failures (about two minutes) that end serving.
 const FAILURES: u32 = 120;
 
 impl Listener {
-    /// Serves until threads cannot be started, or accepting connections keeps failing: a restart may help then.
+    /// Serves until threads cannot be started, or accepting connections keeps failing. A restart may help then.
     pub fn serve(&self, app: Arc<dyn Application>) -> io::Result<Infallible> {
         let limits = Limits { connections: self.limits.connections.min(affordable()), ..self.limits };
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -42,7 +42,7 @@ impl Listener {
     }
 }
 
-/// Half of the descriptors that this process may have: what is shown needs some too.
+/// Returns half of the descriptors that this process may have, because answers need some too.
 fn affordable() -> usize {
     let descriptors = getrlimit(Limited::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(descriptors / 2).unwrap_or(usize::MAX)
@@ -85,7 +85,7 @@ impl Serving<'_> {
         Ok(())
     }
 
-    /// What is ready at each connection, once anything is, or is due; `None` if that is not known.
+    /// Waits until something is ready or due. Returns the ready events of each connection, or `None` if they are unknown.
     fn wait(&mut self) -> io::Result<Option<Vec<PollFlags>>> {
         let due = self.seats.all.iter().filter_map(Connection::due).chain(self.resting).min();
         let left =
@@ -113,7 +113,7 @@ impl Serving<'_> {
         Ok(())
     }
 
-    /// Its request may be there already, and answered at once: then it needs no room.
+    /// Adds a new connection. If its request has arrived and is answered immediately, it needs no room.
     fn welcome(&mut self, socket: TcpStream, client: IpAddr, listened: &mut usize) -> io::Result<()> {
         if self.seats.is_full_for(client) {
             *listened += 1;
@@ -125,12 +125,12 @@ impl Serving<'_> {
         let place = self.seats.all.len() - 1;
         self.attend(place, PollFlags::empty());
         self.seats.admit(place);
-        // Their descriptors are needed for the next one.
+        // The next connection needs their descriptors.
         self.seats.clear();
         Ok(())
     }
 
-    /// As a rule descriptors or memory have run out: closing a connection may help, else waiting.
+    /// Usually descriptors or memory have run out. Closes a connection, which may help, or waits.
     fn rest(&mut self, error: io::Error) -> io::Result<()> {
         self.failures += 1;
         let level = if self.said.again() { log::Level::Warn } else { log::Level::Debug };
@@ -144,7 +144,7 @@ impl Serving<'_> {
         Ok(())
     }
 
-    /// Goes on with a connection, and answers a request that is whole.
+    /// Continues a connection, and answers a complete request.
     fn attend(&mut self, place: usize, ready: PollFlags) {
         let Some(request) = self.seats.all[place].go_on(ready, self.limits) else { return };
         let reply = match routes::wanted(&request, &self.listener.names) {
@@ -173,12 +173,12 @@ impl Serving<'_> {
     }
 }
 
-/// A thread that makes answers, one after the other: those that are watched, or the others.
+/// A thread that makes answers, one after the other: either for scrapes and probes, or the others.
 struct Maker {
     watched: bool,
     jobs: Sender<Resource>,
     job: Option<Resource>,
-    /// Whether somebody wants it compressed; that may turn out while it is made.
+    /// Whether a client wants the answer compressed. This may become known while the answer is being made.
     packed: Arc<AtomicBool>,
 }
 
@@ -203,7 +203,7 @@ impl Maker {
                 }
                 _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
                 if !watched {
-                    // However many look, half of a processor is enough for them.
+                    // However many clients ask, these answers take at most half of a processor.
                     thread::sleep(begun.elapsed().min(Duration::from_secs(1)));
                 }
             }
@@ -212,7 +212,7 @@ impl Maker {
         Ok(maker)
     }
 
-    /// Begins what was asked for first, unless it is at work.
+    /// Starts the oldest request, unless the thread is busy.
     fn set_to_work(&mut self, seats: &Seats) -> io::Result<()> {
         let waiting = || seats.all.iter().filter_map(Connection::waits).filter(|(_, resource, _)| resource.is_watched() == self.watched);
         let is_idle = self.job.is_none();
@@ -227,7 +227,7 @@ impl Maker {
     }
 }
 
-/// Errors of a connection that was over before it was accepted, see accept(2).
+/// Returns whether the connection failed before it was accepted, see accept(2).
 fn is_the_clients(error: &io::Error) -> bool {
     use Errno as E;
     let over = [E::CONNABORTED, E::NETDOWN, E::PROTO, E::NOPROTOOPT, E::HOSTDOWN, E::HOSTUNREACH, E::NETUNREACH, E::INTR];

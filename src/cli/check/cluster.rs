@@ -1,5 +1,5 @@
-//! `check --cluster`: nodes of Calico's without an exporter, exporters that do not answer, and what those that do say of themselves.
-//! Asks Kubernetes' API and the exporters.
+//! `check --cluster`: reports Calico's nodes without an exporter, exporters that do not answer, and problems that the others report. Asks
+//! Kubernetes' API and the exporters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::config::{Config, Nodes, Tool};
 use crate::kubernetes::Query;
 use crate::report::Status;
 
-/// The pods that Calico's manifests and its operator put on each node.
+/// The pods that Calico's manifests and its operator create on each node.
 const CALICO: &str = "k8s-app=calico-node";
 
 type Reasons = BTreeMap<(Level, &'static str, String, String), Vec<String>>;
@@ -68,7 +68,7 @@ fn without_exporter(config: &Config, have: &BTreeSet<&str>, findings: &mut Findi
     Ok(())
 }
 
-/// What an exporter says that is not well.
+/// Returns the problems that an exporter reports.
 fn of(status: &Status) -> Vec<(Level, &'static str, String, String)> {
     let mut found = Vec::new();
     let mut add = |level, subject, text: String| found.push((level, subject, text, String::new()));
@@ -97,7 +97,7 @@ fn of(status: &Status) -> Vec<(Level, &'static str, String, String)> {
     found
 }
 
-/// In the middle of an upgrade, or after one that stopped.
+/// Reports different versions, as during an upgrade, or after an incomplete one.
 fn versions(answers: &[(String, Status)], reasons: &mut Reasons) {
     let mut versions = BTreeMap::<&str, Vec<&str>>::new();
     answers.iter().for_each(|(node, status)| versions.entry(&status.version).or_default().push(node));
@@ -108,7 +108,7 @@ fn versions(answers: &[(String, Status)], reasons: &mut Reasons) {
     }
 }
 
-/// Some of the nodes, as the text of findings names them.
+/// Lists some of the nodes for a finding.
 pub fn named(nodes: &[String]) -> String {
     few(&nodes.iter().map(|node| &**node).collect::<Vec<_>>())
 }

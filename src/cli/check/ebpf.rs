@@ -1,4 +1,4 @@
-//! What `check` finds on Calico's eBPF dataplane. Pure.
+//! The findings of `check` on Calico's eBPF dataplane. Pure.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -35,7 +35,7 @@ pub fn programs(config: &Config, read: &Snapshot, findings: &mut Findings) {
     }
 }
 
-/// The interfaces of workloads that have programs.
+/// Returns the interfaces of workloads that have programs.
 pub fn workloads(read: &Snapshot) -> impl Iterator<Item = &str> {
     read.programs.iter().filter(|shown| shown.is_live && shown.program.is_workload).map(|shown| &*shown.program.interface)
 }

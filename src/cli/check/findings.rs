@@ -1,4 +1,4 @@
-//! What `check` has found, line by line, and what follows from all lines together. Pure.
+//! The findings of `check`, line by line, and their overall result. Pure.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -8,16 +8,16 @@ use serde::Serialize;
 use crate::cli::terminal;
 use crate::os::plain;
 
-/// Of all findings, the worst is the result.
+/// The severity of a finding. The worst one is the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     Ok,
-    /// Worth knowing, and neither good nor bad.
+    /// Neither good nor bad.
     Note,
-    /// Something is missing or in doubt, and the exporter works.
+    /// Something is missing or uncertain, but the exporter works.
     Warn,
-    /// The exporter does not work, or its numbers cannot be trusted.
+    /// The exporter does not work, or its numbers are unreliable.
     Wrong,
 }
 
@@ -35,17 +35,17 @@ impl Level {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub level: Level,
-    /// What was looked at: `rules`, `datastore`, …; a fixed set of words.
+    /// What was checked: `rules`, `datastore`, … from a fixed set of words.
     pub subject: &'static str,
     pub text: String,
     hint: Cow<'static, str>,
-    /// Of a cluster: those that it is found of.
+    /// In a cluster, the nodes that have this finding.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     nodes: Vec<String>,
 }
 
 impl Finding {
-    /// What to do about it.
+    /// Adds what to do about it.
     pub fn hint(&mut self, hint: impl Into<Cow<'static, str>>) -> &mut Self {
         self.hint = hint.into();
         self
@@ -93,7 +93,7 @@ impl Findings {
         &mut self.0[place]
     }
 
-    /// `ok`, `warn` or `wrong`: the worst finding; notes do not count.
+    /// Returns `ok`, `warn` or `wrong`, the worst level of all findings. Notes do not count.
     pub fn result(&self) -> Level {
         self.0.iter().map(|finding| finding.level).filter(|level| *level != Level::Note).max().unwrap_or(Level::Ok)
     }

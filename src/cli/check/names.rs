@@ -1,4 +1,4 @@
-//! Whether `check` finds names for the workloads that have rules: in the datastore, and in the node's own files. Touches both.
+//! Checks whether there are names for the workloads that have rules, in the datastore and in the node's own files. Touches both.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub fn datastore(tool: &Tool, findings: &mut Findings) -> Arc<Inventory> {
         return inventory;
     }
     wait_until(PATIENCE, || inventory.synced() || (!inventory.troubles().is_empty()));
-    // The first trouble may be over soon: a leader that is being elected, a connection that was too slow.
+    // The first problem may be temporary: an election of a leader, a slow connection.
     wait_until(Duration::from_secs(2), || inventory.synced() && inventory.troubles().is_empty());
     let troubles = inventory.troubles().join("; ");
     match (inventory.synced() && inventory.up(), inventory.workload_count()) {
@@ -40,7 +40,7 @@ pub fn datastore(tool: &Tool, findings: &mut Findings) -> Arc<Inventory> {
     inventory
 }
 
-/// Looks into the folder of the pods' logs. Without a datastore all names come from there.
+/// Checks the folder of the pods' logs. Without a datastore all names come from there.
 pub fn pod_logs(tool: &Tool, findings: &mut Findings) {
     const SUBJECT: &str = "pod logs";
     let config = &tool.config;
@@ -56,7 +56,7 @@ fn of_node(config: &Config) -> PodLogs {
     PodLogs::new(config.pod_logs.clone(), "/proc".into(), config.node_name.clone())
 }
 
-/// Whether the workloads that have rules have names, and those that have names have rules.
+/// Checks whether workloads with rules have names, and workloads with names have rules.
 pub fn workloads(config: &Config, interfaces: &[&str], inventory: &Inventory, findings: &mut Findings) {
     const SUBJECT: &str = "workloads";
     let all = interfaces.len();

@@ -1,5 +1,5 @@
-//! What `check` finds of Calico's tables: how many rules, whether packets come to them, whether they are read under the lock, and whether
-//! they are understood. Touches what reads the kernel's own chains.
+//! The findings of `check` about Calico's tables: the number of rules, whether packets reach them, whether they are read under the lock,
+//! and whether they are understood. Touches the kernel's built-in chains.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ pub fn rules(config: &Config, reading: &Reading, findings: &mut Findings) {
         let text = rival.of(backend);
         _ = if rival.evidence.is_some() { findings.warn("rules", text) } else { findings.wrong("rules", text) };
     }
-    // Where a program that is put in front of iptables-save shows another table, the kernel's own chains are not those of that table.
+    // A wrapper of iptables-save may show another table, which does not match the kernel's built-in chains.
     if reading.source == "kernel" {
         hooks(reading, findings);
     }
@@ -44,7 +44,7 @@ pub fn rules(config: &Config, reading: &Reading, findings: &mut Findings) {
     }
 }
 
-/// Whether the kernel's own chains of the filter table lead to Calico's, as Felix sets them up (`felix/rules/static.go`).
+/// Checks whether the built-in chains of the filter table lead to Calico's, as Felix sets them up (`felix/rules/static.go`).
 fn hooks(reading: &Reading, findings: &mut Findings) {
     let tables = reading.tables.iter().map(|table| &*table.ruleset).filter(|ruleset| ruleset.table == "filter");
     for ruleset in tables {
@@ -69,7 +69,7 @@ fn hooks(reading: &Reading, findings: &mut Findings) {
     }
 }
 
-/// `FORWARD` where there are workloads; each of the others where Calico has a chain for it.
+/// Returns the expected hooks: `FORWARD` if there are workloads, and each of the others if Calico has a chain for it.
 fn expected(ruleset: &Ruleset) -> impl Iterator<Item = &'static str> {
     let has = |prefix: &str| ruleset.chains().iter().any(|chain| chain.name.starts_with(prefix));
     let workloads = ruleset.chains().iter().any(|chain| names::workload_in(&chain.name).is_some());

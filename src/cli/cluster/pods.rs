@@ -1,5 +1,5 @@
-//! Which pods a command for all nodes means, and where they are: Kubernetes' API tells their nodes, and these nodes' exporters their
-//! interfaces. Without that API, all that were named are asked who has them.
+//! Finds the pods that a command for all nodes means. Kubernetes' API knows their nodes, and those nodes' exporters know their interfaces.
+//! Without that API, all named nodes are asked for the pods.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use crate::datastore::inventory::Interface;
 use crate::kubernetes::{Lookup, Pod, Query};
 use crate::report::{Workload, WorkloadsAnswer};
 
-/// Pods that are shown at once.
+/// The maximum number of pods that are shown together.
 const MOST: usize = 20;
 
-/// What owns pods, and how people call it.
+/// The kinds of pods' owners, and their common names.
 const KINDS: [(&str, &[&str]); 5] = [
     ("deployment", &["deploy", "deployment", "deployments", "deployment.apps"]),
     ("statefulset", &["sts", "statefulset", "statefulsets", "statefulset.apps"]),
@@ -34,7 +34,7 @@ fn whose<'a>(operand: &'a str, namespace: Option<&'a str>) -> Result<Whose<'a>, 
     }
     let Some((before, name)) = operand.split_once('/') else { return Ok(Whose::Pod { namespace, name: operand }) };
     let kind = KINDS.iter().find(|(_, names)| names.iter().any(|name| name.eq_ignore_ascii_case(before)));
-    // A namespace may be called like that, and a pod of it is asked for so, too.
+    // A namespace may have the same name as a kind, so `job/x` without --namespace is ambiguous.
     match (kind, namespace) {
         (Some((kind, _)), Some(namespace)) => Ok(Whose::Owned { namespace, kind, name }),
         (Some(_), None) => Err(format!("{operand}: say its namespace, too: --namespace NAMESPACE")),
@@ -45,7 +45,7 @@ fn whose<'a>(operand: &'a str, namespace: Option<&'a str>) -> Result<Whose<'a>, 
     }
 }
 
-/// A workload of a node.
+/// A workload on a node.
 pub struct Place {
     pub node: Node,
     pub interface: String,
@@ -53,9 +53,9 @@ pub struct Place {
 
 pub struct Found {
     pub places: Vec<Place>,
-    /// Nodes that do not tell of a pod, and why.
+    /// Nodes that could not give a pod's data, and why.
     pub silent: Vec<Silent>,
-    /// Beyond the most that are shown.
+    /// The number of pods beyond the maximum.
     pub more: usize,
 }
 
@@ -92,14 +92,14 @@ fn pods(lookup: &mut Lookup, whose: &Whose) -> Result<Vec<Pod>, crate::kubernete
     if let Whose::Owned { kind, name, .. } = whose {
         pods.retain(|pod| pod.belongs_to(kind, name));
     }
-    // Of many, those that have ended would only be in the way.
+    // If there are several, ended ones are left out.
     if pods.len() > 1 {
         pods.retain(|pod| !pod.is_finished);
     }
     Ok(pods)
 }
 
-/// The exporters to ask: of the pods' nodes, or of all.
+/// Returns the exporters to ask: those of the pods' nodes, or all.
 fn asked(tool: &Tool, meant: &Nodes, pods: Option<&[Pod]>) -> Result<Vec<Node>, String> {
     let Some(pods) = pods else { return exporters(&tool.config, meant, None) };
     let wanted: BTreeSet<&str> =
@@ -113,14 +113,14 @@ fn asked(tool: &Tool, meant: &Nodes, pods: Option<&[Pod]>) -> Result<Vec<Node>, 
     Ok(nodes)
 }
 
-/// Where the pods are; why some are not to be had.
+/// Returns the places of the pods, and why some could not be found.
 fn places_of(pods: &[Pod], nodes: &[Node], all: &Answers<WorkloadsAnswer>) -> (Vec<Place>, Vec<Silent>) {
     let (mut places, mut missing) = (Vec::new(), Vec::<Silent>::new());
     for pod in pods {
         let name = format!("{}/{}", pod.namespace, pod.name);
         let node = nodes.iter().find(|node| node.name == pod.node);
         let answer = all.answered.iter().find(|(node, _)| *node == pod.node).map(|(_, answer)| answer);
-        // Also where the exporter misses the name.
+        // Also if the exporter does not know the name.
         let suffix = Interface::suffix_of(&pod.namespace, &pod.name);
         let is_meant =
             |w: &&Workload| (*w.namespace == *pod.namespace && *w.pod == *pod.name) || (!w.known && w.interface.ends_with(&suffix));
@@ -150,7 +150,7 @@ fn places_of(pods: &[Pod], nodes: &[Node], all: &Answers<WorkloadsAnswer>) -> (V
     (places, missing)
 }
 
-/// The workloads that nodes have of these.
+/// Returns the nodes' workloads that match.
 fn matching(whose: &Whose, nodes: &[Node], all: &Answers<WorkloadsAnswer>) -> Result<Vec<Place>, String> {
     let (namespace, pod, app) = match *whose {
         Whose::Pod { namespace, name } => (namespace, Some(name), None),

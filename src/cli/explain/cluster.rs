@@ -1,4 +1,4 @@
-//! `explain --cluster`: asks the exporters of the pods' nodes, wherever these are.
+//! `explain --cluster`: asks the exporters of the pods' nodes.
 
 use std::process::ExitCode;
 

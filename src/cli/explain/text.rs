@@ -1,11 +1,11 @@
-//! Pipelines as a text for the terminal. Pure.
+//! Formats pipelines as text for the terminal. Pure.
 
 use crate::cli::EBPF;
 use crate::cli::terminal::{LONGEST, at_least, columns, not_understood, safe, width, wrapped};
 use crate::felix::{Decision, Direction};
 use crate::report::{Counts, DefaultAction, Group, HostEndpoint, Pipeline, PolicyCounts, Status, Target, Tier, Workload, WorkloadAnswer};
 
-/// What a workload is called: its namespace and pod, else its interface.
+/// Returns a workload's name: its namespace and pod, otherwise its interface.
 pub fn name(workload: &Workload, width: usize) -> String {
     match (&*workload.namespace, &*workload.pod) {
         ("", "") => safe(&workload.interface, width),
@@ -14,7 +14,7 @@ pub fn name(workload: &Workload, width: usize) -> String {
     }
 }
 
-/// A workload's pipelines. `about`: what the numbers are.
+/// Formats a workload's pipelines. `about` describes the source of the numbers.
 pub fn workload(answer: &WorkloadAnswer, about: &str) -> String {
     let workload = &answer.workload;
     let mut title = vec![name(workload, LONGEST)];
@@ -61,7 +61,7 @@ fn text<'a>(title: &str, about: &str, status: &Status, pipelines: impl Iterator<
     text
 }
 
-/// A line with three numbers: accepted, denied, passed on.
+/// Returns a row with three numbers: accepted, denied, passed on.
 fn row(text: impl Into<String>, numbers: [&str; 3]) -> Vec<String> {
     [text.into()].into_iter().chain(numbers.map(str::to_owned)).collect()
 }
@@ -108,7 +108,7 @@ fn sum(pipeline: &Pipeline) -> Vec<String> {
     row("sum, without open connections", [&accepted, &refused, ""])
 }
 
-/// Why packets are refused before policies are asked.
+/// Describes why packets are refused before policies are evaluated.
 fn reason(reason: &str) -> String {
     match reason {
         "invalid" => "invalid to connection tracking".to_owned(),

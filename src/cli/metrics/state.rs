@@ -1,5 +1,5 @@
-//! `metrics --state FILE`: what a run leaves for the next one. The tables that it read, from which the next one counts on, and every counter as
-//! it was printed, to which that is added. Touches that file only.
+//! `metrics --state FILE`: the state that a run keeps for the next run. It contains the tables that were read, from which the next run
+//! continues to count, and every printed counter, to which it adds. Touches only that file.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,13 +16,13 @@ use serde::{Deserialize, Serialize};
 use crate::dataplane::{ReadError, Reader, Reading};
 use crate::ruleset::Snapshot;
 
-/// For how long a counter is remembered that is not there any more, in seconds.
+/// How long a counter that no longer exists is remembered, in seconds.
 const REMEMBERED: u64 = 24 * 60 * 60;
 
 #[derive(Default, Serialize, Deserialize)]
 struct Left {
     tables: Vec<Snapshot>,
-    /// By the series as it is written: its value, and when it was last there, in seconds since the epoch.
+    /// By the printed series: its value, and when it last existed, in seconds since the epoch.
     counters: BTreeMap<String, (u64, u64)>,
 }
 
@@ -33,7 +33,7 @@ pub struct State {
 }
 
 impl State {
-    /// What the last run left; nothing, if there is no such file.
+    /// Returns the last run's state. It is empty if there is no such file.
     pub fn open(file: &Path) -> Result<Self, String> {
         let no_state =
             |why: String| format!("--state: {} is not a state of an earlier run ({why}): remove it to start again", file.display());
@@ -54,13 +54,13 @@ impl State {
         !self.left.tables.is_empty()
     }
 
-    /// Gives the earlier tables first, and then what `reader` does.
+    /// Returns a reader that gives the earlier tables first, and then those of `reader`.
     pub fn reader(&mut self, reader: Box<dyn Reader>) -> Box<dyn Reader> {
         let earlier = Some(std::mem::take(&mut self.left.tables)).filter(|tables| !tables.is_empty());
         Box::new(Resumed { earlier, is_earlier: false, reader, read: Arc::clone(&self.read) })
     }
 
-    /// The text of a scrape that counted from the earlier tables on, with what was counted before; leaves both for the next run.
+    /// Adds the earlier counts to the text of a scrape that counted from the earlier tables. Saves the state for the next run.
     pub fn go_on(mut self, text: &str) -> Result<String, String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).as_ref().map_or(0, Duration::as_secs);
         let text = self.left.add(text, now);

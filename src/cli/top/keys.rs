@@ -1,4 +1,4 @@
-//! What is shown of the tables, and the keys that change it. Pure.
+//! The view of the tables, and the keys that change it. Pure.
 
 use crate::cli::terminal::Key;
 
@@ -34,12 +34,12 @@ impl Sort {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct View {
     pub sort: Sort,
-    /// Rows have this in them, in whatever case.
+    /// Only rows that contain this text are shown, ignoring case.
     pub filter: String,
     /// Whether keys are letters of the filter.
     pub is_typing: bool,
     pub is_help: bool,
-    /// Rows above the first that is shown.
+    /// The number of rows above the first one shown.
     pub offset: usize,
 }
 
@@ -56,7 +56,7 @@ pub const HELP: [&str; 9] = [
 ];
 
 impl View {
-    /// `page`: the rows of one. Whether to go on.
+    /// Handles a key. `page` is the number of rows on a page. Returns whether to continue.
     pub fn press(&mut self, key: Key, page: usize) -> bool {
         match key {
             Key::Escape if !self.is_help => (self.is_typing, self.filter, self.offset) = (false, String::new(), 0),
@@ -76,7 +76,7 @@ impl View {
             Key::PageDown | Key::Letter(' ') => self.offset += page,
             Key::PageUp | Key::Letter('b') => self.offset = self.offset.saturating_sub(page),
             Key::Home => self.offset = 0,
-            // What is too far is brought back when it is drawn.
+            // An offset that is too large is reduced when it is drawn.
             Key::End => self.offset = usize::MAX / 2,
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! Packets a second, as means of the last moments: one burst shows for a while instead of flipping to 0. Pure.
+//! Packets a second, as means over the last seconds, so that a burst remains visible for a while. Pure.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -9,7 +9,7 @@ use crate::cli::cluster::Answered;
 use crate::felix::Direction;
 use crate::report::{Drop, WorkloadsAnswer};
 
-/// How long a burst shows.
+/// How long a burst remains visible.
 const MEAN: Duration = Duration::from_secs(10);
 
 type Key = (String, Arc<str>, Direction, Cow<'static, str>, Option<Arc<str>>, Option<Arc<str>>);
@@ -24,7 +24,7 @@ pub struct Rates(VecDeque<(Instant, HashMap<Key, u64>)>);
 
 impl Rates {
     pub fn add(&mut self, now: Instant, answers: &[Answered<WorkloadsAnswer>]) {
-        // Of a node that does not answer, nothing new is known.
+        // For a node that does not answer, the last counts are kept.
         let mut counts = self.0.back().map(|(_, counts)| counts.clone()).unwrap_or_default();
         for (node, answer) in answers {
             counts.extend(answer.drops.iter().map(|drop| (key(node, drop), drop.packets)));
@@ -36,13 +36,13 @@ impl Rates {
         }
     }
 
-    /// Of one of the last answers' drops; `None` after a single moment.
+    /// Returns the rate of a drop in one of the last answers, or `None` after a single moment.
     pub fn of(&self, node: &str, drop: &Drop) -> Option<f64> {
         let ((first, _), (last, _)) = (self.0.front()?, self.0.back()?);
         let seconds = last.saturating_duration_since(*first).as_secs_f64();
         let key = key(node, drop);
         let counts = self.0.iter().map(|(_, counts)| counts.get(&key).copied().unwrap_or(0));
-        // A count that went back began again: what it shows came since.
+        // A count that decreased has restarted, so all of it is new.
         let grown = counts.clone().zip(counts.skip(1)).map(|(before, now)| now.checked_sub(before).unwrap_or(now)).sum::<u64>();
         (self.0.len() > 1).then(|| grown as f64 / seconds.max(0.001))
     }

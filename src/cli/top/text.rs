@@ -1,4 +1,4 @@
-//! Drops and workloads as tables. Pure.
+//! Formats drops and workloads as tables. Pure.
 
 use std::time::Duration;
 
@@ -10,24 +10,24 @@ use crate::cli::terminal::{LONGEST, at_least, columns, fit, not_understood, safe
 use crate::felix::Direction;
 use crate::report::{Drop, Status, Sums, Workload, WorkloadsAnswer};
 
-/// What there is to show.
+/// The content of a page or screen.
 pub struct Shown<'a> {
-    /// What the numbers are, and of several nodes, who did not answer.
+    /// The source of the numbers, and for several nodes, which did not answer.
     pub about: &'a [String],
     pub answers: &'a [Answered<WorkloadsAnswer>],
-    /// Several nodes: then rows name theirs, and workloads are left to another command.
+    /// Whether there are several nodes. Then rows name their node, and another command shows workloads.
     pub is_cluster: bool,
-    /// For how long they were watched, if that can be told.
+    /// How long they were watched, if it is known.
     pub watched: Option<Duration>,
     pub rates: Option<&'a Rates>,
 }
 
-/// For a file, or once.
+/// Formats the content for a file, or for printing once.
 pub fn page(shown: &Shown) -> Vec<String> {
     [head(shown), vec![String::new()], tables(shown, &View::default(), None)].concat()
 }
 
-/// For a terminal of so many columns and rows. An offset that is too far is brought back.
+/// Formats the content for a terminal of this size. An offset that is too large is reduced.
 pub fn screen(shown: &Shown, view: &mut View, (width, rows): (usize, usize)) -> Vec<String> {
     if view.is_help {
         return HELP.map(str::to_owned).to_vec();
@@ -147,7 +147,7 @@ fn table(mut rows: Vec<Vec<String>>, numbers: std::ops::Range<usize>, width: Opt
     columns(&rows, numbers)
 }
 
-/// Workload, node, direction, reason, by whom.
+/// Returns a row: workload, node, direction, reason, by whom.
 fn row(node: &str, answer: &WorkloadsAnswer, drop: &Drop) -> Vec<String> {
     let workload = answer.workloads.iter().find(|workload| workload.interface == drop.interface);
     let workload = workload.map_or_else(|| safe(&drop.interface, LONGEST), name);
@@ -163,7 +163,7 @@ fn row(node: &str, answer: &WorkloadsAnswer, drop: &Drop) -> Vec<String> {
     vec![workload, safe(node, LONGEST), arrow.to_owned(), safe(&drop.reason, LONGEST), safe(&by, LONGEST)]
 }
 
-/// What can be said where no drop was counted: never more than was watched.
+/// Returns the text if no drop was counted. It claims no more than was watched.
 fn nothing(shown: &Shown) -> String {
     let all = |holds: fn(&WorkloadsAnswer) -> bool| shown.answers.iter().all(|(_, answer)| holds(answer));
     let is_told = |answer: &WorkloadsAnswer| {
@@ -191,7 +191,7 @@ fn name(workload: &Workload) -> String {
     }
 }
 
-/// Where it gets narrow, interfaces are left out, and packets of open connections, before a number would be cut.
+/// Formats the workloads. If space is limited, omits interfaces and packets of open connections rather than cut a number.
 pub fn workloads(answers: &[(String, &WorkloadsAnswer)], view: &View, width: Option<usize>) -> Vec<String> {
     const NAME: usize = 24;
     let mut workloads: Vec<(&str, &Workload)> =
@@ -268,7 +268,7 @@ mod tests {
         Shown { about: &[], answers, is_cluster: false, watched: None, rates: None }
     }
 
-    /// The first and the last word of each row.
+    /// Returns the first and the last word of each row.
     fn ends(lines: &[String]) -> Vec<(&str, &str)> {
         let words = lines.iter().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
         words.map(|words| (words[0], words[words.len() - 1])).collect()
@@ -285,12 +285,12 @@ mod tests {
         let rows = sorted(&rates, Sort::Rate);
         assert_eq!(ends(&rows), [("2.0", "busy"), ("1.5", "restarted"), ("0.5", "new"), ("0.0", "quiet")]);
         assert_eq!(ends(&sorted(&rates, Sort::Total))[0], ("0.0", "quiet"));
-        // Nothing more comes.
+        // No more drops arrive.
         for (second, mean) in [(4, "1.0"), (10, "0.4"), (12, "0.0")] {
             rates.add(began + at(second), &now);
             assert!(ends(&sorted(&rates, Sort::Workload)).contains(&(mean, "busy")), "after {second} s: {rates:?}");
         }
-        // A node that did not answer in between has no burst when it does.
+        // A node that misses an answer has no burst when it answers again.
         rates.add(began + at(14), &[]);
         rates.add(began + at(16), &now);
         assert!(ends(&sorted(&rates, Sort::Rate)).iter().all(|(rate, _)| *rate == "0.0"));

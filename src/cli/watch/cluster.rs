@@ -1,4 +1,4 @@
-//! `watch --cluster`: what exporters of other nodes keep of the packets that they trace (`WITNESSES`), and from then on what they trace.
+//! `watch --cluster`: the packets that exporters of other nodes have kept from tracing (`WITNESSES`), and then those that they trace.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use crate::cli::terminal::{LONGEST, safe};
 use crate::config::{Nodes, Tool, Watch};
 use crate::report::{Line, WitnessesAnswer};
 
-/// Each question makes a node read its kernel.
+/// Each request makes a node read its kernel.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 pub fn run(tool: &Tool, watch: &Watch, meant: &Nodes, ended: &AtomicBool) -> Result<ExitCode, String> {
@@ -54,12 +54,12 @@ pub fn run(tool: &Tool, watch: &Watch, meant: &Nodes, ended: &AtomicBool) -> Res
 
 struct Watching {
     nodes: Vec<Node>,
-    /// By node, what of it is watched; `None` for all.
+    /// The watched interfaces of each node. `None` means all.
     interfaces: Option<BTreeMap<String, Vec<String>>>,
     namespace: Option<String>,
     /// The time of each node's last answer.
     since: BTreeMap<String, f64>,
-    /// What is missing from the beginning.
+    /// What was missing from the beginning.
     missing: Vec<Silent>,
 }
 
@@ -86,7 +86,7 @@ impl Watching {
         Ok(Watching { nodes, interfaces, namespace, since: BTreeMap::new(), missing })
     }
 
-    /// What is new. A node that traces nothing is missing, too.
+    /// Requests new packets. A node that traces nothing counts as missing.
     fn ask(&mut self) -> Answers<Vec<Line>> {
         let path = |node: &Node| match self.since.get(&node.name) {
             Some(since) => format!("witnesses?since={since}"),

@@ -1,4 +1,4 @@
-//! The rules that packets may meet while they are watched, read again when they change.
+//! The rules that packets may meet while they are watched. They are read again when they change.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::ruleset::Backend;
 use crate::witness::Witness;
 use crate::witness::meanings::Meanings;
 
-/// A read may take so long.
+/// The time limit of a read.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How often rules are read again, at most.
+/// The minimum interval between reads.
 const REST: Duration = Duration::from_secs(1);
 
 pub struct Rules {
@@ -31,11 +31,11 @@ pub struct Rules {
     /// `NFTA_GEN_ID` when the rules were read.
     generation: Vec<u8>,
     tried_at: Instant,
-    /// How often they were read.
+    /// The number of reads.
     pub reads: u64,
 }
 
-/// What was asked for: one endpoint, or those of a namespace; else all that have rules.
+/// The requested endpoints: one, or those of a namespace, otherwise all that have rules.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// `NAMESPACE/POD`, or an interface.
@@ -43,12 +43,12 @@ pub struct Wanted<'a> {
     pub namespace: Option<&'a str>,
 }
 
-/// Whose packets are watched.
+/// The endpoints whose packets are watched.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Endpoints {
-    /// The interfaces by which their packets come and go; `None` for all.
+    /// The interfaces of their packets. `None` means all.
     pub interfaces: Option<Vec<String>>,
-    /// Those that were asked for.
+    /// The requested ones.
     pub only: Option<Vec<String>>,
 }
 
@@ -60,7 +60,7 @@ impl Endpoints {
 
 impl Rules {
     pub fn read(config: &Config, inventory: Arc<Inventory>) -> Result<Self, String> {
-        // Only the kernel tells handles.
+        // Only the kernel has handles.
         let config = Config { source: SourceChoice::Kernel, ..config.clone() };
         let socket = Socket::open(Instant::now() + LIMIT).map_err(|error| {
             format!(
@@ -83,10 +83,10 @@ impl Rules {
         Ok(rules)
     }
 
-    /// Reads the rules of now; what those of before meant.
+    /// Reads the current rules. Returns the meanings of the previous ones.
     pub fn read_again(&mut self) -> Result<Meanings, String> {
         self.tried_at = Instant::now();
-        // Before the rules: what changes meanwhile is noticed next time.
+        // Before the rules, so that a change during the read is noticed next time.
         let generation = self.generation()?;
         let reading = self.reader.read(Instant::now() + LIMIT).map_err(|error| format!("Calico's rules cannot be read: {error}"))?;
         if reading.programs.is_some() {
@@ -110,7 +110,7 @@ impl Rules {
         Ok(std::mem::replace(&mut self.meanings, Meanings::new(&reading.tables, &self.structures.tables)))
     }
 
-    /// Whether no table has changed since.
+    /// Reports whether no table has changed since the read.
     pub fn are_current(&mut self) -> Result<bool, String> {
         Ok(self.generation()? == self.generation)
     }
@@ -120,7 +120,7 @@ impl Rules {
         nft::generation(&mut self.socket).map_err(|error| format!("opening a netlink socket to nf_tables failed: {error:?}"))
     }
 
-    /// Whether they were read, or tried to be, a moment ago.
+    /// Reports whether the rules were read, or a read was tried, a moment ago.
     pub fn is_young(&self) -> bool {
         self.tried_at.elapsed() < REST
     }

@@ -1,4 +1,4 @@
-//! The packets that are shown, one a line as they come, and all together at the end. Touches standard output and error.
+//! Shows packets one on each line as they arrive, and a summary at the end. Touches standard output and error.
 
 use std::io::{self, Write};
 
@@ -14,7 +14,7 @@ pub struct Shown<'a> {
     seen: Flows,
 }
 
-/// What `--json` prints of a packet on one of several nodes.
+/// The output of `--json` for a packet on one of several nodes.
 #[derive(Serialize)]
 struct OfNode<'a> {
     node: &'a str,
@@ -31,7 +31,7 @@ impl<'a> Shown<'a> {
         self.seen.packets
     }
 
-    /// Shows it, if it is one that was asked for; whether somebody still reads. `node`: where there are several.
+    /// Shows a packet if it is wanted. Reports whether standard output is still open. `node` is set if there are several.
     pub fn add(&mut self, line: &Line, node: Option<&str>) -> Result<bool, String> {
         let Watch { only_refused, policy, json, .. } = self.watch;
         if (*only_refused && line.flow.verdict == "accept") || policy.as_ref().is_some_and(|policy| !line.met(policy)) {
@@ -59,7 +59,7 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Beside the packets, which a script may read.
+/// Prints to standard error, because a script may read the packets.
 pub fn eprint(text: &str) {
     _ = writeln!(io::stderr(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! What is said beside the packets. Pure.
+//! Texts printed besides the packets. Pure.
 
 use super::super::flows::table;
 use super::super::terminal::{LONGEST, safe};
@@ -7,7 +7,7 @@ use crate::config::Watch;
 use crate::kernel::trace::Marked;
 use crate::report::{Flows, network_policies};
 
-/// What was shown in all, the most frequent first. Of one policy: with what would accept the packets that it accepted, as YAML.
+/// Summarises all shown packets, the most frequent first. For one policy, adds policies as YAML that would accept what it accepted.
 pub fn seen(flows: Flows, policy: Option<&str>) -> String {
     if flows.packets == 0 {
         return String::new();

@@ -1,4 +1,4 @@
-//! A merged kubeconfig and what overrides it → one [`KubernetesConfig`], by the rules of Kubernetes' client-go. Pure.
+//! Combines a merged kubeconfig and its overrides into one [`KubernetesConfig`], by the rules of Kubernetes' client-go. Pure.
 
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
@@ -8,11 +8,11 @@ use super::{ApiGroup, Authentication, ExecPlugin, KubernetesConfig, Pem, Secret}
 use crate::config::Remark;
 use crate::config::syntax::is_authority;
 
-/// The plugin protocol's versions that Kubernetes itself still speaks, and the name of what a kubeconfig has for plugins.
+/// The plugin protocol's versions that Kubernetes itself still supports, and the name of the extension with a plugin's configuration.
 const EXEC_VERSIONS: [&str; 2] = ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"];
 const EXEC_EXTENSION: &str = "client.authentication.k8s.io/exec";
 
-/// What variables say beside, and over, the kubeconfig.
+/// The variables that add to or override the kubeconfig.
 #[derive(Debug, Default)]
 pub(super) struct Overrides {
     pub context: Option<String>,
@@ -24,7 +24,7 @@ pub(super) struct Overrides {
     pub insecure: bool,
 }
 
-/// `None` where nothing is said about any cluster, which leaves the pod's service account.
+/// Returns `None` if no cluster is selected, so that the pod's service account is used.
 pub(super) fn resolve(
     kubeconfig: &Kubeconfig,
     overrides: &Overrides,
@@ -63,7 +63,7 @@ fn not_empty(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-/// What the context names. Without a context, nothing.
+/// Returns the cluster and user of the context. Without a context, both are empty.
 fn chosen(kubeconfig: &Kubeconfig, overrides: &Overrides) -> Result<(Cluster, User), String> {
     let (name, by) = match (&overrides.context, &kubeconfig.current_context) {
         (Some(name), _) => (name, "K8S_CURRENT_CONTEXT"),
@@ -134,7 +134,7 @@ fn client(user: &User, remarks: &mut Vec<Remark>) -> Result<Option<(Pem, Pem)>, 
     }
 }
 
-/// A token goes before a plugin's, as in client-go.
+/// A token has priority over a plugin's, as in client-go.
 fn authentication(user: User, cluster: &Cluster) -> Result<Authentication, String> {
     if not_empty(user.impersonate).is_some() {
         return Err("impersonation (as) is not supported".into());
@@ -187,13 +187,13 @@ fn exec_plugin(exec: Exec, cluster: &Cluster) -> Result<ExecPlugin, String> {
     })
 }
 
-/// The server's URL with a scheme and without a slash at the end. As in client-go, a scheme may be missing.
+/// Returns the server's URL with a scheme and without a slash at the end. The scheme may be missing, as in client-go.
 fn server_url(text: &str, default_scheme: &str) -> Result<String, String> {
     let (scheme, rest) = text.split_once("://").unwrap_or((default_scheme, text));
     let (scheme, rest) = (scheme.to_ascii_lowercase(), rest.trim_end_matches('/'));
     let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
     if authority.contains('@') {
-        // Not repeated: what stands before the @ is a password.
+        // The URL is not repeated, because the text before the @ contains a password.
         return Err("no user or password in the server's URL".into());
     }
     let good_path = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
@@ -203,7 +203,7 @@ fn server_url(text: &str, default_scheme: &str) -> Result<String, String> {
     Ok(format!("{scheme}://{authority}{path}"))
 }
 
-/// `host:port`, with brackets around IPv6 addresses.
+/// Returns `host:port`, with brackets around IPv6 addresses.
 pub(super) fn join_host_port(host: &str, port: &str) -> String {
     match host.parse::<Ipv6Addr>() {
         Ok(address) => format!("[{address}]:{port}"),

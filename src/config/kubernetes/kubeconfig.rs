@@ -1,4 +1,4 @@
-//! Kubeconfig files: text → [`Kubeconfig`], and several of them → one, by kubectl's rules. Pure.
+//! Parses kubeconfig files → [`Kubeconfig`], and merges several by kubectl's rules. Pure.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::{DeserializeOwned, Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// What a kubeconfig says, as far as it is used. Names are keys; paths are those of the program, not of the file.
+/// The used parts of a kubeconfig, by name. Paths are relative to the program's folder, not to the file.
 #[derive(Default)]
 pub(super) struct Kubeconfig {
     pub clusters: BTreeMap<String, Cluster>,
@@ -82,7 +82,7 @@ pub(super) struct Variable {
     pub value: String,
 }
 
-/// `contexts[].context`; its namespace does not matter here.
+/// `contexts[].context`. Its namespace is ignored.
 #[derive(Default, Deserialize)]
 #[serde(default, expecting = "a map")]
 pub(super) struct Context {
@@ -95,7 +95,7 @@ pub(super) struct Data(pub Vec<u8>);
 
 impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // As a visitor, and not from a `String`, the error gets the line of the value.
+        // With a visitor instead of a `String`, the error has the line of the value.
         deserializer.deserialize_str(Base64)
     }
 }
@@ -111,12 +111,12 @@ impl Visitor<'_> for Base64 {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Data, E> {
         let text: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-        // Not repeated: it may be a key.
+        // The value is not repeated, because it may be a key.
         STANDARD.decode(text).map(Data).map_err(|_| E::custom("not valid base64"))
     }
 }
 
-/// The file as it is written: lists of named things.
+/// The file's format: lists of named objects.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case", expecting = "a map")]
 struct File {
@@ -140,12 +140,13 @@ macro_rules! named {
 
 named! { NamedCluster cluster: Cluster; NamedUser user: User; NamedContext context: Context; }
 
-/// `user:` with nothing behind it is a user without credentials.
+/// `user:` without a value is a user without credentials.
 fn or_default<'de, D: Deserializer<'de>, T: Default + DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Paths are relative to `folder`. An error begins with the line, if it is known, and never has the value, which may be a secret.
+/// Parses a kubeconfig. Paths in it are relative to `folder`. An error begins with the line, if it is known, and never contains the value,
+/// which may be a secret.
 pub(super) fn parse(text: &[u8], folder: &Path) -> Result<Kubeconfig, String> {
     let file: Option<File> = match text.trim_ascii().is_empty() {
         true => None,
@@ -174,7 +175,8 @@ fn insert<T>(map: &mut BTreeMap<String, T>, kind: &str, name: String, value: T) 
     Ok(())
 }
 
-/// `12: users[0].user.token: expected a string`. What the parser found there instead is cut: it may be the token.
+/// Returns an error like `12: users[0].user.token: expected a string`. The value that the parser found is removed, because it may be the
+/// token.
 fn malformed(error: &yaml_serde::Error) -> String {
     let text = error.to_string();
     let text = text.rfind(" at line ").map_or(text.as_str(), |end| &text[..end]);
@@ -192,7 +194,7 @@ impl User {
         for path in [&mut self.client_certificate, &mut self.client_key, &mut self.token_file] {
             make_absolute(path, folder);
         }
-        // A plain name is looked for on the search path instead.
+        // A plain name is looked up on the search path instead.
         if let Some(exec) = &mut self.exec
             && exec.command.as_ref().is_some_and(|command| command.components().count() > 1)
         {
@@ -209,7 +211,7 @@ fn make_absolute(path: &mut Option<PathBuf>, folder: &Path) {
 }
 
 impl Kubeconfig {
-    /// Adds what `later` says about things this one does not have. Of two clusters of one name the first is taken whole.
+    /// Adds the objects of `later` that are missing here. Of two clusters with the same name, all of the first is kept.
     pub fn merge(&mut self, later: Kubeconfig) {
         fn fill<T>(map: &mut BTreeMap<String, T>, later: BTreeMap<String, T>) {
             later.into_iter().for_each(|(name, value)| _ = map.entry(name).or_insert(value));

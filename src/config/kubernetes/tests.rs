@@ -1,4 +1,4 @@
-//! The rules, one table row each, on made-up environments and files.
+//! Tests of the rules, one table row each, with invented environments and files.
 
 use super::*;
 use crate::config::Datastore;
@@ -28,7 +28,7 @@ fn config(variables: Pairs<'_>, files: Pairs<'_>) -> KubernetesConfig {
     run(variables, files).unwrap_or_else(|error| panic!("{variables:?}: {error}")).0
 }
 
-/// A kubeconfig of one cluster and one user, each in flow style.
+/// Returns a kubeconfig with one cluster and one user, each in flow style.
 fn kubeconfig(cluster: &str, user: &str) -> String {
     format!(
         "clusters: [{{name: c, cluster: {{{cluster}}}}}]\nusers: [{{name: u, user: {{{user}}}}}]\n\
@@ -64,7 +64,7 @@ fn in_a_pod() {
     let hidden = [SERVICE[0], ("KUBERNETES_SERVICE_PORT", "tcp://10.0.0.9:80")];
     assert_eq!(config(&hidden, &ACCOUNT).server, "https://10.0.0.1:443");
     assert_eq!(config(&[&hidden[..], &[("KUBERNETES_SERVICE_PORT_HTTPS", "6443")]].concat(), &ACCOUNT).server, "https://10.0.0.1:6443");
-    // Of the variables that override a kubeconfig, only a token counts here too.
+    // Of the variables that override a kubeconfig, only a token has an effect here too.
     for name in ["CALICO_K8SAPITOKEN", "K8S_API_TOKEN", "CALICO_K8S_API_TOKEN"] {
         assert_eq!(config(&[SERVICE[0], SERVICE[1], (name, "mine")], &ACCOUNT).authentication, token("mine"), "{name}");
     }
@@ -91,7 +91,7 @@ fn the_order_of_sources() {
         let variables = [&SERVICE, variables].concat();
         assert_eq!(config(&variables, &files).server, server, "{variables:?}");
     }
-    // A server alone is anonymous: the service account is not used with it.
+    // A server alone is anonymous. The service account is not used with it.
     assert_eq!(config(&[SERVICE[0], SERVICE[1], ("K8S_API_ENDPOINT", "https://api")], &files).authentication, Authentication::None);
 }
 
@@ -130,7 +130,7 @@ fn contexts() {
     ] {
         assert_eq!(run(current, variables), Err(format!("KUBECONFIG \"/k\": {expected}")));
     }
-    // Without a context nothing is said about a cluster.
+    // Without a context, the kubeconfig selects no cluster.
     assert!(run("''", &[]).unwrap_err().contains("says where the API server is"));
 }
 

@@ -1,4 +1,4 @@
-//! A file as people keep it → the texts in it: gzip, tar, UTF-16 and what kubectl says in front are taken away. Pure: bytes in.
+//! Extracts the texts from a saved file: unpacks gzip and tar, decodes UTF-16, and removes kubectl's first line. Pure.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -7,7 +7,7 @@ use flate2::read::MultiGzDecoder;
 
 use super::LARGEST;
 
-/// How packed files begin that are not unpacked here, and what unpacks them.
+/// Magic numbers of compressed files that are not unpacked here, and the commands to unpack them.
 const PACKED: [(&[u8], &str, &str); 5] = [
     (b"\xfd7zXZ\0", "xz", "xz -d"),
     (b"\x28\xb5\x2f\xfd", "zstd", "zstd -d"),
@@ -18,14 +18,14 @@ const PACKED: [(&[u8], &str, &str); 5] = [
 
 const BLOCK: usize = 512;
 
-/// What is in a file.
+/// The content of a file.
 pub enum Content<'a> {
     Text(Cow<'a, [u8]>),
     /// The files in a tar: name and content.
     Archive(Vec<(String, Vec<u8>)>),
 }
 
-/// Unpacks a file; what is in a tar is left as it is.
+/// Unpacks a file. The members of a tar are not unpacked.
 pub fn open(bytes: &[u8]) -> Result<Content<'_>, String> {
     let bytes = unpacked(bytes)?;
     match bytes.get(257..262) {
@@ -49,7 +49,7 @@ fn unpacked(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     }
 }
 
-/// The regular files of a tar, as POSIX (`ustar`) and GNU write it.
+/// Returns the regular files of a tar, in POSIX (`ustar`) or GNU format.
 fn members(tar: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
     let text = |field: &[u8]| String::from_utf8_lossy(field.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
     let (mut members, mut long_name, mut rest) = (Vec::new(), None, tar);
@@ -63,7 +63,7 @@ fn members(tar: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
         let content = behind.get(..size).ok_or_else(|| format!("the tar ends within {name}"))?;
         match header[156] {
             b'0' | 0 => members.push((name, content.to_vec())),
-            // The name of the next file, where it is too long for its own header.
+            // The name of the next file, if it is too long for the file's own header.
             b'L' => long_name = Some(text(content)),
             _ => {}
         }
@@ -71,7 +71,7 @@ fn members(tar: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
     }
 }
 
-/// As UTF-8, without a byte order mark, and without the line in which `kubectl exec` says what container it chose.
+/// Converts to UTF-8 without a byte order mark, and removes the line in which `kubectl exec` names the container it chose.
 fn readable(bytes: Cow<[u8]>) -> Cow<[u8]> {
     let utf_16 = |read: fn([u8; 2]) -> u16| {
         let units = bytes.chunks_exact(2).map(|pair| read([pair[0], pair[1]]));

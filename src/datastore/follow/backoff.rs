@@ -1,4 +1,4 @@
-//! How long to wait between two attempts. Pure.
+//! The delay between two attempts. Pure.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -6,15 +6,16 @@ use std::time::Duration;
 use super::Patience;
 
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(500);
-/// The longest delay while somebody has to repair something, and each attempt is hard work for the datastore.
+/// The longest delay if an administrator has to repair something and each attempt is expensive for the datastore.
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// The longest delay while the datastore is merely away, or asking costs it little. Short on purpose: a change must show within 2 s of the
-/// datastore being reachable again, or of a file, role or flag having been repaired. Lists are not repeated this fast: the watch resumes.
+/// The longest delay if the datastore is only unavailable, or if attempts cost it little. It is short, because a change must show within 2
+/// s after the datastore is reachable again, or after a file, role or flag was repaired. Lists are not repeated this fast: the watch
+/// resumes.
 const LONGEST_DELAY_AWAY: Duration = Duration::from_secs(1);
-/// After so many failures, two or three minutes, a missing right is not asked for every second any more.
+/// After this many failures (two or three minutes), a missing right is no longer tried every second.
 const EAGER: u32 = 200;
 
-/// Growing delays with jitter, so that the exporters of a thousand nodes do not come back in step.
+/// Growing delays with jitter, so that the exporters of a thousand nodes do not reconnect at the same time.
 #[derive(Default)]
 pub(super) struct Backoff {
     failures: u32,
@@ -42,7 +43,7 @@ impl Backoff {
     }
 }
 
-/// Between a half and one. The standard library's hash keys are the only randomness this needs.
+/// Returns a random factor between 0.5 and 1. The standard library's hash keys are sufficient as randomness.
 pub(crate) fn jitter() -> f64 {
     let random = RandomState::new().build_hasher().finish();
     0.5 + (random >> 11) as f64 / (1u64 << 53) as f64 / 2.0

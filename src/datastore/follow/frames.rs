@@ -1,16 +1,15 @@
-//! Cuts the stream of a watch into JSON objects. In come bytes, out go the bytes of one object after the other; it keeps no more
-//! than one of them.
+//! Splits the byte stream of a watch into JSON objects. Keeps at most one object in memory.
 
 use std::io::{self, Read};
 
-/// More than this is not kept in memory: listing again is cheaper. Kubernetes' objects take 1.5 MiB at most, for etcd refuses larger
-/// requests; a frame of etcd's usual thousand events of workload endpoints takes 2 MB.
+/// The largest object that is kept in memory. For a larger one, listing again is cheaper. Kubernetes' objects have 1.5 MiB at most, because
+/// etcd refuses larger requests. A frame with etcd's usual thousand events of workload endpoints has 2 MB.
 pub const LARGEST_FRAME: usize = 8 << 20;
-/// How much is asked of the connection at once.
+/// The size of one read from the connection.
 const CHUNK: usize = 64 << 10;
 
-/// The JSON objects of a stream, one after the other. The Kubernetes API server and etcd ≥ 3.4 end each with a newline, etcd
-/// ≤ 3.3 with nothing at all, so only the braces tell where one ends.
+/// The JSON objects of a stream, one after the other. The Kubernetes API server and etcd ≥ 3.4 end each with a newline, but etcd ≤ 3.3 with
+/// nothing, so only the braces show where one ends.
 pub struct Frames<R> {
     stream: R,
     largest: usize,
@@ -27,7 +26,8 @@ impl<R: Read> Frames<R> {
         Frames { stream, largest, buffer: Vec::new(), start: 0, seen: 0, depth: 0, in_string: false, escaped: false }
     }
 
-    /// `None` at the end of the stream. `InvalidData` is no object, `FileTooLarge` one beyond the limit; other errors are the stream's.
+    /// Returns the next object, or `None` at the end of the stream. `InvalidData` means that it is not an object, `FileTooLarge` that it is
+    /// beyond the limit. Other errors are the stream's.
     pub fn next_frame(&mut self) -> io::Result<Option<&[u8]>> {
         loop {
             if let Some(end) = self.end_of_frame()? {
@@ -44,7 +44,7 @@ impl<R: Read> Frames<R> {
         }
     }
 
-    /// Looks at what has not been looked at yet; returns the end of the frame if it is there.
+    /// Scans the new bytes. Returns the end of the frame if it has arrived.
     fn end_of_frame(&mut self) -> io::Result<Option<usize>> {
         while let Some(&byte) = self.buffer.get(self.seen) {
             self.seen += 1;
@@ -73,7 +73,7 @@ impl<R: Read> Frames<R> {
         self.buffer.drain(..self.start);
         self.seen -= self.start;
         self.start = 0;
-        // One large frame must not be paid for in memory for ever.
+        // One large frame must not occupy memory forever.
         if self.buffer.is_empty() && self.buffer.capacity() > 4 * CHUNK {
             self.buffer = Vec::new();
         }

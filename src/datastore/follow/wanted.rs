@@ -1,4 +1,4 @@
-//! Does what a scrape asks for: starts the followers of policies, looks for the names of nodes.
+//! Does what a scrape requests: starts the followers of policies, looks up the names of nodes.
 
 use std::io;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::thread;
 use crate::datastore::error::Error;
 use crate::datastore::inventory::Inventory;
 
-/// Calls `start` on a thread of its own once the policies are wanted. What keeps it from starting is logged.
+/// Calls `start` on its own thread once the policies are wanted. An error is logged.
 pub fn when_policies_are_wanted(inventory: Arc<Inventory>, start: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name("policies wanted".into()).spawn(move || {
         inventory.wait_until_policies_are_wanted();
@@ -18,8 +18,8 @@ pub fn when_policies_are_wanted(inventory: Arc<Inventory>, start: impl FnOnce() 
     Ok(())
 }
 
-/// Waits on a thread of its own until the names of nodes are wanted, asks for them by `list`, once, and says what follows for `node`,
-/// which is a name of which the datastore knows no workload. Without an answer that is said without other names.
+/// Waits on its own thread until the names of nodes are wanted, then calls `list` once and logs the conclusion for `node`, under which the
+/// datastore knows no workload. If `list` fails, it is logged without other names.
 pub fn when_nodes_are_wanted(
     inventory: Arc<Inventory>,
     node: String,

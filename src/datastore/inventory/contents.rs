@@ -1,4 +1,4 @@
-//! The objects that the inventory keeps, and workloads by their interfaces. Pure.
+//! The objects of the inventory, and workloads by interface. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,23 +8,23 @@ use super::{Interface, Inventory, Object, StoredPolicy, Table, Workload};
 
 #[derive(Debug, Default)]
 pub struct Contents {
-    /// By the datastore's key; ordered, so that of two workloads on one interface always the same one is found.
+    /// By the datastore's key. It is ordered, so that of two workloads on one interface the same one is always found.
     pub(super) workloads: Table<Workload>,
     pub(super) by_interface: ByInterface,
     pub(super) policies: Table<StoredPolicy>,
 }
 
-/// A kind of object that the inventory has a table of.
+/// A kind of object that has a table in the inventory.
 pub trait Kept: Object {
-    /// Whether the first list is only made because a scrape asked for it: then only the later ones make up for something missed.
+    /// Whether the first list is only made because a scrape requested it. Then only later lists make up for missed events.
     const IS_ASKED_FOR: bool;
 
     fn table(contents: &mut Contents) -> &mut Table<Self>;
 
-    /// What counts changes of the table.
+    /// Returns the counter of the table's changes.
     fn version(inventory: &Inventory) -> &AtomicU64;
 
-    /// Brings up to date what is derived from the table, after one object came, went or was replaced; whether that counts as a change.
+    /// Updates data derived from the table after one object was added, removed or replaced. Reports whether that counts as a change.
     fn update(contents: &mut Contents, before: Option<&Arc<Self>>, now: Option<&Arc<Self>>) -> bool;
 
     fn update_all(_contents: &mut Contents) {}
@@ -76,7 +76,7 @@ impl Kept for StoredPolicy {
     }
 }
 
-/// Workloads by whole names of interfaces, and by their ends.
+/// Workloads by full interface names, and by suffixes.
 #[derive(Debug, Default)]
 pub struct ByInterface {
     names: HashMap<String, Arc<Workload>>,

@@ -1,12 +1,12 @@
-//! The names of nodes that the datastore knows: asked for where it knows no workload of this node though there are rules for some.
-//! Felix stores workloads under the name it gives the node, which may be a short name, a full one, or written with capitals.
+//! The names of nodes in the datastore. They are requested if the datastore knows no workload of this node though there are rules for some.
+//! Felix stores workloads under its name of the node, which may be a short name, a full one, or contain capitals.
 
 use std::fmt::Write;
 use std::sync::OnceLock;
 
 use crate::datastore::bounds::{LONGEST_TEXT, cut};
 
-/// How many names one message holds.
+/// The maximum number of names in one message.
 const MOST: usize = 3;
 
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ impl Nodes {
         self.wanted.wait();
     }
 
-    /// Answers, once: the names of nodes that could be seen, in any order.
+    /// Stores the names of nodes that could be read, in any order. Only the first call has an effect.
     pub fn answer(&self, mut names: Vec<String>) {
         names.iter_mut().filter(|name| name.len() > LONGEST_TEXT).for_each(|name| *name = cut(name, LONGEST_TEXT).into_owned());
         names.sort_unstable();
@@ -36,7 +36,7 @@ impl Nodes {
         self.stored.get()
     }
 
-    /// Why no workload with rules has a name, in one line.
+    /// Explains in one line why no workload with rules has a name.
     pub fn problem(&self, node: &str) -> String {
         let stored = self.stored().map_or(&[][..], Vec::as_slice);
         let mut text = format!("the datastore knows none of the workloads that have rules here under the node name {node:?}");
@@ -55,7 +55,7 @@ impl Nodes {
     }
 }
 
-/// Whether both may mean the same node: they differ in case, or in that one of them has a domain.
+/// Reports whether both may mean the same node: they differ only in case, or one of them lacks the domain.
 pub fn is_similar(one: &str, other: &str) -> bool {
     let host = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
     host(one) == host(other)

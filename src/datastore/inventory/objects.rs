@@ -1,4 +1,4 @@
-//! What the inventory holds: workloads and the names of policies, alike for every datastore.
+//! The objects of the inventory: workloads and the names of policies, the same for every datastore.
 
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
@@ -6,21 +6,21 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Interface {
     Name(String),
-    /// Its last [`Interface::SUFFIX`] characters: a hash of namespace and pod. What precedes them (`cali`, `eni`, …) each node sets.
+    /// The last [`Interface::SUFFIX`] characters: a hash of namespace and pod. Each node configures the prefix (`cali`, `eni`, …).
     Suffix(String),
 }
 
 impl Interface {
     pub const SUFFIX: usize = 11;
 
-    /// The hash in the name of a pod's interface: `VethNameForWorkload` in `libcalico-go/lib/backend/k8s/conversion`, any release.
+    /// Returns the hash in the name of a pod's interface: `VethNameForWorkload` in `libcalico-go/lib/backend/k8s/conversion`, any release.
     pub fn suffix_of(namespace: &str, pod: &str) -> String {
         let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{namespace}.{pod}").as_bytes());
         let digits = hash.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]);
         digits.take(Self::SUFFIX).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
     }
 
-    /// What precedes the hash in the name of a workload's interface (`cali`, on AWS `eni` or `vlan`), and the hash.
+    /// Splits the name of a workload's interface into its prefix (`cali`, on AWS `eni` or `vlan`) and the hash.
     pub fn split(name: &str) -> Option<(&str, &str)> {
         let start = name.len().checked_sub(Self::SUFFIX).filter(|start| *start > 0)?;
         name.split_at_checked(start).filter(|(_, hash)| hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
@@ -39,34 +39,34 @@ impl Default for Interface {
     }
 }
 
-/// A workload endpoint of this node, as far as metrics name it.
+/// A workload endpoint of this node, with the fields that metrics use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Workload {
     pub interface: Interface,
     pub namespace: String,
-    /// `spec.pod`; empty for workloads that are not Kubernetes pods.
+    /// `spec.pod`. Empty for workloads that are not Kubernetes pods.
     pub pod: String,
-    /// The label `app`; empty without one.
+    /// The label `app`. Empty without one.
     pub app: String,
-    /// `spec.ipNetworks` as the `ip` label shows them (see [`ip_label`]).
+    /// `spec.ipNetworks` as shown in the `ip` label (see [`ip_label`]).
     pub ip: String,
     pub node: String,
     /// `spec.orchestrator`: `k8s`, `cni`, `openstack`, …
     pub orchestrator: String,
     /// `spec.serviceAccountName`, else the label `projectcalico.org/serviceaccount`.
     pub service_account: String,
-    /// Whether it has ended, and only its name is left: Felix removes its rules, as a rule before the object goes.
+    /// Whether it has ended and only its name is kept. Felix usually removes its rules before the object is deleted.
     pub is_finished: bool,
 }
 
-/// The value of the `ip` label: the networks sorted as text, a `/32` cut, joined by commas.
+/// Returns the value of the `ip` label: the networks sorted as text, without `/32`, joined by commas.
 pub fn ip_label<'a>(networks: impl IntoIterator<Item = &'a str>) -> String {
     let mut addresses: Vec<&str> = networks.into_iter().map(|n| n.strip_suffix("/32").unwrap_or(n)).collect();
     addresses.sort_unstable();
     addresses.join(",")
 }
 
-/// The kinds of policy that Felix makes chains of.
+/// The kinds of policies for which Felix creates chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyKind {
     /// Calico's own, and in etcd the copies of Kubernetes' (`knp.default.…`).
@@ -82,7 +82,7 @@ pub enum PolicyKind {
     ClusterNetworkPolicy,
 }
 
-/// A policy by the name the datastore stores it under (etcd key, or `metadata.name`): what Felix hashes into chain names.
+/// A policy by its name in the datastore (etcd key, or `metadata.name`), which Felix hashes into chain names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoredPolicy {
     pub kind: PolicyKind,
@@ -92,7 +92,7 @@ pub struct StoredPolicy {
 }
 
 impl StoredPolicy {
-    /// A policy of Calico's own: with a namespace a NetworkPolicy, without one a GlobalNetworkPolicy.
+    /// Returns one of Calico's own policies: a NetworkPolicy if it has a namespace, otherwise a GlobalNetworkPolicy.
     pub fn calico(namespace: Option<String>, name: String) -> Self {
         let kind = if namespace.is_some() { PolicyKind::NetworkPolicy } else { PolicyKind::GlobalNetworkPolicy };
         StoredPolicy { kind, namespace, name }
@@ -103,7 +103,7 @@ impl StoredPolicy {
 mod tests {
     use super::*;
 
-    /// Vectors of libcalico-go's `conversion_test.go`.
+    /// Test vectors from libcalico-go's `conversion_test.go`.
     #[test]
     fn hashes_of_pods() {
         assert_eq!(Interface::suffix_of("namespace", "podname"), "82111e10a96");

@@ -1,4 +1,4 @@
-//! The part of the inventory that one follower keeps: objects of one kind, whose keys begin alike.
+//! One follower's part of the inventory: objects of one kind whose keys have the same prefix.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Inventory, Kept, Table, TooMany};
 
-/// Objects that are reported as not understood; beyond so many, nobody reads the log anyway.
+/// The maximum number of objects that are reported as not understood.
 const MOST_REPORTED: usize = 1000;
 
 pub(crate) struct Part<T> {
@@ -27,7 +27,7 @@ impl<T: Kept> Part<T> {
         &self.prefix
     }
 
-    /// Takes over a full list, or nothing of it.
+    /// Stores a full list. On failure, stores none of it.
     pub fn replace(&mut self, objects: Table<T>) -> Result<(), TooMany> {
         self.inventory.replace(&self.prefix, objects)?;
         if self.listed || !T::IS_ASKED_FOR {
@@ -37,7 +37,7 @@ impl<T: Kept> Part<T> {
         Ok(())
     }
 
-    /// Takes over one object that is new or has changed; `None` is none of ours, or not any more.
+    /// Stores an object that is new or has changed. `None` means that it is irrelevant, or has become so.
     pub fn put(&self, key: &str, object: Option<T>) -> Result<(), TooMany> {
         match object {
             Some(object) => self.inventory.put(key, object),
@@ -52,7 +52,7 @@ impl<T: Kept> Part<T> {
         self.inventory.remove::<T>(key);
     }
 
-    /// Counts an object that cannot be understood, and says so once.
+    /// Counts an object that cannot be understood, and logs it once.
     pub fn skip(&mut self, key: &str, message: fmt::Arguments<'_>) {
         self.inventory.skip_object();
         if self.reported.len() < MOST_REPORTED && self.reported.insert(key.to_owned()) {

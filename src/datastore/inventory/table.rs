@@ -1,4 +1,4 @@
-//! Objects by their keys, no more of them than can be true. Pure.
+//! Objects by key, with limits on their number and size. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,21 +7,21 @@ use std::sync::Arc;
 use super::objects::{StoredPolicy, Workload};
 use crate::datastore::bounds::{LONGEST_KEY, LONGEST_TEXT, cut};
 
-/// How much memory the objects of one table may take, in bytes, about.
+/// The approximate memory limit of a table's objects, in bytes.
 const MOST_BYTES: usize = 24 << 20;
-/// What an object takes beside itself and its texts, in bytes, about: its place in the maps.
+/// The approximate memory of an object apart from itself and its texts: its entries in the maps, in bytes.
 const PLACE: usize = 100;
 
 pub trait Object: Sized {
     const MOST: usize;
-    /// What they are, in the plural.
+    /// The objects' name in messages, in the plural.
     const NAME: &'static str;
 
     fn texts(&mut self) -> Vec<&mut String>;
 }
 
 impl Object for Workload {
-    /// A node runs some hundred pods at most, but failed ones stay listed: 12,500 in a cluster, unless its controllers are told otherwise.
+    /// A node runs some hundred pods at most, but failed ones stay listed: 12,500 in a cluster by the default of its controllers.
     const MOST: usize = 20_000;
     const NAME: &'static str = "workloads on this node";
 
@@ -41,7 +41,7 @@ impl Object for StoredPolicy {
     }
 }
 
-/// More objects than can be true: the datastore is broken, or hostile. Nothing is changed then.
+/// There are implausibly many objects: the datastore is broken or hostile. Nothing is changed then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TooMany {
     what: &'static str,
@@ -62,7 +62,7 @@ impl fmt::Display for TooMany {
 
 impl std::error::Error for TooMany {}
 
-/// Objects by the datastore's keys, in their order. Long texts and keys are cut.
+/// Objects ordered by the datastore's keys. Long texts and keys are cut.
 #[derive(Debug)]
 pub struct Table<T> {
     objects: BTreeMap<String, Entry<T>>,
@@ -82,7 +82,7 @@ impl<T> Default for Table<T> {
 }
 
 impl<T: Object> Table<T> {
-    /// Adds or replaces the object under `key`; the object as it is kept, and the one that it replaces.
+    /// Adds or replaces the object under `key`. Returns the stored object and the one that it replaced.
     pub fn insert(&mut self, key: &str, mut object: T) -> Result<(Arc<T>, Option<Arc<T>>), TooMany> {
         let key = cut(key, LONGEST_KEY);
         let mut bytes = size_of::<T>() + PLACE + key.len();

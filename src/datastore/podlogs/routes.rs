@@ -1,4 +1,4 @@
-//! The kernel's routing tables (`/proc/net/route`, `/proc/net/ipv6_route`) → the addresses behind interfaces.
+//! Reads the addresses that are routed to interfaces from the kernel's routing tables (`/proc/net/route`, `/proc/net/ipv6_route`).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,13 +10,13 @@ use log::Level;
 
 use crate::os::logging;
 
-/// How much of a table is read, in bytes: 100,000 routes and more.
+/// The maximum that is read of a table, in bytes: more than 100,000 routes.
 const LARGEST_TABLE: u64 = 16 << 20;
 /// `RTF_LOCAL` and `RTF_ANYCAST` of `linux/ipv6_route.h`: the node's own addresses.
 const OWN: u32 = 0x8000_0000 | 0x0010_0000;
 
-/// The single addresses that are routed to each wanted interface, as networks (`10.65.0.11/32`). A table that is not there counts as
-/// empty: without IPv6 it is the second. One that cannot be read does too, and that is said once.
+/// Returns the single addresses that are routed to each wanted interface, as networks (`10.65.0.11/32`). A missing table counts as empty,
+/// as the IPv6 table does without IPv6. So does an unreadable one, which is logged once.
 pub(crate) fn of_interfaces(proc: &Path, wanted: &dyn Fn(&str) -> bool) -> HashMap<String, Vec<String>> {
     let mut found: HashMap<String, Vec<String>> = HashMap::new();
     let [v4, v6] = ["net/route", "net/ipv6_route"].map(|table| table_of(&proc.join(table)));
@@ -44,7 +44,7 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// `Iface Destination Gateway Flags RefCnt Use Metric Mask …`, numbers in hexadecimal, addresses in network order.
+/// Parses `Iface Destination Gateway Flags RefCnt Use Metric Mask …`. Numbers are hexadecimal, addresses in network order.
 fn v4_route(line: &str) -> Option<(&str, String)> {
     let mut fields = line.split_ascii_whitespace();
     let (interface, destination, gateway) = (fields.next()?, fields.next()?, fields.next()?);
@@ -53,7 +53,7 @@ fn v4_route(line: &str) -> Option<(&str, String)> {
     (gateway == "00000000" && mask == "FFFFFFFF").then(|| (interface, format!("{address}/32")))
 }
 
-/// `destination length source length gateway metric references use flags interface`, numbers in hexadecimal.
+/// Parses `destination length source length gateway metric references use flags interface`. Numbers are hexadecimal.
 fn v6_route(line: &str) -> Option<(&str, String)> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let [destination, length, _, _, _, _, _, _, flags, interface] = fields[..] else { return None };

@@ -18,7 +18,7 @@ fn ingress(file: &[u8]) -> Program {
     parse(file, Name::parse("cali1_ingress_v4.json").unwrap()).unwrap()
 }
 
-/// `id owner decision`, one a line; with a star for what does not count.
+/// Formats each rule as `id owner decision`, with a star if it does not count.
 fn shown(program: &Program) -> Vec<String> {
     let rule = |rule: &Rule| {
         let Known { owner, decision, direction } = &rule.known;
@@ -77,7 +77,7 @@ fn a_program_of_3_32_behind_the_policies_of_all_interfaces() {
         .policy("GlobalNetworkPolicy guard 0", &[(r#"guard action:"deny""#, 21)])
         .comment("End of tier security: pass")
         .record(22)
-        // A split program lands here first.
+        // A split program jumps here first.
         .label(WORKLOAD)
         .instruction([0; 8])
         .comment("##### Start of program 1 #####")
@@ -128,8 +128,8 @@ fn policies(program: &Program) -> Vec<(String, bool)> {
     program.policies.iter().map(|(policy, is_workloads)| (policy.label.to_string(), *is_workloads)).collect()
 }
 
-/// The host endpoint `*` with a policy that accepts everything, as Calico 3.32 writes it for `lo`: the last rule's comments, those of all
-/// that no packet reaches, and the label stand on one instruction.
+/// The host endpoint `*` with a policy that accepts everything, as Calico 3.32 writes it for `lo`. One instruction has the last rule's
+/// comments, those of all unreachable rules, and the label.
 fn all_hosts(writer: Writer) -> Writer {
     let policy = writer.comment("Start of tier default").policy("GlobalNetworkPolicy wild 0", &[(r#"wild action:"allow""#, 51)]);
     policy.comment("End of tier default: deny")
@@ -161,7 +161,7 @@ fn the_last_rule_of_a_host_endpoint_is_not_the_workloads() {
 
 #[test]
 fn what_no_packet_reaches_is_not_what_follows_it() {
-    // The workload has no policy, and its profile is what comes next.
+    // The workload has no policy, and its profile follows.
     let writer = || all_hosts(Writer::default()).label(WORKLOAD);
     let program = ingress(&writer().rule(r#"kns.shop action:"allow""#, 71).record(0).file("cali1"));
     assert_eq!(shown(&program)[1..], ["71 profile kns.shop Accept Ingress", "0 no profile Deny Ingress"]);
@@ -169,7 +169,7 @@ fn what_no_packet_reaches_is_not_what_follows_it() {
     let program = ingress(&writer().record(0).file("cali1"));
     assert_eq!(shown(&program)[1..], ["0 no profile Deny Ingress"]);
     assert_eq!(program.unrecognised, 0);
-    // All of the second tier of the host's, and then a policy of the workload's that has no rules.
+    // All of the host's second tier, and then a policy of the workload's that has no rules.
     let second = || writer().comment("Start of tier late").policy("GlobalNetworkPolicy b 1", &[]).comment("End of tier late: deny");
     let none = |writer: Writer| {
         writer.comment("Start of tier default").policy("NetworkPolicy shop/none 2", &[]).comment("End of tier default: deny")
@@ -177,13 +177,13 @@ fn what_no_packet_reaches_is_not_what_follows_it() {
     let program = ingress(&none(second()).record(81).file("cali1"));
     assert_eq!(shown(&program)[1..], ["81 end of default Deny Ingress"]);
     assert_eq!(policies(&program)[1..], [("b".into(), false), ("shop/default.none".into(), true)]);
-    // Which of the two it is, an id of 0 does not say if nothing follows.
+    // If nothing follows, an ID of 0 does not show which of the two it is.
     assert_eq!(ingress(&none(writer()).record(0).file("cali1")).unrecognised, 1);
     let profile = |writer: Writer| writer.rule_without_instructions(r#"action:"allow""#, 91, false).file("cali1");
     let program = ingress(&profile(none(writer()).record(0)));
     assert_eq!((shown(&program)[1].as_str(), program.unrecognised), ("0 end of default Deny Ingress", 0));
 
-    // A tier whose policies let nothing reach its end, but pass on.
+    // A tier whose end is unreachable except by a pass.
     let tier = Writer::default().label(WORKLOAD).comment("Start of tier a");
     let tier = tier.policy("policy a.p", &[(r#"action:"pass""#, 1), (r#"action:"deny""#, 2)]).comment("End of tier a: deny");
     assert_eq!(shown(&ingress(&tier.label("end_of_tier_0").record(0).file("cali1")))[2..], ["0 no profile Deny Ingress"]);
@@ -227,7 +227,7 @@ fn what_is_not_understood_is_counted_and_left_out() {
         .policy("policy shop/default.web", &[(r#"action:"teleport""#, 41), (r#"protocol:{number:6}"#, 42), (r#"action:"allow""#, 43)])
         .comment("Start of something new")
         .record(44)
-        // The comment says one id, the instruction another.
+        // The comment has another ID than the instruction.
         .comment(r#"Start of rule action:"allow""#)
         .comment("Rule MatchID: 45")
         .record(46)

@@ -1,4 +1,4 @@
-//! The walk through a program's comments, labels and ids, in their order → its policies and rules. Pure.
+//! Walks through a program's comments, labels and IDs in order, and returns its policies and rules. Pure.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,28 +12,29 @@ pub type Policies = Vec<(Arc<Policy>, bool)>;
 
 enum Within {
     Policy(Arc<Policy>),
-    /// A policy whose name says nothing: there are no rules in it.
+    /// A policy without a name, which has no rules.
     Nameless,
     Profile,
 }
 
-/// What the end of a tier does; `None` up to 3.29, which do not say it.
+/// What the end of a tier does. `None` up to 3.29, where the comment does not say it.
 type EndOfTier = Option<Decision>;
 
 pub struct Walk {
     direction: Direction,
     policies: Policies,
     rules: Vec<Rule>,
-    /// Policies and rules up to here are the host endpoint's.
+    /// The number of policies and rules that are the host endpoint's.
     hosts: (usize, usize),
     tier: Arc<str>,
-    /// How many tiers have started: labels number them.
+    /// The number of tiers that have started. Labels number them.
     tiers: usize,
     within: Within,
-    /// The place of the next rule in its policy.
+    /// The index of the next rule in its policy.
     index: u32,
     rule: Option<Started>,
-    /// A tier's end whose id is still to come. None where something else starts at the same instruction: no packet reaches the end.
+    /// A tier's end whose ID has not been read yet. `None` if something else starts at the same instruction, because the end is unreachable
+    /// then.
     end_of_tier: Option<EndOfTier>,
     pub unrecognised: usize,
 }
@@ -43,7 +44,7 @@ struct Started {
     owner: Option<Owner>,
     decision: Option<Decision>,
     id: Option<RuleId>,
-    /// Whether an instruction loads the id.
+    /// Whether an instruction loads the ID.
     counts: bool,
 }
 
@@ -71,7 +72,7 @@ impl Walk {
     }
 
     pub fn labels(&mut self, labels: &[Cow<str>]) {
-        // What is behind the tier begins here.
+        // What follows the tier begins here.
         if labels.iter().any(|label| label.strip_prefix("end_of_tier_").is_some_and(|tier| tier.parse() == Ok(self.tiers.wrapping_sub(1))))
         {
             self.end_of_tier = None;
@@ -128,7 +129,7 @@ impl Walk {
             }
             Within::Nameless => None,
             Within::Profile => {
-                // Behind profiles, there is nothing to pass a packet on to.
+                // After profiles, a packet cannot be passed on.
                 decision = decision.map(|decision| if decision == Decision::Pass { Decision::Deny } else { decision });
                 Some(Owner::Profile(owner_of(text).map(Into::into)))
             }
@@ -144,10 +145,10 @@ impl Walk {
         }
     }
 
-    /// An instruction loads an id: the rule's, as its comment says, or that of a rule without comments.
+    /// Handles an instruction that loads an ID: the ID in the rule's comment, or that of a rule without comments.
     pub fn counts(&mut self, id: RuleId, denies: Option<bool>) {
         if let Some(rule) = &mut self.rule {
-            // It would count under another id than the comment says: not understood.
+            // The instruction has another ID than the comment, so the rule is not understood.
             rule.id = rule.id.filter(|commented| *commented == id);
             rule.counts = true;
             return;
@@ -164,14 +165,14 @@ impl Walk {
         self.rules.push(Rule { id, known, is_workloads: true, counts });
     }
 
-    /// Policies, rules, and what could not be understood.
+    /// Returns policies, rules, and the number of parts that were not understood.
     pub fn finish(mut self, is_workload: bool) -> (Policies, Vec<Rule>, usize) {
         self.rule_ends();
         let (policies, rules) = if is_workload { self.hosts } else { (self.policies.len(), self.rules.len()) };
         self.policies.iter_mut().take(policies).for_each(|(_, is_workloads)| *is_workloads = false);
         for rule in self.rules.iter_mut().take(rules) {
             rule.is_workloads = false;
-            // What goes to the workload leaves the host. What no profile accepted counts under one id, the workload's.
+            // What enters the workload leaves the host. The refusal after the last profile counts under one ID, the workload's.
             if is_workload && rule.known.owner != Owner::NoProfile {
                 rule.known.direction = opposite(rule.known.direction);
             }
@@ -197,12 +198,12 @@ fn policy_name(text: &str) -> Option<PolicyName> {
     is_policy.then(|| PolicyName::from_comment(&format!("{kind} {name} ingress"))).flatten()
 }
 
-/// `policy ` up to 3.31; since 3.32, a number behind an empty kind and an empty name.
+/// `policy ` up to 3.31. Since 3.32, an empty kind, an empty name, and a number.
 fn is_nameless(text: &str) -> bool {
     text == "policy " || text.strip_prefix("  ").is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
-/// Decimal in every release that is known; `calico-bpf` takes hexadecimal numbers too.
+/// Decimal in every known release. `calico-bpf` also accepts hexadecimal numbers.
 fn parse_id(text: &str) -> Option<RuleId> {
     match text.strip_prefix("0x") {
         Some(hexadecimal) => RuleId::from_str_radix(hexadecimal, 16).ok(),
@@ -210,7 +211,7 @@ fn parse_id(text: &str) -> Option<RuleId> {
     }
 }
 
-/// `action:"allow" …`, with or without the owner's name before it. The space behind the colon comes and goes with protobuf's mood.
+/// `action:"allow" …`, with or without the owner's name before it. Protobuf may or may not put a space after the colon.
 fn action_of(rule: &str) -> Option<Decision> {
     let (_, rest) = rule.split_once("action:")?;
     let (action, _) = rest.trim_start().strip_prefix('"')?.split_once('"')?;

@@ -1,4 +1,4 @@
-//! Texts of `iptables-save`, good and bad.
+//! Valid and invalid texts of `iptables-save`.
 
 use super::*;
 use crate::ruleset::{CommentId, RuleHash, RuleId, Ruleset};

@@ -1,4 +1,4 @@
-//! Entries of a legacy table → rules. Pure.
+//! Decodes the entries of a legacy table. Pure.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ use crate::ruleset::{Backend, Builder, ChainId, Family, RuleId, RuleParts, Snaps
 /// Header of a match or target: size, name, revision.
 const HEADER: usize = 32;
 
-/// Decodes all entries of a table; with the snapshot, where the counters of each rule are.
+/// Decodes all entries of a table. Returns the snapshot and the offset of each rule's counters.
 pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> (Snapshot, Vec<u32>) {
     let (layout, builder) = (Layout::of(family), Builder::new(family, Backend::Legacy, table));
     let mut rules = Rules { layout, builder, starts: HashMap::new(), jumps: Vec::new(), chain: None, counters: Vec::new() };
     let end = layout.entries(entries).map_while(|(place, entry)| rules.entry(place, entry).map(|()| place + entry.len())).last();
-    // What follows an entry that is not well formed cannot be found.
+    // Entries that follow a malformed one cannot be located.
     if end.unwrap_or(0) < entries.len() {
         rules.builder.unreadable();
     }
@@ -26,16 +26,16 @@ pub fn decode(family: Family, table: &'static str, entries: &[u8]) -> (Snapshot,
 struct Rules {
     layout: &'static Layout,
     builder: Builder,
-    /// Calico's chains by the place of their first rule.
+    /// Calico's chains by the offset of their first rule.
     starts: HashMap<u32, ChainId>,
-    /// In the order of their rules. A chain may begin behind the jumps to it.
+    /// The jumps in the order of their rules. A chain may begin after the jumps to it.
     jumps: Vec<Jump>,
-    /// The chain that is being read, if it is Calico's, and how many rules there were before it.
+    /// The current chain, if it is Calico's, and the number of rules before it.
     chain: Option<(ChainId, usize)>,
     counters: Vec<u32>,
 }
 
-/// A rule that goes on somewhere else, and the place of the entry there.
+/// A rule that continues elsewhere, and the offset of the entry there.
 struct Jump {
     rule: RuleId,
     place: u32,
@@ -65,14 +65,14 @@ impl Rules {
         }
     }
 
-    /// A chain begins behind an entry whose target is `ERROR` and carries its name.
+    /// Begins a chain after an entry whose target is `ERROR`, which carries the chain's name.
     fn begin_chain(&mut self, start: usize, name: &[u8]) -> Option<()> {
         self.end_chain();
         if !name.starts_with(CHAIN_PREFIX.as_bytes()) {
             return Some(());
         }
         let name = std::str::from_utf8(string(name)).ok()?;
-        // The order of the rules is that of their counters: no chain comes twice.
+        // The order of the rules is that of their counters, so no chain may occur twice.
         let is_new = self.builder.known_chain(name).is_none();
         let chain = is_new.then(|| self.builder.chain(name))?;
         self.starts.insert(start as u32, chain);
@@ -80,7 +80,7 @@ impl Rules {
         Some(())
     }
 
-    /// Every chain ends with a return that is not one of its rules.
+    /// Ends the chain. Every chain ends with a return that is not one of its rules.
     fn end_chain(&mut self) {
         let Some((_, before)) = self.chain.take() else { return };
         let count = self.builder.rule_count().saturating_sub(1).max(before);
@@ -118,32 +118,32 @@ impl Rules {
         Some(())
     }
 
-    /// Whether anything about addresses, interfaces or the protocol is asked for; only flags that say otherwise are left out.
+    /// Reports whether the entry matches on addresses, interfaces or the protocol. Ignores flags that do not match on anything.
     fn matches_addresses(&self, entry: &[u8]) -> bool {
         let matches = &entry[..self.layout.addresses];
         matches.iter().enumerate().any(|(at, &byte)| if at == self.layout.flags { byte & !self.layout.goto & !1 != 0 } else { byte != 0 })
     }
 
-    /// The standard target: below zero a verdict, else the place to go on at.
+    /// Returns the verdict of the standard target: a verdict if negative, otherwise the offset to continue at.
     fn standard(&mut self, entry: &[u8], verdict: i32, next: usize) -> Option<Verdict> {
         Some(match verdict {
             -1 => Verdict::Drop,
             -2 => Verdict::Accept,
             -5 => Verdict::Return,
             ..0 => Verdict::Other,
-            // A rule without a target goes on with the next one.
+            // A rule without a target continues with the next one.
             place if place as usize == next => Verdict::None,
             place => {
                 let is_goto = *entry.get(self.layout.flags)? & self.layout.goto != 0;
                 self.jumps.push(Jump { rule: RuleId(self.builder.rule_count() as u32), place: place as u32, is_goto });
-                // Unless it leads to a chain of Calico's, as may turn out.
+                // `finish` changes this if the jump leads to a chain of Calico's.
                 Verdict::Other
             }
         })
     }
 }
 
-/// What the rules of a chain match on, by Felix's identity of each.
+/// Returns what the rules of a chain match on, by Felix's hash of each.
 pub fn matches(family: Family, entries: &[u8], chain: &str) -> Matches {
     let layout = Layout::of(family);
     let (mut matches, mut is_meant) = (Matches::new(), false);
@@ -169,7 +169,8 @@ pub fn matches(family: Family, entries: &[u8], chain: &str) -> Matches {
     matches
 }
 
-/// struct ipt_ip, struct ip6t_ip6: addresses and masks, interfaces and masks, protocol, flags; `None` if there is more than is said.
+/// Adds the matches of struct ipt_ip or struct ip6t_ip6: addresses and masks, interfaces and masks, protocol, flags. Returns `None` if some
+/// of them are not shown.
 fn addresses(family: Family, entry: &[u8], words: &mut Words) -> Option<()> {
     const SOURCE: u8 = 0x08;
     const DESTINATION: u8 = 0x10;
@@ -189,7 +190,7 @@ fn addresses(family: Family, entry: &[u8], words: &mut Words) -> Option<()> {
         words.protocol(inverted & PROTOCOL != 0, number as u8);
     }
     let has_interface = entry.get(interfaces..end)?.iter().any(|byte| *byte != 0);
-    // Fragments, and a class of service.
+    // Fragments, and a traffic class.
     let has_more = inverted & !(SOURCE | DESTINATION | PROTOCOL) != 0 || (family == Family::V4 && *entry.get(82)? & 1 != 0);
     (!has_interface && !has_more).then_some(())
 }

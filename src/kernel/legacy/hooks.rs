@@ -1,4 +1,4 @@
-//! Which of the kernel's own chains of a legacy table lead into Calico's: see [`hooks`](crate::kernel::hooks).
+//! Finds the built-in chains of a legacy table that lead into Calico's: see [`hooks`](crate::kernel::hooks).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -9,7 +9,7 @@ use super::{ENTRIES, INFO, Layout, NAME, fetch};
 use crate::felix::names::CHAIN_PREFIX;
 use crate::ruleset::Family;
 
-/// The filter table's own chains, and their places among the kernel's hooks (`enum nf_inet_hooks`).
+/// The filter table's built-in chains, and their numbers in `enum nf_inet_hooks`.
 const CHAINS: [(&str, usize); 3] = [("INPUT", 1), ("FORWARD", 2), ("OUTPUT", 3)];
 
 pub fn hooks(family: Family) -> io::Result<BTreeSet<&'static str>> {
@@ -21,7 +21,7 @@ pub fn hooks(family: Family) -> io::Result<BTreeSet<&'static str>> {
     Ok(found.among(&info))
 }
 
-/// Jumps and chains, by their places in the table.
+/// Jumps and chains, by their offsets in the table.
 #[derive(Default)]
 struct Found {
     jumps: BTreeMap<usize, usize>,
@@ -32,7 +32,7 @@ impl Found {
     fn entry(&mut self, layout: &Layout, at: usize, entry: &[u8]) -> Option<()> {
         let target = extension(entry, usize::from(u16_at(entry, layout.target_offset)?))?;
         match target.name {
-            // It stands in front of a chain and carries its name.
+            // The entry before the first rule of a chain carries the chain's name.
             b"ERROR" if target.data.starts_with(CHAIN_PREFIX.as_bytes()) => _ = self.calico.insert(at + entry.len()),
             b"" => _ = self.jumps.insert(at, usize::try_from(u32_at(target.data, 0)? as i32).ok()?),
             _ => {}
@@ -40,7 +40,7 @@ impl Found {
         Some(())
     }
 
-    /// `struct ipt_getinfo`: name, valid hooks, then where each hook's chain begins, and where it ends.
+    /// `struct ipt_getinfo`: name, valid hooks, the start of each hook's chain, and the end of each.
     fn among(&self, info: &[u8; INFO]) -> BTreeSet<&'static str> {
         const HOOKS: usize = 5;
         let place = |index: usize| u32_at(info, NAME + 4 + 4 * index).unwrap_or(0) as usize;

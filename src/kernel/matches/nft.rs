@@ -1,4 +1,4 @@
-//! The same from the expressions of nf_tables. Pure, but for the elements of a rule's own sets, which the caller asks for.
+//! Describes matches from nf_tables expressions. Pure, except that the caller provides the elements of a rule's own sets.
 
 use super::super::netlink::Attributes;
 use super::super::xt::{be32, string};
@@ -12,7 +12,7 @@ enum Field {
     Port(&'static str),
     IcmpType,
     IcmpCode,
-    /// Two that stand side by side: nft compares them at once.
+    /// Two adjacent fields, which nft compares in one comparison.
     Both(&'static [Field; 2]),
     /// The same for all packets of a table.
     Family,
@@ -26,7 +26,7 @@ static ICMP: [Field; 2] = [Field::IcmpType, Field::IcmpCode];
 struct Loaded {
     register: u32,
     field: Field,
-    /// The bits that are kept, if not all.
+    /// The mask, unless all bits are kept.
     mask: Option<Vec<u8>>,
 }
 
@@ -35,17 +35,17 @@ pub type Element = (Vec<u8>, bool);
 
 pub struct Rule<'a> {
     words: Words,
-    /// Since the last comparison: several at once are a concatenation.
+    /// The fields loaded since the last comparison. Several of them are a concatenation.
     loaded: Vec<Loaded>,
-    /// Where a range begins whose end is to come.
+    /// The start of a range whose end has not been read yet.
     begun: Option<(Field, Vec<u8>)>,
     is_ipv4: bool,
-    /// Whether the rule is known to be for ICMP: it has no ports.
+    /// Whether the rule is known to match ICMP, which has no ports.
     is_icmp: bool,
     elements: &'a mut dyn FnMut(&[u8]) -> Option<Vec<Element>>,
 }
 
-/// `elements`: of the set with this name.
+/// Describes a rule. `elements` returns the elements of the set with this name.
 pub fn rule(list: &[u8], is_ipv4: bool, elements: &mut dyn FnMut(&[u8]) -> Option<Vec<Element>>) -> String {
     let mut rule = Rule { words: Words::default(), loaded: Vec::new(), begun: None, is_ipv4, is_icmp: false, elements };
     for (_, element) in Attributes(list) {
@@ -98,7 +98,7 @@ impl Rule<'_> {
         Some(())
     }
 
-    /// What is compared; then it is done with.
+    /// Returns the register that is compared, and forgets all loaded registers.
     fn take(&mut self, register: &[u8]) -> Option<Loaded> {
         let register = be32(register)?;
         let place = self.loaded.iter().position(|loaded| loaded.register == register)?;
@@ -159,10 +159,10 @@ impl Rule<'_> {
         let (loaded, operation, wanted) = (self.take(data.get(1)?)?, be32(data.get(2)?)?, value(data.get(3))?);
         match operation {
             0 | 1 => self.equal(&loaded, operation == 1, wanted),
-            // At least, at most: a range is two comparisons.
+            // A range is two comparisons: at least, at most.
             5 if self.begun.is_none() => {
                 self.begun = Some((loaded.field, wanted.to_vec()));
-                // Its end is compared in the same register.
+                // The end of the range is compared in the same register.
                 self.loaded.push(loaded);
                 Some(())
             }
@@ -191,7 +191,7 @@ impl Rule<'_> {
             (Field::IcmpType, None) => self.words.say(negated, &format!("ICMP type {}", wanted.first()?)),
             (Field::IcmpCode, None) => self.words.say(negated, &format!("ICMP code {}", wanted.first()?)),
             (Field::Address(side), mask) => {
-                // Whole bytes of a prefix are compared without a mask.
+                // A prefix of whole bytes is compared without a mask.
                 let length = mask.as_ref().map_or(Some(8 * wanted.len() as u32), |mask| prefix(mask))?;
                 let mut bytes = wanted.to_vec();
                 bytes.resize(if self.is_ipv4 { 4 } else { 16 }, 0);
@@ -250,7 +250,7 @@ fn port(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?))
 }
 
-/// In a set with intervals, each begins with an element, and another one marks what follows it.
+/// Formats port ranges. In a set with intervals, one element begins each interval, and an end element marks what follows it.
 fn ports(elements: Vec<Element>) -> Option<String> {
     let has_intervals = elements.iter().any(|(_, is_end)| *is_end);
     let mut all = elements.into_iter().map(|(key, is_end)| Some((port(&key)?, is_end))).collect::<Option<Vec<_>>>()?;

@@ -1,4 +1,4 @@
-//! The names of IP sets, for which rules of iptables' have numbers. Asks the kernel: `SO_IP_SET` (CAP_NET_ADMIN).
+//! Returns the names of IP sets, which iptables rules refer to by number. Asks the kernel: `SO_IP_SET` (CAP_NET_ADMIN).
 
 use std::os::fd::AsFd;
 
@@ -10,7 +10,7 @@ use crate::os::sys::getsockopt;
 const SO_IP_SET: i32 = 83;
 /// `IP_SET_OP_GET_BYINDEX`
 const BY_INDEX: u32 = 7;
-/// The oldest that kernels take.
+/// The oldest version that kernels accept.
 const PROTOCOL: u32 = 6;
 
 /// struct ip_set_req_get_set { unsigned op, version; union { char name[32]; __u16 index; } set; }

@@ -1,4 +1,4 @@
-//! The table that marks packets → the messages of nf_tables that make it. Pure.
+//! Builds the nf_tables messages that create the table that marks packets. Pure.
 //!
 //! ```text
 //! set interfaces { type ifname }
@@ -14,7 +14,8 @@ use super::{MARK, Marking, TABLE};
 pub type Transaction = Vec<(u16, u16, Vec<u8>)>;
 
 const INTERFACES: &str = "interfaces";
-/// Where packets meet policies, by the number of `enum nf_inet_hooks`; and whether they come, or leave, by an interface there.
+/// The hooks where packets meet policies: name, number in `enum nf_inet_hooks`, whether packets have an input interface there, and whether
+/// they have an output interface.
 const HOOKS: [(&str, u32, bool, bool); 3] = [("input", 1, true, false), ("forward", 2, true, true), ("output", 3, false, true)];
 /// Felix's filter chains have priority 0.
 const BEFORE: i32 = -1;
@@ -34,7 +35,8 @@ pub fn table_name() -> Vec<u8> {
     attributes
 }
 
-/// The messages that make our table: one chain that marks, one that leads there from each hook, one behind the filters of each.
+/// Returns the messages that create our table: one chain that marks, and for each hook a chain before the filters that leads there and a
+/// chain after them.
 pub fn table(marking: &Marking, flags: u32) -> Transaction {
     const CREATE: u16 = 0x400;
     const APPEND: u16 = 0x800;
@@ -56,7 +58,7 @@ pub fn table(marking: &Marking, flags: u32) -> Transaction {
         for way in ways {
             let mut expressions = opens_or_belongs_to_no_connection().to_vec();
             expressions.extend(way.into_iter().flat_map(is_in_set));
-            // Not a jump: what comes by one of the interfaces and leaves by another must not be marked twice.
+            // `goto` instead of `jump`: a packet that enters by one of the interfaces and leaves by another must not be marked twice.
             expressions.push(goto(MARK));
             messages.push((NEW_RULE, CREATE | APPEND, rule(name, &expressions)));
         }
@@ -81,7 +83,7 @@ fn chain(name: &str, hook: Option<(u32, i32)>) -> Vec<u8> {
 const IFNAME: usize = 16;
 
 fn set() -> Vec<u8> {
-    /// nft's number for it; the kernel does not look at it.
+    /// nft's number for the type. The kernel ignores it.
     const TYPE_IFNAME: u32 = 41;
     let mut attributes = table_name();
     put_string(&mut attributes, 2, INTERFACES);

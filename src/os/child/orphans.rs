@@ -1,8 +1,8 @@
 //! What a program leaves behind: processes that left its group (`setsid`) or outlived their parents. Touches: `/proc` and this process's
 //! own children.
 //!
-//! This process adopts orphans, so that whatever a program starts stays below it. A mark in the environment tells of which run it is: as
-//! process 1 of a container, this process is also given others, which it only reaps.
+//! This process adopts orphans, so that everything that a program starts remains its descendant. An environment variable marks which run a
+//! process belongs to. As process 1 of a container, this process also gets unrelated orphans, which it only reaps.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,19 +15,19 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, set_child_subreaper, waitid, waitpid};
 
 const MARK: &str = "CALICO_ACCOUNTANT_RUN";
-/// How long what is left may take to end, with all that it starts meanwhile.
+/// The time limit for ending the remaining processes and everything that they start meanwhile.
 const LONGEST: Duration = Duration::from_millis(500);
-/// How long to wait before looking again at what was killed.
+/// The interval between looks at killed processes.
 const AGAIN: Duration = Duration::from_millis(1);
 
-/// The programs that run: those who started them wait for them.
+/// The running programs. The threads that started them wait for them.
 static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 fn running() -> MutexGuard<'static, BTreeSet<u32>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One run of a program. When it is dropped, everything ends that the program has started.
+/// One run of a program. Dropping it ends everything that the program has started.
 pub struct Run {
     mark: String,
     program: u32,
@@ -36,7 +36,7 @@ pub struct Run {
 impl Run {
     pub fn start(command: &mut Command) -> std::io::Result<(Child, Run)> {
         static RUNS: AtomicU64 = AtomicU64::new(0);
-        // Without it, orphans are init's, and only a program's group ends with it.
+        // Without this, init gets the orphans, and only a program's group ends with it.
         _ = set_child_subreaper(Some(getpid()));
         let mark = format!("{}.{}", getpid().as_raw_nonzero(), RUNS.fetch_add(1, Ordering::Relaxed));
         let mut running = running();
@@ -46,7 +46,7 @@ impl Run {
         Ok((child, Run { mark: format!("{MARK}={mark}"), program }))
     }
 
-    /// Kills what is left and is this process's child by now; whether there was anything.
+    /// Kills remaining processes that are this process's children by now. Reports whether there were any.
     fn kill_orphans(&self) -> bool {
         let running = running();
         let mut found = false;
@@ -55,7 +55,7 @@ impl Run {
                 _ = kill_process(orphan, Signal::KILL);
                 found = true;
             }
-            // If it has ended.
+            // Reaps it if it has ended.
             _ = waitpid(Some(orphan), WaitOptions::NOHANG);
         }
         found
@@ -71,7 +71,7 @@ impl Drop for Run {
     fn drop(&mut self) {
         running().remove(&self.program);
         let begun = Instant::now();
-        // Whoever loses a parent is this process's child then.
+        // A process whose parent ended is now this process's child.
         while any_child() && self.kill_orphans() && begun.elapsed() < LONGEST {
             std::thread::sleep(AGAIN);
         }
@@ -88,7 +88,7 @@ fn children() -> impl Iterator<Item = Pid> {
     let own = getpid().as_raw_nonzero().to_string();
     ids.filter(move |process| {
         let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).unwrap_or_default();
-        // After the name in parentheses: state, parent.
+        // State and parent follow the name in parentheses.
         stat.rsplit(')').next().is_some_and(|rest| rest.split(' ').nth(2) == Some(&own))
     })
 }

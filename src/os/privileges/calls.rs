@@ -1,6 +1,6 @@
-//! System calls: those are refused that change the system, look into other processes, lead into other namespaces, or have been doors
-//! into the kernel. A list of what is refused, not of what is allowed: programs that this process starts inherit it, and nobody
-//! knows what a credential plugin calls.
+//! Refuses system calls that change the system, inspect other processes, enter other namespaces, or have often led to kernel exploits. The
+//! list is of refused calls, not of allowed ones, because programs that this process starts inherit it, and the calls of a credential
+//! plugin are unknown.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -13,7 +13,7 @@ use seccompiler::{
     SeccompRule, apply_filter,
 };
 
-/// Refused, whatever their arguments.
+/// Calls that are refused whatever their arguments.
 const REFUSED: &[c_long] = &[
     // Mounts and roots.
     libc::SYS_mount,
@@ -45,7 +45,7 @@ const REFUSED: &[c_long] = &[
     SYS_PROCESS_MRELEASE,
     libc::SYS_migrate_pages,
     libc::SYS_move_pages,
-    // What processes share by System V and POSIX names.
+    // System V and POSIX shared objects.
     libc::SYS_shmget,
     libc::SYS_shmat,
     libc::SYS_shmctl,
@@ -84,7 +84,7 @@ const REFUSED: &[c_long] = &[
     libc::SYS_setdomainname,
 ];
 
-/// Refused too while files are left alone: Landlock has no say in modes, owners, times and attributes.
+/// Calls that are also refused if files must not change. Landlock does not cover modes, owners, times and attributes.
 const FILE_ATTRIBUTES: &[c_long] = &[
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
@@ -120,7 +120,7 @@ const FILE_ATTRIBUTES: &[c_long] = &[
 const SYS_KEXEC_FILE_LOAD: c_long = 294;
 #[cfg(not(target_arch = "aarch64"))]
 const SYS_KEXEC_FILE_LOAD: c_long = libc::SYS_kexec_file_load;
-/// Numbers that not every C library has yet; from 424 on they are the same on every machine.
+/// Numbers that some C libraries lack. From 424 on they are the same on every architecture.
 const SYS_PROCESS_MADVISE: c_long = 440;
 const SYS_PROCESS_MRELEASE: c_long = 448;
 const SYS_FCHMODAT2: c_long = 452;
@@ -128,12 +128,12 @@ const SYS_SETXATTRAT: c_long = 463;
 const SYS_REMOVEXATTRAT: c_long = 466;
 const SYS_FILE_SETATTR: c_long = 469;
 
-/// ioctl(2) with these changes a file's attributes: `FS_IOC_SETFLAGS`, its form for 32 bits, `FS_IOC_FSSETXATTR`.
+/// ioctl(2) requests that change a file's attributes: `FS_IOC_SETFLAGS`, its 32-bit form, `FS_IOC_FSSETXATTR`.
 const FILE_REQUESTS: &[u64] = &[0x4008_6602, 0x4004_6602, 0x401c_5820];
-/// ioctl(2) with these types on a terminal for whoever reads there: `TIOCSTI`, `TIOCLINUX`.
+/// ioctl(2) requests that insert input into a terminal: `TIOCSTI`, `TIOCLINUX`.
 const TERMINAL_REQUESTS: &[u64] = &[0x5412, 0x541c];
 
-/// These change a process other than the caller if this argument of theirs is not 0. Whoever sets something of its own says 0.
+/// Calls that change another process if this argument is not 0, which means the caller.
 const OTHERS: &[(c_long, u8)] = &[
     (libc::SYS_prlimit64, 0),
     (libc::SYS_sched_setaffinity, 0),
@@ -144,7 +144,7 @@ const OTHERS: &[(c_long, u8)] = &[
     (libc::SYS_ioprio_set, 1),
 ];
 
-/// clone(2) with one of these makes a namespace.
+/// clone(2) flags that create a namespace.
 const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
@@ -155,25 +155,25 @@ const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWNET,
 ];
 
-/// setsockopt(2) with these changes legacy tables or their counters: `IPT_SO_SET_*`, which ip6_tables numbers alike, `ARPT_SO_SET_*`,
-/// `EBT_SO_SET_*`. (What netlink messages say, and so nftables, is nothing a filter can see.)
+/// setsockopt(2) options that change legacy tables or their counters: `IPT_SO_SET_*`, for which ip6_tables has the same numbers,
+/// `ARPT_SO_SET_*`, `EBT_SO_SET_*`. (A filter cannot see the content of netlink messages, and so cannot protect nftables.)
 const TABLE_OPTIONS: [u64; 6] = [64, 65, 96, 97, 128, 129];
-/// And all from the first to the last of these change IPVS: `IP_VS_SO_SET_*`.
+/// The first and last setsockopt(2) option that change IPVS: `IP_VS_SO_SET_*`.
 const IPVS_OPTIONS: (u64, u64) = (1152, 1168);
 
-/// bpf(2) with these reads a pinned map: `BPF_MAP_LOOKUP_ELEM`, `BPF_MAP_GET_NEXT_KEY`, `BPF_OBJ_GET`, `BPF_OBJ_GET_INFO_BY_FD` and
-/// `BPF_MAP_LOOKUP_BATCH`. All others are refused.
+/// The only bpf(2) commands that are allowed, because they read a pinned map: `BPF_MAP_LOOKUP_ELEM`, `BPF_MAP_GET_NEXT_KEY`, `BPF_OBJ_GET`,
+/// `BPF_OBJ_GET_INFO_BY_FD` and `BPF_MAP_LOOKUP_BATCH`.
 const MAP_READS: [u64; 5] = [1, 4, 7, 15, 24];
 
-/// Refuses them from now on; `files`: but for what changes files, and for local sockets, of which programs of the administrator's choice
-/// may have need.
+/// Refuses these calls from now on. With `files`, calls that change files and local sockets stay allowed, because programs chosen by the
+/// administrator may need them.
 pub fn deny(files: bool) -> Result<(), Box<dyn Error>> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     let mut requests = TERMINAL_REQUESTS.to_vec();
     if !files {
         rules.extend(FILE_ATTRIBUTES.iter().map(|call| (*call, Vec::new())));
         requests.extend(FILE_REQUESTS);
-        // Whoever may connect to the sockets of service managers and container runtimes, as root, is root.
+        // Root access to the sockets of service managers and container runtimes gives root rights.
         rules.insert(libc::SYS_socket, vec![SeccompRule::new(vec![is(0, libc::AF_UNIX.unsigned_abs().into())?])?]);
     }
     rules.insert(libc::SYS_ioctl, any_of(requests.iter().map(|request| Ok(vec![is(1, *request)?])))?);
@@ -187,7 +187,7 @@ pub fn deny(files: bool) -> Result<(), Box<dyn Error>> {
     let others = MAP_READS.into_iter().map(other).collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_bpf, vec![SeccompRule::new(others)?]);
     refuse(rules, libc::EPERM)?;
-    // Its flags lie in memory, where no filter looks. As if the kernel did not know it: C libraries use clone(2) then.
+    // clone3(2) has its flags in memory, which a filter cannot read. With ENOSYS, C libraries use clone(2) instead.
     refuse([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)?;
     #[cfg(target_arch = "x86_64")]
     refuse_x32()?;
@@ -205,7 +205,7 @@ fn table_options() -> Result<Vec<SeccompRule>, BackendError> {
     }))
 }
 
-/// That an argument, as far as the kernel looks at it, is this one.
+/// A condition that the lower 32 bits of an argument equal `value`.
 fn is(argument: u8, value: u64) -> Result<Condition, BackendError> {
     Condition::new(argument, Length::Dword, Op::Eq, value)
 }
@@ -214,13 +214,13 @@ fn any_of(rules: impl Iterator<Item = Result<Vec<Condition>, BackendError>>) -> 
     rules.map(|conditions| SeccompRule::new(conditions?)).collect()
 }
 
-/// Refuses the calls of the x32 ABI: the same ones under other numbers, which no list above has.
+/// Refuses the calls of the x32 ABI: the same calls under other numbers, which the lists above do not contain.
 #[cfg(target_arch = "x86_64")]
 fn refuse_x32() -> Result<(), Box<dyn Error>> {
     const X32: u32 = 0x4000_0000;
     let statement = |code: u32, jf, k| sock_filter { code: code as u16, jt: 0, jf, k };
     Ok(apply_filter(&[
-        // The number of the call is the first field of `seccomp_data`.
+        // The call's number is the first field of `seccomp_data`.
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
         statement(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, X32),
         statement(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs()),

@@ -1,7 +1,7 @@
-//! bpf(2), as far as reading a pinned map of counters takes it: a hash with one value per CPU. Opened read-only.
+//! Reads a pinned map of counters with bpf(2): a hash with one value per CPU. Opened read-only.
 //!
-//! Layouts: `union bpf_attr` and `struct bpf_map_info` of `include/uapi/linux/bpf.h`. The kernel copies whole keys and values of the
-//! map, whatever the caller has room for; so the sizes are asked for once, and every buffer is checked against them.
+//! Layouts: `union bpf_attr` and `struct bpf_map_info` of `include/uapi/linux/bpf.h`. The kernel copies whole keys and values of the map,
+//! whatever the size of the caller's buffer. So the sizes are read once, and every buffer is checked against them.
 
 use std::ffi::CString;
 use std::io;
@@ -20,21 +20,21 @@ const MAP_LOOKUP_BATCH: u32 = 24;
 const READ_ONLY: u64 = 1 << 3;
 /// `BPF_MAP_TYPE_PERCPU_HASH`
 const PER_CPU_HASH: u32 = 5;
-/// Beyond this, a key or value is no counter of Calico's, in bytes.
+/// The maximum size in bytes. Longer keys or values are not Calico's counters.
 const MOST_BYTES: u32 = 4096;
-/// A bucket of the map, where a batch begins and ends.
+/// A bucket of the map, at which a batch begins or ends.
 pub type Position = [u8; 8];
 
 #[derive(Debug)]
 pub struct Map {
     fd: OwnedFd,
-    /// The kernel's number of it, which no other map gets.
+    /// The kernel's ID of the map, which is never reused.
     pub id: u32,
     /// Length of a key, in bytes.
     pub key: usize,
     /// Length of one CPU's value, in bytes.
     pub value: usize,
-    /// Length of the values of all CPUs, one after the other, each in whole eights of bytes.
+    /// Length of the values of all CPUs together, in bytes. Each is padded to a multiple of 8.
     pub all_values: usize,
     pub most_entries: usize,
 }
@@ -42,7 +42,7 @@ pub struct Map {
 #[derive(Debug)]
 pub enum OpenError {
     Io(io::Error),
-    /// It is no hash with values per CPU, or its keys or values are no counters.
+    /// The map is not a per-CPU hash, or its keys or values are not counters.
     Other(Layout),
 }
 
@@ -61,14 +61,14 @@ impl From<io::Error> for OpenError {
 }
 
 impl Map {
-    /// `path`: where it is pinned.
+    /// Opens the map that is pinned at `path`.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let name = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)?;
         // pathname; bpf_fd (unused), file_flags
         let mut get = [name.as_ptr() as u64, READ_ONLY << 32];
-        // SAFETY: the path is a C string that lives until the call returns; nothing else is pointed to, and nothing is written.
+        // SAFETY: the path is a C string that lives until the call returns. There are no other pointers, and nothing is written.
         let fd = unsafe { bpf(OBJ_GET, &mut get) }?;
-        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+        // SAFETY: the kernel has just created this descriptor for us, and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let [kind, id, key, value, most_entries] = info(&fd)?;
         if kind != PER_CPU_HASH || !(1..=MOST_BYTES).contains(&key) || !(1..=MOST_BYTES).contains(&value) {
@@ -82,7 +82,7 @@ impl Map {
         Layout { kind: PER_CPU_HASH, key: self.key as u32, value: self.value as u32 }
     }
 
-    /// The key after `key`, or the first one; `false` behind the last.
+    /// Writes the key after `key`, or the first one, to `next`. Returns `false` after the last key.
     pub fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
         fits(next.len(), self.key)?;
         key.map_or(Ok(()), |key| fits(key.len(), self.key))?;
@@ -92,17 +92,17 @@ impl Map {
         found(unsafe { bpf(MAP_GET_NEXT_KEY, &mut attributes) })
     }
 
-    /// The values of all CPUs under `key`; `false` if there is no such entry (any more).
+    /// Reads the values of all CPUs under `key`. Returns `false` if there is no such entry, or not any more.
     pub fn lookup(&self, key: &[u8], values: &mut [u8]) -> io::Result<bool> {
         fits(key.len(), self.key)?;
         fits(values.len(), self.all_values)?;
         // map_fd; key; value; flags
         let mut attributes = [self.fd.as_raw_fd() as u64, key.as_ptr() as u64, values.as_mut_ptr() as u64, 0];
-        // SAFETY: the kernel reads one key and writes one value for each possible CPU; both buffers are as long as that.
+        // SAFETY: the kernel reads one key and writes one value for each possible CPU. Both buffers have these lengths.
         found(unsafe { bpf(MAP_LOOKUP_ELEM, &mut attributes) })
     }
 
-    /// Many entries at once (Linux ≥ 5.6), from a position on; says how many there were, and whether these were the last ones.
+    /// Reads many entries in one call (Linux ≥ 5.6), starting at a position. Returns their number, and whether they were the last.
     pub fn lookup_batch(&self, from: Option<Position>, to: &mut Position, keys: &mut [u8], values: &mut [u8]) -> io::Result<(usize, bool)> {
         let room = u32::try_from(keys.len() / self.key).map_err(|_| io::ErrorKind::InvalidInput)?;
         fits(values.len(), room as usize * self.all_values)?;
@@ -118,7 +118,7 @@ impl Map {
     }
 }
 
-/// Two numbers of 32 bits, one after the other in memory.
+/// Returns two 32-bit numbers in consecutive memory.
 fn halves(first: u32, second: u32) -> [u8; 8] {
     let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
     [a, b, c, d, e, f, g, h]
@@ -130,7 +130,7 @@ fn info(fd: &OwnedFd) -> io::Result<[u32; 5]> {
     let length = size_of_val(&info) as u32;
     // bpf_fd, info_len; info
     let mut attributes = [u64::from_ne_bytes(halves(fd.as_raw_fd() as u32, length)), info.as_mut_ptr() as u64];
-    // SAFETY: the kernel is told how long `info` is, and writes no more; numbers have no invalid values.
+    // SAFETY: the kernel gets the length of `info` and writes no more. Numbers have no invalid values.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attributes) }?;
     Ok(info)
 }
@@ -155,9 +155,9 @@ fn found(result: io::Result<i32>) -> io::Result<bool> {
 }
 
 /// # Safety
-/// What the attributes point to must be as long as the command reads or writes.
+/// The buffers that the attributes point to must be as long as the command reads or writes.
 unsafe fn bpf(command: u32, attributes: &mut [u64]) -> io::Result<i32> {
-    // SAFETY: the attributes themselves are valid for their length; what they point to, the caller answers for.
+    // SAFETY: the attributes themselves are valid for their length. The caller guarantees it for what they point to.
     let result = unsafe { calls::syscall(calls::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
     match result {
         0.. => i32::try_from(result).map_err(io::Error::other),
@@ -169,7 +169,7 @@ unsafe fn bpf(command: u32, attributes: &mut [u64]) -> io::Result<i32> {
 mod tests {
     use super::*;
 
-    /// With Miri's map: buffers that are just as long as it takes are, and shorter ones are refused.
+    /// With Miri's map, buffers of exactly the needed length are accepted, and shorter ones are refused.
     #[test]
     fn buffers_are_as_long_as_what_is_read_and_written() {
         let map = Map::open(Path::new("/sys/fs/bpf/map")).unwrap();

@@ -1,12 +1,12 @@
-//! How many values the kernel keeps of what it counts on each CPU. Touches `/sys/devices/system/cpu`.
+//! The number of values that the kernel keeps for a per-CPU counter. Touches `/sys/devices/system/cpu`.
 
 use std::fs;
 use std::io;
 
-/// More CPUs than this no kernel is built for (`CONFIG_NR_CPUS`).
+/// The highest number of CPUs that a kernel can be built for (`CONFIG_NR_CPUS`).
 const MOST: usize = 8192;
 
-/// How many CPUs this kernel could have, whether or not they are there: so many values each entry has.
+/// Returns the number of possible CPUs, present or not. Each entry has this many values.
 pub fn possible() -> io::Result<usize> {
     const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
     let list = fs::read_to_string(POSSIBLE).map_err(|error| io::Error::new(error.kind(), format!("{POSSIBLE}: {error}")))?;

@@ -1,4 +1,4 @@
-//! Real BPF maps, made and filled as Felix and its programs do, in a bpffs that only the calling thread and its children see.
+//! Creates and fills real BPF maps as Felix and its programs do, in a bpffs that only the calling thread and its children see.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -10,28 +10,27 @@ use super::netns::sh;
 /// `BPF_MAP_TYPE_PERCPU_HASH`
 pub const PER_CPU_HASH: u32 = 5;
 
-/// A map.
 pub struct Map {
     fd: OwnedFd,
     counters: usize,
 }
 
-/// Gives the calling thread mounts of its own: sysfs of its network namespace, bpffs, a `/run` with nothing but Felix's folders. They end
-/// with the thread and its children.
+/// Gives the calling thread its own mounts: sysfs of its network namespace, bpffs, and a `/run` with only Felix's folders. They end with
+/// the thread and its children.
 pub fn own_mounts() {
-    // SAFETY: no memory is involved; only this thread is moved.
+    // SAFETY: no memory is accessed. Only this thread is moved.
     assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "{}", std::io::Error::last_os_error());
     sh("mount --make-rprivate / && mount -t sysfs sysfs /sys && mount -t bpf bpf /sys/fs/bpf && mount -t tmpfs tmpfs /run");
     sh("mkdir -p /sys/fs/bpf/tc/globals");
     felix_folders();
 }
 
-/// Makes the folders as Felix does: nobody may search them, root only by a capability.
+/// Creates the folders as Felix does. Nobody may search them, and root only with a capability.
 pub fn felix_folders() {
     sh("mkdir -p /run/calico/bpf/policy && chmod 600 /run/calico/bpf /run/calico/bpf/policy");
 }
 
-/// How many CPUs each entry has a value for.
+/// Returns the number of CPUs that each entry has a value for.
 fn cpus() -> usize {
     let list = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
     let (first, last) = list.trim().split_once('-').unwrap_or(("0", "0"));
@@ -39,17 +38,17 @@ fn cpus() -> usize {
 }
 
 impl Map {
-    /// Makes a map of this type, with so many counters under each key, and pins it.
+    /// Creates and pins a map of this type, with this number of counters for each key.
     pub fn pin(path: &str, kind: u32, counters: usize) -> Self {
         Self::with(path, kind, 8, counters as u32 * 8, 10_000)
     }
 
-    /// The same, with any layout.
+    /// Creates and pins a map with any layout.
     pub fn with(path: &str, kind: u32, key: u32, value: u32, entries: u32) -> Self {
         let mut create = [0u64; 9];
         create[0] = u64::from(kind) | u64::from(key) << 32;
         create[1] = u64::from(value) | u64::from(entries) << 32;
-        // SAFETY: nothing is pointed to.
+        // SAFETY: there are no pointers.
         let fd = unsafe { OwnedFd::from_raw_fd(bpf(0, &mut create)) };
         std::fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
         let name = CString::new(path).unwrap();
@@ -59,7 +58,7 @@ impl Map {
         Map { fd, counters: value as usize / 8 }
     }
 
-    /// Sets an entry: what the first and the last CPU have counted, one counter after the other.
+    /// Sets an entry: the counters of the first and of the last CPU.
     pub fn set(&self, key: u64, first: &[u64], last: &[u64]) {
         let mut values = vec![0u64; self.counters * cpus()];
         for (place, counters) in [(0, first), (cpus() - 1, last)] {
@@ -71,7 +70,7 @@ impl Map {
         unsafe { bpf(2, &mut update) };
     }
 
-    /// Removes an entry, which must be there.
+    /// Removes an entry, which must exist.
     pub fn remove(&self, key: u64) {
         let mut remove = [self.fd.as_raw_fd() as u64, &raw const key as u64];
         // SAFETY: the key has eight bytes.
@@ -80,9 +79,9 @@ impl Map {
 }
 
 /// # Safety
-/// What the attributes point to must be as long as the command reads or writes.
+/// The buffers that the attributes point to must be as long as the command reads or writes.
 unsafe fn bpf(command: u32, attributes: &mut [u64]) -> i32 {
-    // SAFETY: see above.
+    // SAFETY: the caller guarantees it.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
     assert!(result >= 0, "bpf({command}): {}", std::io::Error::last_os_error());
     result as i32

@@ -1,4 +1,4 @@
-//! A real Chromium without a screen, driven by chromedriver over WebDriver; both end when dropped.
+//! A real headless Chromium, controlled with chromedriver over WebDriver. Both end when dropped.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,6 @@ use super::{can_run, within};
 /// How long to wait for something to appear on a page.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// A browser with one window.
 pub struct Browser {
     driver: Child,
     agent: Agent,
@@ -23,7 +22,7 @@ pub struct Browser {
     _profile: Scratch,
 }
 
-/// The key that WebDriver calls by this private character.
+/// WebDriver's private characters for keys.
 pub mod key {
     pub const ENTER: &str = "\u{e007}";
     pub const ESCAPE: &str = "\u{e00c}";
@@ -33,9 +32,9 @@ pub mod key {
 }
 
 impl Browser {
-    /// Starts one, in the calling thread's network namespace; `None`, said aloud, where there is none (an error under CI).
+    /// Starts a browser in the calling thread's network namespace. Returns `None` with a message if none is installed (an error under CI).
     ///
-    /// It must be one of the test's own, with all its interfaces up: whenever one comes or goes, by whichever test, Chromium breaks off
+    /// The test needs its own namespace with all its interfaces up. Whenever an interface is added or removed, by any test, Chromium aborts
     /// its requests (`ERR_NETWORK_CHANGED`).
     pub fn start(test: &str) -> Option<Self> {
         let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/net")).unwrap();
@@ -84,14 +83,14 @@ impl Browser {
             "goog:chromeOptions": {"args": args}});
         let session = browser.ask("POST", "/session", &json!({"capabilities": {"alwaysMatch": capabilities}}));
         browser.session = format!("/session/{}", session["sessionId"].as_str().unwrap());
-        // The page that a new window shows is the browser's own, and asks for much.
+        // A new window shows the browser's own page, which makes many requests.
         browser.open("about:blank");
         browser.requests();
         browser.console();
         browser
     }
 
-    /// One WebDriver command; its value.
+    /// Sends one WebDriver command. Returns its value.
     #[track_caller]
     fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
         let url = format!("{}{path}", self.base);
@@ -113,31 +112,30 @@ impl Browser {
         self.ask("POST", &format!("{}{path}", self.session), &body)
     }
 
-    /// Loads a page.
     #[track_caller]
     pub fn open(&self, url: &str) {
         self.command("/url", json!({ "url": url }));
     }
 
-    /// Runs a function body in the page; what it returns.
+    /// Runs a function body in the page. Returns its result.
     #[track_caller]
     pub fn run(&self, script: &str) -> Value {
         self.command("/execute/sync", json!({ "script": script, "args": [] }))
     }
 
-    /// The same with a promise, which is awaited.
+    /// Runs an async function body in the page. Returns its awaited result.
     #[track_caller]
     pub fn run_async(&self, script: &str) -> Value {
         let script = format!("const done = arguments[0]; (async () => {{ {script} }})().then(done, (error) => done(String(error)));");
         self.command("/execute/async", json!({ "script": script, "args": [] }))
     }
 
-    /// Waits until an expression is true in the page; its value.
+    /// Waits until an expression is true in the page. Returns its value.
     #[track_caller]
     pub fn until(&self, expression: &str) -> Value {
         let begun = Instant::now();
         loop {
-            // What it looks at may not be there yet.
+            // Objects in the expression may not exist yet.
             let value = self.run(&format!("try {{ return {expression} }} catch {{ return null }}"));
             if !matches!(value, Value::Null | Value::Bool(false)) {
                 return value;
@@ -149,14 +147,14 @@ impl Browser {
         }
     }
 
-    /// The text of the first element of a CSS selector.
+    /// Returns the text of the first element of a CSS selector.
     #[track_caller]
     pub fn text(&self, selector: &str) -> String {
         let value = self.run(&format!("return document.querySelector({})?.innerText", json!(selector)));
         value.as_str().unwrap_or_else(|| panic!("no {selector}")).to_owned()
     }
 
-    /// Presses keys, one after the other, wherever the focus is.
+    /// Presses keys, one after the other, at the current focus.
     #[track_caller]
     pub fn press(&self, keys: &str) {
         let actions: Vec<Value> =
@@ -164,7 +162,7 @@ impl Browser {
         self.command("/actions", json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}));
     }
 
-    /// Clicks the first element of a CSS selector as a person would: where it is, if nothing covers it.
+    /// Clicks the first element of a CSS selector at its position, like a user. Fails if it is covered.
     #[track_caller]
     pub fn click(&self, selector: &str) {
         let found = self.command("/element", json!({"using": "css selector", "value": selector}));
@@ -172,13 +170,13 @@ impl Browser {
         self.command(&format!("/element/{id}/click"), json!({}));
     }
 
-    /// A command of Chromium's DevTools.
+    /// Sends a command of Chromium's DevTools.
     #[track_caller]
     pub fn devtools(&self, command: &str, parameters: Value) -> Value {
         self.command("/goog/cdp/execute", json!({"cmd": command, "params": parameters}))
     }
 
-    /// The size of the page; with `phone`, as on one.
+    /// Sets the size of the page. With `phone`, emulates a phone.
     #[track_caller]
     pub fn resize(&self, width: u32, height: u32, phone: bool) {
         let factor = if phone { 2 } else { 1 };
@@ -186,7 +184,7 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", metrics);
     }
 
-    /// Whether the system's colours are dark.
+    /// Sets whether the system prefers dark colours.
     #[track_caller]
     pub fn prefer_dark(&self, dark: bool) {
         let value = if dark { "dark" } else { "light" };
@@ -194,7 +192,7 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", json!({ "features": features }));
     }
 
-    /// Saves what is seen as a PNG.
+    /// Saves the visible page as a PNG.
     #[track_caller]
     pub fn screenshot(&self, file: &Path) {
         let picture = self.ask("GET", &format!("{}/screenshot", self.session), &Value::Null);
@@ -202,13 +200,13 @@ impl Browser {
         std::fs::write(file, bytes).unwrap();
     }
 
-    /// What the console has said since this was asked last: errors of scripts, refused and failed requests, and whatever is printed.
+    /// Returns the console's new messages since the last call: errors of scripts, refused and failed requests, and printed text.
     pub fn console(&self) -> Vec<String> {
         let entries = self.command("/se/log", json!({"type": "browser"}));
         entries.as_array().unwrap().iter().map(|entry| format!("{} {}", entry["level"], entry["message"])).collect()
     }
 
-    /// All addresses that the page has asked for since this was asked last.
+    /// Returns the URLs that the page has requested since the last call.
     pub fn requests(&self) -> Vec<String> {
         let entries = self.command("/se/log", json!({"type": "performance"}));
         let message = |entry: &Value| serde_json::from_str::<Value>(entry["message"].as_str()?).ok();
@@ -220,7 +218,7 @@ impl Browser {
         entries.as_array().unwrap().iter().filter_map(message).filter_map(url).collect()
     }
 
-    /// Nothing went wrong, and nobody else was asked. Says both since it was called last.
+    /// Checks that since the last call nothing went wrong, and nothing was requested from elsewhere.
     #[track_caller]
     pub fn check_quiet(&self, origin: &str) {
         let console = self.console();

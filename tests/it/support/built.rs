@@ -1,8 +1,8 @@
-//! Programs that scripts build from Go modules for the tests, and keep outside of `target/`.
+//! Programs that scripts build from Go modules for the tests, and store outside of `target/`.
 
 use std::path::{Path, PathBuf};
 
-/// Where a program is kept: under the version that `tests/FOLDER/go.mod` requires of a module.
+/// Returns the path of a program. It contains the version that `tests/FOLDER/go.mod` requires of a module.
 pub fn program(folder: &str, module: &str, name: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder).join("go.mod");
     let text = std::fs::read_to_string(file).unwrap();

@@ -1,4 +1,4 @@
-//! A certificate authority made for one test, with the `openssl` program.
+//! A certificate authority for one test, created with the `openssl` program.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,20 +13,20 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Makes them; the client certificate has no common name, unless one is given.
+    /// Creates them. The client certificate has no common name, unless one is given.
     pub fn new(common_name: Option<&str>) -> Self {
         let certificates = Certificates { scratch: Arc::new(Scratch::new()) };
         certificates.renew(common_name);
         certificates
     }
 
-    /// Replaces all of them, the CA too, in the same files.
+    /// Replaces all of them, including the CA, in the same files.
     pub fn renew(&self, common_name: Option<&str>) {
         let ca = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
         let files = ["-subj", "/CN=test CA", "-keyout", "ca.key", "-out", "ca.pem"];
         let extensions = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
         self.openssl(&[&ca[..], &files, &extensions].concat());
-        // etcd's gateway dials etcd itself with the server certificate as client certificate.
+        // etcd's gateway connects to etcd itself with the server certificate as client certificate.
         self.issue("server", "/CN=etcd", "serverAuth,clientAuth");
         let subject = common_name.map_or("/O=calico".to_owned(), |name| format!("/CN={name}"));
         self.issue("client", &subject, "clientAuth");
@@ -52,33 +52,28 @@ impl Certificates {
         Path::new(self.scratch.path()).join(name)
     }
 
-    /// A client certificate for another name, and its key; `file` is what the files are called.
+    /// Creates a client certificate for another name, and its key. `file` is the name of the files.
     pub fn client_named(&self, file: &str, common_name: &str) -> (PathBuf, PathBuf) {
         self.issue(file, &format!("/CN={common_name}"), "clientAuth");
         (self.file(&format!("{file}.pem")), self.file(&format!("{file}.key")))
     }
 
-    /// The CA's certificate.
     pub fn ca(&self) -> PathBuf {
         self.file("ca.pem")
     }
 
-    /// The server's certificate.
     pub fn server_cert(&self) -> PathBuf {
         self.file("server.pem")
     }
 
-    /// The server's key.
     pub fn server_key(&self) -> PathBuf {
         self.file("server.key")
     }
 
-    /// The client's certificate.
     pub fn client_cert(&self) -> PathBuf {
         self.file("client.pem")
     }
 
-    /// The client's key.
     pub fn client_key(&self) -> PathBuf {
         self.file("client.key")
     }

@@ -1,5 +1,5 @@
-//! The program as a container of a pod, as its manifest says: environment, mounts, capabilities, a root that cannot be written to,
-//! and the service account's token. What the kubelet and a container runtime would do, without either.
+//! Runs the program as a pod's container according to its manifest: environment, mounts, capabilities, a read-only root, and the service
+//! account's token. Does the work of the kubelet and a container runtime, without either.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,36 +13,36 @@ use crate::program;
 
 const SECRETS: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// The node that the pod is on, and what the pod is given there.
+/// The pod's node, and what the pod gets there.
 pub struct Host<'a> {
     pub kube: &'a Kube,
     pub node: &'a str,
-    /// What the ConfigMaps say, by key.
+    /// The content of the ConfigMaps, by key.
     pub config: &'a [(&'a str, String)],
     scratch: Scratch,
 }
 
 impl<'a> Host<'a> {
-    /// A node without any files.
+    /// Creates a node without any files.
     pub fn new(kube: &'a Kube, node: &'a str, config: &'a [(&'a str, String)]) -> Self {
         let host = Host { kube, node, config, scratch: Scratch::new() };
         ["host", "root", "account"].iter().for_each(|folder| fs::create_dir_all(host.scratch.path().join(folder)).unwrap());
         host
     }
 
-    /// A file or folder of the node's.
+    /// Returns the path of a file or folder of the node.
     pub fn file(&self, path: &str) -> PathBuf {
         self.scratch.path().join("host").join(path.trim_start_matches('/'))
     }
 
-    /// The program by the pod's specification, with `programs` (`iptables-save`) first on its search path.
+    /// Returns the command for the pod's specification, with `programs` (`iptables-save`) first on its search path.
     pub fn command(&self, pod: &Value, programs: &Path) -> Command {
         let container = &pod["containers"][0];
         let mut script = String::from("set -e; cd \"$1\"; mount -t tmpfs tmpfs root\n");
         script += "for d in bin sbin lib lib64 usr etc dev proc; do if [ -L /$d ]; then cp -a /$d root/; elif [ -d /$d ]; then mkdir root/$d; \
                    mount --rbind /$d root/$d; fi; done\n";
         script += "touch root/accountant; mount --bind \"$2\" root/accountant; mkdir root/programs; mount --bind \"$3\" root/programs\n";
-        // What fake programs print.
+        // The files that fake programs print.
         script += "mkdir -p \"root$3\"; mount --bind \"$3\" \"root$3\"\n";
         for mount in container["volumeMounts"].as_array().into_iter().flatten() {
             script += &self.mount(pod, mount);
@@ -69,7 +69,7 @@ impl<'a> Host<'a> {
         command
     }
 
-    /// The service account's token, as the kubelet projects it.
+    /// Writes the service account's token, as the kubelet projects it.
     fn project(&self) {
         let account = self.scratch.path().join("account");
         fs::write(account.join("token"), self.kube.token()).unwrap();
@@ -110,7 +110,7 @@ impl<'a> Host<'a> {
     }
 }
 
-/// The arguments for `setpriv` that make what a container runtime makes of this.
+/// Returns the arguments for `setpriv` that have the same effect as a container runtime.
 fn privileges(security: &Value) -> String {
     assert_eq!((&security["privileged"], &security["runAsUser"]), (&Value::Bool(false), &Value::from(0)));
     assert_eq!(security["capabilities"]["drop"], serde_json::json!(["ALL"]));

@@ -1,4 +1,4 @@
-//! The demo, `demo/run`: a node in a network namespace, real rules, real etcd, and packets every few seconds, until dropped.
+//! The demo, `demo/run`: a node in a network namespace, real rules, real etcd, and packets every few seconds. Runs until dropped.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -11,16 +11,15 @@ use super::etcd::Scratch;
 use super::netns::Namespace;
 use super::within;
 
-/// A running demo.
 pub struct Demo {
     child: Child,
-    /// Where its exporter answers, `host:port`.
+    /// The address of its exporter, `host:port`.
     pub address: String,
     _scratch: Scratch,
 }
 
 impl Demo {
-    /// Starts one; `None`, said aloud, where network namespaces cannot be made.
+    /// Starts a demo. Returns `None` with a message if network namespaces cannot be created.
     pub fn start(test: &str) -> Option<Self> {
         drop(Namespace::new(test)?);
         let scratch = Scratch::new();
@@ -39,12 +38,12 @@ impl Demo {
         Some(demo)
     }
 
-    /// The network namespace of its node.
+    /// Returns the network namespace of its node.
     pub fn node(&self) -> String {
         format!("accountant-{}-node", self.child.id())
     }
 
-    /// Ends it as Ctrl-C would: it then removes what it made.
+    /// Ends it like Ctrl-C, after which it removes what it created.
     pub fn end(&mut self) {
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let _ = self.child.wait();

@@ -1,4 +1,4 @@
-//! `docs/metrics.md`, taken apart: which metrics there are, of what type, with which labels. Whatever a test scrapes is compared with it.
+//! Parses `docs/metrics.md`: the metrics, their types and labels. Everything that a test scrapes is compared with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,8 +18,8 @@ static METRICS: LazyLock<BTreeMap<String, Metric>> = LazyLock::new(|| {
     parse(&page)
 });
 
-/// Rows that begin with a metric: its name, its type and unit, its labels. An optional label has a `?` behind it; the labels that all
-/// metrics of a section have are in a line of their own.
+/// Parses rows that begin with a metric: its name, its type and unit, its labels. A `?` follows an optional label. The common labels of a
+/// section's metrics are on a separate line.
 fn parse(page: &str) -> BTreeMap<String, Metric> {
     let mut metrics = BTreeMap::new();
     let mut common = BTreeSet::new();
@@ -46,7 +46,7 @@ fn names(cell: &str, is_optional: bool) -> BTreeSet<String> {
     words.map(|word| word.trim_matches(['`', '?']).to_owned()).collect()
 }
 
-/// Whether all that was scraped is documented, with its type and labels.
+/// Checks that every scraped metric is documented, with its type and labels.
 #[track_caller]
 pub fn compare(text: &str) {
     let mut compared = BTreeSet::new();
@@ -67,17 +67,17 @@ pub fn compare(text: &str) {
     }
 }
 
-/// The names of the documented metrics: of those that only eBPF has, or of the others.
+/// Returns the names of the documented metrics, either those that only eBPF has, or the others.
 pub fn metrics(is_ebpf: bool) -> BTreeSet<&'static str> {
     METRICS.iter().filter(|(_, metric)| metric.is_ebpf == is_ebpf).map(|(name, _)| name.as_str()).collect()
 }
 
-/// The names of the metrics that a text declares.
+/// Returns the names of the metrics that a text declares.
 pub fn declared(text: &str) -> BTreeSet<&str> {
     text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect()
 }
 
-/// Of what follows the opening brace.
+/// Parses the labels after the opening brace.
 fn label_names(mut rest: &str) -> Vec<&str> {
     let mut names = Vec::new();
     while let Some((name, value)) = rest.split_once("=\"") {
@@ -98,7 +98,7 @@ fn another_label_type_or_metric_is_noticed() {
     for (from, to) in [("gauge", "counter"), ("_rules", "_rulez"), ("{family", "{x=\"1\",family"), ("{family=\"a\\\"b=\\\\\"}", "")] {
         assert!(caught(&good.replace(from, to)), "{to}");
     }
-    // An optional label may be missing, a common one not.
+    // An optional label may be missing, but a common one may not.
     let drops = "calico_accountant_drop_packets_total{namespace=\"\",pod=\"\",interface=\"\",direction=\"\",reason=\"\"} 1\n";
     compare(drops);
     assert!(caught(&drops.replace("pod=\"\",", "")));

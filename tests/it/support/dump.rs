@@ -1,6 +1,6 @@
-//! A file in which Felix shows a policy program, as `felix/bpf/polprog` and `felix/bpf/asm` write it.
+//! Writes a file in which Felix shows a policy program, as `felix/bpf/polprog` and `felix/bpf/asm` do.
 
-/// A file in the making, instruction by instruction, as Felix's assembler does it: comments go to the next instruction.
+/// A file that is written instruction by instruction, as Felix's assembler does. Comments belong to the next instruction.
 #[derive(Default)]
 pub struct Writer {
     instructions: Vec<serde_json::Value>,
@@ -9,26 +9,23 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Adds a comment.
     pub fn comment(mut self, comment: &str) -> Self {
         self.comments.push(comment.into());
         self
     }
 
-    /// Adds a label.
     pub fn label(mut self, label: &str) -> Self {
         self.labels.push(label.into());
         self
     }
 
-    /// Adds an instruction.
     pub fn instruction(mut self, inst: [u8; 8]) -> Self {
         let (comments, labels) = (std::mem::take(&mut self.comments), std::mem::take(&mut self.labels));
         self.instructions.push(serde_json::json!({ "inst": inst, "labels": labels, "comments": comments }));
         self
     }
 
-    /// Records a hit: some instructions, among them the two that load the id, and the jump, which leads to the next one.
+    /// Records a hit: some instructions, including the two that load the ID, and the jump to the next one.
     pub fn record(self, id: u64) -> Self {
         let half = |opcode, registers, half: u32| {
             let [a, b, c, d] = half.to_le_bytes();
@@ -41,19 +38,19 @@ impl Writer {
             .instruction([5, 0, 0, 0, 0, 0, 0, 0])
     }
 
-    /// A rule with its comments.
+    /// Adds a rule with its comments.
     pub fn rule(self, text: &str, id: u64) -> Self {
         self.rule_without_instructions(text, id, true)
     }
 
-    /// A rule of which there may be only comments.
+    /// Adds a rule. If `counts` is false, it has only comments.
     pub fn rule_without_instructions(self, text: &str, id: u64, counts: bool) -> Self {
         let begun = self.comment(&format!("Start of rule {text}")).comment(&format!("Rule MatchID: {id}"));
         let begun = if counts { begun.record(id) } else { begun };
         begun.comment("End of rule ABC")
     }
 
-    /// The whole file.
+    /// Returns the whole file.
     pub fn file(self, interface: &str) -> Vec<u8> {
         let Writer { instructions, .. } = self.instruction([0x95, 0, 0, 0, 0, 0, 0, 0]);
         let dump = serde_json::json!({ "ifacename": interface, "hook": "tc egress", "policyInfo": instructions, "error": "" });

@@ -1,4 +1,4 @@
-//! A real etcd in a temporary directory, on ports of its own; killed when dropped.
+//! A real etcd in a temporary directory, with its own ports. Killed when dropped.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,14 +17,12 @@ use super::{can_run, within};
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// A new directory.
     pub fn new() -> Self {
         let path = std::env::temp_dir().join(format!("calico-accountant-test-{}-{}", std::process::id(), next()));
         fs::create_dir_all(&path).unwrap();
         Scratch(path)
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -41,8 +39,8 @@ fn next() -> u16 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A port nobody listens on. Below the range from which the kernel takes ports for outgoing connections, so that it stays free
-/// while a server is restarted.
+/// Returns an unused port. It is below the range from which the kernel takes ports for outgoing connections, so that it stays free while a
+/// server is restarted.
 pub fn free_port() -> u16 {
     loop {
         let port = 12_000 + ((std::process::id() as u16).wrapping_mul(97).wrapping_add(next())) % 18_000;
@@ -52,18 +50,16 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// How to start an etcd.
 #[derive(Default)]
 pub struct Options {
     /// Further arguments.
     pub args: Vec<String>,
-    /// Serve TLS and demand client certificates.
+    /// Serve TLS and require client certificates.
     pub tls: Option<Certificates>,
-    /// Run as this user, so that a packet filter can tell its packets.
+    /// Run as this user, so that a packet filter can recognise its packets.
     pub uid: Option<u32>,
 }
 
-/// A running etcd.
 pub struct Etcd {
     child: Option<Child>,
     scratch: Scratch,
@@ -76,14 +72,14 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Starts one; `None`, said aloud, where etcd is not installed (an error under CI).
+    /// Starts an etcd. Returns `None` with a message if etcd is not installed (an error under CI).
     pub fn start(options: Options) -> Option<Self> {
         let mut etcd = Self::prepare(options)?;
         etcd.start_again();
         Some(etcd)
     }
 
-    /// Starts a cluster of two, which has no leader when one is killed.
+    /// Starts a cluster of two, which has no leader if one is killed.
     pub fn pair() -> Option<(Self, Self)> {
         let mut pair = Self::cluster([Options::default(), Options::default()])?.into_iter();
         pair.next().zip(pair.next())
@@ -123,12 +119,12 @@ impl Etcd {
         format!("member-{0}=http://127.0.0.1:{0}", self.peer_port)
     }
 
-    /// A plain one.
+    /// Starts an etcd with the default options.
     pub fn plain() -> Option<Self> {
         Self::start(Options::default())
     }
 
-    /// With other arguments.
+    /// Starts an etcd with further arguments.
     pub fn with(args: &[&str]) -> Option<Self> {
         Self::start(Options { args: args.iter().map(|&arg| arg.to_owned()).collect(), ..Options::default() })
     }
@@ -137,24 +133,23 @@ impl Etcd {
         if self.options.tls.is_some() { "https" } else { "http" }
     }
 
-    /// Its certificates and its clients', where it serves TLS.
+    /// Returns its certificates and its clients', if it serves TLS.
     pub fn certificates(&self) -> &Certificates {
         self.options.tls.as_ref().unwrap()
     }
 
-    /// The endpoint's URL.
     pub fn url(&self) -> String {
         format!("{}://127.0.0.1:{}", self.scheme(), self.port)
     }
 
-    /// Starts it after [`Etcd::kill`], on the same ports and data; returns when it serves.
+    /// Starts it after [`Etcd::kill`], with the same ports and data. Returns when it serves.
     pub fn start_again(&mut self) {
         self.launch();
         self.wait_until_healthy();
     }
 
     fn wait_until_healthy(&self) {
-        // With users, only they can tell.
+        // If there are users, only they may ask.
         let healthy = |user: &[&str]| self.try_etcdctl(&[user, &["endpoint", "health"]].concat()).is_ok();
         within(Duration::from_secs(20), "etcd is healthy", || healthy(&[]) || healthy(&["--user", "root:root"]));
     }
@@ -179,12 +174,12 @@ impl Etcd {
         self.child = Some(command.spawn().unwrap());
     }
 
-    /// Stops it without ending it, as a disk that does not answer does.
+    /// Stops its process without ending it, like a disk that does not answer.
     pub fn freeze(&self) {
         self.signal(rustix::process::Signal::STOP);
     }
 
-    /// Lets it go on after [`Etcd::freeze`].
+    /// Continues it after [`Etcd::freeze`].
     pub fn thaw(&self) {
         self.signal(rustix::process::Signal::CONT);
     }
@@ -194,7 +189,7 @@ impl Etcd {
         rustix::process::kill_process(child, signal).unwrap();
     }
 
-    /// Kills it, as a power cut would.
+    /// Kills it, like a power failure.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -202,7 +197,7 @@ impl Etcd {
         }
     }
 
-    /// Forgets all data: the next start is a new history, with fewer revisions.
+    /// Deletes all data. The next start is a new history, with fewer revisions.
     pub fn lose_data(&mut self) {
         self.kill();
         fs::remove_dir_all(&self.data).unwrap();
@@ -213,10 +208,10 @@ impl Etcd {
         self.options.args = args.iter().map(|&arg| arg.to_owned()).collect();
     }
 
-    /// Replaces its data by those of a snapshot; it must not be running.
+    /// Replaces its data by those of a snapshot. It must not be running.
     pub fn restore(&mut self, snapshot: &Path) {
         self.lose_data();
-        // Moved to a program of its own in etcd 3.6.
+        // In etcd 3.6 this moved to a separate program.
         let program = if Command::new("etcdutl").arg("version").output().is_ok() { "etcdutl" } else { "etcdctl" };
         let mut command = Command::new(program);
         command.env("ETCDCTL_API", "3").args(["snapshot", "restore"]).arg(snapshot).arg("--data-dir").arg(&self.data);
@@ -226,12 +221,12 @@ impl Etcd {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// The port for the other members.
+    /// Returns the port for the other members.
     pub fn peer_port(&self) -> u16 {
         self.peer_port
     }
 
-    /// Runs etcdctl; its output.
+    /// Runs etcdctl. Returns its output.
     #[track_caller]
     pub fn etcdctl(&self, args: &[&str]) -> String {
         self.try_etcdctl(args).unwrap_or_else(|error| panic!("etcdctl {args:?}: {error}"))
@@ -241,7 +236,7 @@ impl Etcd {
         self.run_etcdctl(args, b"")
     }
 
-    /// Runs etcdctl with an input; its output, or what it says against it.
+    /// Runs etcdctl with an input. Returns its output, or its error.
     pub fn run_etcdctl(&self, args: &[&str], input: &[u8]) -> Result<String, String> {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").arg("--command-timeout=5s").args(["--endpoints", &self.url()]);
@@ -249,7 +244,7 @@ impl Etcd {
             command.arg("--cacert").arg(tls.ca()).arg("--cert").arg(tls.client_cert()).arg("--key").arg(tls.client_key());
         }
         let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // A program that does not read its input ends before all is written.
+        // A program that does not read its input may end before everything is written.
         _ = child.stdin.take().unwrap().write_all(input);
         let output = child.wait_with_output().unwrap();
         match output.status.success() {
@@ -258,19 +253,17 @@ impl Etcd {
         }
     }
 
-    /// Writes one object.
     #[track_caller]
     pub fn put(&self, (key, value): &(String, String)) {
         self.etcdctl(&["put", key, value]);
     }
 
-    /// Deletes one object.
     #[track_caller]
     pub fn delete(&self, key: &str) {
         self.etcdctl(&["del", key]);
     }
 
-    /// Drops all history.
+    /// Compacts all history.
     #[track_caller]
     pub fn compact(&self) {
         let status = self.etcdctl(&["endpoint", "status", "--write-out=json"]);
@@ -279,7 +272,7 @@ impl Etcd {
         self.etcdctl(&["compact", &revision.to_string()]);
     }
 
-    /// Creates root and `user`, who may read what starts with `prefix`, and turns authentication on.
+    /// Creates root and `user`, who may read keys with this `prefix`, and enables authentication.
     #[track_caller]
     pub fn enable_auth(&self, user: &str, password: &str, prefix: &str) {
         self.etcdctl(&["user", "add", "root:root"]);

@@ -1,4 +1,4 @@
-//! Programs of a test's own in place of `iptables-save`, in a folder that is the whole search path but for the shell's tools.
+//! Fake programs in place of `iptables-save`, in a folder that is the whole search path, except for the shell's tools.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,9 @@ use std::process::Command;
 
 use super::etcd::Scratch;
 
-/// A folder of fake programs.
 pub struct Fakes(Scratch);
 
 impl Fakes {
-    /// An empty one.
     pub fn new() -> Self {
         Fakes(Scratch::new())
     }
@@ -31,11 +29,11 @@ impl Fakes {
         fakes
     }
 
-    /// A program that runs a shell script, instead of the one that had this name.
+    /// Creates or replaces a program that runs a shell script.
     ///
-    /// Another process writes it: had this one the file open for writing, a process that another test starts at the same time
-    /// would inherit that for a moment, and until it is gone the kernel refuses to run the program (ETXTBSY). And it is moved into
-    /// place, so that a program that is running is never written to.
+    /// Another process writes it. If this process had the file open for writing, a process that another test starts at the same time would
+    /// inherit the descriptor for a moment. Until it is closed, the kernel refuses to run the program (ETXTBSY). The file is moved into
+    /// place, so that a running program is never written to.
     pub fn set(&self, name: &str, script: &str) {
         const WRITE: &str = r#"printf '%s\n' "$2" >"$1.new" && chmod 755 "$1.new" && mv "$1.new" "$1""#;
         let program = format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{script}");
@@ -44,20 +42,20 @@ impl Fakes {
         assert!(write.status().unwrap().success());
     }
 
-    /// A program that prints a text.
+    /// Creates a program that prints a text.
     pub fn prints(&self, name: &str, text: &str) {
         let file = self.file(&format!("{name}.out"), text);
         self.set(name, &format!("cat '{}'", file.display()));
     }
 
-    /// A file beside the programs.
+    /// Creates a file next to the programs.
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.path().join(name);
         fs::write(&path, text).unwrap();
         path
     }
 
-    /// The search path.
+    /// Returns the search path.
     pub fn path(&self) -> &Path {
         self.0.path()
     }

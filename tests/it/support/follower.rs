@@ -1,5 +1,5 @@
-//! A follower of a datastore in a process of its own, so that what it costs can be measured: this test program, started again to run
-//! the one test that follows.
+//! Runs a follower of a datastore in its own process, so that its cost can be measured. The process is this test program, started again to
+//! run the one test that follows.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -15,28 +15,27 @@ use super::status;
 const JOB: &str = "FOLLOWER_JOB";
 const MARK: &str = "state: ";
 
-/// What the process of a follower needs.
 pub struct Follower {
     child: Child,
     ask: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
-/// What is in a follower's inventory.
+/// The content of a follower's inventory.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub up: bool,
     pub troubles: Vec<String>,
-    /// How often it listed again.
+    /// The number of repeated lists.
     pub resyncs: u64,
     /// The label `app` of each workload, by its key in the datastore.
     pub workloads: BTreeMap<String, String>,
 }
 
-/// What a process has taken so far.
+/// The resources that a process has used so far.
 #[derive(Debug, Clone, Copy)]
 pub struct Cost {
-    /// The time it ran on any processor.
+    /// CPU time on all processors.
     pub cpu: Duration,
     /// Resident memory, in kB.
     pub memory: usize,
@@ -45,11 +44,11 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Of a process that runs.
+    /// Reads the cost of a running process.
     pub fn of(process: Pid) -> Self {
         let id = process.as_raw_nonzero();
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-        // After the name in parentheses; user and system time in hundredths of a second.
+        // User and system time, in hundredths of a second, follow the name in parentheses.
         let after = stat.rsplit(')').next().unwrap().split_ascii_whitespace().skip(11).take(2);
         let ticks: u64 = after.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
         let descriptors = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
@@ -58,12 +57,12 @@ impl Cost {
     }
 }
 
-/// In the test that [`Follower::start`] names: what to follow; `None` in an ordinary run, in which it has nothing to do.
+/// In the test that [`Follower::start`] names: returns what to follow. `None` in an ordinary run, in which the test has nothing to do.
 pub fn job() -> Option<Value> {
     std::env::var(JOB).ok().map(|job| serde_json::from_str(&job).unwrap())
 }
 
-/// In that test: answers questions about the inventory until nobody asks any more.
+/// In that test: answers requests for the inventory's content until its input ends.
 pub fn answer(inventory: &Inventory) {
     for _ in std::io::stdin().lines() {
         let workloads: BTreeMap<_, _> = inventory.workloads().into_iter().map(|(key, workload)| (key, workload.app.clone())).collect();
@@ -82,7 +81,7 @@ impl Follower {
         Follower { child, ask, answers }
     }
 
-    /// What is in its inventory.
+    /// Returns the content of its inventory.
     #[track_caller]
     pub fn state(&mut self) -> State {
         self.ask.write_all(b"\n").unwrap();
@@ -102,7 +101,7 @@ impl Follower {
         }
     }
 
-    /// What it has taken so far.
+    /// Returns the resources that it has used so far.
     pub fn cost(&self) -> Cost {
         Cost::of(Pid::from_child(&self.child))
     }

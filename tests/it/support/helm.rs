@@ -1,4 +1,4 @@
-//! Helm, as users run it on the chart: alone, and against a real API server as its administrator.
+//! Helm, as users run it on the chart: alone, and as administrator of a real API server.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -9,55 +9,54 @@ use super::etcd::Scratch;
 use super::kube::{ADMIN, Kube};
 use super::{built, can_run};
 
-/// Where the image is: a chart without it is refused. Values of a test's own win.
+/// The image's registry, which the chart requires. A test's own values have priority.
 pub const IMAGE: [&str; 2] = ["--set", "image.registry=registry.example"];
 
-/// The built Helm, with a home of its own.
+/// The built Helm, with its own home folder.
 pub struct Helm(Scratch);
 
-/// The chart.
 pub fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/helm/calico-accountant")
 }
 
 impl Helm {
-    /// `None`, said aloud, where `scripts/helm` has not been run.
+    /// Returns `None` with a message if `scripts/helm` has not been run.
     pub fn built(test: &str) -> Option<Self> {
         can_run(test, program().exists(), "scripts/helm to have been run").then(|| Helm(Scratch::new()))
     }
 
-    /// Its own folder, for a test's files too.
+    /// Returns a path in its folder, also for a test's files.
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// Runs it, whatever becomes of it.
+    /// Runs Helm, also if it fails.
     pub fn try_run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(program());
         command.env_clear().env("HOME", self.0.path()).env("KUBECONFIG", "/dev/null").stdin(Stdio::null());
         command.args(args).output().unwrap()
     }
 
-    /// Runs it; what it prints. An error or a warning is a failure of the test.
+    /// Runs Helm. Returns its output. An error or a warning fails the test.
     #[track_caller]
     pub fn run(&self, args: &[&str]) -> String {
         succeeded(&self.try_run(args), args)
     }
 
-    /// The same against a namespace of an API server.
+    /// Runs Helm on a namespace of an API server. An error or a warning fails the test.
     #[track_caller]
     pub fn on(&self, kube: &Kube, namespace: &str, args: &[&str]) -> String {
         succeeded(&self.try_on(kube, namespace, args), args)
     }
 
-    /// The same, whatever becomes of it.
+    /// Runs Helm on a namespace of an API server, also if it fails.
     pub fn try_on(&self, kube: &Kube, namespace: &str, args: &[&str]) -> Output {
         let (url, ca) = (kube.url(), kube.certificates.ca());
         let to = ["--kube-apiserver", &url, "--kube-token", ADMIN, "--kube-ca-file", ca.to_str().unwrap(), "--namespace", namespace];
         self.try_run(&[args, &to].concat())
     }
 
-    /// The objects that a chart makes with further arguments.
+    /// Returns the objects of a chart with further arguments.
     #[track_caller]
     pub fn template(&self, chart: &Path, args: &[&str]) -> Vec<Value> {
         let text = self
@@ -74,13 +73,13 @@ fn succeeded(output: &Output, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// What it says on standard error, but for where the chart's links lead to.
+/// Returns the text on standard error, except messages about the chart's links.
 pub fn complaints(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     said.lines().filter(|line| !line.contains("found symbolic link in path")).collect::<Vec<_>>().join("\n")
 }
 
-/// Where `scripts/helm` puts it.
+/// Returns the path of the program from `scripts/helm`.
 pub fn program() -> PathBuf {
     built::program("helm", "helm.sh/helm/v3", "helm")
 }

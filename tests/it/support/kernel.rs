@@ -1,18 +1,18 @@
-//! An older kernel, as far as a system call that it does not know makes one.
+//! Simulates an older kernel that lacks a system call.
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Op, SeccompCondition, SeccompFilter, SeccompRule, apply_filter,
 };
 
-/// seccompiler knows no other architectures.
+/// seccompiler does not support other architectures.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 pub fn knows_not(_: i64, _: &[u64]) {
     panic!("system calls cannot be filtered on this architecture");
 }
 
-/// From now on, for this thread and what it starts, a system call with these first arguments ends in EINVAL: as on a kernel that does not
-/// know it.
+/// From now on, for this thread and its children, a system call with these first arguments fails with EINVAL, as on a kernel that does not
+/// support it.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 pub fn knows_not(call: i64, arguments: &[u64]) {
     let is = |(place, value): (usize, &u64)| SeccompCondition::new(place as u8, Length::Dword, Op::Eq, *value).unwrap();

@@ -1,6 +1,6 @@
-//! A real Kubernetes API server on a real etcd; no kubelet, no scheduler, no controllers. Killed when dropped.
+//! A real Kubernetes API server on a real etcd, without kubelet, scheduler and controllers. Killed when dropped.
 //!
-//! `scripts/kubernetes` builds it and kubectl, once: they are kept outside of `target/`.
+//! `scripts/kubernetes` builds it and kubectl once, and stores them outside of `target/`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,12 +17,10 @@ use super::certificates::Certificates;
 use super::etcd::{Etcd, free_port};
 use super::{can_run, within};
 
-/// The administrator's token.
 pub const ADMIN: &str = "admin-token";
 /// The service account that the follower uses.
 pub const ACCOUNT: &str = "calico-accountant";
 
-/// A running API server.
 pub struct Kube {
     child: Option<Child>,
     pub etcd: Etcd,
@@ -32,12 +30,12 @@ pub struct Kube {
 }
 
 impl Kube {
-    /// Starts one; `None`, said aloud, where it has not been built or etcd is missing.
+    /// Starts an API server. Returns `None` with a message if it has not been built or etcd is missing.
     pub fn start() -> Option<Self> {
         Self::on(Etcd::plain()?)
     }
 
-    /// Starts one on an etcd that may hold objects already.
+    /// Starts an API server on an etcd that may already contain objects.
     pub fn on(etcd: Etcd) -> Option<Self> {
         if !can_run("a test with a real Kubernetes API server", built(), "scripts/kubernetes to have been run") {
             return None;
@@ -51,18 +49,18 @@ impl Kube {
         Some(kube)
     }
 
-    /// A file in the directory of the certificates.
+    /// Returns a path in the directory of the certificates.
     pub fn file(&self, name: &str) -> PathBuf {
         self.certificates.ca().with_file_name(name)
     }
 
-    /// Starts it after [`Kube::kill`] on the same port; returns when it serves.
+    /// Starts it after [`Kube::kill`] on the same port. Returns when it serves.
     pub fn start_again(&mut self) {
         self.launch(&[]);
         self.wait_until_ready();
     }
 
-    /// Starts it with further arguments, and does not wait.
+    /// Starts it with further arguments, without waiting.
     pub fn launch(&mut self, args: &[&str]) {
         let log = File::create(self.file("apiserver.log")).unwrap();
         let (cert, key) = (self.certificates.server_cert(), self.certificates.server_key());
@@ -78,13 +76,12 @@ impl Kube {
         self.child = Some(command.args(args).stdout(Stdio::null()).stderr(log).spawn().unwrap());
     }
 
-    /// Waits until it serves.
     pub fn wait_until_ready(&self) {
         let ready = || self.try_call("GET", "/readyz", None).is_ok_and(|(status, _)| status == 200);
         within(Duration::from_secs(90), "the API server is ready", ready);
     }
 
-    /// Kills it, as a power cut would.
+    /// Kills it, like a power failure.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -92,18 +89,17 @@ impl Kube {
         }
     }
 
-    /// Stops it without ending it, or lets it go on.
+    /// Stops or continues its process with a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let child = rustix::process::Pid::from_child(self.child.as_ref().unwrap());
         rustix::process::kill_process(child, signal).unwrap();
     }
 
-    /// Its URL.
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    /// A request of the administrator's; status and text of the answer.
+    /// Sends a request as the administrator. Returns status and text of the answer.
     pub fn try_call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, String), ureq::Error> {
         let content = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url()));
@@ -113,7 +109,7 @@ impl Kube {
         Ok((response.status().as_u16(), response.body_mut().read_to_string()?))
     }
 
-    /// A request of the administrator's that must succeed.
+    /// Sends a request as the administrator that must succeed.
     #[track_caller]
     pub fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let (status, text) = self.try_call(method, path, Some(body).filter(|body| !body.is_null())).unwrap();
@@ -121,26 +117,25 @@ impl Kube {
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
-    /// Whether there is nothing at this path.
+    /// Reports whether there is nothing at this path.
     pub fn gone(&self, path: &str) -> bool {
         self.try_call("GET", path, None).is_ok_and(|(status, _)| status == 404)
     }
 
-    /// Makes a namespace with its service account, which controllers would do.
+    /// Creates a namespace with its service account, which controllers would do.
     #[track_caller]
     pub fn namespace(&self, name: &str) {
         self.call("POST", "/api/v1/namespaces", &json!({"metadata": {"name": name}}));
         self.service_account(name, "default");
     }
 
-    /// Makes a service account.
     #[track_caller]
     pub fn service_account(&self, namespace: &str, name: &str) {
         let body = json!({"metadata": {"name": name}});
         self.call("POST", &format!("/api/v1/namespaces/{namespace}/serviceaccounts"), &body);
     }
 
-    /// Deletes a namespace and, as its controller would, what is in it.
+    /// Deletes a namespace and its content, which its controller would do.
     #[track_caller]
     pub fn delete_namespace(&self, name: &str) {
         self.call("DELETE", &format!("/api/v1/namespaces/{name}"), &Value::Null);
@@ -151,7 +146,7 @@ impl Kube {
         self.call("PUT", &format!("/api/v1/namespaces/{name}/finalize"), &body);
     }
 
-    /// Makes the follower's service account, lets it list and watch the `resources` (`group/plural`), and returns a token.
+    /// Creates the follower's service account, lets it list and watch the `resources` (`group/plural`), and returns a token.
     #[track_caller]
     pub fn account(&self, resources: &[&str]) -> String {
         self.service_account("kube-system", ACCOUNT);
@@ -180,12 +175,12 @@ impl Kube {
         }
     }
 
-    /// Whether the account may do this.
+    /// Reports whether the account may do this.
     pub fn allowed(&self, verb: &str, group: &str, resource: &str) -> bool {
         self.account_may("kube-system", verb, &format!("{resource}.{group}"))
     }
 
-    /// Whether the account of a namespace may do this there, to `resource.group/name`; the latter two may be missing.
+    /// Reports whether a namespace's account may do this there to `resource.group/name`. `group` and `name` may be missing.
     pub fn account_may(&self, namespace: &str, verb: &str, what: &str) -> bool {
         let (kind, name) = what.split_once('/').unwrap_or((what, ""));
         let (resource, group) = kind.split_once('.').unwrap_or((kind, ""));
@@ -196,13 +191,13 @@ impl Kube {
         self.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", &review)["status"]["allowed"] == true
     }
 
-    /// A new token of the account, good for 10 minutes: the shortest that there are.
+    /// Returns a new token of the account that is valid for 10 minutes, the minimum.
     #[track_caller]
     pub fn token(&self) -> String {
         self.token_of(ACCOUNT)
     }
 
-    /// The same of another account of kube-system.
+    /// Returns a new token of another account in kube-system.
     #[track_caller]
     pub fn token_of(&self, account: &str) -> String {
         let body = json!({"spec": {"expirationSeconds": 600}});
@@ -210,7 +205,7 @@ impl Kube {
         answer["status"]["token"].as_str().unwrap().to_owned()
     }
 
-    /// A kubeconfig for who has this token.
+    /// Returns a kubeconfig with this token.
     pub fn kubeconfig(&self, token: &str) -> String {
         let cluster = json!({"server": self.url(), "certificate-authority": self.certificates.ca()});
         json!({
@@ -221,7 +216,7 @@ impl Kube {
         .to_string()
     }
 
-    /// Makes a kind of object with any content.
+    /// Defines a kind of object with any content.
     #[track_caller]
     pub fn define(&self, group: &str, version: &str, kind: &str, namespaced: bool) {
         let plural = plural(kind);
@@ -240,7 +235,7 @@ impl Kube {
         within(Duration::from_secs(20), "the new kind is served", served);
     }
 
-    /// How often the account asked for what, by verb and resource (`list pods`), so far.
+    /// Returns the number of the account's requests so far, by verb and resource (`list pods`).
     pub fn asked(&self) -> BTreeMap<String, usize> {
         let log = fs::read_to_string(self.file("audit.log")).unwrap_or_default();
         let mut asked = BTreeMap::new();
@@ -255,7 +250,7 @@ impl Kube {
     }
 }
 
-/// Asks over TLS, whoever answers.
+/// Returns an agent that does not verify certificates.
 pub fn unverified() -> Agent {
     let tls = TlsConfig::builder().disable_verification(true);
     let tls = tls.unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider())).build();
@@ -271,12 +266,12 @@ pub fn plural(kind: &str) -> String {
     kind.strip_suffix('y').map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"))
 }
 
-/// Whether `scripts/kubernetes` has been run.
+/// Reports whether `scripts/kubernetes` has been run.
 pub fn built() -> bool {
     program("kube-apiserver").exists() && program("kubectl").exists()
 }
 
-/// Where `scripts/kubernetes` puts a program.
+/// Returns the path of a program from `scripts/kubernetes`.
 pub fn program(name: &str) -> PathBuf {
     super::built::program("kubernetes", "k8s.io/kubernetes", name)
 }

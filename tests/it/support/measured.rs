@@ -1,33 +1,33 @@
-//! What a fault may cost a follower: it is measured before, during and after.
+//! Measures what a fault costs a follower: before, during and after.
 
 use std::time::{Duration, Instant};
 
 use super::follower::{Cost, Follower, State};
 use super::within;
 
-/// How much of a processor a follower may take while it waits; more is a busy loop.
+/// The share of a processor that a follower may use while it waits. More is a busy loop.
 const BUSY: f64 = 0.05;
-/// What [`Measured::memory`] is at first.
+/// The initial value of [`Measured::memory`].
 const MEMORY: usize = 4 << 10;
-/// How long a fault may show after it is over. The longest delays between attempts are 30 s.
+/// How long a fault may have an effect after it is over. The longest delays between attempts are 30 s.
 const OVER: Duration = Duration::from_secs(35);
 
-/// A follower, how much was asked of the datastore, and what it took while all was well.
+/// A follower, and its cost while all was well.
 pub struct Measured {
     pub follower: Follower,
     calm: Cost,
-    /// Memory that may be in use beyond what was before the first fault, in kB: buffers, and what an allocator keeps.
+    /// Memory that may be used beyond that before the first fault, in kB: buffers, and memory that an allocator keeps.
     pub memory: usize,
 }
 
 impl Measured {
-    /// Of a follower that has just followed everything.
+    /// Measures a follower that has just followed everything.
     pub fn new(follower: Follower) -> Self {
         let calm = follower.cost();
         Measured { follower, calm, memory: MEMORY }
     }
 
-    /// Waits until the follower has exactly what the datastore has, and no trouble.
+    /// Waits until the follower has exactly the datastore's objects, and no problem.
     #[track_caller]
     pub fn is_level(&mut self, what: &str, stored: &State) {
         let began = Instant::now();
@@ -37,8 +37,8 @@ impl Measured {
         }
     }
 
-    /// What a fault has cost since it began: little time beside what its `work` takes, few questions (so many were asked, and may be
-    /// in a second), no memory, thread or descriptor that is not given back.
+    /// Checks the cost of a fault since it began: little CPU time in addition to that of its `work`, few requests (`asked` of them, at most
+    /// `rate` a second), and no memory, thread or descriptor that is not released.
     #[track_caller]
     pub fn was_cheap(&mut self, what: &str, before: &Cost, began: Instant, work: Duration, (asked, rate): (u64, f64)) {
         let seconds = began.elapsed().as_secs_f64();

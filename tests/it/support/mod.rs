@@ -1,4 +1,4 @@
-//! What several test modules need.
+//! Helpers for several test modules.
 
 pub mod bpf;
 pub mod browser;
@@ -26,7 +26,7 @@ pub mod scrape;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Polls until `condition` holds; fails with `what` after `limit`.
+/// Polls until `condition` is true. Fails with `what` after `limit`.
 #[track_caller]
 pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
@@ -36,7 +36,7 @@ pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) 
     }
 }
 
-/// Whether a test can run here; if not, says so past the test runner's capture, and fails under CI.
+/// Reports whether a test can run here. If not, prints a message past the test runner's capture, and fails under CI.
 pub fn can_run(test: &str, able: bool, needs: &str) -> bool {
     if !able {
         assert!(std::env::var_os("CI").is_none(), "{test} needs {needs}");
@@ -45,12 +45,12 @@ pub fn can_run(test: &str, able: bool, needs: &str) -> bool {
     able
 }
 
-/// Whether tests that have a short and a long form are to take the long one.
+/// Reports whether tests with a short and a long form must take the long one.
 pub fn is_long() -> bool {
     std::env::var_os("WITHSTAND").is_some()
 }
 
-/// A number from `/proc/PID/status`, of another process.
+/// Returns a number from another process's `/proc/PID/status`.
 pub fn status(process: rustix::process::Pid, field: &str) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();

@@ -1,4 +1,4 @@
-//! Network namespaces of a test's own: a thread enters one, and so does all that it starts.
+//! Network namespaces for a test. A thread enters one, and so does everything that it starts.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// A namespace, deleted when dropped.
+/// A namespace that is deleted when dropped.
 pub struct Namespace(String);
 
 impl Namespace {
-    /// A new one, its loopback up; `None`, said aloud, where that is not possible.
+    /// Creates a namespace with its loopback up. Returns `None` with a message if that is not possible.
     pub fn new(test: &str) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("accountant-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -23,12 +23,12 @@ impl Namespace {
         })
     }
 
-    /// Its name, for `ip … netns`.
+    /// Returns its name, for `ip … netns`.
     pub fn name(&self) -> &str {
         &self.0
     }
 
-    /// Runs something inside.
+    /// Runs a function inside.
     pub fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
         let file = File::open(format!("/run/netns/{}", self.0)).unwrap();
         let thread = || {
@@ -42,11 +42,11 @@ impl Namespace {
     }
 }
 
-/// The namespace of a thread, to let another thread enter it.
+/// The namespace of a thread, which another thread can enter.
 pub struct Here(File);
 
 impl Namespace {
-    /// Where the calling thread is.
+    /// Returns the calling thread's namespace.
     pub fn here() -> Here {
         Here(File::open("/proc/thread-self/ns/net").unwrap())
     }
@@ -65,7 +65,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Runs a shell script that must succeed; its output.
+/// Runs a shell script that must succeed. Returns its output.
 #[track_caller]
 pub fn sh(script: &str) -> String {
     let output = Command::new("sh").args(["-ec", script]).env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").output().unwrap();

@@ -1,4 +1,4 @@
-//! A real Prometheus on loopback, with targets and rules of a test's own; killed when dropped.
+//! A real Prometheus on loopback, with a test's own targets and rules. Killed when dropped.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -12,7 +12,6 @@ use ureq::Agent;
 use super::etcd::{Scratch, free_port};
 use super::within;
 
-/// A running Prometheus.
 pub struct Prometheus {
     child: Child,
     port: u16,
@@ -20,7 +19,7 @@ pub struct Prometheus {
     _scratch: Scratch,
 }
 
-/// Whether there is one on this machine.
+/// Reports whether Prometheus is installed.
 pub fn is_installed() -> bool {
     Command::new("prometheus").arg("--version").output().is_ok_and(|output| output.status.success())
 }
@@ -37,7 +36,7 @@ impl Prometheus {
         prometheus
     }
 
-    /// One that scrapes these targets (`host:port`) as `job` each second, and evaluates the rules as often.
+    /// Starts one that scrapes these targets (`host:port`) as `job` each second, and evaluates the rules as often.
     pub fn with_rules(job: &str, targets: &[&str], rules: &Path) -> Self {
         Self::start(&json!({
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
@@ -46,7 +45,7 @@ impl Prometheus {
         }))
     }
 
-    /// One with this configuration.
+    /// Starts one with this configuration.
     pub fn start(config: &Value) -> Self {
         let (scratch, port) = (Scratch::new(), free_port());
         let file = scratch.path().join("prometheus.yaml");
@@ -63,7 +62,6 @@ impl Prometheus {
         prometheus
     }
 
-    /// Its process id.
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
@@ -74,7 +72,7 @@ impl Prometheus {
         Ok((response.status().as_u16(), response.body_mut().read_to_string()?))
     }
 
-    /// What its API says; an error of its own fails the test.
+    /// Returns the answer of its API. An error answer fails the test.
     #[track_caller]
     pub fn call(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
         let (status, text) = self.try_call(path, parameters).unwrap();
@@ -82,7 +80,7 @@ impl Prometheus {
         serde_json::from_str::<Value>(&text).unwrap()["data"].take()
     }
 
-    /// The samples of an instant query: labels and value.
+    /// Returns the samples of an instant query: labels and value.
     #[track_caller]
     pub fn query(&self, expression: &str) -> Vec<(Value, f64)> {
         let result = self.call("/api/v1/query", &[("query", expression)])["result"].take();
@@ -90,7 +88,7 @@ impl Prometheus {
         samples.iter().map(|sample| (sample["metric"].clone(), sample["value"][1].as_str().unwrap().parse().unwrap())).collect()
     }
 
-    /// The value of an expression that has one, now.
+    /// Returns the current value of an expression, if it has one.
     #[track_caller]
     pub fn value(&self, expression: &str) -> Option<f64> {
         self.query(expression).first().map(|(_, value)| *value)

@@ -1,4 +1,4 @@
-//! A TCP proxy that counts what it passes on, and fails as networks do.
+//! A TCP proxy that counts what it forwards, and fails like networks.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::thread;
 
 use super::etcd::free_port;
 
-/// Passes connections to a port on to another one.
+/// Forwards connections from one port to another.
 pub struct Proxy {
     pub port: u16,
     state: Arc<State>,
@@ -30,7 +30,7 @@ struct Connection {
 }
 
 impl Proxy {
-    /// A proxy to `target` on this host.
+    /// Creates a proxy to `target` on this host.
     pub fn to(target: u16) -> Self {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
@@ -52,22 +52,21 @@ impl Proxy {
         Proxy { port, state }
     }
 
-    /// Its URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Bytes from the server to clients so far.
+    /// Returns the number of bytes from the server to clients so far.
     pub fn received(&self) -> u64 {
         self.state.received.load(Ordering::Relaxed)
     }
 
-    /// Connections that clients have opened, or tried to, and requests on them, where they are not encrypted.
+    /// Returns the number of connections that clients have opened, or tried to, plus that of requests on them, unless they are encrypted.
     pub fn asked(&self) -> u64 {
         self.state.asked.load(Ordering::Relaxed)
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
         self.state.open.load(Ordering::SeqCst)
     }
@@ -81,12 +80,12 @@ impl Proxy {
         }
     }
 
-    /// Lets new connections through again.
+    /// Accepts new connections again.
     pub fn restore(&self) {
         self.state.cut.store(false, Ordering::SeqCst);
     }
 
-    /// Leaves the present connections open, but nothing passes any more, as after a firewall lost its state.
+    /// Leaves current connections open, but forwards nothing any more, like a firewall that has lost its state.
     pub fn freeze(&self) {
         for connection in self.state.connections.lock().unwrap().iter() {
             connection.frozen.store(true, Ordering::SeqCst);
@@ -101,7 +100,7 @@ impl State {
             return;
         }
         let Ok(server) = TcpStream::connect(("127.0.0.1", self.target)) else { return };
-        // As ureq and etcd do; otherwise each request would wait 40 ms for an acknowledgement.
+        // As ureq and etcd do. Otherwise each request would wait 40 ms for an acknowledgement.
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let frozen = Arc::new(AtomicBool::new(false));
         let copy = |stream: &TcpStream| stream.try_clone().unwrap();

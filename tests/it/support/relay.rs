@@ -1,4 +1,4 @@
-//! What stands before an API server in many clusters: it ends TLS, passes requests on, and answers in the server's stead at will.
+//! A relay like those before API servers in many clusters. It ends TLS, forwards requests, and can answer them itself.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,14 +8,14 @@ use std::thread;
 use ureq::tls::TlsConfig;
 use ureq::{Agent, Body};
 
-/// Passes requests on to a server; without TLS itself.
+/// Forwards requests to a server, and does not use TLS itself.
 pub struct Relay {
     pub port: u16,
     own: Arc<Mutex<Option<String>>>,
 }
 
 impl Relay {
-    /// A relay to this `https://` URL.
+    /// Creates a relay to this `https://` URL.
     pub fn to(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -24,20 +24,20 @@ impl Relay {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let (server, own) = (server.clone(), Arc::clone(&answers));
-                // Whatever breaks, breaks this connection.
+                // An error only affects this connection.
                 thread::spawn(move || serve(&client, &server, &own));
             }
         });
         Relay { port, own }
     }
 
-    /// Answers everything itself: status and reason, further headers with their line ends, and a text.
+    /// Answers all requests itself: status and reason, further headers with their line ends, and a text.
     pub fn answer(&self, status: &str, headers: &str, text: &str) {
         let length = text.len();
         *self.own.lock().unwrap() = Some(format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{headers}\r\n{text}"));
     }
 
-    /// Passes everything on again.
+    /// Forwards all requests again.
     pub fn pass(&self) {
         *self.own.lock().unwrap() = None;
     }
@@ -66,7 +66,7 @@ fn serve(mut client: &TcpStream, server: &str, own: &Mutex<Option<String>>) -> O
     }
 }
 
-/// In chunks, as they come.
+/// Forwards an answer in chunks as they arrive.
 fn pass_on(mut client: &TcpStream, answer: ureq::http::Response<Body>) -> Option<()> {
     write!(client, "HTTP/1.1 {}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n", answer.status()).ok()?;
     let (mut body, mut buffer) = (answer.into_body().into_reader(), vec![0; 64 << 10]);

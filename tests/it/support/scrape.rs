@@ -1,14 +1,13 @@
-//! The text of `/metrics`, taken apart; a series that comes twice, a malformed line, or what docs/metrics.md does not say, is an error.
+//! Parses the text of `/metrics`. A duplicate series, a malformed line, or a difference from docs/metrics.md is an error.
 
 use std::collections::BTreeMap;
 
 use super::documented;
 use crate::http;
 
-/// Samples by name and labels, as they are written: `name{a="x"}`.
+/// Samples by name and labels as written: `name{a="x"}`.
 pub type Samples = BTreeMap<String, f64>;
 
-/// Scrapes once.
 #[track_caller]
 pub fn scrape(port: u16) -> Samples {
     let answer = http::get(port, "/metrics").unwrap();
@@ -17,7 +16,6 @@ pub fn scrape(port: u16) -> Samples {
     parse(answer.text())
 }
 
-/// Takes a text apart.
 #[track_caller]
 pub fn parse(text: &str) -> Samples {
     assert!(text.ends_with('\n'));
@@ -39,7 +37,7 @@ pub fn parse(text: &str) -> Samples {
     samples
 }
 
-/// The samples of one metric that carry all these labels.
+/// Returns the samples of one metric that have all these labels.
 pub fn with<'a>(samples: &'a Samples, name: &'a str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = (&'a String, f64)> {
     samples.iter().filter_map(move |(series, value)| {
         let rest = series.strip_prefix(name)?;
@@ -52,7 +50,7 @@ pub fn with<'a>(samples: &'a Samples, name: &'a str, labels: &'a [(&str, &str)])
     })
 }
 
-/// The value of the one sample with these labels.
+/// Returns the value of the one sample with these labels.
 #[track_caller]
 pub fn one(samples: &Samples, name: &str, labels: &[(&str, &str)]) -> f64 {
     let found: Vec<_> = with(samples, name, labels).collect();
@@ -60,7 +58,7 @@ pub fn one(samples: &Samples, name: &str, labels: &[(&str, &str)]) -> f64 {
     found[0].1
 }
 
-/// The labels of a series. No value in the tests holds a quotation mark.
+/// Parses the labels of a series. No value in the tests contains a quotation mark.
 pub fn labels(series: &str) -> BTreeMap<&str, &str> {
     let body = series.split_once('{').map_or("", |(_, labels)| labels.trim_end_matches("\"}"));
     body.split("\",").filter_map(|label| label.split_once("=\"")).collect()
