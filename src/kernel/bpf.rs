@@ -35,8 +35,8 @@ impl Counters {
         let mut entry = |key: &[u8], values: &[u8]| {
             sums.fill(0);
             for cpu in values.chunks_exact(self.map.value) {
-                for (sum, value) in sums.iter_mut().zip(cpu.chunks_exact(8)) {
-                    *sum = sum.wrapping_add(number(value));
+                for (sum, value) in sums.iter_mut().zip(cpu.as_chunks().0) {
+                    *sum = sum.wrapping_add(u64::from_ne_bytes(*value));
                 }
             }
             each(number(key), &sums);

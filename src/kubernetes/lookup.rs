@@ -201,7 +201,7 @@ impl Object {
         let mut owner: Vec<(String, String)> = metadata.owner_references.into_iter().map(|owner| (owner.kind, owner.name)).collect();
         // The Deployment's controller names a ReplicaSet by its own name and the template's hash.
         let deployment =
-            owner.iter().find_map(|(kind, name)| Some(name.strip_suffix(&*template)?.strip_suffix('-')?).filter(|_| kind == "ReplicaSet"));
+            owner.iter().filter(|(kind, _)| kind == "ReplicaSet").find_map(|(_, name)| name.strip_suffix(&*template)?.strip_suffix('-'));
         owner.extend(deployment.map(|name| ("Deployment".to_owned(), name.to_owned())).filter(|_| !template.is_empty()));
         let variable = |name: &str| {
             let all = spec.containers.iter().flat_map(|container| &container.env);

@@ -74,7 +74,7 @@ fn members(tar: &[u8]) -> Result<Vec<(String, Vec<u8>)>, String> {
 /// Converts to UTF-8 without a byte order mark, and removes the line in which `kubectl exec` names the container it chose.
 fn readable(bytes: Cow<[u8]>) -> Cow<[u8]> {
     let utf_16 = |read: fn([u8; 2]) -> u16| {
-        let units = bytes.chunks_exact(2).map(|pair| read([pair[0], pair[1]]));
+        let units = bytes.as_chunks().0.iter().map(|pair| read(*pair));
         char::decode_utf16(units).map(|read| read.unwrap_or(char::REPLACEMENT_CHARACTER)).collect::<String>().into_bytes().into()
     };
     let bytes = match bytes.get(..2) {
