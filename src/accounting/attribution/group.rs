@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn what_a_row_had_too_many_is_taken_back() {
         let mut carry = Carry::default();
-        // A packet of A was on its way while its counters were read. It looked refused, but was not.
+        // A packet of A was on its way while its counters were read. It looked denied, but was not.
         assert_eq!(next(&margins(&[1, 0], &[0, 0]), &mut carry), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
         assert_eq!(carry.withdraw(0, 3), 1);
         assert_eq!(next(&margins(&[0, 0], &[0, 0]), &mut carry), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));

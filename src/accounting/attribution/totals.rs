@@ -182,8 +182,8 @@ impl Totals {
         }
     }
 
-    /// For output that leaves zeros out: shows a total that begins to count as 0 for `hold`, then with all that it has counted. Who sees a
-    /// series begin with a number cannot know that it was 0 before.
+    /// For output that leaves zeros out: shows a total that begins to count as 0 for `hold`, then with all that it has counted. A series
+    /// that begins with a number does not show that it was 0 before.
     pub fn introduce(&mut self, now: Instant, hold: Duration) {
         let read = self.read;
         self.endpoints.values_mut().filter(|endpoint| endpoint.seen == read).for_each(|endpoint| endpoint.introduce(read, now, hold));

@@ -242,7 +242,7 @@ pub struct TargetRead {
     pub doubt: u64,
     /// By how many packets the next difference may be too high, if it begins at this read.
     pub entering: u64,
-    /// Whether all that the tier's policies refused is known, so that it can be shown as a sum.
+    /// Whether all that the tier's policies denied is known, so that it can be shown as a sum.
     pub refusals_are_known: bool,
 }
 
