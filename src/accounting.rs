@@ -1,12 +1,12 @@
-//! Accounting: from the tables of a read to totals. [`Accounting::advance`] is the only entry point. Pure state; the caller makes the
-//! second look.
+//! Accounting: from the tables of a read to totals. [`Accounting::advance`] is the entry point, and [`Accounting::advance_programs`] for
+//! the eBPF dataplane. Pure state; the caller makes the second look. ARCHITECTURE.md follows one packet through these steps.
 //!
-//! A read goes through these steps:
+//! A read of tables goes through these steps:
 //!
 //! 1. `ledger` compares every counter with the last read. The difference is the rule's delta.
 //! 2. [`Structures`] says what each chain means.
 //! 3. If a count has to be derived, the caller looks at the same tables again. What counted in between is the motion.
-//! 4. `flow` checks the counters against each other and finds rules that were rewritten without a sign of it.
+//! 4. `flow` checks the counters against each other. It finds rules that were rewritten without a sign of it.
 //! 5. [`Attribution`] adds to the totals. `walk` goes through the chain of an endpoint. `tier` derives what each policy denied or passed.
 //!    `direct`, `groups` and `open` check that against the policies' own counters and credit what is certain.
 //!
@@ -67,7 +67,7 @@ impl Accounting {
         self.ledger.went_back(tables)
     }
 
-    /// Notes that no endpoint has come or gone since the last read, according to a watch. This holds for the next read only.
+    /// Notes that a watch saw no endpoint come or go since the last read. This holds for the next read only.
     pub fn note_that_endpoints_stayed(&mut self) {
         self.endpoints_stayed = true;
     }
@@ -78,7 +78,7 @@ impl Accounting {
         self.advance_witnessed(read, |_| Witnessed::default(), look_again);
     }
 
-    /// Like [`Accounting::advance`]. `witnessed` returns the packets that were traced since the last read; it gets what the tables mean.
+    /// Like [`Accounting::advance`]. `witnessed` gets what the tables mean, and returns the packets that were traced since the last read.
     pub fn advance_witnessed<E: std::fmt::Display>(
         &mut self,
         read: &[Snapshot],
@@ -113,8 +113,8 @@ impl Accounting {
         })
     }
 
-    /// Takes the second look if something must be derived, or if counters contradict each other: if packets overtake a read, it looks as if
-    /// rules were rewritten.
+    /// Takes the second look if something must be derived, or if counters contradict each other: a read that packets overtook looks like
+    /// rules that were rewritten.
     fn motions<E: std::fmt::Display>(
         &self,
         read: &[Snapshot],
@@ -134,7 +134,7 @@ impl Accounting {
                 return vec![Motion::unknown(); read.len()];
             }
         };
-        // Rules that are not this kernel's do not move.
+        // The look is empty if the rules are not this kernel's. Nothing moves in them.
         if again.iter().all(|table| table.ruleset.chains().is_empty()) {
             return still;
         }

@@ -211,7 +211,7 @@ impl Scraper {
         text
     }
 
-    /// Reads the kernel and updates the totals, unless another caller's read is recent enough.
+    /// Reads the kernel and updates the totals, unless another caller's read answers this request too.
     fn advance(&self, state: &mut State, asked: Instant) -> About {
         if let Some(about) = state.answer_to(asked) {
             return about.clone();

@@ -1,7 +1,7 @@
 //! The counts as users ask for them: the way of packets through each endpoint's tiers and policies, the policies with their users, and
 //! what is dropped. Pure: makes plain structs of the tables and totals of one read. The API, `explain` and `top` all show this tree.
 //!
-//! A count is `None` if it is unknown, or if the rules cannot do it.
+//! A count is `None` if it is unknown, or if the rules cannot decide so.
 
 mod allow;
 mod answers;

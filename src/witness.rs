@@ -50,7 +50,7 @@ pub struct PolicyDecision {
 pub enum End {
     /// The endpoint let it through.
     Accepted,
-    /// A policy or profile denied it, by the last decision.
+    /// A policy or profile denied it. This is the last decision.
     Denied,
     /// Dropped, but not by a policy. The tier is set for [`DropReason::NoPolicy`].
     Dropped { reason: DropReason, tier: Arc<str> },

@@ -29,7 +29,7 @@ pub enum Since {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deltas {
     packets: Vec<u64>,
-    /// `None` at the first read, if the rule may have been rewritten, or if it is new but perhaps not as old as its neighbours.
+    /// `None` at the first read, if the rule may have been rewritten, or if it was written, but perhaps not together with its chain.
     ages: Vec<Option<Since>>,
     chains: Vec<ChainDelta>,
     /// Whether anything in the table was written since the last read, or set to zero.
@@ -112,7 +112,7 @@ struct Last {
 }
 
 impl Ledger {
-    /// Whether any rule that seems to be the same counts less than at the last read. It was set to zero, or a legacy table was read
+    /// Whether any rule that seems to be the same counts less than at the last read. Then it was set to zero, or a legacy table was read
     /// without its lock while a commit had zeroed all counters.
     pub fn went_back(&self, tables: &[Snapshot]) -> bool {
         self.anew(tables, |now, last| now.handle == last.handle && is_less(now, last)).next().is_some()

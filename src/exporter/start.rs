@@ -134,9 +134,9 @@ const FIRST_ZERO: Duration = Duration::from_secs(65);
 /// How long the first read waits for the datastore.
 const LIST: Duration = Duration::from_secs(1);
 
-/// Reads the kernel soon, because derived counts begin with the first read, and so does asking the datastore for names that only it has.
-/// If the datastore is listed quickly, the read waits for that: both together would take more memory and time than either does later.
-/// A scrape that comes in between does not wait, or shares this read. Then reads continue if that is configured or pays.
+/// Reads the kernel soon: derived counts begin with the first read, and it shows early whether the datastore must be asked for names.
+/// The read waits for the datastore's list if that is quick, because both together would take more memory and time than either ever does
+/// later. A scrape that comes in between does not wait, or shares this read. Reads then continue if that is configured or pays.
 fn read_early(scraper: Arc<Scraper>, inventory: Arc<Inventory>, sampling: Sampling) -> io::Result<()> {
     let reads = move || {
         let begun = Instant::now();

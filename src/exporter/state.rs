@@ -52,7 +52,7 @@ pub struct LastRead {
     pub about: About,
 }
 
-/// A read that took longer than this also answers callers who asked during it. Waiting for another read would take longer than Prometheus
+/// A read that took longer than this also answers callers that asked during it. Another one after it would take longer than Prometheus
 /// waits.
 const LONG: Duration = Duration::from_secs(2);
 
@@ -143,7 +143,7 @@ mod tests {
     use crate::iptables::text::Parser;
     use crate::ruleset::{Backend, Family, RuleId};
 
-    /// Returns tables in which one rule has counted this many packets.
+    /// A reader of tables in which one rule has counted this many packets.
     struct Scripted(std::vec::IntoIter<u64>);
 
     impl Reader for Scripted {

@@ -36,7 +36,7 @@ pub struct Tracing {
     hearing: Arc<Mutex<Hearing>>,
     /// The meanings of the last read's rules.
     meanings: Meanings,
-    /// Changes if rules have changed since.
+    /// Shows whether rules have changed since.
     fingerprint: Vec<u64>,
     addresses: Addresses,
     recent: Recent,
@@ -54,7 +54,7 @@ struct Hearing {
     tracer: Option<Tracer>,
     traces: Traces,
     whole: Vec<Trace>,
-    /// Traces that were whole before the tables were read that are being accounted.
+    /// Traces that were whole before the current tables were read.
     before_read: Vec<Trace>,
     /// Packets marked by earlier tracers.
     marked: Marked,

@@ -64,5 +64,5 @@ impl Catalog {
     }
 }
 
-/// The sets of decisions for which the policies of a group that can decide so are counted together.
+/// The policies of a group that can make one of these decisions are counted together.
 const COUNTED_TOGETHER: [&[Decision]; 4] = [&[Decision::Accept], &[Decision::Deny], &[Decision::Pass], &[Decision::Deny, Decision::Pass]];

@@ -91,7 +91,7 @@ pub struct Span {
 pub struct PastDrop {
     #[serde(flatten)]
     pub drop: Drop,
-    /// The index of a read, and the packets that it found, if there were any.
+    /// The index of a read and the packets that it found, for reads that found some.
     pub counted: Vec<(usize, u64)>,
 }
 

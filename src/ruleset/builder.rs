@@ -157,7 +157,7 @@ impl Builder {
         Snapshot::new(Arc::new(self.ruleset), self.counts, self.chain_handles)
     }
 
-    /// Gives each rule without a hash one of what it does, and of how many such rules come before it in its chain.
+    /// Gives each rule without a hash one that is made of what it does and of the number of such rules before it in its chain.
     fn identify_foreign_rules(&mut self) {
         let foreign: Vec<usize> = (0..self.rule_count()).filter(|&rule| self.ruleset.entries[rule].hash.is_none()).collect();
         let mut before = (None, 0);

@@ -18,7 +18,7 @@ struct Meaning {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Tells {
-    /// Prepares something.
+    /// Only prepares something.
     Nothing,
     /// Leads to a policy of this tier, or counts what none decided. So no policy before it has decided.
     Undecided {

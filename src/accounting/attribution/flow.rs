@@ -1,8 +1,8 @@
 //! Checks the counters of one table against each other: the packets that reach a rule are those that entered its chain and did not leave
 //! it before. Pure.
 //!
-//! This finds rules that were rewritten without a sign of it, and limits what can have reached a rule if its own count does not say.
-//! There are three cases, the strongest evidence first:
+//! This finds rules that were rewritten without a sign of it. It also bounds how many packets can have reached a rule if its own count
+//! does not show it. There are three cases, the strongest evidence first:
 //!
 //! * More packets left a chain than entered it, or some entered and no rule counted them, or a counter went back. Then counters have begun
 //!   again somewhere in the table, and no rule in it is known to have counted on.
@@ -22,8 +22,8 @@ use super::motion::Motion;
 /// What rules counted while a table was read, by chain and hash.
 pub type Moved = HashMap<(Arc<str>, RuleHash), u64>;
 
-/// How many packets can have reached each rule since the last read. It is known only if something was written in the table; otherwise
-/// every rule's own count says it.
+/// How many packets can have reached each rule since the last read. Known only if something was written in the table. Otherwise every
+/// rule's own count shows it.
 #[derive(Debug, Default)]
 pub struct Reach {
     rules: Vec<Option<u64>>,
@@ -97,8 +97,8 @@ impl<'a> Context<'a> {
         deltas.count_since_last_read(rule).filter(|_| !self.ruleset().rule(rule).uncounted)
     }
 
-    /// Whether nothing follows from what a rule counted: it has no counter, or it is not Felix's, so that it is unknown since when it is
-    /// there.
+    /// Whether nothing follows from what a rule counted: it has no counter, or it is not Felix's, and it is unknown how long it has
+    /// existed.
     fn proves_nothing(&self, rule: RuleId) -> bool {
         self.ruleset().rule(rule).uncounted || self.ruleset().hash(rule).is_none()
     }
@@ -215,7 +215,7 @@ impl Walk<'_, '_> {
         jumps.iter().map(|rule| self.reach.of(*rule)).sum()
     }
 
-    /// Returns the most packets that there were: the sum of what the chains without callers, except endpoints', counted at most.
+    /// Returns the most packets that there were: the sum of the highest counts in the chains that no rule leads to, except endpoints'.
     fn total(&self, called: &[ChainId], callers: &[Vec<RuleId>]) -> Option<u64> {
         let entries: Vec<ChainId> = called.iter().copied().filter(|id| callers[id.0 as usize].is_empty()).collect();
         let most = |id: &ChainId| {
@@ -225,7 +225,7 @@ impl Walk<'_, '_> {
         if entries.is_empty() { None } else { entries.iter().map(most).sum() }
     }
 
-    /// Bounds the endpoints that a map leads to. In each direction, one got at most the total less what the others surely got.
+    /// Bounds the endpoints that a map leads to. In each direction, each got at most the total less what the others surely got.
     fn mapped(&mut self, mapped: &[ChainId], total: Option<u64>) {
         let pipelines = self.context.pipelines;
         let endpoint = |id: ChainId| pipelines.endpoints.iter().find(|endpoint| endpoint.chain == id);

@@ -1,8 +1,8 @@
 //! Rules that are not Felix's: which counts of an endpoint may be wrong because of them. Pure.
 //!
 //! A foreign rule that matched nothing since the last read changed nothing. One that matched may have taken packets away between two
-//! counters, and their difference then shows denies that never were. Or it may have changed the marks by which all later rules see whether
-//! a packet was accepted or passed. What a rule of Felix counts by itself is true as long as the marks are Felix's.
+//! counters, whose difference then shows denies that did not happen. Or it may have changed the marks that tell all later rules whether a
+//! packet was accepted or passed. What a rule of Felix counts by itself is true as long as the marks are Felix's.
 
 use crate::accounting::ledger::Deltas;
 use crate::felix::{Foreign, Tier, Way};
@@ -60,7 +60,7 @@ pub struct DisturbedTier {
 #[derive(Debug)]
 pub struct Passage {
     matched: Vec<Foreign>,
-    /// Whether marks may have been changed in the chain of a target that packets have passed.
+    /// Whether marks may have been changed in the chain of an earlier target.
     marked: bool,
 }
 

@@ -338,7 +338,7 @@ impl GroupRead<'_> {
         (deltas.rewritten && !deltas.handles_prove_ages) || self.view.can(self.group.chain).changed || self.is_disturbed()
     }
 
-    /// Returns what packets are credited to if it is only known that one of the policies that can decide so has decided.
+    /// Returns what packets are credited to if one of several policies decided so, and it is unknown which. `can` is what each can decide.
     fn together(&self, can: &[Can], verdict: Verdict) -> Together {
         let deciding = || self.names.iter().zip(can).filter(|(_, can)| decides(**can, verdict));
         let joined = |names: &mut dyn Iterator<Item = &Option<&Arc<str>>>| {

@@ -95,8 +95,8 @@ impl Programs {
         self.remembered.retain(|id, _| !self.plan.places.contains_key(id));
     }
 
-    /// Returns what packets are counted as if one of several accepted them and it is not certain which: policies, also of several tiers,
-    /// and profiles. `None` if only one can have.
+    /// Returns the item for packets that one of several policies, also of several tiers, or profiles accepted, if it is not certain which.
+    /// `None` if only one can have.
     pub fn together(&self, interface: &str, direction: Direction) -> Option<&Item> {
         let grid = self.plan.grids.iter().find(|grid| grid.direction == direction && grid.class == Class::Accepted)?;
         let row = grid.rows.iter().position(|row| **row == *interface)?;

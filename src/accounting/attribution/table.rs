@@ -16,7 +16,7 @@ use super::totals::{PerVerdict, Verdict};
 use super::witnessed::Decisions;
 use super::{ChainKey, Table};
 
-/// What is left of policies' budgets since the last read.
+/// What is left of policies' budgets from the last read.
 pub type Leftovers = HashMap<ChainKey, Budget>;
 
 /// What was seen of each policy and group at the last read.
@@ -88,8 +88,8 @@ impl Written {
     }
 }
 
-/// Whether the rules that lead to endpoints are those of the last read, so that no endpoint has come and gone. Never true for Calico's own
-/// tables, in which maps lead to endpoints.
+/// Whether the rules that lead to endpoints are those of the last read, so that no endpoint has come and gone. Calico's own tables use
+/// maps for that, which show nothing.
 fn dispatch_is_unchanged(table: &Table) -> bool {
     let endpoints = table.pipelines.endpoint_chains();
     let leads = |rule: RuleId| matches!(table.ruleset.rule(rule).verdict, Target::Goto(to) if endpoints.contains(&to));
@@ -107,7 +107,7 @@ pub struct TableView<'a> {
     disturbances: Vec<Disturbance>,
     /// Packets that were traced, by the policy's chain. Empty if none was traced.
     witnessed: Vec<Decisions>,
-    /// Only if something in the table was written since the last read.
+    /// Known only if something in the table was written since the last read.
     written: Option<Vec<Written>>,
 }
 

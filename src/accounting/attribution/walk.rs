@@ -17,7 +17,7 @@ use crate::felix::{DropReason, DropRule, Label, Pipeline, Target, Tier};
 
 pub struct Walk<'a, 'b> {
     pub view: &'b TableView<'a>,
-    /// Differences that wait since the last read.
+    /// Differences that wait from the last read.
     pub waited: &'b Waiting,
     pub waiting: &'b mut Waiting,
     pub claims: Claims<'a>,
@@ -140,7 +140,7 @@ impl<'a> Walk<'a, '_> {
         let mut item = Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict: Verdict::Accept };
         let witnessed = self.view.witnessed(pipeline, target.chain);
         if let Some(accepted) = target.accepted {
-            // If the rule was rewritten, what it had counted before is lost.
+            // If the rule was rewritten, its earlier count is lost, but traced packets are not.
             let packets = self.view.table.deltas.packets(accepted).max(witnessed.of(Verdict::Accept));
             recorder.add_unless(disturbed.accepted, &item, packets);
         }

@@ -70,7 +70,7 @@ pub struct Comparison<'a> {
     /// restored with saved counts (`iptables-restore -c`), which are no new packets.
     restored: bool,
     had_counted: bool,
-    /// Whether exactly one rule went back. `iptables -Z` can zero one rule. If rules are rewritten, more than one goes back nearly always.
+    /// Whether exactly one rule went back. `iptables -Z` can zero one rule. If rules are rewritten, nearly always more than one goes back.
     is_one_zeroed: bool,
     deltas: Deltas,
     zeroed: bool,
@@ -152,7 +152,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Whether a table that was replaced as a whole, or that has no handles to show it, mostly has the counts of the last read. Rules that
-    /// Felix rewrote have counted less. In a young table that may not be so, and then too little is counted.
+    /// Felix rewrote have counted less. In a young table they may not have, and then too little is counted.
     fn was_restored(&mut self) -> bool {
         let survives = |(id, _, before): &(ChainId, &Chain, Option<Before>)| {
             before.is_some_and(|before| before.handle.is_some() && before.handle == self.now.chain_handle(*id))

@@ -91,8 +91,8 @@ impl Credit<'_> {
         self.is_steady && has_names && self.row.margin == Margin::exact(all) && self.row.packets == Some(all)
     }
 
-    /// Records what the policies of a tier denied together. It may be certain that one of them did and not which one. Returns how much
-    /// that is.
+    /// Records what the policies of a tier denied together. Of some packets it may be certain that one of them denied them, but not which.
+    /// Returns how many these are.
     fn record_tier(&self, tier: &InTier, credited: &[Margin], rest: Option<u64>, recorder: &mut Recorder) -> u64 {
         let sum = |is_own: bool| {
             let cells = credited.iter().enumerate().filter(move |(place, _)| tier.cells.contains(place) == is_own);
@@ -124,7 +124,7 @@ impl Credit<'_> {
         }
     }
 
-    /// Records all that was accepted, or refused, including what is no longer there.
+    /// Records all that was accepted, or refused, including by policies that no longer apply.
     fn record_all(&self, packets: u64, is_all: bool, recorder: &mut Recorder) {
         let item = match self.grid.class {
             Class::Accepted => Item::Accepted,

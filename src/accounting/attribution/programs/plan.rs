@@ -8,7 +8,7 @@ use super::super::totals::{Item, Verdict};
 use crate::ebpf::{IdMap, Known, Owner, Policy, Program, Rule, RuleId, Shown, UNNUMBERED};
 use crate::felix::{Decision, Direction, DropReason};
 
-/// What becomes of a packet, as far as interfaces are counted by it.
+/// What happens to a packet, as far as interfaces count it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     Accepted,
@@ -47,7 +47,7 @@ pub struct Grid {
     pub rows: Vec<Arc<str>>,
     pub columns: Vec<Column>,
     pub cells: Vec<Vec<usize>>,
-    /// For each row: what packets are counted as if one of several accepted them and it is not certain which.
+    /// For each row: the item for packets that one of several accepted, if it is not certain which.
     pub together: Vec<Option<Item>>,
     pub tiers: Vec<Vec<InTier>>,
 }
@@ -58,7 +58,7 @@ pub struct InTier {
     pub tier: Arc<str>,
     /// Where their columns are among the row's cells.
     pub cells: Vec<usize>,
-    /// What packets are counted as if one of several decided them and it is not certain which.
+    /// The item for packets that one of several decided, if it is not certain which.
     pub together: Option<Item>,
 }
 
@@ -122,8 +122,8 @@ fn applied(workloads: &[Arc<Program>]) -> HashMap<Arc<str>, [Vec<Arc<Policy>>; 2
     applied
 }
 
-/// Returns what ids stand for, `None` if programs differ. The same policy has the same ids in all programs. If it has not, one of the
-/// files is old: Felix numbers rules again when it restarts with flow logs.
+/// Returns what ids stand for; `None` if programs differ. The same policy has the same ids in all programs. If not, one of the files is
+/// old: Felix numbers rules again when it restarts with flow logs.
 fn known(programs: &[Shown]) -> IdMap<Option<&Known>> {
     let mut known: IdMap<Option<&Known>> = IdMap::default();
     let rules = || programs.iter().flat_map(|shown| &shown.program.rules).filter(|rule| rule.id != UNNUMBERED);
