@@ -1,22 +1,32 @@
-//! The one way from tables to totals: a read, and a second look where something must be derived from it → [`Attribution`]. Pure state;
-//! the second look is the caller's.
+//! Accounting: from the tables of a read to totals. [`Accounting::advance`] is the entry point, and [`Accounting::advance_programs`] for
+//! the eBPF dataplane. Pure state; the caller makes the second look. ARCHITECTURE.md follows one packet through these steps.
 //!
-//! The words of this module and of those below it:
+//! A read of tables goes through these steps:
 //!
-//! * *read*: all tables, or programs, at one scrape; the time since the last read is an *interval*. *Look*: a second read, at once.
-//! * *delta*: what a rule counted in an interval. A rule that is not the last read's was *written anew*, and began at 0.
-//! * *deciding rule*: it carries the match of a policy's rule, so it counts what the policy decided, but for all endpoints together.
-//! * *target*: what an endpoint's tier jumps to: a policy, a group or a profile. The tier's *end* refuses what no target decided.
-//! * *difference*: between an endpoint's counters around a target: what the target refused or passed on of that endpoint's packets.
+//! 1. `ledger` compares every counter with the last read. The difference is the rule's delta.
+//! 2. [`Structures`] says what each chain means.
+//! 3. If a count has to be derived, the caller looks at the same tables again. What counted in between is the motion.
+//! 4. `flow` checks the counters against each other. It finds rules that were rewritten without a sign of it.
+//! 5. [`Attribution`] adds to the totals. `walk` goes through the chain of an endpoint. `tier` derives what each policy denied or passed.
+//!    `direct`, `groups` and `open` check that against the policies' own counters and credit what is certain.
+//!
+//! Terms of this module and of those below it:
+//!
+//! * *read*: all tables, or eBPF programs, at one scrape. The time between two reads is an *interval*. *Look*: a second read right after.
+//! * *delta*: what a rule counted in an interval. A rule that was *rewritten* since the last read began at 0.
+//! * *deciding rule*: a rule with the match of a policy's rule. It counts what the policy decided, but for all endpoints together.
+//! * *target*: what a tier of an endpoint jumps to: a policy, a group or a profile. The *end* of the tier drops what no target decided.
+//! * *difference*: of an endpoint's counters before and after a target: how many of its packets the target denied or passed.
 //! * *motion*: what moved between a read and the look after it: packets that were on their way while counters were read.
-//! * *doubt*: by how many packets a difference may be too high for that; *entering*: by how many the next one may be.
-//! * *held up*: on its way for longer than read and look take, so that nothing moves: on a CPU that a hypervisor has stopped.
-//! * *claim*: a difference for which an endpoint is to be credited; *budget*: what the policy's deciding rules have left for claims.
-//! * *waiting*: what a claim could not get yet. Below zero it is a *debt*: the next difference is too high by as much.
+//! * *doubt*: by how many packets motion may make a difference too high. *Entering*: by how many it may make the next difference too high.
+//! * *held up*: on its way for longer than read and look take, so that nothing moves. It is on a CPU that a hypervisor has stopped.
+//! * *claim*: a difference that is to be credited to an endpoint. *Budget*: what the policy's deciding rules have left for claims.
+//! * *waiting*: the part of a claim that was not credited yet. A negative one is a *debt*: the next difference is too high by as much.
 //! * *group*: policies in one chain. A *row* is what it decided for one endpoint, a *column* what one of its policies decided, a *cell*
-//!   what one decided for one. *Margin*: least and most of a row or column. *Carry*: by how much rows and columns were out of step.
-//! * *open*: a policy behind which no rule counts what it left undecided.
-//! * *foreign*: not Felix's, or not understood. A target is *disturbed* if a foreign rule may have changed what its counters say.
+//!   what one policy decided for one endpoint. *Margin*: least and most of a row or column. *Carry*: by how much rows and columns were
+//!   out of step.
+//! * *open*: of a policy: no rule counts what it left undecided.
+//! * *foreign*: of a rule: not Felix's, or not understood. A target is *disturbed* if one may have changed what its counters say.
 
 pub mod attribution;
 pub mod ledger;
@@ -43,7 +53,7 @@ pub struct Accounting {
 }
 
 impl Accounting {
-    /// `cpus`: how many CPUs the node has; each works on one packet at a time.
+    /// `cpus` is the number of CPUs of the node. Each works on one packet at a time.
     pub fn new(cpus: usize) -> Self {
         Accounting { cpus: cpus as u64, ..Accounting::default() }
     }
@@ -52,23 +62,23 @@ impl Accounting {
         self.structures.rename(chain_names);
     }
 
-    /// Whether any rule counts less than at the last read, though it seems to be the same: a reason to read again.
+    /// Whether any rule counts less than at the last read, though it seems to be the same. This is a reason to read again.
     pub fn went_back(&self, tables: &[Snapshot]) -> bool {
         self.ledger.went_back(tables)
     }
 
-    /// Whoever watches the endpoints knows of none that has come or gone since the last read. This holds for the next read only.
+    /// Notes that a watch saw no endpoint come or go since the last read. This holds for the next read only.
     pub fn note_that_endpoints_stayed(&mut self) {
         self.endpoints_stayed = true;
     }
 
-    /// Takes in one read: all tables of it, both families. `look_again` reads the same tables once more, at once, where packets may
-    /// have been on their way; it gives none if the tables are those of one instant.
+    /// Takes in one read: all of its tables, both families. `look_again` reads the same tables again immediately, in case packets were on
+    /// their way. It returns no tables if those of the read are of one instant.
     pub fn advance<E: std::fmt::Display>(&mut self, read: &[Snapshot], look_again: impl FnOnce(&[Snapshot]) -> Result<Vec<Snapshot>, E>) {
         self.advance_witnessed(read, |_| Witnessed::default(), look_again);
     }
 
-    /// The same. `witnessed` gives the packets that were traced since the last read, by what the tables mean.
+    /// Like [`Accounting::advance`]. `witnessed` gets what the tables mean, and returns the packets that were traced since the last read.
     pub fn advance_witnessed<E: std::fmt::Display>(
         &mut self,
         read: &[Snapshot],
@@ -103,8 +113,8 @@ impl Accounting {
         })
     }
 
-    /// Takes the second look where something must be derived, and where counters contradict each other: a read that packets overtook
-    /// looks like rules that were written anew.
+    /// Takes the second look if something must be derived, or if counters contradict each other: a read that packets overtook looks like
+    /// rules that were rewritten.
     fn motions<E: std::fmt::Display>(
         &self,
         read: &[Snapshot],
@@ -124,7 +134,7 @@ impl Accounting {
                 return vec![Motion::unknown(); read.len()];
             }
         };
-        // Nothing moves in rules that are not this kernel's.
+        // The look is empty if the rules are not this kernel's. Nothing moves in them.
         if again.iter().all(|table| table.ruleset.chains().is_empty()) {
             return still;
         }
@@ -136,19 +146,19 @@ impl Accounting {
     }
 
     pub fn advance_programs(&mut self, read: &ebpf::Snapshot, datastore: Datastore) {
-        // So that tables, should Calico go back to them, are not compared with what they held before.
+        // If Calico goes back to tables, they must not be compared with what they held before.
         self.ledger.leave();
         self.structures.update(std::iter::empty());
         self.attribution.advance_programs(read, datastore);
     }
 
-    /// Whether counts since the last read may be lost when a policy changes: where Felix flushes whole chains, and leads to endpoints by a
-    /// map, which counts nothing that could stand in for them.
+    /// Whether counts since the last read may be lost when a policy changes. That is so if Felix flushes whole chains and a map leads to
+    /// endpoints: a map counts nothing that could replace the lost counts.
     pub fn may_lose_what_is_rewritten(&self) -> bool {
         self.ledger.may_flush(Backend::Native)
     }
 
-    /// Notes that there is nothing of Calico's any more: what comes back there will have counted from 0.
+    /// Notes that Calico has no rules any more. Rules that come back in the same place begin at 0.
     pub fn vanished(&mut self) {
         self.ledger.advance(&[]);
     }
@@ -161,7 +171,7 @@ impl Accounting {
         self.attribution.forget_derived();
     }
 
-    /// From now on, every total is a lower bound.
+    /// Makes every total a lower bound from now on.
     pub fn note_that_there_may_have_been_more(&mut self) {
         self.attribution.note_that_there_may_have_been_more();
     }

@@ -1,5 +1,5 @@
-//! One scrape from kernel to text, or to a report: reads the tables, takes them through pipelines, ledger and attribution, renders the
-//! result. Touches the world only through its reader and the inventory.
+//! One scrape from kernel to text, or to a report: reads the tables, takes them through pipelines, ledger and attribution, and renders the
+//! result. Touches the outside world only through its reader and the inventory.
 
 mod drops;
 mod matches;
@@ -42,19 +42,19 @@ pub struct Options {
     pub grafana_url: Option<String>,
     pub minimum_counter: u64,
     pub exposition: Exposition,
-    /// Where zeros are not shown, how long a series is 0 when it begins.
+    /// For output that leaves zeros out: how long a new series is shown as 0.
     pub first_zero: Duration,
     pub pod_logs: PathBuf,
     /// `etcd` or `kubernetes`.
     pub datastore: Option<&'static str>,
-    /// Whether to write `process_*`. A command's process is gone when its text is read, and whoever reads it has series of these names.
+    /// Whether to write `process_*`. The process of a command has ended when its text is read, and the reader has its own such series.
     pub process_metrics: bool,
-    /// Whether only one moment will ever be known: what it takes two to tell is left out, instead of being 0.
+    /// Whether there will be only one read. Then what takes two reads to derive is left out, instead of being 0.
     pub one_moment: bool,
     pub witnesses: Option<Witnesses>,
-    /// Whether counters are known to have begun anew between the moments: there may have been more of everything.
+    /// Whether counters are known to have begun again between the reads, so that there may have been more of everything.
     pub began_anew: bool,
-    /// Whether the first tables are of an earlier process: nobody watched the datastore meanwhile.
+    /// Whether the first tables are of an earlier process, so that nobody watched the datastore in between.
     pub resumed: bool,
 }
 
@@ -67,13 +67,13 @@ pub struct Scraper {
     readiness: Readiness,
 }
 
-/// For the second look at the tables, after the first one.
+/// The time limit of the second look at the tables.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
-/// A report that is younger is good enough for whoever asks.
+/// A report that is younger than this is used again.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// A report that nobody has renewed for so long is given up.
+/// A report that was not renewed for this long is dropped.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
 impl Scraper {
@@ -89,7 +89,7 @@ impl Scraper {
         Scraper { options, inventory, pod_logs, started: SystemTime::now(), state: Mutex::new(state), readiness: Readiness::default() }
     }
 
-    /// Reads the kernel without showing it: shorter intervals prove more about policy groups.
+    /// Reads the kernel without showing the result. Shorter intervals prove more about policy groups.
     pub fn sample(&self) {
         self.advance(&mut self.state(), Instant::now());
     }
@@ -98,18 +98,18 @@ impl Scraper {
         self.state().accounting.may_lose_what_is_rewritten()
     }
 
-    /// Reads, and counts from there on: for tables of an earlier moment.
+    /// Reads, and counts from there on. For tables of an earlier moment.
     pub fn begin_counting(&self) {
         self.sample();
         self.state().accounting.restart();
     }
 
-    /// A panic between two assignments can only have left counts out: go on.
+    /// A panic between two assignments can only have left counts out, so this continues after one.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Up to now, or a second ago.
+    /// Returns what is known up to now, or up to a second ago.
     pub fn report(&self) -> Arc<Report> {
         let asked = Instant::now();
         let mut state = self.state();
@@ -133,7 +133,7 @@ impl Scraper {
                 report.policies.iter_mut().for_each(|policy| policy.since = state.past.seen(&policy.policy));
                 report
             }
-            // The kernel could not be read: what is known stays.
+            // The kernel could not be read, so what is known is kept.
             (false, Some((_, last))) => Report { status: Status { workloads: last.status.workloads, ..status }, ..Report::clone(&last) },
             (false, None) => Report { status, ..Report::default() },
         };
@@ -142,7 +142,7 @@ impl Scraper {
         report
     }
 
-    /// With all that is not known from a read.
+    /// Adds to a status all that is not known from a read.
     fn complete(&self, state: &State, read: Status) -> Status {
         let (inventory, troubles) = (&self.inventory, self.inventory.troubles());
         Status {
@@ -160,13 +160,13 @@ impl Scraper {
                 last_event: Some(inventory.last_event()).filter(|last| *last > 0),
                 problem: (!troubles.is_empty()).then(|| plain(&troubles.join("; "))),
             },
-            // Where the rules could not be read, what was read before does not count.
+            // If the rules could not be read, what was read before does not count.
             workloads: WorkloadStates { without_rules: inventory.without_rules(state.interfaces().filter(|_| read.up)), ..read.workloads },
             ..read
         }
     }
 
-    /// One scrape. Whoever had to wait shares what was read meanwhile, and its text while somebody still has it.
+    /// Makes one scrape. Callers that had to wait share what was read in between, and its text as long as any of them holds it.
     pub fn scrape(&self) -> Arc<Vec<u8>> {
         let asked = Instant::now();
         let mut state = self.state();
@@ -205,13 +205,13 @@ impl Scraper {
             counters: about.status.up && !too_small,
             exposition: &self.options.exposition,
         };
-        // Counters that get a digit more hardly ever make it longer than this.
+        // Counters that gain a digit hardly ever make it longer than this.
         let text = metrics::render(&view, sys::large(state.text_length + state.text_length / 64));
         state.text_length = text.len();
         text
     }
 
-    /// Reads the kernel and brings the totals up to date, unless another's read answers this, too.
+    /// Reads the kernel and updates the totals, unless another caller's read answers this request too.
     fn advance(&self, state: &mut State, asked: Instant) -> About {
         if let Some(about) = state.answer_to(asked) {
             return about.clone();
@@ -261,7 +261,7 @@ impl Scraper {
         }
     }
 
-    /// Asks for the names of nodes while workloads have rules, and the datastore knows none of them.
+    /// Asks for the names of nodes if workloads have rules and the datastore knows none of them.
     fn watch_names(&self, state: &State) {
         if self.options.datastore.is_none() || !self.inventory.synced() || !self.inventory.up() {
             return;
@@ -298,7 +298,7 @@ impl Scraper {
         let in_programs: usize = read.programs.iter().filter(|shown| shown.is_live).map(|shown| shown.program.unrecognised).sum();
         about.status.unrecognised_rules = (programs.unknown + read.unreadable + in_programs) as u64;
         if programs.unknown > 0 && read.programs.is_empty() {
-            // Then only names can tell what the ids stand for.
+            // Only names can show what the ids stand for then.
             self.inventory.want_policies();
         }
     }
@@ -345,7 +345,7 @@ impl Scraper {
     }
 }
 
-/// Since the epoch.
+/// Returns seconds since the epoch.
 fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as f64 / 1000.0
 }
@@ -377,7 +377,7 @@ impl Application for Scraper {
     }
 
     fn witnesses(&self, since: Option<Milliseconds>) -> WitnessesAnswer {
-        // Packets are told apart with a read.
+        // Traces are evaluated when tables are read.
         self.report();
         let state = self.state();
         state.tracing.as_ref().map_or_else(WitnessesAnswer::default, |tracing| tracing.answer(since))

@@ -1,5 +1,5 @@
-//! What Felix meant: a [`Ruleset`] → [`Pipelines`], the ordered steps of every endpoint, with its policies and groups.
-//! Pure. Every release since Calico 3.0 is recognised by structure and comments; what is not understood is listed, never guessed.
+//! What Felix's rules mean: from a [`Ruleset`] to [`Pipelines`], the ordered steps of every endpoint, with its policies and groups. Pure.
+//! The rules of every release since Calico 3.0 are recognised by structure and comments. What is not understood is listed, never guessed.
 
 mod catalog;
 mod endpoint;
@@ -47,14 +47,14 @@ impl Direction {
     }
 }
 
-/// The mark bits that carry verdicts, learnt from the rules (they depend on release and configuration).
+/// The mark bits that carry verdicts. They depend on release and configuration, and are learnt from the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Marks {
-    /// A policy or profile has accepted the packet. 0 where no rule tells.
+    /// A policy or profile has accepted the packet. 0 if no rule shows the bit.
     accept: u32,
-    /// A policy has passed the packet on. 0 where no rule tells.
+    /// A policy has passed the packet. 0 if no rule shows the bit.
     pass: u32,
-    /// A policy has refused the packet (Calico ≥ 3.30).
+    /// A policy has denied the packet (Calico ≥ 3.30).
     drop: Option<u32>,
 }
 
@@ -64,14 +64,14 @@ pub enum EndpointKind {
     Host(Stage),
 }
 
-/// Where a host endpoint's policies meet its packets.
+/// Where the policies of a host endpoint apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
     /// `doNotTrack` policies, in the raw table.
     Untracked,
     /// `preDNAT` policies, in the mangle table.
     PreDnat,
-    /// Policies for traffic to and from the host itself, in the filter table, and in the mangle table for what was DNATed.
+    /// Policies for traffic to and from the host itself, in the filter table. Also in the mangle table, for traffic after DNAT.
     Normal,
     /// `applyOnForward` policies, in the filter table.
     Forward,
@@ -88,12 +88,12 @@ impl Stage {
     }
 }
 
-/// What is known of a table before its chains are taken apart.
+/// What is known of a table before its chains are parsed.
 struct Context<'a> {
     ruleset: &'a Ruleset,
-    /// What each comment says.
+    /// The meaning of each comment.
     phrases: Vec<Phrase>,
-    /// Of each chain.
+    /// The role of each chain.
     roles: Vec<Role>,
     marks: Marks,
 }
@@ -123,16 +123,16 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Everything that one table says about endpoints and policies.
+/// What one table contains about endpoints and policies.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pipelines {
     pub endpoints: Vec<Pipeline>,
-    /// Rules that refuse packets of interfaces which have no endpoint (yet).
+    /// Rules that drop packets of interfaces without an endpoint, or without one yet.
     pub unknown_interfaces: Vec<(Direction, RuleId)>,
-    /// Policy and profile chains, by their place in the ruleset.
+    /// Policy and profile chains, by chain id.
     policies: Vec<Option<PolicyChain>>,
     groups: BTreeMap<ChainId, GroupChain>,
-    /// Rules in chains that matter which are not understood, whatever they do.
+    /// Rules that are not understood, in chains that matter, whatever they do.
     pub unrecognised: Vec<RuleId>,
 }
 
@@ -155,7 +155,7 @@ impl Pipelines {
             }
             Role::Dispatch(direction) => {
                 let (felixs, others): (Vec<RuleId>, Vec<RuleId>) = ruleset.chain(id).rule_ids().partition(|rule| context.is_felixs(*rule));
-                // What others wrote here takes packets that no endpoint counts.
+                // Foreign rules here take packets that no endpoint counts.
                 unrecognised.extend(others);
                 let is_end = |rule: &RuleId| context.phrases_of(*rule).any(|phrase| *phrase == Phrase::UnknownInterface);
                 let ends = felixs.into_iter().filter(|rule| ruleset.rule(*rule).verdict.is_deny() && is_end(rule));
@@ -181,7 +181,7 @@ impl Pipelines {
         self.groups.get(&id)
     }
 
-    /// The policies of a group; of any other chain, that chain itself.
+    /// Returns the policies of a group; for any other chain, the chain itself.
     pub fn policies_in(&self, id: ChainId) -> impl Iterator<Item = ChainId> {
         let group = self.group(id);
         let alone = group.is_none().then_some(id);
@@ -198,7 +198,8 @@ impl Pipelines {
 }
 
 impl Marks {
-    /// Accept: what endpoint chains return on. Pass: what their jumps to policies must not have. Drop: what policies refuse on.
+    /// Learns the bits. Accept: endpoint chains return on it. Pass: their jumps to policies require it to be clear. Drop: policies deny on
+    /// it.
     fn learn(context: &Context) -> Self {
         let (mut accept, mut pass, mut drop) = (Votes::default(), Votes::default(), Votes::default());
         for (id, chain) in context.ruleset.chain_ids() {
@@ -209,7 +210,7 @@ impl Marks {
                     (Role::Endpoint(..), Verdict::Jump(to)) if context.is_policy_or_group(to) => {
                         rule.mark.filter(MarkMatch::is_clear).into_iter().for_each(|mark| pass.add(mark.mask));
                     }
-                    // Before 3.30 some denies match on a scratch bit, too, but beside others that do not.
+                    // Before 3.30, some denies match on a scratch bit too, but others do not.
                     (Role::Policy, verdict) if verdict.is_deny() => drop.add(bit.filter(|_| rule.has_only_mark()).unwrap_or(0)),
                     _ => {}
                 }
@@ -218,14 +219,14 @@ impl Marks {
         Marks { accept: accept.most().unwrap_or(0), pass: pass.most().unwrap_or(0), drop: drop.most().filter(|bit| *bit != 0) }
     }
 
-    /// The bits that carry verdicts; `None` if no rule tells.
+    /// Returns the bits that carry verdicts; `None` if no rule shows them.
     fn verdicts(self) -> Option<u32> {
         let bits = self.accept | self.pass | self.drop.unwrap_or(0);
         (self.accept != 0 && self.pass != 0).then_some(bits)
     }
 }
 
-/// How many rules speak for each value. A rule that pretends to be Felix's is outvoted.
+/// How many rules use each value. A rule that only looks like Felix's is outvoted.
 #[derive(Debug, Default)]
 struct Votes(Vec<(u32, usize)>);
 

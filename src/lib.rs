@@ -1,20 +1,20 @@
 //! Which Calico policy accepts or drops each workload's packets, and how many?
 //!
-//! The modules in the order in which data flows; nothing reaches around a neighbour:
+//! The modules in the order in which data flows. Each one uses only its neighbours:
 //!
 //! ```text
 //!  kernel ─────► Ruleset ──► Pipelines ──► Ledger ──► Totals ──► text, report
-//!  (dataplane,   (ruleset)   (felix)      (accounting)          (metrics, report; server, cli)
-//!   iptables, nftables,                       ▲
-//!   kernel, ebpf)                             │
-//!  datastore ──► Inventory (RwLock) ──────────┘
+//!  (dataplane,   (ruleset)   (felix)      (accounting)        ▲  (metrics, report; server, cli)
+//!   iptables, nftables,                                       │
+//!   kernel, ebpf)                                             │
+//!  datastore ──► Inventory (RwLock) ──────────────────────────┘
 //!  (etcd, kubernetes)
 //! ```
 //!
-//! `watch` asks for single packets instead: `kernel::trace` marks some and hears what they met, [`witness`] says which policy that was.
+//! `watch` shows single packets instead: `kernel::trace` marks some and receives what they met, and [`witness`] shows which policy it was.
 //!
-//! Reading (child process, sockets, files) stays at the edges; everything between is pure, so that each stage is
-//! tested on captured input without root. [`exporter`] is one scrape from one end to the other.
+//! Reading (child processes, sockets, files) stays at the edges. Everything in between is pure, so that each stage is tested on captured
+//! input without root. [`exporter`] is one scrape from end to end.
 
 pub mod accounting;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! Arguments and environment in; runs until told to stop; exit code out.
+//! Parses arguments and environment, runs until it is told to stop, and returns the exit code.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -9,18 +9,18 @@ use calico_accountant::config::{self, Command, Task, World};
 use calico_accountant::os::privileges;
 use calico_accountant::{cli, exporter};
 
-/// Wrong flag or variable; 1 is a failure while running.
+/// A wrong flag or variable. 1 is a failure while running.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let world = World { variable: &|name| std::env::var_os(name), read_file: &read_file };
     let parse = || config::parse(std::env::args_os().skip(1), &world);
     let mut command = parse();
-    // What `check` tries, the exporter must be able to do.
+    // `check` tries what the exporter must be able to do, so it needs the same rights.
     let is_check = matches!(&command, Ok(Command::Tool(tool)) if matches!(tool.task, Task::Check { .. }));
     if is_check || matches!(command, Ok(Command::Run(..))) {
         privileges::at_start();
-        // A file that cannot be read any more is to be noticed now, and not when it is renewed.
+        // A file that is not readable with these rights must be noticed now, and not when it is renewed.
         command = parse();
     }
     match command {
@@ -36,13 +36,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Unlike `println!`, does not panic where nobody reads (`--help | head -1`).
+/// Writes a line. Unlike `println!`, it does not panic if nobody reads (`--help | head -1`).
 fn print(mut to: impl Write, text: &str, code: ExitCode) -> ExitCode {
     let _ = writeln!(to, "{text}");
     code
 }
 
-/// Certificates and names are small; a device or a log in their place must not fill the memory.
+/// Reads a file. Certificates and names are small. A device or a log in their place must not fill the memory.
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path)?.take(4 << 20).read_to_end(&mut content)?;

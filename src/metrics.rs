@@ -1,4 +1,4 @@
-//! Totals and names → the text of `/metrics`. Pure.
+//! Renders totals and names as the text of `/metrics`. Pure.
 
 mod about;
 mod legacy;
@@ -23,13 +23,13 @@ pub struct View<'a> {
     pub catalog: &'a Catalog,
     pub workload: &'a dyn Fn(&str) -> Option<Arc<Workload>>,
     pub about: &'a About,
-    /// Whether the counters are shown: not if they could not be read.
+    /// Whether to show the counters. False if they could not be read.
     pub counters: bool,
     pub exposition: &'a Exposition,
 }
 
 impl<'a> View<'a> {
-    /// What of an endpoint's counts is shown.
+    /// Returns the counts of an endpoint that are shown.
     fn counts(&self, endpoint: &'a EndpointTotals, direction: Direction) -> impl Iterator<Item = (&'a Item, u64)> + use<'a> {
         let omit = self.exposition.zeros == ZeroSeries::Omit;
         let shown = self.attribution.totals().shown(endpoint, direction).filter(move |total| !omit || total.packets > 0);
@@ -43,7 +43,7 @@ struct Endpoint<'a> {
     totals: &'a EndpointTotals,
 }
 
-/// Writes the text into `memory`, whatever it holds.
+/// Writes the text into `memory`, whose content is replaced.
 pub fn render(view: &View, memory: Vec<u8>) -> Vec<u8> {
     let mut text = Text::within(memory, &view.exposition.families);
     let shown = view.attribution.totals().workloads().filter(|_| view.counters);

@@ -1,7 +1,7 @@
-//! What was counted, as people ask for it: each endpoint's way through tiers and policies, the policies with those who use them, and
-//! what is dropped. Pure: the tables and totals of one read → plain structs; the API, `explain` and `top` all show this same tree.
+//! The counts as users ask for them: the way of packets through each endpoint's tiers and policies, the policies with their users, and
+//! what is dropped. Pure: makes plain structs of the tables and totals of one read. The API, `explain` and `top` all show this tree.
 //!
-//! Where a count is `None`, it cannot be told, or the rules cannot do it.
+//! A count is `None` if it is unknown, or if the rules cannot decide so.
 
 mod allow;
 mod answers;
@@ -30,7 +30,7 @@ pub use witnesses::{Flow, Line, Milliseconds, Recent, TracingStatus, WitnessesAn
 
 use crate::felix::{Decision, Direction};
 
-/// All that is known after one read. What each field says, and in which order lists are, is in docs/api.md: only the rest is said here.
+/// All that is known after one read. docs/api.md explains the fields and the order of lists. Comments here add only what it leaves out.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Report {
     pub status: Status,
@@ -40,7 +40,7 @@ pub struct Report {
     pub unknown_interfaces: UnknownInterfaces,
 }
 
-/// Packets refused because their interface has no endpoint (yet).
+/// Packets dropped because their interface has no endpoint, or none yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct UnknownInterfaces {
     pub ingress: u64,
@@ -53,7 +53,7 @@ pub struct WorkloadEndpoint {
     pub directions: Vec<Pipeline>,
 }
 
-/// A workload. All names are empty where nothing knows it.
+/// A workload. All names are empty if it is unknown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
     /// The node's end of its veth pair.
@@ -71,18 +71,18 @@ pub struct Workload {
     pub egress: Option<Sums>,
 }
 
-/// One direction of an endpoint in three numbers. Exact: there cannot have been more.
+/// One direction of an endpoint in three numbers. Exact means that there cannot have been more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sums {
     pub accepted: u64,
     pub accepted_exact: bool,
     pub established: Option<u64>,
     pub dropped: u64,
-    /// Of `dropped`.
+    /// Whether `dropped` is exact.
     pub exact: bool,
 }
 
-/// A host endpoint at one of its stages, which has its own pipelines.
+/// A host endpoint at one of its stages. Each stage has its own pipelines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostEndpoint {
     pub interface: Arc<str>,
@@ -90,7 +90,7 @@ pub struct HostEndpoint {
     pub directions: Vec<Pipeline>,
 }
 
-/// The way of packets in one direction, seen from the endpoint. Everything is in the order of evaluation.
+/// The way of packets in one direction, as the endpoint sees it. Everything is in the order of evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pipeline {
     pub direction: Direction,
@@ -109,7 +109,7 @@ pub struct Pipeline {
     pub all: Option<All>,
 }
 
-/// Packets of an interface in one direction. Exact: there cannot have been more.
+/// Packets of an interface in one direction. Exact means that there cannot have been more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct All {
     pub accepted: u64,
@@ -118,13 +118,13 @@ pub struct All {
     pub refused_exact: bool,
 }
 
-/// Packets refused for another reason than policy.
+/// Packets dropped for another reason than a policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refused {
     /// `invalid`, `encapsulation`, …
     pub reason: Cow<'static, str>,
     pub packets: Option<u64>,
-    /// Whether it takes two moments to tell.
+    /// Whether it takes two reads to derive.
     #[serde(skip)]
     is_derived: bool,
 }
@@ -134,7 +134,7 @@ pub struct Tier {
     pub tier: Arc<str>,
     pub default_action: DefaultAction,
     pub targets: Vec<Target>,
-    /// Refused because no policy decided; `None` where they are passed on.
+    /// Dropped because no policy decided; `None` if such packets are passed.
     pub no_policy: Option<u64>,
 }
 
@@ -143,7 +143,7 @@ pub struct Tier {
 #[serde(rename_all = "lowercase")]
 pub enum DefaultAction {
     Deny,
-    /// They go on to the next tier, or the profiles.
+    /// They continue with the next tier, or the profiles.
     Pass,
 }
 
@@ -157,13 +157,13 @@ pub enum Target {
 /// What a policy decided for this endpoint and direction.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PolicyCounts {
-    /// As the metrics label it; `name` is what people write.
+    /// The label in metrics. `name` is what users write.
     pub policy: Arc<str>,
-    /// `NetworkPolicy`, …; empty if nothing is known of it.
+    /// `NetworkPolicy`, …; empty if unknown.
     pub kind: Arc<str>,
     pub namespace: Option<Arc<str>>,
     pub name: Arc<str>,
-    /// What its rules can do with a packet. Logging does not count.
+    /// What its rules can do with a packet, except logging.
     pub can: Vec<Decision>,
     #[serde(flatten)]
     pub counts: Counts,
@@ -225,12 +225,12 @@ pub struct User {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
     pub direction: Direction,
-    /// `ipv4`, `ipv6`, or `any` where both count together.
+    /// `ipv4`, `ipv6`, or `any` if both count together.
     pub family: Cow<'static, str>,
     pub rule: u32,
     pub action: Decision,
     pub packets: u64,
-    /// What it matches on, in words; only where one policy is asked for.
+    /// What it matches on, in words. Only in the answer for one policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matches: Option<String>,
 }

@@ -1,7 +1,6 @@
-//! The model that every reader produces: one table of one address family, as chains of rules in a small closed vocabulary, and apart
-//! from it what the rules have counted. The first seldom changes, so reads share it, and what follows from it is worked out once.
-//! It owns its strings, and keeps each distinct one once, as what rules say: a table of 55,000 rules costs a few megabytes and no
-//! lifetimes.
+//! The model that every reader produces: one table of one address family, as chains of rules in a small closed vocabulary, and separately
+//! what the rules have counted. Rules seldom change, so reads share them, and what follows from them is computed once. The model owns its
+//! strings, and keeps each distinct string and each distinct rule once: a table of 55,000 rules costs a few megabytes and no lifetimes.
 
 mod builder;
 mod interned;
@@ -17,13 +16,13 @@ pub use builder::{Builder, RuleParts};
 pub use interned::Interned;
 pub use protocol::protocol_name;
 
-/// What a rule has counted, and as which rule the kernel knows it.
+/// What a rule has counted, and its identity in the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Count {
     pub packets: u64,
     pub bytes: u64,
-    /// nf_tables' handle of the rule (`NFTA_RULE_HANDLE`): never given twice, but a rule that replaces another one keeps its handle.
-    /// 0 where there is none: legacy tables, and texts of `iptables-save`.
+    /// nf_tables' handle of the rule (`NFTA_RULE_HANDLE`). It is never reused, but a rule that replaces another keeps its handle.
+    /// 0 if there is none: in legacy tables, and in texts of `iptables-save`.
     pub handle: u64,
 }
 
@@ -43,7 +42,7 @@ impl Family {
         }
     }
 
-    /// `None`: both counted together.
+    /// `None` means that both are counted together.
     pub fn name(family: Option<Family>) -> &'static str {
         family.map_or("any", Family::as_str)
     }
@@ -52,11 +51,11 @@ impl Family {
 /// The kernel interface that holds the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Backend {
-    /// iptables over `xt` tables: a commit zeroes all counters for a moment, so reads need the xtables lock.
+    /// iptables over `xt` tables. A commit zeroes all counters for a moment, so reads need the xtables lock.
     Legacy,
-    /// iptables over nf_tables: Felix rewrites a chain as a whole.
+    /// iptables over nf_tables. Felix rewrites a chain as a whole.
     Nft,
-    /// Calico's own nf_tables tables (≥ 3.29): up to 3.32 Felix replaces single rules, from 3.33 on whole chains.
+    /// Calico's own nf_tables tables (≥ 3.29). Up to 3.32, Felix replaces single rules; from 3.33 on, whole chains.
     Native,
 }
 
@@ -70,7 +69,7 @@ impl Backend {
     }
 }
 
-/// Which table of which family: chains of one name can be in several.
+/// Identifies a table. Chains of one name can be in several tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId {
     pub family: Family,
@@ -78,25 +77,25 @@ pub struct TableId {
     pub table: &'static str,
 }
 
-/// A rule's place in its [`Ruleset`].
+/// The index of a rule in its [`Ruleset`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleId(pub u32);
 
-/// A chain's place in [`Ruleset::chains`].
+/// The index of a chain in [`Ruleset::chains`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ChainId(pub u32);
 
-/// A comment's place in [`Ruleset::comments`].
+/// The index of a comment in [`Ruleset::comments`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CommentId(pub u32);
 
-/// Felix's identity of a rule: the 16 characters after `cali:` in its first comment (a hash over the chain's name, all rules
-/// before it, and its own text). A rule that Felix did not write has one made up of what it does, which begins with a zero.
+/// Felix's identity of a rule: the 16 characters after `cali:` in its first comment. They are a hash of the chain's name, all rules
+/// before it, and its own text. A rule that Felix did not write gets a hash of what it does, which begins with a zero.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct RuleHash([u8; 16]);
 
 impl RuleHash {
-    /// From the text after `cali:`; what exceeds 16 bytes is cut (Felix never writes more).
+    /// Takes the text after `cali:`. More than 16 bytes are cut off (Felix never writes more).
     pub fn new(text: &[u8]) -> Self {
         let mut hash = [0; 16];
         let len = text.len().min(16);
@@ -104,7 +103,7 @@ impl RuleHash {
         RuleHash(hash)
     }
 
-    /// Whether the rule carries no `cali:` hash: Felix did not write it.
+    /// Whether the rule has no `cali:` hash, which means that Felix did not write it.
     pub fn is_none(&self) -> bool {
         self.0[0] == 0
     }
@@ -135,13 +134,13 @@ impl MarkMatch {
         !self.negated && self.value == 0
     }
 
-    /// The bit that must be set, where the match is for exactly one set bit.
+    /// Returns the bit that must be set, if the match is for exactly one set bit.
     pub fn set_bit(&self) -> Option<u32> {
         (!self.negated && self.value == self.mask && self.mask.is_power_of_two()).then_some(self.mask)
     }
 }
 
-/// The conntrack states a rule matches, as far as Felix's rules differ by them.
+/// The conntrack states that a rule matches, as far as Felix's rules differ in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum CtState {
     #[default]
@@ -160,15 +159,15 @@ pub enum Verdict {
         mask: u32,
     },
     Jump(ChainId),
-    /// Continues in another chain; a return there returns from here.
+    /// Continues in another chain. A return there returns from this chain, too.
     Goto(ChainId),
     Return,
     Accept,
     Drop,
     Reject,
-    /// Logs the packet and goes on (`LOG`).
+    /// Logs the packet and continues (`LOG`).
     Log,
-    /// Tells Felix of the packet and goes on (`NFLOG`), under this prefix.
+    /// Reports the packet to Felix under this prefix and continues (`NFLOG`).
     Nflog(Option<CommentId>),
     Other,
     Unreadable,
@@ -187,16 +186,16 @@ impl Verdict {
     }
 }
 
-/// What a rule matches and does. Rules that differ in nothing but their hashes share it: each endpoint has a rule for each policy.
+/// What a rule matches and does. Rules that differ only in their hashes share it, because each endpoint has a rule for each policy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
     pub mark: Option<MarkMatch>,
     pub ctstate: CtState,
     /// Whether it matches on anything else: addresses, ports, sets, interfaces, limits.
     pub other_matches: bool,
-    /// Whether it has counted packets before the last of its matches let them through: a limit of Calico's own nftables tables.
+    /// Whether it counts packets before the last of its matches, as limits in Calico's own nftables tables do.
     pub counts_before_match: bool,
-    /// Whether it has no counter: nobody knows what it matched.
+    /// Whether it has no counter, so that it is unknown what it matched.
     pub uncounted: bool,
     pub verdict: Verdict,
     comments: Box<[CommentId]>,
@@ -208,7 +207,7 @@ impl Rule {
         self.mark.is_none() && self.ctstate == CtState::Any && !self.other_matches
     }
 
-    /// Whether it matches on nothing but, perhaps, the mark.
+    /// Whether it matches on nothing except, perhaps, the mark.
     pub fn has_only_mark(&self) -> bool {
         self.ctstate == CtState::Any && !self.other_matches
     }
@@ -218,7 +217,7 @@ impl Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     hash: RuleHash,
-    /// What it says: a place in [`Ruleset::distinct`].
+    /// What it matches and does: an index in [`Ruleset::distinct`].
     rule: u32,
 }
 
@@ -234,7 +233,7 @@ impl Chain {
     }
 }
 
-/// By its name the derived code does not take it for text to borrow from what it reads.
+/// This name keeps the derived code from treating it as text to borrow from its input.
 type TableName = &'static str;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,7 +246,7 @@ pub struct Ruleset {
     entries: Vec<Entry>,
     distinct: Vec<Rule>,
     comments: Vec<Arc<str>>,
-    /// Lines or rules in Calico's chains that the reader could not take apart.
+    /// Lines or rules in Calico's chains that the reader could not parse.
     pub unreadable: u64,
 }
 
@@ -280,18 +279,18 @@ impl Ruleset {
         self.entries[id.0 as usize].hash
     }
 
-    /// The distinct comments; a rule refers to them by place, so that each is looked at once.
+    /// Returns the distinct comments. Rules refer to them by index, so that each is parsed only once.
     pub fn comments(&self) -> &[Arc<str>] {
         &self.comments
     }
 
-    /// The comments of a rule, without the one that holds its hash.
+    /// Returns the comments of a rule, without the one with its hash.
     pub fn comments_of(&self, id: RuleId) -> &[CommentId] {
         &self.rule(id).comments
     }
 }
 
-/// A table read at one moment: its rules, which it shares with other reads as long as they are the same, and their counters.
+/// A table at one moment: its rules, which it shares with other reads as long as they are the same, and their counters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     pub ruleset: Arc<Ruleset>,
@@ -300,14 +299,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A read of these rules; `counts` are in their order. `chain_handles` are nf_tables' handles of the chains (`NFTA_CHAIN_HANDLE`), in
-    /// the chains' order; empty where there are none.
+    /// Creates a read of these rules. `counts` are in the order of the rules. `chain_handles` are nf_tables' handles of the chains
+    /// (`NFTA_CHAIN_HANDLE`), in the order of the chains; empty if there are none.
     pub fn new(ruleset: Arc<Ruleset>, mut counts: Vec<Count>, chain_handles: Vec<u64>) -> Self {
         counts.resize(ruleset.rule_count(), Count::default());
         Snapshot { ruleset, counts: Arc::new(counts), chain_handles }
     }
 
-    /// The handle of a chain, if nf_tables gave it one: a chain that was deleted and made again has another one.
+    /// Returns the handle of a chain, if nf_tables gave it one. A chain that was deleted and created again has another one.
     pub fn chain_handle(&self, id: ChainId) -> Option<u64> {
         self.chain_handles.get(id.0 as usize).copied().filter(|handle| *handle != 0)
     }
@@ -328,7 +327,7 @@ impl Snapshot {
         Arc::ptr_eq(&self.ruleset, &other.ruleset)
     }
 
-    /// Takes the rules of another read instead of its own if they are equal, so that both share them.
+    /// Uses the rules of another read instead of its own if they are equal, so that both share them.
     pub fn share_rules_of(&mut self, other: &Arc<Ruleset>) {
         if self.ruleset == *other {
             self.ruleset = Arc::clone(other);
@@ -343,7 +342,7 @@ fn table_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<&'sta
 }
 
 impl Snapshot {
-    /// Whether every place that it speaks of is there: what a file holds may have been changed.
+    /// Whether every index in it is valid. It may come from a file that was changed.
     pub fn is_whole(&self) -> bool {
         let Ruleset { chains, entries, distinct, comments, .. } = &*self.ruleset;
         let is_comment = |id: CommentId| (id.0 as usize) < comments.len();
@@ -362,7 +361,7 @@ impl Snapshot {
 pub(crate) mod test {
     use super::*;
 
-    /// A table of these chains, whose rules have these hashes and have counted so many packets.
+    /// Returns a table of these chains. Each rule is given by its hash and its packets.
     pub fn table(backend: Backend, chains: &[(&str, &[(&str, u64)])]) -> Snapshot {
         let mut builder = Builder::new(Family::V4, backend, "filter");
         for (chain, rules) in chains {

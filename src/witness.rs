@@ -1,7 +1,7 @@
-//! What the kernel told of single packets → witnesses: past which endpoints a packet went, and what decided there. Pure.
+//! Witnesses: which endpoints a single packet passed, and what decided there, from what the kernel reported. Pure.
 //!
-//! [`traces`] puts the kernel's messages together, packet by packet; [`meanings`] knows what each rule tells. The rule that carries a policy's match tells the decision, as it does where counters are read: see
-//! [`felix`](crate::felix).
+//! [`traces`] collects the kernel's messages by packet. [`meanings`] knows what each rule shows. The rule with a policy's match shows the
+//! decision, as it does where counters are read: see [`felix`](crate::felix).
 
 pub mod meanings;
 pub mod traces;
@@ -19,7 +19,7 @@ pub struct Witness {
     pub time: SystemTime,
     pub packet: Packet,
     pub endpoint: Arc<Endpoint>,
-    /// What policies and profiles decided, in the order of evaluation. All but the last one passed the packet on.
+    /// What policies and profiles decided, in the order of evaluation. All except the last one passed the packet.
     pub decisions: Vec<Arc<PolicyDecision>>,
     pub end: End,
 }
@@ -38,7 +38,7 @@ pub struct PolicyDecision {
     pub chain: Arc<str>,
     /// Empty for profiles.
     pub tier: Arc<str>,
-    /// As metrics name it.
+    /// The policy's label in metrics.
     pub policy: Arc<str>,
     pub is_profile: bool,
     pub decision: Decision,
@@ -50,11 +50,11 @@ pub struct PolicyDecision {
 pub enum End {
     /// The endpoint let it through.
     Accepted,
-    /// A policy or profile refused it: the last decision.
+    /// A policy or profile denied it. This is the last decision.
     Denied,
-    /// Refused, though no policy did; with the tier, for [`DropReason::NoPolicy`].
+    /// Dropped, but not by a policy. The tier is set for [`DropReason::NoPolicy`].
     Dropped { reason: DropReason, tier: Arc<str> },
-    /// It was let through here, and refused by somebody else's rule, of this table and chain.
+    /// It was let through here and dropped by another program's rule, in this table and chain.
     DroppedElsewhere { table: Arc<str>, chain: Arc<str> },
 }
 

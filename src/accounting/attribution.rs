@@ -1,6 +1,6 @@
-//! Who accepted or refused whose packets: the pipelines and deltas of each read → [`Totals`]. Pure state, no I/O.
+//! Attributes packets to endpoints and policies: from the pipelines and deltas of each read to [`Totals`]. Pure state, no I/O.
 //!
-//! What a rule counts by itself is taken as it is. What no rule counts is derived ([`tier`]), bounded ([`group`]), or left out; in
+//! What a rule counts by itself is taken as it is. What no rule counts is derived ([`tier`]), bounded ([`group`]) or left out. In
 //! doubt too little is credited, never too much.
 
 mod direct;
@@ -38,7 +38,7 @@ use open::Open;
 use table::{ByChain, Leftovers, TableView, Users};
 use walk::Walk;
 
-/// A chain, as it is known again at the next read.
+/// Identifies a chain from read to read.
 type ChainKey = (TableId, Arc<str>);
 
 #[derive(Debug, Clone, Copy)]
@@ -50,9 +50,9 @@ pub struct Table<'a> {
     pub motion: &'a Motion,
     pub reach: &'a flow::Reach,
     pub witnessed: &'a Witnessed,
-    /// How many CPUs the node has; each works on one packet at a time.
+    /// The number of CPUs of the node. Each works on one packet at a time.
     pub cpus: u64,
-    /// Whether somebody watches endpoints, and none has come or gone since the last read.
+    /// Whether endpoints are watched and none has come or gone since the last read.
     pub endpoints_stayed: bool,
 }
 
@@ -62,19 +62,20 @@ impl Table<'_> {
     }
 }
 
-/// Whether packets were decided since the last read in a way that no rule counts by itself. Then it matters whether any were on their
-/// way while the table was read.
+/// Whether packets were decided since the last read in a way that no rule counts by itself. Then it matters whether packets were on
+/// their way while the table was read.
 pub(super) fn has_to_be_derived(pipelines: &Pipelines, deltas: &Deltas) -> bool {
     let denies_or_passes = |policy: &PolicyChain| policy.can(Decision::Deny) || policy.can(Decision::Pass);
     let is_derived = |chain| pipelines.group(chain).is_some() || pipelines.policy(chain).is_some_and(denies_or_passes);
     let mut tiers = pipelines.endpoints.iter().flat_map(|endpoint| endpoint.tiers.iter().chain([&endpoint.profiles]));
-    // Also if only the ways out have counted: a packet went by after the jump was read. Or only a policy: it went by after the endpoint was.
+    // Any rule of the tier may be the only one that counted: a packet may come after the jump was read. A policy may be, too: a packet may
+    // come after the endpoint was read.
     let counted = |rule| deltas.packets(rule) > 0;
     tiers.any(|tier| tier.targets.iter().any(|target| is_derived(target.chain)) && tier::all_rules(tier).any(counted))
         || pipelines.policies().filter(|policy| denies_or_passes(policy)).any(|policy| policy.rules.iter().any(|rule| counted(rule.rule)))
 }
 
-/// What a read of tables leaves for the next one; what that one does not meet is forgotten.
+/// What one read of tables leaves for the next one, which forgets what it does not meet.
 #[derive(Debug, Default)]
 struct Left {
     waiting: Waiting,
@@ -82,7 +83,7 @@ struct Left {
     users: Users,
     groups: Groups,
     open: Open,
-    /// Labels that stood in for a policy's name.
+    /// Labels that are used until a policy's name is known.
     provisional: HashMap<ChainKey, Arc<str>>,
 }
 
@@ -91,9 +92,9 @@ pub struct Attribution {
     totals: Totals,
     node: NodeTotals,
     left: Left,
-    /// Whether what limits refuse is not counted by their rules, as in Calico's own nftables tables.
+    /// Whether no rule counts what limits deny, as in Calico's own nftables tables.
     limits_are_derived: bool,
-    /// Of the eBPF dataplane, while that is what is read.
+    /// The eBPF dataplane's state, while that dataplane is read.
     programs: Option<Programs>,
 }
 
@@ -124,8 +125,8 @@ impl Attribution {
         self.totals.end_read();
     }
 
-    /// Takes in one read of the eBPF dataplane. If it is the first one that is not the process's first, Calico has moved there:
-    /// its counts may be old, and are where counting begins.
+    /// Takes in one read of the eBPF dataplane. If tables were read before, Calico has switched to eBPF: the programs' counts may be old,
+    /// so counting begins with this read.
     pub fn advance_programs(&mut self, read: &ebpf::Snapshot, datastore: Datastore) {
         let counts_before = self.node.is_new();
         self.totals.begin_read(Instant::now());
@@ -133,7 +134,7 @@ impl Attribution {
         programs.advance(read, datastore, counts_before, &mut self.totals, &mut self.node);
     }
 
-    /// Totals that went by a chain's name go by the policy's once the datastore has told it.
+    /// Moves totals from a chain's name to the policy's name, once the datastore has given it.
     fn rename(&mut self, tables: &[Table], before: &HashMap<ChainKey, Arc<str>>) {
         for table in tables {
             for (chain, label) in table.labels.iter() {
@@ -157,7 +158,7 @@ impl Attribution {
         self.node.restart();
     }
 
-    /// Hides what takes two reads to tell, because there has been but one: on the eBPF dataplane, all that is told of endpoints.
+    /// Hides what takes two reads to derive, because there was only one. On the eBPF dataplane that is everything about endpoints.
     pub fn forget_derived(&mut self) {
         let (has_programs, limits_are_derived) = (self.programs.is_some(), self.limits_are_derived);
         self.totals.hide(|item| match item {

@@ -1,13 +1,14 @@
-//! Raw rule counters → how much each rule has counted since the last read, and what may be concluded from that. Pure state.
+//! Compares the counters of a read with those of the last one: what each rule has counted since, and how far that can be trusted.
+//! Pure state.
 //!
-//! Felix rewrites rules while they count, and a rule that was written anew starts at 0, also if it has the hash that it had before:
+//! Felix rewrites rules while they count. A rewritten rule starts at 0, even if it has the same hash as before:
 //!
-//! * iptables-legacy replaces the rules from the first difference on and keeps the others. Rules have no identity there but their hash.
-//! * iptables-nft flushes the whole chain. nf_tables gives every new rule a new handle, and every new chain.
-//! * Calico's own tables: up to 3.32 rules are replaced one by one and keep their handles; from 3.33 on whole chains are flushed.
+//! * iptables-legacy replaces the rules from the first difference on and keeps the others. Only its hash identifies a rule.
+//! * iptables-nft flushes the whole chain. nf_tables gives every new rule and every new chain a new handle.
+//! * Calico's own tables: up to 3.32, rules are replaced one by one and keep their handles. From 3.33 on, whole chains are flushed.
 //!
-//! So a new handle is a new rule, while the same handle, or the same hash on legacy, is the same rule only as long as nothing else says
-//! that it was written anew; [`Deltas::forget_ages`] takes that back. In doubt the ledger counts too little, never too much.
+//! So a new handle means a new rule. The same handle (on legacy: the same hash) means the same rule only if nothing else shows that it
+//! was rewritten. [`Deltas::forget_ages`] records that it may have been. In doubt the ledger counts too little, never too much.
 
 mod comparison;
 
@@ -28,26 +29,26 @@ pub enum Since {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deltas {
     packets: Vec<u64>,
-    /// `None`: this is the first read, or the rule was written since the last one, but not surely together with its neighbours.
+    /// `None` at the first read, if the rule may have been rewritten, or if it was written, but perhaps not together with its chain.
     ages: Vec<Option<Since>>,
     chains: Vec<ChainDelta>,
     /// Whether anything in the table was written since the last read, or set to zero.
     pub rewritten: bool,
-    /// Whether rules that seem to be the same have begun again.
+    /// Whether rules that seem to be the same have begun again at 0.
     pub restarted: bool,
     pub vanished: Vec<Arc<str>>,
-    /// Whether a rule that has kept its handle was surely not written anew.
+    /// Whether an unchanged handle proves that a rule was not rewritten.
     pub handles_prove_ages: bool,
 }
 
 /// A chain, compared with the last read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ChainDelta {
-    /// It holds the rules that it held then.
+    /// It has the same rules as at the last read.
     pub has_same_rules: bool,
-    /// And they have counted on.
+    /// It has, and they have counted on.
     pub unchanged: bool,
-    /// It was not there: all that its rules have counted is of this interval.
+    /// It did not exist at the last read: all that its rules have counted belongs to this interval.
     pub appeared: bool,
 }
 
@@ -60,13 +61,13 @@ impl Deltas {
         self.chain(chain).unchanged
     }
 
-    /// Packets since the last read; from the first read on, all that the kernel still knows of. A lower bound where the rule
-    /// was rewritten meanwhile.
+    /// Returns packets since the last read; at the first read, all that the kernel still knows of. It is a lower bound if the rule was
+    /// rewritten in between.
     pub fn packets(&self, rule: RuleId) -> u64 {
         self.packets[rule.0 as usize]
     }
 
-    /// Packets since the last read, for calculations with several rules; `None` if the rule was not there all the time.
+    /// Returns packets since the last read, for calculations with several rules; `None` if the rule did not exist all the time.
     pub fn since_last_read(&self, rule: RuleId) -> Option<i64> {
         self.since(Since::LastRead, rule)
     }
@@ -75,13 +76,13 @@ impl Deltas {
         self.since_last_read(rule).and_then(|packets| u64::try_from(packets).ok())
     }
 
-    /// Packets for calculations with several rules of one chain; `None` if the rule's count does not hold since then.
+    /// Returns packets for calculations with several rules of one chain; `None` if the count does not begin at `since`.
     pub fn since(&self, since: Since, rule: RuleId) -> Option<i64> {
         let place = rule.0 as usize;
         (self.ages[place] == Some(since)).then(|| i64::try_from(self.packets[place]).unwrap_or(i64::MAX))
     }
 
-    /// Takes back that the chain's rules from this one on have counted on. What they have counted more is still certain.
+    /// Records that the chain's rules from `from` on may have been rewritten. What they have counted since the last read remains certain.
     pub fn forget_ages(&mut self, id: ChainId, chain: &Chain, from: u32) {
         for rule in chain.rules.clone().filter(|rule| *rule >= from) {
             let rule = rule as usize;
@@ -99,30 +100,30 @@ type Place = (Family, Backend, &'static str);
 pub struct Ledger {
     tables: HashMap<Place, Last>,
     started: bool,
-    /// Where Calico's rules were, or were missed, at the last read.
+    /// The back end of the last read that had tables.
     backend: Option<Backend>,
 }
 
 #[derive(Debug)]
 struct Last {
     read: Snapshot,
-    /// Whether Felix flushes whole chains there, as far as could be seen.
+    /// Whether Felix flushes whole chains there; `None` if that was not seen yet.
     flushes: Option<bool>,
 }
 
 impl Ledger {
-    /// Whether any rule that seems to be the same counts less than at the last read. It was set to zero, or a legacy table was read
-    /// without its lock while a commit had zeroed all its counters.
+    /// Whether any rule that seems to be the same counts less than at the last read. Then it was set to zero, or a legacy table was read
+    /// without its lock while a commit had zeroed all counters.
     pub fn went_back(&self, tables: &[Snapshot]) -> bool {
         self.anew(tables, |now, last| now.handle == last.handle && is_less(now, last)).next().is_some()
     }
 
-    /// The first chain in which rules have the text that they had at the last read and have begun to count anew since.
+    /// Returns the first chain with a rule that has the same text as at the last read but has begun again at 0.
     pub fn began_anew<'a>(&'a self, tables: &'a [Snapshot]) -> Option<(&'a Snapshot, &'a Chain)> {
         self.anew(tables, |now, last| now.handle != last.handle || is_less(now, last)).next()
     }
 
-    /// Chains with a rule that has the text it had at the last read, and for whose counts now and then `is` holds.
+    /// Returns chains with a rule that has the same text as at the last read, if `is` holds for its counts now and then.
     fn anew<'a>(&'a self, tables: &'a [Snapshot], is: fn(Count, Count) -> bool) -> impl Iterator<Item = (&'a Snapshot, &'a Chain)> {
         tables.iter().filter_map(|now| Some((now, self.tables.get(&place_of(now))?))).flat_map(move |(now, last)| {
             let chains = pair(now, &last.read).filter(move |(_, chain, before)| {
@@ -151,12 +152,12 @@ impl Ledger {
         deltas
     }
 
-    /// Whether there are tables there in which Felix may flush whole chains: it was not seen to write otherwise.
+    /// Whether Felix may flush whole chains in a table of this back end, because it was not seen to replace single rules.
     pub fn may_flush(&self, backend: Backend) -> bool {
         self.tables.iter().any(|((_, of, _), last)| *of == backend && last.flushes != Some(false))
     }
 
-    /// Notes that Calico's rules are somewhere else. If they come back to where they were, old counts may have stayed there.
+    /// Forgets all tables, because Calico's rules are elsewhere. If they come back, the counters there may hold old counts.
     pub fn leave(&mut self) {
         *self = Ledger { started: true, ..Ledger::default() };
     }

@@ -1,4 +1,4 @@
-//! Small tables by hand, read twice or three times: one rule of attribution each.
+//! Small tables written by hand, read two or three times. Each tests one rule of attribution.
 
 use super::*;
 use crate::accounting::attribution::{Item, Verdict};
@@ -6,7 +6,7 @@ use crate::felix::{Direction, DropReason};
 use crate::iptables::text::Parser;
 use crate::ruleset::{Builder, Chain, Count, Family, RuleHash, RuleParts, Ruleset, Verdict as RuleVerdict};
 
-/// Rules of a chain that stand together: what their hashes begin with, and of each what it counted and what it says.
+/// Neighbouring rules of a chain: the chain, the prefix of their hashes, and of each rule its count and its text.
 type Rules<'a> = (&'a str, &'a str, &'a [(u64, &'a str)]);
 
 fn legacy(chains: &[Rules]) -> Snapshot {
@@ -39,7 +39,7 @@ const R_DENIES: &str = "-m comment --comment \"Policy default/default.r ingress\
 const DENIES: &str = "-s 10.0.0.2 -j DROP";
 const RETURN: &str = "-m mark --mark 0x10000/0x10000 -j RETURN";
 
-/// An endpoint with one policy that accepts and refuses: packets at the jump, at the return of what was accepted, at the policy's two
+/// An endpoint with one policy that accepts and denies: packets at the jump, at the return of what was accepted, at the policy's two
 /// rules, and at the end of the tier.
 fn table([jump, accepted, accepts, denies, end]: [u64; 5]) -> Snapshot {
     legacy(&[
@@ -48,8 +48,8 @@ fn table([jump, accepted, accepts, denies, end]: [u64; 5]) -> Snapshot {
     ])
 }
 
-/// Two endpoints with policy p, which refuses, before q, which accepts: packets of each at the jump to p, and at that to q and behind
-/// it. And the hash of the second one's jump to q, which changes with anything before.
+/// Two endpoints with policy p, which denies, before q, which accepts. Of each: packets at the jump to p, at the jump to q, and after it.
+/// Also the hash of the second endpoint's jump to q, which changes with anything before it.
 fn two([(a, a_q), (b, b_q)]: [(u64, u64); 2], denies: u64, accepts: u64, hash: &str) -> Snapshot {
     legacy(&[
         ("cali-pi-_p", "p", &[(denies, P_DENIES)]),
@@ -67,27 +67,27 @@ fn read(accounting: &mut Accounting, first: [u64; 5], second: Option<[u64; 5]>) 
     denied(accounting)
 }
 
-/// Reads tables one after the other, each with a second look in which nothing has moved.
+/// Reads tables one after the other. Each read has a second look in which nothing has moved.
 fn read_all(tables: impl IntoIterator<Item = Snapshot>) -> Accounting {
     let mut accounting = Accounting::new(2);
     tables.into_iter().for_each(|table| accounting.advance(&[table], |read| Ok::<_, &str>(read.to_vec())));
     accounting
 }
 
-/// The same of tables that are those of one instant.
+/// The same for tables that are of one instant.
 fn read_saved(tables: impl IntoIterator<Item = Snapshot>) -> Accounting {
     let mut accounting = Accounting::new(2);
     tables.into_iter().for_each(|table| accounting.advance(&[table], |_| Ok::<_, &str>(vec![])));
     accounting
 }
 
-/// What is shown of the first endpoint's packets.
+/// Returns what is shown for the first endpoint.
 fn shown(accounting: &Accounting) -> Vec<(Item, u64)> {
     let (_, endpoint) = accounting.totals().workloads().next().unwrap();
     accounting.totals().shown(endpoint, Direction::Ingress).map(|total| (Item::clone(&total.item), total.packets)).collect()
 }
 
-/// What the first endpoint's packets were refused by policies.
+/// Returns how many of the first endpoint's packets policies denied.
 fn denied(accounting: &Accounting) -> u64 {
     let is_deny = |item: &Item| matches!(item, Item::Policy { verdict: Verdict::Deny, .. });
     shown(accounting).into_iter().find(|(item, _)| is_deny(item)).map_or(0, |(_, packets)| packets)
@@ -98,7 +98,7 @@ fn dropped(accounting: &Accounting, wanted: DropReason) -> Option<u64> {
     shown(accounting).into_iter().find(|(item, _)| is_wanted(item)).map(|(_, packets)| packets)
 }
 
-/// A policy that only refuses, of two workloads without a rule behind it: packets of each that go in, and what it refused in all.
+/// A policy that only denies, of two workloads, without a rule after it: packets of each that enter, and what it denied in all.
 fn without_end([a, b]: [u64; 2], denies: u64) -> Snapshot {
     legacy(&[
         ("cali-pi-_p", "p", &[(denies, P_DENIES)]),
@@ -109,7 +109,7 @@ fn without_end([a, b]: [u64; 2], denies: u64) -> Snapshot {
 
 #[test]
 fn what_one_workload_or_another_was_refused_goes_by_no_name() {
-    // Of 9, at least 4 and 2 are theirs; 3 are either's.
+    // Of 9, at least 4 and 2 are theirs. 3 may be of either.
     for (refused, of_each) in [(12, [7, 5]), (9, [0, 0])] {
         let accounting = read_all([without_end([0, 0], 0), without_end([7, 5], refused)]);
         let totals = accounting.totals();
@@ -119,7 +119,7 @@ fn what_one_workload_or_another_was_refused_goes_by_no_name() {
     }
 }
 
-/// An endpoint without policies whose profile accepts and refuses: packets that go in, that it accepted and refused, and that are left.
+/// An endpoint without policies and with a profile that accepts and denies: packets that enter, that it accepted and denied, and the rest.
 fn profile([jump, accepted, refused, left]: [u64; 4]) -> Snapshot {
     const PROFILE_ACCEPTED: &str = "-m comment --comment \"Return if profile accepted\" -m mark --mark 0x10000/0x10000 -j RETURN";
     const NO_PROFILE: &str = "-m comment --comment \"Drop if no profiles matched\" -j DROP";
@@ -136,12 +136,12 @@ fn what_profiles_refused_is_what_they_neither_accepted_nor_left() {
     assert_eq!([DropReason::Profile, DropReason::NoProfile].map(|reason| dropped(&accounting, reason)), [Some(5), Some(2)]);
 }
 
-/// Two packets went in, and nothing came out yet.
+/// Two packets entered, and none has come out yet.
 const INSIDE: [u64; 5] = [2, 0, 0, 2, 0];
 
 #[test]
 fn what_the_second_look_shows_to_be_on_its_way_is_not_refused_yet() {
-    // And what the next read shows.
+    // What the next read shows.
     let counted = |second| {
         let mut accounting = Accounting::new(2);
         read(&mut accounting, [0; 5], Some([0; 5]));
@@ -197,7 +197,7 @@ fn packets_that_overtook_a_read_are_not_taken_for_rules_written_anew() {
 #[test]
 fn a_debt_ends_with_the_first_look_in_which_nothing_moves() {
     let mut accounting = Accounting::new(2);
-    // Seven packets go by while the first read is made: by as many the next difference may be too high.
+    // Seven packets pass during the first read, so the next difference may be too high by as many.
     read(&mut accounting, [7, 7, 7, 0, 0], Some([14, 14, 14, 0, 0]));
     let quiet = [20, 20, 20, 0, 0];
     assert_eq!(read(&mut accounting, quiet, Some(quiet)), 0);
@@ -214,11 +214,11 @@ fn counters_that_contradict_one_another_prove_nothing() {
         read(&mut accounting, second, Some(second))
     };
     assert_eq!(refused([60, 20, 20, 40, 0]), 20);
-    // More packets were refused in the policy's chain than came into it: some counters have begun again meanwhile.
+    // More packets were denied in the policy's chain than entered it, so some counters have begun again in between.
     assert_eq!(refused([60, 20, 20, 80, 0]), 0);
 }
 
-/// The same table as iptables-nft has it: every rule and chain keeps its handle.
+/// The same table as in iptables-nft, where every rule and chain keeps its handle.
 fn with_handles(table: Snapshot) -> Snapshot {
     let mut ruleset = Ruleset::clone(&table.ruleset);
     ruleset.backend = Backend::Nft;
@@ -231,15 +231,16 @@ fn with_handles(table: Snapshot) -> Snapshot {
 #[test]
 fn rules_that_may_have_begun_again_shift_no_refusals() {
     let before = || two([(5, 5), (50, 50)], 0, 55, "b");
-    // 10 of the first are accepted by q, 15 of the second refused by p; q goes and comes back, so that all from its jump on begins
-    // again; 6 more are accepted. 16 went in at the first and 1 more to q than before: it looks as if p had refused 15 there.
+    // q accepts 10 packets of the first endpoint, p denies 15 of the second. Then q is removed and comes back, so that everything from its
+    // jump on begins again, and 6 more packets are accepted. 16 entered at the first endpoint, and its jump to q shows only one more than
+    // before: it looks as if p had denied 15 there.
     assert_eq!(denied(&read_all([before(), two([(21, 6), (65, 0)], 15, 6, "b")])), 0);
     let calm = two([(21, 6), (65, 65)], 15, 71, "b");
     assert_eq!(denied(&read_all([before(), calm])), 15, "without any trace of it, they are the first one's");
-    // Somebody reset counters (`nft reset rules`): the rules are still the same.
+    // Counters were reset (`nft reset rules`). The rules are still the same.
     let reset = two([(21, 6), (65, 0)], 15, 1, "b");
     assert_eq!(denied(&read_all([with_handles(before()), with_handles(reset)])), 0);
-    // Nothing goes back, because nothing was counted before; but the second endpoint's rules are others.
+    // Nothing goes back, because nothing was counted before. But the second endpoint has other rules.
     let anew = [two([(0, 0), (0, 0)], 0, 0, "b"), two([(16, 6), (10, 0)], 10, 6, "c")];
     assert_eq!(denied(&read_all(anew)), 0);
 }
@@ -248,12 +249,12 @@ fn rules_that_may_have_begun_again_shift_no_refusals() {
 fn an_endpoint_gets_no_more_than_the_policys_own_rules_counted() {
     let mut accounting = Accounting::new(2);
     read(&mut accounting, [0; 5], Some([0; 5]));
-    // A packet is held up behind the jump for longer than two looks take.
+    // A packet is held up after the jump for longer than two looks take.
     let held_up = [2, 0, 0, 1, 0];
     assert_eq!(read(&mut accounting, held_up, Some(held_up)), 1);
 }
 
-/// A limit of Calico's own tables counts what reaches it: what it refused takes two moments, and no rule of others may end the sum.
+/// A limit in Calico's own tables counts what reaches it. What it denied takes two reads, and foreign rules must not end the sum.
 #[test]
 fn what_a_limit_refused_takes_two_moments() {
     let table = |reached: u64, went_on: u64| {
@@ -278,7 +279,7 @@ fn what_a_limit_refused_takes_two_moments() {
     assert_eq!(dropped(&accounting, DropReason::RateLimit), Some(7));
 }
 
-/// What the first endpoint's packets were decided so, by the policies' names.
+/// Returns how many of the first endpoint's packets were decided so, by the policies' names.
 fn decided(accounting: &Accounting, wanted: Verdict) -> Vec<(String, u64)> {
     let policies = shown(accounting).into_iter().filter_map(|(item, packets)| match item {
         Item::Policy { policy, verdict, .. } if verdict == wanted => Some((policy.to_string(), packets)),
@@ -289,7 +290,7 @@ fn decided(accounting: &Accounting, wanted: Verdict) -> Vec<(String, u64)> {
 
 #[test]
 fn what_one_policy_of_a_group_alone_can_decide_is_its_own() {
-    // p refuses, q and r accept. Packets that went in, were accepted by q and r, and were refused.
+    // p denies, q and r accept. Packets that entered, that q and r accepted, and that were denied.
     let table = |packets: u64, [q, r]: [u64; 2], refused: u64| {
         legacy(&[
             ("cali-gi-group", "g", &[(packets, "-j cali-pi-_p"), (packets - refused, ON_TO_Q), (packets - refused - q, ON_TO_R)]),
@@ -300,7 +301,7 @@ fn what_one_policy_of_a_group_alone_can_decide_is_its_own() {
         ])
     };
     let mut accounting = read_saved([table(0, [0, 0], 0)]);
-    // While the table was read, five more packets were accepted and one was refused.
+    // While the table was read, five more packets were accepted and one was denied.
     for packets in [1, 2] {
         let now = table(20 * packets, [4 * packets, 6 * packets], 8 * packets);
         let again = table(20 * packets + 6, [4 * packets + 3, 6 * packets + 2], 8 * packets + 1);
@@ -315,8 +316,8 @@ fn what_one_policy_of_a_group_alone_can_decide_is_its_own() {
 
 #[test]
 fn what_is_told_apart_is_not_counted_again_in_a_sum() {
-    // A group of p, which refuses, and q, which passes on. The first endpoint tells one from the other; the second one does not, because
-    // it uses r as well, which does both.
+    // A group of p, which denies, and q, which passes. The first endpoint distinguishes the two. The second does not, because it also uses
+    // r, which does both.
     let table = |n: u64| {
         legacy(&[
             ("cali-gi-group", "g", &[(20 * n, "-j cali-pi-_p"), (17 * n, ON_TO_Q)]),
@@ -336,7 +337,7 @@ fn what_is_told_apart_is_not_counted_again_in_a_sum() {
 
 #[test]
 fn refusals_are_recovered_only_if_nobody_else_can_have_got_them() {
-    // Packets that p refused, packets to each endpoint, and a hash of each one's rules. The second endpoint does not use p.
+    // Packets that p denied, packets to each endpoint, and a hash of each endpoint's rules. The second endpoint does not use p.
     let table = |refused: u64, first: u64, second: u64, [a, b]: [&str; 2]| {
         legacy(&[
             ("cali-FORWARD", "f", &[(first + second, "-j cali-to-wl-dispatch")]),

@@ -1,4 +1,4 @@
-//! Takes the drops of each read to the [`Past`](crate::report::past::Past). Pure, but for names: those are the inventory's.
+//! Passes the drops of each read to the [`Past`](crate::report::past::Past). Pure, except for names, which are the inventory's.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::felix::EndpointKind;
 use crate::report::{self, Outline, Sources};
 
 impl Scraper {
-    /// Keeps what has been dropped up to now. Workloads that drop nothing cost next to nothing.
+    /// Keeps what was dropped up to now. Workloads without drops cost almost nothing.
     pub(super) fn keep(&self, state: &mut State, now: SystemTime) {
         let now = seconds(now);
         if self.options.one_moment || !state.past.wants(now) {
@@ -21,7 +21,7 @@ impl Scraper {
         let (attribution, catalog) = (accounting.attribution(), accounting.catalog());
         let dropping: HashSet<&Arc<str>> = accounting.totals().dropping().collect();
         let outline = outline(accounting, |kind, interface| kind == EndpointKind::Workload && dropping.contains(interface));
-        // Who came with this read is looked for after it, and named by the next one.
+        // A workload that came with this read is looked for after it, and named by the next one.
         let workload = |interface: &str| self.inventory.workload(interface).or_else(|| found.get(interface).cloned());
         let drops = report::drops(Sources { outline: &outline, attribution, catalog, workload: &workload, one_moment: false });
         past.record(now, accounting.totals().workloads().map(|(interface, _)| Arc::clone(interface)), &drops);
@@ -29,7 +29,7 @@ impl Scraper {
     }
 }
 
-/// The pipelines of the endpoints that are wanted.
+/// Returns the pipelines of the endpoints that are wanted.
 pub(super) fn outline(accounting: &Accounting, wanted: impl Fn(EndpointKind, &Arc<str>) -> bool) -> Outline {
     match accounting.attribution().programs() {
         Some(programs) => Outline::of_programs(programs),

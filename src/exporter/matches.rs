@@ -1,4 +1,4 @@
-//! What the rules of one policy match on, read when somebody looks at it. Touches the kernel through the reader.
+//! What the rules of one policy match on, read when a user looks at it. Touches the kernel through the reader.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use crate::felix::names::direction_of;
 use crate::report::{PolicyAnswer, Rule};
 use crate::ruleset::{Family, Ruleset};
 
-/// For all chains together: scrapes wait meanwhile.
+/// The time limit for all chains together, because scrapes wait in the meantime.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Those of the policy that was asked for last: it is asked for every few seconds, and its rules seldom change.
+/// The matches of the policy that was asked for last. Users ask for it every few seconds, and its rules seldom change.
 #[derive(Debug, Default)]
 pub struct Known {
     policy: String,
-    /// In which they were read.
+    /// The rulesets in which they were read.
     rulesets: Vec<Weak<Ruleset>>,
-    /// As the answer has them, without packets.
+    /// As in the answer, without packets.
     rules: Vec<Rule>,
 }
 

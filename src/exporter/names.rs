@@ -1,4 +1,4 @@
-//! Names for workloads that the datastore does not know: the node's own, from pods' log folders.
+//! Names for workloads that the datastore does not know, from pods' log folders on the node.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use super::state::State;
 use crate::datastore::inventory::Workload;
 
 impl Scraper {
-    /// Looks on the node for workloads that the datastore does not know. Beside a datastore, the folder may be missing without a word.
+    /// Looks on the node for workloads that the datastore does not know. If there is a datastore, it is no problem if the folder is
+    /// missing.
     pub(super) fn name_the_unknown(&self, state: &mut State) -> Arc<HashMap<String, Arc<Workload>>> {
         state.found = Arc::new(self.find_the_unknown(state));
         Arc::clone(&state.found)

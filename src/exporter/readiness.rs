@@ -1,4 +1,4 @@
-//! Whether the exporter does what it is there for, and if not, why: what `/readyz` says. Pure.
+//! Whether the exporter does its work, and if not, why: what `/readyz` says. Pure.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use crate::dataplane::ReadError;
 use crate::datastore::inventory::Inventory;
 
-/// A read that went well is believed for so long, if nobody scrapes.
+/// How long a successful read is believed, if nobody scrapes.
 const BELIEVED: Duration = Duration::from_secs(30);
-/// One that did not is taken again after this.
+/// After this time, a failed read is repeated.
 const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub struct Readiness(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     read: bool,
-    /// When the last read ended, and why it showed nothing, if that lasts.
+    /// When the last read ended, and why it showed nothing, if the reason lasts.
     last: Option<(Instant, Option<String>)>,
     names: Names,
 }
@@ -26,7 +26,7 @@ struct Inner {
 enum Names {
     #[default]
     Unknown,
-    /// The datastore has known a workload that has rules: the name is right, for good.
+    /// The datastore has known a workload that has rules, so the node's name is right from then on.
     Right,
     Doubtful,
 }
@@ -42,7 +42,8 @@ impl Readiness {
         inner.last = Some((Instant::now(), result.err().filter(|error| error.is_blind()).map(ToString::to_string)));
     }
 
-    /// `workloads`: that have rules; `known`: those of them that the datastore, which was read, knows. Whether the node's name is in doubt.
+    /// Takes the number of workloads that have rules, and how many of them the datastore, which was read, knows. Returns whether the node's
+    /// name is in doubt.
     pub fn named(&self, workloads: usize, known: usize) -> bool {
         let mut inner = self.inner();
         inner.names = match (inner.names, workloads, known) {
@@ -53,14 +54,14 @@ impl Readiness {
         inner.names == Names::Doubtful
     }
 
-    /// Whether the last read is too old to go by, or showed nothing.
+    /// Whether the last read is too old, or showed nothing.
     pub fn wants_read(&self) -> bool {
         let inner = self.inner();
         let after = |problem: &Option<String>| if problem.is_some() { AGAIN } else { BELIEVED };
         !inner.read || inner.last.as_ref().is_none_or(|(at, problem)| at.elapsed() > after(problem))
     }
 
-    /// Whether the counters can be read, and have names; else why not, in one line.
+    /// Returns an error, in one line, if the counters cannot be read or have no names.
     pub fn reason(&self, node: &str, inventory: &Inventory) -> Result<(), String> {
         let inner = self.inner();
         if let Some((_, Some(problem))) = &inner.last {

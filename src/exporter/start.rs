@@ -26,12 +26,12 @@ use crate::os::privileges::{self, Kept};
 use crate::os::process::cpu_time;
 use crate::server::{Limits, Listener};
 
-/// `doing`: the operation and its object.
+/// `doing` is the operation and its object.
 fn failed(doing: impl fmt::Display) -> impl FnOnce(io::Error) -> String {
     move |error| format!("{doing} failed: {error}")
 }
 
-/// Runs until a signal ends the process, or something fails for good; says what.
+/// Runs until a signal ends the process, or something fails for good. Returns what failed.
 pub fn run(config: Config, remarks: &[Remark]) -> Result<Infallible, String> {
     logging::start(config.log_level, config.log_format);
     logging::report_panics();
@@ -41,7 +41,7 @@ pub fn run(config: Config, remarks: &[Remark]) -> Result<Infallible, String> {
     let mut listener = Listener::bind(address, port, Limits::default()).map_err(failed(format!("listening on {address}, port {port},")))?;
     let service_manager = Arc::new(ServiceManager::of_environment());
     listener.names = [&[config.node_name.clone()][..], &config.allowed_hosts].concat();
-    // Before any other thread: each has its own rights, and begins with those of the thread that starts it.
+    // This comes before any other thread: each has its own rights, and begins with those of the thread that starts it.
     privileges::for_good(kept(&config));
 
     exit_on_signals(Arc::clone(&service_manager)).map_err(failed("installing signal handlers"))?;
@@ -59,13 +59,13 @@ pub fn run(config: Config, remarks: &[Remark]) -> Result<Infallible, String> {
     listener.serve(scraper).map_err(failed("serving HTTP"))
 }
 
-/// A credential plugin may have to write: many keep their tokens in files.
+/// Returns which rights to keep. A credential plugin may have to write, because many keep their tokens in files.
 fn kept(config: &Config) -> Kept {
     let plugin = |kubernetes: &KubernetesConfig| matches!(kubernetes.authentication, Authentication::Exec(_));
     let files = matches!(&config.datastore, Datastore::Kubernetes(kubernetes) if plugin(kubernetes));
     let ebpf = match config.backend {
         BackendChoice::Ebpf => true,
-        // Rights that are not surely needed are not kept.
+        // Rights that may not be needed are not kept.
         BackendChoice::Auto => ebpf::reader::is_present(&config.bpffs).unwrap_or(false),
         BackendChoice::Legacy | BackendChoice::Nft | BackendChoice::Native => false,
     };
@@ -79,7 +79,7 @@ pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> io::Result<()> {
             let access = Arc::new(Configured::new((**kubernetes).clone()));
             kubernetes::follow(access, config.node_name.clone(), kubernetes.api_group, Arc::clone(inventory), kubernetes::Limits::default())
         }
-        // There is nothing to wait for, and no policy has another name than its rules say.
+        // There is nothing to wait for, and policies have no other names than in their rules.
         Datastore::None => {
             _ = inventory.replace::<StoredPolicy>("", Table::default());
             inventory.mark_synced();
@@ -89,7 +89,7 @@ pub fn follow(config: &Config, inventory: &Arc<Inventory>) -> io::Result<()> {
     }
 }
 
-/// As process 1 of a container, a process without handlers is immune to SIGTERM. There is nothing to save: exit at once.
+/// As process 1 of a container, a process without handlers is immune to SIGTERM. There is nothing to save, so it exits immediately.
 fn exit_on_signals(service_manager: Arc<ServiceManager>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
@@ -102,7 +102,7 @@ fn exit_on_signals(service_manager: Arc<ServiceManager>) -> io::Result<()> {
     Ok(())
 }
 
-/// systemd, where that started the program and asks (`Type=notify`); see sd_notify(3). Connected while that is still allowed.
+/// systemd, if it started the program and asks for messages (`Type=notify`); see sd_notify(3). Connected while that is still allowed.
 struct ServiceManager(Option<UnixDatagram>);
 
 impl ServiceManager {
@@ -128,15 +128,15 @@ impl ServiceManager {
     }
 }
 
-/// Where zeros are not shown, a series begins with 0 for so long: whoever scrapes once a minute has seen it.
+/// For output that leaves zeros out: how long a new series is shown as 0. A scraper that comes once a minute sees it.
 const FIRST_ZERO: Duration = Duration::from_secs(65);
 
-/// The first read waits so long for the datastore.
+/// How long the first read waits for the datastore.
 const LIST: Duration = Duration::from_secs(1);
 
-/// Reads the kernel soon: derived counts begin with the first read, and names that only the datastore has are asked for early. Not while
-/// the datastore is listed, if that is quick: both together would take more memory and time than either ever does later. A scrape that
-/// comes meanwhile does not wait, or shares this one. Then reads on, if that was asked for or pays.
+/// Reads the kernel soon: derived counts begin with the first read, and it shows early whether the datastore must be asked for names.
+/// The read waits for the datastore's list if that is quick, because both together would take more memory and time than either ever does
+/// later. A scrape that comes in between does not wait, or shares this read. Reads then continue if that is configured or pays.
 fn read_early(scraper: Arc<Scraper>, inventory: Arc<Inventory>, sampling: Sampling) -> io::Result<()> {
     let reads = move || {
         let begun = Instant::now();
@@ -154,7 +154,7 @@ fn read_early(scraper: Arc<Scraper>, inventory: Arc<Inventory>, sampling: Sampli
                 Sampling::WhereItPays => Duration::from_secs(1).max(100 * took),
             });
             if sampling != Sampling::WhereItPays || scraper.may_lose_what_is_rewritten() {
-                // Not by the clock: where others keep the CPUs busy, reads would become rare.
+                // This is CPU time. If other programs kept the CPUs busy, reads would become rare by elapsed time.
                 let (begun, before) = (Instant::now(), cpu_time());
                 scraper.sample();
                 took = cpu_time().zip(before).map_or(begun.elapsed(), |(now, before)| now.saturating_sub(before));
@@ -164,7 +164,7 @@ fn read_early(scraper: Arc<Scraper>, inventory: Arc<Inventory>, sampling: Sampli
     thread::Builder::new().name("reads".into()).spawn(reads).map(|_| ())
 }
 
-/// What reads the kernel as it was told to, and looks around where workloads of the inventory are missing there.
+/// Returns the configured reader of the kernel, which looks at other back ends if workloads of the inventory have no rules.
 pub fn dataplane(config: &Config, inventory: &Arc<Inventory>) -> Dataplane {
     let options = dataplane::Options {
         backend: config.backend,

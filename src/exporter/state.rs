@@ -1,4 +1,4 @@
-//! What lasts from scrape to scrape, and how a read begins. Touches the kernel only through its reader.
+//! What is kept from scrape to scrape, and how a read begins. Touches the kernel only through its reader.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,26 +21,26 @@ use crate::report::past::Past;
 pub struct State {
     pub reader: Box<dyn Reader>,
     pub accounting: Accounting,
-    /// The policies' names, for rules of the eBPF dataplane that no file shows.
+    /// The policies' names, for rules of the eBPF dataplane that are in no file.
     pub hashed_names: Vec<HashedName>,
     pub policies_version: u64,
-    /// Of the inventory's workloads at the last read.
+    /// The version of the inventory's workloads at the last read.
     pub workloads_version: u64,
     pub dropped_scrapes: u64,
     pub last_read: Option<LastRead>,
-    /// Of the last read that went well.
+    /// When the last successful read was.
     pub read_at: Option<SystemTime>,
-    /// The last report, for as long as somebody looks.
+    /// The last report, as long as somebody asks for it.
     pub report: Option<(Instant, Arc<Report>)>,
-    /// Workloads that the node names, and the datastore does not.
+    /// Workloads that are named on the node, but not in the datastore.
     pub found: Arc<HashMap<String, Arc<Workload>>>,
     /// What was dropped in the last hour.
     pub past: Past,
-    /// Of the last text, in bytes. The text itself is its readers': the next read needs the memory.
+    /// The length of the last text in bytes. The text itself belongs to its readers, because the next read needs the memory.
     pub text_length: usize,
     pub text: Weak<Vec<u8>>,
     pub matches: Known,
-    /// Where packets are traced.
+    /// `None` if packets are not traced.
     pub tracing: Option<Tracing>,
     pub complaint: Complaint,
     pub complaint_of_names: Complaint,
@@ -52,10 +52,11 @@ pub struct LastRead {
     pub about: About,
 }
 
-/// A read that took longer also answers who asked while it went on: it and another one would take longer than Prometheus waits.
+/// A read that took longer than this also answers callers that asked during it. Another one after it would take longer than Prometheus
+/// waits.
 const LONG: Duration = Duration::from_secs(2);
 
-/// Logs a failure once, and when it is over.
+/// Logs a failure once, and again when it is over.
 #[derive(Debug, Default)]
 pub struct Complaint(Option<String>);
 
@@ -79,17 +80,17 @@ impl Complaint {
     }
 }
 
-/// How long reading the kernel may take in all: Prometheus waits for 10 s.
+/// The time limit for reading the kernel in all. Prometheus waits for 10 s.
 const READ_LIMIT: Duration = Duration::from_secs(8);
 
-/// How often a table is read again before counters that went back are believed.
+/// How often tables are read again before counters that went back are believed.
 const RETRIES: usize = 3;
 
 impl State {
     pub fn new(reader: Box<dyn Reader>) -> Self {
         State {
             reader,
-            // As many as can be at work on packets.
+            // As many as can work on packets at the same time.
             accounting: Accounting::new(sys::cpus::possible().unwrap_or(usize::MAX)),
             hashed_names: Vec::new(),
             policies_version: 0,
@@ -109,18 +110,19 @@ impl State {
         }
     }
 
-    /// Of all workloads that have rules.
+    /// Returns the interfaces of all workloads that have rules.
     pub fn interfaces(&self) -> impl Iterator<Item = &str> {
         self.accounting.totals().workloads().map(|(interface, _)| &**interface)
     }
 
-    /// The last read, if it answers what was asked at this moment: what happened before is in it.
+    /// Returns the last read if it answers what was asked at this moment: it began later, or it took long and ended later.
     pub fn answer_to(&self, asked: Instant) -> Option<&About> {
         let is_answer = |last: &&LastRead| last.begun > asked || (last.ended > asked && last.ended - last.begun > LONG);
         self.last_read.as_ref().filter(is_answer).map(|last| &last.about)
     }
 
-    /// Looks again where counters went back: that may only be a commit's moment, for nothing proves that the lock taken is the writers'.
+    /// Reads again if counters went back. That may only be the moment of a commit, because nothing proves that writers use the lock that
+    /// was taken.
     pub fn read(&mut self) -> Result<Reading, ReadError> {
         let deadline = Instant::now() + READ_LIMIT;
         let mut reading = self.reader.read(deadline)?;
@@ -141,7 +143,7 @@ mod tests {
     use crate::iptables::text::Parser;
     use crate::ruleset::{Backend, Family, RuleId};
 
-    /// Gives tables in which one rule has counted this.
+    /// A reader of tables in which one rule has counted this many packets.
     struct Scripted(std::vec::IntoIter<u64>);
 
     impl Reader for Scripted {
@@ -154,7 +156,7 @@ mod tests {
         }
     }
 
-    /// What the second read says, after one in which 100 packets were counted.
+    /// Returns what the second read gives, after one in which 100 packets were counted.
     fn second(packets: &[u64]) -> u64 {
         let script = [&[100], packets].concat();
         let mut state = State::new(Box::new(Scripted(script.into_iter())));

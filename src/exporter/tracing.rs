@@ -1,8 +1,8 @@
-//! Witnesses while the exporter runs (`WITNESSES`): has the kernel trace packets of endpoints that need it, and takes what it tells of
-//! them into each read. Touches one table of its own, and the socket that its messages come by; see [`Tracer`].
+//! Witnesses while the exporter runs (`WITNESSES`): has the kernel trace packets of endpoints that need it, and adds what it reports of
+//! them to each read. Touches one table of its own, and the socket that its messages come by; see [`Tracer`].
 //!
-//! A packet that began and ended between two reads is in all counters of that interval, and of no other: so messages are taken up to the
-//! last one before tables are read, and again behind.
+//! A packet that began and ended between two reads is in all counters of that interval, and of no other. So all messages that have come
+//! are taken before tables are read, and again after.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -24,46 +24,46 @@ use crate::ruleset::{Backend, RuleId, Snapshot};
 use crate::witness::meanings::{Meanings, witnesses};
 use crate::witness::traces::{Trace, Traces};
 
-/// An endpoint is watched for so long after its last drop.
+/// How long an endpoint is watched after its last drop.
 const REST: Duration = Duration::from_secs(5 * 60);
-/// Whole traces that wait for the next read.
+/// The most whole traces that wait for the next read.
 const MOST_WAITING: usize = 20_000;
-/// Messages are taken for so long before and behind a read. The kernel tells no more than the rate allows, so this is far from it.
+/// How long messages are taken before and after a read. The kernel sends no more than the rate allows, so this is more than enough.
 const CATCHING_UP: Duration = Duration::from_millis(200);
 
 pub struct Tracing {
     options: Witnesses,
     hearing: Arc<Mutex<Hearing>>,
-    /// Of the last read.
+    /// The meanings of the last read's rules.
     meanings: Meanings,
-    /// What tells whether rules have changed since.
+    /// Shows whether rules have changed since.
     fingerprint: Vec<u64>,
     addresses: Addresses,
     recent: Recent,
     unclear: u64,
-    /// Packets refused so far, and when there was the last one.
+    /// Packets refused so far, and when the last one was noticed.
     drops: HashMap<(EndpointKind, Arc<str>), (u64, Option<Instant>)>,
     /// The interfaces that are marked; `None` for all.
     marked: Option<BTreeSet<Arc<str>>>,
     problem: Option<String>,
 }
 
-/// What is shared with the thread that hears.
+/// What is shared with the thread that receives messages.
 #[derive(Default)]
 struct Hearing {
     tracer: Option<Tracer>,
     traces: Traces,
     whole: Vec<Trace>,
-    /// Whole before the tables were read that are being taken in.
+    /// Traces that were whole before the current tables were read.
     before_read: Vec<Trace>,
-    /// By tracers before this one.
+    /// Packets marked by earlier tracers.
     marked: Marked,
-    /// For lack of room.
+    /// Traces dropped for lack of room.
     let_go: u64,
 }
 
 impl Hearing {
-    /// Takes all that was told, or what there is time for.
+    /// Takes all messages that have come, or as many as there is time for.
     fn catch_up(&mut self) -> io::Result<()> {
         let Some(tracer) = &mut self.tracer else { return Ok(()) };
         let begun = Instant::now();
@@ -120,13 +120,13 @@ impl Tracing {
         })
     }
 
-    /// Tables are about to be read.
+    /// Takes messages before tables are read.
     pub fn before_read(&mut self) {
         let mut hearing = lock(&self.hearing);
         let result = hearing.catch_up();
         hearing.traces.reading(true);
         let whole = std::mem::take(&mut hearing.whole);
-        // There are some already if the last reads failed.
+        // Some are left if the last reads failed.
         let room = MOST_WAITING.saturating_sub(hearing.before_read.len());
         hearing.let_go += whole.len().saturating_sub(room) as u64;
         hearing.before_read.extend(whole.into_iter().take(room));
@@ -134,7 +134,7 @@ impl Tracing {
         self.check(result);
     }
 
-    /// They have been read.
+    /// Takes messages after tables were read.
     pub fn behind_read(&mut self) {
         let mut hearing = lock(&self.hearing);
         let result = hearing.catch_up();
@@ -149,7 +149,7 @@ impl Tracing {
         }
     }
 
-    /// There is nothing to trace: says why, once.
+    /// Ends tracing because of a problem, which is logged once.
     pub fn fail(&mut self, problem: &str) {
         if self.problem.as_deref() != Some(problem) {
             warn!("WITNESSES: {problem}");
@@ -161,7 +161,7 @@ impl Tracing {
         self.marked = Some(BTreeSet::new());
     }
 
-    /// What was traced before this read; `structures` are those of the tables, in their order.
+    /// Returns what was traced before this read. `structures` are those of the tables, in their order.
     pub fn take_in(&mut self, tables: &[Snapshot], structures: &[Structure]) -> Witnessed {
         let traces = std::mem::take(&mut lock(&self.hearing).before_read);
         let fingerprint = fingerprint(tables);
@@ -193,7 +193,7 @@ impl Tracing {
         witnessed
     }
 
-    /// Has the packets of those endpoints marked that need it from now on.
+    /// Has the packets of the endpoints marked that need it from now on.
     pub fn mark(&mut self, tables: &[Snapshot], structures: &[Structure], totals: &Totals) {
         if let Some(problem) = cannot(tables) {
             return self.fail(problem);
@@ -227,7 +227,7 @@ impl Tracing {
         Ok(())
     }
 
-    /// The interfaces of endpoints whose counters leave something open.
+    /// Returns the interfaces of endpoints whose counters leave something open; `None` for all interfaces.
     fn wanted(&mut self, structures: &[Structure], totals: &Totals) -> Option<BTreeSet<Arc<str>>> {
         let now = Instant::now();
         let before = std::mem::take(&mut self.drops);
@@ -247,7 +247,7 @@ impl Tracing {
         if self.options.groups {
             wanted.extend(structures.iter().flat_map(open_endpoints));
         }
-        // The host endpoint of all interfaces.
+        // `*` is the host endpoint of all interfaces.
         (!wanted.contains("*")).then_some(wanted)
     }
 
@@ -268,7 +268,7 @@ impl Tracing {
     }
 }
 
-/// Endpoints of which counters may not tell which policy decided.
+/// Returns endpoints for which counters may not show which policy decided.
 fn open_endpoints(structure: &Structure) -> impl Iterator<Item = Arc<str>> {
     let pipelines = &structure.pipelines;
     let decides = |policy| pipelines.policy(policy).is_some_and(|policy| !policy.rules.is_empty());
@@ -282,7 +282,7 @@ fn open_endpoints(structure: &Structure) -> impl Iterator<Item = Arc<str>> {
     open.map(|pipeline| Arc::clone(&pipeline.interface))
 }
 
-/// Why packets that meet these tables cannot be traced.
+/// Returns why packets that meet these tables cannot be traced; `None` if they can.
 fn cannot(tables: &[Snapshot]) -> Option<&'static str> {
     if tables.iter().any(|table| table.ruleset.backend == Backend::Legacy) {
         return Some(
@@ -294,19 +294,19 @@ fn cannot(tables: &[Snapshot]) -> Option<&'static str> {
     (!has_handles).then_some("rules are known again by their handles, which only SOURCE=kernel tells")
 }
 
-/// Changes with the rules, and with their handles.
+/// Returns a value that changes with the rules and with their handles.
 fn fingerprint(tables: &[Snapshot]) -> Vec<u64> {
     let rules =
         |table: &Snapshot| (0..table.ruleset.rule_count() as u32).map(RuleId).map(|rule| table.count(rule).handle).collect::<Vec<_>>();
     tables.iter().flat_map(|table| [Arc::as_ptr(&table.ruleset).addr() as u64].into_iter().chain(rules(table))).collect()
 }
 
-/// A panic between two assignments can only have lost traces: go on.
+/// A panic between two assignments can only have lost traces, so this continues after one.
 fn lock(hearing: &Mutex<Hearing>) -> MutexGuard<'_, Hearing> {
     hearing.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long nothing is heard where nothing is marked.
+/// How long to sleep if nothing is marked.
 const IDLE: Duration = Duration::from_millis(200);
 
 /// Takes messages as they come, so that the kernel does not have to keep them until the next read.
@@ -315,7 +315,7 @@ fn hear(hearing: &Mutex<Hearing>) {
         let socket = lock(hearing).tracer.as_ref().map(Tracer::socket);
         match socket {
             Some(socket) if has_come(&socket) => {
-                // A failure is met again, and said, at the next read.
+                // The next read meets this failure again and reports it.
                 if lock(hearing).catch_up().is_err() {
                     thread::sleep(IDLE);
                 }
@@ -326,7 +326,7 @@ fn hear(hearing: &Mutex<Hearing>) {
     }
 }
 
-/// Waits for a message, for a while.
+/// Waits for a message for a while.
 fn has_come(socket: &OwnedFd) -> bool {
     const WHILE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
     poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&WHILE)).is_ok_and(|ready| ready > 0)

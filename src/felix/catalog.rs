@@ -1,4 +1,4 @@
-//! All policies and groups that endpoints use, as people write them. Pure.
+//! All policies and groups that endpoints use, as users write them. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::ruleset::{ChainId, Ruleset};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PolicyInfo {
     pub policy: Arc<str>,
-    /// `NetworkPolicy`, `GlobalNetworkPolicy`, `KubernetesNetworkPolicy`, …; empty if nothing is known of it.
+    /// `NetworkPolicy`, `GlobalNetworkPolicy`, `KubernetesNetworkPolicy`, …; empty if unknown.
     pub kind: String,
     pub namespace: String,
     pub name: String,
@@ -19,7 +19,7 @@ pub struct PolicyInfo {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GroupPlace {
-    /// The group's label: the names of its policies joined by commas; or of those among them that can decide in one way.
+    /// The group's label: the names of its policies, or of those that can decide in one way, joined by commas.
     pub group: Arc<str>,
     pub direction: Direction,
     pub tier: Arc<str>,
@@ -64,5 +64,5 @@ impl Catalog {
     }
 }
 
-/// What is counted together of those policies of a group that can decide so.
+/// The policies of a group that can make one of these decisions are counted together.
 const COUNTED_TOGETHER: [&[Decision]; 4] = [&[Decision::Accept], &[Decision::Deny], &[Decision::Pass], &[Decision::Deny, Decision::Pass]];

@@ -1,4 +1,4 @@
-//! Endpoint chains → pipelines: the ordered steps that a packet to or from an endpoint takes. Pure; recognised by comments and
+//! From endpoint chains to pipelines: the ordered steps that a packet to or from an endpoint takes. Pure. Recognised by comments and
 //! structure, never by a version number. Upstream: `felix/rules/endpoints.go` (`endpointIptablesChain`), Calico 3.0 to 3.33.
 
 use std::sync::Arc;
@@ -22,12 +22,12 @@ pub struct Pipeline {
     pub kind: EndpointKind,
     pub interface: Arc<str>,
     pub direction: Direction,
-    /// Accepts what belongs to a connection that is known.
+    /// Accepts packets of known connections.
     pub established: Option<RuleId>,
-    /// Rules that refuse packets whatever the policies say.
+    /// Rules that drop packets whatever the policies say.
     pub drops: Vec<DropRule>,
     pub tiers: Vec<Tier>,
-    /// Profiles in order, as a tier without a name that refuses what none of them accepted.
+    /// Profiles in order, as a tier without a name that drops what none of them accepted.
     pub profiles: Tier,
     pub foreign: Vec<Foreign>,
 }
@@ -36,12 +36,12 @@ pub struct Pipeline {
 pub struct DropRule {
     pub reason: DropReason,
     pub rule: RuleId,
-    /// Empty if the rule counts what it refuses. A limit of Calico's own nftables tables counts all packets that reach it: then these
-    /// rules together count the ones that it let through.
+    /// Empty if the rule counts what it drops. A limit in Calico's own nftables tables counts all packets that reach it. Then these
+    /// rules together count the packets that it let through.
     pub let_through: Vec<RuleId>,
 }
 
-/// Why a packet was refused, other than by a policy.
+/// Why a packet was dropped, other than by a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DropReason {
     NoPolicy,
@@ -53,7 +53,7 @@ pub enum DropReason {
     RateLimit,
     ConnectionLimit,
     AdminDown,
-    /// A policy refused it, or none decided: the eBPF dataplane does not tell which.
+    /// A policy denied it, or none decided. The eBPF dataplane does not distinguish the two.
     PolicyOrNone,
 }
 
@@ -75,16 +75,16 @@ impl DropReason {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tier {
-    /// Its name; `default` where the release had only one.
+    /// Its name; `default` if the release had only one tier.
     pub name: Arc<str>,
     /// Whether its last rules name it. The first one may still name another tier: see [`tiers`](super::tiers).
     pub is_named_at_end: bool,
     pub targets: Vec<Target>,
-    /// Refuses what nobody decided. Absent where the tier's default action is Pass.
+    /// Drops what no policy decided. Absent if the tier's default action is Pass.
     pub end: Option<RuleId>,
-    /// Logs what nobody decided (flow logs): it counts the same packets as `end`, also where `end` is absent.
+    /// Logs what no policy decided (flow logs). It counts the same packets as `end`, and exists even if `end` is absent.
     pub end_log: Option<RuleId>,
-    /// The rule after the tier, reached by what the tier passed and, without `end`, by what nobody decided.
+    /// The rule after the tier. What the tier passed reaches it and, without `end`, what no policy decided.
     pub after: Option<RuleId>,
 }
 
@@ -100,7 +100,7 @@ impl Tier {
         Tier { name, is_named_at_end: false, targets: vec![], end: None, end_log: None, after: None }
     }
 
-    /// The rule that counts the packets which target `index` has left undecided: the next jump, or the end of the tier.
+    /// Returns the rule that counts the packets that target `index` left undecided: the next jump, or the end of the tier.
     pub fn undecided_after(&self, index: usize) -> Option<RuleId> {
         match self.targets.get(index + 1) {
             Some(next) => Some(next.jump),
@@ -130,7 +130,7 @@ pub(super) fn pipeline(
 enum Section {
     Head,
     Tier,
-    /// Behind a tier's last rule: the next rule, if it takes all packets, counts what comes out of the tier.
+    /// After a tier's last rule. If the next rule is unconditional, it counts what comes out of the tier.
     AfterTier,
     Profiles,
 }
@@ -177,7 +177,7 @@ impl Walk<'_, '_> {
     fn by_structure(&mut self, id: RuleId, rule: &Rule) -> bool {
         let (undecided, accepted) = (self.is_undecided(rule), self.is_accepted(rule));
         match (rule.ctstate, rule.verdict) {
-            // With filterAllowAction=Return it sets the accept bit and returns by a second rule.
+            // With filterAllowAction=Return, it sets the accept bit and a second rule returns.
             (CtState::Established, Verdict::Accept | Verdict::SetMark { .. } | Verdict::Return) => {
                 self.pipeline.established.get_or_insert(id);
             }
@@ -185,11 +185,11 @@ impl Walk<'_, '_> {
             (CtState::Any, Verdict::Jump(chain)) => return self.jump(id, chain),
             (CtState::Any, Verdict::Return) if accepted => return self.policy_accepted(id) || self.profile_accepted(id),
             (CtState::Any, Verdict::Nflog(prefix)) => self.log(id, undecided, prefix),
-            // An untracked policy's accept, in the raw table.
+            // This is an untracked policy's accept, in the raw table.
             (CtState::Any, Verdict::Other) if accepted => {}
             (CtState::Any, verdict) if verdict.is_deny() && undecided => return self.end_of_tier(id, None),
             (CtState::Any, verdict) if verdict.is_deny() && rule.is_unconditional() => self.no_profile(id),
-            // Clears the verdict marks before the first tier.
+            // This clears the verdict marks before the first tier.
             (CtState::Any, Verdict::SetMark { value: 0, mask }) if rule.is_unconditional() => self.clear_marks(id, mask),
             _ => return false,
         }
@@ -209,17 +209,17 @@ impl Walk<'_, '_> {
             true => self.let_through(reason, id),
             false => Some(vec![]),
         };
-        // Where nothing tells what the rule let through, nothing is said of what it refused.
+        // If no rules count what it let through, what it dropped is unknown, so it is left out.
         self.pipeline.drops.extend(let_through.map(|let_through| DropRule { reason, rule: id, let_through }));
     }
 
-    /// The rules behind `id` that end the way of some packets, up to the first one that counts all that are left. A limit on connections
-    /// looks at TCP alone and spoils the sum: then neither it nor the rate limit before it can be told.
+    /// Returns the rules after `id` by which packets leave the chain, up to the first one that counts all packets that remain. A limit on
+    /// connections applies to TCP only and makes the sum wrong: then neither it nor a rate limit before it has a known count.
     fn let_through(&self, reason: DropReason, id: RuleId) -> Option<Vec<RuleId>> {
         let mut rules = Vec::new();
         for next in self.context.ruleset.chain(self.pipeline.chain).rule_ids().filter(|next| *next > id) {
             let rule = self.context.ruleset.rule(next);
-            // Not Felix's: nothing ends there as long as it does not match, see `foreign`.
+            // A foreign rule takes no packets as long as it matches none, see `foreign`.
             if !self.context.is_felixs(next) {
                 continue;
             }
@@ -280,7 +280,7 @@ impl Walk<'_, '_> {
             role => return role == Role::Failsafe,
         }
         if self.section != Section::Tier {
-            // 3.28 begins its only tier without a word.
+            // 3.28 begins its only tier without a comment.
             self.start_of_tier(id, Arc::clone(&DEFAULT_TIER));
         }
         if let Some(tier) = self.pipeline.tiers.last_mut() {
@@ -298,7 +298,8 @@ impl Walk<'_, '_> {
         close(self.pipeline.profiles.targets.last_mut().filter(|_| self.section == Section::Profiles), id)
     }
 
-    /// `DPI|platform`: denied, by a policy or the end of its tier, ingress. Upstream: `felix/rules/nflogprefix.go`.
+    /// Takes the tier's name from a prefix such as `DPI|platform`: denied, by a policy or the end of its tier, ingress.
+    /// Upstream: `felix/rules/nflogprefix.go`.
     fn log(&mut self, id: RuleId, undecided: bool, prefix: Option<CommentId>) {
         let comments = self.context.ruleset.comments();
         let name = prefix.and_then(|prefix| Some(comments[prefix.0 as usize].split_once('|')?.1)).filter(|name| !name.starts_with('_'));
@@ -319,7 +320,7 @@ impl Walk<'_, '_> {
     }
 }
 
-/// Gives a target the rule that returns what it accepted; each has one.
+/// Gives a target its only rule that returns what it accepted.
 fn close(target: Option<&mut Target>, id: RuleId) -> bool {
     match target {
         Some(target) if target.accepted.is_none() => {

@@ -1,14 +1,14 @@
-//! Rules in Calico's chains that are not Felix's, or that Felix would write otherwise → what they can do to the packets that match. Pure.
+//! Rules in Calico's chains that are not Felix's, or not written as Felix does: what they can do to packets that match. Pure.
 
 use super::Marks;
 use crate::ruleset::{RuleId, Ruleset, Verdict};
 
-/// A rule that is not understood, where it can change which rules a packet meets.
+/// A rule that is not understood and can change which rules a packet meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Foreign {
     pub rule: RuleId,
     pub way: Way,
-    /// Whether they may carry other verdict marks from here on.
+    /// Whether packets may carry other verdict marks after it.
     pub changes_marks: bool,
 }
 
@@ -16,19 +16,19 @@ pub struct Foreign {
 pub enum Way {
     On,
     Back,
-    /// Perhaps nowhere: it may be accepted, refused, or kept.
+    /// Perhaps nowhere: the packet may be accepted, dropped or queued.
     Away,
 }
 
 impl Foreign {
-    /// `None` for a rule that changes nothing: one that only counts, logs, or sets other marks.
+    /// Returns `None` for a rule that changes nothing: one that only counts, logs, or sets other marks.
     pub(super) fn new(ruleset: &Ruleset, rule: RuleId, marks: Marks) -> Option<Self> {
         let (way, changes_marks) = match ruleset.rule(rule).verdict {
             Verdict::None | Verdict::Log | Verdict::Nflog(_) => return None,
             Verdict::SetMark { mask, .. } => (Way::On, marks.verdicts().is_none_or(|bits| mask & bits != 0)),
             Verdict::Return => (Way::Back, false),
             Verdict::Accept | Verdict::Drop | Verdict::Reject => (Way::Away, false),
-            // What another's chain or target does is not known.
+            // What a foreign chain or target does is unknown.
             Verdict::Jump(_) | Verdict::Goto(_) | Verdict::Other | Verdict::Unreadable => (Way::Away, true),
         };
         (way > Way::On || changes_marks).then_some(Foreign { rule, way, changes_marks })

@@ -1,4 +1,4 @@
-//! What metrics call the policies, profiles and groups of a table. Pure.
+//! The labels of the policies, profiles and groups of a table in metrics. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::ruleset::{ChainId, Interned, Ruleset};
 #[derive(Debug, Clone, Default)]
 pub struct Labels {
     chains: Vec<Option<Label>>,
-    /// Policy chains that endpoints use but that nothing names: only the datastore's policies could (Calico ≤ 3.21).
+    /// The number of policy chains that endpoints use and that have no name. Only the datastore can give it (Calico ≤ 3.21).
     pub unnamed: usize,
 }
 
@@ -21,19 +21,19 @@ pub struct Label {
     pub tier: Arc<str>,
     pub name: Option<PolicyName>,
     pub is_profile: bool,
-    /// Whether a chain's name stands in for a policy's, which the datastore may still tell.
+    /// Whether the label is a chain's name because the policy's is unknown. The datastore may still give it.
     pub provisional: bool,
 }
 
 impl Labels {
-    /// Labels all policies, profiles and groups that endpoints use. What has no name of its own goes by its chain's.
+    /// Labels all policies, profiles and groups that endpoints use. If one has no name, its label is the name of its chain.
     pub fn new(ruleset: &Ruleset, pipelines: &Pipelines, chain_names: &ChainNames, names: &mut Interned<str>) -> Self {
         let tiers = tiers(ruleset, pipelines, names);
         let used = |chain: ChainId| tiers[chain.0 as usize].as_ref();
         let nameless = pipelines.policies().filter(|policy| policy.name.is_none() && used(policy.chain).is_some());
         let (nameless, chains): (Vec<ChainId>, Vec<&str>) =
             nameless.map(|policy| (policy.chain, &*ruleset.chain(policy.chain).name)).unzip();
-        // Where no chain says a name (≤ 3.21), those that are not hashed are the names.
+        // If no chain has a name in a comment (≤ 3.21), names of chains that are not hashed are the policies'.
         let are_names = pipelines.policies().all(|policy| policy.name.is_none());
         let resolved = chain_names.resolve(&chains).into_iter().zip(chains);
         let resolved = resolved.map(|(name, chain)| name.or_else(|| PolicyName::from_chain(chain).filter(|_| are_names)));
@@ -59,7 +59,7 @@ impl Labels {
         labels
     }
 
-    /// A profile's name is in its comment, or in its chain's name if that was short enough.
+    /// Labels a profile. Its name is in its comment, or in its chain's name if it was short enough.
     fn profile(&mut self, chain: ChainId, ruleset: &Ruleset, pipelines: &Pipelines, names: &mut Interned<str>) {
         if self.chains[chain.0 as usize].is_some() {
             return;
@@ -71,7 +71,7 @@ impl Labels {
             Some(Label { label: names.get(label), tier: names.get(""), name, is_profile: true, provisional: false });
     }
 
-    /// A group goes by the names of its policies in the order of evaluation, joined by commas.
+    /// Labels groups with the names of their policies in the order of evaluation, joined by commas.
     fn groups(&mut self, pipelines: &Pipelines, tiers: &[Option<Arc<str>>], names: &mut Interned<str>) {
         for (place, tier) in tiers.iter().enumerate() {
             let (Some(tier), Some(group)) = (tier, pipelines.group(ChainId(place as u32))) else { continue };
@@ -94,11 +94,11 @@ impl Labels {
     }
 }
 
-/// The tier that refers to each policy or group chain. A policy is in one tier only.
+/// Returns the tier that refers to each policy or group chain. A policy is in one tier only.
 fn tiers(ruleset: &Ruleset, pipelines: &Pipelines, names: &mut Interned<str>) -> Vec<Option<Arc<str>>> {
     let mut tiers: Vec<Option<Arc<str>>> = vec![None; ruleset.chains().len()];
     let all = || pipelines.endpoints.iter().flat_map(|pipeline| &pipeline.tiers);
-    // One that goes by two names has that of a tier whose name is certain.
+    // If a policy is in tiers of two names, the name that is certain is taken.
     for tier in all().filter(|tier| tier.is_named_at_end).chain(all()) {
         for target in &tier.targets {
             let place = target.chain.0 as usize;

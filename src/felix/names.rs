@@ -1,4 +1,4 @@
-//! What Felix's chains are called → what each is for: `cali-<kind>-<interface, policy, profile or group>`. Pure.
+//! What Felix's chains are for, from their names: `cali-<kind>-<interface, policy, profile or group>`. Pure.
 //! Upstream: `felix/rules/rule_defs.go`.
 
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::ruleset::Ruleset;
 pub const CHAIN_PREFIX: &str = "cali-";
 pub const INPUT: &str = "cali-INPUT";
 pub const OUTPUT: &str = "cali-OUTPUT";
-/// The static chain for what is forwarded. On the eBPF dataplane Felix puts its rules into the kernel's own chains instead
+/// The static chain for forwarded traffic. On the eBPF dataplane, Felix puts its rules into the kernel's own chains instead
 /// (`setUpIptablesBPF`).
 pub const FORWARD: &str = "cali-FORWARD";
 const POLICY: &str = "cali-pi-";
 
-/// Longest chain name of iptables (Felix: `MaxChainNameLength`).
+/// The longest chain name of iptables (Felix: `MaxChainNameLength`).
 const MAX_CHAIN_NAME: usize = 28;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub fn role(table: &str, chain: &str) -> Role {
     match parts(chain) {
         Some(("tw", _)) => Role::Endpoint(EndpointKind::Workload, Direction::Ingress),
         Some(("fw", _)) => Role::Endpoint(EndpointKind::Workload, Direction::Egress),
-        // Named from the host's side: "to host" leaves through the endpoint.
+        // These are named as the host sees it: "to host" leaves through the endpoint.
         Some(("th", _)) => host(host_stage(table, Direction::Egress), Direction::Egress),
         Some(("fh", _)) => host(host_stage(table, Direction::Ingress), Direction::Ingress),
         Some(("thfw", _)) => host(Stage::Forward, Direction::Egress),
@@ -52,7 +52,7 @@ pub fn role(table: &str, chain: &str) -> Role {
     }
 }
 
-/// Whether the rules of a chain tell what endpoints, policies and profiles decide.
+/// Whether the rules of a chain show what endpoints, policies and profiles decide.
 pub fn tells_decisions(table: &str, chain: &str) -> bool {
     matches!(role(table, chain), Role::Endpoint(..) | Role::Policy | Role::Group | Role::Profile)
 }
@@ -65,17 +65,17 @@ fn host_stage(table: &str, direction: Direction) -> Stage {
     }
 }
 
-/// A chain's kind, and what is behind it.
+/// Splits a chain's name after its kind.
 fn parts(chain: &str) -> Option<(&str, &str)> {
     chain.strip_prefix(CHAIN_PREFIX)?.split_once('-')
 }
 
-/// What is behind the prefix of a chain of one of these kinds.
+/// Returns the rest of the name of a chain that is of one of these kinds.
 fn behind<'a>(chain: &'a str, kinds: &[&str]) -> Option<&'a str> {
     parts(chain).filter(|(kind, _)| kinds.contains(kind)).map(|(_, rest)| rest)
 }
 
-/// The interface whose packets a chain is for, as the chain's name says it: of a workload, or of a host endpoint.
+/// Returns the interface of a workload's or host endpoint's chain, as it is in the chain's name.
 pub fn interface_in(chain: &str) -> Option<&str> {
     behind(chain, &["tw", "fw", "th", "fh", "thfw", "fhfw"])
 }
@@ -84,8 +84,8 @@ pub fn workload_in(chain: &str) -> Option<&str> {
     behind(chain, &["tw", "fw"])
 }
 
-/// The same of any endpoint chain; `*` for the host endpoint of all interfaces, whose name is too long for some chains. Those of real
-/// interfaces are never hashed: at most 10 bytes of prefix and 15 of interface stay below 28.
+/// Returns the interface of any endpoint chain. It is `*` for the host endpoint of all interfaces, which has too long a name for some
+/// chains. Names of real interfaces are never hashed: at most 10 bytes of prefix and 15 of interface are less than 28.
 pub(super) fn interface_of(chain: &str) -> Arc<str> {
     const ALL_INTERFACES: &str = "any-interface-at-all";
     let interface = interface_in(chain).unwrap_or_default();
@@ -96,7 +96,7 @@ pub(super) fn interface_of(chain: &str) -> Arc<str> {
     }
 }
 
-/// Whether there are host endpoints in a filter table: only then, other tables have policies.
+/// Whether a filter table has host endpoints. Only then do other tables have policies.
 pub fn has_host_endpoints(filter: &Ruleset) -> bool {
     filter.chains().iter().any(|chain| behind(&chain.name, &["th", "fh"]).is_some())
 }
@@ -105,17 +105,17 @@ pub(super) fn policy_id(chain: &str) -> Option<&str> {
     behind(chain, &["pi", "po"])
 }
 
-/// A profile's name, unless it was too long for its chain.
+/// Returns a profile's name, unless it was too long for its chain.
 pub(super) fn profile_name(chain: &str) -> Option<&str> {
     behind(chain, &["pri", "pro"]).filter(|name| !name.starts_with('_'))
 }
 
-/// Of a policy's or group's chain.
+/// Returns the direction of a policy's or group's chain.
 pub fn direction_of(chain: &str) -> Direction {
     if matches!(parts(chain), Some(("po" | "go", _))) { Direction::Egress } else { Direction::Ingress }
 }
 
-/// What [`policy_id`] gives for a policy of this id.
+/// Returns what [`policy_id`] gives for a policy with this id.
 pub(super) fn limited_policy_id(id: &str) -> String {
     chain_name(POLICY, id).split_off(POLICY.len())
 }
@@ -124,7 +124,7 @@ pub(super) fn chain_name(prefix: &str, id: &str) -> String {
     limited_id(prefix, id, MAX_CHAIN_NAME)
 }
 
-/// `prefix + id` where that is no longer than `most`, else `prefix`, `_` and a hash of `id`.
+/// Returns `prefix + id` if that is not longer than `most`; otherwise `prefix`, `_` and a hash of `id`.
 /// Upstream: `GetLengthLimitedID` in `libcalico-go/lib/hash/unique_id.go`, unchanged since 3.0.
 pub fn limited_id(prefix: &str, id: &str, most: usize) -> String {
     let length = prefix.len() + id.len();

@@ -1,4 +1,4 @@
-//! The comments that Felix writes on its rules → what they say. Pure; each distinct comment of a table is looked at once.
+//! The meaning of the comments that Felix writes on its rules. Pure. Each distinct comment of a table is parsed once.
 //!
 //! Upstream: `felix/rules/endpoints.go`, `felix/rules/dispatch.go`, Calico 3.0 to 3.33.
 
@@ -6,30 +6,30 @@ use std::sync::Arc;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phrase {
-    /// `Endpoint admin disabled`: the endpoint is administratively down, this is its only rule.
+    /// `Endpoint admin disabled`: the endpoint is administratively down, and this is its only rule.
     AdminDisabled,
     /// Bookkeeping of the packet rate limit (Calico ≥ 3.30).
     RateLimitMark,
     RateLimitDrop,
     ConnectionLimit,
-    /// Drops VXLAN or IP-in-IP that a workload sends by itself.
+    /// Drops VXLAN or IP-in-IP that a workload sends itself.
     Encapsulation,
-    /// `Start of policies` (≤ 3.27): of the only tier there was.
+    /// `Start of policies` (≤ 3.27), of the only tier.
     StartOfPolicies,
     /// `Start of tier …` (≥ 3.29).
     StartOfTier(Arc<str>),
     PolicyAccepted,
-    /// Between two strides of a group: a verdict has been reached.
+    /// Between the rules of a group: returns if a verdict has been reached.
     ReturnOnVerdict,
-    /// Refuses what no policy of the tier has decided; since 3.30 with the tier's name.
+    /// Drops what no policy of the tier decided. Contains the tier's name since 3.30.
     NoPolicyMatched(Option<Arc<str>>),
     ProfileAccepted,
     NoProfileMatched,
-    /// Ends a dispatch chain: the interface has no endpoint (yet).
+    /// Ends a dispatch chain: the interface has no endpoint, or none yet.
     UnknownInterface,
-    /// A host endpoint without policy on forwarded traffic lets it pass.
+    /// Lets forwarded traffic through if a host endpoint has no policy for it.
     ForwardAllowed,
-    /// Anything else: the annotations of a policy's rule, the name of a policy.
+    /// Anything else, such as the annotations of a policy's rule or the name of a policy.
     Other,
 }
 
@@ -56,7 +56,7 @@ fn longer_phrase(comment: &str) -> Phrase {
     if comment.starts_with("Drop packets over ") && comment.ends_with(" packet rate limit") {
         return Phrase::RateLimitDrop;
     }
-    // "End of tier default. Drop if no policies passed packet" since 3.30, without the tier before; "Reject …" since 3.26.
+    // "End of tier default. Drop if no policies passed packet" since 3.30, without the tier before. "Reject …" since 3.26.
     let (first, last_sentence) = comment.rsplit_once(". ").unwrap_or(("", comment));
     match last_sentence.strip_prefix("Drop ").or_else(|| last_sentence.strip_prefix("Reject ")) {
         Some("if no policies passed packet") => Phrase::NoPolicyMatched(first.strip_prefix("End of tier ").map(Into::into)),

@@ -1,8 +1,8 @@
-//! Policy, profile and group chains → which of their rules say accept, pass and deny. Pure.
+//! Policy, profile and group chains: which of their rules accept, pass and deny. Pure.
 //!
-//! Upstream: `felix/rules/policy.go`. A verdict is counted once, at the rule that carries the policy's match: the one that sets
-//! the accept, pass or drop bit, or up to 3.29 the deny itself. Everything after it (RETURN, NFLOG, the deny by drop bit since
-//! 3.30) follows from it.
+//! Upstream: `felix/rules/policy.go`. A verdict is counted once, at the rule with the policy rule's match. That is the rule that sets the
+//! accept, pass or drop bit, or up to 3.29 the deny itself. Everything after it (RETURN, NFLOG, since 3.30 the deny by drop bit) follows
+//! from it.
 
 use super::foreign::Foreign;
 use super::phrases::Phrase;
@@ -21,9 +21,9 @@ pub struct PolicyChain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyRule {
     pub decision: Decision,
-    /// The rule that carries the policy rule's match, and so counts it.
+    /// The rule that has the match of the policy's rule, and so counts it.
     pub rule: RuleId,
-    /// Its place in the policy, from 0: as flow logs tell it, else among those that this address family has.
+    /// Its place in the policy, from 0: as flow logs give it, else among the rules of this address family.
     pub index: u32,
 }
 
@@ -57,11 +57,11 @@ impl PolicyChain {
     }
 }
 
-/// A group chain (Calico ≥ 3.28): policies that stand together in one tier and have one selector.
+/// A group chain (Calico ≥ 3.28): neighbouring policies of one tier with the same selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupChain {
     pub chain: ChainId,
-    /// Its policies in the order of evaluation: the jump and where it leads.
+    /// Its policies in the order of evaluation: the jump and its target.
     pub policies: Vec<(RuleId, ChainId)>,
     pub foreign: Vec<Foreign>,
 }
@@ -89,7 +89,7 @@ pub(super) fn policy_chain(context: &Context, chain: ChainId, unrecognised: &mut
 
 enum Meaning {
     Decides(Decision),
-    /// Logs what the rule before decided, under its index in the policy.
+    /// Logs what the rule before it decided, with that rule's index in the policy.
     Tells(u32),
     /// Repeats, logs or prepares what another rule decides.
     Follows,
@@ -106,21 +106,21 @@ fn meaning(Context { ruleset, marks, .. }: &Context, id: RuleId) -> Meaning {
         Verdict::SetMark { value, mask } if value == mask && value == marks.accept => Meaning::Decides(Decision::Accept),
         Verdict::SetMark { value, mask } if value == mask && value == marks.pass => Meaning::Decides(Decision::Pass),
         Verdict::SetMark { value, mask } if value == mask && Some(value) == marks.drop => Meaning::Decides(Decision::Deny),
-        // Scratch bits of matches that need several rules.
+        // These are scratch bits of matches that need several rules.
         Verdict::SetMark { .. } => Meaning::Follows,
         Verdict::Drop | Verdict::Reject if set_bit.is_some() && set_bit == marks.drop => Meaning::Follows,
-        // Where there is a drop bit, every deny sets it first.
+        // If there is a drop bit, every deny sets it first.
         Verdict::Drop | Verdict::Reject if marks.drop.is_some() => Meaning::Unknown,
         Verdict::Drop | Verdict::Reject => Meaning::Decides(Decision::Deny),
         Verdict::Log => Meaning::Decides(Decision::Log),
         Verdict::Nflog(Some(prefix)) => index_in(&ruleset.comments()[prefix.0 as usize]).map_or(Meaning::Follows, Meaning::Tells),
-        // Other: NOTRACK in the raw table.
+        // `Other` is NOTRACK in the raw table.
         Verdict::Return | Verdict::Nflog(None) | Verdict::None | Verdict::Other => Meaning::Follows,
         Verdict::Accept | Verdict::Jump(_) | Verdict::Goto(_) | Verdict::Unreadable => Meaning::Unknown,
     }
 }
 
-/// `DPI3|default/knp.default.foo`: denied, by a policy, ingress, its rule 3. Upstream: `felix/rules/nflogprefix.go`.
+/// Returns 3 for `DPI3|default/knp.default.foo`: denied, by a policy, ingress, by its rule 3. Upstream: `felix/rules/nflogprefix.go`.
 fn index_in(prefix: &str) -> Option<u32> {
     let (code, _) = prefix.split_once('|')?;
     code.get(3..)?.parse().ok()
@@ -133,7 +133,7 @@ fn name_of(ruleset: &Ruleset, chain: ChainId) -> Option<PolicyName> {
         Some(&*ruleset.comments()[last_comment.0 as usize])
     };
     match ruleset.backend {
-        // All comments of a rule are one there, the name last; a long one is cut, but since 3.30 the chain's name tells.
+        // All comments of a rule are joined there, the name last. A long one is cut, but since 3.30 the chain's name has it.
         Backend::Native => {
             comment().and_then(PolicyName::from_end_of_comment).or_else(|| PolicyName::from_long_chain(&ruleset.chain(chain).name))
         }
@@ -147,7 +147,7 @@ impl GroupChain {
     }
 }
 
-/// Takes a group chain apart: jumps, and from time to time a return once a verdict has been reached.
+/// Parses a group chain: jumps, and between them returns once a verdict has been reached.
 pub(super) fn group_chain(context: &Context, chain: ChainId, unrecognised: &mut Vec<RuleId>) -> GroupChain {
     let ruleset = context.ruleset;
     let mut group = GroupChain { chain, policies: Vec::new(), foreign: Vec::new() };

@@ -1,5 +1,5 @@
-//! What a policy chain is called → which policy it is. Pure. The comment on the chain's first rule tells (Calico ≥ 3.22);
-//! before that, only hashing the datastore's names does.
+//! Which policy a policy chain belongs to. Pure. From Calico 3.22 on, the comment on the chain's first rule names it. Before that, only
+//! hashes of the datastore's names do.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,17 +10,17 @@ use crate::datastore::inventory::{PolicyKind, StoredPolicy};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PolicyName {
-    /// `NetworkPolicy`, `GlobalNetworkPolicy`, …; `Policy` where the release did not tell the kinds apart (3.22 to 3.31).
+    /// `NetworkPolicy`, `GlobalNetworkPolicy`, …; `Policy` if the release did not distinguish kinds (3.22 to 3.31).
     pub kind: Arc<str>,
     pub namespace: Option<Arc<str>>,
     pub name: Arc<str>,
 }
 
 impl PolicyName {
-    /// Out of the last comment of a chain's first rule, e.g. `Policy default/knp.default.foo ingress` (3.22 to 3.31),
+    /// Parses the last comment of a chain's first rule: `Policy default/knp.default.foo ingress` (3.22 to 3.31),
     /// `GlobalNetworkPolicy foo egress` (≥ 3.32), `Profile kns.default ingress`. Upstream: `felix/rules/policy.go`.
     pub fn from_comment(comment: &str) -> Option<Self> {
-        // Annotations of rules are comments too, but always hold a '=', which no name does.
+        // Annotations of rules are comments too, but they always contain a '=', which no name does.
         if comment.contains('=') {
             return None;
         }
@@ -33,20 +33,20 @@ impl PolicyName {
         Some(Self::new(kind, name))
     }
 
-    /// Of a name that begins with its namespace, if it has one.
+    /// Splits a name that begins with its namespace, if it has one.
     fn new(kind: &str, name: &str) -> Self {
         let (namespace, name) = name.split_once('/').map_or((None, name), |(namespace, name)| (Some(namespace.into()), name));
         PolicyName { kind: kind.into(), namespace, name: name.into() }
     }
 
-    /// The same at the end of several comments in one (Calico's own nftables tables).
+    /// Parses the same at the end of a comment that contains several (Calico's own nftables tables).
     pub fn from_end_of_comment(comment: &str) -> Option<Self> {
         let mut words = comment.rsplitn(4, ' ');
         let (direction, name, kind) = (words.next()?, words.next()?, words.next()?);
         Self::from_comment(&format!("{kind} {name} {direction}"))
     }
 
-    /// Out of the name of a chain that was not hashed, as in Calico's own nftables tables since 3.30: `cali-pi-np/shop/web` (≥ 3.32),
+    /// Parses the name of a chain that is not hashed, as in Calico's own nftables tables since 3.30: `cali-pi-np/shop/web` (≥ 3.32),
     /// `cali-pi-<tier>/shop/default.web` before.
     pub fn from_long_chain(chain: &str) -> Option<Self> {
         let (first, rest) = policy_id(chain).filter(|id| !id.starts_with('_'))?.split_once('/')?;
@@ -60,13 +60,13 @@ impl PolicyName {
         Some(Self::new(kind, rest))
     }
 
-    /// Out of the name of a chain that was not hashed, up to 3.21: `cali-po-shop/default.web`, `cali-pi-default.deny-all`.
+    /// Parses the name of a chain that is not hashed, up to 3.21: `cali-po-shop/default.web`, `cali-pi-default.deny-all`.
     pub fn from_chain(chain: &str) -> Option<Self> {
         let policy = Self::new("Policy", policy_id(chain).filter(|id| !id.starts_with('_'))?);
         (!policy.name.is_empty()).then_some(policy)
     }
 
-    /// The tier, as far as the name tells it: up to 3.31 it always does.
+    /// Returns the tier, if the name contains it. Up to 3.31 it always does.
     pub fn tier(&self) -> Option<&str> {
         match &*self.kind {
             "Policy" => Some(tier_from_name(&self.name)),
@@ -83,8 +83,8 @@ impl PolicyName {
         PolicyName { kind: kind.into(), namespace: policy.namespace.as_deref().map(Into::into), name: name.into() }
     }
 
-    /// The `policy` label: the name that the Go exporter gave (`PolicyKey.Name` of Calico ≤ 3.31), made up again for ≥ 3.32,
-    /// so that series survive the upgrade. `tier` is the tier that refers to the policy.
+    /// Returns the `policy` label: the name that the Go exporter gave (`PolicyKey.Name` of Calico ≤ 3.31). For ≥ 3.32 it is made again, so
+    /// that series survive the upgrade. `tier` is the tier that refers to the policy.
     pub fn label(&self, tier: &str) -> String {
         let name = &*self.name;
         let legacy_prefix = ["default.", "knp.", "ossg."].iter().any(|prefix| name.starts_with(prefix));
@@ -97,7 +97,7 @@ impl PolicyName {
         with_namespace(self.namespace.as_deref(), &name)
     }
 
-    /// Kind, namespace and name. Calico stores Kubernetes' policies under names of its own, and up to 3.31 its own with their tier.
+    /// Returns kind, namespace and name. Calico stores Kubernetes policies under its own names, and up to 3.31 puts the tier into names.
     pub fn as_written(&self, tier: &str) -> (String, String, String) {
         let namespace = self.namespace.as_deref().unwrap_or_default().to_owned();
         for (prefix, kind) in [
@@ -123,7 +123,7 @@ fn with_namespace(namespace: Option<&str>, name: &str) -> String {
     namespace.map_or_else(|| name.to_owned(), |namespace| format!("{namespace}/{name}"))
 }
 
-/// The three ways in which releases made a chain's name out of a policy's.
+/// The three ways in which releases formed a chain's name from a policy's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Era {
     /// ≤ 3.28: the name.
@@ -137,7 +137,7 @@ enum Era {
 impl Era {
     const ALL: [Era; 3] = [Era::Name, Era::TierAndName, Era::KindAndName];
 
-    /// What is hashed; `None` if no release of the era knew policies of this kind.
+    /// Returns what is hashed; `None` if no release of the era had policies of this kind.
     fn id(self, policy: &StoredPolicy) -> Option<String> {
         use PolicyKind::{AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy};
         let admin = matches!(policy.kind, AdminNetworkPolicy | BaselineAdminNetworkPolicy);
@@ -154,7 +154,7 @@ impl Era {
     }
 }
 
-/// The name that Calico ≤ 3.31 gives a policy: Kubernetes' own get a prefix that no policy of Calico's can have.
+/// Returns the name that Calico ≤ 3.31 gives a policy. Kubernetes policies get a prefix that no Calico policy can have.
 /// Upstream: `libcalico-go/lib/names/policy.go`.
 fn legacy_name(policy: &StoredPolicy) -> Cow<'_, str> {
     let prefix = match policy.kind {
@@ -167,14 +167,14 @@ fn legacy_name(policy: &StoredPolicy) -> Cow<'_, str> {
     format!("{prefix}{}", policy.name).into()
 }
 
-/// How Calico ≥ 3.32 names a kind in comments, and in what it hashes (`felix/types/policy_id.go`).
+/// Returns how Calico ≥ 3.32 names a kind, in comments and in what it hashes (`felix/types/policy_id.go`).
 fn kind_and_short(kind: PolicyKind) -> (&'static str, &'static str) {
     match kind {
         PolicyKind::NetworkPolicy => ("NetworkPolicy", "np"),
         PolicyKind::GlobalNetworkPolicy => ("GlobalNetworkPolicy", "gnp"),
         PolicyKind::KubernetesNetworkPolicy => ("KubernetesNetworkPolicy", "knp"),
         PolicyKind::ClusterNetworkPolicy => ("KubernetesClusterNetworkPolicy", "kcnp"),
-        // Not known to these releases; kinds without a short form are written out.
+        // These releases do not have them. Kinds without a short form are written out.
         PolicyKind::AdminNetworkPolicy => ("AdminNetworkPolicy", "AdminNetworkPolicy"),
         PolicyKind::BaselineAdminNetworkPolicy => ("BaselineAdminNetworkPolicy", "BaselineAdminNetworkPolicy"),
     }
@@ -197,12 +197,12 @@ pub struct HashedName {
     pub hashed: String,
 }
 
-/// The names of a policy in all eras, as far as they say its tier: since 3.32, those of Calico's own policies need not.
+/// Returns the names of a policy in all eras in which they contain its tier. Since 3.32, those of Calico's own policies need not.
 pub fn hashed_names(policy: &StoredPolicy) -> impl Iterator<Item = HashedName> + '_ {
     Era::ALL.into_iter().filter_map(|era| {
         let tier = match era {
             Era::Name | Era::TierAndName => tier_from_name(&legacy_name(policy)).into(),
-            // In etcd, kube-controllers store Kubernetes' policies as Calico's, under such names.
+            // In etcd, kube-controllers store Kubernetes policies as Calico policies under such names.
             Era::KindAndName if policy.kind == PolicyKind::KubernetesNetworkPolicy || policy.name.starts_with("knp.default.") => {
                 "default".into()
             }
@@ -212,7 +212,7 @@ pub fn hashed_names(policy: &StoredPolicy) -> impl Iterator<Item = HashedName> +
     })
 }
 
-/// Names for chains that do not tell theirs, from the datastore's policies.
+/// Names for chains that do not contain theirs, from the datastore's policies.
 #[derive(Debug, Default)]
 pub struct ChainNames {
     /// By the part after `cali-pi-` or `cali-po-`. Two eras can give two policies the same chain name.
@@ -231,12 +231,12 @@ impl ChainNames {
         names
     }
 
-    /// The policies of these chains (`cali-pi-…`, `cali-po-…`), in their order; `None` for those that are not known.
-    /// A chain that fits two policies is the one whose era most other chains are of.
+    /// Returns the policies of these chains (`cali-pi-…`, `cali-po-…`), in their order; `None` for unknown ones. If a chain fits two
+    /// policies, the one of the era of most other chains is taken.
     pub fn resolve(&self, chains: &[&str]) -> Vec<Option<PolicyName>> {
         let candidates: Vec<&[(Era, PolicyName)]> = chains.iter().map(|chain| self.candidates(chain)).collect();
         let votes = |era| candidates.iter().filter(|&&c| matches!(c, [(of, _)] if *of == era)).count();
-        // Of equally many votes the oldest era wins (`max_by_key` takes the last): only ≤ 3.21 depends on hashes.
+        // If two eras have as many votes, the older one wins (`max_by_key` takes the last), because only ≤ 3.21 depends on hashes.
         let winner = Era::ALL.into_iter().rev().max_by_key(|&era| votes(era));
         let pick = |c: &[(Era, PolicyName)]| c.iter().find(|(era, _)| Some(*era) == winner).or(c.first()).map(|(_, name)| name.clone());
         candidates.into_iter().map(pick).collect()
@@ -276,7 +276,7 @@ mod tests {
         }
     }
 
-    /// In the Kubernetes datastore, Kubernetes' own policies have their own names.
+    /// In the Kubernetes datastore, Kubernetes policies have their own names.
     #[test]
     fn policies_of_kubernetes_get_the_names_that_each_era_gave_them() {
         use PolicyKind::{AdminNetworkPolicy, BaselineAdminNetworkPolicy, ClusterNetworkPolicy, KubernetesNetworkPolicy};
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(PolicyName::from_end_of_comment("GlobalNetworkPolicy very-long-name-that-is-c"), None);
     }
 
-    /// Since 3.30 in Calico's own tables, and before comments told them.
+    /// In Calico's own tables since 3.30, and before comments contained them.
     #[test]
     fn names_in_chains() {
         for (chain, long, old) in [
@@ -343,7 +343,7 @@ mod tests {
         }
     }
 
-    /// As the Go exporter labelled them, and as people write them.
+    /// As the Go exporter labelled them, and as users write them.
     #[test]
     fn names_are_labelled_and_written() {
         for (comment, tier, label, written) in [

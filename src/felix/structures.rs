@@ -1,4 +1,4 @@
-//! What the tables of a read mean, worked out once for as long as their rules are the same. Pure state.
+//! What the tables of a read mean. Parsed once, as long as their rules are the same. Pure state.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl Structures {
         self.renamed = true;
     }
 
-    /// Takes in the rules of a read: what is the same object as at the last read is not looked at again.
+    /// Takes in the rules of a read. A ruleset that is the same object as at the last read is not parsed again.
     pub fn update<'a>(&mut self, rulesets: impl IntoIterator<Item = &'a Arc<Ruleset>>) {
         let mut before = std::mem::take(&mut self.tables);
         let mut changed = std::mem::take(&mut self.renamed);
@@ -51,7 +51,7 @@ impl Structures {
         }
     }
 
-    /// Policy chains that nothing names: only the datastore's policies could (Calico ≤ 3.21).
+    /// Returns the number of policy chains without a name. Only the datastore can give it (Calico ≤ 3.21).
     pub fn unnamed(&self) -> usize {
         self.tables.iter().map(|table| table.labels.unnamed).sum()
     }

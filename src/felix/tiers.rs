@@ -1,8 +1,8 @@
 //! Which tier is which, in Calico's own nftables tables. Pure.
 //!
-//! Up to 3.32 Felix leaves comments out when it tells whether a rule is still the right one. So where a tier comes to apply in front of
-//! another, or in its place, the old `Start of tier …` can stay. The tier's last rules know better, and up to 3.31 so do its policies'
-//! names. What still contradicts itself has no name.
+//! Up to 3.32, Felix ignores comments when it checks whether a rule is still right. So if a tier is added before another or replaces it,
+//! the old `Start of tier …` can remain. The tier's last rules have the right name, and up to 3.31 so do the names of its policies. If
+//! two tiers of an endpoint still share a name, it is removed unless it is certain.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,12 +27,12 @@ pub fn settle(pipelines: &mut Pipelines) {
     pipelines.endpoints = endpoints;
 }
 
-/// The policies of a tier, also those in groups.
+/// Returns the policies of a tier, including those in groups.
 fn policies(tier: &Tier, pipelines: &Pipelines) -> Vec<ChainId> {
     tier.targets.iter().flat_map(|target| pipelines.policies_in(target.chain).chain([target.chain])).collect()
 }
 
-/// No endpoint has a tier twice: of two that go by one name, one is wrong.
+/// No endpoint has a tier twice. If two have the same name, one of them is wrong.
 fn forget_doubles(pipeline: &mut Pipeline) {
     let names: Vec<Arc<str>> = pipeline.tiers.iter().map(|tier| Arc::clone(&tier.name)).collect();
     for tier in pipeline.tiers.iter_mut().filter(|tier| !tier.is_named_at_end) {
@@ -48,7 +48,7 @@ mod tests {
     use crate::iptables::text::Parser;
     use crate::ruleset::{Backend, Family};
 
-    /// The tier's name at the first of two endpoints, whose rules are led by an old comment; `policy`: what its policy's chain says.
+    /// Returns the name of the tier of the first of two endpoints. Both begin with an old comment. `policy` is the comment of its policy.
     fn tier(policy: &str, second: &str) -> String {
         let rules = [
             ("cali-pi-_p", format!("-m comment --comment \"{policy} ingress\" -s 10.0.0.2 -j DROP")),

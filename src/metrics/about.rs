@@ -79,7 +79,7 @@ fn datastore(about: &About, text: &mut Text) {
 }
 
 fn workloads(about: &About, endpoints: &[Endpoint], text: &mut Text) {
-    // While the rules cannot be read, nobody knows which workloads have some.
+    // While the rules cannot be read, it is unknown which workloads have some.
     if !about.status.up && about.status.chains == Chains::Unknown {
         return;
     }

@@ -17,10 +17,10 @@ fn chain_type(direction: Direction) -> &'static str {
     }
 }
 
-/// Workloads whose labels are the same: their counts are summed, for a series must not come twice.
+/// Workloads with the same labels. Their counts are summed, because a series must not occur twice.
 type Groups<'a> = BTreeMap<Labels, Vec<&'a EndpointTotals>>;
 
-/// Workloads without names are left out, as by the Go exporter: they could not be told apart.
+/// Writes the metrics. Workloads without names are left out, as by the Go exporter, because they could not be distinguished.
 pub fn render(view: &View, endpoints: &[Endpoint], text: &mut Text) {
     let mut groups = Groups::new();
     for endpoint in endpoints {
@@ -58,11 +58,11 @@ fn no_policy_drops(metric: &mut Metric, all: &Totals, (labels, endpoints, direct
     }
 }
 
-/// What one workload leaves for the next.
+/// Memory that all workloads use.
 #[derive(Default)]
 struct Shared<'a> {
     suffixes: HashMap<(&'a str, Direction), String, RandomState>,
-    /// Policy, tier and count. Empty; only its memory is used again.
+    /// Policy, tier and count. Empty between workloads: only its memory is used again.
     policies: Vec<(&'a str, &'a str, u64)>,
 }
 
@@ -91,7 +91,7 @@ fn policies<'a>(metric: &mut Metric, view: &View<'a>, (labels, endpoints, direct
     }
 }
 
-/// Of those that the Go exporter compares with `MINIMUM_COUNTER`.
+/// Returns the largest of the counters that the Go exporter compares with `MINIMUM_COUNTER`.
 pub fn largest_counter(totals: &Totals) -> u64 {
     let shown = totals.workloads().flat_map(|(_, endpoint)| Direction::ALL.into_iter().flat_map(|d| totals.shown(endpoint, d)));
     let compared = shown.filter(|total| matches!(*total.item, Item::Policy { .. } | Item::Drop { reason: DropReason::NoPolicy, .. }));

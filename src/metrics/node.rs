@@ -25,7 +25,7 @@ pub fn render(view: &View, text: &mut Text) {
     }
 }
 
-/// What the eBPF dataplane does not count.
+/// Writes what the eBPF dataplane does not count.
 fn unknown_interfaces(view: &View, text: &mut Text) {
     let help = "Packets refused because their interface has no endpoint (yet).";
     let mut metric = text.metric("calico_accountant_unknown_interface_drop_packets_total", "counter", help);
@@ -35,7 +35,7 @@ fn unknown_interfaces(view: &View, text: &mut Text) {
     }
 }
 
-/// What the eBPF dataplane counts for the node only.
+/// Writes what the eBPF dataplane counts for the node only.
 fn decided(view: &View, text: &mut Text) {
     let node = view.attribution.node();
     let mut policies = Vec::new();

@@ -1,4 +1,4 @@
-//! The metrics by today's conventions, under `calico_accountant_`.
+//! The metrics with today's naming conventions, under `calico_accountant_`.
 
 use std::collections::HashMap;
 
@@ -33,7 +33,7 @@ pub fn render<'a>(view: &'a View, endpoints: &[Endpoint<'a>], text: &mut Text) {
     let help = "Packets opening a connection (conntrack state NEW) that a policy decided for a workload. \
                 Several policies joined by commas: one of them did; which one is unknown.";
     let mut metric = text.metric("calico_accountant_policy_packets_total", "counter", help);
-    // A policy's labels, which all its endpoints share.
+    // The labels of a policy, which all its endpoints share.
     let mut suffixes = HashMap::<(&str, &str, Verdict), String, RandomState>::default();
     each(&mut |base, item, packets| {
         if let Item::Policy { tier, policy, verdict } = item {
@@ -72,7 +72,7 @@ pub fn render<'a>(view: &'a View, endpoints: &[Endpoint<'a>], text: &mut Text) {
     }
 }
 
-/// Where counts alone cannot say which policies a workload has.
+/// Writes which policies each workload has, on the dataplane where counts alone do not show it.
 fn workload_policies(view: &View, endpoints: &[Endpoint], bases: &[Base], text: &mut Text) {
     let help = "A policy that applies to a workload, and its place in the order of evaluation (eBPF dataplane). Value 1.";
     let mut metric = text.metric("calico_accountant_workload_policy_info", "gauge", help);
@@ -96,7 +96,7 @@ pub fn verdict_name(verdict: Verdict) -> &'static str {
     }
 }
 
-/// The `reason` and `tier` labels of a total that counts refused packets.
+/// Returns the `reason` and `tier` labels of a total that counts refused packets.
 pub fn drop_reason(item: &Item) -> Option<(&'static str, &str)> {
     match item {
         Item::Drop { reason, tier } => Some((reason.as_str(), tier)),

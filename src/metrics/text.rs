@@ -17,7 +17,7 @@ impl Text {
         Text { out: memory, series: 0, families: families.clone() }
     }
 
-    /// Begins a metric; its samples must follow at once. All that is of a family that is left out comes to nothing.
+    /// Begins a metric. Its samples must follow immediately. Nothing is written for a family that is left out.
     pub fn metric<'a>(&'a mut self, name: &'a str, kind: &str, help: &str) -> Metric<'a> {
         let is_written = !self.families.leave_out(name);
         if !is_written {
@@ -50,7 +50,7 @@ pub struct Metric<'a> {
 }
 
 impl Metric<'_> {
-    /// `labels`: what goes between the braces, made by [`Labels`].
+    /// `labels` is what goes between the braces, made by [`Labels`].
     pub fn sample(&mut self, labels: &str, value: impl Value) {
         self.parts(&[labels], value);
     }
@@ -74,7 +74,7 @@ impl Metric<'_> {
 }
 
 /// Appends a short text in steps of a fixed size, which compile to single moves. A scrape of a large node copies a third of a million
-/// such texts, and musl's memcpy takes longer to begin than each of them takes to copy.
+/// such texts, and musl's memcpy takes longer to start than each of them takes to copy.
 fn append(out: &mut Vec<u8>, text: &str) {
     let (steps, rest) = text.as_bytes().as_chunks::<16>();
     steps.iter().for_each(|step| out.extend_from_slice(step));
@@ -89,7 +89,7 @@ pub trait Value {
 
 impl Value for u64 {
     fn write(&self, out: &mut Vec<u8>) {
-        // Straight from the digits: formatting machinery would show at 50,000 samples, and so would copies of any length.
+        // This writes digits directly: formatting machinery would be noticeable at 50,000 samples, and so would copies of variable length.
         const LONGEST: usize = 20;
         let (mut digits, mut rest) = ([0; LONGEST], *self);
         let length = self.checked_ilog10().map_or(1, |power| power as usize + 1);
@@ -114,7 +114,7 @@ impl Value for f64 {
     }
 }
 
-/// Of most labels, in bytes.
+/// The length of most labels, in bytes.
 const USUAL: usize = 160;
 
 /// Labels in the order in which they are added, joined by commas.
@@ -124,7 +124,7 @@ pub struct Labels(String);
 impl Labels {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         match self.0.is_empty() {
-            // At once what most need in the end.
+            // Reserves what most labels need in the end.
             true => self.0.reserve(USUAL),
             false => self.0.push(','),
         }

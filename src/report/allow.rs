@@ -1,5 +1,5 @@
-//! Packets that one policy still accepts → Kubernetes NetworkPolicies that would accept them: a draft for whoever wants to do without
-//! that policy. Pure.
+//! Drafts Kubernetes NetworkPolicies that would accept the packets that one policy still accepts, for users who want to remove that
+//! policy. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,14 +10,14 @@ use crate::felix::Direction;
 /// A pod's namespace and label `app`.
 type Pods = (String, Option<String>);
 
-/// Who is met: pods, or an address.
+/// The other side: pods, or an address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Peer {
     Pods(String, String),
     Address(IpAddr),
 }
 
-/// YAML documents, one for each set of pods whose packets are among these. Empty if none is of a named pod.
+/// Returns YAML documents, one for each set of pods that these packets belong to. Empty if none belongs to a named pod.
 pub fn network_policies<'a>(flows: impl IntoIterator<Item = &'a Flow>) -> String {
     let mut all: BTreeMap<Pods, BTreeMap<Direction, BTreeMap<Peer, BTreeSet<Port>>>> = BTreeMap::new();
     for flow in flows {
@@ -28,7 +28,7 @@ pub fn network_policies<'a>(flows: impl IntoIterator<Item = &'a Flow>) -> String
     all.iter().map(|((namespace, app), rules)| network_policy(namespace, app.as_deref(), rules)).collect::<Vec<_>>().join("---\n")
 }
 
-/// Pods are named by what is sure to select them; others by their address.
+/// Returns pods if labels are sure to select them, otherwise the address.
 fn peer(flow: &Flow) -> Peer {
     let namespace = flow.peer.as_deref().and_then(|peer| peer.split_once('/')).map(|(namespace, _)| namespace);
     match (namespace, &flow.peer_app, flow.direction) {
@@ -41,7 +41,7 @@ fn peer(flow: &Flow) -> Peer {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Port {
     Of(String, u16),
-    /// NetworkPolicies know none of this protocol.
+    /// NetworkPolicies have no ports of this protocol.
     Unknown(String),
 }
 
@@ -127,12 +127,12 @@ impl Peer {
     }
 }
 
-/// A YAML string, whatever is in it: JSON's strings are YAML's.
+/// Returns a YAML string, whatever the text contains. JSON strings are YAML strings.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A label's value may have what no object's name has.
+/// Makes an object's name of a label's value, which may contain characters that no name may.
 fn object_name(label: &str) -> String {
     let valid = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     label.chars().map(valid).collect::<String>().trim_matches('-').to_owned()

@@ -1,4 +1,4 @@
-//! What the API answers, `top` and `explain` show: cuts out of the [`Report`]. Pure.
+//! The API's answers, which `top` and `explain` show too: parts of the [`Report`]. Pure.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub struct WorkloadsAnswer {
     pub unknown_interfaces: UnknownInterfaces,
 }
 
-/// Packets of one workload and direction that were refused for one reason.
+/// Packets of one workload and direction that were dropped or denied for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drop {
     pub interface: Arc<str>,
@@ -66,13 +66,13 @@ pub struct EndpointCounts {
     pub interface: Arc<str>,
     pub namespace: Arc<str>,
     pub pod: Arc<str>,
-    /// Of a host endpoint.
+    /// Only for a host endpoint.
     pub stage: Option<Cow<'static, str>>,
     pub direction: Direction,
     #[serde(flatten)]
     pub counts: Counts,
     pub can: Vec<Decision>,
-    /// Whether there cannot have been more: no other policy may have decided what nobody can tell.
+    /// Whether there cannot have been more: no packets remain of which it is unknown which policy decided.
     pub exact: bool,
 }
 
@@ -124,7 +124,7 @@ impl Report {
 }
 
 impl WorkloadEndpoint {
-    /// In the order of evaluation.
+    /// Returns the drops in the order of evaluation.
     pub(super) fn drops(&self) -> Vec<Drop> {
         let mut drops = Vec::new();
         for pipeline in &self.directions {
@@ -165,13 +165,13 @@ impl Pipeline {
 }
 
 impl Target {
-    /// Whether nothing is left that one of several policies did.
+    /// Whether no packets remain that one of several policies decided.
     fn is_divided(&self) -> bool {
         let Target::Group(Group { undivided, .. }) = self else { return true };
         [undivided.accept, undivided.deny, undivided.pass, undivided.deny_or_pass].iter().all(|rest| rest.unwrap_or(0) == 0)
     }
 
-    /// What each policy refused; what one of several did, under their joined names.
+    /// Returns what each policy denied, and what one of several denied, under their joined names.
     fn refusals(&self) -> Vec<(Arc<str>, Option<u64>)> {
         let mut refusals: Vec<_> = self.policies().iter().map(|policy| (Arc::clone(&policy.policy), policy.counts.deny)).collect();
         if let Target::Group(group) = self {

@@ -1,4 +1,4 @@
-//! Shapes and totals → the [`Report`]. Pure.
+//! Builds the [`Report`] from outlines and totals. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ pub struct Sources<'a> {
     pub attribution: &'a Attribution,
     pub catalog: &'a Catalog,
     pub workload: &'a dyn Fn(&str) -> Option<Arc<inventory::Workload>>,
-    /// Whether this is all from one moment: then what rules count together bounds what no rule counts.
+    /// Whether there was only one read. Then what rules count together bounds what no rule counts.
     pub one_moment: bool,
 }
 
 impl Report {
-    /// Of `status`, the workloads that have rules are counted here.
+    /// Counts the workloads that have rules. The rest of `status` is taken as it is.
     pub fn new(sources: Sources, status: Status) -> Self {
         let filler = Filler::new(&sources);
-        // On the eBPF dataplane one moment tells nothing of a workload.
+        // On the eBPF dataplane, one read shows nothing of a workload.
         let is_counted = filler.programs.is_none() || !sources.one_moment;
         let totals = filler.by_endpoint();
         let node = sources.attribution.node();
@@ -76,7 +76,7 @@ impl Report {
     }
 }
 
-/// What is dropped of the outline's workloads, without the rest of a report.
+/// Returns what is dropped of the outline's workloads, without the rest of a report.
 pub fn drops(sources: Sources) -> Vec<Drop> {
     let filler = Filler::new(&sources);
     let totals = filler.by_endpoint();
@@ -88,7 +88,7 @@ pub fn drops(sources: Sources) -> Vec<Drop> {
     drops
 }
 
-/// A workload with its names; without any, what its interface is called.
+/// Returns a workload with its names, or with its interface only if it has none.
 fn workload(
     interface: &Arc<str>,
     directions: Vec<Pipeline>,
@@ -122,9 +122,9 @@ struct Counted<'a> {
     refused: HashMap<(&'a str, &'a str), u64>,
     profiles: HashMap<&'a str, u64>,
     policies: HashMap<(&'a str, &'a str, Verdict), u64>,
-    /// On the eBPF dataplane.
+    /// Only on the eBPF dataplane.
     all: All,
-    /// On the eBPF dataplane: as what those accepts are counted that may be one or the other policy's.
+    /// Only on the eBPF dataplane: the tier and policies under which accepts are counted that may be one or the other policy's.
     together: Option<(&'a str, &'a str)>,
 }
 
@@ -137,7 +137,7 @@ impl<'a> Counted<'a> {
                 Item::Drop { reason, tier } => _ = counted.refused.insert((reason.as_str(), tier), total.packets),
                 Item::Profile(profile) => _ = counted.profiles.insert(profile, total.packets),
                 Item::Policy { tier, policy, verdict } => _ = counted.policies.insert((tier, policy, *verdict), total.packets),
-                // The sum of the policies' refusals.
+                // This is the sum of the policies' denies.
                 Item::PolicyDrop { .. } => {}
                 Item::Accepted => (counted.all.accepted, counted.all.accepted_exact) = (total.packets, total.is_exact()),
                 Item::Refused => (counted.all.refused, counted.all.refused_exact) = (total.packets, total.is_exact()),
@@ -150,7 +150,7 @@ impl<'a> Counted<'a> {
         self.together.and_then(|(tier, policies)| self.decided(tier, policies).accept)
     }
 
-    /// What policies of a tier denied; which one the counters do not tell.
+    /// Returns what policies denied if the counters do not show which of them did.
     fn denied_by_one_of_several(&self) -> u64 {
         let is_several = |(_, policies, verdict): &(&str, &str, Verdict)| *verdict == Verdict::Deny && policies.contains(',');
         self.policies.iter().filter(|(key, _)| is_several(key)).fold(0, |sum, (_, packets)| sum.saturating_add(*packets))
@@ -160,7 +160,7 @@ impl<'a> Counted<'a> {
         self.refused.get(&(reason, tier)).copied()
     }
 
-    /// What several of a group's policies decided, together.
+    /// Returns what several of a group's policies decided together.
     fn decided_together(&self, tier: &str, policies: &[PolicyCounts]) -> Counts {
         let are_of_group = |names: &str| names.contains(',') && names.split(',').all(|name| policies.iter().any(|p| *p.policy == *name));
         let decided = |wanted: Verdict| {
@@ -237,7 +237,7 @@ impl<'a> Filler<'a> {
         pipeline
     }
 
-    /// The most that a policy can have accepted, as far as its group tells; on the eBPF dataplane, one moment tells nothing.
+    /// Returns the most that a policy can have accepted, as far as its group shows it. On the eBPF dataplane, one read shows nothing.
     fn most_accepted(&self, by_group: Option<u64>) -> Option<u64> {
         if self.programs.is_some() { Some(u64::MAX) } else { by_group }
     }
@@ -255,7 +255,7 @@ impl<'a> Filler<'a> {
     fn group(&self, group: &mut Group, tier: &Arc<str>, direction: Direction, counted: &Counted) {
         let joined = match group.policies.len() {
             _ if *group.group == *ebpf::BACKEND => Counts { accept: counted.together(), ..Counts::default() },
-            // A group of one goes by its policy's name.
+            // A group of one has its policy's name.
             0 | 1 => Counts::default(),
             _ => counted.decided_together(tier, &group.policies),
         };
@@ -264,20 +264,20 @@ impl<'a> Filler<'a> {
         }
         group.undivided = match self.bounds {
             Some(_) => Counts { accept: joined.accept, ..Counts::default() },
-            // What is not certain of refusals is beside the policies there.
+            // Denies that are not certain are not part of the group there.
             None if *group.group == *ebpf::BACKEND => Counts { accept: undivided(&joined, &group.policies).accept, ..Counts::default() },
             None => undivided(&joined, &group.policies),
         };
     }
 
-    /// `accepted`: by the policy's group, if it is in one.
+    /// `accepted` is by the policy's group, if it is in one.
     fn policy(&self, policy: &mut PolicyCounts, tier: &Arc<str>, direction: Direction, counted: &Counted, accepted: Option<u64>) {
         self.infos.name(policy, tier);
         policy.counts = counted.decided(tier, &policy.policy);
         if let Some(bounds) = &self.bounds {
             bounds.apply(policy, direction, accepted);
         }
-        // What it cannot do is not shown as 0; what it could before it was rewritten is.
+        // What it cannot do is not shown as 0. What it did before it was rewritten is shown.
         let can = |can: Decision, packets: Option<u64>| packets.filter(|packets| *packets > 0 || policy.can.contains(&can));
         let Counts { accept, deny, pass, deny_or_pass } = policy.counts;
         let (accept, deny, pass) = (can(Decision::Accept, accept), can(Decision::Deny, deny), can(Decision::Pass, pass));
@@ -285,7 +285,7 @@ impl<'a> Filler<'a> {
     }
 }
 
-/// What a group did and none of its policies got. Where the rest is not shown but the policies' shares are, all of it was divided.
+/// Returns what a group did and none of its policies got. If the rest is not shown but the policies' shares are, all of it was divided.
 fn undivided(joined: &Counts, policies: &[PolicyCounts]) -> Counts {
     let rest = |of: fn(&Counts) -> Option<u64>| {
         let divided = policies.iter().any(|policy| of(&policy.counts).is_some());
@@ -300,7 +300,7 @@ fn undivided(joined: &Counts, policies: &[PolicyCounts]) -> Counts {
 }
 
 impl Pipeline {
-    /// Each policy and group rest, with its tier.
+    /// Returns the counts of each policy and of each group's rest, with its tier.
     pub(super) fn decisions(&self) -> impl Iterator<Item = (&Tier, &Counts)> {
         self.tiers.iter().flat_map(|tier| tier.targets.iter().flat_map(Target::decisions).map(move |counts| (tier, counts)))
     }
@@ -309,12 +309,12 @@ impl Pipeline {
         self.tiers.iter().flat_map(|tier| &tier.targets).flat_map(Target::policies)
     }
 
-    /// What each policy, group rest and profile accepted.
+    /// Returns what each policy, group rest and profile accepted.
     fn accepts(&self) -> impl Iterator<Item = Option<u64>> {
         self.decisions().map(|(_, counts)| counts.accept).chain(self.profiles.iter().map(|profile| profile.accept))
     }
 
-    /// Whether all that its policies and profiles accepted is known, of each or of those together that can have.
+    /// Whether all that its policies and profiles accepted is known, of each or of all together that can accept.
     fn accepts_are_known(&self) -> bool {
         let is_known = |policy: &PolicyCounts| policy.counts.accept.is_some() || !policy.can.contains(&Decision::Accept);
         let of_target = |target: &Target| match target {
@@ -331,7 +331,7 @@ impl Pipeline {
         let refused = refused.chain(self.before.iter().map(|refused| refused.packets)).chain([self.by_profile, self.no_profile]);
         let is_exact = |refused: &Refused| refused.packets.is_some();
         let exact = match self.before.iter().find(|refused| refused.reason == DropReason::PolicyOrNone.as_str()) {
-            // It is what is left of a sum that is counted.
+            // It is the rest of a sum that is counted.
             Some(rest) => is_exact(rest),
             None => {
                 let by_profile = self.by_profile.is_some() || !self.profiles_refuse;

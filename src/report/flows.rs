@@ -1,4 +1,4 @@
-//! Witnesses by what they have in common: who asked whom for what, and what was decided. `watch`, `explain`, the page and drafts of
+//! Witnesses grouped by what they have in common: source, destination, port and decision. `watch`, `explain`, the page and drafts of
 //! policies all show these. Pure.
 
 use std::cmp::Reverse;
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::witnesses::{Flow, Line, TracingStatus, WitnessesAnswer};
 
-/// Different ones that are counted.
+/// The most flows that are counted.
 const MOST: usize = 10_000;
 
 #[derive(Debug, Default)]
 pub struct Flows {
-    /// How many packets, and when there was the last one.
+    /// How many packets, and when the last one came.
     counts: BTreeMap<Flow, (u64, String)>,
-    /// Of all, also of those that are not counted one by one.
+    /// Of all flows, including those that are not counted separately.
     pub packets: u64,
 }
 
@@ -28,7 +28,7 @@ pub struct FlowCount {
     pub flow: Flow,
 }
 
-/// What `/api/v1/flows` says: see docs/api.md.
+/// The answer of `/api/v1/flows`: see docs/api.md.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FlowsAnswer {
     #[serde(flatten)]
@@ -59,7 +59,7 @@ impl Flows {
         self.counts.keys()
     }
 
-    /// The most frequent first.
+    /// Returns the flows, the most frequent first.
     pub fn into_sorted(self) -> Vec<FlowCount> {
         let mut flows: Vec<FlowCount> = self.counts.into_iter().map(|(flow, (packets, last))| FlowCount { packets, last, flow }).collect();
         flows.sort_by_key(|flow| Reverse(flow.packets));
@@ -68,7 +68,7 @@ impl Flows {
 }
 
 impl WitnessesAnswer {
-    /// Of one endpoint, one policy, or all.
+    /// Returns the flows of one endpoint, of one policy, or all.
     pub fn flows(&self, interface: Option<&str>, policy: Option<&str>) -> FlowsAnswer {
         let is_meant = |line: &&Line| {
             interface.is_none_or(|interface| line.flow.interface == interface) && policy.is_none_or(|policy| line.met(policy))
@@ -113,7 +113,7 @@ mod tests {
             let found: Vec<String> = answer.flows(interface, policy).flows.into_iter().map(said).collect();
             assert_eq!(found, expected, "{interface:?} {policy:?}");
         }
-        // What the API prints is what it reads.
+        // The API's text can be read back.
         let all = answer.flows(None, None);
         assert_eq!(serde_json::from_value::<FlowsAnswer>(serde_json::to_value(&all).unwrap()).unwrap(), all);
     }

@@ -1,5 +1,5 @@
-//! The pipelines of all tables of a read → one for each endpoint and direction, without counts. Pure. Both families of an interface,
-//! and the tables that share a host endpoint, are one: in the order of the first, with what the others have beside it.
+//! Makes one pipeline for each endpoint and direction of the pipelines of a read's tables, without counts. Pure. The families of an
+//! interface are joined, and so are the tables that share a host endpoint: in the order of the first, with what only others have.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub struct Outline {
 }
 
 impl Outline {
-    /// Of the endpoints that are wanted.
+    /// Takes only the endpoints that are wanted.
     pub fn of_tables(tables: &[Structure], wanted: impl Fn(EndpointKind, &Arc<str>) -> bool) -> Self {
         let mut outline = Outline::default();
         for table in tables {
@@ -35,7 +35,7 @@ impl Outline {
     }
 }
 
-/// Merges `from` into `into`: what both have is joined, the rest comes where it stands among its neighbours.
+/// Merges `from` into `into`. What both have is joined. The rest is inserted at its place among its neighbours.
 pub(super) fn merge<T>(into: &mut Vec<T>, from: impl IntoIterator<Item = T>, same: impl Fn(&T, &T) -> bool, join: impl Fn(&mut T, T)) {
     let mut place = 0;
     for item in from {

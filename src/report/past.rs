@@ -1,5 +1,5 @@
-//! An hour of drops, as the reads found them: what the page begins with. Pure; bounded in time and memory, whatever is dropped: where it
-//! would be too much, reads are put together, and what has no place of its own is counted as the rest.
+//! An hour of drops, as reads found them: what the page begins with. Pure. It is bounded in time and memory, whatever is dropped: if there
+//! is too much, reads are joined, and drops without their own series are counted as the rest.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -13,20 +13,20 @@ use crate::felix::Direction;
 
 /// How long a read is kept, in seconds.
 const KEPT: f64 = 3600.0;
-/// Reads within so many seconds are one.
+/// Reads within this many seconds are joined.
 const APART: f64 = 10.0;
-/// So many kinds of drops are told apart.
+/// The most series of drops.
 const MOST_SERIES: usize = 1_700;
-/// So many counts are kept, of all reads.
+/// The most counts that are kept, of all reads.
 const MOST_COUNTS: usize = 25_000;
-/// So many bytes of names are kept.
+/// The most bytes of names that are kept.
 const MOST_NAMES: usize = 128 << 10;
 
 #[derive(Debug)]
 pub struct Past {
     reads: VecDeque<Read>,
     series: HashMap<Key, Series>,
-    /// Each once.
+    /// Each name once.
     names: HashSet<Arc<str>>,
     /// The workloads of the last read.
     endpoints: HashSet<Arc<str>>,
@@ -34,10 +34,10 @@ pub struct Past {
     policies: HashMap<Arc<str>, f64>,
     /// When the last read was.
     last: Option<f64>,
-    /// Reads are so many seconds apart at least.
+    /// The least time between reads, in seconds.
     apart: f64,
     next: u32,
-    /// The total of all that has no series.
+    /// The total of all drops without a series.
     rest: u64,
 }
 
@@ -45,7 +45,7 @@ pub struct Past {
 struct Read {
     from: f64,
     to: f64,
-    /// By series.
+    /// By id of the series.
     counts: Vec<(u32, u64)>,
 }
 
@@ -66,7 +66,7 @@ struct Series {
     packets: u64,
 }
 
-/// What has no series of its own.
+/// The id of drops without their own series.
 const REST: u32 = 0;
 
 /// `GET /api/v1/drops`
@@ -91,7 +91,7 @@ pub struct Span {
 pub struct PastDrop {
     #[serde(flatten)]
     pub drop: Drop,
-    /// The place of a read, and the packets that it found; only where there were some.
+    /// The index of a read and the packets that it found, for reads that found some.
     pub counted: Vec<(usize, u64)>,
 }
 
@@ -112,18 +112,18 @@ impl Default for Past {
 }
 
 impl Past {
-    /// Whether a read at this moment would tell more than the one before.
+    /// Whether a read at this moment would show more than the last one.
     pub fn wants(&self, time: f64) -> bool {
         self.last.is_none_or(|last| time >= last + APART / 2.0 || time < last)
     }
 
-    /// Nobody counted for a while: the next read only tells where counting goes on.
+    /// Notes that counting was interrupted. The next read only shows where it continues.
     pub fn interrupt(&mut self) {
         self.last = None;
         self.policies.clear();
     }
 
-    /// Since when a policy has been there, as far as is known.
+    /// Returns since when a policy has existed, as far as that is known.
     pub fn seen(&self, policy: &str) -> Option<f64> {
         self.policies.get(policy).copied()
     }
@@ -133,7 +133,7 @@ impl Past {
         self.policies = policies.map(|policy| (Arc::clone(&policy), before.get(&policy).copied().unwrap_or(time))).collect();
     }
 
-    /// Takes in a read: its workloads, and what has been dropped of each in all.
+    /// Takes in a read: its workloads, and how many packets of each were dropped in all.
     pub fn record(&mut self, time: f64, endpoints: impl Iterator<Item = Arc<str>>, drops: &[Drop]) {
         let last = self.last.replace(time).filter(|last| *last < time);
         let mut counts = Vec::new();
@@ -147,7 +147,7 @@ impl Past {
                 let before = std::mem::replace(&mut series.packets, drop.packets);
                 counts.push((series.id, drop.packets.saturating_sub(before)));
             } else if let Some(id) = self.begin(key, drop) {
-                // It is listed from its first packet on.
+                // A drop is listed from its first packet on.
                 let was_there = self.endpoints.contains(&drop.interface);
                 counts.push((id, if was_there { drop.packets } else { 0 }));
             } else {
@@ -164,7 +164,7 @@ impl Past {
         self.bound(time);
     }
 
-    /// A series of its own, while there is room.
+    /// Begins a new series, if there is room.
     fn begin(&mut self, mut key: Key, drop: &Drop) -> Option<u32> {
         let names = || -> usize { self.names.iter().map(|name| name.len()).chain(key.names().map(str::len)).sum() };
         if self.series.len() >= MOST_SERIES || names() > MOST_NAMES {
@@ -188,7 +188,7 @@ impl Past {
         Arc::clone(name)
     }
 
-    /// Puts it to the read before if that is not long enough ago.
+    /// Joins the read to the one before if that is recent enough.
     fn push(&mut self, read: Read) {
         match self.reads.back_mut() {
             Some(before) if before.to == read.from && read.to - before.from <= self.apart => before.join(read),
@@ -208,7 +208,7 @@ impl Past {
             let reads = std::mem::take(&mut self.reads);
             reads.into_iter().for_each(|read| self.push(read));
             if self.apart > KEPT {
-                // Not even one read in an hour: the oldest goes.
+                // Not even one read per hour fits, so the oldest one is removed.
                 self.reads.pop_front();
             }
         }
@@ -219,7 +219,6 @@ impl Past {
         let counted: HashSet<u32> = self.reads.iter().flat_map(|read| &read.counts).map(|(id, _)| *id).collect();
         let Past { series, endpoints, names, .. } = self;
         series.retain(|key, series| endpoints.contains(&key.interface) || counted.contains(&series.id));
-        // Nobody else can have the names that only this has.
         let used: HashSet<&str> = series.iter().flat_map(|(key, series)| key.names().chain([&*series.namespace, &*series.pod])).collect();
         names.retain(|name| used.contains(&**name));
     }
@@ -228,10 +227,10 @@ impl Past {
         self.reads.iter().map(|read| read.counts.len()).sum()
     }
 
-    /// What it takes of memory, in bytes, without the allocator's own.
+    /// Returns the memory that it takes, in bytes, without the allocator's own.
     pub fn size(&self) -> usize {
         let reads: usize = self.reads.iter().map(|read| size_of::<Read>() + read.counts.capacity() * size_of::<(u32, u64)>()).sum();
-        // A table of hashes is filled by seven eighths at most, and has a byte of its own for each place.
+        // A hash table is filled to seven eighths at most, and has one more byte for each place.
         let table = |places: usize, of: usize| places * 8 / 7 * (of + 1);
         let names: usize = self.names.iter().map(|name| name.len() + 2 * size_of::<usize>()).sum();
         reads
@@ -308,15 +307,15 @@ mod tests {
     #[test]
     fn reads_are_told_apart_and_what_is_not_known_is_not_counted() {
         let mut past = Past::default();
-        // What was counted before the first read is nobody's.
+        // What was counted before the first read belongs to no read.
         read(&mut past, 1000.0, &[drop(0, 0, 500)]);
         assert_eq!(past.answer(Status::default()).drops[0].counted, []);
         read(&mut past, 1015.0, &[drop(0, 0, 507), drop(0, 1, 3)]);
-        // Of a workload that was not there before, nobody knows since when.
+        // For a workload that did not exist before, it is unknown since when packets were dropped.
         read(&mut past, 1030.0, &[drop(0, 0, 507), drop(0, 1, 4), drop(1, 0, 9)]);
         let all = past.answer(Status::default()).drops;
         assert_eq!(all.iter().map(|drop| &*drop.counted).collect::<Vec<_>>(), [&[(0, 7)][..], &[(0, 3), (1, 1)], &[]]);
-        // Nobody counted: there is a gap.
+        // Counting was interrupted, so there is a gap.
         past.interrupt();
         read(&mut past, 1090.0, &[drop(0, 0, 600), drop(0, 1, 8)]);
         read(&mut past, 1105.0, &[drop(0, 0, 601), drop(0, 1, 8)]);
@@ -346,7 +345,7 @@ mod tests {
         assert_eq!((past.series.len(), past.names.len(), past.reads.len()), (0, 0, 1));
     }
 
-    /// 250 workloads, 50 policies, each of which drops for each of them all the time.
+    /// 250 workloads and 50 policies. Each policy drops packets of each workload all the time.
     #[test]
     fn the_largest_node_takes_less_than_a_megabyte_and_no_packet_is_lost() {
         let mut past = Past::default();

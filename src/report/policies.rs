@@ -1,4 +1,4 @@
-//! The policies of the node: their names as people write them, what their own rules counted, and who uses them. Pure.
+//! The policies of the node: their names as users write them, what their own rules counted, and which endpoints use them. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ struct Info {
 }
 
 impl Infos {
-    /// Of two tables, one may have cut a name off: what says more is taken.
+    /// One of two tables may have a name that was cut off, so the one that says more is taken.
     pub fn new(catalog: &Catalog) -> Self {
         let mut infos = BTreeMap::new();
         for info in &catalog.policies {
@@ -94,7 +94,7 @@ fn users(report: &Report) -> HashMap<Arc<str>, Users> {
     for endpoint in &report.host_endpoints {
         for (policy, _) in directions(&endpoint.directions) {
             let interfaces = &mut users.entry(policy).or_default().1;
-            // Its stages stand side by side.
+            // The stages of an endpoint are next to each other.
             if interfaces.last() != Some(&endpoint.interface) {
                 interfaces.push(Arc::clone(&endpoint.interface));
             }
@@ -103,7 +103,7 @@ fn users(report: &Report) -> HashMap<Arc<str>, Users> {
     users
 }
 
-/// The policies of an endpoint, with the directions in which they apply.
+/// Returns the policies of an endpoint, with the directions in which they apply.
 fn directions(pipelines: &[Pipeline]) -> BTreeMap<Arc<str>, Vec<Direction>> {
     let mut directions = BTreeMap::<Arc<str>, Vec<Direction>>::new();
     for pipeline in pipelines {
@@ -117,11 +117,11 @@ fn directions(pipelines: &[Pipeline]) -> BTreeMap<Arc<str>, Vec<Direction>> {
     directions
 }
 
-/// What the own rules of policies counted, all endpoints together: the most that each endpoint can have got.
+/// What the own rules of policies counted for all endpoints together. It is the most that each endpoint can have got.
 pub struct Bounds(HashMap<(Arc<str>, Direction, Decision), u64>);
 
 impl Bounds {
-    /// Both families together.
+    /// Adds up both families.
     pub fn new(node: &NodeTotals) -> Self {
         let mut bounds = HashMap::<_, u64>::new();
         for (key, packets) in node.rules() {
@@ -131,8 +131,8 @@ impl Bounds {
         Bounds(bounds)
     }
 
-    /// Takes back what only two moments could tell, and says the most that it can be. `accepted`: the most that a group accepted,
-    /// where the policy is in one; the acceptances of others are counted.
+    /// Removes what only two reads can show, and sets the most that it can be. `accepted` is the most that a group accepted, if the policy
+    /// is in one. What other policies accepted is counted.
     pub fn apply(&self, policy: &mut PolicyCounts, direction: Direction, accepted: Option<u64>) {
         let most = |can| self.0.get(&(Arc::clone(&policy.policy), direction, can)).copied().filter(|_| policy.can.contains(&can));
         let (deny, pass) = (most(Decision::Deny), most(Decision::Pass));

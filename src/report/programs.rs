@@ -1,5 +1,5 @@
-//! The eBPF dataplane's programs → one pipeline for each workload and direction, without counts. Pure. Interfaces and policies are counted
-//! there, but not each policy for each interface: the policies of a tier stand together like a group.
+//! Makes one pipeline for each workload and direction of the eBPF dataplane's programs, without counts. Pure. Interfaces and policies are
+//! counted there, but not each policy for each interface, so the policies of a tier are shown like a group.
 
 use std::sync::Arc;
 
@@ -69,7 +69,8 @@ fn policy<'a>(policy: &Arc<Policy>, rules: impl Iterator<Item = &'a Rule>) -> Po
     PolicyCounts { policy: Arc::clone(&policy.label), name: Arc::clone(&policy.label), can, ..PolicyCounts::default() }
 }
 
-/// What is not certain of one policy is counted for its tier, where nothing outside of that can accept; else for the pipeline.
+/// Shows the policies of a tier as a group if nothing outside the tier can accept. What is not certain of one policy is counted for the
+/// group then, otherwise for the pipeline.
 fn put_together(pipeline: &mut Pipeline) {
     let can_accept = |tier: &Tier| tier.targets.iter().flat_map(Target::policies).filter(|p| p.can.contains(&Decision::Accept)).count();
     let accepting = pipeline.tiers.iter().filter(|tier| can_accept(tier) > 0).count() + pipeline.profiles.len();

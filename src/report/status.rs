@@ -1,4 +1,4 @@
-//! How the exporter and what it depends on are, as the page's banner needs it: docs/api.md. Times are in seconds since the epoch.
+//! The state of the exporter and of what it depends on, for the page's banner: see docs/api.md. Times are in seconds since the epoch.
 
 use std::borrow::Cow;
 
@@ -48,7 +48,7 @@ pub enum Chains {
     #[default]
     Unknown,
     Present,
-    /// None has, or ever had while this process watched.
+    /// None has, and none had since this process began.
     Absent,
     /// None has any more.
     Vanished,
@@ -69,7 +69,7 @@ impl Chains {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OtherBackend {
     pub backend: Cow<'static, str>,
-    /// What tells that it is not the live one: `workloads`, `hooks`, `written`, `gone`, `format` or `packets`; `None` if nothing does.
+    /// What shows that it is not the live one: `workloads`, `hooks`, `written`, `gone`, `format` or `packets`; `None` if nothing does.
     pub evidence: Option<Cow<'static, str>>,
 }
 
@@ -90,7 +90,7 @@ pub struct TableStatus {
 }
 
 impl TableStatus {
-    /// Without a family, of both together.
+    /// Without a family, the status is of both together.
     pub fn new(family: Option<Family>, backend: &'static str, source: &'static str, rules: usize) -> Self {
         TableStatus { family: Family::name(family).into(), backend: backend.into(), source: source.into(), rules: rules as u64 }
     }

@@ -1,4 +1,4 @@
-//! Packets that were traced, as the API, the page and `watch` tell of them; and the last ones of each kind. Pure, but for names.
+//! Packets that were traced, as the API, the page and `watch` show them, and the last ones of each kind. Pure, except for names.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -21,24 +21,24 @@ use crate::witness::{End, Witness};
 pub struct Line {
     pub time: String,
     pub source_port: Option<u16>,
-    /// Policies that passed it on before: tier, policy, rule.
+    /// Policies that passed it before: tier, policy, rule.
     pub passed: Vec<(String, String, u32)>,
     #[serde(flatten)]
     pub flow: Flow,
 }
 
-/// What packets have in common that one side sends to the other, and on which the same was decided.
+/// What packets have in common that one side sends to the other and that get the same decision.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Flow {
     pub direction: Direction,
     pub interface: String,
-    /// Of a host endpoint: `normal` or `forward`.
+    /// For a host endpoint: `normal` or `forward`.
     pub stage: Option<Cow<'static, str>>,
     /// `NAMESPACE/POD`
     pub workload: Option<String>,
-    /// Its label `app`.
+    /// Its `app` label.
     pub app: Option<String>,
-    /// The other side, where it is a pod of this node.
+    /// The other side, if it is a pod of this node.
     pub peer: Option<String>,
     pub peer_app: Option<String>,
     pub source: IpAddr,
@@ -48,7 +48,7 @@ pub struct Flow {
     /// `accept` or `drop`
     pub verdict: Cow<'static, str>,
     /// `policy`, `profile`, or why it was dropped, as in `calico_accountant_drop_packets_total`; `other` for another program's rule, and
-    /// `none` where nothing decided.
+    /// `none` if nothing decided.
     pub reason: Cow<'static, str>,
     pub tier: Option<String>,
     pub policy: Option<String>,
@@ -69,14 +69,14 @@ impl Line {
         }
     }
 
-    /// Whether this policy decided, or passed it on.
+    /// Whether this policy decided or passed it.
     pub fn met(&self, policy: &str) -> bool {
         self.flow.policy.as_deref() == Some(policy) || self.passed.iter().any(|(_, passed, _)| passed == policy)
     }
 
     pub fn text(&self) -> String {
         let [endpoint, arrow, peer, port] = self.flow.way();
-        // The date is that of now.
+        // The date is today's.
         let time = self.time.split_once('T').map_or(&*self.time, |(_, time)| time);
         let from = match (self.flow.direction, self.source_port) {
             (Direction::Ingress, Some(port)) => format!(":{port}"),
@@ -124,7 +124,7 @@ impl Flow {
         }
     }
 
-    /// The endpoint, an arrow, the other side, and what was asked for there.
+    /// Returns the endpoint, an arrow, the other side, and the protocol and port.
     pub fn way(&self) -> [String; 4] {
         let (other, arrow) = match self.direction {
             Direction::Ingress => (self.source, "<-"),
@@ -136,7 +136,7 @@ impl Flow {
         [endpoint, arrow.to_owned(), peer, format!("{}{port}", self.protocol)]
     }
 
-    /// What decided.
+    /// Returns what decided.
     pub fn because(&self) -> String {
         let tier = self.tier.as_ref().map_or_else(String::new, |tier| format!(" (tier {tier})"));
         match (&self.policy, &*self.reason) {
@@ -151,7 +151,7 @@ impl Flow {
         }
     }
 
-    /// Whether this policy let it through.
+    /// Whether this policy accepted it.
     pub fn is_accepted_by(&self, policy: &str) -> bool {
         self.policy.as_deref() == Some(policy) && self.verdict == "accept"
     }
@@ -165,20 +165,20 @@ fn app(workload: &Workload) -> Option<String> {
     Some(workload.app.clone()).filter(|app| !app.is_empty())
 }
 
-/// Lines of one kind that are kept.
+/// The most lines of one kind that are kept.
 const MOST_OF_A_KIND: usize = 20;
 const MOST_LINES: usize = 4_000;
 
-/// The last witnesses: some of each endpoint, verdict, reason and policy, so that a flood of one kind does not push out the rest.
+/// The last witnesses: some of each endpoint, verdict, reason and policy, so that a flood of one kind does not remove the rest.
 #[derive(Debug, Default)]
 pub struct Recent {
-    /// With the time when they were read.
+    /// Lines, with the time when they were read.
     kinds: HashMap<Kind, VecDeque<(Milliseconds, Arc<Line>)>>,
     lines: usize,
     last_read: Milliseconds,
 }
 
-/// Since 1970. Whole, so that who asks for what came after the last answer's time gets neither a line twice nor none.
+/// Since 1970. Whole numbers, so that a client that asks for what came after the last answer's time gets no line twice and misses none.
 pub type Milliseconds = u64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -192,7 +192,7 @@ struct Kind {
 }
 
 impl Recent {
-    /// What is added from now on was read now, and later than all before, whatever becomes of the clock.
+    /// Begins a read. Lines that are added from now on were read now, and later than all before, even if the clock goes back.
     pub fn read(&mut self, now: SystemTime) {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Milliseconds);
         self.last_read = now.max(self.last_read + 1);
@@ -208,27 +208,27 @@ impl Recent {
             self.lines -= 1;
         }
         while self.lines > MOST_LINES {
-            // Of the kind that was not seen for longest.
+            // Removes the kind that was not seen for the longest time.
             let oldest = self.kinds.iter().min_by_key(|(_, lines)| lines.back().map(|(time, _)| *time)).map(|(kind, _)| kind.clone());
             let removed = oldest.and_then(|kind| self.kinds.remove(&kind));
             self.lines -= removed.map_or(self.lines, |lines| lines.len());
         }
     }
 
-    /// Those that were read after this moment, in the order of time.
+    /// Returns the lines that were read after this moment, in the order of time.
     pub fn since(&self, since: Option<Milliseconds>) -> Vec<Arc<Line>> {
         let mut all: Vec<_> = self.kinds.values().flatten().filter(|(read, _)| since.is_none_or(|since| *read > since)).collect();
         all.sort_by(|(a_read, a), (b_read, b)| (a_read, &a.time).cmp(&(b_read, &b.time)));
         all.into_iter().map(|(_, line)| Arc::clone(line)).collect()
     }
 
-    /// In seconds; `None` before the first read.
+    /// Returns the time of the last read in seconds; `None` before the first.
     pub fn last_read(&self) -> Option<f64> {
         (self.last_read > 0).then(|| self.last_read as f64 / 1e3)
     }
 }
 
-/// What `/api/v1/witnesses` says: see docs/api.md.
+/// The answer of `/api/v1/witnesses`: see docs/api.md.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct WitnessesAnswer {
     #[serde(flatten)]
@@ -246,12 +246,12 @@ pub struct TracingStatus {
     pub time: Option<f64>,
     /// Why packets cannot be traced.
     pub problem: Option<String>,
-    /// Packets that opened a connection, or belonged to none, while their endpoints were watched; and how many of them were traced.
+    /// Packets that opened a connection, or belonged to none, while their endpoints were watched. `traced` is how many of them were traced.
     pub seen: u64,
     pub traced: u64,
-    /// Of these: not told of whole.
+    /// Traced packets without a whole trace.
     pub lost: u64,
-    /// Of these: met rules that were being changed.
+    /// Traced packets that met rules while these were changed.
     pub unclear: u64,
 }
 

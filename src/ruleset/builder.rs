@@ -1,4 +1,4 @@
-//! What a reader meets, in the order in which it meets it → a [`Ruleset`] with its counters. Pure.
+//! Builds a [`Ruleset`] with its counters from what a reader meets, in the order in which it meets it. Pure.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -30,7 +30,7 @@ pub struct Builder {
     chain_of: Vec<ChainId>,
     chain_ids: HashMap<Arc<str>, ChainId>,
     comment_ids: HashMap<Arc<str>, CommentId>,
-    /// Where the distinct rules are.
+    /// The indices of the distinct rules.
     places: HashMap<Rule, u32, RandomState>,
 }
 
@@ -84,7 +84,7 @@ impl Builder {
         self.chain_of.push(chain);
     }
 
-    /// Where a rule is among the distinct ones.
+    /// Returns the index of a rule among the distinct ones.
     fn place(&mut self, rule: Rule) -> u32 {
         let distinct = &mut self.ruleset.distinct;
         *self.places.entry(rule).or_insert_with_key(|rule| {
@@ -93,7 +93,7 @@ impl Builder {
         })
     }
 
-    /// Appends a chain's rules as another table has them, with what they have counted now.
+    /// Appends the rules of a chain of another table, with new counts.
     pub fn adopt(&mut self, chain: ChainId, from: &Ruleset, of: &Chain, counts: &[Count]) {
         for (id, &count) in of.rule_ids().zip(counts) {
             let comment = |builder: &mut Self, id: CommentId| builder.comment(&from.comments[id.0 as usize]);
@@ -111,7 +111,7 @@ impl Builder {
         }
     }
 
-    /// For a jump that was pushed before it was known where it leads.
+    /// Sets the verdict of a jump that was added before its target was known.
     pub fn set_verdict(&mut self, rule: RuleId, verdict: Verdict) {
         let rule_with = Rule { verdict, ..self.ruleset.rule(rule).clone() };
         self.ruleset.entries[rule.0 as usize].rule = self.place(rule_with);
@@ -129,7 +129,7 @@ impl Builder {
         self.ruleset.unreadable += 1;
     }
 
-    /// Appends a rule that could not be taken apart to a chain: it may do anything.
+    /// Appends a rule that could not be parsed. It may do anything.
     pub fn push_unreadable(&mut self, chain: ChainId, count: Option<Count>) {
         self.unreadable();
         let (uncounted, count) = (count.is_none(), count.unwrap_or_default());
@@ -157,7 +157,7 @@ impl Builder {
         Snapshot::new(Arc::new(self.ruleset), self.counts, self.chain_handles)
     }
 
-    /// Gives each rule without a hash one of what it does, and of how many such rules stand before it in its chain.
+    /// Gives each rule without a hash one that is made of what it does and of the number of such rules before it in its chain.
     fn identify_foreign_rules(&mut self) {
         let foreign: Vec<usize> = (0..self.rule_count()).filter(|&rule| self.ruleset.entries[rule].hash.is_none()).collect();
         let mut before = (None, 0);
@@ -183,7 +183,7 @@ impl Builder {
         hasher.finish()
     }
 
-    /// Kernel dumps come chain by chain, but not always in the order in which the chains were declared.
+    /// Kernel dumps are ordered by chain, but not always in the order in which the chains were declared.
     fn group_rules_by_chain(&mut self) {
         let mut order: Vec<u32> = (0..self.chain_of.len() as u32).collect();
         order.sort_by_key(|&rule| self.chain_of[rule as usize]);
@@ -223,7 +223,7 @@ mod tests {
         assert_ne!(first[1], hashes(&[Verdict::Drop, Verdict::Accept])[1]);
     }
 
-    /// A large node has 50,000 rules, which say a few hundred things.
+    /// A large node has 50,000 rules, but only a few hundred distinct ones.
     #[test]
     fn what_rules_say_is_kept_once() {
         let mut builder = Builder::new(Family::V4, Backend::Legacy, "filter");
@@ -234,7 +234,7 @@ mod tests {
             builder.push(chain, &parts, Verdict::Jump(to));
             builder.push(chain, &RuleParts { comments: comments.clone(), ..parts }, Verdict::Return);
         }
-        // Where a jump leads may turn out later.
+        // The target of a jump may become known later.
         builder.set_verdict(RuleId(0), Verdict::Drop);
         let ruleset = builder.finish().ruleset;
         assert_eq!((ruleset.distinct.len(), ruleset.entries.len(), size_of::<Entry>()), (3, 2000, 20));

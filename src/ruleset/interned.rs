@@ -1,4 +1,4 @@
-//! Equal values that are kept once, so that they stay the same objects from read to read.
+//! Equal values that are kept once, so that they are the same objects from read to read.
 
 use std::collections::HashSet;
 use std::hash::Hash;

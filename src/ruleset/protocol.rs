@@ -1,4 +1,4 @@
-//! Names of IP's protocols.
+//! Names of IP protocols.
 
 pub fn protocol_name(protocol: u8) -> String {
     match i32::from(protocol) {

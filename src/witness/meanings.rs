@@ -1,4 +1,4 @@
-//! What each rule tells of the packets that it matches: rules of a read → what packets met. Rules are known by their handles. Pure.
+//! What each rule shows of the packets that it matches, and from that, what a packet met. Rules are identified by their handles. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ struct Meaning {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Tells {
-    /// Prepares something.
+    /// Only prepares something.
     Nothing,
-    /// Leads to a policy of this tier, or counts what none decided: none before it did.
+    /// Leads to a policy of this tier, or counts what none decided. So no policy before it has decided.
     Undecided {
         tier: Arc<str>,
     },
@@ -104,8 +104,8 @@ fn of_endpoint(pipeline: &Pipeline, add: &mut impl FnMut(RuleId, Tells)) {
     }
 }
 
-/// What a packet met, endpoint after endpoint. `None` if that is not clear: it met rules that are in neither read, or that were not the
-/// same in both, or what they tell contradicts itself.
+/// Returns what a packet met, endpoint by endpoint. `None` if that is not clear: it met rules that are in neither read, or that differ
+/// between the reads, or that contradict each other.
 pub fn witnesses(trace: &Trace, before: &Meanings, now: &Meanings) -> Option<Vec<Witness>> {
     let mut found: Vec<Passage> = Vec::new();
     for (place, is_dropped) in &trace.steps {
@@ -129,10 +129,10 @@ pub fn witnesses(trace: &Trace, before: &Meanings, now: &Meanings) -> Option<Vec
     Some(found)
 }
 
-/// A packet's way past one endpoint.
+/// A packet's way through one endpoint.
 struct Passage {
     witness: Witness,
-    /// The last decision, as long as the endpoint's rules have not borne it out.
+    /// The last decision, until the endpoint's rules confirm it.
     decided: Option<Decision>,
 }
 
@@ -142,7 +142,7 @@ impl Passage {
         Passage { witness: Witness { time: trace.time, packet: trace.packet, endpoint, decisions, end }, decided: None }
     }
 
-    /// `None` if this cannot be after what was met before: a rule was replaced by another one, for a while.
+    /// Returns `None` if this cannot come after what was met before, because a rule was replaced by another one for a while.
     fn meet(&mut self, meaning: &Meaning, is_dropped: bool) -> Option<()> {
         match &meaning.tells {
             Tells::Decision(decision) => {
@@ -152,7 +152,7 @@ impl Passage {
             Tells::Accepted if self.decided != Some(Decision::Accept) => return None,
             Tells::Accepted => self.decided = None,
             Tells::Undecided { tier } | Tells::Drop { tier, .. } if self.has_decided(tier) => return None,
-            // Limits of Calico's own tables let most packets pass.
+            // Limits in Calico's own tables let most packets pass.
             Tells::Drop { reason, tier } if is_dropped => {
                 self.witness.end = End::Dropped { reason: *reason, tier: Arc::clone(tier) };
                 return Some(());
@@ -168,7 +168,7 @@ impl Passage {
         Some(())
     }
 
-    /// Whether a policy has, so that no other one of this tier is asked.
+    /// Whether a policy has decided, so that no other policy of this tier is asked.
     fn has_decided(&self, tier: &Arc<str>) -> bool {
         let passed = || self.witness.decisions.last().is_some_and(|last| !last.is_profile && last.tier == *tier);
         match self.decided {
@@ -189,7 +189,7 @@ mod tests {
     use crate::kernel::trace::{Event, Fate, Packet, Step, TABLE};
     use crate::witness::traces::Traces;
 
-    /// A rule of an endpoint, a policy or a group that is not known may have decided.
+    /// An unknown rule of an endpoint, a policy or a group may have decided.
     #[test]
     fn rules_that_are_not_known_are_not_guessed() {
         let event = |table: &str, chain: &str| {

@@ -1,4 +1,4 @@
-//! The kernel's messages → traces: all that was told of one packet. Pure state.
+//! Collects the kernel's messages into traces: all that was reported of one packet. Pure state.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -8,14 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::felix::names::tells_decisions;
 use crate::kernel::trace::{Event, Fate, Packet, Step};
 
-/// Packets under way at once; what is more is let go.
+/// The most packets on their way at a time. More are ignored.
 const MOST_TRACES: usize = 10_000;
-/// Rules of Calico's that one packet meets: a node's longest way through groups and policies is far shorter.
+/// The most rules of Calico that one packet meets. A node's longest way through groups and policies is far shorter.
 const MOST_STEPS: usize = 2_000;
-/// A packet whose end was not told by then will not be told any more: another program kept it.
+/// If a packet's end was not reported after this time, it will not be: another program has kept the packet.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where a rule is, as the kernel tells it.
+/// Where a rule is, as the kernel reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
     /// `NFPROTO_…`
@@ -24,7 +24,7 @@ pub struct Place {
     pub handle: u64,
 }
 
-/// All that was told of one packet.
+/// All that was reported of one packet.
 #[derive(Debug, Clone)]
 pub struct Trace {
     pub time: SystemTime,
@@ -32,19 +32,19 @@ pub struct Trace {
     begun: Instant,
     /// The interval in which it began.
     interval: u64,
-    /// The rules it met that may tell what was decided; and whether it ended there.
+    /// The rules it met that may show what was decided, and whether it ended there.
     pub steps: Vec<(Place, bool)>,
-    /// The table and chain of another program that refused it.
+    /// The table and chain of another program that dropped it.
     pub refused_by: Option<(Arc<str>, Arc<str>)>,
     /// Whether it began and ended in one interval, between two reads.
     pub is_certain: bool,
 }
 
-/// Puts messages together, packet by packet.
+/// Collects messages by packet.
 #[derive(Debug, Default)]
 pub struct Traces {
     open: HashMap<u32, Trace>,
-    /// Packets of which all was told.
+    /// The number of packets with a whole trace.
     pub whole: u64,
     interval: u64,
     /// Whether tables are being read.
@@ -55,11 +55,11 @@ pub struct Traces {
 const TABLES: [&str; 4] = ["calico", "filter", "mangle", "raw"];
 
 impl Traces {
-    /// Takes one message; a whole trace if it was the last one of its packet.
+    /// Takes one message. Returns the whole trace if it was the last one of its packet.
     pub fn take(&mut self, event: Event) -> Option<Trace> {
         let id = event.id;
         if event.marks() {
-            // What others trace does not begin here.
+            // Packets that other programs trace do not begin here.
             if let (Step::Rule { .. }, Some(packet)) = (event.step, event.packet)
                 && (self.open.len() < MOST_TRACES || self.open.contains_key(&id))
             {
@@ -79,7 +79,7 @@ impl Traces {
         Some(trace)
     }
 
-    /// Messages were lost: nothing that is under way is whole.
+    /// Notes that messages were lost, so that no open trace is whole.
     pub fn lost(&mut self) {
         self.open.clear();
     }
@@ -88,7 +88,8 @@ impl Traces {
         self.open.retain(|_, trace| now.duration_since(trace.begun) < PATIENCE);
     }
 
-    /// Tables begin, or cease, to be read: of a trace that goes on, some rules may be read before they count it, and others behind.
+    /// Notes that reading tables begins or ends. If a trace continues across that, some rules may be read before they count it, others
+    /// after.
     pub fn reading(&mut self, is_reading: bool) {
         self.interval += 1;
         self.is_reading = is_reading;
@@ -148,16 +149,16 @@ mod tests {
     #[test]
     fn a_trace_begins_with_our_mark_and_ends_with_its_packet() {
         let mut traces = Traces::default();
-        // Somebody else's.
+        // Another program's trace.
         assert!(traces.take(rule(7)).is_none() && traces.take(event(7, "filter", "x", Fate::Dropped)).is_none());
-        // Two at once.
+        // Two at the same time.
         for id in [1, 2] {
             assert!(traces.take(mark(id)).is_none() && traces.take(rule(id)).is_none());
         }
         assert_eq!(traces.take(event(1, "filter", "cali-tw-cali1", Fate::Dropped)).unwrap().steps.len(), 2);
         assert_eq!(traces.take(end(2)).unwrap().steps.len(), 1);
         assert!(traces.take(rule(1)).is_none());
-        // A packet whose end was not told, and another one that has its number now.
+        // A packet without a reported end, and another one that has its number now.
         for _ in 0..2 {
             assert!(traces.take(mark(3)).is_none() && traces.take(rule(3)).is_none());
         }

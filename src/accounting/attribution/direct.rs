@@ -1,12 +1,12 @@
-//! Policies that have their own jump in an endpoint's chain → what may be credited to them by differencing. Pure state.
+//! Credits policies that have their own jump in an endpoint's chain, by differences. Pure state.
 //!
-//! A difference between counters that are read one after the other can be off by the packets that go by meanwhile: too low, and
-//! the next one makes up for it; or too high, by a packet that is inside the policy's chain just then. So a difference below zero
-//! is carried on. And if all endpoints together claim more than the policy's own rules counted on the whole node, each of them may
-//! be the one that claims too much: then every claim but what is beyond doubt waits for the next read.
+//! A difference between counters that are read one after the other can be off by the packets that pass in between. It can be too low, and
+//! the next one makes up for it. It can be too high, by a packet that is in the policy's chain just then. So a negative difference is
+//! carried to the next read. If all endpoints together claim more than the policy's own rules counted on the whole node, any of them may
+//! claim too much. Then only what is beyond doubt is credited, and the rest waits for the next read.
 //!
-//! Where an endpoint's rules were written anew, its counters show only what came later. What came before is recovered from the policy's
-//! own rules, as far as no other endpoint can have got it.
+//! If an endpoint's rules were rewritten, its counters show only what came later. What came before is recovered from the policy's own
+//! rules, as far as no other endpoint can have got it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -22,22 +22,22 @@ pub struct Claim<'a> {
     pub source: Source,
     pub pipeline: &'a Pipeline,
     pub item: Item,
-    /// What it is to be added to besides: the tier's refusals.
+    /// The second item to add it to: all denies of the tier.
     pub sum: Option<Item>,
-    /// Packets that its counters show; below zero: to be made up for.
+    /// Packets that the endpoint's counters show. Below zero it is a debt.
     pub packets: i64,
-    /// How many of them may have been on their way, and become something else.
+    /// How many of them may have been on their way, so that they may end otherwise.
     pub doubt: u64,
-    /// How many may be missing because they were on their way.
+    /// How many may be missing, because they were on their way.
     pub entering: u64,
     pub coverage: Coverage,
 }
 
-/// Whether an endpoint's counters show all packets since the last read: not where its rules were written anew.
+/// Whether an endpoint's counters show all packets since the last read. They do not if its rules were rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
     All,
-    /// There may have been more: at most this many in all; `None` where nothing limits them.
+    /// There may have been more: at most this many in all, or `None` if nothing limits them.
     Part(Option<u64>),
 }
 
@@ -46,7 +46,7 @@ impl Claim<'_> {
         self.coverage != Coverage::All
     }
 
-    /// The most that this endpoint can have got of the policy's decisions since the last read.
+    /// Returns the most that this endpoint can have got of the policy's decisions since the last read.
     fn most(&self) -> Option<u64> {
         match self.coverage {
             Coverage::All => Some(u64::try_from(self.packets).unwrap_or(0).saturating_add(self.doubt).saturating_add(self.entering)),
@@ -63,11 +63,11 @@ impl<'a> Claims<'a> {
         self.0.entry((policy, claim.source.verdict)).or_default().push(claim);
     }
 
-    /// Credits what is certain; the rest waits.
+    /// Credits what is certain. The rest waits.
     pub fn settle(self, view: &mut TableView, waiting: &mut Waiting, totals: &mut Totals) {
         for ((policy, verdict), claims) in self.0 {
             let claimed: i64 = claims.iter().map(|claim| claim.packets.max(0)).sum();
-            // Where some claims do not show all, their sum proves nothing: a packet that is held up may be in one of them.
+            // If some claims do not show all, their sum proves nothing: one of them may contain a packet that is held up.
             let claims_are_partial = claims.iter().any(Claim::is_partial);
             let least_doubt = if claims_are_partial { signed(view.table.motion.held_up()) } else { 0 };
             let excess = view.budget(policy, verdict).map_or(0, |budget| claimed - budget).max(least_doubt);
@@ -79,7 +79,7 @@ impl<'a> Claims<'a> {
             for ((claim, certain), recovered) in claims.into_iter().zip(certain).zip(recovered) {
                 let credited = signed(certain + recovered);
                 let rest = claim.packets - signed(certain);
-                // What was recovered may have been in doubt before. A debt is no larger than what is on its way now.
+                // What was recovered may have been in doubt before. A debt is at most what is on its way now.
                 let rest = if rest > 0 { (rest - signed(recovered)).max(0) } else { rest.max(-signed(claim.entering)) };
                 view.spend(policy, verdict, credited, rest);
                 waiting.extend((rest != 0).then_some((claim.source, rest)));
@@ -96,8 +96,8 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// What endpoints whose rules were written anew must have got besides what their counters show: what the policy's own rules counted, and
-/// no other endpoint can have got.
+/// Returns what endpoints with rewritten rules must have got in addition to what their counters show: what the policy's own rules counted
+/// and no other endpoint can have got.
 fn recovered(claims: &[Claim], certain: &[u64], policy: ChainId, view: &TableView) -> Vec<u64> {
     let nothing = || vec![0; claims.len()];
     let Some(first) = claims.iter().find(|claim| claim.is_partial()) else { return nothing() };
@@ -124,5 +124,5 @@ pub struct Source {
     pub verdict: Verdict,
 }
 
-/// Differences that wait for the next read, positive or negative; nothing for most sources.
+/// Differences that wait for the next read, positive or negative. Most sources have none.
 pub type Waiting = HashMap<Source, i64>;

@@ -1,14 +1,14 @@
-//! What the counters of one table say about each other: as many packets reach a rule as came into its chain and did not leave it before.
-//! Pure.
+//! Checks the counters of one table against each other: the packets that reach a rule are those that entered its chain and did not leave
+//! it before. Pure.
 //!
-//! This finds rules that were written anew without a trace in themselves, and bounds what can have gone to a rule whose own count does
-//! not tell. Three kinds of evidence, the strongest first:
+//! This finds rules that were rewritten without a sign of it. It also bounds how many packets can have reached a rule if its own count
+//! does not show it. There are three cases, the strongest evidence first:
 //!
-//! * More packets left a chain than came in, or came in and stayed nowhere; or a counter went back. Then counters began again somewhere in
-//!   the table, and nothing in it is known to have counted on.
-//! * Felix wrote something in the table. Then it may have written a chain twice, the second time as it was before. Where rules have
-//!   no handles, or keep them, a rule has surely counted on only if its count is more than can have reached it since the last read.
-//! * Neither: the rules have counted on.
+//! * More packets left a chain than entered it, or some entered and no rule counted them, or a counter went back. Then counters have begun
+//!   again somewhere in the table, and no rule in it is known to have counted on.
+//! * Felix wrote something in the table. It may have written a chain twice, the second time as it was before. If rules have no handles,
+//!   or keep them, a rule has surely counted on only if its count is more than can have reached it since the last read.
+//! * Neither. Then all rules have counted on.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::ruleset::{Chain, ChainId, Rule, RuleHash, RuleId, Ruleset, Snapshot, 
 
 use super::motion::Motion;
 
-/// Rules that counted while a table was read, by chain and hash.
+/// What rules counted while a table was read, by chain and hash.
 pub type Moved = HashMap<(Arc<str>, RuleHash), u64>;
 
-/// How many packets can have reached each rule since the last read. Only known where something was written in the table; else every
-/// rule's own count tells.
+/// How many packets can have reached each rule since the last read. Known only if something was written in the table. Otherwise every
+/// rule's own count shows it.
 #[derive(Debug, Default)]
 pub struct Reach {
     rules: Vec<Option<u64>>,
@@ -31,7 +31,7 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// The most packets that can have entered a chain that holds rules; `None` if nothing limits them.
+    /// Returns the most packets that can have entered a chain that has rules; `None` if nothing limits them.
     pub fn inflow(&self, chain: ChainId) -> Option<u64> {
         self.chains.get(chain.0 as usize).copied().flatten()
     }
@@ -47,7 +47,7 @@ pub fn moved(read: &Snapshot, motion: &Motion) -> Moved {
     moved.map(|(chain, rule, packets)| ((Arc::clone(&chain.name), read.ruleset.hash(rule)), packets)).collect()
 }
 
-/// How many packets may be held up on their way for longer than two reads take, at most: CPUs that a hypervisor has stopped.
+/// The most packets that may be held up for longer than two reads take, each on a CPU that a hypervisor has stopped.
 const MOST_HELD_UP: u64 = 8;
 
 #[derive(Clone, Copy)]
@@ -55,13 +55,13 @@ pub struct Context<'a> {
     pub read: &'a Snapshot,
     pub pipelines: &'a Pipelines,
     pub motion: &'a Motion,
-    /// What counted while the table was read the last time.
+    /// What rules counted while the table was read the last time.
     pub moved: Option<&'a Moved>,
     pub cpus: u64,
 }
 
 impl<'a> Context<'a> {
-    /// Takes back that rules have counted on, where they may have been written anew.
+    /// Records in `deltas` which rules may have been rewritten. Returns how many packets can have reached each rule.
     pub fn settle_ages(self, deltas: &mut Deltas) -> Reach {
         if deltas.restarted || self.is_broken(deltas) {
             deltas.rewritten = true;
@@ -82,7 +82,7 @@ impl<'a> Context<'a> {
         &self.read.ruleset
     }
 
-    /// Packets that the rule counted during this read and the last one: by as many its count may be out of step with others.
+    /// Returns packets that the rule counted during this read and the last one. Its count may be out of step with others by as many.
     fn motion_of(&self, chain: &Chain, rule: RuleId) -> u64 {
         let moved = self.moved.filter(|moved| !moved.is_empty());
         let before = moved.and_then(|moved| moved.get(&(Arc::clone(&chain.name), self.ruleset().hash(rule))).copied());
@@ -97,8 +97,8 @@ impl<'a> Context<'a> {
         deltas.count_since_last_read(rule).filter(|_| !self.ruleset().rule(rule).uncounted)
     }
 
-    /// Whether nothing follows from what a rule counted: it has no counter, or it is not Felix's and nobody knows since when it stands
-    /// there.
+    /// Whether nothing follows from what a rule counted: it has no counter, or it is not Felix's, and it is unknown how long it has
+    /// existed.
     fn proves_nothing(&self, rule: RuleId) -> bool {
         self.ruleset().rule(rule).uncounted || self.ruleset().hash(rule).is_none()
     }
@@ -109,7 +109,7 @@ impl<'a> Context<'a> {
         rules.filter_map(|(chain, rule)| Some((chain, rule, ruleset.rule(rule).verdict.target()?)))
     }
 
-    /// Whether any chain contradicts itself, or the jumps that lead to it.
+    /// Whether any chain contradicts itself or the jumps to it.
     pub fn is_broken(&self, deltas: &Deltas) -> bool {
         let mut entries = vec![Some((0u64, 0u64)); self.ruleset().chains().len()];
         let mut is_called = vec![false; entries.len()];
@@ -124,8 +124,8 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// Whether a rule of the chain counted more packets than can have reached it, or one that all packets match fewer. `entry`: how many
-    /// packets came in, and by how many that may be out of step.
+    /// Whether a rule of the chain counted more packets than can have reached it, or a rule without conditions fewer than must have.
+    /// `entry` is how many packets entered, and by how many that may be out of step.
     fn contradicts(&self, chain: &Chain, entry: Option<(u64, u64)>, deltas: &Deltas) -> bool {
         let slack = self.motion_in(chain).saturating_add(entry.map_or(0, |(_, slack)| slack)).saturating_add(self.cpus.min(MOST_HELD_UP));
         if !Motion::is_known(slack) {
@@ -151,12 +151,12 @@ impl<'a> Context<'a> {
 
 struct Here {
     most: Option<u64>,
-    /// Whether none of them can have ended before without a count in this chain.
+    /// Whether no packet can have left the chain before this rule without being counted in it.
     all_are_counted: bool,
 }
 
 impl Here {
-    /// Goes on behind a rule that matched at least `least` packets and at most `most`.
+    /// Moves past a rule that matched at least `least` packets and at most `most`.
     fn pass(&mut self, rule: &Rule, most: Option<u64>, least: u64) {
         if rule.is_unconditional() {
             self.most = most;
@@ -172,7 +172,7 @@ impl Here {
         }
     }
 
-    /// Goes on behind a rule that proves nothing, but may have ended some packets.
+    /// Moves past a rule that proves nothing, but may have taken some packets away.
     fn pass_unproven(&mut self, rule: &Rule, packets: Option<u64>) {
         let goes_on = matches!(rule.verdict, Verdict::None | Verdict::SetMark { .. } | Verdict::Log | Verdict::Nflog(_));
         let is_idle = packets == Some(0) && !rule.uncounted;
@@ -193,7 +193,7 @@ impl Walk<'_, '_> {
         let mut callers: Vec<Vec<RuleId>> = vec![vec![]; ruleset.chains().len()];
         self.context.jumps().for_each(|(_, rule, to)| callers[to.0 as usize].push(rule));
         let order = callers_first(ruleset);
-        // Calico's own tables lead to workloads by a map, which counts nothing: as many packets as came in anywhere.
+        // In Calico's own tables a map leads to workloads. It counts nothing, so the only limit is all packets of the table.
         let (mapped, called): (Vec<ChainId>, Vec<ChainId>) =
             order.into_iter().partition(|id| self.endpoints.contains(id) && callers[id.0 as usize].is_empty());
         let total = self.total(&called, &callers);
@@ -203,19 +203,19 @@ impl Walk<'_, '_> {
         last.iter().for_each(|id| self.chain(*id, self.inflow(&callers[id.0 as usize])));
     }
 
-    /// Whether Felix writes the chain when policies change. The others change with endpoints only, or never.
+    /// Whether Felix writes the chain when policies change. Other chains change only with endpoints, or never.
     fn is_rewritable(&self, id: ChainId) -> bool {
         let pipelines = self.context.pipelines;
         pipelines.policy(id).is_some() || pipelines.group(id).is_some() || self.endpoints.contains(&id)
     }
 
-    /// What came into a chain by these jumps, at most; `None` if nothing limits it.
+    /// Returns the most packets that can have come by these jumps; `None` if nothing limits them.
     fn inflow(&self, jumps: &[RuleId]) -> Option<u64> {
         jumps.first()?;
         jumps.iter().map(|rule| self.reach.of(*rule)).sum()
     }
 
-    /// What all chains that no rule leads to have counted at most, as far as they are not endpoints': all packets there were.
+    /// Returns the most packets that there were: the sum of the highest counts in the chains that no rule leads to, except endpoints'.
     fn total(&self, called: &[ChainId], callers: &[Vec<RuleId>]) -> Option<u64> {
         let entries: Vec<ChainId> = called.iter().copied().filter(|id| callers[id.0 as usize].is_empty()).collect();
         let most = |id: &ChainId| {
@@ -225,7 +225,7 @@ impl Walk<'_, '_> {
         if entries.is_empty() { None } else { entries.iter().map(most).sum() }
     }
 
-    /// Endpoints that a map leads to: of each direction, they got no more than all together, less what others surely got.
+    /// Bounds the endpoints that a map leads to. In each direction, each got at most the total less what the others surely got.
     fn mapped(&mut self, mapped: &[ChainId], total: Option<u64>) {
         let pipelines = self.context.pipelines;
         let endpoint = |id: ChainId| pipelines.endpoints.iter().find(|endpoint| endpoint.chain == id);
@@ -241,7 +241,7 @@ impl Walk<'_, '_> {
         others.iter().for_each(|id| self.chain(*id, total));
     }
 
-    /// What the first rule that all packets match has surely counted since the last read.
+    /// Returns what the first rule without conditions has surely counted since the last read.
     fn surely_entered(&self, id: ChainId, total: Option<u64>) -> u64 {
         let (ruleset, slack) = (self.context.ruleset(), self.context.motion_in(self.context.ruleset().chain(id)));
         let first = ruleset.chain(id).rule_ids().find(|rule| ruleset.rule(*rule).is_unconditional());
@@ -249,8 +249,8 @@ impl Walk<'_, '_> {
         first.filter(is_sure).and_then(|rule| self.deltas.count_since_last_read(rule)).unwrap_or(0)
     }
 
-    /// Bounds the rules of a chain that `inflow` packets can have entered, and doubts those at its end that may have been written anew:
-    /// Felix replaces all rules behind the first difference.
+    /// Bounds the rules of a chain that `inflow` packets can have entered. Records which rules at its end may have been rewritten: Felix
+    /// replaces all rules after the first difference.
     fn chain(&mut self, id: ChainId, inflow: Option<u64>) {
         let chain = self.context.ruleset().chain(id);
         let rules: Vec<RuleId> = chain.rule_ids().collect();
@@ -289,7 +289,7 @@ impl Walk<'_, '_> {
     }
 }
 
-/// All chains, each behind those that lead to it. The kernel refuses loops; a text may hold one.
+/// Returns all chains, each after those that lead to it. The kernel allows no loops, but a text may contain one.
 fn callers_first(ruleset: &Ruleset) -> Vec<ChainId> {
     let mut waiting = vec![0usize; ruleset.chains().len()];
     let targets = |id: ChainId| ruleset.chain(id).rule_ids().filter_map(|rule| ruleset.rule(rule).verdict.target());

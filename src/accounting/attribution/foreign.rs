@@ -1,8 +1,8 @@
-//! Rules that are not Felix's, and what they counted since the last read → which of an endpoint's counts may be wrong by it. Pure.
+//! Rules that are not Felix's: which counts of an endpoint may be wrong because of them. Pure.
 //!
-//! A foreign rule that matched nothing changed nothing. One that matched may have taken packets away between two counters, whose
-//! difference then shows refusals that never were; or it may have changed the marks by which all rules behind it tell whether a packet
-//! was accepted or passed on. What a rule of Felix counts by itself stays true as long as the marks are Felix's.
+//! A foreign rule that matched nothing since the last read changed nothing. One that matched may have taken packets away between two
+//! counters, whose difference then shows denies that did not happen. Or it may have changed the marks that tell all later rules whether a
+//! packet was accepted or passed. What a rule of Felix counts by itself is true as long as the marks are Felix's.
 
 use crate::accounting::ledger::Deltas;
 use crate::felix::{Foreign, Tier, Way};
@@ -15,14 +15,14 @@ use super::tier::{Split, SplitTier};
 pub enum Disturbance {
     #[default]
     None,
-    /// They sent some back, perhaps before that took effect which the policy's own rules had decided.
+    /// They sent some back, perhaps before a decision of the policy's own rules took effect.
     SentBack,
     Taken,
     Marked,
 }
 
 impl Disturbance {
-    /// By the foreign rules of one chain, since the last read.
+    /// Returns what the foreign rules of one chain did since the last read.
     pub fn by(foreign: &[Foreign], ruleset: &Ruleset, deltas: &Deltas) -> Self {
         let disturbance = |foreign: &Foreign| match foreign {
             Foreign { changes_marks: true, .. } => Disturbance::Marked,
@@ -34,7 +34,7 @@ impl Disturbance {
     }
 }
 
-/// Those that matched since the last read, or may have.
+/// Returns the rules that matched since the last read, or may have.
 fn matched<'a>(foreign: &'a [Foreign], ruleset: &Ruleset, deltas: &Deltas) -> impl Iterator<Item = &'a Foreign> {
     foreign.iter().filter(|foreign| deltas.packets(foreign.rule) > 0 || ruleset.rule(foreign.rule).uncounted)
 }
@@ -60,7 +60,7 @@ pub struct DisturbedTier {
 #[derive(Debug)]
 pub struct Passage {
     matched: Vec<Foreign>,
-    /// Whether the marks may have been changed in a chain that lies behind.
+    /// Whether marks may have been changed in the chain of an earlier target.
     marked: bool,
 }
 
@@ -73,17 +73,17 @@ impl Passage {
         self.marked || self.matched.iter().any(|foreign| foreign.changes_marks && foreign.rule < rule)
     }
 
-    /// Whether packets may have been taken away, or given other marks, between two rules; `None`: the end of the chain.
+    /// Whether packets may have been taken away, or given other marks, between two rules. `None` is the end of the chain.
     pub fn is_disturbed_between(&self, from: RuleId, to: Option<RuleId>) -> bool {
         self.matched.iter().any(|foreign| from < foreign.rule && to.is_none_or(|to| foreign.rule < to))
     }
 
-    /// The same between the first jump of a tier and the rule after it.
+    /// Like [`Passage::is_disturbed_between`], for the first jump of a tier and the rule after it.
     pub fn is_disturbed_in(&self, tier: &Tier) -> bool {
         tier.targets.first().is_some_and(|first| self.is_disturbed_between(first.jump, tier.after))
     }
 
-    /// Goes through a tier. `inside` tells what happened in the chain of a target.
+    /// Moves past a tier. `inside` returns what foreign rules did in the chain of a target.
     pub fn through(&mut self, split: &SplitTier, inside: impl Fn(ChainId) -> Disturbance) -> DisturbedTier {
         let SplitTier { tier, can, splits } = split;
         let mut disturbed = DisturbedTier::default();
@@ -97,7 +97,8 @@ impl Passage {
             disturbed.targets.push(Disturbed { accepted: marked, decided });
             self.marked |= inside == Disturbance::Marked;
         }
-        // What is derived from all that came out of the tier is wrong by what was taken anywhere in it, and by what is wrong of others.
+        // What is derived from all packets that came out of the tier is wrong if any were taken in it, or if another target's passes are
+        // wrong.
         let passes = |index: usize| can[index].pass && disturbed.targets[index].decided;
         let wrong = self.is_disturbed_in(tier) || (0..splits.len()).any(passes);
         for (split, disturbed) in splits.iter().zip(&mut disturbed.targets) {

@@ -1,4 +1,4 @@
-//! The group chains of a read → margins for [`group`](super::group), and what it credits → totals.
+//! Turns the group chains of a read into margins for [`group`](super::group), and what it credits into totals.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::witnessed::Cells;
 pub struct Member<'a> {
     pub pipeline: &'a Pipeline,
     pub tier: &'a Arc<str>,
-    /// Its jump to the group, and the return of what the group accepted.
+    /// The member's jump to the group, and the return of what the group accepted.
     pub target: &'a Target,
     /// The rule that counts what the group left undecided.
     pub undecided: Option<RuleId>,
@@ -26,15 +26,15 @@ pub struct Member<'a> {
 }
 
 impl Member<'_> {
-    /// Whether its counters give this verdict by itself.
+    /// Whether its counters give this verdict alone.
     fn counts(&self, verdict: Verdict) -> bool {
         verdict == Verdict::Accept || self.read.split.verdicts(self.read.can).any(|v| v == verdict)
     }
 
-    /// Whether packets of this verdict can be among what it got, known or not.
+    /// Whether its row can contain packets of this verdict, even if their number is unknown.
     fn may_count(&self, verdict: Verdict) -> bool {
         match self.read.split {
-            // Its passes mix with what nobody decided.
+            // Its passes mix with what no policy decided.
             Split::Nothing => self.read.can.pass && matches!(verdict, Verdict::Pass | Verdict::DenyOrPass),
             Split::Deny => verdict == Verdict::Deny || verdict == Verdict::DenyOrPass,
             Split::Pass => verdict == Verdict::Pass || verdict == Verdict::DenyOrPass,
@@ -52,7 +52,7 @@ impl Member<'_> {
 pub struct GroupState {
     members: Vec<(EndpointKind, Arc<str>, Direction)>,
     carries: PerVerdict<Carry>,
-    /// Per member: a difference below zero, to be made up for; or what was in doubt, and is not credited yet.
+    /// Per member: a debt below zero, or a difference that is in doubt and not credited yet.
     waiting: PerVerdict<Vec<i64>>,
     /// How far the jumps of all members together are ahead of the group's first rule.
     entries_ahead: i64,
@@ -66,7 +66,7 @@ impl GroupState {
     }
 }
 
-/// What is carried, by group chain: a changed group has a new name.
+/// What is carried, by group chain. A group that changes gets a new name.
 pub type Groups = HashMap<ChainKey, GroupState>;
 
 pub fn credit_all(view: &TableView, members: ByChain<Member>, before: &mut Groups, now: &mut Groups, totals: &mut Totals) {
@@ -94,7 +94,7 @@ impl GroupRead<'_> {
         let members = self.members.iter().map(|member| member.pipeline);
         let members: Vec<_> = members.map(|p| (p.kind, Arc::clone(&p.interface), p.direction)).collect();
         if state.members != members {
-            // Numbers of other workloads mean nothing here.
+            // The numbers of other members mean nothing for these.
             *state = GroupState { members, could: std::mem::take(&mut state.could), ..GroupState::default() };
         }
         if !self.counts_on() {
@@ -108,7 +108,7 @@ impl GroupRead<'_> {
                 let carry = &mut state.carries[verdict as usize];
                 let margins = self.margins(verdict, in_step, &witnessed, &mut state.waiting[verdict as usize], carry);
                 let one_alone_can = !self.may_have_differed() && could.iter().filter(|can| decides(**can, verdict)).count() == 1;
-                // Where nothing moves, rows and columns together tell more.
+                // If nothing moves, rows and columns together show more.
                 let mut credits =
                     if one_alone_can && margins.hidden > 0 { credit_undivided(&margins, carry) } else { credit(&margins, carry) };
                 if self.is_disturbed() && margins.hidden == 0 {
@@ -118,22 +118,22 @@ impl GroupRead<'_> {
             }
         }
         state.could = if state.nothing_waits() { self.can.clone() } else { could };
-        // What was credited to several policies together is shown again, when others of them could decide.
+        // What was credited to several policies together is shown again, even if other policies can decide now.
         let names: Vec<&Arc<str>> = self.names.iter().copied().flatten().collect();
         self.members.iter().for_each(|member| totals.of(member.pipeline).keep_joined(member.tier, &names));
         if self.is_disturbed() {
-            // Rows and columns of such an interval need not balance, ever.
+            // Rows and columns of such an interval may never balance.
             let GroupState { members, could, .. } = std::mem::take(state);
             *state = GroupState { members, could, ..GroupState::default() };
         }
     }
 
-    /// Whether foreign rules matched since the last read, on the way to the group or in it.
+    /// Whether foreign rules matched since the last read, in the group or on the way to it.
     fn is_disturbed(&self) -> bool {
         self.view.disturbance(self.group.chain) > Disturbance::None || self.members.iter().any(|member| member.read.disturbed.any())
     }
 
-    /// Whether all rules that tell of the group have counted on since the last read.
+    /// Whether all rules that count for the group have counted on since the last read.
     fn counts_on(&self) -> bool {
         let deltas = self.view.table.deltas;
         let of_member = |member: &Member| [Some(member.target.jump), member.target.accepted, member.undecided].into_iter().flatten();
@@ -142,7 +142,7 @@ impl GroupRead<'_> {
             && self.members.iter().flat_map(of_member).all(|rule| deltas.since_last_read(rule).is_some())
     }
 
-    /// Whether as many packets entered the group as left for it, at this read and the one before.
+    /// Whether as many packets entered the group as were sent to it, at this read and at the one before.
     fn in_step(&self, state: &mut GroupState) -> bool {
         let deltas = self.view.table.deltas;
         let left: Option<i64> = self.members.iter().map(|member| deltas.since_last_read(member.target.jump)).sum();
@@ -161,14 +161,14 @@ impl GroupRead<'_> {
         Cells(self.members.iter().map(of_member).collect())
     }
 
-    /// Rows and columns, without the packets that were traced.
+    /// Returns rows and columns without traced packets.
     fn margins(&self, verdict: Verdict, in_step: bool, witnessed: &Cells, waiting: &mut Vec<i64>, carry: &mut Carry) -> Margins {
         waiting.resize(self.members.len(), 0);
         let row = |((place, member), waiting)| self.row(member, verdict, witnessed.row(place, verdict), waiting);
         let mut rows: Vec<Margin> = self.members.iter().enumerate().zip(waiting.iter_mut()).map(row).collect();
         for (row, waiting) in waiting.iter_mut().enumerate().filter(|(_, waiting)| **waiting < 0) {
             let withdrawn = carry.withdraw(row, waiting.unsigned_abs());
-            // A debt is no larger than what is on its way now.
+            // A debt is at most what is on its way now.
             *waiting = (*waiting + signed(withdrawn)).max(-signed(self.members[row].read.entering));
         }
         let column = |index| self.column(index, verdict).less(witnessed.column(index, verdict));
@@ -178,14 +178,14 @@ impl GroupRead<'_> {
         if hidden == 0 && was_still && self.users_are_known() {
             complete(&mut rows, &columns, held_up);
         }
-        // Accepts are counted as they are; a difference of zero can be a packet on its way at the last read and another one now.
+        // Accepts are counted directly. A difference of zero may hide one packet on its way at the last read and another one now.
         let derived = verdict != Verdict::Accept;
         Margins { rows, columns, in_step, quiet: !derived || self.nothing_entered(), hidden, held_up, derived }
     }
 
-    /// How many packets may be counted in a row and not in its column at this read; or as many the other way round. The first have moved in
-    /// columns, the second in rows. One that stood still in between, and moved nowhere, makes rows and columns differ in all, unless it
-    /// is hidden by others of the second kind.
+    /// Returns how many packets may be counted in a row and not in its column at this read, or the other way round. The first have moved in
+    /// columns, the second in rows. A packet that stood still in between has moved in neither. It makes the sums of rows and columns
+    /// differ, unless others of the second kind hide it.
     fn on_their_way(&self, verdict: Verdict) -> u64 {
         let motion = self.view.table.motion;
         let row = |member: &Member| {
@@ -197,7 +197,7 @@ impl GroupRead<'_> {
             let rules = self.view.table.pipelines.policy(policy).into_iter();
             let decisions = rules.flat_map(|rules| verdict.decisions().iter().flat_map(move |decision| rules.rules_that(*decision)));
             let jumps = (index..index + 2).filter_map(|index| Some(self.group.policies.get(index)?.0));
-            // What is used elsewhere too is counted by the jumps around it.
+            // A policy that is used elsewhere too is counted by the jumps around it.
             let jumps = jumps.filter(|_| self.view.references(policy) > 1);
             motion.sum(decisions.chain(jumps))
         };
@@ -222,7 +222,7 @@ impl GroupRead<'_> {
         let TargetRead { since_last_read, since_written, doubt, entering, .. } = member.read;
         let Some(difference) = since_last_read.of(verdict) else {
             let seen = since_written.of(verdict).unwrap_or_else(|| -signed(entering));
-            // They may have come before.
+            // Traced packets may have come before the rules were written.
             let seen = seen.min(0).max(seen - signed(witnessed));
             return Margin { least: certain(seen, doubt, waiting), most: None };
         };
@@ -231,8 +231,8 @@ impl GroupRead<'_> {
         Margin::exact(certain(*waiting + difference, doubt, waiting))
     }
 
-    /// What the policy at `index` decided in this group. Its own rules count for everything that refers to it; if that is more than
-    /// this group, the group's own jumps tell how many packets stayed with the policy.
+    /// Returns what the policy at `index` decided in this group. Its own rules count for everything that refers to it. If not only this
+    /// group does, the group's own jumps show how many packets stayed with the policy.
     fn column(&self, index: usize, verdict: Verdict) -> Margin {
         let chain = self.group.policies[index].1;
         let Some(policy) = self.view.table.pipelines.policy(chain) else { return Margin::default() };
@@ -247,11 +247,11 @@ impl GroupRead<'_> {
         Margin { least, most: Some(counted.most.map_or(stayed, |most| most.min(stayed))) }
     }
 
-    /// Whether the members, and nobody else, used the group since the last read.
+    /// Whether only the members used the group since the last read.
     fn users_are_known(&self) -> bool {
         let steady = self.view.is_steady(self.group.chain) && self.view.references(self.group.chain) as usize == self.members.len();
         let is_member = |chain| self.members.iter().any(|member| member.pipeline.chain == chain);
-        // One that was written anew, and is no member now, can have been one.
+        // An endpoint that was rewritten, and is no member now, may have been one.
         let had_no_others = |direction| self.view.inflow_of_others(direction, is_member) == Some(0);
         let direction = self.members.first().map(|first| first.pipeline.direction);
         steady && (!self.view.table.deltas.rewritten || direction.is_some_and(had_no_others))
@@ -261,7 +261,7 @@ impl GroupRead<'_> {
         verdict.decisions().iter().map(|decision| self.view.margin(policy, *decision)).fold(Margin::exact(0), Margin::plus)
     }
 
-    /// Packets that went to the policy at `index` and not on to the next one.
+    /// Returns packets that went to the policy at `index` and not on to the next one.
     fn stayed(&self, index: usize) -> Option<u64> {
         if self.is_disturbed() || !self.users_are_known() {
             return None;
@@ -320,7 +320,8 @@ impl GroupRead<'_> {
         }
     }
 
-    /// What each policy can have decided of all that is credited now: what it can, and what it could before, if any of that waited.
+    /// Returns what each policy can have decided of all that is credited now: what it can now, and what it could before if any of that
+    /// waited.
     fn could(&self, before: &[Can]) -> Vec<Can> {
         let anything = Can { accept: true, deny: true, pass: true, ..Can::default() };
         let may_have_differed = self.may_have_differed();
@@ -331,13 +332,13 @@ impl GroupRead<'_> {
         self.can.iter().enumerate().map(could).collect()
     }
 
-    /// Whether the group's rules may have been others for a while since the last read, though they are as they were.
+    /// Whether the group's rules may have been different for a while since the last read, though they are the same again.
     fn may_have_differed(&self) -> bool {
         let deltas = self.view.table.deltas;
         (deltas.rewritten && !deltas.handles_prove_ages) || self.view.can(self.group.chain).changed || self.is_disturbed()
     }
 
-    /// What packets are credited to that one of the policies which can do this has decided so.
+    /// Returns what packets are credited to if one of several policies decided so, and it is unknown which. `can` is what each can decide.
     fn together(&self, can: &[Can], verdict: Verdict) -> Together {
         let deciding = || self.names.iter().zip(can).filter(|(_, can)| decides(**can, verdict));
         let joined = |names: &mut dyn Iterator<Item = &Option<&Arc<str>>>| {
@@ -352,13 +353,14 @@ impl GroupRead<'_> {
     }
 }
 
-/// What packets are credited to that no single policy of a group can be shown to have decided.
+/// What packets are credited to if no single policy of a group can be shown to have decided them.
 struct Together {
     name: Arc<str>,
     verdict: Verdict,
 }
 
-/// The one row that is not known, because its rules were written anew, got what the policies decided and no other row got.
+/// Fills in the row that is unknown because its rules were rewritten, if it is the only one: it got what the policies decided and no
+/// other row got.
 fn complete(rows: &mut [Margin], columns: &[Margin], held_up: u64) {
     let decided = columns.iter().map(|column| column.most.filter(|most| *most == column.least)).sum::<Option<u64>>();
     let others = rows.iter().filter_map(|row| row.most).sum::<u64>();
@@ -373,14 +375,14 @@ fn complete(rows: &mut [Margin], columns: &[Margin], held_up: u64) {
     }
 }
 
-/// What is beyond doubt of a difference; the rest waits.
+/// Returns what is beyond doubt of a difference. The rest waits.
 fn certain(difference: i64, doubt: u64, waiting: &mut i64) -> u64 {
     let certain = difference.saturating_sub(signed(doubt)).max(0);
     *waiting = difference - certain;
     u64::try_from(certain).unwrap_or(0)
 }
 
-/// Whether a policy that can do this can be behind the verdict.
+/// Whether a policy with these abilities can cause the verdict.
 fn decides(can: Can, verdict: Verdict) -> bool {
     match verdict {
         Verdict::Accept => can.accept,
@@ -390,7 +392,7 @@ fn decides(can: Can, verdict: Verdict) -> bool {
     }
 }
 
-/// What `DenyOrPass` means for a single policy.
+/// Returns what `DenyOrPass` means for a single policy.
 fn single(verdict: Verdict, can: Can) -> Verdict {
     match (verdict, can.deny, can.pass) {
         (Verdict::DenyOrPass, true, false) => Verdict::Deny,

@@ -1,27 +1,27 @@
-//! What went on while a table was read. Pure.
+//! What rules counted while a table was read. Pure.
 //!
-//! Counters are read one after the other, and packets go by meanwhile: one may be counted already by a rule that is read late and not
-//! yet by a rule that was read early. A read alone cannot show such halves, for two of them can look like a whole packet that never
-//! was. A second look right after the first one can: the other half of every packet is what has moved between the two.
+//! Counters are read one after the other while packets pass. A rule that is read late may have counted a packet that a rule that was read
+//! early has not. One read cannot show such half packets, because two of them can look like a whole packet that never existed. A second
+//! look right after the first one can: the other half of every packet is what moved between the two.
 
 use std::collections::HashMap;
 
 use crate::ruleset::{Chain, RuleId, Snapshot};
 
-/// What every rule of a table has counted between a read and the look after it.
+/// What each rule of a table counted between a read and the look after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Motion {
     packets: Vec<u64>,
-    /// Of rules that are not in `packets`.
+    /// For rules that are not in `packets`.
     otherwise: u64,
 }
 
-/// More than any rule counts between two looks: the bound for one that was written meanwhile. A sum with it is as large, so that nothing
-/// is certain of what may be wrong by that much.
+/// More than any rule counts between two looks. It is the bound for a rule that was rewritten in between. A sum that contains it is as
+/// large, so nothing that may be wrong by that much is certain.
 const MORE_THAN_ANY: u64 = 1 << 40;
 
 impl Motion {
-    /// Of a table in which nothing has moved, or that was taken at one instant, as a saved one is.
+    /// For a table in which nothing moved, or that was taken at one instant, as a saved one is.
     pub fn still() -> Self {
         Motion { packets: vec![], otherwise: 0 }
     }
@@ -41,7 +41,7 @@ impl Motion {
             let Some(again) = again.filter(|again| again.rules.len() == chain.rules.len()) else { continue };
             for (now, then) in chain.rule_ids().zip(again.rule_ids()) {
                 let (count, again) = (first.count(now), second.count(then));
-                // Text has no handles; the second look at the same rules may have.
+                // Text has no handles, but the second look at the same rules may have some.
                 let is_same = count.handle == again.handle || count.handle == 0;
                 if is_same && first.ruleset.hash(now) == second.ruleset.hash(then) {
                     packets[now.0 as usize] = again.packets.checked_sub(count.packets).unwrap_or(MORE_THAN_ANY);
@@ -51,13 +51,13 @@ impl Motion {
         Motion { packets, otherwise: MORE_THAN_ANY }
     }
 
-    /// Whether a number of packets, or a sum of such, was read and not assumed.
+    /// Whether a number of packets, or a sum of such numbers, was read and not assumed.
     pub fn is_known(packets: u64) -> bool {
         packets < MORE_THAN_ANY
     }
 
-    /// How many packets may be held up on their way for longer than two looks take, so that nothing seems to move. None in a table that
-    /// was taken at one instant.
+    /// Returns how many packets may be held up for longer than two looks take, so that nothing seems to move. It is 0 for a table that was
+    /// taken at one instant.
     pub fn held_up(&self) -> u64 {
         u64::from(!(self.packets.is_empty() && self.otherwise == 0))
     }
@@ -88,7 +88,7 @@ mod tests {
         let motion = Motion::between(&first, &table(&[("a", 4), ("b", 0)]));
         assert_eq!(motion.of(RuleId(0)), MORE_THAN_ANY);
         assert_eq!(Motion::still().sum([RuleId(0), RuleId(7)]), 0);
-        // A read by `iptables-save`, and a look by netlink.
+        // The read is by `iptables-save`, the look by netlink.
         let with_handles = |table: &Snapshot| {
             let counts = (0..2).map(|rule| Count { handle: 9 + u64::from(rule), ..table.count(RuleId(rule)) });
             Snapshot::new(table.ruleset.clone(), counts.collect(), vec![3])

@@ -1,4 +1,4 @@
-//! What is counted for the node as a whole: every rule of every policy, and packets of interfaces that have no endpoint.
+//! What is counted for the node as a whole: each rule of each policy, and packets of interfaces that have no endpoint.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::ruleset::Family;
 use super::Table;
 use super::totals::{Item, Reads};
 
-/// A rule of a policy. IPv4 and IPv6 count apart, because a policy may have other rules for each, but on the eBPF dataplane.
+/// A rule of a policy. IPv4 and IPv6 count separately, because a policy may have different rules for each, except on the eBPF dataplane.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleKey {
     pub policy: Arc<str>,
@@ -34,8 +34,8 @@ impl Total {
     }
 }
 
-/// Totals by key. A read meets the keys in the same order as the one before, as a rule: a total is expected where the last one was, or
-/// behind it.
+/// Totals by key. A read usually meets the keys in the same order as the read before, so a total is expected at the place of the last
+/// one or right after it.
 #[derive(Debug)]
 struct Ordered<K> {
     totals: Vec<(K, Total)>,
@@ -75,7 +75,7 @@ impl<K: Ord + Clone> Ordered<K> {
         all.filter(move |(_, total)| total.seen == read).map(|(key, total)| (key, total.packets))
     }
 
-    /// Gives totals to other keys, which may have some already.
+    /// Moves totals to other keys, which may have some already.
     fn rename(&mut self, rename: impl Fn(&K) -> Option<K>) {
         let mut renamed = Ordered::default();
         for (key, total) in std::mem::take(&mut self.totals) {
@@ -97,7 +97,7 @@ impl<K: Ord + Clone> Ordered<K> {
 #[derive(Debug, Default)]
 pub struct NodeTotals {
     rules: Ordered<RuleKey>,
-    /// What policies, and ends of tiers, decided on the whole node: only where rules are not counted per workload.
+    /// What policies, and ends of tiers, decided on the whole node. Only if rules are not counted per workload.
     decided: Ordered<(Direction, Item)>,
     unknown_rules: u64,
     unknown_interfaces: [u64; 2],
@@ -173,7 +173,7 @@ impl NodeTotals {
         self.unknown_rules
     }
 
-    /// Packets to or from interfaces that have no endpoint.
+    /// Returns packets to or from interfaces that have no endpoint.
     pub fn unknown_interface(&self, direction: Direction) -> u64 {
         self.unknown_interfaces[direction as usize]
     }

@@ -1,12 +1,12 @@
-//! Policies behind which no rule counts what they leave undecided, as preDNAT policies of host endpoints → what each endpoint's packets
-//! they refused. Pure state.
+//! Policies after which no rule counts what they leave undecided, such as preDNAT policies of host endpoints: what they denied of each
+//! endpoint's packets. Pure state.
 //!
-//! The policy's own rules count for all endpoints together. Of what went in and was not accepted, they refused all but a few, wherever
-//! it came from; so each endpoint had refused at least what it sent in beyond those few. Where only one endpoint sent anything, or none
-//! was left undecided, that is exact.
+//! The policy's own rules count for all endpoints together. Of what entered and was not accepted, they denied all but a few packets, which
+//! may be any endpoint's. So of each endpoint they denied at least what it sent in beyond those few. If only one endpoint sent anything, or
+//! nothing was left undecided, that is exact.
 //!
-//! Example: 7 packets of A and 5 of B went to P, which accepted none and refused 9. 3 were left. So P refused 4 to 7 of A's and 2 to 5
-//! of B's. Nobody knows more, so neither is shown; had P refused 12, it would be 7 and 5.
+//! Example: 7 packets of A and 5 of B went to P, which accepted none and denied 9. 3 were left. So P denied 4 to 7 of A's and 2 to 5 of
+//! B's. Nothing more is known, so neither is shown for workloads. Had P denied 12, it would be 7 and 5.
 
 use std::collections::HashMap;
 
@@ -21,12 +21,12 @@ use super::totals::{Item, Recorder, Totals};
 pub struct User<'a> {
     pub pipeline: &'a Pipeline,
     pub target: &'a Target,
-    /// What its refusals are counted as.
+    /// What its denies are counted as.
     pub items: Vec<Item>,
     pub is_disturbed: bool,
 }
 
-/// What was counted since the policy was last seen at rest.
+/// What was counted since the policy was last read without motion.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Interval {
     unaccepted: Vec<i64>,
@@ -35,9 +35,9 @@ pub struct Interval {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Certain {
-    /// Per endpoint: how many of its packets were refused at least, and whether that is all.
+    /// Per endpoint: how many of its packets were denied at least, and whether that is all.
     users: Vec<(u64, bool)>,
-    /// How many more were refused, of one endpoint or another.
+    /// How many more were denied, without proof of which endpoint.
     rest: u64,
 }
 
@@ -50,7 +50,7 @@ impl Interval {
 
     fn certain(&self) -> Certain {
         let left = self.unaccepted.iter().sum::<i64>() - self.refused;
-        // Below zero, the policy counted packets that no endpoint shows: then the endpoints' numbers give way by as many.
+        // If negative, the policy counted packets that no endpoint shows. Then the endpoints' numbers are reduced by as many.
         let user = |unaccepted: &i64| {
             let least = (unaccepted - left.abs()).clamp(0, self.refused.max(0));
             let most = (*unaccepted).min(self.refused).max(0);
@@ -65,7 +65,7 @@ impl Interval {
 /// Intervals that have not ended.
 pub type Open = HashMap<ChainKey, Interval>;
 
-/// Credits what is certain of a table; what was on its way while it was read waits for the next read.
+/// Credits what is certain in a table. If packets were on their way during the read, the interval continues until the next one.
 pub fn settle(view: &TableView, users: ByChain<User>, before: &mut Open, now: &mut Open, totals: &mut Totals) {
     for (chain, users) in users.0 {
         let key = view.table.key(chain);
@@ -100,7 +100,8 @@ fn record(users: &[User], totals: &mut Totals, mut add: impl FnMut(&mut Recorder
     }
 }
 
-/// What one host endpoint or the other was refused goes by the names of both. Not so of workloads: no pod has such an interface.
+/// Whether packets that were denied of one endpoint or another can be shown under the names of all. Only host endpoints have such
+/// series, because no pod has an interface of that name.
 fn have_common_name(users: &[User]) -> bool {
     users.len() > 1 && users.iter().all(|user| user.pipeline.kind != EndpointKind::Workload)
 }
@@ -129,7 +130,7 @@ impl Counted<'_> {
         self.view.table.pipelines.policies_in(self.chain)
     }
 
-    /// `None` if something else than these endpoints' packets may be in the counts.
+    /// `None` if the counts may include packets of anything but these endpoints.
     fn interval(&self) -> Option<Interval> {
         let Counted { view, chain, users } = *self;
         let is_known = |chain: ChainId, users: usize| {
@@ -146,7 +147,7 @@ impl Counted<'_> {
         Some(Interval { unaccepted: users.iter().map(unaccepted).collect::<Option<_>>()?, refused: i64::try_from(refused).ok()? })
     }
 
-    /// Whether any of what is compared has moved while the table was read.
+    /// Whether any of the counters that are compared moved while the table was read.
     fn is_moving(&self) -> bool {
         let table = &self.view.table;
         let refusals = self.policies().filter_map(|policy| table.pipelines.policy(policy));

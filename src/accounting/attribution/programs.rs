@@ -1,9 +1,9 @@
-//! Who decided about whose packets on the eBPF dataplane: a [`Snapshot`] of each read → [`Totals`] and [`NodeTotals`]. Pure state.
+//! Attributes packets on the eBPF dataplane: from a [`Snapshot`] of each read to [`Totals`] and [`NodeTotals`]. Pure state.
 //!
-//! A rule's count is the node's: it is shown as that, by rule and by policy. To workloads it is attributed as far as it is certain,
-//! by the bounds of the grid ([`bounds`]) that interfaces (rows) and policies (columns) make. Of a row that has its total, what is not
-//! certain goes to all of its policies together, as with policy groups. All of this takes that no program changed since the last read,
-//! and begins with the second read: what older policies did, no counter tells.
+//! A rule counts for the whole node, and is shown so, by rule and by policy. It is attributed to workloads as far as that is certain, by
+//! the bounds of the grid ([`bounds`]) of interfaces (rows) and policies (columns). If the total of a row is known, what is not certain
+//! goes to all of its policies together, as with policy groups. All of this requires that no program changed since the last read, and
+//! begins with the second read, because no counter shows what older policies did.
 
 mod bounds;
 mod credit;
@@ -26,11 +26,11 @@ pub struct Programs {
     plan: Plan,
     counts: Arc<IdMap<u64>>,
     rule_map: u32,
-    /// What ids were known as that no program holds. An id stays what it was while it counts.
+    /// The meaning of ids that no program holds now. An id keeps its meaning while it counts.
     remembered: IdMap<Named>,
     /// Ids whose meaning has changed since the last read.
     redefined: HashSet<RuleId>,
-    /// Ids that nothing names, and on which of them the names of this version were tried.
+    /// The number of ids that nothing names. `tried` holds those for which the names of this version were tried.
     pub unknown: usize,
     tried: HashSet<RuleId>,
     version: u64,
@@ -42,7 +42,7 @@ pub struct Programs {
     started: bool,
 }
 
-/// The policies of the datastore, for rules that no file shows, and the version of that list.
+/// The policies of the datastore, for rules that are in no file, and the version of that list.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Datastore<'a> {
     pub names: &'a [HashedName],
@@ -50,7 +50,7 @@ pub struct Datastore<'a> {
 }
 
 impl Programs {
-    /// Takes in one read. `counts_before`: whether what the kernel counted before the first one is shown too.
+    /// Takes in one read. `counts_before`: whether to show what the kernel counted before the first read.
     pub fn advance(&mut self, read: &Snapshot, datastore: Datastore, counts_before: bool, totals: &mut Totals, node: &mut NodeTotals) {
         let mut is_new = !read.unchanged || !self.started;
         self.redefined.clear();
@@ -95,15 +95,15 @@ impl Programs {
         self.remembered.retain(|id, _| !self.plan.places.contains_key(id));
     }
 
-    /// What packets are counted as that one of several accepted, where it is not certain which: policies, also of several tiers, and
-    /// profiles. `None` where only one can have.
+    /// Returns the item for packets that one of several policies, also of several tiers, or profiles accepted, if it is not certain which.
+    /// `None` if only one can have.
     pub fn together(&self, interface: &str, direction: Direction) -> Option<&Item> {
         let grid = self.plan.grids.iter().find(|grid| grid.direction == direction && grid.class == Class::Accepted)?;
         let row = grid.rows.iter().position(|row| **row == *interface)?;
         grid.together[row].as_ref()
     }
 
-    /// Computes the ids of the datastore's policies where some are not known otherwise; whether any was found.
+    /// Computes the ids of the datastore's policies if some ids are not known otherwise. Returns whether any was found.
     fn find_names(&mut self, read: &Snapshot, unplanned: &[RuleId], Datastore { names, version }: Datastore) -> bool {
         if self.version != version {
             (self.version, self.tried) = (version, HashSet::new());
@@ -121,7 +121,7 @@ impl Programs {
         any
     }
 
-    /// What no program holds is forgotten when its entry goes; whether there was any.
+    /// Forgets ids that no program holds once their entry is gone. Returns whether there were any.
     fn forget(&mut self, read: &Snapshot) -> bool {
         let before = self.remembered.len();
         self.remembered.retain(|id, _| read.rules.contains_key(id));
@@ -138,7 +138,7 @@ impl Programs {
         for rule in &self.plan.rules {
             let mut delta = counted.of(rule.id).map_or(0, |delta| delta.least);
             if !self.redefined.is_empty() && self.redefined.contains(&rule.id) {
-                // What was counted while the number changed its meaning may be the one's or the other's.
+                // What was counted while the number changed its meaning may belong to either meaning.
                 node.count_unknown_rules(std::mem::take(&mut delta));
             }
             count(rule, delta, node);
@@ -193,10 +193,10 @@ impl Programs {
         }
         let none = Verdicts::default();
         let (now, last, is_all) = match (read.interfaces.get(&key), self.interfaces.get(&key)) {
-            // One that has come since the last read began at zero.
+            // It has come since the last read, so it began at zero.
             (now, None) => (now.unwrap_or(&none), none, true),
             (Some(now), Some(last)) if now.number == last.number => (now, *last, true),
-            // Another one of this name has come, and begins at zero. What the one before counted at last is not known.
+            // Another interface of this name has come and begins at zero. The last count of the one before is unknown.
             (Some(now), Some(_)) => (now, none, false),
             (None, Some(_)) => return RowRead::default(),
         };
@@ -212,14 +212,15 @@ impl Programs {
 struct Counted<'a> {
     now: &'a IdMap<u64>,
     last: &'a IdMap<u64>,
-    /// Whether it is the same map. Felix copies what it replaces by a larger one; else a new one begins at zero.
+    /// Whether it is the same map. If Felix replaces it by a larger one, it copies the counts. Any other new map begins at zero.
     is_same_map: bool,
-    /// Whether nothing of it counts: counting begins with this read.
+    /// Whether to ignore all counts, because counting begins with this read.
     is_ignored: bool,
 }
 
 impl Counted<'_> {
-    /// Felix deletes the entries of rules that change, and a rule that comes back begins at zero. `None` without an entry.
+    /// Returns what a rule counted since the last read; `None` without an entry. Felix deletes the entries of rules that change, and a rule
+    /// that comes back begins at zero.
     fn of(&self, id: RuleId) -> Option<Margin> {
         let now = *self.now.get(&id)?;
         Some(match self.last.get(&id) {
@@ -237,15 +238,15 @@ fn count(rule: &Named, packets: u64, node: &mut NodeTotals) {
     rule.decided.iter().for_each(|decided| node.decide(decided, packets));
 }
 
-/// Whether more was decided than all interfaces counted: then programs count elsewhere, as after a rollback to a release that keeps
-/// these counts in another place and leaves the map.
+/// Whether more was decided than all interfaces counted. Then programs count elsewhere, as after a rollback to a release that keeps these
+/// counts in another place and leaves the map.
 fn is_contradicted(rows: &[RowRead], columns: &[Margin]) -> bool {
     let most = rows.iter().try_fold(0u64, |sum, row| Some(sum.saturating_add(row.margin.most?)));
     let least = columns.iter().fold(0u64, |sum, column| sum.saturating_add(column.least));
     most.is_some_and(|most| least > most)
 }
 
-/// What a column has counted since the last read. Where it may have counted for others too, only the most is known.
+/// Returns what a column has counted since the last read. If it may have counted for others too, only the most is known.
 fn column_margin(column: &plan::Column, counted: &Counted, is_exact: bool) -> Margin {
     if column.ids.first() == Some(&UNNUMBERED) || column.item.is_none() {
         return Margin::default();

@@ -1,5 +1,5 @@
-//! What attribution asks again and again of one table: what each policy can decide, what it has decided on the whole node, and how
-//! many chains refer to it.
+//! What attribution asks of one table many times: what each policy can decide, what it has decided on the whole node, and how many chains
+//! refer to it.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,7 +16,7 @@ use super::totals::{PerVerdict, Verdict};
 use super::witnessed::Decisions;
 use super::{ChainKey, Table};
 
-/// Room that policies have left from the last read.
+/// What is left of policies' budgets from the last read.
 pub type Leftovers = HashMap<ChainKey, Budget>;
 
 /// What was seen of each policy and group at the last read.
@@ -46,14 +46,14 @@ struct References {
     count: u32,
     /// How many of them may have let packets through since the last read, or while the table was read.
     busy: u32,
-    /// The sum of hashes over the chains they stand in.
+    /// The sum of the hashes of the chains that they are in.
     users: u64,
     steady: bool,
     /// Packets that the policy decided while the table was read the last time.
     deciding_before: u64,
 }
 
-/// How many refusals and passes of a policy's own rules have not been credited to an endpoint yet; `None` where nothing limits them.
+/// How many denies and passes of a policy's own rules were not credited to an endpoint yet; `None` if nothing limits them.
 pub type Budget = PerVerdict<Option<i64>>;
 
 const NOTHING: Budget = [Some(0); 4];
@@ -66,7 +66,7 @@ fn zip(a: Budget, b: Budget, f: fn(Option<i64>, Option<i64>) -> Option<i64>) -> 
     std::array::from_fn(|verdict| f(a[verdict], b[verdict]))
 }
 
-/// An endpoint whose chain was written anew since the last read.
+/// An endpoint whose chain was rewritten since the last read.
 struct Written {
     chain: ChainId,
     direction: Direction,
@@ -75,7 +75,7 @@ struct Written {
 }
 
 impl Written {
-    /// All of a table; `None` if there may have been others, which came and went.
+    /// Returns all of a table; `None` if there may have been others, which came and went.
     fn all(table: &Table) -> Option<Vec<Written>> {
         let Table { ruleset, pipelines, deltas, reach, .. } = table;
         let have_gone = deltas.vanished.iter().any(|chain| matches!(role(ruleset.table, chain), Role::Endpoint(..)));
@@ -88,8 +88,8 @@ impl Written {
     }
 }
 
-/// Whether the rules that lead to endpoints are those of the last read, so that no endpoint has come and gone. Calico's own tables have
-/// maps for that.
+/// Whether the rules that lead to endpoints are those of the last read, so that no endpoint has come and gone. Calico's own tables use
+/// maps for that, which show nothing.
 fn dispatch_is_unchanged(table: &Table) -> bool {
     let endpoints = table.pipelines.endpoint_chains();
     let leads = |rule: RuleId| matches!(table.ruleset.rule(rule).verdict, Target::Goto(to) if endpoints.contains(&to));
@@ -101,13 +101,13 @@ pub struct TableView<'a> {
     pub table: Table<'a>,
     can: Vec<Can>,
     budgets: Vec<Budget>,
-    /// What endpoints claim of each policy and wait for.
+    /// What endpoints have claimed of each policy and still wait for.
     claimed: Vec<PerVerdict<i64>>,
     references: Vec<References>,
     disturbances: Vec<Disturbance>,
-    /// Of policies, by chain: packets that were traced. Empty if none was.
+    /// Packets that were traced, by the policy's chain. Empty if none was traced.
     witnessed: Vec<Decisions>,
-    /// Where anything was written since the last read.
+    /// Known only if something in the table was written since the last read.
     written: Option<Vec<Written>>,
 }
 
@@ -144,8 +144,8 @@ impl<'a> TableView<'a> {
         view
     }
 
-    /// Believed only as far as the policy's own rules bear it out, and where none of them can have been another one for a while: one that
-    /// replaces it keeps its handle.
+    /// Takes traced packets out of a policy's budget. They are believed only as far as the policy's own rules confirm them, and if none of
+    /// these rules can have been another one for a while: a rule that replaces another keeps its handle.
     fn take_out_witnessed(&mut self, policy: &PolicyChain) {
         let (place, deltas) = (policy.chain.0 as usize, self.table.deltas);
         let may_have_differed = deltas.rewritten && !deltas.handles_prove_ages && !deltas.unchanged(policy.chain);
@@ -165,7 +165,7 @@ impl<'a> TableView<'a> {
         }
     }
 
-    /// What was traced of an endpoint's packets through this policy.
+    /// Returns what this policy decided of an endpoint's packets, as far as they were traced.
     pub fn witnessed(&self, endpoint: &Pipeline, policy: ChainId) -> Decisions {
         match self.witnessed.get(policy.0 as usize) {
             Some(of_all) if *of_all != Decisions::default() => {
@@ -180,7 +180,7 @@ impl<'a> TableView<'a> {
         Can { alone: self.references(chain) == 1, changed: !(unchanged || appeared), ..Can::default() }
     }
 
-    /// Any jump counts, also one from a chain of another kind: host endpoints use the same policies.
+    /// Counts every jump, also those from chains of another kind, because host endpoints use the same policies.
     fn count_references(&mut self) {
         for chain in self.table.ruleset.chains() {
             let mut hasher = DefaultHasher::new();
@@ -217,7 +217,7 @@ impl<'a> TableView<'a> {
         })
     }
 
-    /// How often the policy decided so since the last read, over everything that refers to it.
+    /// Returns how often the policy decided so since the last read, for everything that refers to it.
     pub fn margin(&self, policy: &PolicyChain, decision: Decision) -> Margin {
         let deltas = self.table.deltas;
         let least = policy.rules_that(decision).map(|rule| deltas.packets(rule)).sum();
@@ -227,7 +227,7 @@ impl<'a> TableView<'a> {
         let most = known.then_some(least);
         match self.disturbance(policy.chain) {
             Disturbance::None => Margin { least, most },
-            // Not all that it decided took effect.
+            // Not all of its decisions took effect.
             _ => Margin { least: 0, most },
         }
     }
@@ -236,12 +236,12 @@ impl<'a> TableView<'a> {
         self.can[chain.0 as usize]
     }
 
-    /// What foreign rules did since the last read in the policy, or in the group and its policies.
+    /// Returns what foreign rules did since the last read in the policy, or in the group and its policies.
     pub fn disturbance(&self, chain: ChainId) -> Disturbance {
         self.disturbances[chain.0 as usize]
     }
 
-    /// What the same rules counted while the table was read.
+    /// Returns what these rules counted while the table was read.
     pub fn moved_by_foreign_rules(&self, chain: ChainId) -> u64 {
         let pipelines = self.table.pipelines;
         let in_policies = pipelines.policies_in(chain).filter_map(|policy| pipelines.policy(policy)).flat_map(|policy| &policy.foreign);
@@ -249,7 +249,8 @@ impl<'a> TableView<'a> {
         self.table.motion.sum(foreign.map(|foreign| foreign.rule))
     }
 
-    /// What the policy's, or the group's policies', own rules refused and passed on since the last read, if `endpoint` alone uses it.
+    /// Returns what the own rules of the policy, or of the group's policies, denied and passed since the last read, if only `endpoint` uses
+    /// it.
     pub fn own(&self, chain: ChainId, endpoint: &Pipeline) -> Decided {
         let is_alone = || !self.table.deltas.rewritten || self.inflow_of_others(endpoint.direction, |c| c == endpoint.chain) == Some(0);
         let is_steady = self.table.pipelines.policies_in(chain).chain([chain]).all(|chain| self.is_steady(chain));
@@ -268,7 +269,7 @@ impl<'a> TableView<'a> {
         self.budgets[policy.0 as usize][verdict as usize]
     }
 
-    /// Packets that the policy decided while the table was read, so that some of them may count for this interval or the next.
+    /// Returns packets that the policy decided while the table was read. They may count for this interval or for the next.
     fn deciding(&self, policy: ChainId) -> u64 {
         let rules = self.table.pipelines.policy(policy).into_iter().flat_map(|policy| &policy.rules);
         self.table.motion.sum(rules.map(|rule| rule.rule))
@@ -278,8 +279,8 @@ impl<'a> TableView<'a> {
         self.table.pipelines.policies_in(chain).map(|policy| self.deciding(policy)).fold(0, u64::saturating_add)
     }
 
-    /// How many packets endpoints may have had, at most, that were written anew since the last read and are no users of a policy or group
-    /// now: they may have used it meanwhile. `None` if nothing limits that.
+    /// Returns the most packets of endpoints that were rewritten since the last read and do not use a policy or group now. They may have
+    /// used it in between. `None` if nothing limits that.
     pub fn inflow_of_others(&self, direction: Direction, is_user: impl Fn(ChainId) -> bool) -> Option<u64> {
         let written = self.written.as_ref()?.iter().filter(|written| written.direction == direction && !is_user(written.chain));
         written.map(|written| written.inflow).sum()
@@ -289,8 +290,8 @@ impl<'a> TableView<'a> {
         self.references[policy.0 as usize].deciding_before == 0
     }
 
-    /// How often the policy surely decided so since the last read, over everything that refers to it, but for packets that were traced.
-    /// `None` if that is not known.
+    /// Returns how often the policy surely decided so since the last read, for everything that refers to it, without traced packets.
+    /// `None` if that is unknown.
     pub fn surely_decided(&self, policy: ChainId, verdict: Verdict) -> Option<u64> {
         let chain = self.table.pipelines.policy(policy).filter(|_| self.is_steady(policy) || self.table.deltas.chain(policy).appeared)?;
         let sum = verdict.decisions().iter().map(|decision| self.margin(chain, *decision).most).sum::<Option<u64>>();
@@ -298,20 +299,20 @@ impl<'a> TableView<'a> {
         sum.map(|packets| packets.saturating_sub(self.references[policy.0 as usize].deciding_before + witnessed))
     }
 
-    /// Takes from the policy's budget what an endpoint is credited with, and notes what it waits for.
+    /// Takes what is credited to an endpoint from the policy's budget, and notes what the endpoint waits for.
     pub fn spend(&mut self, policy: ChainId, verdict: Verdict, credited: i64, waiting: i64) {
         self.budgets[policy.0 as usize][verdict as usize].iter_mut().for_each(|left| *left -= credited);
         self.claimed[policy.0 as usize][verdict as usize] += waiting.max(0);
     }
 
-    /// Leaves room for no more than what endpoints wait for: what else the policy counted may have been decided for others.
+    /// Leaves no more of the budget than endpoints wait for. What else the policy counted may have been decided for others.
     pub fn forget_unclaimed(&mut self, policy: ChainId, verdict: Verdict) {
         let (left, claimed) = (&mut self.budgets[policy.0 as usize][verdict as usize], self.claimed[policy.0 as usize][verdict as usize]);
         *left = Some(left.map_or(claimed, |left| left.min(claimed)));
     }
 
-    /// What the policy's own rules refused and passed on since the last read, if nothing else than this endpoint's jump can have led any
-    /// packets to it.
+    /// Returns what the policy's own rules denied and passed since the last read, if no packets can have reached it except by this
+    /// endpoint's jump.
     pub fn own_if_others_were_quiet(&self, policy: ChainId, jump: RuleId) -> Option<(i64, i64)> {
         let References { busy, .. } = self.references[policy.0 as usize];
         let is_busy = u32::from(self.table.deltas.since_last_read(jump) != Some(0) || self.table.motion.of(jump) != 0);
@@ -324,13 +325,13 @@ impl<'a> TableView<'a> {
         self.references[chain.0 as usize].count
     }
 
-    /// Whether the same chains refer to this one as at the last read: else its rules have counted for others, too.
+    /// Whether the same chains refer to this one as at the last read. If not, its rules have counted for others, too.
     pub fn is_steady(&self, chain: ChainId) -> bool {
         self.references[chain.0 as usize].steady
     }
 
-    /// What policies counted and nobody was credited with: an endpoint's counters, read earlier, may show it at the next read.
-    /// And who uses them.
+    /// Leaves what policies counted and no endpoint was credited with, because an endpoint's counters, which are read earlier, may show it
+    /// at the next read. Also leaves which chains use the policies.
     pub fn leave(&self, leftovers: &mut Leftovers, users: &mut Users) {
         let used = (0..).map(ChainId).zip(&self.references).filter(|(_, references)| references.count > 0);
         let seen = |id, references: &References| Seen { users: references.users, deciding: self.deciding(id) };
@@ -338,7 +339,7 @@ impl<'a> TableView<'a> {
         for policy in self.table.pipelines.policies() {
             let place = policy.chain.0 as usize;
             let left = self.budgets[place].map(|left| left.map(|left| left.max(0)));
-            // Only of this interval, or claimed: what is older never had to do with a workload (host endpoints use policies too).
+            // Only of this interval, or claimed. What is older did not belong to a workload, because host endpoints use policies too.
             let left = zip(left, plus(self.counted(policy), self.claimed[place].map(Some)), smaller);
             if left != NOTHING && left[Verdict::Deny as usize].is_some() && left[Verdict::Pass as usize].is_some() {
                 leftovers.insert(self.table.key(policy.chain), left);

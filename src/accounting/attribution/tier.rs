@@ -1,18 +1,17 @@
-//! One tier of one endpoint → what each of its policies and groups refused and passed on, by the differences between neighbouring
-//! counters. Pure.
+//! What each policy and group of one tier of one endpoint denied and passed, from the differences between neighbouring counters. Pure.
 //!
-//! A policy refuses inside its own chain, which all endpoints share, so no rule of the endpoint counts it. But what went into a
-//! target, less what came back accepted, less what went on to the next rule, was refused or passed on there:
+//! A policy denies in its own chain, which all endpoints share, so no rule of the endpoint counts it. But what entered a target, less what
+//! came back accepted, less what continued to the next rule, was denied or passed there:
 //!
 //! ```text
-//! [21] jump to policy P          21 went in
+//! [21] jump to policy P          21 entered
 //! [ 5] return if accepted         5 were accepted
-//! [ 9] jump to policy Q           9 were left undecided  →  21 − 5 − 9 = 7 were refused or passed on by P
+//! [ 9] jump to policy Q           9 were left undecided  →  21 − 5 − 9 = 7 were denied or passed by P
 //! ```
 //!
-//! What the tier passed on in all is counted by the rule after it, if the tier refuses the rest. So refusals and passes can be
-//! told apart as long as not more than one of the tier's targets has rules for both; not counting targets that no other endpoint
-//! uses, for their own rules count for this endpoint alone.
+//! If the tier drops the rest, the rule after it counts all that the tier passed. So denies and passes can be distinguished as long as at
+//! most one of the tier's targets has rules for both. Targets that no other endpoint uses may have both as well, because their own rules
+//! count for this endpoint alone.
 
 use crate::accounting::ledger::{Deltas, Since};
 use crate::felix::{Target, Tier};
@@ -29,7 +28,7 @@ pub struct Can {
     pub pass: bool,
     /// No other endpoint uses it.
     pub alone: bool,
-    /// It was not the same all the time since the last read: then what it can now says nothing about what it did.
+    /// It was not the same all the time since the last read, so what it can decide now does not show what it decided.
     pub changed: bool,
 }
 
@@ -45,27 +44,27 @@ impl Can {
     }
 }
 
-/// How a target's refusals and passes can be told apart. It follows from the rules alone, not from their counts.
+/// How a target's denies and passes can be distinguished. This depends on the rules alone, not on their counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
     Nothing,
     Deny,
     Pass,
-    /// Differences do not tell, but no other endpoint uses it: its own rules do.
+    /// Differences do not give them, but no other endpoint uses it, so its own rules do.
     Own,
-    /// It does both, and what the tier passed on, less what its other targets passed on, is its own.
+    /// It does both. What the tier passed, less what its other targets passed, is its own.
     ByTotal,
-    /// It does both, and so does another target: only the sum is known.
+    /// It does both, and so does another target, so only the sum is known.
     Sum,
-    /// It is the last target of a tier that refuses nothing at its end: what it refused never reached the rule after the tier, but
-    /// what it passed on is counted together with what nobody decided.
+    /// It is the last target of a tier that drops nothing at its end. What it denied never reached the rule after the tier, but what it
+    /// passed is counted together with what no policy decided.
     DenyOnly,
-    /// It is the last target of a tier behind which no rule counts what it left undecided: see [`open`](super::open).
+    /// It is the last target of a tier, and no rule counts what it left undecided. See [`open`](super::open).
     Open,
 }
 
 impl Split {
-    /// The verdicts, besides acceptance, that can be credited to a target that can do this.
+    /// Returns the verdicts, other than accept, that can be credited to a target with these abilities.
     pub fn verdicts(self, can: Can) -> impl Iterator<Item = Verdict> {
         let verdicts: &[Verdict] = match self {
             Split::Nothing | Split::Open => &[],
@@ -82,20 +81,20 @@ impl Split {
     }
 }
 
-/// What a target decided since the last read, besides what it accepted. `None`: not known for this interval, or never. Small
-/// negative numbers occur: counters are read one after the other while packets go by.
+/// What a target decided since the last read, other than accept. `None`: unknown for this interval, or always. Small negative numbers
+/// occur, because counters are read one after the other while packets pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Decided {
     pub deny: Option<i64>,
     pub pass: Option<i64>,
-    /// Refused or passed on, where the two cannot be told apart.
+    /// Denied or passed, if the two cannot be distinguished.
     pub deny_or_pass: Option<i64>,
-    /// Refused and passed on together, at most, where that is known otherwise.
+    /// The most that was denied and passed together, if that is known from other counters.
     pub limit: Option<i64>,
 }
 
 impl Decided {
-    /// How much of it, with what has waited, `limit` does not bear out.
+    /// Returns by how much denies, passes and what has waited exceed `limit`.
     pub fn excess(&self, waiting: i64) -> u64 {
         let both = self.deny.zip(self.pass).zip(self.limit).map(|((deny, pass), limit)| deny + pass + waiting.max(0) - limit);
         both.map_or(0, |excess| u64::try_from(excess).unwrap_or(0))
@@ -126,7 +125,7 @@ impl<'a> SplitTier<'a> {
             (false, false) => Split::Nothing,
             (true, true) if can.alone => Split::Own,
             _ if can.alone && index == last && !has_end => Split::Own,
-            // Its passes mix with what nobody decided.
+            // Its passes mix with what no policy decided.
             (false, true) if index == last && !has_end => Split::Nothing,
             (true, pass) if index == last && !has_end => match tier.after.is_some() && both == usize::from(pass) {
                 true => Split::DenyOnly,
@@ -145,13 +144,13 @@ impl<'a> SplitTier<'a> {
         self.can.iter().any(|can| can.deny)
     }
 
-    /// Whether all that the targets refused can be credited, and there is something to refuse.
+    /// Whether all denies of the targets can be credited, and any target can deny.
     pub fn refusals_are_known(&self) -> bool {
         !self.splits.contains(&Split::Sum) && self.can_deny()
     }
 
-    /// What a target, by its index, decided since then. `own` tells what the rules of a target with [`Split::Own`] counted since the last
-    /// read. Lazy, for an endpoint may have many targets.
+    /// Returns what the target at an index decided since `since`. `own` returns what the rules of a target with [`Split::Own`] counted
+    /// since the last read. The result is lazy, because an endpoint may have many targets.
     pub fn decided<'b>(
         &'b self,
         deltas: &'b Deltas,
@@ -184,9 +183,9 @@ impl<'a> SplitTier<'a> {
         }
     }
 
-    /// By how many packets a target's differences may be too high: packets that were on their way while the counters were read, of which
-    /// the jump is counted already, but not yet the rule that ends their stay. What has not moved is beyond doubt. And a jump is read
-    /// before the rules behind it, so that only packets which some of the `cpus` are at work on can be between the two.
+    /// Returns by how many packets a target's differences may be too high. These packets were on their way while counters were read: the
+    /// jump has counted them already, the rule by which they leave has not. If no rule by which they leave has moved, there is no doubt. A
+    /// jump is read before the rules after it, so only packets that one of the `cpus` works on can be between the two.
     pub fn doubt(&self, index: usize, motion: &Motion, cpus: u64) -> u64 {
         match self.splits[index] {
             Split::Nothing | Split::Open | Split::Own => 0,
@@ -198,8 +197,8 @@ impl<'a> SplitTier<'a> {
         }
     }
 
-    /// How many packets were on their way when a difference begins, of which the rule that ends their stay is counted already, but not
-    /// yet the jump: the difference will be too high by as many.
+    /// Returns by how many packets a difference that begins at this read will be too high. These packets were on their way: the rule by
+    /// which they leave has counted them already, the jump has not.
     pub fn entering(&self, index: usize, motion: &Motion) -> u64 {
         match self.splits[index] {
             Split::Nothing | Split::Open | Split::Own => 0,
@@ -233,21 +232,22 @@ impl Counts<'_> {
         self.deltas.since(self.since, rule)
     }
 
-    /// What the policies refused, all together: what went in, less what was accepted, dropped at the end, or came out. It is known also
-    /// where several of them refuse and pass on.
+    /// Returns what all policies together denied: what entered, less what was accepted, dropped at the end, or came out. It is known even
+    /// if several of them deny and pass.
     pub fn refused_in_all(&self) -> Option<i64> {
         let accepted = self.tier.targets.iter().map(|target| self.of(target.accepted?)).sum::<Option<i64>>()?;
         let dropped = self.tier.end.map_or(Some(0), |end| self.of(end))?;
         Some(self.of(self.tier.targets.first()?.jump)? - accepted - dropped - self.of(self.tier.after?)?)
     }
 
-    /// What went in and came back neither accepted nor undecided.
+    /// Returns what entered the target and came back neither accepted nor undecided.
     fn refused_or_passed(&self, index: usize) -> Option<i64> {
         let went_on = self.of(self.tier.undecided_after(index)?)?;
         Some(self.not_accepted(&self.tier.targets[index])? - went_on)
     }
 
-    /// What a target's own rules tell, and how much of it the endpoint's counters bear out: somebody else may have used it for a while.
+    /// Returns what a target's own rules counted, and as the limit what the endpoint's counters confirm: another endpoint may have used it
+    /// too.
     fn limited(&self, own: Decided, index: usize, passed_by_others: Option<i64>) -> Decided {
         let limit = match self.tier.undecided_after(index) {
             Some(_) => self.refused_or_passed(index),
@@ -260,7 +260,7 @@ impl Counts<'_> {
         difference(self.of(target.jump), self.of(target.accepted?))
     }
 
-    /// All that came out of the tier, for the rest was refused; where that was only logged, less that.
+    /// Returns what the tier passed: all that came out, if the rest was dropped at its end. If the rest was only logged, less that.
     fn passed_in_all(&self) -> Option<i64> {
         let came_out = self.of(self.tier.after?)?;
         match (self.tier.end, self.tier.end_log) {
@@ -270,7 +270,7 @@ impl Counts<'_> {
         }
     }
 
-    /// Of what the last target did not accept, all that it did not refuse came out of the tier, beside what others passed on.
+    /// Returns what the last target denied: what it did not accept, less what came out of the tier that others had not passed.
     fn refused_by_last(&self, passed_by_others: Option<i64>) -> Option<i64> {
         let not_refused = difference(Some(self.of(self.tier.after?)?), passed_by_others)?;
         Some(self.not_accepted(self.tier.targets.last()?)? - not_refused)
@@ -289,7 +289,7 @@ mod tests {
     const ALONE: Can = Can { alone: true, ..BOTH };
     const CHANGED: Can = Can { changed: true, ..PASS };
 
-    /// Deltas of rules 0, 1, …, as if all had been at zero.
+    /// Returns deltas of rules 0, 1, …, as if all had been at zero before.
     fn deltas(packets: &[u64]) -> Deltas {
         let hashes: Vec<String> = (0..packets.len()).map(|place| place.to_string()).collect();
         let read = |packets: &dyn Fn(usize) -> u64| {
@@ -308,7 +308,7 @@ mod tests {
         Tier { name: "t".into(), is_named_at_end: true, targets, end: Some(RuleId(4)), end_log: None, after: Some(RuleId(5)) }
     }
 
-    /// What each target refused and passed on, or both together. The own rules of one that is alone refused 6 and passed 1 on.
+    /// Returns what each target denied and passed, or both together. The own rules of a target that is alone denied 6 and passed 1.
     fn decided(tier: &Tier, can: &[Can], packets: &[u64]) -> Vec<String> {
         let own = Decided { deny: Some(6), pass: Some(1), ..Decided::default() };
         let (split, deltas) = (SplitTier::new(tier, can.to_vec()), deltas(packets));
@@ -332,10 +332,10 @@ mod tests {
             ("also behind one that passes on", &full, [PASS, BOTH], [21, 5, 9, 0, 4, 9], ["pass 7", "deny 3, pass 2"]),
             ("two that do both are not split", &full, [BOTH, BOTH], [21, 5, 9, 0, 4, 2], ["sum 7", "sum 5"]),
             ("one that is alone tells by its own rules", &full, [ALONE, BOTH], [21, 5, 9, 0, 4, 2], ["deny 6, pass 1", "deny 4, pass 1"]),
-            // The second: 9 in, 1 accepted, 3 refused, 5 passed on or undecided. The first passed 2 on: 7 come out.
+            // The second: 9 in, 1 accepted, 3 denied, 5 passed or undecided. The first passed 2, so 7 come out.
             ("without an end, the last one's refusals are still exact", &endless, [PASS, BOTH], [16, 5, 9, 1, 0, 7], ["pass 2", "deny 3"]),
             ("but not if another one does both", &endless, [BOTH, DENY], [16, 5, 9, 1, 0, 7], ["sum 2", ""]),
-            // The second: 9 in, 1 accepted, 3 refused, 1 passed on, 4 undecided: 5 come out.
+            // The second: 9 in, 1 accepted, 3 denied, 1 passed, 4 undecided, so 5 come out.
             ("a log tells passes from undecided", &logged, [DENY, BOTH], [16, 5, 9, 1, 4, 5], ["deny 2", "deny 3, pass 1"]),
             ("one that was rewritten may have done what it cannot now", &full, [CHANGED, BOTH], [21, 5, 9, 0, 4, 9], ["", ""]),
             ("which matters not for one that refuses", &full, [CHANGED, DENY], [21, 5, 9, 0, 4, 9], ["", "deny 5"]),

@@ -1,4 +1,4 @@
-//! The totals that metrics show: what was counted for every workload, monotone while the process lives.
+//! The totals that metrics show: what was counted for each workload. They never go down while the process lives.
 
 mod item;
 mod sums;
@@ -19,15 +19,15 @@ pub struct Total {
     pub packets: u64,
     /// The last read that met it.
     seen: u32,
-    /// Whether that read did not tell.
+    /// Whether that read could not say how many packets there were.
     unknown: bool,
     at_least: bool,
-    /// Whether its packets were shown, where what has counted nothing is not.
+    /// Whether its packets were shown already, for output that leaves zeros out.
     introduced: bool,
 }
 
 impl Total {
-    /// What is shown where zeros are not.
+    /// Returns the packets to show in output that leaves zeros out.
     pub fn introduced_packets(&self) -> u64 {
         if self.introduced { self.packets } else { 0 }
     }
@@ -36,7 +36,7 @@ impl Total {
         !self.at_least
     }
 
-    /// Whether packets were counted that one policy refused or passed on, and it is not known which.
+    /// Whether packets were counted that one policy denied or passed, and it is unknown which.
     fn is_sum(&self) -> bool {
         matches!(&*self.item, Item::Policy { verdict: Verdict::DenyOrPass, policy, .. } if self.packets > 0 && !policy.contains(','))
     }
@@ -46,13 +46,13 @@ impl Total {
         self.seen = read;
     }
 
-    /// A zero is shown where it is certain.
+    /// A zero is shown only if it is certain.
     fn is_shown(&self, read: u32) -> bool {
         self.seen == read && !self.unknown && (self.packets > 0 || !self.at_least)
     }
 }
 
-/// Moves what a policy refused, and what it passed on, to the sum of both.
+/// Moves what a policy denied, and what it passed, to the sum of both.
 fn add_up(totals: &mut [Total], sum: usize) {
     let mut item = Item::clone(&totals[sum].item);
     for verdict in [Verdict::Deny, Verdict::Pass] {
@@ -60,7 +60,7 @@ fn add_up(totals: &mut [Total], sum: usize) {
         if let Some(part) = totals.iter_mut().find(|total| *total.item == item) {
             let (packets, seen) = (std::mem::take(&mut part.packets), part.seen);
             part.at_least = true;
-            // Nor is shown twice what was shown already.
+            // What was shown already is not introduced again.
             let was_introduced = packets > 0 && part.introduced;
             totals[sum].introduced |= was_introduced;
             totals[sum].packets = totals[sum].packets.saturating_add(packets);
@@ -74,11 +74,11 @@ fn add_up(totals: &mut [Total], sum: usize) {
 #[derive(Debug, Clone, Default)]
 pub struct EndpointTotals {
     directions: [Vec<Total>; 2],
-    /// What totals had counted that are not remembered any more.
+    /// The sums of totals that are no longer remembered.
     forgotten: [Sums; 2],
-    /// Where the next total is expected: a read meets the items in the same order as the one before.
+    /// Where the next total is expected, because a read meets items in the same order as the read before.
     expected: [usize; 2],
-    /// Those that are shown as 0 at first, and since when.
+    /// Totals that are shown as 0 at first, and since when.
     beginning: Vec<(Direction, Arc<Item>, Instant)>,
     seen: u32,
 }
@@ -102,19 +102,19 @@ impl EndpointTotals {
 #[derive(Debug, Default)]
 pub struct Totals {
     endpoints: BTreeMap<(EndpointKind, Arc<str>), EndpointTotals>,
-    /// What there are totals of: most are the same for all endpoints.
+    /// What there are totals for. Most items are the same for all endpoints.
     items: Interned<Item>,
     reads: Reads,
     read: u32,
 }
 
-/// For how long a total is remembered after its rules have gone, so that it goes on if they come back.
+/// How long a total is remembered after its rules have gone, so that it continues if they come back.
 const REMEMBERED: Duration = Duration::from_secs(15 * 60);
 
-/// How many totals of endpoints that have gone are remembered: pods that come and go quickly must not fill the memory.
+/// How many totals of endpoints that have gone are remembered. Pods that come and go quickly must not fill the memory.
 const MOST_REMEMBERED: usize = 20_000;
 
-/// The number of the read, and which reads are remembered.
+/// The number of the last read, and when the remembered reads began.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reads {
     pub last: u32,
@@ -122,7 +122,7 @@ pub(super) struct Reads {
 }
 
 impl Reads {
-    /// Begins the next read; the first one that is remembered.
+    /// Begins the next read. Returns the number of the oldest read that is remembered.
     pub fn next(&mut self, now: Instant) -> u32 {
         self.last += 1;
         self.begun.push_back(now);
@@ -164,8 +164,8 @@ impl Totals {
         }
     }
 
-    /// Ends a read. Where it is not known of some packets whether a policy refused them or passed them on, what else it refused and
-    /// passed on is not all: everything goes by the sum.
+    /// Ends a read. If it is unknown of some packets whether a policy denied or passed them, its counts of denies and of passes are not
+    /// complete. Then all of its packets go to the sum.
     pub fn end_read(&mut self) {
         for totals in self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions) {
             let sums = (0..totals.len()).filter(|place| totals[*place].is_sum()).collect::<Vec<_>>();
@@ -176,13 +176,14 @@ impl Totals {
             totals.shrink_to_fit();
         }
         if self.read == 1 {
-            // What was counted before this process may have been shown by the one before it: if that came from 0, it would count again.
+            // What was counted before this process began may have been shown by the process before it. If such a series began at 0 again,
+            // it would be counted twice.
             self.all().for_each(|total| total.introduced = total.packets > 0);
         }
     }
 
-    /// Where zeros are not shown: a total that begins to count is shown as 0 for so long first, and then with all it has counted. Who
-    /// sees a series begin with a number cannot tell that it was 0 before.
+    /// For output that leaves zeros out: shows a total that begins to count as 0 for `hold`, then with all that it has counted. A series
+    /// that begins with a number does not show that it was 0 before.
     pub fn introduce(&mut self, now: Instant, hold: Duration) {
         let read = self.read;
         self.endpoints.values_mut().filter(|endpoint| endpoint.seen == read).for_each(|endpoint| endpoint.introduce(read, now, hold));
@@ -217,7 +218,7 @@ impl Totals {
         self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions).flatten()
     }
 
-    /// Gives the totals of a policy to another name, which may have some already.
+    /// Moves the totals of a policy to another name, which may have some already.
     pub fn rename_policy(&mut self, old: &str, new: &Arc<str>) {
         for totals in self.endpoints.values_mut().flat_map(|endpoint| &mut endpoint.directions) {
             while let Some(place) = totals.iter().position(|total| total.item.is_of(old)) {
@@ -252,14 +253,14 @@ impl Totals {
         self.endpoints().filter(|(kind, ..)| *kind == EndpointKind::Workload).map(|(_, interface, endpoint)| (interface, endpoint))
     }
 
-    /// The workloads of which something was refused.
+    /// Returns the workloads with packets that were denied or dropped.
     pub fn dropping(&self) -> impl Iterator<Item = &Arc<str>> {
         let is_drop = |total: &Total| total.packets > 0 && matches!(*total.item, Item::Drop { .. } | Item::PolicyDrop { .. });
         let drops = move |endpoint: &EndpointTotals| endpoint.directions.iter().flatten().any(is_drop);
         self.workloads().filter(move |(_, endpoint)| drops(endpoint)).map(|(interface, _)| interface)
     }
 
-    /// The totals of one direction that the last read met, in the order of evaluation.
+    /// Returns the totals of one direction that the last read met, in the order of evaluation.
     pub fn shown<'a>(&self, endpoint: &'a EndpointTotals, direction: Direction) -> impl Iterator<Item = &'a Total> + use<'a> {
         let read = self.read;
         endpoint.directions[direction as usize].iter().filter(move |total| total.is_shown(read))
@@ -271,8 +272,8 @@ impl Totals {
         sums
     }
 
-    /// What the tiers of one direction dropped because no policy decided, also those that do not apply any more. `None` if there is no
-    /// such tier now, or one does not tell.
+    /// Returns what the tiers of one direction dropped because no policy decided, including tiers that no longer apply. `None` if there is
+    /// no such tier now, or if the number of one is unknown.
     pub fn no_policy_drops(&self, endpoint: &EndpointTotals, direction: Direction) -> Option<u64> {
         let met = endpoint.directions[direction as usize].iter().filter(|total| total.seen == self.read && total.item.is_no_policy());
         let is_told = met.map(|total| total.is_shown(self.read)).reduce(|a, b| a && b)?;
@@ -288,12 +289,12 @@ pub struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    /// Adds packets to a total, made if it is new. Adding none makes it visible.
+    /// Adds packets to a total, which is created if it is new. Adding 0 makes it visible.
     pub fn add(&mut self, item: &Item, packets: u64) {
         self.total(item, packets);
     }
 
-    /// `is_exact`: there cannot have been more. Else the total is visible from now on only if it is not zero.
+    /// Adds packets. If `is_exact`, there cannot have been more. If not, the total is visible from now on only if it is not zero.
     pub fn add_counted(&mut self, item: &Item, packets: u64, is_exact: bool) {
         let total = self.total(item, packets);
         total.at_least |= !is_exact;
@@ -308,7 +309,7 @@ impl Recorder<'_> {
         total
     }
 
-    /// Adds packets, unless nobody knows how many.
+    /// Adds packets, unless their number is unknown.
     pub fn add_unless(&mut self, unknown: bool, item: &Item, packets: u64) {
         match unknown {
             true => self.unknown(item),
@@ -316,14 +317,14 @@ impl Recorder<'_> {
         }
     }
 
-    /// Nobody knows how many there were since the last read: the total is not shown, whatever else this read adds to it. From the next
-    /// one on it is shown again, unless it is zero.
+    /// Records that the number of packets since the last read is unknown. The total is not shown, whatever else this read adds to it. From
+    /// the next read on it is shown again, unless it is zero.
     pub fn unknown(&mut self, item: &Item) {
         let total = self.total(item, 0);
         (total.at_least, total.unknown) = (true, true);
     }
 
-    /// The same of all that a policy refused and passed on: another family may tell one from the other, where this one does not.
+    /// Does the same for all that a policy denied and passed. Another family may distinguish the two even if this one does not.
     pub fn unknown_decisions(&mut self, item: &mut Item) {
         for verdict in [Verdict::Deny, Verdict::Pass, Verdict::DenyOrPass] {
             item.decided(verdict);
@@ -331,7 +332,7 @@ impl Recorder<'_> {
         }
     }
 
-    /// Shows again what several of these policies decided together, if there was any: a series must not end only because nothing can be
+    /// Shows again what several of these policies decided together, if it is not zero. A series must not end only because nothing can be
     /// added to it any more.
     pub fn keep_joined(&mut self, tier: &str, policies: &[&Arc<str>]) {
         let is_one = |name: &str| policies.iter().any(|policy| ***policy == *name);
@@ -343,7 +344,7 @@ impl Recorder<'_> {
         }
     }
 
-    /// Shows a total again if it is not zero: a series must not end only because nothing can be added to it any more.
+    /// Shows a total again if it is not zero. A series must not end only because nothing can be added to it any more.
     pub fn keep_if_counted(&mut self, item: &Item) {
         if let Some(total) = self.totals.iter_mut().find(|total| *total.item == *item && total.packets > 0) {
             total.see(self.read);

@@ -1,4 +1,4 @@
-//! One endpoint's rules, in the order in which packets meet them → what each of them counted, and what its policies are to be credited
+//! Goes through the rules of one endpoint in the order in which packets meet them: what each counted, and what policies are to be credited
 //! with. Adds to totals, claims and groups.
 
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::felix::{DropReason, DropRule, Label, Pipeline, Target, Tier};
 
 pub struct Walk<'a, 'b> {
     pub view: &'b TableView<'a>,
-    /// What has waited since the last read.
+    /// Differences that wait from the last read.
     pub waited: &'b Waiting,
     pub waiting: &'b mut Waiting,
     pub claims: Claims<'a>,
     pub members: ByChain<Member<'a>>,
-    /// Endpoints that use policies or groups behind which nothing counts what they left undecided.
+    /// Endpoints that use policies or groups after which no rule counts what they left undecided.
     pub open: ByChain<User<'a>>,
 }
 
@@ -77,7 +77,7 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// What a tier refused where it is not known which of its policies refused how many.
+    /// Records what the policies of a tier denied together, if it is unknown how much each of them denied.
     fn refused_in_all(&mut self, pipeline: &Pipeline, tier: &Tier, item: &Item, recorder: &mut Recorder) {
         let Table { ruleset, deltas, motion, .. } = self.view.table;
         let endpoint = Arc::clone(&ruleset.chain(pipeline.chain).name);
@@ -95,7 +95,7 @@ impl<'a> Walk<'a, '_> {
         recorder.add_counted(item, u64::try_from(certain).unwrap_or(0), since_last_read.is_some());
     }
 
-    /// A policy, or a group, behind which nothing counts what it left undecided.
+    /// Notes the use of a policy or group after which no rule counts what it left undecided.
     fn open(&mut self, pipeline: &'a Pipeline, tier: &Tier, target: &'a Target, read: &TargetRead) {
         let mut refusing = self.view.table.pipelines.policies_in(target.chain).filter(|policy| self.view.can(*policy).deny);
         let chain = match (refusing.next(), refusing.next()) {
@@ -109,10 +109,10 @@ impl<'a> Walk<'a, '_> {
         self.open.add(target.chain, User { pipeline, target, items, is_disturbed: read.disturbed.decided });
     }
 
-    /// What profiles accepted is counted; what they refused, that is less, is claimed of all together.
+    /// Records what profiles accepted, which their rules count, and claims what they denied for all of them together.
     fn profiles(&mut self, pipeline: &'a Pipeline, passage: &mut Passage, recorder: &mut Recorder) {
         let profiles = &pipeline.profiles;
-        // What a profile passes on goes to the next one, undecided.
+        // What a profile passes goes to the next profile, undecided.
         let can = profiles.targets.iter().map(|profile| Can { pass: false, ..self.view.can(profile.chain) });
         let split = SplitTier::new(profiles, can.collect());
         let disturbed = passage.through(&split, |chain| self.view.disturbance(chain));
@@ -133,14 +133,14 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// A policy with its own jump: what it accepted is counted, what it refused and passed on is claimed.
+    /// Records a policy with its own jump: what it accepted is counted, what it denied and passed is claimed.
     fn policy(&mut self, pipeline: &'a Pipeline, target: &Target, read: &TargetRead, recorder: &mut Recorder) {
         let disturbed = read.disturbed;
         let Some(Label { label, tier, .. }) = self.view.table.labels.get(target.chain) else { return };
         let mut item = Item::Policy { tier: Arc::clone(tier), policy: Arc::clone(label), verdict: Verdict::Accept };
         let witnessed = self.view.witnessed(pipeline, target.chain);
         if let Some(accepted) = target.accepted {
-            // What was counted before the rule was written anew is lost.
+            // If the rule was rewritten, its earlier count is lost, but traced packets are not.
             let packets = self.view.table.deltas.packets(accepted).max(witnessed.of(Verdict::Accept));
             recorder.add_unless(disturbed.accepted, &item, packets);
         }
@@ -156,7 +156,7 @@ impl<'a> Walk<'a, '_> {
                 return recorder.add(&item, 0);
             }
         }
-        // What it passed on is unknown if it mixes with what nobody decided, whatever the other family's rules tell.
+        // Its passes are unknown if they mix with what no policy decided, even if the other family's rules show them.
         let is_told = read.split == Split::Sum || read.split.verdicts(read.can).any(|verdict| verdict == Verdict::Pass);
         if read.can.pass && !is_told {
             item.decided(Verdict::Pass);
@@ -181,14 +181,15 @@ impl<'a> Walk<'a, '_> {
         self.waited.get(source).copied().unwrap_or(0)
     }
 
-    /// What it refused and passed on. Where nobody else used the policy since the last read, its own rules tell what the endpoint's do not.
+    /// Returns what the policy denied and passed. If only this endpoint used it since the last read, its own rules say what the endpoint's
+    /// rules do not.
     fn own(&self, target: &Target, read: &TargetRead) -> Option<(i64, i64)> {
         let own =
             self.view.own_if_others_were_quiet(target.chain, target.jump).filter(|_| !read.disturbed.decided && self.waited.is_empty());
         own.filter(|(deny, pass)| read.since_last_read.deny_or_pass == Some(deny + pass))
     }
 
-    /// What a policy refused and what it passed on, where the endpoint's rules tell only the sum.
+    /// Records what a policy denied and what it passed, if the endpoint's rules give only the sum.
     fn parts(&self, read: &TargetRead, (deny, pass): (i64, i64), item: &Item, recorder: &mut Recorder) {
         let is_known = read.since_last_read.deny_or_pass.is_some() || !self.view.table.deltas.rewritten;
         let mut item = item.clone();
@@ -201,14 +202,14 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// What an endpoint claims of a policy's decisions. Nothing, as a rule.
+    /// Returns what an endpoint claims of a policy's decisions. Usually this is nothing.
     fn claim(&self, pipeline: &'a Pipeline, target: &Target, verdict: Verdict, item: &Item, read: &TargetRead) -> Option<Claim<'a>> {
         let Table { ruleset, deltas, reach, .. } = self.view.table;
-        // Where rules were written anew, all that use a policy are asked for.
+        // If rules were rewritten, all endpoints that use a policy have to claim.
         let is_wanted = deltas.rewritten || !self.waited.is_empty();
         let traced = signed(self.view.witnessed(pipeline, target.chain).of(verdict));
         let since_last_read = read.since_last_read.of(verdict).map(|packets| packets - traced);
-        // What was traced may have come before.
+        // Traced packets may have come before the rules were written.
         let since_written = read.since_written.of(verdict).map(|packets| packets.min(0).max(packets - traced));
         let is_idle = match (since_last_read, since_written) {
             (Some(packets), _) => packets == 0,
@@ -234,14 +235,14 @@ pub struct TargetRead {
     pub can: Can,
     pub split: Split,
     pub since_last_read: Decided,
-    /// If its rules were written later than that.
+    /// The same since its rules were written, if that is later.
     pub since_written: Decided,
     pub disturbed: Disturbed,
-    /// By how many packets what it decided may be too high.
+    /// By how many packets these may be too high.
     pub doubt: u64,
     /// By how many packets the next difference may be too high, if it begins at this read.
     pub entering: u64,
-    /// Whether all that the tier's policies refused is known, so that it can be shown as a sum.
+    /// Whether all that the tier's policies denied is known, so that it can be shown as a sum.
     pub refusals_are_known: bool,
 }
 
@@ -272,7 +273,7 @@ fn targets<'b>(
     })
 }
 
-/// By how many packets a target's differences may be too high, also by some that a foreign rule has taken meanwhile.
+/// Returns by how many packets a target's differences may be too high. This includes packets that a foreign rule took in between.
 fn doubt(view: &TableView, pipeline: &Pipeline, split: &SplitTier, index: usize) -> u64 {
     let motion = view.table.motion;
     let target = &split.tier.targets[index];
@@ -283,7 +284,7 @@ fn doubt(view: &TableView, pipeline: &Pipeline, split: &SplitTier, index: usize)
     split.doubt(index, motion, view.table.cpus).saturating_add(taken)
 }
 
-/// How many packets the own rules of a tier's targets counted while the table was read, where a difference depends on these, too.
+/// Returns how many packets the own rules of a tier's targets counted while the table was read, if a difference depends on them too.
 fn deciding_in(view: &TableView, SplitTier { tier, splits, .. }: &SplitTier, index: usize) -> u64 {
     if !matches!(splits[index], Split::ByTotal | Split::DenyOnly) {
         return 0;

@@ -1,6 +1,6 @@
-//! Packets that the kernel traced from rule to rule, between two reads: what policies surely decided of each endpoint's packets. Such a
-//! packet is in all counters of this interval and of no other. So it is taken out of them, the rest is told apart as ever, and it is
-//! credited to its policy. Pure.
+//! Packets that the kernel traced from rule to rule between two reads: what policies surely decided of each endpoint's packets. Such a
+//! packet is in all counters of this interval and of no other. So it is subtracted from them and credited to its policy, and the rest is
+//! divided as usual. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -64,13 +64,13 @@ impl Witnessed {
         self.of_endpoints.get(endpoint).and_then(|policies| policies.get(policy)).copied().unwrap_or_default()
     }
 
-    /// Over all endpoints.
+    /// Returns what one policy decided, over all endpoints.
     pub fn of_policy(&self, policy: &ChainKey) -> Decisions {
         self.of_policies.get(policy).copied().unwrap_or_default()
     }
 }
 
-/// Of a group: what was traced, per workload and policy.
+/// What was traced in a group, per workload and policy.
 pub struct Cells(pub Vec<Vec<Decisions>>);
 
 impl Cells {

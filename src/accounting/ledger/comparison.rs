@@ -1,4 +1,4 @@
-//! A table now and at the last read → what its rules have counted since.
+//! Compares a table with the last read of it: what its rules have counted since.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl<'a> Before<'a> {
     }
 }
 
-/// Pairs every chain with what it was at the last read: by place where the rules are the very same, else by name.
+/// Pairs each chain with its state at the last read: by index if the rules are the same, else by name.
 pub fn pair<'a>(now: &'a Snapshot, last: &'a Snapshot) -> impl Iterator<Item = (ChainId, &'a Chain, Option<Before<'a>>)> {
     let same = now.shares_rules_with(last);
     let by_name: HashMap<&str, ChainId> = match same {
@@ -43,12 +43,12 @@ pub fn pair<'a>(now: &'a Snapshot, last: &'a Snapshot) -> impl Iterator<Item = (
     })
 }
 
-/// Whether a counter cannot have come from the other one by counting on.
+/// Whether `now` is less than `last`, so that the counter must have begun again.
 pub fn is_less(now: Count, last: Count) -> bool {
     now.packets < last.packets || now.bytes < last.bytes
 }
 
-/// Of a table that was not read before: all it has counted if its rules began to count unseen, else it is where counting begins.
+/// Returns the deltas of a table that was not read before. If `counts`, all that its rules counted is new. Else counting begins here.
 pub fn first(now: &Snapshot, counts: bool) -> Deltas {
     let rules = now.ruleset.rule_count();
     Deltas {
@@ -66,11 +66,11 @@ pub struct Comparison<'a> {
     now: &'a Snapshot,
     last: &'a Last,
     pairs: Vec<(ChainId, &'a Chain, Option<Before<'a>>)>,
-    /// Whether most counts are those of the last read, although the table was replaced as a whole or may have been: then it was
-    /// replaced with counts that were saved before (`iptables-restore -c`), which are no news.
+    /// Whether most counts are those of the last read, although the table was replaced as a whole, or may have been. Then it was
+    /// restored with saved counts (`iptables-restore -c`), which are no new packets.
     restored: bool,
     had_counted: bool,
-    /// Whether only one rule has gone back: `iptables -Z` can name it. Where rules are written anew, one alone hardly ever had counted more.
+    /// Whether exactly one rule went back. `iptables -Z` can zero one rule. If rules are rewritten, nearly always more than one goes back.
     is_one_zeroed: bool,
     deltas: Deltas,
     zeroed: bool,
@@ -92,7 +92,7 @@ impl<'a> Comparison<'a> {
         comparison
     }
 
-    /// The deltas, and whether Felix flushes whole chains, if that could be seen.
+    /// Returns the deltas, and whether Felix flushes whole chains, if that could be seen.
     pub fn deltas(mut self) -> (Deltas, Option<bool>) {
         let seen = self.flushes();
         let flushes = seen == Some(true);
@@ -103,12 +103,12 @@ impl<'a> Comparison<'a> {
         }
         for (id, chain, before) in std::mem::take(&mut self.pairs) {
             let unchanged = match before {
-                // A chain that has appeared since the last read was empty then.
+                // The chain is new since the last read, so its rules began at 0.
                 None => self.written(id, chain, flushes),
-                // Replaced with its counts, as if it had counted on.
+                // The table was replaced with its counts, so they are compared as if they had counted on.
                 Some(before) if self.is_replaced() => self.by_hash(chain, before),
                 Some(before) => match self.now.chain_handle(id).zip(before.handle) {
-                    // It was deleted and made again.
+                    // The chain was deleted and created again.
                     Some((handle, then)) if handle != then => {
                         self.deltas.restarted |= !flushes;
                         self.written(id, chain, flushes)
@@ -130,8 +130,8 @@ impl<'a> Comparison<'a> {
         !self.now.ruleset.chains().is_empty() && self.now.chain_handle(ChainId(0)).is_some()
     }
 
-    /// Whether Felix flushes a chain to change it (iptables-nft, Calico ≥ 3.33), or replaces its rules one by one: then a rule with the
-    /// same handle has another hash.
+    /// Whether Felix flushes a chain to change it (iptables-nft, Calico ≥ 3.33) or replaces its rules one by one. If it replaces them, a
+    /// rule keeps its handle and gets another hash.
     fn flushes(&self) -> Option<bool> {
         let mut flushes = self.last.flushes;
         for (id, chain, before) in &self.pairs {
@@ -151,8 +151,8 @@ impl<'a> Comparison<'a> {
         flushes
     }
 
-    /// Whether the counts of a table that was replaced as a whole, or that cannot tell, are mostly those of the last read. Rules that
-    /// Felix wrote anew have counted less, unless the table is young: then too little is counted.
+    /// Whether a table that was replaced as a whole, or that has no handles to show it, mostly has the counts of the last read. Rules that
+    /// Felix rewrote have counted less. In a young table they may not have, and then too little is counted.
     fn was_restored(&mut self) -> bool {
         let survives = |(id, _, before): &(ChainId, &Chain, Option<Before>)| {
             before.is_some_and(|before| before.handle.is_some() && before.handle == self.now.chain_handle(*id))
@@ -185,7 +185,7 @@ impl<'a> Comparison<'a> {
         if self.is_replaced() && self.had_counted { 0 } else { self.now.packets(rule) }
     }
 
-    /// Whether handles show that the whole table was replaced, with its counts.
+    /// Whether handles show that the whole table was replaced together with its counts.
     fn is_replaced(&self) -> bool {
         self.restored && self.has_handles()
     }
@@ -198,14 +198,14 @@ impl<'a> Comparison<'a> {
         false
     }
 
-    /// Whether Felix's rules of the chain were written in one go: then their handles follow one another.
+    /// Whether Felix wrote the rules of the chain in one go. Then their handles are consecutive.
     fn are_consecutive(&self, chain: &Chain) -> bool {
         let rules = chain.rule_ids().filter(|id| !self.now.ruleset.hash(*id).is_none());
         let handles: Vec<u64> = rules.map(|id| self.now.count(id).handle).collect();
         handles.windows(2).all(|pair| pair[1] == pair[0] + 1)
     }
 
-    /// A chain of nf_tables that was there at the last read.
+    /// Compares a chain of nf_tables that existed at the last read.
     fn by_handle(&mut self, id: ChainId, chain: &Chain, before: Before, flushes: bool) -> bool {
         let same_place = chain.rules.len() == before.counts.len()
             && chain.rule_ids().zip(before.counts).all(|(id, last)| self.now.count(id).handle == last.handle);
@@ -234,7 +234,7 @@ impl<'a> Comparison<'a> {
         unchanged
     }
 
-    /// A chain of which only the hashes tell whether its rules are the same.
+    /// Compares a chain by the hashes of its rules only.
     fn by_hash(&mut self, chain: &Chain, before: Before) -> bool {
         let ruleset = &self.now.ruleset;
         let same_rules = chain.rules.len() == before.counts.len()
@@ -251,12 +251,12 @@ impl<'a> Comparison<'a> {
         let restarted = chain.rule_ids().enumerate().any(has_restarted);
         self.deltas.restarted |= restarted;
         let flushed = restarted && ruleset.backend == Backend::Nft && !(same_rules && self.is_one_zeroed);
-        // A chain of iptables-nft was flushed if its rules differ, for that is how Felix writes there.
+        // iptables-nft flushes a chain to change it, so all rules of a chain with other rules have begun again.
         let counts_on = !restarted && (same_rules || ruleset.backend == Backend::Legacy);
         let mut anew = flushed;
         for (place, rule) in chain.rule_ids().enumerate() {
             let (now, last) = (self.now.count(rule), last(place, rule));
-            // What follows a rule that was written anew was, too: its hash contains those of the rules before it.
+            // The hash of a rule includes the rules before it, so all rules after a rewritten one were rewritten too.
             anew |= !self.restored && !self.is_one_zeroed && last.is_some_and(|last| is_less(now, last));
             match last.filter(|last| !anew && !is_less(now, *last)) {
                 Some(last) => self.set(rule, now.packets - last.packets, counts_on.then_some(Since::LastRead)),

@@ -9,7 +9,7 @@ fn chain(backend: Backend, rules: &[(&str, u64)]) -> [Snapshot; 1] {
     table(backend, &[("c", rules)])
 }
 
-/// The deltas of a second read.
+/// Returns the deltas of a second read.
 fn second(first: &[Snapshot], second: &[Snapshot]) -> Deltas {
     let mut ledger = Ledger::default();
     ledger.advance(first);
@@ -109,7 +109,7 @@ fn vanished_chains_are_forgotten() {
     assert_eq!(ledger.tables.values().map(|table| table.read.ruleset.chains().len()).sum::<usize>(), 1);
 }
 
-/// A chain of nf_tables: its handle, the first rule's handle, and what each rule has counted.
+/// Adds a chain of nf_tables: its handle, the handle of its first rule, and the count of each rule.
 fn push_with_handles(builder: &mut Builder, name: &str, chain_handle: u64, first: u64, packets: &[u64]) {
     let chain = builder.chain(name);
     builder.chain_handle(chain, chain_handle);
@@ -120,7 +120,7 @@ fn push_with_handles(builder: &mut Builder, name: &str, chain_handle: u64, first
     }
 }
 
-/// The same chain, and one that stays.
+/// The same chain, and one that does not change.
 fn with_handles(backend: Backend, chain_handle: u64, first: u64, packets: &[u64]) -> [Snapshot; 1] {
     let mut builder = Builder::new(Family::V4, backend, "filter");
     push_with_handles(&mut builder, "cali-FORWARD", 1, 0, &[]);

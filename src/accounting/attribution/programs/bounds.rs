@@ -1,18 +1,18 @@
-//! What is certain about every cell of a grid, from its margins alone. Pure.
+//! What is certain of every cell of a grid, from its margins alone. Pure.
 //!
 //! Rows are what each workload's program decided, columns what each policy decided on the whole node. Not every workload has every
-//! policy: where a cell cannot be, it is no excuse for the others, which makes more certain than the bounds of a full grid
+//! policy. A cell that does not exist takes nothing from others, so more is certain than by the bounds of a full grid
 //! ([`group`](super::super::group)). A cell is at least
 //!
 //! ```text
 //! max(0, column − the most that the other rows of this column can hold, row − the most that the other columns of this row can hold)
 //! ```
 //!
-//! and at most the smaller one of its row and its column.
+//! and at most the smaller of its row and its column.
 
 use super::super::group::{Margin, smaller};
 
-/// The bounds of the cells of each row, in the order of `cells`: the columns that the row has.
+/// Returns the bounds of the cells of each row, in the order of `cells`, which lists the columns of the row.
 pub fn bounds(rows: &[Margin], columns: &[Margin], cells: &[Vec<usize>]) -> Vec<Vec<Margin>> {
     let mut of_columns = vec![Sum::default(); columns.len()];
     let mut of_rows = vec![Sum::default(); rows.len()];
@@ -32,7 +32,7 @@ pub fn bounds(rows: &[Margin], columns: &[Margin], cells: &[Vec<usize>]) -> Vec<
     cells.iter().enumerate().map(|(row, cells)| cells.iter().map(|&column| bound(row, column)).collect()).collect()
 }
 
-/// A sum in which some terms may be without limit.
+/// A sum of terms that may have no limit.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sum {
     limited: u64,
@@ -49,7 +49,7 @@ impl Sum {
 
     fn without(self, term: Option<u64>) -> Option<u64> {
         match (term, self.unlimited) {
-            // What is saturated says nothing any more.
+            // A saturated sum says nothing any more.
             (Some(_), 0) if self.limited == u64::MAX => None,
             (Some(term), 0) => Some(self.limited - term),
             (None, 1) => Some(self.limited),
@@ -81,11 +81,11 @@ mod tests {
         let limited = |most| Margin { least: 0, most: Some(most) };
         let without_rows = [vec![Margin::exact(6), limited(7)], vec![limited(7)]];
         assert_eq!(bounds(&[Margin::default(); 2], &exact(&[6, 7]), &cells), without_rows, "the only holder needs no row");
-        // A column that counts elsewhere proves nothing but a limit.
+        // A column that counts elsewhere too only sets a limit.
         assert_eq!(least(&exact(&[10]), &[limited(2), Margin::default()], &[vec![0, 1]]), [[0, 8]]);
     }
 
-    /// All ways to fill small grids: the bounds hold in each, and are reached.
+    /// Fills small grids in all ways. The bounds hold in each, and are reached.
     #[test]
     fn bounds_hold_and_are_tight_enough() {
         let cells = [vec![0, 1], vec![1, 2], vec![0, 2]];

@@ -1,4 +1,4 @@
-//! What is certain of a row of the grid → the totals of its workload. Pure.
+//! Turns what is certain of a row of the grid into totals of its workload. Pure.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ fn policy_or_none() -> Item {
 pub struct RowRead {
     /// Up to the moment at which the rules were read.
     pub margin: Margin,
-    /// From one read to the next; `None` where it is not known.
+    /// From one read to the next; `None` if unknown.
     pub packets: Option<u64>,
     pub is_all: bool,
 }
@@ -33,7 +33,7 @@ impl Credit<'_> {
         self.grid.cells[self.index].iter().map(|column| self.grid.columns[*column].item.as_ref())
     }
 
-    /// Whether all that an item did is in its column: not where a profile without a name may be this one.
+    /// Whether all that an item did is in its column. It may not be if a profile without a name can be the same one.
     fn is_whole(&self, item: &Item) -> bool {
         let is_nameless = |item: Option<&Item>| matches!(item, Some(Item::Profile(name)) if name.is_empty());
         !matches!(item, Item::Profile(name) if !name.is_empty()) || !self.items().any(is_nameless)
@@ -51,7 +51,7 @@ impl Credit<'_> {
     }
 
     pub fn record(&self, bounds: &[Margin], recorder: &mut Recorder) {
-        // The row was read a moment before the columns: what is certain of packets after it comes to count with them.
+        // The row was read a moment before the columns. Later packets are credited when the row has counted them.
         let mut rest = self.row.packets;
         let is_divided = self.is_divided(bounds);
         let (mut credited, mut all) = (Vec::with_capacity(bounds.len()), 0u64);
@@ -64,7 +64,7 @@ impl Credit<'_> {
                 // Nothing else can have decided.
                 (Some(packets), true) if bounds.len() == 1 => Margin::exact(packets),
                 (_, true) => Margin { least: bound.least.min(rest.unwrap_or(u64::MAX)), most: bound.most },
-                // What the program was meanwhile is not known.
+                // It is unknown what the program was in between.
                 (_, false) => Margin { least: 0, most: self.row.margin.most },
             };
             if is_divided {
@@ -84,15 +84,15 @@ impl Credit<'_> {
         self.record_all(self.row.packets.unwrap_or(all), self.row.is_all, recorder);
     }
 
-    /// Whether what is certain is all that there was, so that nothing else was either.
+    /// Whether what is certain is all that there was, so that each part is exact.
     fn is_divided(&self, bounds: &[Margin]) -> bool {
         let all = bounds.iter().fold(0u64, |sum, bound| sum.saturating_add(bound.least));
         let has_names = self.items().all(|item| item.is_some());
         self.is_steady && has_names && self.row.margin == Margin::exact(all) && self.row.packets == Some(all)
     }
 
-    /// What the policies of a tier refused, together. Of that, it may be certain that one of them did, but not which one; returns
-    /// how much.
+    /// Records what the policies of a tier denied together. Of some packets it may be certain that one of them denied them, but not which.
+    /// Returns how many these are.
     fn record_tier(&self, tier: &InTier, credited: &[Margin], rest: Option<u64>, recorder: &mut Recorder) -> u64 {
         let sum = |is_own: bool| {
             let cells = credited.iter().enumerate().filter(move |(place, _)| tier.cells.contains(place) == is_own);
@@ -111,10 +111,10 @@ impl Credit<'_> {
         more
     }
 
-    /// What one of the row's columns decided, but which one is not certain.
+    /// Records what one of the row's columns decided, if it is not certain which.
     fn record_rest(&self, rest: Option<u64>, recorder: &mut Recorder) {
         match self.grid.class {
-            // Whatever changed meanwhile, it was refused.
+            // Whatever changed in between, these packets were refused.
             Class::Refused => recorder.add_counted(&policy_or_none(), rest.unwrap_or(0), self.row.is_all),
             Class::Accepted => {
                 let Some(item) = &self.grid.together[self.index] else { return };
@@ -124,7 +124,7 @@ impl Credit<'_> {
         }
     }
 
-    /// All that was accepted, or refused, also by what goes.
+    /// Records all that was accepted, or refused, including by policies that no longer apply.
     fn record_all(&self, packets: u64, is_all: bool, recorder: &mut Recorder) {
         let item = match self.grid.class {
             Class::Accepted => Item::Accepted,

@@ -1,4 +1,4 @@
-//! Programs → what their rules are, and the grids in which they count: built again only when a program changes. Pure.
+//! From programs: what their rules are, and the grids in which they count. Rebuilt only when a program changes. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use super::super::totals::{Item, Verdict};
 use crate::ebpf::{IdMap, Known, Owner, Policy, Program, Rule, RuleId, Shown, UNNUMBERED};
 use crate::felix::{Decision, Direction, DropReason};
 
-/// What becomes of a packet, as far as interfaces are counted by it.
+/// What happens to a packet, as far as interfaces count it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     Accepted,
     Refused,
-    /// A policy passes it on: no interface counts that.
+    /// A policy passes it. No interface counts that.
     Passed,
 }
 
@@ -27,9 +27,9 @@ pub struct Named {
 
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// What ids stand for, each policy's one after the other.
+    /// What ids stand for, grouped by policy.
     pub rules: Vec<Named>,
-    /// The places of all ids in `rules`; `None` where programs contradict each other.
+    /// The index in `rules` of every id; `None` if programs contradict each other.
     pub places: IdMap<Option<usize>>,
     pub grids: Vec<Grid>,
     pub workloads: Vec<Arc<Program>>,
@@ -39,7 +39,7 @@ pub struct Plan {
     pub is_understood: bool,
 }
 
-/// All workloads of a direction, and all that can decide about their packets in one way.
+/// All workloads of a direction, and all that can decide about their packets in the way of a class.
 #[derive(Debug)]
 pub struct Grid {
     pub direction: Direction,
@@ -47,25 +47,25 @@ pub struct Grid {
     pub rows: Vec<Arc<str>>,
     pub columns: Vec<Column>,
     pub cells: Vec<Vec<usize>>,
-    /// For each row: what packets are counted as that one of several accepted, where it is not certain which.
+    /// For each row: the item for packets that one of several accepted, if it is not certain which.
     pub together: Vec<Option<Item>>,
     pub tiers: Vec<Vec<InTier>>,
 }
 
-/// The policies that a workload has in a tier, as far as they decide in the grid's way.
+/// The policies that a workload has in a tier and that decide in the grid's way.
 #[derive(Debug)]
 pub struct InTier {
     pub tier: Arc<str>,
-    /// The places of their columns among the row's.
+    /// Where their columns are among the row's cells.
     pub cells: Vec<usize>,
-    /// What packets are counted as that one of several decided, where it is not certain which.
+    /// The item for packets that one of several decided, if it is not certain which.
     pub together: Option<Item>,
 }
 
-/// A policy, or what else decides. All its rules that decide in the same way count together.
+/// A policy, or something else that decides. All its rules with the same decision count together.
 #[derive(Debug, Default)]
 pub struct Column {
-    /// What it is shown as; `None` for what is no workload's: host endpoints' policies.
+    /// What it is shown as; `None` for what does not belong to a workload, such as policies of host endpoints.
     pub item: Option<Item>,
     pub ids: Vec<RuleId>,
     /// Whether its rules also count elsewhere: for host endpoints, or together with others.
@@ -79,7 +79,7 @@ impl Plan {
         let workloads: Vec<Arc<Program>> = live().filter(|program| program.is_workload).cloned().collect();
         let is_understood = workloads.iter().all(|program| program.unrecognised == 0 && program.rules.iter().any(|rule| rule.counts));
         let hosts = ids(programs, |_, rule| rule.counts && !rule.is_workloads);
-        // Hits are not counted, or not all of them: of XDP programs.
+        // Rules with hits that are not counted, or not all: those of XDP programs.
         let uncounted = ids(programs, |program, _| !program.is_counted);
         let mut grids = Vec::new();
         for direction in Direction::ALL {
@@ -113,7 +113,7 @@ fn applied(workloads: &[Arc<Program>]) -> HashMap<Arc<str>, [Vec<Arc<Policy>>; 2
     for program in workloads {
         let policies = &mut applied.entry(Arc::clone(&program.interface)).or_default()[program.direction as usize];
         for (policy, _) in program.policies.iter().filter(|(_, is_workloads)| *is_workloads) {
-            // The program of the other address family has the same ones.
+            // The program of the other address family has the same policies.
             if !policies.contains(policy) {
                 policies.push(Arc::clone(policy));
             }
@@ -122,8 +122,8 @@ fn applied(workloads: &[Arc<Program>]) -> HashMap<Arc<str>, [Vec<Arc<Policy>>; 2
     applied
 }
 
-/// What ids stand for. The same policy has the same ids in all programs. If not, one of the files is old: Felix numbers rules anew when it
-/// restarts with flow logs.
+/// Returns what ids stand for; `None` if programs differ. The same policy has the same ids in all programs. If not, one of the files is
+/// old: Felix numbers rules again when it restarts with flow logs.
 fn known(programs: &[Shown]) -> IdMap<Option<&Known>> {
     let mut known: IdMap<Option<&Known>> = IdMap::default();
     let rules = || programs.iter().flat_map(|shown| &shown.program.rules).filter(|rule| rule.id != UNNUMBERED);
@@ -195,10 +195,10 @@ impl Grid {
     }
 }
 
-/// Stands for a profile whose name Felix does not say. No policy can be called that.
+/// Stands for a profile if Felix does not give its name. No policy can have this name.
 const NAMELESS_PROFILE: &str = "(profile)";
 
-/// All that may have accepted a packet, their names joined by commas.
+/// Returns the item for all that may have accepted a packet, with their names joined by commas.
 fn together<'a>(class: Class, columns: impl Iterator<Item = &'a Column>) -> Option<Item> {
     let (mut names, mut tiers, mut count) = (Vec::new(), Vec::<&str>::new(), 0);
     for column in columns {
@@ -219,7 +219,7 @@ fn together<'a>(class: Class, columns: impl Iterator<Item = &'a Column>) -> Opti
     (class == Class::Accepted && count > 1).then(item)
 }
 
-/// Whether a rule's hits are hits of this class. What a host endpoint's policy accepts or passes on is not decided yet.
+/// Whether a rule's hits belong to this class. What a host endpoint's policy accepts or passes is not decided yet.
 fn decides(rule: &Rule, class: Class) -> bool {
     let of_class = match class {
         Class::Accepted => rule.known.decision == Decision::Accept && rule.is_workloads,
@@ -229,7 +229,7 @@ fn decides(rule: &Rule, class: Class) -> bool {
     rule.counts && of_class
 }
 
-/// What a rule's hits are shown as; nothing for what decides nothing, and for what profiles do but accept.
+/// Returns what a rule's hits are shown as; `None` if it decides nothing, or if it is a profile's and does not accept.
 fn item(Known { owner, decision, .. }: &Known) -> Option<Item> {
     let verdict = verdict(*decision)?;
     match owner {
@@ -265,7 +265,7 @@ impl Named {
         }
     }
 
-    /// Each policy's rules that decide in one way come one after the other.
+    /// Puts each policy's rules with the same decision next to each other.
     fn order(&self) -> (&Option<(Direction, Item)>, &Option<RuleKey>, RuleId) {
         (&self.decided, &self.rule, self.id)
     }

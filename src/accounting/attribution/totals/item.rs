@@ -1,4 +1,4 @@
-//! What totals are kept of.
+//! What totals are kept for.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ pub enum Verdict {
     Accept,
     Deny,
     Pass,
-    /// Refused or passed on: the counters cannot tell which.
+    /// Denied or passed: the counters do not show which.
     DenyOrPass,
 }
 
@@ -25,7 +25,7 @@ impl Verdict {
         }
     }
 
-    /// `None` for rules that only log: they decide nothing.
+    /// `None` for rules that only log, because they decide nothing.
     pub fn of(decision: Decision) -> Option<Self> {
         match decision {
             Decision::Accept => Some(Verdict::Accept),
@@ -42,7 +42,7 @@ pub type PerVerdict<T> = [T; 4];
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
     Established,
-    /// Packets refused otherwise than by a policy.
+    /// Packets dropped other than by a policy.
     Drop {
         reason: DropReason,
         /// The tier, for [`DropReason::NoPolicy`]; else empty.
@@ -51,11 +51,11 @@ pub enum Item {
     PolicyDrop {
         tier: Arc<str>,
     },
-    /// All packets accepted, also by policies that do not apply any more: where interfaces count them.
+    /// All packets accepted, including those by policies that no longer apply. Only if interfaces count them.
     Accepted,
     Refused,
     Profile(Arc<str>),
-    /// Packets that a policy decided; or one of several, their names joined by commas.
+    /// Packets that a policy decided, or one of several policies: then their names are joined by commas.
     Policy {
         tier: Arc<str>,
         policy: Arc<str>,

@@ -2,12 +2,12 @@
 
 use super::{Item, Total, Verdict};
 
-/// What was counted of one interface and direction in all, also by policies and tiers that do not apply any more: it never goes back.
+/// What was counted for one interface and direction in all, including policies and tiers that no longer apply. It never goes down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sums {
     pub accepted: u64,
     pub refused: u64,
-    /// Of these, because no policy of a tier decided.
+    /// The part of `refused` that no policy of a tier decided.
     pub no_policy: u64,
 }
 
@@ -17,7 +17,7 @@ impl Sums {
         match &*total.item {
             Item::Policy { verdict: Verdict::Accept, .. } | Item::Profile(_) => self.accepted = self.accepted.saturating_add(packets),
             Item::Drop { .. } | Item::PolicyDrop { .. } => self.refused = self.refused.saturating_add(packets),
-            // Sums of the eBPF dataplane stand by themselves.
+            // The eBPF dataplane has its own sums.
             Item::Policy { .. } | Item::Established | Item::Accepted | Item::Refused => {}
         }
         if total.item.is_no_policy() {

@@ -5,13 +5,13 @@ fn cali1(totals: &mut Totals) -> Recorder<'_> {
     totals.endpoint(EndpointKind::Workload, &"cali1".into(), Direction::Ingress)
 }
 
-/// The same in the next read.
+/// Begins the next read for the same endpoint.
 fn next_read(totals: &mut Totals) -> Recorder<'_> {
     totals.begin_read(Instant::now());
     cali1(totals)
 }
 
-/// How many interfaces and totals are remembered, shown or not.
+/// Returns how many interfaces and totals are remembered, shown or not.
 fn size(totals: &Totals) -> (usize, usize) {
     (totals.endpoints.len(), totals.endpoints.values().flat_map(|e| &e.directions).map(Vec::len).sum())
 }
@@ -41,7 +41,7 @@ fn a_policy_that_gets_its_name_keeps_its_count() {
     totals.rename_policy("cali-pi-_x", &"default.foo".into());
     next_read(&mut totals).add(&item("default.foo"), 2);
     assert_eq!(shown(&totals), [("cali1".into(), 7)]);
-    // It has lost it for a while, and has it again.
+    // The name was lost for a while, and is known again.
     cali1(&mut totals).add(&item("cali-pi-_x"), 4);
     totals.rename_policy("cali-pi-_x", &"default.foo".into());
     assert_eq!(shown(&totals), [("cali1".into(), 11)]);
@@ -54,7 +54,7 @@ fn a_zero_that_is_not_certain_is_not_shown() {
         next_read(&mut totals).add_counted(&Item::Established, packets, false);
         assert_eq!(shown(&totals), expected);
     }
-    // Certain from now on, it is not certain what was before.
+    // The count is certain from now on, but not what was before.
     totals.begin_read(Instant::now());
     totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add_counted(&Item::Established, 0, false);
     totals.endpoint(EndpointKind::Workload, &"cali2".into(), Direction::Ingress).add(&Item::Established, 0);
@@ -98,7 +98,7 @@ fn sums_keep_what_tiers_and_policies_counted_that_have_gone() {
         sums(&totals)
     };
     assert_eq!(read(true), (7, 105, 101));
-    // The tier has gone for so long that its totals are forgotten, and comes back.
+    // The tier is gone for so long that its totals are forgotten, and then comes back.
     for n in 1..=35 {
         assert_eq!(read(false), (7, 105 + n, 101 + n));
     }
@@ -166,7 +166,7 @@ fn what_has_gone_is_remembered_within_bounds() {
     assert_eq!(shown(&totals), [("cali599".into(), 2)], "the last ones are remembered");
 }
 
-/// What is shown where zeros are not.
+/// Returns what output shows that leaves zeros out.
 fn introduced(totals: &Totals) -> Vec<u64> {
     totals.workloads().flat_map(|(_, e)| totals.shown(e, Direction::Ingress).map(Total::introduced_packets)).collect()
 }

@@ -17,13 +17,13 @@ pub fn rule(id: RuleId, owner: Owner, decision: Decision) -> Rule {
     Rule { id, known: Known { owner, decision, direction: Direction::Ingress }, is_workloads: true, counts: true }
 }
 
-/// Ids of rules: what hundreds say is the policy, odd ones accept and even ones deny.
+/// Ids of rules. The hundreds say the policy. Odd ids accept, even ids deny.
 pub fn of_policy(id: RuleId) -> Rule {
     let owner = Owner::Policy(policy(&format!("shop/default.p{}", id / 100)), (id % 100 - 1) as u32);
     rule(id, owner, if id % 2 == 1 { Decision::Accept } else { Decision::Deny })
 }
 
-/// A workload's program with these rules, and the end of its tier, which counts under `end`.
+/// A workload's program with these rules and the end of its tier, which counts under `end`.
 pub fn program(interface: &str, ids: &[RuleId], end: RuleId) -> Shown {
     let mut rules: Vec<Rule> = ids.iter().map(|id| of_policy(*id)).collect();
     rules.push(rule(end, Owner::EndOfTier("default".into()), Decision::Deny));
@@ -62,7 +62,7 @@ impl Node {
         Node { read, ..Node::default() }
     }
 
-    /// Counting has begun, with these interfaces.
+    /// Begins counting with these interfaces.
     pub fn begun(programs: Vec<Shown>, interfaces: &[(&str, u64, u64)]) -> Self {
         let mut node = Node::new(programs);
         node.counts(&[], interfaces).advance();
@@ -96,7 +96,7 @@ impl Node {
         self
     }
 
-    /// So many packets of the first interface were accepted when the columns had been read.
+    /// Adds packets of the first interface that were accepted before the columns had been read.
     pub fn also_accepted(&mut self, packets: u64) {
         let key = (Arc::<str>::from("cali1"), Direction::Ingress);
         self.read.interfaces.get_mut(&key).unwrap().accepted.1 = packets;
@@ -110,7 +110,7 @@ impl Node {
         self
     }
 
-    /// What is shown of the workloads, without sums: `interface what` → packets.
+    /// Returns what is shown for the workloads, without sums: `interface what` → packets.
     pub fn shown(&self) -> BTreeMap<String, u64> {
         let is_sum = |what: &String| ["accepted", "refused", "policy of "].iter().any(|sum| what.contains(&format!(" {sum}")));
         self.all().into_iter().filter(|(what, _)| !is_sum(what)).collect()
@@ -136,7 +136,7 @@ impl Node {
         shown
     }
 
-    /// `cali1: p1 Accept 3, no_policy 0; cali2: …`.
+    /// Takes `cali1: p1 Accept 3, no_policy 0; cali2: …`.
     #[track_caller]
     pub fn shows(&self, expected: &str) {
         let workloads = expected.split("; ").map(|workload| workload.split_once(": ").unwrap());

@@ -1,10 +1,10 @@
-//! Programs and packets at random.
+//! Random programs and packets.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// Numbers that look random, the same ones each time.
+/// Numbers that look random and are the same each time.
 struct Random(u64);
 
 impl Random {
@@ -28,7 +28,7 @@ impl World {
     fn new(random: &mut Random) -> Self {
         let workloads = 1 + random.below(4);
         let end = if random.below(2) == 0 { UNNUMBERED } else { 9 };
-        // A profile behind the policies, which all workloads share; most releases do not name it.
+        // A profile after the policies, which all workloads share. Most releases do not name it.
         let profile = |name| rule(501, Owner::Profile(name), Decision::Accept);
         let profile = [None, Some(profile(None)), Some(profile(Some("kns.shop".into())))][random.below(3) as usize].clone();
         let mut workload = || {
@@ -67,7 +67,7 @@ fn of(totals: &BTreeMap<String, u64>, workload: usize, what: &str) -> u64 {
     totals.iter().filter(|(key, _)| is_it(key)).map(|(_, packets)| packets).sum()
 }
 
-/// Whatever the programs and the packets: nobody gets more than is theirs, a row's total is right, nothing goes back.
+/// Whatever the programs and the packets: no workload gets too much, the total of a row is right, and nothing goes back.
 #[test]
 fn nothing_that_is_attributed_is_ever_too_much() {
     let (mut exact, mut attributed, mut tiers) = (0, 0, 0);
@@ -87,7 +87,7 @@ fn nothing_that_is_attributed_is_ever_too_much() {
                 }
                 let most = world.truth.get(key).copied().unwrap_or(0);
                 assert!(*packets <= most, "{seed}: {key} {packets} > {most}");
-                // A zero is only shown where it is one.
+                // A zero is shown only if it is true.
                 assert!(*packets > 0 || most == 0, "{seed}: {key}");
                 exact += usize::from(*packets == most && most > 0);
                 attributed += usize::from(*packets > 0);
