@@ -14,10 +14,10 @@
 //!
 //! * *read*: all tables, or eBPF programs, at one scrape. The time between two reads is an *interval*. *Look*: a second read right after.
 //! * *delta*: what a rule counted in an interval. A rule that was *rewritten* since the last read began at 0.
-//! * *deciding rule*: a rule with the match of a policy's rule. It counts what the policy decided, but for all endpoints together.
+//! * *deciding rule*: a rule with the match of a policy's rule. It counts what the policy decided, for all endpoints together.
 //! * *target*: what a tier of an endpoint jumps to: a policy, a group or a profile. The *end* of the tier drops what no target decided.
 //! * *difference*: of an endpoint's counters before and after a target: how many of its packets the target denied or passed.
-//! * *motion*: what moved between a read and the look after it: packets that were on their way while counters were read.
+//! * *motion*: what moved between a read and the look after it: packets that were in flight while counters were read.
 //! * *doubt*: by how many packets motion may make a difference too high. *Entering*: by how many it may make the next difference too high.
 //! * *held up*: on its way for longer than read and look take, so that nothing moves. It is on a CPU that a hypervisor has stopped.
 //! * *claim*: a difference that is to be credited to an endpoint. *Budget*: what the policy's deciding rules have left for claims.
@@ -72,8 +72,8 @@ impl Accounting {
         self.endpoints_stayed = true;
     }
 
-    /// Takes in one read: all of its tables, both families. `look_again` reads the same tables again immediately, in case packets were on
-    /// their way. It returns no tables if those of the read are of one instant.
+    /// Takes in one read: all of its tables, both families. `look_again` reads the same tables again immediately, in case packets were in
+    /// flight. It returns no tables if those of the read are of one instant.
     pub fn advance<E: std::fmt::Display>(&mut self, read: &[Snapshot], look_again: impl FnOnce(&[Snapshot]) -> Result<Vec<Snapshot>, E>) {
         self.advance_witnessed(read, |_| Witnessed::default(), look_again);
     }

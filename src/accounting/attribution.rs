@@ -62,8 +62,8 @@ impl Table<'_> {
     }
 }
 
-/// Whether packets were decided since the last read in a way that no rule counts by itself. Then it matters whether packets were on
-/// their way while the table was read.
+/// Whether packets were decided since the last read in a way that no rule counts by itself. Then it matters whether packets were in
+/// flight while the table was read.
 pub(super) fn has_to_be_derived(pipelines: &Pipelines, deltas: &Deltas) -> bool {
     let denies_or_passes = |policy: &PolicyChain| policy.can(Decision::Deny) || policy.can(Decision::Pass);
     let is_derived = |chain| pipelines.group(chain).is_some() || pipelines.policy(chain).is_some_and(denies_or_passes);

@@ -61,7 +61,7 @@ pub struct AuthenticateResponse {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub struct Header {
-    /// The same for all members of a cluster, for its lifetime.
+    /// The same for all members of a cluster as long as it lives.
     #[serde(default, deserialize_with = "number")]
     pub cluster_id: u64,
     /// The revision of the store, or 0 in some cancellations.

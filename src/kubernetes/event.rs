@@ -38,7 +38,7 @@ impl Position {
         if self.shaken { limits.doubt } else { limits.watch }
     }
 
-    /// Reports whether the silence has lasted so long that only a list helps.
+    /// Reports whether only a list helps after this silence.
     pub fn stale(&self, limits: &Limits) -> bool {
         self.heard.elapsed() >= if self.shaken { limits.doubt } else { limits.silence }
     }

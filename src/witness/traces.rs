@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::felix::names::tells_decisions;
 use crate::kernel::trace::{Event, Fate, Packet, Step};
 
-/// The most packets on their way at a time. More are ignored.
+/// The most packets in flight at a time. More are ignored.
 const MOST_TRACES: usize = 10_000;
 /// The most rules of Calico that one packet meets. A node's longest way through groups and policies is far shorter.
 const MOST_STEPS: usize = 2_000;

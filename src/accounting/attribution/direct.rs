@@ -26,9 +26,9 @@ pub struct Claim<'a> {
     pub sum: Option<Item>,
     /// Packets that the endpoint's counters show. Below zero it is a debt.
     pub packets: i64,
-    /// How many of them may have been on their way, so that they may end otherwise.
+    /// How many of them may have been in flight, so that they may end otherwise.
     pub doubt: u64,
-    /// How many may be missing, because they were on their way.
+    /// How many may be missing, because they were in flight.
     pub entering: u64,
     pub coverage: Coverage,
 }

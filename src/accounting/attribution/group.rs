@@ -58,9 +58,9 @@ pub struct Margins {
     pub in_step: bool,
     /// Whether other counters show that nothing went through the group.
     pub quiet: bool,
-    /// Packets on their way at this read. Rows may be ahead by as many without a sign of it, because columns are ahead as well.
+    /// Packets in flight at this read. Rows may be ahead by as many without a sign of it, because columns are ahead as well.
     pub hidden: u64,
-    /// How many packets may be held up in the group for so long that nothing seems to move.
+    /// How many packets may be held up in the group while nothing seems to move.
     pub held_up: u64,
     /// Whether rows are differences, which a packet on its way makes too high. Otherwise they are counted, and certain.
     pub derived: bool,

@@ -65,7 +65,7 @@ impl Interval {
 /// Intervals that have not ended.
 pub type Open = HashMap<ChainKey, Interval>;
 
-/// Credits what is certain in a table. If packets were on their way during the read, the interval continues until the next one.
+/// Credits what is certain in a table. If packets were in flight during the read, the interval continues until the next one.
 pub fn settle(view: &TableView, users: ByChain<User>, before: &mut Open, now: &mut Open, totals: &mut Totals) {
     for (chain, users) in users.0 {
         let key = view.table.key(chain);

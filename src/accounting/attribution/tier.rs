@@ -183,7 +183,7 @@ impl<'a> SplitTier<'a> {
         }
     }
 
-    /// Returns by how many packets a target's differences may be too high. These packets were on their way while counters were read: the
+    /// Returns by how many packets a target's differences may be too high. These packets were in flight while counters were read: the
     /// jump has counted them already, the rule by which they leave has not. If no rule by which they leave has moved, there is no doubt. A
     /// jump is read before the rules after it, so only packets that one of the `cpus` works on can be between the two.
     pub fn doubt(&self, index: usize, motion: &Motion, cpus: u64) -> u64 {
@@ -197,7 +197,7 @@ impl<'a> SplitTier<'a> {
         }
     }
 
-    /// Returns by how many packets a difference that begins at this read will be too high. These packets were on their way: the rule by
+    /// Returns by how many packets a difference that begins at this read will be too high. These packets were in flight: the rule by
     /// which they leave has counted them already, the jump has not.
     pub fn entering(&self, index: usize, motion: &Motion) -> u64 {
         match self.splits[index] {

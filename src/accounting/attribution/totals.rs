@@ -74,7 +74,7 @@ fn add_up(totals: &mut [Total], sum: usize) {
 #[derive(Debug, Clone, Default)]
 pub struct EndpointTotals {
     directions: [Vec<Total>; 2],
-    /// The sums of totals that are no longer remembered.
+    /// The sums of forgotten totals.
     forgotten: [Sums; 2],
     /// Where the next total is expected, because a read meets items in the same order as the read before.
     expected: [usize; 2],

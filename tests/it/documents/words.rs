@@ -1,5 +1,5 @@
 //! Plain English: words that we do not use, and what we say instead; and a limit for sentences. In documents, in what `--help` and man
-//! pages say, and in messages. Pure.
+//! pages say, and in messages. The words also in comments, and in what dashboards and alerts say. Pure.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const AVOIDED: &[(&str, &str)] = &[
     ("at once", "immediately; together"),
     ("anew", "again"),
     ("goes over", "overrides"),
-    ("go on ", "continue"),
+    (" go on ", "continue"),
     ("goes on", "continues"),
     (", for it ", "because"),
     (", for they ", "because"),
@@ -165,6 +165,41 @@ fn messages_are_plain() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// The comments of a source, each block of lines as one text.
+fn comments(source: &str) -> Vec<String> {
+    let mut comments = vec![String::new()];
+    for line in source.lines().map(str::trim_start) {
+        match ["//", "#", "/*", "* "].iter().find_map(|mark| line.strip_prefix(mark)) {
+            Some(text) => *comments.last_mut().unwrap() += &format!("{} ", text.trim_start_matches(['/', '!', '*', ' '])),
+            None => comments.push(String::new()),
+        }
+    }
+    comments.retain(|comment| !comment.is_empty());
+    comments
+}
+
+#[test]
+fn comments_are_plain() {
+    let (mut count, mut found) = (0, Vec::new());
+    for file in ["src", "benches", "scripts", "deploy"].iter().flat_map(|folder| sources(&Path::new(ROOT).join(folder))) {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        let texts = match file.extension().and_then(|extension| extension.to_str()) {
+            // What people read in Grafana.
+            Some("json") => text.lines().filter(|line| line.contains("\"description\"")).map(str::to_owned).collect(),
+            Some("yaml") => {
+                [comments(&text), text.lines().filter(|line| line.contains("description: ")).map(str::to_owned).collect()].concat()
+            }
+            Some("md" | "svg") => continue,
+            _ => comments(&text),
+        };
+        count += texts.len();
+        let faults = |text: String| avoided(&text).map(|(word, plain)| format!("{word:?} ({plain}): {text}")).collect::<Vec<_>>();
+        found.extend(texts.into_iter().flat_map(faults).map(|fault| format!("{}: {fault}", file.display())));
+    }
+    assert!(count > 3000, "{count}");
+    assert!(found.is_empty(), "{} faults\n{}", found.len(), found.join("\n"));
+}
+
 #[test]
 fn faults_are_found() {
     let found = |text: &str| faults(&Page { path: "x.md".into(), text: text.into() }).len();
@@ -182,4 +217,5 @@ fn faults_are_found() {
         assert_eq!(found(&text), expected, "{text}");
     }
     assert_eq!(messages("let a = \"one \\\n   two 'three' four\"; // \"x\"\n/// \"a b c d\"\n"), ["one two 'three' four"]);
+    assert_eq!(comments("/// One\n/// two.\ncode\n    // Three.\n# Four."), ["One two. ", "Three. Four. "]);
 }

@@ -9,7 +9,7 @@ groups:
 {{- $rules := list }}
 {{- range $group.rules }}
 {{- if .record }}
-{{- $labels := ternary (dict "direction" $direction) dict (ne $direction "") }}
+{{- $labels := merge (ternary (dict "direction" $direction) dict (ne $direction "")) (.labels | default dict) }}
 {{- $rules = append $rules (dict "record" .record "expr" (replace "$direction" $direction .expr) "labels" $labels) }}
 {{- else }}
 {{- $names = append $names .alert }}

@@ -98,7 +98,7 @@ fn sums_keep_what_tiers_and_policies_counted_that_have_gone() {
         sums(&totals)
     };
     assert_eq!(read(true), (7, 105, 101));
-    // The tier is gone for so long that its totals are forgotten, and then comes back.
+    // The tier is gone until its totals are forgotten, and then comes back.
     for n in 1..=35 {
         assert_eq!(read(false), (7, 105 + n, 101 + n));
     }
