@@ -55,7 +55,7 @@ export class Hero {
   #figures() {
     return {
       unprotected: this.model.withoutRules() === 'vanished' ? 'Calico’s rules have vanished' : 'No rules of Calico’s',
-      unknown: 'Cannot be told now',
+      unknown: 'Unknown now',
       lost: 'Not known',
       first: 'Watching…',
       waiting: 'Watching…',
@@ -91,12 +91,12 @@ export class Hero {
     const since = `since the exporter started (${clock(status.started)})`;
     const which = isEbpf(status) ? `, ${since}` : `: by policies ${since}, for other reasons since the kernel counts`;
     if (packets > 0) parts.push(`In all ${count(packets)} so far${which}.`);
-    if (isEbpf(status)) parts.push('The eBPF dataplane does not tell which policy drops a packet where several workloads share it, and counts no invalid packets.');
+    if (isEbpf(status)) parts.push('If several workloads share a policy, the eBPF dataplane does not show which policy drops a packet. It counts no invalid packets.');
     if (status.unrecognised_rules > 0) parts.push(`${some(status.unrecognised_rules, 'rule')} of Calico could not be understood: what they drop is not in these numbers.`);
     const unknown = this.model.unknownInterfaces;
     if (unknown.ingress + unknown.egress > 0) parts.push(`${some(unknown.ingress + unknown.egress, 'packet')} more to or from interfaces that Calico has no workload for (yet).`);
     if (workloads.some((workload) => [workload.ingress, workload.egress].some((sums) => sums?.exact === false))) {
-      parts.push('Some policies may have dropped more: where they also pass packets on, the kernel does not tell which.');
+      parts.push('Policies that also pass packets on may have dropped more: the kernel counts both together.');
     }
     return parts.join(' ');
   }

@@ -29,8 +29,8 @@ export class Hosts {
     this.hosts = model.hosts;
     this.toolbar.update(query);
     show(this.none, model.hosts.length === 0);
-    const untold = 'The eBPF dataplane does not count host endpoints: whether there are any, and what they do, is not known here.';
-    setText(this.none, isEbpf(model.status) ? untold : 'No host endpoint has rules on this node.');
+    const notCounted = 'The eBPF dataplane does not count host endpoints. It is unknown whether this node has any.';
+    setText(this.none, isEbpf(model.status) ? notCounted : 'No host endpoint has rules on this node.');
     reconcile(this.list, model.hosts, hostKey, () => this.#endpoint(model));
   }
 

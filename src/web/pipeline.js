@@ -87,7 +87,7 @@ export class Pipeline {
     const value = row[id];
     const state = value === IMPOSSIBLE || value === UNKNOWN ? value : value === 0 ? 'zero' : 'counted';
     setAttribute(node, 'class', `numeric ${id} ${state}`);
-    setAttribute(node, 'title', { [IMPOSSIBLE]: 'It has no rule that does this', [UNKNOWN]: 'The counters do not tell' }[value] ?? null);
+    setAttribute(node, 'title', { [IMPOSSIBLE]: 'It has no rule that does this', [UNKNOWN]: 'Unknown: the counters do not show it' }[value] ?? null);
     setText(number, { [IMPOSSIBLE]: '·', [UNKNOWN]: '?' }[value] ?? `${row.isExact === false ? '≥ ' : ''}${count(value)}`);
     const now = typeof value === 'number' ? this.rateOf(row, id) : null;
     const words = id === 'deny_or_pass' ? 'dropped or passed on' : '';
@@ -120,6 +120,6 @@ function notesOf(rows, isEbpf) {
       'Workloads share the chain of a policy group, and the kernel counts a policy’s packets there for all of them together. Where more than one policy may have decided, its row shows what is certain (≥), and “one of the group” the rest.',
     has((row) => typeof row.deny_or_pass === 'number') &&
       'Dropped or passed on: several policies of the tier can do both, and the kernel counts only that neither a later policy was asked nor the packet accepted.',
-    has((row) => verdict(row).includes(UNKNOWN)) && '? The counters do not tell.',
+    has((row) => verdict(row).includes(UNKNOWN)) && '? is unknown: the counters do not show it.',
   ].filter((note) => note !== false);
 }

@@ -84,7 +84,7 @@ function usersOf(policy) {
     policy.workloads.length > 0 ? some(policy.workloads.length, 'workload') : '',
     policy.host_endpoints.length > 0 ? some(policy.host_endpoints.length, 'host endpoint') : '',
   ].filter((part) => part !== '');
-  return parts.length > 0 ? parts.join(', ') : 'nobody here';
+  return parts.length > 0 ? parts.join(', ') : 'no endpoint here';
 }
 
 function hitCell(cell) {

@@ -103,7 +103,7 @@ export class Policy {
         return { namespace, pod, interface: device, stage, direction, ...Object.fromEntries(decided), deny_or_pass: merged, exact };
       },
       sorted: (sort) => change({ sort }),
-      none: () => 'It applies to nobody on this node.',
+      none: () => 'It applies to no endpoint of this node.',
     });
   }
 

@@ -60,6 +60,6 @@ async function ask(path, signal) {
   try {
     return await response.json();
   } catch (error) {
-    throw new Error('its answer was broken off', { cause: error });
+    throw new Error('its answer is incomplete', { cause: error });
   }
 }

@@ -31,8 +31,8 @@ function bannersOf(status, failure, since) {
   }
   const store = { etcd: 'etcd', kubernetes: 'The Kubernetes API server', none: 'The node’s pod log folders' }[status.datastore.type] ?? 'The datastore';
   if (!status.datastore.up) {
-    const what = status.datastore.type === 'none' ? 'cannot be read' : 'is away';
-    add('datastore', 'warning', `${store} ${what}.`, `${sentence(status.datastore.problem)}Counts go on; names and labels may be missing or old.`);
+    const what = status.datastore.type === 'none' ? 'cannot be read' : 'is unavailable';
+    add('datastore', 'warning', `${store} ${what}.`, `${sentence(status.datastore.problem)}Counts continue. Names and labels may be missing or old.`);
   } else if (!status.datastore.synced) {
     add('datastore', 'note', `${store} has not been read as a whole yet.`, 'Names may be missing for a moment.');
   }

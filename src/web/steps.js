@@ -40,7 +40,7 @@ export function rowsOf(direction) {
   }
   if (shares) {
     rows.push({ key: 'shared', kind: 'head', title: 'Of several tiers or profiles', note: '' });
-    rows.push({ key: 'undivided', kind: 'undivided', title: 'One of them', note: 'which one, the counters do not tell', ...only('accept', direction.undivided) });
+    rows.push({ key: 'undivided', kind: 'undivided', title: 'One of them', note: 'it is unknown which one', ...only('accept', direction.undivided) });
   }
   return rows;
 }
@@ -61,7 +61,7 @@ function rowsOfTier(tier, areExact) {
       rows.push({ key: group, kind: 'group', title: `Group of ${target.policies.length} policies`, note: target.group === 'ebpf' ? '· eBPF does not count each of them for each workload' : '· one chain, shared by workloads' });
       rows.push(...target.policies.map((policy) => policyRow(policy, 'member', !undivided)));
       const any = { ...target.undivided, can: [...new Set(target.policies.flatMap((policy) => policy.can))] };
-      if (undivided) rows.push({ key: `${group} undivided`, kind: 'undivided', title: 'One of the group', note: 'which one, the counters do not tell', ...verdicts(any) });
+      if (undivided) rows.push({ key: `${group} undivided`, kind: 'undivided', title: 'One of the group', note: 'it is unknown which one', ...verdicts(any) });
     } else {
       rows.push(policyRow(target, 'policy', areExact));
     }

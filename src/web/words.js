@@ -10,7 +10,7 @@ const reasons = {
   encapsulation: ['Encapsulated', 'VXLAN or IP-in-IP that a workload sends itself.'],
   rate_limit: ['Packet rate limit', 'More packets per second than the workload may have.'],
   connection_limit: ['Connection limit', 'More connections than the workload may have.'],
-  policy_or_none: ['A policy, or none', 'A policy denies them or none matched: the eBPF dataplane does not tell which.'],
+  policy_or_none: ['A policy, or none', 'A policy denied them, or none matched. The eBPF dataplane does not count these separately.'],
   other: ['Others', 'More kinds of drops than are kept one by one for an hour.'],
   admin_down: ['Workload is down', 'Calico has set the endpoint down; all of its packets are dropped.'],
 };

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 /// What the description of a panel says that stays empty on an eBPF node, and of one that stays empty on all others.
-pub const NOT_EBPF: &str = "The eBPF dataplane does not tell it.";
-pub const ONLY_EBPF: &str = "Only the eBPF dataplane tells it.";
+pub const NOT_EBPF: &str = "Not counted on the eBPF dataplane.";
+pub const ONLY_EBPF: &str = "Only on the eBPF dataplane.";
 
 /// A Grafana dashboard; fields that Grafana must have cannot be left out.
 #[derive(Deserialize)]

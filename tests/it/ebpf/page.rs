@@ -21,7 +21,7 @@ fn the_page_says_what_this_dataplane_tells() {
         // 1 of each policy's is certain, 6 are one of them or a profile's.
         assert!(text(".legend").contains("8 accepted by policy"), "{}", text(".legend"));
         let ingress = text(".direction");
-        for expected in ["platform.guard", "≥ 1", "One of them", "which one, the counters do not tell", "A policy, or none"] {
+        for expected in ["platform.guard", "≥ 1", "One of them", "it is unknown which one", "A policy, or none"] {
             assert!(ingress.contains(expected), "{expected}: {ingress}");
         }
         assert!(text(".notes").contains("eBPF dataplane counts a policy’s packets for the whole node"), "{}", text(".notes"));
@@ -35,7 +35,7 @@ fn the_page_says_what_this_dataplane_tells() {
         browser.until("document.querySelectorAll('main tbody tr').length === 4");
         browser.run("location.hash = '#/drops'");
         browser.until("document.querySelectorAll('main tbody tr').length === 6");
-        assert!(text("main").contains("does not tell which policy drops a packet"), "{}", text("main"));
+        assert!(text("main").contains("does not show which policy drops a packet"), "{}", text("main"));
         browser.run("location.hash = '#/policies'");
         browser.until("document.querySelectorAll('main tbody tr').length === 3");
         browser.run("location.hash = '#/hosts'");

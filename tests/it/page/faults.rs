@@ -46,14 +46,14 @@ fn come_and_go(test: &str) {
 
     fakes.set("iptables-nft-save", "echo 'iptables: out of luck' >&2; exit 1");
     browser.until(&format!("{banners}.includes('counters cannot be read') && {banners}.includes('out of luck')"));
-    browser.until("document.querySelector('.figure').innerText === 'Cannot be told now'");
+    browser.until("document.querySelector('.figure').innerText === 'Unknown now'");
     browser.run("location.hash = '#/workloads'");
     browser.until("document.querySelectorAll('main tbody tr').length === 3 && document.querySelector('main').classList.contains('stale')");
     fakes.prints("iptables-nft-save", RULES);
     browser.until(&format!("{banners} === ''"));
 
     etcd.kill();
-    browser.until(&format!("{banners}.includes('etcd is away')"));
+    browser.until(&format!("{banners}.includes('etcd is unavailable')"));
     assert_eq!(browser.run("return document.querySelectorAll('main tbody tr').length"), 3);
     etcd.start_again();
     browser.until(&format!("{banners} === ''"));
