@@ -1,4 +1,4 @@
-//! Names for workloads that the datastore does not know, from pods' log folders on the node.
+//! Names for workloads that the datastore does not know. Touches files: it reads the folders of pods' logs on the node.
 
 use std::collections::HashMap;
 use std::sync::Arc;

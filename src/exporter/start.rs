@@ -1,4 +1,4 @@
-//! Puts the parts together and runs them: logging, signals, the datastore's follower, the HTTP server.
+//! Puts the parts together and runs them: logging, signals, the datastore's follower, the HTTP server. Touches all of these.
 
 use std::convert::Infallible;
 use std::fmt;
