@@ -4,7 +4,7 @@ use super::*;
 use crate::support::can_run;
 
 const FOUR: &str = "-all,+net_admin,+net_raw,+bpf,+dac_read_search";
-/// The capabilities that a container had before, and more than enough ones that a user may try by hand.
+/// Without `DAC_READ_SEARCH`, as a container had them before, and with `DAC_OVERRIDE`, as a user may try by hand.
 const THREE: &str = "-all,+net_admin,+net_raw,+bpf";
 const BY_HAND: &str = "-all,+net_admin,+net_raw,+bpf,+dac_override";
 
