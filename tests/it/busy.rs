@@ -173,7 +173,7 @@ fn a_crowd_does_not_keep_others_waiting() {
     assert!(program.log().len() < 40, "{:#?}", program.log());
 }
 
-/// The server has sixteen places. Two addresses have more clients than that each, which never pause.
+/// The server has sixteen places. One address has more clients than that, which never pause. A client at another address must not wait.
 #[test]
 fn few_places_are_shared() {
     let test = "few_places_are_shared";

@@ -204,7 +204,7 @@ fn workloads_get_what_is_certainly_theirs() {
     });
 }
 
-/// Scrapes twice, which must fail with this one line in the log.
+/// Scrapes twice. Both must fail, with this line once in the log.
 fn refuses(test: &str, command: Command, line: &str) {
     let program = Program::start(command);
     let port = program.port();

@@ -1,5 +1,5 @@
 //! Every alert fires and ends in a real Prometheus, for real exporters on nodes that break and recover. The rules are as shipped, except
-//! that times and two thresholds are shorter.
+//! for shorter times and two lower thresholds.
 
 mod nodes;
 

@@ -9,7 +9,7 @@ use crate::support::kube::Kube;
 
 use super::{VARIANTS, values};
 
-/// Installs one variant and upgrades it to the next, in two namespaces.
+/// Installs one variant and upgrades it to each of the others in turn, in two namespaces.
 #[test]
 fn a_real_api_server_takes_every_variant() {
     let Some(helm) = Helm::built("the chart on a real API server") else { return };
