@@ -161,7 +161,7 @@ fn a_foreign_rule_that_matched_makes_no_number_wrong() {
     assert!(matched > 100 && unknown * 20 < cells);
 }
 
-/// Whether the policies of a group share this count.
+/// Whether a count is a policy's. If the policy is in a group, packets may be divided differently.
 fn is_divided(key: &Key) -> bool {
     ["Accept ", "Deny ", "Pass ", "DenyOrPass "].iter().any(|verdict| key.2.starts_with(verdict))
 }
