@@ -1,6 +1,6 @@
-//! Whoever reaches the port does their worst, and a real Prometheus beside them keeps its rhythm.
+//! Attacks on the port: clients that do their worst, while a real Prometheus must not miss a scrape.
 //!
-//! `WITHSTAND=1` (`make withstand`) takes each attack for a minute, and scrapes every 15 s as Prometheus does by default.
+//! `WITHSTAND=1` (`make withstand`) runs each attack for a minute and scrapes every 15 s, which is Prometheus' usual interval.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -17,14 +17,14 @@ use crate::support::prometheus::{self, Prometheus};
 use crate::support::{can_run, fixture, is_long, status};
 
 const GET: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n";
-/// How many clients an attack has that is about many.
+/// How many clients an attack with many clients has.
 const MANY: usize = 1000;
-/// The program may take so much memory, in kB.
+/// How much memory the program may use, in kB.
 const MEMORY: usize = 64 << 10;
-/// Answers to probes may take so long, on a machine that may be busy; `busy` is stricter.
+/// How long the answer to a probe may take. The machine may be busy with other tests; `busy` is stricter.
 const PROBE: Duration = Duration::from_secs(2);
 
-/// An attack goes on against a port until its time is over.
+/// Attacks a port until its time is over.
 type Attack = fn(u16, Instant);
 
 const ATTACKS: [(&str, Attack); 14] = [
@@ -69,7 +69,7 @@ fn a_prometheus_beside_attackers_keeps_its_rhythm() {
         let attackers: Vec<_> = (0..2).map(|_| thread::spawn(move || attack(port, end))).collect();
         attackers.into_iter().for_each(|attacker| attacker.join().unwrap());
         assert!(program.is_running(), "{what}: {:#?}", program.log());
-        // The last scrape may be under way.
+        // A scrape may be in progress.
         thread::sleep(Duration::from_secs(1));
         let seconds = begun.elapsed().as_secs();
         let missed = prometheus.value(&format!("count_over_time(up[{seconds}s])-sum_over_time(up[{seconds}s])"));
@@ -91,11 +91,12 @@ fn a_prometheus_beside_attackers_keeps_its_rhythm() {
     assert!(program.log().len() < 100, "attackers fill the log: {:#?}", program.log());
 }
 
-/// Asks for `/healthz` four times a second on a connection of its own, and waits for the answer as long as a probe may. It has another
-/// address than the attackers: those use up all ports of theirs within seconds, and what is left of one connection can reset the next.
+/// Asks for `/healthz` four times a second, each time on a new connection, and waits for the answer as long as a kubelet's probe may. It
+/// has another address than the attackers: they use up all ports of theirs within seconds, and leftovers of one connection can reset the
+/// next.
 struct Probe {
     running: Arc<AtomicBool>,
-    /// How often it asked, and what failed.
+    /// How often it has asked, and what failed.
     seen: Arc<Mutex<(usize, Vec<String>)>>,
 }
 
@@ -123,7 +124,7 @@ impl Probe {
         probe
     }
 
-    /// All answers since the last check came in time.
+    /// Asserts that all answers since the last check came in time.
     fn check(&self, what: &str) {
         let (asked, failed) = std::mem::take(&mut *self.seen.lock().unwrap());
         assert!(asked > 1 && failed.is_empty(), "{what}: of {asked} probes, these failed: {failed:?}");
@@ -136,7 +137,7 @@ impl Drop for Probe {
     }
 }
 
-/// Raises the limit of this process, if there is need and right.
+/// Raises this process' limit of open files if that is needed and permitted. Returns whether the limit is high enough.
 fn may_open(files: usize) -> bool {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let (limit, files) = (getrlimit(Resource::Nofile), files as u64 + 500);
@@ -144,7 +145,7 @@ fn may_open(files: usize) -> bool {
     enough(limit.current) || setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_ok() && enough(limit.maximum)
 }
 
-/// A connection on which nothing takes for ever.
+/// Connects, with timeouts for reads and writes.
 fn open(port: u16) -> Option<TcpStream> {
     let stream = http::connect(port).ok()?;
     stream.set_read_timeout(Some(Duration::from_millis(200))).ok()?;
@@ -156,7 +157,7 @@ fn is_over(end: Instant) -> bool {
     Instant::now() >= end
 }
 
-/// Sends these bytes on connection after connection, and reads what may come.
+/// Sends these bytes on one connection after another, and reads what may be answered.
 fn send_each_time(port: u16, end: Instant, bytes: &[u8]) {
     while !is_over(end) {
         let Some(mut stream) = open(port) else { continue };
@@ -165,7 +166,7 @@ fn send_each_time(port: u16, end: Instant, bytes: &[u8]) {
     }
 }
 
-/// Sends these bytes again and again on one connection, without reading; anew once that is closed.
+/// Sends these bytes again and again on one connection without reading. Connects again when that is closed.
 fn send_on(port: u16, end: Instant, first: &[u8], bytes: &[u8]) {
     while !is_over(end) {
         let Some(mut stream) = open(port) else { continue };
@@ -176,7 +177,7 @@ fn send_on(port: u16, end: Instant, first: &[u8], bytes: &[u8]) {
     }
 }
 
-/// Keeps many connections on which `first` was sent, replaces those that are closed, and does something with each every second.
+/// Keeps many connections on which `first` was sent, replaces those that are closed, and calls `again` for each every second.
 fn keep_many(port: u16, end: Instant, first: &[u8], again: impl Fn(&mut TcpStream) -> std::io::Result<()>) {
     let begin = || {
         let mut stream = open(port)?;
@@ -232,7 +233,7 @@ fn endless_head(port: u16, end: Instant) {
     send_on(port, end, b"GET /metrics HTTP/1.1\r\nHost: test\r\n", &b"Cookie: a\r\n".repeat(6000));
 }
 
-/// Bytes of a linear congruential generator: the same ones in every run.
+/// Sends the bytes of a linear congruential generator, the same ones in every run.
 fn garbage(port: u16, end: Instant) {
     let mut state = 1_u32;
     while !is_over(end) {

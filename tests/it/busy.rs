@@ -1,7 +1,7 @@
-//! Load generators that others wrote, on a network of their own, keep the port busy; from another address it answers as ever.
+//! Load generators of other projects keep the port busy from one network. From another address, answers must stay fast.
 //!
-//! `WITHSTAND=1` (`make withstand`) takes a node of 54,000 rules, each attack for half a minute, and holds the answers against the
-//! times of a shipped build.
+//! `WITHSTAND=1` (`make withstand`) uses a node of 54,000 rules, runs each attack for half a minute, and compares the answers with the
+//! times of a release build.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use crate::support::netns::{Namespace, feed, sh};
 use crate::support::{can_run, is_long, status};
 use crate::table::{Size, table};
 
-/// The node, and two others that reach it.
+/// The node, and two network namespaces that reach it.
 struct Network {
     node: Namespace,
     crowd: Namespace,
@@ -23,9 +23,9 @@ struct Network {
 }
 
 const PORT: u16 = 9009;
-/// Where a server listens that has nothing else to do.
+/// The port of a server that has nothing else to do.
 const IDLE: u16 = 9010;
-/// The node as each of the others sees it.
+/// The node's address, as each of the two sees it.
 const FROM_CROWD: &str = "10.77.1.1";
 const FROM_CALM: &str = "10.77.2.1";
 
@@ -45,7 +45,7 @@ impl Network {
         Some(Network { node, crowd, calm })
     }
 
-    /// The program, on a node of many rules.
+    /// Starts the program on a node with many rules.
     fn serve(&self, size: Size, limits: &str) -> Program {
         self.node.run(|| feed("iptables-legacy-restore", &table(size)));
         let mut command = program::command_after(limits);
@@ -61,7 +61,7 @@ impl Network {
         program
     }
 
-    /// Asks from there on a new connection; the status, and how long that took.
+    /// Sends a request on a new connection. Returns the status, and how long it took.
     fn ask(&self, from: &Namespace, address: &str, port: u16, path: &str) -> (std::io::Result<u16>, Duration) {
         from.run(|| {
             let begun = Instant::now();
@@ -78,8 +78,8 @@ impl Network {
         })
     }
 
-    /// The longest time of some answers to someone else. Where the machine itself is busy, all take longer: beside each one, a
-    /// server that does nothing else is asked the same, and its longest time is taken off.
+    /// The longest time of some answers to a client that is not part of the crowd. If the machine itself is busy, every answer takes
+    /// longer. So an idle server is asked as often, and its longest time is subtracted.
     fn longest(&self, path: &str, times: usize, pause: Duration, what: &str) -> Duration {
         let ask = |_| {
             let idle = self.ask(&self.calm, FROM_CALM, IDLE, path).1;
@@ -93,7 +93,7 @@ impl Network {
     }
 }
 
-/// Answers everything at once.
+/// Answers every request immediately.
 fn answer_all() {
     let listener = TcpListener::bind(("0.0.0.0", IDLE)).unwrap();
     thread::spawn(move || {
@@ -104,7 +104,7 @@ fn answer_all() {
     });
 }
 
-/// A load generator, ended when dropped.
+/// A load generator. It ends when dropped.
 struct Load(Child);
 
 impl Load {
@@ -127,7 +127,7 @@ fn has(program: &str) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-/// What is asked for: by so many clients, each on a connection that it keeps or not.
+/// What is attacked, and the load generator's command, which says how many clients there are.
 const LOADS: [(&str, &str); 8] = [
     ("300 clients of the API", "wrk -t1 -c300 -d600s -H Accept-Encoding:gzip URL/api/v1/policies"),
     ("1000 clients of the API", "wrk -t1 -c1000 -d600s -H Accept-Encoding:gzip URL/api/v1/policies"),
@@ -147,7 +147,7 @@ fn a_crowd_does_not_keep_others_waiting() {
     }
     let Some(network) = Network::new(test) else { return };
     let size = if is_long() { Size { workloads: 250, policies: 50, group: 1 } } else { Size { workloads: 50, policies: 20, group: 1 } };
-    // An unoptimised build on a machine with other work may be that much slower; a server that lets a crowd go first never answers.
+    // An unoptimised build on a busy machine may be slower by this factor. A server that serves a crowd first would never answer.
     let (slow, seconds) = if is_long() { (1, 20) } else { (20, 3) };
     let program = network.serve(size, "ulimit -n 4096");
     let read = network.longest("/metrics", 5, Duration::ZERO, "a calm port");
@@ -173,7 +173,7 @@ fn a_crowd_does_not_keep_others_waiting() {
     assert!(program.log().len() < 40, "{:#?}", program.log());
 }
 
-/// Sixteen places, and more clients than that on each of two addresses, none of which ever pauses.
+/// The server has sixteen places. One address has more clients than that, which never pause. A client at another address must not wait.
 #[test]
 fn few_places_are_shared() {
     let test = "few_places_are_shared";
@@ -192,7 +192,7 @@ fn few_places_are_shared() {
             println!("{what}: others wait {longest:?} for {path}");
             assert!(longest <= Duration::from_millis(limit) * slow, "{what}: others wait {longest:?} for {path}");
         }
-        // Those who share the crowd's address can still look whether it is well, as a kubelet may behind the same.
+        // Probes from the crowd's own address are still answered: a kubelet may share an address with the crowd.
         let same: Vec<_> = (0..20).map(|_| network.ask(&network.crowd, FROM_CROWD, PORT, "/healthz")).collect();
         let answered =
             same.iter().filter(|(answer, took)| answer.as_ref().is_ok_and(|status| *status == 200) && *took < Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! Rulesets that real Felix builds programmed, with traffic of known size through them: every count must be right.
+//! Rulesets that real Felix builds wrote, with known traffic through them: every count must be right.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ mod truth;
 
 pub use truth::{Judgement, compare, ground_truth, judge};
 
-/// Captures of iptables' tables on one topology, with [`CAPTURED_PODS`].
+/// Captures of iptables' tables. All have the same topology, with [`CAPTURED_PODS`].
 pub const CAPTURES: [(&str, Backend); 10] = [
     ("v3.25.2-nft", Backend::Nft),
     ("v3.27.5-legacy", Backend::Legacy),
@@ -35,7 +35,7 @@ pub const CAPTURES: [(&str, Backend); 10] = [
     ("v3.32.1-nft", Backend::Nft),
 ];
 
-/// Captures of iptables' tables on others: wildcard host endpoints, several interface prefixes, many tiers, overlapping groups.
+/// Captures of iptables' tables with other topologies: wildcard host endpoints, several interface prefixes, many tiers, overlapping groups.
 pub const OTHER_CAPTURES: [(&str, Backend); 6] = [
     ("v3.21.6-legacy", Backend::Legacy),
     ("v3.22.5-nft-dnat-both", Backend::Nft),
@@ -57,7 +57,7 @@ pub const NATIVE_CAPTURES: [&str; 8] = [
     "HEAD-native-clean",
 ];
 
-/// The pods of every capture in `tests/fixtures/captures`, on one node.
+/// The pods of all captures in `tests/fixtures/captures`. They are on one node.
 pub const CAPTURED_PODS: [(&str, &str); 9] = [
     ("infra", "client-0"),
     ("infra", "many-0"),
@@ -76,10 +76,10 @@ pub fn parse(text: &str, family: Family, backend: Backend, table: &'static str) 
     parser.finish().unwrap()
 }
 
-/// The exporter without its edges: text in, totals out.
+/// The exporter without its inputs and outputs: takes text, gives totals.
 pub struct Pipeline {
     accounting: Accounting,
-    /// Of the last read.
+    /// Those of the last read.
     meanings: Option<Meanings>,
     /// Rules of the last read that were not understood.
     pub unrecognised: u64,
@@ -92,22 +92,22 @@ impl Default for Pipeline {
 }
 
 impl Pipeline {
-    /// Of a node with so many CPUs.
+    /// A pipeline for a node with this number of CPUs.
     pub fn new(cpus: usize) -> Self {
         Pipeline { accounting: Accounting::new(cpus), meanings: None, unrecognised: 0 }
     }
 
-    /// Takes over the names that the datastore has for chains.
+    /// Gives chains the names that the datastore has for them.
     pub fn rename(&mut self, chain_names: ChainNames) {
         self.accounting.rename(chain_names);
     }
 
-    /// Takes in the tables of one read, as if they were read at one instant.
+    /// Takes in the tables of one read, as if all had been read at the same instant.
     pub fn read(&mut self, tables: &[Snapshot]) {
         self.read_twice(tables, &[]);
     }
 
-    /// Notes that no endpoint has come or gone since the last read.
+    /// Notes that no endpoint came or went since the last read.
     pub fn endpoints_stayed(&mut self) {
         self.accounting.note_that_endpoints_stayed();
     }
@@ -117,7 +117,7 @@ impl Pipeline {
         self.read_traced(tables, again, &[]);
     }
 
-    /// The same, and what was traced since the last read, if there was one.
+    /// Like [`read_twice`](Self::read_twice), with the packets that were traced since the last read.
     pub fn read_traced(&mut self, tables: &[Snapshot], again: &[Snapshot], traces: &[Trace]) {
         let meanings = &mut self.meanings;
         let witnessed = |structures: &[Structure]| {
@@ -131,14 +131,14 @@ impl Pipeline {
         self.unrecognised = self.accounting.unrecognised();
     }
 
-    /// Every shown total, under a readable key.
+    /// Every total that is shown, under a readable key.
     pub fn totals(&self) -> BTreeMap<Key, u64> {
         let totals = self.accounting.totals();
         let mut all = BTreeMap::new();
         for (kind, interface, endpoint) in totals.endpoints() {
             for direction in Direction::ALL {
                 for total in totals.shown(endpoint, direction) {
-                    // The ground truth does not tell the stages of a host endpoint apart.
+                    // The ground truth does not distinguish the stages of a host endpoint.
                     let key = (interface.to_string(), direction.as_str(), key(&total.item));
                     let sum: &mut Option<u64> = all.entry(key.clone()).or_default();
                     assert!(sum.is_none() || kind != EndpointKind::Workload, "{key:?} twice");
@@ -166,7 +166,7 @@ fn key(item: &Item) -> String {
     }
 }
 
-/// The tables of iptables at one moment of a capture.
+/// Iptables' tables at one moment of a capture.
 pub fn rulesets(capture: &str, at: &str, backend: Backend, families: &[Family]) -> Vec<Snapshot> {
     let file = |family| if family == Family::V4 { "iptables" } else { "ip6tables" };
     let text = |family| fixture::text(&format!("captures/{capture}/{at}/{}-save.txt.gz", file(family)));
@@ -174,7 +174,7 @@ pub fn rulesets(capture: &str, at: &str, backend: Backend, families: &[Family]) 
     tables.map(|(family, table)| parse(&text(family), family, backend, table)).collect()
 }
 
-/// Calico's own tables at one moment of a capture, loaded and read from the kernel; `None` where that cannot be.
+/// Calico's own tables at one moment of a capture, loaded into the kernel and read from it. `None` if that is not possible here.
 pub fn native(capture: &str, at: &str, families: &[Family]) -> Option<Vec<Snapshot>> {
     let namespace = Namespace::new("reading Calico's own tables")?;
     let read = |family: &Family| {
@@ -185,7 +185,7 @@ pub fn native(capture: &str, at: &str, families: &[Family]) -> Option<Vec<Snapsh
     Some(namespace.run(|| families.iter().flat_map(read).collect()))
 }
 
-/// The policies of a capture as the datastore of Calico ≤ 3.31 stores them.
+/// The policies of a capture, as the datastore of Calico ≤ 3.31 stores them.
 pub fn stored_policies(capture: &str) -> Vec<StoredPolicy> {
     let truth: Value = serde_json::from_str(&fixture::text(&format!("captures/{capture}/t1/ground-truth.json.gz"))).unwrap();
     let name = |policy: &Value| PolicyName::from_comment(&format!("{} ingress", policy["ruleset"].as_str().unwrap())).unwrap();
@@ -220,16 +220,16 @@ fn every_capture_gives_what_was_sent() {
     }
 }
 
-/// What of a capture is not told. Each is a loss, and none may be wrong.
+/// Whether this count of a capture may be unknown. A loss is allowed here, a wrong count never is.
 fn may_be_unknown(capture: &str, item: &str) -> bool {
     match item.split_once(' ') {
-        // Where the last policy of a tier without an end passes packets on, they mix with what nobody decided.
+        // If the last policy of a tier without an end passes packets on, they mix with those that no policy decided.
         Some(("Pass", _)) => capture.contains("clean"),
         _ => false,
     }
 }
 
-/// Whether a capture's increases are what was sent, but for what is known not to be told. Returns packets as [`compare`] does.
+/// Asserts that a capture's increases are what was sent, except for what may be unknown. Returns packets as [`compare`] does.
 pub fn told(capture: &str, context: &str, increases: &BTreeMap<Key, u64>, truth: &BTreeMap<Key, u64>) -> (u64, u64) {
     let Judgement { wrong, missing, single, joined } = judge(increases, truth);
     assert!(wrong.is_empty(), "{context}:\n{}", wrong.join("\n"));
@@ -238,7 +238,7 @@ pub fn told(capture: &str, context: &str, increases: &BTreeMap<Key, u64>, truth:
     (single, joined)
 }
 
-/// Whatever a read has shown stays, as long as the rules do.
+/// A series that one read has shown remains as long as the rules do.
 #[test]
 fn no_series_ends_between_two_reads_of_the_same_rules() {
     for (capture, backend) in CAPTURES {
@@ -250,7 +250,7 @@ fn no_series_ends_between_two_reads_of_the_same_rules() {
     }
 }
 
-/// Real Felix changes rules: what happened to each rule is in the captures; the same few packets follow every change.
+/// Real Felix changes rules. The captures say what happened to each rule. The same few packets follow every change.
 #[test]
 fn real_changes_are_survived_exactly() {
     for (capture, backend) in [("v3.32.1-legacy", Backend::Legacy), ("v3.32.1-nft", Backend::Nft)] {
@@ -267,8 +267,8 @@ fn real_changes_are_survived_exactly() {
     }
 }
 
-/// Totals before a change, after it and after some packets: nothing was sent while the rules changed, then 5 packets that web-allow
-/// accepts and 2 that nobody decides after it.
+/// Checks totals before a change, after it, and after some packets. Nothing was sent while the rules changed. Afterwards 5 packets were
+/// sent that web-allow accepts, and 2 that no policy decides.
 pub fn survived_exactly(context: &str, seen: &[BTreeMap<Key, u64>]) {
     for pair in seen.windows(2) {
         pair[0].iter().for_each(|(key, n)| assert!(pair[1].get(key).is_none_or(|now| now >= n), "{context}: {key:?}"));
@@ -283,13 +283,13 @@ pub fn survived_exactly(context: &str, seen: &[BTreeMap<Key, u64>]) {
     assert!(moved.len() <= 3, "{context}: {moved:?}");
 }
 
-/// The changes of a capture.
+/// The folders of a capture's changes.
 pub fn changes(capture: &str) -> Vec<String> {
     let folder = fixture::path(&format!("captures/{capture}/changes"));
     std::fs::read_dir(folder).unwrap().map(|change| format!("changes/{}", change.unwrap().file_name().to_str().unwrap())).collect()
 }
 
-/// What has increased, of totals that both reads show; a new series may hold what was counted before it was attributed.
+/// Increases of the totals that both reads show. A new series may hold what was counted before it was attributed.
 fn moved(before: &BTreeMap<Key, u64>, after: &BTreeMap<Key, u64>) -> Vec<(Key, u64)> {
     let increase = |(key, n): (&Key, &u64)| (key.clone(), n - before.get(key).copied().unwrap_or(0));
     after.iter().map(increase).filter(|(_, n)| *n > 0).collect()
@@ -309,7 +309,8 @@ fn reconstructed_tables_and_upstream_dumps_are_fully_recognised() {
     }
 }
 
-/// Calico ≤ 3.21 names no policies: what was counted under a chain's name moves to the policy's once the datastore tells it.
+/// Chains of Calico ≤ 3.21 do not have the names of policies. What was counted under a chain's name moves to the policy's name when the
+/// datastore says it.
 #[test]
 fn names_that_come_late_lose_nothing() {
     let tables = ["t0", "t1"].map(|at| rulesets("v3.21.6-legacy", at, Backend::Legacy, &Family::ALL));

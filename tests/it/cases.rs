@@ -1,5 +1,5 @@
-//! Small inputs that were once handled wrongly, one folder of `tests/fixtures/cases` each; `expected.txt` there says what is right. All of
-//! them: `cargo test --test it cases::`.
+//! Small inputs that were once handled wrongly. Each has a folder in `tests/fixtures/cases`, with the expected result in `expected.txt`.
+//! `cargo test --test it cases::` runs all of them.
 
 mod live;
 mod saved;
@@ -14,10 +14,10 @@ use std::process::{Command, Stdio};
 use crate::program::command;
 use crate::support::fixture;
 
-/// Cases that are not handled yet. One of them that passes fails its test: it is to be removed here.
+/// Cases that are not handled yet. If one passes, its test fails, so that it is removed here.
 const NOT_YET: &[&str] = &[];
 
-/// A test for each case. A case returns `None` where it cannot run here.
+/// A test for each case. A case returns `None` if it cannot run here.
 macro_rules! cases {
     ($($folder:literal $name:ident in $module:ident;)*) => {
         $(#[test]
@@ -63,7 +63,7 @@ impl Case {
         }
     }
 
-    /// One of its files.
+    /// The path of one of its files.
     fn file(&self, name: &str) -> PathBuf {
         fixture::path("cases").join(self.0).join(name)
     }
@@ -72,7 +72,7 @@ impl Case {
         fixture::text(&format!("cases/{}/{name}", self.0))
     }
 
-    /// The program started in the case's folder, without a datastore, in the caller's network namespace.
+    /// The program in the case's folder, without a datastore, in the caller's network namespace.
     fn program(&self, args: &[&str]) -> Command {
         let mut program = command();
         program.current_dir(self.file("")).args(args).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
@@ -80,7 +80,7 @@ impl Case {
         program
     }
 
-    /// What it prints with these arguments.
+    /// What the program prints with these arguments.
     fn says(&self, args: &[&str]) -> Said {
         Said::of(&mut self.program(args))
     }
@@ -101,7 +101,7 @@ impl Said {
         Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 
-    /// Whether it has a line with all these texts, on either stream.
+    /// Whether a line on either stream contains all these texts.
     fn has_line(&self, texts: &[&str]) -> bool {
         self.out.lines().chain(self.err.lines()).any(|line| texts.iter().all(|text| line.contains(text)))
     }

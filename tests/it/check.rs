@@ -1,4 +1,4 @@
-//! `check` on real tables: its result, its exit code, and what it says of hooks and of names.
+//! `check` on real tables: its result, its exit code, and what it says about hooks and names.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use crate::support::fixture;
 use crate::support::netns::{Namespace, feed, sh};
 use crate::support::within;
 
-/// The parsed answer of `check --json`, and the exit code of both forms, which must be the same.
+/// The parsed answer of `check --json`, and the exit code. With and without `--json` it must be the same.
 #[track_caller]
 fn check(program: impl Fn() -> Command) -> (Value, i32) {
     let run = |args: &[&str]| program().args(args).stdin(Stdio::null()).output().unwrap();
@@ -22,20 +22,20 @@ fn check(program: impl Fn() -> Command) -> (Value, i32) {
     let answer: Value = serde_json::from_slice(&json.stdout).unwrap_or_else(|error| panic!("{error}: {json:?}"));
     for finding in answer["findings"].as_array().unwrap() {
         let line = format!("{}: {}", finding["subject"].as_str().unwrap(), finding["text"].as_str().unwrap());
-        // How long a lock was waited for differs.
+        // The time that was waited for a lock differs.
         let start = line.split(" was taken").next().unwrap();
         assert!(String::from_utf8_lossy(&text.stdout).contains(start), "{line} in {}", String::from_utf8_lossy(&text.stdout));
     }
     (answer, json.status.code().unwrap())
 }
 
-/// The findings about something, each as its level and text.
+/// The findings about a subject, as levels and texts.
 fn about<'a>(answer: &'a Value, subject: &str) -> Vec<(&'a str, &'a str)> {
     let findings = answer["findings"].as_array().unwrap().iter().filter(|finding| finding["subject"] == subject);
     findings.map(|finding| (finding["level"].as_str().unwrap(), finding["text"].as_str().unwrap())).collect()
 }
 
-/// Folders as the kubelet makes them for the captured pods.
+/// Makes the folders that the kubelet makes for the captured pods.
 fn pod_logs(folder: &Path, pods: &[(&str, &str)]) {
     pods.iter().for_each(|(namespace, pod)| std::fs::create_dir_all(folder.join(format!("{namespace}_{pod}_uid"))).unwrap());
 }
@@ -121,14 +121,15 @@ fn names_are_looked_for_where_the_settings_say() {
     });
 }
 
-/// Real keys, and a real server for those that are not ours.
+/// Uses real keys, and a real server for keys that are not the client's.
 #[test]
 fn keys_of_unsupported_kinds_are_named_with_those_that_are_supported() {
     const SUPPORTED: &str = "supported are RSA keys of 2048 to 8192 bits, ECDSA keys of the curves P-256 and P-384, and Ed25519 keys";
     let scratch = Scratch::new();
     let folder = scratch.path().display().to_string();
     let port = crate::support::etcd::free_port();
-    // NAME.key is of the kind, NAME.pem signed by a good CA; by-NAME.pem is good, and signed with NAME.key.
+    // NAME.key is of the unsupported kind, and NAME.pem is its certificate, signed by a good CA. by-NAME.pem has a good key, and is signed
+    // with NAME.key.
     let sign = |name: &str, request: &str, ca: &str, ca_key: &str| {
         format!("openssl x509 -req -in {request} -CA {ca} -CAkey {ca_key} -CAcreateserial -days 2 -copy_extensions copy -out {name}.pem")
     };

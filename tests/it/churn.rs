@@ -1,6 +1,6 @@
-//! Real tables that are flushed, replaced and grown a thousandfold while they are read: a scrape shows what was true, or nothing.
+//! Real tables that are flushed, replaced and made a thousand times larger while they are read. A scrape must show correct counts or none.
 //!
-//! `WITHSTAND=1` grows them to 200,000 rules.
+//! `WITHSTAND=1` makes them grow to 200,000 rules.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,14 +12,15 @@ use crate::support::is_long;
 use crate::support::netns::{Namespace, feed, sh};
 use crate::support::scrape::{Samples, one, scrape, with};
 
-/// Prometheus gives up then.
+/// Prometheus' timeout.
 const LONGEST: Duration = Duration::from_secs(10);
 
 fn counters(samples: &Samples) -> Samples {
     with(samples, "calico_accountant_policy_packets_total", &[]).map(|(series, value)| (series.clone(), value)).collect()
 }
 
-/// Scrapes until `end`, and longer until something was read; each in time. The counters of those that could read.
+/// Scrapes until `end`, and longer if nothing was read by then. Each scrape must end in time. Returns the counters of the scrapes that
+/// could read.
 fn scrapes(port: u16, end: Instant) -> Vec<Samples> {
     let mut seen = Vec::new();
     while Instant::now() < end || seen.is_empty() {
@@ -68,12 +69,12 @@ fn churn(backend: &str, source: &str) {
             }
         });
 
-        // Flushed: Calico's chains are gone, which is a failure, and no counter is shown.
+        // After a flush, Calico's chains are gone. That is a failure, and no counter is shown.
         sh(&format!("iptables-{backend} -F; iptables-{backend} -X"));
         let gone = scrape(program.port());
         assert_eq!(one(&gone, "calico_accountant_up", &[]), 0.0, "{backend} by {source}");
         assert!(counters(&gone).is_empty(), "{backend} by {source}");
-        // Replaced: the same rules at the same counts were written anew, which is no packet more and none less.
+        // The same rules come back with the same counters. That adds nothing, or all counts once more if the rules are taken as new.
         load(backend, &filter_table("v3.32.1-legacy"));
         for counters in scrapes(program.port(), Instant::now()) {
             for (series, count) in &before {

@@ -1,4 +1,4 @@
-//! What clients share, what each may have, and by which name they ask.
+//! What clients of the server share, how much each may use, and by which host names they may ask.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use crate::program::{Program, await_some, command};
 use crate::server::{connect_from, is_over, limits, start};
 use crate::support::can_run;
 
-/// Makes each answer only when it is let.
+/// Makes an answer only when the test lets it.
 #[derive(Default)]
 struct Gated {
     begun: AtomicUsize,
@@ -61,7 +61,7 @@ fn ask(mut stream: TcpStream, path: &str, encoding: &str) -> TcpStream {
     stream
 }
 
-/// Twenty who ask at the same time, some of them for a compressed text, share what is made for the first of them.
+/// Twenty clients that ask at the same time, some of them for compressed text, share the answer that is made for the first.
 #[test]
 fn who_asks_the_same_shares_what_is_made() {
     for path in ["/metrics", "/api/v1/policies"] {
@@ -71,7 +71,8 @@ fn who_asks_the_same_shares_what_is_made() {
         app.await_begun(1);
         let others = (0..19).map(|number| ask(connect(port).unwrap(), path, if number % 2 == 0 { "gzip" } else { "identity" }));
         let all: Vec<_> = [first].into_iter().chain(others).collect();
-        // They have all arrived once another one has been answered, and asked again: the first time may be the turn before.
+        // When another client has been answered twice, all of them have arrived. One answer is not enough: it may belong to the turn
+        // before.
         let mut probe = connect(port).unwrap();
         for _ in 0..2 {
             assert_eq!(request_on(&mut probe, "GET", "/healthz", "").unwrap().status, 200);
@@ -81,14 +82,14 @@ fn who_asks_the_same_shares_what_is_made() {
             assert_eq!(answer(stream, false).unwrap().status, 200, "{path}");
         }
         assert_eq!(app.begun.load(Ordering::SeqCst), 1, "{path}");
-        // Whoever asks now gets what is made now.
+        // A client that asks now gets an answer that is made now.
         app.let_go(1);
         assert_eq!(answer(&ask(connect(port).unwrap(), path, "gzip"), false).unwrap().status, 200);
         assert_eq!(app.begun.load(Ordering::SeqCst), 2, "{path}");
     }
 }
 
-/// All places wait for an answer that does not come: probes are answered, what is asked of the API waits in no other's way.
+/// All places wait for an answer that does not come. Probes are still answered, and requests to the API do not block others.
 #[test]
 fn a_slow_answer_keeps_nobody_else_waiting() {
     let app = Arc::new(Gated::default());
@@ -97,7 +98,7 @@ fn a_slow_answer_keeps_nobody_else_waiting() {
     app.await_begun(1);
     for path in ["/healthz", "/readyz"] {
         assert_eq!(request_on(&mut connect_from("127.0.0.2", port), "GET", path, "").unwrap().status, 200, "{path}");
-        // Whoever shares the crowd's address may have to ask again.
+        // A client with the crowd's address may have to ask again.
         let ask = || request_on(&mut connect_from("127.0.0.3", port), "GET", path, "").ok().filter(|answer| answer.status == 200);
         await_some(ask, || format!("{path} beside the crowd"));
     }
@@ -107,7 +108,7 @@ fn a_slow_answer_keeps_nobody_else_waiting() {
     assert_eq!(answer(&scrape, false).unwrap().status, 200);
 }
 
-/// Of two addresses that want all eight places, each has half; even though all wait for an answer. The API has seven of the eight.
+/// Two addresses want all eight places: each has half, even while all wait for an answer. The API has seven of the eight.
 #[test]
 fn nobody_holds_more_than_half_while_another_waits() {
     for (path, wanted) in [("/metrics", 4), ("/api/v1/policies", 3)] {
@@ -126,7 +127,7 @@ fn nobody_holds_more_than_half_while_another_waits() {
     }
 }
 
-/// `ab` speaks HTTP/1.0, and waits for ever if its `Keep-Alive` is heeded in silence.
+/// `ab` speaks HTTP/1.0. It waits forever if the server keeps the connection but does not say so.
 #[test]
 fn old_clients_that_keep_their_connection_are_told_so() {
     let test = "old_clients_that_keep_their_connection_are_told_so";
@@ -152,7 +153,7 @@ fn old_clients_that_keep_their_connection_are_told_so() {
     }
 }
 
-/// A page whose name leads here, though it is not one of the server's names, reads nothing.
+/// A page whose host name leads here reads nothing, unless that name is one of the server's.
 #[test]
 fn the_page_and_the_api_are_asked_for_by_an_own_name() {
     let program = Program::start({

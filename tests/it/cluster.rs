@@ -1,5 +1,5 @@
-//! The commands for all nodes: as `kubectl exec` runs them in an exporter's container, with the pods of a real API server and real
-//! exporters on nodes that are network namespaces; by kubectl's plugin; and on a hundred nodes that only serve a report.
+//! The commands for all nodes. They run as `kubectl exec` runs them in an exporter's container, with the pods of a real API server and real
+//! exporters on nodes that are network namespaces. They also run as kubectl's plugin, and on a hundred nodes that only serve a report.
 
 mod witnesses;
 
@@ -28,7 +28,7 @@ use crate::support::kube::{ADMIN, Kube, program as kube_program};
 use crate::support::netns::{Namespace, sh};
 use crate::support::within;
 
-/// The hub is node1, and `10.9.2.2` node2.
+/// The hub is node1; `10.9.2.2` is node2.
 const CAPTURE: &str = "v3.32.1-legacy";
 
 fn text(output: &Output) -> String {
@@ -57,14 +57,14 @@ pub fn running(address: &str) -> Value {
     json!({"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "hostIP": address})
 }
 
-/// The exporter's pod on a node, as the DaemonSet's controller makes it.
+/// Makes the exporter's pod on a node, as the DaemonSet's controller does.
 fn exporter(kube: &Kube, template: &Value, node: &str, status: &Value) {
     let mut more = template.clone();
     more["spec"]["nodeName"] = node.into();
     pod(kube, "kube-system", &format!("calico-accountant-{node}"), node, &more, status);
 }
 
-/// Lets a node's processes reach the API server at the same address as the hub's.
+/// Lets a node's processes reach the API server at the same address as on the hub.
 fn forward(from: &Namespace, port: u16) {
     let listener = from.run(|| TcpListener::bind(("127.0.0.1", port)).unwrap());
     std::thread::spawn(move || {
@@ -92,7 +92,7 @@ fn from_any_exporters_container_for_any_pod() {
         sh(&format!("ip link add n2 type veth peer name up0 netns {}; ip addr add 10.9.2.1/24 dev n2; ip link set n2 up", second.name()));
         second.run(|| sh("for i in 2 5 6; do ip addr add 10.9.2.$i/24 dev up0; done; ip link set up0 up"));
         load("legacy", &filter_table(CAPTURE));
-        // At 10.9.2.5, as a policy on a host endpoint that lets nobody in.
+        // A firewall at 10.9.2.5, like a policy on a host endpoint that lets nobody in.
         second.run(|| {
             load("legacy", &renamed(&filter_table(CAPTURE)));
             sh("iptables-legacy -I INPUT -d 10.9.2.5 -j DROP");
@@ -124,7 +124,7 @@ fn from_any_exporters_container_for_any_pod() {
     });
 }
 
-/// Those of the tables, with owners; Calico's own.
+/// Makes the pods of the tables, with owners, and Calico's own.
 fn pods(kube: &Kube) {
     ["infra", "shop"].iter().for_each(|namespace| kube.namespace(namespace));
     kube.service_account("kube-system", "default");
@@ -180,7 +180,7 @@ fn all_is_well(run: &dyn Fn(&[&str]) -> Output) {
         let found = text(&output);
         assert!(output.status.code() == Some(code) && expected.iter().all(|part| found.contains(part)), "{args:?} {expected:?}: {found}");
     }
-    // One namespace means one.
+    // `-n` selects one namespace only.
     assert!(!text(&run(&["top", "--cluster", "-n", "shop"])).contains("infra/"));
     let json = |args: &[&str]| serde_json::from_slice::<Value>(&run(args).stdout).unwrap();
     let all = json(&["explain", "--cluster", "-n", "shop", "deploy/web", "--json"]);
@@ -195,7 +195,7 @@ fn all_is_well(run: &dyn Fn(&[&str]) -> Output) {
     assert!(!unused.is_empty() && unused.iter().all(|policy| policy["hit"] == false), "{unused:#?}");
 }
 
-/// What is in the way is named, once for all that it is in the way of; what is known is shown.
+/// Each problem is named once, for all nodes that have it. What is known is still shown.
 fn some_nodes_do_not_answer(kube: &Kube, template: &Value, run: &dyn Fn(&[&str]) -> Output) {
     let status = |node: &str| format!("/api/v1/namespaces/kube-system/pods/calico-accountant-{node}/status");
     let mut local = template.clone();
@@ -238,12 +238,12 @@ fn some_nodes_do_not_answer(kube: &Kube, template: &Value, run: &dyn Fn(&[&str])
     assert!(output.contains("node node5: http://10.9.2.9:9009 "), "{output}");
 }
 
-/// kubectl and the API server are real; for `exec`, which takes a kubelet, the command runs here.
+/// kubectl and the API server are real. `exec` needs a kubelet, so the command runs here instead.
 fn by_the_plugin(kube: &Kube, fakes: &Fakes) {
     let kubectl = kube_program("kubectl").display().to_string();
     let account = fakes.file("account", &kube.kubeconfig(&kube.token()));
     let inside = format!("DATASTORE_TYPE=kubernetes NODENAME=node1 KUBECONFIG={} {}", account.display(), program::binary());
-    // Whatever stands before `exec` must lead to that DaemonSet.
+    // The arguments before `exec` must lead to that DaemonSet.
     let fake = format!(
         "case \" $* \" in *' exec '*) ;; *) exec {kubectl} \"$@\" ;; esac\nset -e; before=; while [ \"$1\" != exec ]; do before=\"$before $1\"; shift; done; shift\n\
          if [ -t 0 ]; then [ \"$1 $2\" = '--stdin --tty' ]; shift 2; fi\n\
@@ -252,7 +252,7 @@ fn by_the_plugin(kube: &Kube, fakes: &Fakes) {
     fakes.set("kubectl", &fake);
     let config = fakes.file("config", &kube.kubeconfig(ADMIN));
     std::os::unix::fs::symlink(deploy::path("deploy/kubectl-accountant"), fakes.path().join("kubectl-accountant")).unwrap();
-    // In a terminal, it is one there, too.
+    // In a terminal, the command has a terminal too.
     let (config_file, folder) = (config.display(), fakes.path().display());
     let environment = format!("env -i KUBECONFIG={config_file} HOME={folder} PATH={folder}:/usr/bin:/bin");
     let screens = drawn("cols 100 rows 20", "sleep 4; printf q", &format!("{environment} {kubectl} accountant top -n shop"));
@@ -285,7 +285,7 @@ fn by_the_plugin(kube: &Kube, fakes: &Fakes) {
     }
 }
 
-/// A node that has a report.
+/// A node with a fixed report.
 struct Simulated(Arc<Report>);
 
 impl Application for Simulated {
@@ -293,7 +293,7 @@ impl Application for Simulated {
         Arc::default()
     }
 
-    /// As long as reading a large table takes: one node after the other would take 5 s.
+    /// Takes as long as reading a large table. One node after the other would take 5 s.
     fn report(&self) -> Arc<Report> {
         std::thread::sleep(Duration::from_millis(50));
         Arc::clone(&self.0)
@@ -304,7 +304,7 @@ impl Application for Simulated {
     }
 }
 
-/// At 127.9.0.1 and on; the pod `web-1` of the 7th is `web-1-of-7`.
+/// Serves reports at 127.9.0.1 and the following addresses. The pod `web-1` of node 7 is `web-1-of-7`. Returns the port.
 fn simulate(nodes: u8) -> u16 {
     let (whole, mut port) = (of_capture(CAPTURE), 0);
     let interface = format!("cali{}", Interface::suffix_of("shop", "web-1"));
@@ -368,13 +368,13 @@ fn a_hundred_nodes_answer_at_once() {
     for (args, expected) in [
         (&["explain", "--cluster", "shop/web-1-of-77"][..], "of node node77"),
         (&["top", "--cluster"], "100 nodes answered."),
-        // Its exporter has rules for it and no name.
+        // Its exporter has rules for it, but no name.
         (&["explain", "--cluster", "shop/web-2"], "of node node3"),
         (&["check", "--cluster"], "node12 and 95 more: some have rules and no name"),
         (&["policies", "--cluster"], "100 nodes answered."),
         (&["explain", "--nodes", &nodes, "shop/web-1-of-77"], "of node 127.9.0.77"),
     ] {
-        // The machine may be busy with other things for a while.
+        // The machine may be busy for a while.
         let mut fastest = Duration::MAX;
         within(Duration::from_secs(60), &format!("{args:?} in 2 s"), || {
             let (took, output) = run(args);

@@ -1,6 +1,6 @@
-//! The commands beside `serve`, as they are typed: golden outputs over every capture, saved tables, and what goes wrong.
+//! The commands other than `serve`, as users type them: golden outputs for every capture, saved tables, and errors.
 //!
-//! `GOLDEN=write cargo test --test it commands::golden` writes the golden outputs anew.
+//! `GOLDEN=write cargo test --test it commands::golden` writes the golden outputs again.
 
 mod kept;
 
@@ -21,7 +21,7 @@ fn run(args: &[&str]) -> Output {
     command().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
 }
 
-/// What a command prints that ends well and says nothing else.
+/// The output of a command that succeeds and prints nothing on standard error.
 #[track_caller]
 fn stdout(args: &[&str]) -> String {
     let output = run(args);
@@ -40,7 +40,7 @@ fn saved(capture: &str, moments: &[(&str, &str)]) -> Vec<String> {
     moments.iter().flat_map(|(flag, at)| files(capture, at).map(|file| format!("--{flag}={file}"))).collect()
 }
 
-/// Compares a text with the one that is kept, or keeps it.
+/// Compares a text with the golden one, or writes that.
 #[track_caller]
 pub fn is_golden(name: &str, found: &str) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.txt"));
@@ -85,7 +85,7 @@ fn metrics_of_saved_tables() {
         |samples: &scrape::Samples, name: &str, labels: &[(&str, &str)]| scrape::with(samples, name, labels).map(|(_, n)| n).sum::<f64>();
     let policies = "calico_accountant_policy_packets_total";
     assert!(sum(&one, policies, &[("verdict", "accept")]) > 100.0);
-    // One moment does not tell denies: no 0 stands for them.
+    // Denies cannot be derived from one moment. They are left out, not 0.
     assert_eq!(scrape::with(&one, policies, &[("verdict", "deny")]).count(), 0);
     assert_eq!(scrape::with(&one, "calico_accountant_drop_packets_total", &[("reason", "policy")]).count(), 0);
     assert!(sum(&two, policies, &[("verdict", "deny")]) > 100.0);
@@ -101,7 +101,7 @@ fn metrics_of_saved_tables() {
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1, "nothing is left beside it");
 }
 
-/// After a reboot a counter that is no lower than before may have counted on, or anew and more.
+/// After a reboot, a counter that is at least as high as before may have started at 0 and counted more.
 #[test]
 fn counters_that_went_back_anywhere_prove_no_zero() {
     let scratch = Scratch::new();
@@ -132,12 +132,12 @@ fn json_is_what_the_api_answers() {
     assert_eq!(json(&["top", "--json"])["workloads"].as_array().unwrap().len(), 9);
     let explained = json(&["explain", "cali751425ce827", "--json"]);
     assert_eq!(explained["workload"]["interface"], "cali751425ce827");
-    // One moment: what the policy's own rules counted is the most that it can have been.
+    // There is only one moment: the counters of the policy's own rules give the most that it can have been.
     let policy = &explained["directions"][0]["tiers"][0]["targets"][2];
     assert_eq!((policy["policy"].as_str(), &policy["deny"]), (Some("default.cluster-baseline"), &Value::Null));
     assert!(policy["at_most"]["deny"].as_u64() > Some(0), "{policy}");
     assert_eq!(json(&["explain", "eth1", "--json"])["host_endpoints"].as_array().unwrap().len(), 4);
-    // The other two are what the API answers, too.
+    // The other two give what the API answers.
     assert_eq!(json(&["workloads", "--json"])["workloads"], json(&["top", "--json"])["workloads"]);
     let policies = |args: &[&str]| json(args)["policies"].as_array().unwrap().clone();
     let (all, unused) = (policies(&["policies", "--json"]), policies(&["policies", "--never-hit", "--json"]));
@@ -152,7 +152,7 @@ fn json_is_what_the_api_answers() {
     all_fields_are_documented(&serde_json::from_slice(&run(&["check", "--json"]).stdout).unwrap());
 }
 
-/// docs/api.md has each of them.
+/// Asserts that docs/api.md names each field.
 pub fn all_fields_are_documented(json: &Value) {
     let documented = std::fs::read_to_string(crate::deploy::path("docs/api.md")).unwrap();
     let mut rest = vec![json];
@@ -202,7 +202,7 @@ fn what_goes_wrong_is_one_line() {
 const UNKNOWN: &str = "no endpoint \"a/b\" has rules here; there is cali148a39f1805, cali43878a68a0a, cali4f48742b541, cali571d22ceb1d, \
                        cali751425ce827, calib8419a605df, calibf5f795964c, calic3c0b23f676, calied49c38c025, eth1";
 
-/// Where the text of a file ends, as serde_json says it.
+/// The position at which a file's text ends, as serde_json writes it.
 fn end_of(path: &str) -> String {
     let text = fixture::text(path.split("fixtures/").nth(1).unwrap());
     let lines = text.trim_end().lines();
@@ -221,7 +221,7 @@ fn names_are_harmless_in_the_terminal() {
         assert!(text.lines().all(|line| line.chars().count() < 700), "{text}");
     }
     assert!(texts[3].contains("\\u{1b}[2J\\u{1b}]0;owned\\u{7}\\u{9b}31m"), "{}", texts[3]);
-    // A name is found as it is, whatever is in it.
+    // A name is found as it is, whatever characters it has.
     let hostile = format!("{}/{}", HOSTILE[0], HOSTILE[0]);
     assert!(stdout(&["explain", &hostile, &url]).contains("cali148a39f1805"));
 }
@@ -263,7 +263,7 @@ fn the_exporter_that_runs_here_is_asked_and_without_it_the_kernel() {
         let (_, top) = ask(&["top"]);
         assert!(top.contains("no_policy") && top.contains("cali751425ce827"), "{top}");
         assert!(ask(&["check"]).1.contains("ok    exporter: one answers"));
-        // Without its lock file, and then without the table.
+        // The lock file is gone first, then the table too.
         std::fs::remove_file(&lock).unwrap();
         let (code, checked) = ask(&["check"]);
         assert!(code == Some(1) && checked.contains("WRONG xtables lock") && checked.contains("1 thing is wrong."), "{checked}");
@@ -273,7 +273,7 @@ fn the_exporter_that_runs_here_is_asked_and_without_it_the_kernel() {
     });
 }
 
-/// iptables-nft-save prints nothing of a table in which a rule has no form of iptables'.
+/// iptables-nft-save prints nothing of a table if iptables has no form for one of its rules.
 #[test]
 fn rules_of_another_program_are_named_where_iptables_cannot_show_them() {
     let Some(namespace) = Namespace::new("rules of nft's in iptables' table") else { return };
@@ -296,7 +296,7 @@ fn rules_of_another_program_are_named_where_iptables_cannot_show_them() {
     });
 }
 
-/// What a command writes in a terminal of that size while somebody types.
+/// What a command writes in a terminal of this size while a user types.
 fn in_terminal(size: &str, keys: &str, command: &str) -> String {
     let scratch = Scratch::new();
     let seen = scratch.path().join("seen");
@@ -304,7 +304,7 @@ fn in_terminal(size: &str, keys: &str, command: &str) -> String {
     String::from_utf8_lossy(&std::fs::read(seen).unwrap()).into_owned()
 }
 
-/// What `top` draws there; screen by screen, without what moves the cursor.
+/// What `top` draws in a terminal, as a list of screens without the codes that move the cursor.
 pub fn drawn(size: &str, keys: &str, command: &str) -> Vec<String> {
     let seen = in_terminal(size, keys, command);
     let (_, screen) = seen.split_once("\x1b[?1049h\x1b[?25l").expect("a screen of its own");
@@ -338,7 +338,7 @@ fn top_lives_in_a_terminal_and_gives_it_back() {
         assert!(screens.len() > 1 && screens.iter().all(|screen| screen.contains("DROPS/s") && !screen.contains('\x1b')), "{screens:?}");
         let lines = || screens.iter().flat_map(|screen| screen.lines());
         assert!(lines().all(|line| line.trim_end().chars().count() <= width), "{screens:#?}");
-        // The last column is a number, and stands there whole.
+        // The last column is a number and is not cut.
         let counts = lines().filter(|line| line.contains("cali") && !line.contains("calico-")).count();
         assert!(width < 80 || counts > 3, "{screens:#?}");
     }

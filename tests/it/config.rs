@@ -1,9 +1,9 @@
-//! What the command line and the environment do to the program as a whole; the rules in detail have unit tests.
+//! How the command line and the environment affect the program as a whole. Unit tests cover the rules in detail.
 
 use crate::program::command;
 use crate::support::fakes::Fakes;
 
-/// Runs the program to its end: exit code, standard output, standard error.
+/// Runs the program to its end. Returns exit code, standard output and standard error.
 fn run(variables: &[(&str, &str)], args: &[&str]) -> (Option<i32>, String, String) {
     let output = command().envs(variables.iter().copied()).args(args).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();

@@ -10,7 +10,7 @@ mod systemd;
 
 use std::path::{Path, PathBuf};
 
-/// A file or folder of the repository.
+/// The path of a file or folder of the repository.
 pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
@@ -21,7 +21,7 @@ fn text(name: &str) -> String {
     std::fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// What krew takes: its rules are those of `validate-krew-manifest`.
+/// krew takes the manifest: the rules are those of `validate-krew-manifest`.
 #[test]
 fn krews_manifest_names_what_the_plugins_archive_has() {
     let manifest: serde_json::Value = yaml_serde::from_str(&text("deploy/krew.yaml").replace("VERSION", "1.0.0")).unwrap();
@@ -30,7 +30,7 @@ fn krews_manifest_names_what_the_plugins_archive_has() {
     assert!(spec["version"] == "v1.0.0" && spec["shortDescription"].as_str().unwrap().len() <= 50, "{spec:#}");
     let platform = &spec["platforms"][0];
     let bin = platform["bin"].as_str().unwrap();
-    // kubectl finds a plugin by its file's name.
+    // kubectl finds a plugin by its file name.
     assert_eq!(bin, format!("kubectl-{}", manifest["metadata"]["name"].as_str().unwrap()));
     let files: Vec<&str> = platform["files"].as_array().unwrap().iter().map(|file| file["from"].as_str().unwrap()).collect();
     let release = text("scripts/release");

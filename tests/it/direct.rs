@@ -1,4 +1,4 @@
-//! Tables read straight from the kernel: the same rules and counters as `iptables-save` gives, and what was sent.
+//! Tables read directly from the kernel: the same rules and counters as `iptables-save` prints, and the counts that were sent.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,10 +13,10 @@ use crate::kernel::sets;
 use crate::support::fixture;
 use crate::support::netns::{Namespace, feed, sh};
 
-/// A rule, its chains and comments by name.
+/// A rule with the names of its chains and comments.
 pub type Rule = (String, u64, String, Vec<String>);
 
-/// A table without the order in which a reader met its chains.
+/// A table, independent of the order in which a reader found its chains.
 pub fn canonical(table: &Snapshot) -> BTreeMap<String, Vec<Rule>> {
     let ruleset = &table.ruleset;
     let name = |chain| ruleset.chain(chain).name.to_string();
@@ -85,7 +85,7 @@ fn calicos_own_tables_give_what_was_sent() {
                 }
                 let Some(first) = captures::native(capture, "t0", families) else { return };
                 let mut exporter = Pipeline::default();
-                // 3.29 cuts long names and hashes its chains: only the datastore knows them.
+                // Calico 3.29 shortens long names and hashes the names of chains. Only the datastore knows the names.
                 exporter.rename(ChainNames::new(&captures::stored_policies(capture)));
                 exporter.read(&first);
                 assert_eq!(exporter.unrecognised, 0, "{capture}");
@@ -98,7 +98,7 @@ fn calicos_own_tables_give_what_was_sent() {
     }
 }
 
-/// As `captures::real_changes_are_survived_exactly`, by readers that remember.
+/// Like `captures::real_changes_are_survived_exactly`, with readers that keep state.
 #[test]
 fn real_changes_of_calicos_own_tables_are_survived_exactly() {
     for capture in ["v3.29.7-native", "v3.32.1-native"] {
@@ -126,8 +126,8 @@ fn real_changes_of_calicos_own_tables_are_survived_exactly() {
     }
 }
 
-/// A table with the handles that it has where Felix replaces rules one by one, as up to Calico 3.32: those of the rules and chains that
-/// stood there before.
+/// The table with the handles that it has if Felix replaces rules one by one, as up to Calico 3.32: rules and chains that existed before
+/// keep theirs.
 fn as_replaced_in(before: &[Snapshot], table: &Snapshot) -> Snapshot {
     const NEW: u64 = 1_000_000;
     let Some(before) = before.iter().find(|before| before.ruleset.id() == table.ruleset.id()) else { return table.clone() };
@@ -148,7 +148,7 @@ fn as_replaced_in(before: &[Snapshot], table: &Snapshot) -> Snapshot {
     Snapshot::new(table.ruleset.clone(), counts, handles)
 }
 
-/// Of chains, and of their rules, by chain.
+/// The handles of chains and of their rules, by chain.
 fn handles(table: &Snapshot) -> BTreeMap<String, (Option<u64>, Vec<u64>)> {
     let rules = |chain| table.counts_of(chain).iter().map(|count| count.handle).collect();
     table.ruleset.chain_ids().map(|(id, chain)| (chain.name.to_string(), (table.chain_handle(id), rules(chain)))).collect()
@@ -185,7 +185,7 @@ fn the_kernel_and_nft_say_the_same() {
     }
 }
 
-/// Felix up to 3.32 leaves an old `Start of tier` in front of another tier.
+/// Felix up to 3.32 may leave an old `Start of tier` in front of another tier.
 #[test]
 fn a_tier_goes_by_its_own_name_behind_the_start_of_another() {
     let Some(namespace) = Namespace::new("tiers") else { return };
@@ -201,7 +201,7 @@ fn a_tier_goes_by_its_own_name_behind_the_start_of_another() {
     };
     assert!(text.contains("Start of tier default") && !text.contains("Start of tier middle"));
     assert_eq!(tiers(&text), ["first", "middle", "default"]);
-    // Where the tier passes on what nobody decided, nothing else names it.
+    // If the tier passes on what no policy decided, nothing else has its name.
     let passing: Vec<&str> = text.lines().filter(|line| !line.contains("End of tier middle")).collect();
     assert_eq!(tiers(&format!("{}\n", passing.join("\n"))), ["first", "", "default"]);
 }

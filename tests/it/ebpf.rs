@@ -29,7 +29,7 @@ const DENY_WEB: u64 = 12;
 const ACCEPT_ALL: u64 = 13;
 const END: u64 = 14;
 
-/// Runs a test in a network namespace with mounts of its own.
+/// Runs a test in its own network namespace with its own mounts.
 fn on_a_node(test: &str, inside: impl FnOnce() + Send) {
     let Some(namespace) = Namespace::new(test) else { return };
     namespace.run(|| {
@@ -43,13 +43,13 @@ fn rules() -> Map {
     Map::pin(&format!("{GLOBALS}/cali_rule_ctrs2"), PER_CPU_HASH, 1)
 }
 
-/// The key of an interface's counters: hook 0 is what it sends, 1 what goes to it.
+/// The key of an interface's counters. Hook 0 is what it sends, 1 what it receives.
 fn counters_of(interface: &str, hook: u64) -> u64 {
     let number: u64 = fs::read_to_string(format!("/sys/class/net/{interface}/ifindex")).unwrap().trim().parse().unwrap();
     number | hook << 32
 }
 
-/// The program of a workload in one direction, as Calico 3.30 and later shows it.
+/// Writes a workload's program for one direction, as Calico 3.30 and later dumps it.
 fn dump(interface: &str, direction: &str, policies: &[(&str, &[(&str, u64)])]) {
     let mut writer = Writer::default().label("allowed_by_host_policy").comment("Start of tier default");
     for (policy, rules) in policies {
@@ -71,7 +71,7 @@ fn link(interface: &str) {
     sh(&format!("ip link add {interface} type veth peer name {}", interface.replace("cali", "p")));
 }
 
-/// Programs of a workload in both directions; policies apply to what comes in.
+/// A workload's programs for both directions. The policies apply to ingress.
 fn workload(interface: &str, policies: &[(&str, &[(&str, u64)])]) {
     link(interface);
     dump(interface, "ingress", policies);
@@ -113,7 +113,7 @@ fn counts_of_all_cpus_are_exact_and_monotone_while_entries_come_and_go() {
         workload("cali1", &[WEB]);
         let program = Program::start(command());
         let port = program.port();
-        // Gone; back, counting from zero; and once more so while nobody looked.
+        // The entry disappears and comes back, counting from 0. Then it does so once more between two reads.
         for (counted, expected) in [
             (Some((1000, 7)), 1007.0),
             (Some((1500, 8)), 1508.0),
@@ -171,7 +171,7 @@ fn workloads_get_what_is_certainly_theirs() {
         count("cali1", 112, 53);
         count("cali2", 204, 65);
         let samples = scrape(port);
-        // cali1 alone has the first policy: 7. The other 5 it accepted are the second policy's, and so are all of cali2's.
+        // Only cali1 has the first policy, so it gets 7. The second policy accepted the other 5, and all of cali2's.
         let of = |interface, policy| of_workload(&samples, interface, policy);
         assert_eq!(
             (of("cali1", "shop/knp.default.web"), of("cali1", "default.all"), of("cali2", "default.all")),
@@ -187,7 +187,7 @@ fn workloads_get_what_is_certainly_theirs() {
         assert_eq!(report["workloads"].as_array().unwrap().len(), 2, "{report}");
         assert_eq!(report["workloads"][0]["ingress"]["accepted"], 12, "{report}");
         assert_eq!(report["workloads"][0]["ingress"]["dropped"], 3, "{report}");
-        // A policy joins: what happened meanwhile is nobody's, what follows counts again.
+        // A policy is added. The packets of the time between are credited to no workload; those that follow are.
         dump("cali2", "ingress", &[WEB, ALL]);
         map.set(ACCEPT_WEB, &[14], &[3]);
         count("cali2", 214, 65);
@@ -204,7 +204,7 @@ fn workloads_get_what_is_certainly_theirs() {
     });
 }
 
-/// Scrapes, which must fail with this one line.
+/// Scrapes twice. Both must fail, with this line once in the log.
 fn refuses(test: &str, command: Command, line: &str) {
     let program = Program::start(command);
     let port = program.port();
@@ -243,7 +243,7 @@ fn maps_that_are_not_known_are_refused_with_one_clear_line() {
             drop(map);
             fs::remove_file(format!("{path}2")).unwrap();
         }
-        // An older map, and what Felix keeps while it replaces one, may lie about.
+        // An older map may remain, and Felix keeps one while it replaces it.
         let (second, _old) = (rules(), Map::pin(&format!("{path}3_old"), PER_CPU_HASH, 1));
         second.set(ACCEPT_WEB, &[1], &[]);
         let program = Program::start(command());
@@ -256,7 +256,7 @@ fn maps_that_are_not_known_are_refused_with_one_clear_line() {
     });
 }
 
-/// A map of interface counters that is not known takes totals away, not more.
+/// If the map of interface counters has an unknown format, only totals are missing.
 #[test]
 fn an_unknown_map_of_interface_counters_is_left_out() {
     on_a_node("an_unknown_map_of_interface_counters_is_left_out", || {
@@ -303,7 +303,7 @@ fn files_about_programs_in_both_cases_missing_truncated_and_stale() {
         let samples = scrape(port);
         assert_eq!((unrecognised(&samples), rule(&samples, "shop/knp.default.web", "0")), (1.0, 1.0));
         assert_eq!(unknown(&samples), 12.0);
-        // The other one comes, at first cut short.
+        // The other workload comes. Its file is incomplete at first.
         dump("cali2", "ingress", &[ALL]);
         dump("cali2", "egress", &[]);
         let path = format!("{POLICY}/cali2_ingress_v4.json");
@@ -316,7 +316,7 @@ fn files_about_programs_in_both_cases_missing_truncated_and_stale() {
         map.set(ACCEPT_ALL, &[10], &[]);
         let samples = scrape(port);
         assert_eq!((unrecognised(&samples), unknown(&samples), rule(&samples, "default.all", "0")), (0.0, 13.0, 2.0));
-        // Cut short again, it is known what it said, but not whose packets are counted.
+        // The file is incomplete again. Its last content is known, but not to which workload packets belong.
         fs::write(&path, &whole[..1]).unwrap();
         map.set(ACCEPT_ALL, &[11], &[]);
         let samples = scrape(port);
@@ -324,25 +324,26 @@ fn files_about_programs_in_both_cases_missing_truncated_and_stale() {
         assert_eq!(of_workload(&samples, "cali2", "default.all"), None);
         let applies = [("interface", "cali2"), ("policy", "default.all"), ("tier", "default")];
         assert_eq!(one(&samples, "calico_accountant_workload_policy_info", &applies), 1.0, "what it said");
-        // Whole, and unchanged since the last read: now it is.
+        // The file is complete, and unchanged since the last read. Now packets can be credited.
         fs::write(&path, &whole).unwrap();
         scrape(port);
         map.set(ACCEPT_ALL, &[15], &[]);
         assert_eq!(of_workload(&scrape(port), "cali2", "default.all"), Some(4.0));
-        // Its interface goes, its file stays, as with 3.25: the rule keeps its name, the workload is gone.
+        // Its interface is removed, but its file remains, as with 3.25. The rule keeps its name, and the workload is gone.
         sh("ip link delete cali2");
         map.set(ACCEPT_ALL, &[16], &[]);
         let samples = scrape(port);
         assert_eq!((unrecognised(&samples), rule(&samples, "default.all", "0")), (0.0, 8.0));
         assert_eq!(of_workload(&samples, "cali2", "default.all"), None);
-        // A file older than the rules: what is new in the map is not known.
+        // The file is older than the rules: what is new in the map is unknown.
         map.set(99, &[2], &[]);
         let samples = scrape(port);
         assert_eq!((unrecognised(&samples), unknown(&samples)), (1.0, 15.0));
     });
 }
 
-/// Chains of workloads win, for the maps stay when Calico leaves this dataplane; when the chains go, the programs are read.
+/// Chains of workloads have precedence, because the maps remain when Calico leaves this dataplane. When the chains are gone, the programs
+/// are read.
 #[test]
 fn tables_with_chains_go_first_and_counting_begins_where_calico_moves() {
     on_a_node("tables_with_chains_go_first_and_counting_begins_where_calico_moves", || {

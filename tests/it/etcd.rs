@@ -1,4 +1,4 @@
-//! The etcd follower against real etcds, and against a fake where a real one cannot be made to misbehave.
+//! The etcd follower against real etcds, and against a fake for what a real one cannot be made to do.
 
 mod cluster;
 mod discovery;
@@ -19,7 +19,7 @@ use crate::support::within;
 
 const ROOT: &str = "/calico/resources/v3/projectcalico.org/";
 const NODE: &str = "node-1";
-/// What is promised: a change shows this soon, once etcd is reachable.
+/// The documents promise that a change shows this soon once etcd is reachable.
 const SOON: Duration = Duration::from_secs(2);
 
 fn config(endpoint: &str) -> EtcdConfig {
@@ -36,7 +36,7 @@ fn start_within(config: EtcdConfig, limits: Limits) -> Arc<Inventory> {
     inventory
 }
 
-/// Key and value of a workload endpoint as Calico's CNI plugin writes it.
+/// Key and value of a workload endpoint, as Calico's CNI plugin writes it.
 pub fn endpoint(node: &str, namespace: &str, pod: &str, app: &str) -> (String, String) {
     let double = |name: &str| name.replace('-', "--");
     let name = format!("{}-k8s-{}-eth0", double(node), double(pod));
@@ -61,7 +61,6 @@ pub fn endpoint(node: &str, namespace: &str, pod: &str, app: &str) -> (String, S
     (format!("{ROOT}workloadendpoints/{namespace}/{name}"), value.to_string())
 }
 
-/// The label `app` of the workload on `pod`'s interface.
 fn app_of(inventory: &Inventory, pod: &str) -> Option<String> {
     inventory.workload(&format!("cali{pod}")).map(|workload| workload.app.clone())
 }
@@ -71,7 +70,7 @@ fn synced(inventory: &Inventory) {
     within(Duration::from_secs(10), "the first list", || inventory.synced());
 }
 
-/// Waits for trouble whose text has all of `words`, in one line.
+/// Waits for a trouble with all of `words` in one line.
 #[track_caller]
 fn troubled(inventory: &Inventory, words: &[&str]) {
     let began = Instant::now();

@@ -1,5 +1,5 @@
-//! What the built program prints: for the table of the Go exporter the same series and values, for every captured table a text
-//! that Prometheus accepts.
+//! What the built program prints: for the table of the Go exporter, the same series and values; for every captured table, text that
+//! Prometheus accepts.
 
 use std::process::{Command, Stdio};
 
@@ -11,7 +11,7 @@ use crate::support::fakes::Fakes;
 use crate::support::scrape::{Samples, parse, scrape};
 use crate::support::{can_run, fixture};
 
-/// The names that the Go exporter gave; promtool finds fault with them.
+/// Names of the Go exporter, which promtool criticises.
 const INHERITED: [&str; 4] =
     ["no_policy_drop_counter", "policy_accept_counter", "policy_accept_drop_counter", "calico_accountant_dropped_scrape"];
 
@@ -37,7 +37,7 @@ fn the_series_and_values_of_the_go_exporter() {
     assert_eq!((differ(&ours, &theirs), differ(&theirs, &ours)), (vec![], vec![]), "only ours, only theirs; {:#?}", program.log());
 }
 
-/// With the names of half of the policies, the other half would be shown under wrong ones.
+/// With only some of the policies' names, the other policies would be shown under wrong names.
 #[test]
 fn not_ready_before_all_policies_are_known() {
     let Some(etcd) = Etcd::plain() else { return };
@@ -58,7 +58,7 @@ fn not_ready_before_all_policies_are_known() {
     let program = Program::start(command);
     let port = program.port();
     program.await_log(&format!("read {root}globalnetworkpolicies/"));
-    // The other list is long over.
+    // By now, the other list must have ended.
     std::thread::sleep(std::time::Duration::from_secs(1));
     let answer = http::get(port, "/readyz").unwrap();
     assert_eq!((answer.status, answer.text()), (503, "the datastore's policies have not been read yet\n"));
@@ -102,19 +102,19 @@ fn every_captured_table_gives_what_is_documented() {
     }
 }
 
-/// Whether promtool is there; if not, says so.
+/// Reports whether promtool is installed. If not, prints that.
 pub fn has_promtool() -> bool {
     let promtool = Command::new("promtool").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     can_run("promtool check metrics", promtool.is_ok(), "promtool")
 }
 
-/// What promtool has to say, but of the inherited names.
+/// Promtool's complaints, except about the inherited names.
 pub fn complaints(text: &str) -> Vec<String> {
     let all = check(text);
     all.lines().filter(|line| !INHERITED.iter().any(|name| line.starts_with(name))).map(str::to_owned).collect()
 }
 
-/// What promtool has to say.
+/// Runs `promtool check metrics`. Returns its complaints.
 fn check(text: &str) -> String {
     use std::io::Write;
     let mut promtool = Command::new("promtool");

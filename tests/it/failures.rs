@@ -1,4 +1,4 @@
-//! A read of the kernel that goes wrong: the scrape still answers, says so, and shows no doubtful number.
+//! Failed reads of the kernel: the scrape still answers, reports the failure, and shows no doubtful count.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -25,12 +25,13 @@ fn has_counters(samples: &Samples) -> bool {
     with(samples, "calico_accountant_policy_packets_total", &[]).next().is_some()
 }
 
-/// Scrapes with this program in place of iptables-save: not up, no counters, and one line in the log that says why.
+/// Scrapes with this script in place of iptables-save. Asserts that `up` is 0, that there are no counters, and that one line in the log
+/// says why.
 fn fails_with(script: &str, line: &str) {
     fails_in_ways(script, line, 1);
 }
 
-/// The same where it may fail in several ways, now in one and now in the other.
+/// Like [`fails_with`], for a script that may fail in several ways from read to read.
 fn fails_in_ways(script: &str, line: &str, ways: usize) {
     let fakes = Fakes::nft(script);
     let program = start(&fakes);
@@ -45,7 +46,7 @@ fn fails_in_ways(script: &str, line: &str, ways: usize) {
     program.await_log(line);
     let lines = program.log().into_iter().filter(|l| l.contains("reading the kernel's counters failed")).count();
     assert!((1..=ways).contains(&lines), "{:#?}", program.log());
-    // All is well once the program is, and whatever read is on its way.
+    // When the program works and a read in progress has ended, scrapes succeed.
     fakes.prints("iptables-nft-save", &table());
     within(Duration::from_secs(5), "counters", || {
         let samples = scrape(port);
@@ -70,7 +71,7 @@ fn a_program_that_hangs() {
     fails_with("echo '*filter'; sleep 1000", "was killed: it had not ended after 6.0 s");
 }
 
-/// It shares that read, as bad as it is: two would take longer than Prometheus waits.
+/// The scrape shares the read in progress, although that fails: two reads would take longer than Prometheus waits.
 #[test]
 fn a_scrape_while_a_read_hangs() {
     let scratch = Scratch::new();
@@ -89,7 +90,7 @@ fn a_scrape_while_a_read_hangs() {
     assert_eq!(program.log().iter().filter(|line| line.contains("was killed")).count(), 1);
 }
 
-/// What a wrapper has started ends with it, though it is in a session of its own and its parent is gone.
+/// Children of a wrapper end with it, even one in its own session, or one that has lost its parent.
 #[test]
 fn a_wrapper_whose_children_leave_it() {
     let scratch = Scratch::new();
@@ -111,7 +112,7 @@ fn a_wrapper_whose_children_leave_it() {
     assert!(numbers.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()), "{numbers:?}");
 }
 
-/// How many children a process has, dead or alive.
+/// How many children a process has, including dead ones.
 fn children_of(process: Pid) -> usize {
     let parent = process.as_raw_nonzero().to_string();
     let stats = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
@@ -121,7 +122,7 @@ fn children_of(process: Pid) -> usize {
 #[test]
 fn a_program_that_floods() {
     fails_with("yes", "was killed: it");
-    // By the number of rules where this machine is quick, else by the time.
+    // On a fast machine the limit on rules applies, otherwise the limit on time.
     fails_in_ways("echo '*filter'; echo ':cali-tw-cali1 - [0:0]'; yes '[1:1] -A cali-tw-cali1 -j ACCEPT'", "was killed: it", 2);
     fails_with("echo '*filter'; echo ':cali-tw-cali1 - [0:0]'; yes >&2", "was killed: it had not ended after 6.0 s");
 }

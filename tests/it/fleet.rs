@@ -1,6 +1,7 @@
-//! Many nodes in front of a real Prometheus: how long its rules and the dashboards' panels take.
+//! Many nodes scraped by a real Prometheus: how long its rules and the dashboards' panels take.
 //!
-//! `WITHSTAND=1` (`make withstand`) takes 500 nodes, a quarter of an hour for each test, and prints docs/cardinality.md's figures.
+//! `WITHSTAND=1` (`make withstand`) uses 500 nodes, takes a quarter of an hour for each test, and prints the figures of
+//! docs/cardinality.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write as _};
@@ -24,7 +25,7 @@ use crate::{http, program};
 
 const NODE: Size = Size { workloads: 30, policies: 5, group: 1 };
 const NAMESPACES: usize = 20;
-/// One cell in so many counts what passes, and one in so many what is lost.
+/// One cell in 20 counts packets that pass, and one in 200 packets that are lost.
 const PASSES: usize = 20;
 const LOSES: usize = 200;
 const CHOSEN: Chosen = [
@@ -34,14 +35,14 @@ const CHOSEN: Chosen = [
     ("fallback", "bench/knp.default.policy-number-001"),
 ];
 
-/// Times in seconds.
+/// The size of a fleet, and times in seconds.
 struct Fleet {
     nodes: usize,
-    /// Of scrapes and of rules.
+    /// The interval of scrapes and of rules.
     interval: u64,
-    /// How long Prometheus scrapes before it is looked at. Dashboards show all of it.
+    /// How long Prometheus scrapes before anything is measured. Dashboards show all of this time.
     fills: u64,
-    /// How long rules are looked at then.
+    /// How long rules are measured then.
     looks: u64,
 }
 
@@ -102,10 +103,10 @@ fn measure(zeros: &str) {
     }
 }
 
-/// By name, how long something took each time, in seconds.
+/// How long something took each time, in seconds, by name.
 type Took = BTreeMap<String, Vec<f64>>;
 
-/// The slowest, by their medians; the largest of these.
+/// Prints the slowest ones, by their medians. Returns the largest median.
 fn print(what: &str, took: Took) -> f64 {
     let median = |mut times: Vec<f64>| {
         times.sort_by(f64::total_cmp);
@@ -118,7 +119,7 @@ fn print(what: &str, took: Took) -> f64 {
     all[0].0.0
 }
 
-/// What the real exporter says of a node of this size.
+/// The text of the real exporter for a node of this size.
 fn node_text() -> String {
     let etcd = Etcd::plain().expect("etcd");
     (0..NODE.workloads).map(table::workload).chain((0..NODE.policies).map(table::policy)).for_each(|object| etcd.put(&object));
@@ -131,10 +132,10 @@ fn node_text() -> String {
     http::get(port, "/metrics").unwrap().text().to_owned()
 }
 
-/// A line of the text, and what it counts a second where it is a counter of packets.
+/// A line of the text. For a counter of packets, also how much it increases each second.
 type Sample = (String, Option<usize>);
 
-/// The same of another node, with other pods; where zeros are left out, only cells that count.
+/// The lines of another node, with other pods. With `omit`, only those cells that count.
 fn samples(text: &str, node: usize, omit: bool) -> Vec<Sample> {
     let mut cells = 0;
     let sample = |line: &str| {
@@ -159,7 +160,7 @@ fn renamed(line: &str, node: usize) -> String {
     format!("{}pod=\"app-{workload}-{node}\"{after}", before.replace("namespace=\"bench\"", &format!("namespace=\"{namespace}\"")))
 }
 
-/// Answers `GET /17` with what node 17 says now.
+/// Answers `GET /17` with the present text of node 17.
 fn serve(nodes: Vec<Vec<Sample>>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -173,7 +174,7 @@ fn serve(nodes: Vec<Vec<Sample>>) -> u16 {
     port
 }
 
-/// Until the connection ends.
+/// Answers requests until the connection ends.
 fn answer(mut connection: &TcpStream, nodes: &[Vec<Sample>], began: Instant) -> Option<()> {
     let mut lines = BufReader::new(connection).lines();
     loop {
@@ -188,7 +189,7 @@ fn answer(mut connection: &TcpStream, nodes: &[Vec<Sample>], began: Instant) -> 
     }
 }
 
-/// How long each group and each rule took, each time while they were looked at.
+/// How long each evaluation of each group and each rule took.
 fn evaluations(prometheus: &Prometheus, fleet: &Fleet) -> (Took, Took) {
     let (mut groups, mut rules, mut seen) = (Took::new(), Took::new(), BTreeSet::new());
     let note = |took: &mut Took, of: &Value| {
@@ -210,7 +211,7 @@ fn evaluations(prometheus: &Prometheus, fleet: &Fleet) -> (Took, Took) {
     (groups, rules)
 }
 
-/// How long each panel takes, its queries one after the other, as Grafana asks them; five times.
+/// How long each panel takes if its queries run one after the other. Measures five times.
 fn panels(prometheus: &Prometheus, fleet: &Fleet) -> Took {
     let mut took = Took::new();
     let mut note = |name: String, began: Instant| took.entry(name).or_default().push(began.elapsed().as_secs_f64());

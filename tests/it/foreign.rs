@@ -1,5 +1,5 @@
-//! Rules that are not Felix's, anywhere in Calico's chains: one that matched nothing changes nothing, and one that matched makes no
-//! number wrong. Over all captures, by every reader, at random places with fixed seeds. `WITHSTAND=1` takes 10,000 places.
+//! Foreign rules anywhere in Calico's chains. One that matched nothing changes nothing, and one that matched makes no number wrong. Covers
+//! all captures and every reader, at random places with fixed seeds. `WITHSTAND=1` tries 10,000 places.
 
 mod mutation;
 mod rules;
@@ -22,12 +22,12 @@ struct Capture {
     before: Vec<Snapshot>,
     after: Vec<Snapshot>,
     truth: BTreeMap<Key, u64>,
-    /// Foreign rules as the readers of its back end see them.
+    /// The foreign rules, as the readers of its back end see them.
     foreign: Vec<Foreign>,
 }
 
 impl Capture {
-    /// Everything shown at both moments.
+    /// The totals that are shown at both moments.
     fn totals(&self, [before, after]: [&[Snapshot]; 2]) -> [BTreeMap<Key, u64>; 2] {
         let mut exporter = Pipeline::default();
         exporter.rename(self.names());
@@ -45,7 +45,7 @@ impl Capture {
         [&self.before, &self.after]
     }
 
-    /// A place in one of the chains that matter.
+    /// A random place in one of the chains that matter.
     fn place(&self, random: &mut Random) -> Place {
         loop {
             let table = random.below(self.before.len());
@@ -60,7 +60,7 @@ impl Capture {
     }
 }
 
-/// All captures of iptables' tables, and where the kernel can be had, of Calico's own.
+/// All captures of iptables' tables and, if the kernel can be used, of Calico's own.
 fn all_captures() -> Vec<Capture> {
     let capture = |(name, backend): (&'static str, Backend)| Capture {
         name,
@@ -98,7 +98,7 @@ fn a_foreign_rule_that_matched_nothing_changes_nothing() {
             let context = format!("{} {number}: {} at {}", capture.name, foreign.text, place.describe(&capture.before));
             match counted {
                 0 => assert_eq!(found, plain, "{context}"),
-                // Before the first read it may have done anything, but nothing since.
+                // Before the first read the rule may have matched anything. Since then, nothing.
                 _ => {
                     let wrong = wrong(&found, &plain, &capture.truth);
                     assert!(wrong.is_empty(), "{context}:\n{}", wrong.join("\n"));
@@ -108,7 +108,7 @@ fn a_foreign_rule_that_matched_nothing_changes_nothing() {
     }
 }
 
-/// What a limit of Calico's own tables refused follows from the rules behind it: anywhere among them.
+/// In Calico's own tables, what a limit denied follows from the rules after it. The foreign rule is tried at every place among them.
 #[test]
 fn a_foreign_rule_among_limits_changes_nothing() {
     for capture in all_captures().iter().filter(|capture| capture.name == "v3.32.1-native-reject") {
@@ -148,7 +148,7 @@ fn a_foreign_rule_that_matched_makes_no_number_wrong() {
                 let others = |all: &BTreeMap<Key, u64>| {
                     all.iter().filter(|(key, _)| !interface.contains(&key.0)).map(|(k, n)| (k.clone(), *n)).collect::<Vec<_>>()
                 };
-                // A group's packets may be divided otherwise where one of its workloads cannot be told.
+                // A group's packets may be divided differently if one of its workloads is unknown.
                 let sums = |all: &BTreeMap<Key, u64>| others(all).into_iter().filter(|(key, _)| !is_divided(key)).collect::<Vec<_>>();
                 assert_eq!(sums(&found[1]), sums(&plain[1]), "{context}");
             }
@@ -161,22 +161,22 @@ fn a_foreign_rule_that_matched_makes_no_number_wrong() {
     assert!(matched > 100 && unknown * 20 < cells);
 }
 
-/// Whether a count is one of those that a group's policies share.
+/// Whether a count is a policy's. If the policy is in a group, packets may be divided differently.
 fn is_divided(key: &Key) -> bool {
     ["Accept ", "Deny ", "Pass ", "DenyOrPass "].iter().any(|verdict| key.2.starts_with(verdict))
 }
 
-/// The interface whose chain a place is in.
+/// The interface of the workload in whose chain a place is.
 fn endpoint_of(table: &Snapshot, place: Place) -> Option<String> {
     let pipelines = Pipelines::new(&table.ruleset);
     let found = pipelines.endpoints.iter().find(|pipeline| pipeline.chain == place.chain)?;
     (found.kind == EndpointKind::Workload).then(|| found.interface.to_string())
 }
 
-/// What the second read shows and was not sent. What the first one hid had counted then what it shows without the foreign rule. Of a host
-/// endpoint, the sum of its stages is that of those that are known: it may be low.
+/// Counts of the second read that are higher than what was sent. If the first read hid a count, its value there is the one without the
+/// foreign rule. The sum of a host endpoint's stages leaves out unknown stages, so it may be too low.
 fn wrong([before, after]: &[BTreeMap<Key, u64>; 2], plain: &[BTreeMap<Key, u64>; 2], truth: &BTreeMap<Key, u64>) -> Vec<String> {
-    // A host endpoint's stages are together here; one that the foreign rule hid at first has counted then, too.
+    // The stages of a host endpoint are added up here, including one that the foreign rule hid in the first read.
     let at_first = |key: &Key| before.get(key).max(plain[0].get(key)).copied().unwrap_or(0);
     let is_host = |key: &Key| !["cali", "eni", "tap"].iter().any(|prefix| key.0.starts_with(prefix));
     let increases = after.iter().map(|(key, packets)| (key.clone(), packets.saturating_sub(at_first(key))));

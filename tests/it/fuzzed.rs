@@ -1,11 +1,11 @@
-//! The decoders on the corpora that fuzzing has kept: whatever bytes come, they do not fail, and they agree.
+//! The decoders on the corpora of fuzzing: they must not fail on any bytes, and must agree with each other.
 
 use std::path::Path;
 
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
-/// A target of `fuzz/` and the folder of its corpus.
+/// A target of `fuzz/`: the folder of its corpus, and its function.
 type Target = (&'static str, fn(&[u8]));
 
 #[test]
@@ -31,7 +31,7 @@ fn the_kept_corpora() {
     }
 }
 
-/// Tables out of pseudo-random bytes, in case the corpora are small.
+/// Parses tables made from pseudo-random bytes, in case the corpora are small.
 #[test]
 fn readers_agree_on_random_tables() {
     let mut random = crate::simulation::random::Random::new(1);

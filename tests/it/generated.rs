@@ -1,5 +1,5 @@
-//! The tables of settings and commands → shell completions and man pages under `deploy/`, and the tables of `docs/configuration.md`; the
-//! tests fail if they are not up to date. `GOLDEN=write cargo test generated` writes them anew.
+//! Files generated from the tables of settings and commands: shell completions and man pages under `deploy/`, and the tables of
+//! `docs/configuration.md`. The tests fail if they are not up to date. `GOLDEN=write cargo test generated` writes them again.
 
 mod man;
 
@@ -15,7 +15,7 @@ use calico_accountant::config::settings::{Group, SETTINGS, Setting};
 
 use crate::support::can_run;
 
-/// The whole command line, as clap describes one.
+/// The whole command line as a clap command.
 fn command_line() -> Command {
     let secrets: Vec<&str> = SETTINGS.iter().filter(|setting| setting.is_secret()).map(|setting| setting.name).collect();
     Command::new("calico-accountant")
@@ -61,7 +61,7 @@ fn option(option: &CommandOption) -> Arg {
     }
 }
 
-/// What a value is: one of a few words, a file, or anything.
+/// Sets what a value can be: one of a few words, a file, or anything.
 fn value(arg: Arg, name: &'static str) -> Arg {
     match name {
         "file" | "path" | "paths" => arg.value_name(name).value_hint(ValueHint::AnyPath),
@@ -71,7 +71,7 @@ fn value(arg: Arg, name: &'static str) -> Arg {
     }
 }
 
-/// `docs/configuration.md` with its tables as the settings are now.
+/// `docs/configuration.md` with tables of the present settings.
 fn configuration(page: &str) -> String {
     let (head, rest) = page.split_once(TABLES).expect("where the tables begin");
     let (_, tail) = rest.split_once(TABLES_END).expect("where the tables end");
@@ -114,7 +114,7 @@ fn up_to_date(file: &Path, text: &[u8]) {
     assert!(found == text, "{} is not up to date: GOLDEN=write cargo test generated", file.display());
 }
 
-/// Every file, by its path under `deploy/`.
+/// All generated files, by path under `deploy/`.
 fn files() -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
     for (shell, name) in

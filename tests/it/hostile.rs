@@ -1,5 +1,5 @@
-//! Datastores that want the exporter's end: lists and watches without end, names and reasons of megabytes, arrays of nothing. It neither
-//! grows nor fills the log, and it still answers.
+//! Hostile datastores: endless lists and watches, names and reasons of megabytes, arrays of nothing. The exporter must not grow, must not
+//! fill the log, and must still answer.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -27,10 +27,10 @@ const MOST_ANSWER: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(90);
 const NODE: &str = "node-1";
 
-/// Answers a path and a body.
+/// Answers a request for a path with a body.
 type Answer = Box<dyn Fn(&str, &str, &mut TcpStream) + Send + Sync>;
 
-/// A datastore, and what the exporter has shown in its log or its metrics once the attack is over.
+/// A datastore. `over` is a text in the exporter's log or metrics which shows that the attack is over.
 struct Attack {
     name: &'static str,
     kubernetes: bool,
@@ -46,7 +46,7 @@ fn kubernetes(name: &'static str, over: &'static str, answer: Answer) -> Attack 
     Attack { name, kubernetes: true, answer, over }
 }
 
-/// What is wrong with an exporter after this.
+/// Attacks an exporter. Returns what is wrong with it then.
 fn withstands(Attack { name, kubernetes, answer, over }: Attack) -> Option<String> {
     let url = gateway(answer);
     let fakes = Fakes::tables(&table::table(table::Size { workloads: 9, policies: 50, group: 1 }), "");
@@ -72,7 +72,7 @@ fn withstands(Attack { name, kubernetes, answer, over }: Attack) -> Option<Strin
     bad.then(|| format!("{name}: {over:?} {is_over}, {memory} kB of memory, {log} bytes of log, an answer of {largest} bytes"))
 }
 
-/// Some at a time, on the few processors there are.
+/// Runs a few attacks at a time, because there are few processors.
 fn all_withstand(attacks: Vec<Attack>) {
     let mut bad = Vec::new();
     let mut attacks = attacks.into_iter();
@@ -87,7 +87,7 @@ fn all_withstand(attacks: Vec<Attack>) {
     assert!(bad.is_empty(), "{bad:#?}");
 }
 
-/// Repeats a piece for as long as somebody reads.
+/// Repeats a piece as long as the client reads.
 fn flood(stream: &mut TcpStream, piece: impl Fn(u64) -> String) {
     let mut n = 0;
     while stream.write_all(piece(n).as_bytes()).is_ok() {
@@ -100,7 +100,7 @@ fn silence() {
     thread::sleep(Duration::from_secs(600));
 }
 
-/// Which number of all there ever are.
+/// A number that was not used before.
 fn next() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -111,14 +111,14 @@ fn etcd_page(stream: &mut TcpStream, kvs: &str, more: bool) {
     _ = write!(stream, "{{{HEADER},\"kvs\":[{kvs}],\"more\":{more},\"count\":\"7\"}}");
 }
 
-/// A watch of etcd's that was accepted.
+/// Accepts a watch of etcd.
 fn etcd_watch(stream: &mut TcpStream) {
     head(stream, "200 OK");
     _ = writeln!(stream, "{{\"result\":{{{HEADER},\"created\":true}}}}");
 }
 
-/// The keys of a node's endpoints, one for each number, in their order, in base64. As the number begins and ends where a group of three
-/// bytes does, it is coded alone, and the rest once: these floods are to be faster than who reads them.
+/// The keys of a node's endpoints, in order, in base64. The number begins and ends at a multiple of three bytes, so only the number is
+/// encoded for each key, and the rest once. This makes the flood faster than its reader.
 struct Keys(String, String);
 
 impl Keys {
@@ -138,11 +138,11 @@ fn events(events: &[String]) -> String {
     format!("{{\"result\":{{{HEADER},\"events\":[{}]}}}}\n", events.join(","))
 }
 
-/// Page after page of keys.
+/// Answers with page after page of keys.
 fn endless(node: &str) -> Answer {
     let keys = Keys::new(node, "web");
     Box::new(move |path, body, stream| match path {
-        // What is left of a namespace.
+        // The rest of a namespace.
         "/v3/kv/range" if body.contains("\"limit\":0") => etcd_page(stream, "", false),
         "/v3/kv/range" => {
             let kvs: Vec<_> = (0..5000).map(|_| format!("{{\"key\":\"{}\"}}", keys.of(next()))).collect();
@@ -152,7 +152,7 @@ fn endless(node: &str) -> Answer {
     })
 }
 
-/// A list of nothing, and a watch of this over and over.
+/// Answers a list with nothing, and a watch with this piece again and again.
 fn etcd_flood(piece: impl Fn(u64) -> String + Send + Sync + 'static) -> Answer {
     Box::new(move |path, _, stream| match path {
         "/v3/kv/range" => etcd_page(stream, "", false),
@@ -163,7 +163,7 @@ fn etcd_flood(piece: impl Fn(u64) -> String + Send + Sync + 'static) -> Answer {
     })
 }
 
-/// Nine endpoints with this in place of their names.
+/// Answers with nine endpoints that have this text as their names.
 fn nine(text: &str) -> Answer {
     let endpoints: Vec<_> = (0..9)
         .map(|n| {
@@ -225,7 +225,7 @@ fn an_etcd_with_long_words() {
     ]);
 }
 
-/// A pod for each name.
+/// A pod as JSON: the text before its name and the text after it.
 struct Pod(String, String);
 
 impl Pod {
@@ -240,7 +240,7 @@ impl Pod {
         [&self.0, name, &self.1].concat()
     }
 
-    /// So many new ones, each in these words.
+    /// This number of new pods, each formatted by `in_words`.
     fn some(&self, count: usize, in_words: impl Fn(&str) -> String) -> String {
         (0..count).map(|_| in_words(&self.of(&format!("web-{}", next())))).collect()
     }
@@ -255,7 +255,7 @@ fn added(object: &str) -> String {
     format!("{{\"type\":\"ADDED\",\"object\":{object}}}\n")
 }
 
-/// Answers a list with nothing, and a watch like this.
+/// Answers a list with nothing, and a watch with what `answer` writes.
 fn watch(answer: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> Answer {
     Box::new(move |path, _, stream| match path.contains("watch=true") {
         false => pods(stream, "7", "", ""),
@@ -266,7 +266,7 @@ fn watch(answer: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> Answer {
     })
 }
 
-/// Answers each list like this.
+/// Answers each list with what `answer` writes.
 fn list(answer: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> Answer {
     Box::new(move |_, _, stream| answer(stream))
 }

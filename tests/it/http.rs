@@ -1,10 +1,9 @@
-//! Just enough of an HTTP client to see exactly what the server sends.
+//! A minimal HTTP client that shows exactly what the server sends.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// An answer as it came.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -13,7 +12,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The value of a header, whose name is given in lower case.
+    /// The value of a header. `name` is in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
@@ -23,14 +22,14 @@ impl Answer {
     }
 }
 
-/// A connection that gives up reading after half a minute: longer than any answer may take, so that who measures that, sees it.
+/// Connects, with a timeout for reads of half a minute. That is longer than any answer may take, so that tests which measure this see it.
 pub fn connect(port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     Ok(stream)
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection.
 pub fn request(port: u16, method: &str, path: &str, headers: &str) -> io::Result<Answer> {
     request_on(&mut connect(port)?, method, path, headers)
 }
@@ -39,7 +38,7 @@ pub fn get(port: u16, path: &str) -> io::Result<Answer> {
     request(port, "GET", path, "")
 }
 
-/// One request on this connection, which stays open. `headers`: whole lines, each with its `\r\n`.
+/// Sends one request on this connection, which remains open. `headers` are whole lines, each with its `\r\n`.
 pub fn request_on(stream: &mut TcpStream, method: &str, path: &str, headers: &str) -> io::Result<Answer> {
     stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").as_bytes())?;
     answer(stream, method == "HEAD")

@@ -1,5 +1,5 @@
-//! Real tables in network namespaces of their own: nothing is torn, nothing is changed by looking, back ends are followed.
-//! (Real packets through them: the demo, which `make test` runs on both back ends.)
+//! Real tables in network namespaces: no read is torn, reading changes nothing, and the exporter follows when Calico moves to another back
+//! end. The demo, which `make test` runs on both back ends, sends real packets through such tables.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +11,7 @@ use crate::support::fixture;
 use crate::support::netns::{Namespace, feed, sh};
 use crate::support::scrape::{Samples, one, scrape, with};
 
-/// The sets that the rules of a table match on; they must be there before the rules.
+/// Commands that make the sets which a table's rules match on. They must exist before the rules.
 pub fn sets(table: &str, family: Family) -> String {
     let inet = if family == Family::V4 { "inet" } else { "inet6" };
     let mut commands = String::new();
@@ -54,8 +54,8 @@ fn backends(samples: &Samples) -> Vec<String> {
     with(samples, "calico_accountant_backend_info", &[]).map(|(series, _)| series.clone()).collect()
 }
 
-/// Scrapes beside a writer that commits without pause; returns how many scrapes showed other counts than the first one. No packet
-/// is sent, so none should.
+/// Scrapes while a writer commits without pause. Returns how many scrapes showed other counts than the first. No packet is sent, so none
+/// should.
 fn torn_scrapes(scrapes: usize, lock_of_writer: &std::path::Path, lock_of_reader: &std::path::Path) -> usize {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -92,7 +92,7 @@ fn a_thousand_scrapes_beside_a_writer_are_never_torn_and_hardly_ever_without_the
     namespace.run(|| {
         load("legacy", &filter_table("v3.32.1-legacy"));
         assert_eq!(torn_scrapes(1000, &lock, &lock), 0);
-        // With a lock that the writer does not know, counters that went back are read again; seldom is that not enough.
+        // If the writer does not take the same lock, counters that went back are read again. In rare cases that is not enough.
         let torn = torn_scrapes(1000, &lock, &other_lock);
         assert!(torn <= 10, "{torn} torn");
     });
@@ -172,7 +172,7 @@ fn calico_is_followed_to_another_back_end() {
         let program = start(&lock);
         let before = scrape(program.port());
         assert!(backends(&before).iter().all(|b| b.contains("backend=\"nft\"")) && !backends(&before).is_empty());
-        // Calico moves: the new rules come, the old ones go.
+        // Calico moves: the new rules appear, and the old ones are removed.
         load("legacy", &filter_table("v3.32.1-legacy"));
         sh("nft flush ruleset");
         let after = scrape(program.port());
@@ -213,7 +213,7 @@ fn without_iptables_save_the_kernel_is_read_and_calicos_own_tables_are_followed_
     });
 }
 
-/// Loads a table of this dataplane in place of all others.
+/// Replaces all tables by one of this back end.
 fn move_to(backend: &str) {
     match backend {
         "nftables" => feed("nft -f -", &format!("flush ruleset\n{}", fixture::text("captures/v3.32.1-native/t2/nft-ip.txt.gz"))),

@@ -1,5 +1,4 @@
-//! The follower of the Kubernetes datastore against real API servers, and against a fake where a real one cannot be made to
-//! misbehave.
+//! The follower of the Kubernetes datastore against real API servers, and against a fake for what a real one cannot be made to do.
 
 mod counts;
 mod fake;
@@ -28,10 +27,10 @@ use crate::support::kube::Kube;
 use crate::support::within;
 
 const NODE: &str = "node-1";
-/// What is promised: a change shows this soon, once it can.
+/// The documents promise that a change shows this soon once it can.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Credentials that a test can replace, as files can be.
+/// Credentials that a test can replace, as files can be replaced.
 #[derive(Clone)]
 struct Changing(Arc<Mutex<Credentials>>);
 
@@ -75,7 +74,7 @@ fn synced(inventory: &Inventory) {
     within(Duration::from_secs(10), "the first list", || inventory.synced());
 }
 
-/// A pod as Kubernetes has it before its node has done anything.
+/// A pod as Kubernetes stores it before its node has done anything.
 fn pod(name: &str, app: &str) -> Value {
     json!({
         "metadata": {"name": name, "labels": {"app": app}},
@@ -96,14 +95,14 @@ fn ip_of(inventory: &Inventory, namespace: &str, name: &str) -> Option<String> {
     workload(inventory, namespace, name).map(|workload| workload.ip.clone())
 }
 
-/// The datastore is away, which shows, and what is known of it is served.
+/// Asserts that the follower notices that the datastore is unavailable, and that what is known is still served.
 #[track_caller]
 fn down_but_served(inventory: &Inventory, namespace: &str, name: &str) {
     within(Duration::from_secs(5), "the outage is noticed", || !inventory.up());
     assert!(workload(inventory, namespace, name).is_some(), "the cache is served");
 }
 
-/// Waits for trouble whose text has all of `words`, in one line.
+/// Waits for a trouble with all of `words` in one line.
 #[track_caller]
 fn troubled(inventory: &Inventory, words: &[&str]) {
     let began = Instant::now();
@@ -115,7 +114,7 @@ fn troubled(inventory: &Inventory, words: &[&str]) {
     assert!(!inventory.up());
 }
 
-/// Makes them.
+/// Makes the pods of the captures.
 pub fn captured_pods(kube: &Kube) {
     ["infra", "shop"].iter().for_each(|namespace| kube.namespace(namespace));
     for (namespace, name) in CAPTURED_PODS {
@@ -125,7 +124,7 @@ pub fn captured_pods(kube: &Kube) {
     }
 }
 
-/// Waits until the program says that it is.
+/// Waits until the program is ready.
 #[track_caller]
 pub fn ready(program: &Program) {
     let ready = || http::get(program.port(), "/readyz").ok().filter(|answer| answer.status == 200);

@@ -34,7 +34,7 @@ fn configured(kubeconfig: &Path) -> KubernetesConfig {
     }
 }
 
-/// A folder with a kubeconfig for one user, and what else the test puts there.
+/// A folder with a kubeconfig for one user, and the test's other files.
 struct Folder(Fakes);
 
 impl Folder {
@@ -57,7 +57,7 @@ impl Folder {
         Configured::within(configured(&path), Duration::from_millis(1500))
     }
 
-    /// Access by a plugin that runs `script`; each run leaves a line in the file `runs`.
+    /// Access with a plugin that runs `script`. Each run writes a line to the file `runs`.
     fn plugin(&self, script: &str) -> Configured {
         self.0.set("plugin", &format!("cd '{}'; echo run >> runs\n{script}", self.0.path().display()));
         let exec = json!({ "apiVersion": V1, "command": "./plugin", "interactiveMode": "Never", "installHint": "get it" });
@@ -69,7 +69,7 @@ impl Folder {
     }
 }
 
-/// A shell command that prints an answer.
+/// A shell command that prints a plugin's answer.
 fn prints(status: &str) -> String {
     format!("echo '{{\"kind\":\"ExecCredential\",\"apiVersion\":\"{V1}\",\"status\":{status}}}'")
 }
@@ -86,7 +86,7 @@ fn a_token_that_rotates_on_disk_is_followed() {
     assert_eq!(token(&access), "first");
     fs::rename(folder.0.file("new", "second"), &file).unwrap();
     assert_eq!(token(&access), "second");
-    // For as long as there is none of use, the last one.
+    // The last token is kept while there is no usable one.
     fs::remove_file(&file).unwrap();
     assert_eq!(token(&access), "second");
     folder.0.file("token", "");
@@ -131,7 +131,7 @@ fn a_plugin_runs_until_its_answer_expires_or_is_refused() {
     assert_eq!((first.token(), token(&access).as_str(), folder.runs()), (Some("t1"), "t1", 1));
     access.refused(&first);
     assert_eq!((token(&access).as_str(), folder.runs()), ("t2", 2));
-    // Another thread that was refused with the first token does not throw the second away.
+    // Another thread was refused with the first token. That does not invalidate the second.
     access.refused(&first);
     assert_eq!((token(&access).as_str(), folder.runs()), ("t2", 2));
 

@@ -1,5 +1,5 @@
-//! Live traffic through a policy group that two workloads share, scraped at random moments: every packet that is credited to a
-//! policy was sent to it.
+//! Live traffic through a policy group that two workloads share, scraped at random moments: every packet that is credited to a policy was
+//! sent to it.
 
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,14 +13,14 @@ use crate::support::scrape::{Samples, one, scrape, with};
 /// Interface and address of each workload.
 pub const WORKLOADS: [(&str, &str); 2] = [("cali0000000000a", "10.66.0.10"), ("cali0000000000b", "10.66.0.11")];
 
-/// The group's policies in order: name, and which ports it accepts and refuses.
+/// The group's policies in order: name, ports that it accepts, ports that it denies.
 pub const POLICIES: [(&str, &[u16], &[u16]); 4] =
     [("default.p1", &[1001], &[]), ("default.p2", &[1002], &[1012]), ("default.p3", &[], &[1013]), ("default.p4", &[1004], &[1014])];
 
-/// All of the ports, and one that no policy knows.
+/// All these ports, and one that no policy knows.
 pub const PORTS: [u16; 7] = [1001, 1002, 1012, 1013, 1004, 1014, 1099];
 
-/// How long packets are sent.
+/// For how long packets are sent.
 const WHILE: Duration = Duration::from_secs(20);
 
 /// A table as Calico 3.28 writes it.
@@ -53,7 +53,7 @@ pub fn table() -> String {
     rules.text()
 }
 
-/// Rules with hashes of their own.
+/// Rules, each with its own hash.
 #[derive(Default)]
 struct Rules {
     chains: Vec<String>,
@@ -77,7 +77,7 @@ impl Rules {
     }
 }
 
-/// The node with a client and two workloads, each in a namespace of its own.
+/// The node with a client and two workloads, each in its own network namespace.
 pub struct Net {
     pub node: Namespace,
     pub client: Namespace,
@@ -110,16 +110,16 @@ impl Net {
     }
 }
 
-/// The address of a workload's end of its pair.
+/// The address of a workload's end of its veth pair.
 pub fn mac(workload: &Namespace) -> String {
-    // Not by /sys, which is of the namespace that mounted it.
+    // Not from /sys, which belongs to the namespace in which it was mounted.
     workload.run(|| sh("ip -brief link show eth0 | awk '{ print $3 }'")).trim().to_owned()
 }
 
-/// Packets sent so far, by workload and port; counted before each is sent.
+/// Packets sent, by workload and port. Each is counted before it is sent.
 type Sent = [[AtomicU64; PORTS.len()]; WORKLOADS.len()];
 
-/// Sends in bursts, each packet from a socket of its own: for a while to one workload, then to both, then to the other.
+/// Sends bursts of packets, each from its own socket. For some time they go to one of the workloads or to both.
 fn send(sent: &Sent, done: &AtomicBool) {
     let mut random = Random(0x5eed);
     let (mut only, mut until) = (None, Instant::now());
@@ -132,7 +132,7 @@ fn send(sent: &Sent, done: &AtomicBool) {
             let (workload, port) = (only.unwrap_or_else(|| random.below(2)), random.below(PORTS.len()));
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             sent[workload][port].fetch_add(1, Ordering::SeqCst);
-            // An answer to an earlier packet may come as this one's error: then it was not sent.
+            // The error may be the answer to an earlier packet. Then this one was not sent.
             while socket.send_to(b"x", (WORKLOADS[workload].1, PORTS[port])).is_err() {}
         }
         std::thread::sleep(Duration::from_millis(random.below(40) as u64));
@@ -152,7 +152,7 @@ impl Random {
     }
 }
 
-/// What was sent to a policy's ports.
+/// How many packets were sent to these ports.
 fn sum(sent: &Sent, workload: usize, ports: &[u16]) -> u64 {
     ports.iter().map(|port| sent[workload][PORTS.iter().position(|p| p == port).unwrap()].load(Ordering::SeqCst)).sum()
 }
@@ -162,7 +162,7 @@ fn counted(samples: &Samples, interface: &str, policy: &str, verdict: &str) -> u
     with(samples, "calico_accountant_policy_packets_total", &labels).map(|(_, packets)| packets as u64).sum()
 }
 
-/// No policy has more than was sent to it. Returns what policies have, and what the group has.
+/// Asserts that no policy has more packets than were sent to it. Returns how many the policies have, and how many the group has.
 fn check(samples: &Samples, sent: &Sent) -> (u64, u64) {
     let (mut single, mut joined) = (0, 0);
     for (workload, (interface, _)) in WORKLOADS.iter().enumerate() {
@@ -183,7 +183,8 @@ fn check(samples: &Samples, sent: &Sent) -> (u64, u64) {
     (single, joined)
 }
 
-/// `load` puts the rules into the kernel, under this lock. Returns the share that is credited to single policies, in percent.
+/// Runs the test. `load` loads the rules into the kernel under a lock file. Returns the share that is credited to single policies, in
+/// percent.
 pub fn live(test: &str, load: impl Fn(&str) + Sync, variables: &[(&str, &str)]) -> Option<f64> {
     let net = Net::new(test)?;
     let scratch = Scratch::new();
@@ -211,7 +212,7 @@ pub fn live(test: &str, load: impl Fn(&str) + Sync, variables: &[(&str, &str)]) 
             done.store(true, Ordering::Relaxed);
             sender.join().unwrap();
         });
-        // Once all is quiet nothing may be missing. Two reads: what was on its way during the last one comes with the next.
+        // Without traffic, nothing may be missing. It takes two reads: what was in flight during one comes with the next.
         std::thread::sleep(Duration::from_millis(200));
         scrape(program.port());
         scrape(program.port());

@@ -1,5 +1,5 @@
-//! Integration tests, one crate, because one is faster to link than many: real captures, real etcd, real kernel tables, and the
-//! built program driven from outside.
+//! Integration tests in one crate, which links faster than many: real captures, real etcd, real kernel tables, and the built program run
+//! from outside.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

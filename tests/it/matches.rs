@@ -1,4 +1,4 @@
-//! What rules match on, in words: rules of all kinds in a real kernel, and what is said of them where one policy is asked for.
+//! What rules match on, in words: rules of all kinds in a real kernel, and what the API says about them for one policy.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use crate::watch::native;
 
 const HIDDEN: &str = "a match that is not shown";
 
-/// As iptables' options, for both families, or one.
+/// iptables options and their words, for both families or for one.
 const IPTABLES: [(&str, &str); 15] = [
     ("-p udp -m multiport --dports 8101", "udp, destination port 8101"),
     ("-p tcp -m multiport --dports 80,443:445", "tcp, destination port 80,443-445"),
@@ -78,7 +78,7 @@ fn iptables(family: &str, more: &[(&str, &str)]) -> (String, Vec<String>) {
     (table + "COMMIT\n", expected)
 }
 
-/// Of each rule of the policy, what is said, family by family.
+/// The words for each rule of the policy, by family.
 fn said(program: &Program) -> Vec<Vec<String>> {
     let answer: Value = serde_json::from_slice(&get(program.port(), "/api/v1/policies/default.p1").unwrap().body).unwrap();
     all_fields_are_documented(&answer);
@@ -110,7 +110,7 @@ fn with_iptables(backend: &str) {
         let program = start();
         let found = said(&program);
         assert_eq!((&found[0], &found[1]), (&of_v4, &of_v6));
-        // The policy changes while somebody looks at it.
+        // The policy changes between two requests.
         let other = v4.replace("--dports 8101", "--dports 8102").replace(&hash(0), "changed000000000");
         feed(&format!("XTABLES_LOCKFILE=/dev/null iptables-{backend}-restore"), &other);
         std::thread::sleep(std::time::Duration::from_millis(1100));
@@ -140,7 +140,7 @@ fn of_calicos_own_nft_rules() {
         let chain = "chain filter-cali-pi-gnp/default.p2 {";
         let table =
             native().replacen("table ip calico {\n", &format!("table ip calico {{\n{sets}"), 1).replacen(chain, &format!("#\n{chain}"), 1);
-        // Behind the policy's own.
+        // After the policy's own rules.
         let (before, behind) = table.split_once("}\n#\n").unwrap();
         feed("nft -f -", &format!("{before}{rules}}}\n{behind}"));
         let mut expected = vec!["udp, destination port 1001"];

@@ -1,4 +1,4 @@
-//! Names from the folders of pods' logs: without a datastore, and while it is away.
+//! Names from the folders of pods' logs, without a datastore and while it is unavailable.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::support::fixture;
 use crate::support::netns::{Namespace, sh};
 use crate::support::scrape::{Samples, one, scrape, with};
 
-/// A capture's tables.
+/// The capture of the tables.
 const CAPTURE: &str = "captures/v3.28.5-legacy/t2";
 
 /// Fake programs that print the capture, and a folder for the pods' folders.
@@ -45,7 +45,7 @@ impl Node {
         command
     }
 
-    /// With nothing but the node itself to ask.
+    /// The program without a datastore.
     fn alone(&self) -> Command {
         let mut command = self.command();
         command.env_remove("ETCD_ENDPOINTS").env("DATASTORE_TYPE", "none");
@@ -53,7 +53,7 @@ impl Node {
     }
 }
 
-/// Namespaces and pods of `workload_info`.
+/// The series of `workload_info`.
 fn named(samples: &Samples) -> Vec<String> {
     with(samples, "calico_accountant_workload_info", &[]).map(|(series, _)| series.clone()).collect()
 }
@@ -112,7 +112,7 @@ fn a_missing_folder_is_said_once_and_looked_for_again() {
     let samples = scrape(program.port());
     assert_eq!(one(&samples, "calico_accountant_datastore_up", &[]), 1.0);
     assert_eq!(one(&samples, "calico_accountant_workloads", &[("state", "known")]), 1.0);
-    // A pod that comes later has its name at the next scrape.
+    // A later pod has its name at the next scrape.
     node.add(&CAPTURED_PODS);
     assert_eq!(one(&scrape(program.port()), "calico_accountant_workloads", &[("state", "known")]), 9.0);
     program.await_log("pods can be named again");
@@ -127,7 +127,7 @@ fn until_the_datastore_answers_the_folders_name_the_pods() {
     assert_eq!(one(&samples, "calico_accountant_workloads", &[("state", "known")]), 9.0);
     assert_eq!(one(&samples, "calico_accountant_datastore_up", &[]), 0.0);
     assert_eq!(http::get(program.port(), "/readyz").unwrap().status, 503);
-    // Where the folder is not mounted, nobody complains: the datastore is what should name them.
+    // If the folder is not mounted, nothing is logged: the datastore should name the pods.
     let without = Program::start({
         let mut command = node.command();
         command.env("POD_LOGS_DIR", "/no/such/folder");

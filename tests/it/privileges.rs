@@ -1,4 +1,4 @@
-//! Least privilege: what the running program, and a program that it runs, can still do. Tried out, not only read off.
+//! Least privilege: what the running program, and a program that it runs, can still do. The tests try it, and do not only read the status.
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
@@ -65,7 +65,8 @@ fn two_capabilities_are_left_in_every_thread() {
     assert!(!program.log().iter().any(|line| line.contains("could not be made")), "{:#?}", program.log());
 }
 
-/// And a third one, where eBPF maps are to be read; a fourth one only while Felix's folders are, and for no program that is run.
+/// A third capability remains if eBPF maps are to be read. A fourth one is effective only while Felix's folders are read, and no child has
+/// it.
 #[test]
 fn the_ebpf_dataplane_takes_two_more() {
     if !can_run("the_ebpf_dataplane_takes_two_more", is_root(), "root") {
@@ -81,7 +82,7 @@ fn the_ebpf_dataplane_takes_two_more() {
     }
 }
 
-/// And what that is for is all that is left of bpf(2): neither can a counter be set, nor a map be made or pinned.
+/// Reading is all that is left of bpf(2): counters cannot be set, and maps cannot be made or pinned.
 #[test]
 fn maps_can_be_read_and_nothing_else() {
     let name = "maps_can_be_read_and_nothing_else";
@@ -89,7 +90,7 @@ fn maps_can_be_read_and_nothing_else() {
         return;
     }
     let Some(namespace) = Namespace::new(name) else { return };
-    // Rights are a thread's own, as are the namespace and the mounts.
+    // Rights belong to a thread, as do the namespace and the mounts.
     let attempts = namespace.run(|| {
         own_mounts();
         let path = "/sys/fs/bpf/tc/globals/counters";
@@ -112,7 +113,7 @@ fn maps_can_be_read_and_nothing_else() {
     }
 }
 
-/// Before Linux 5.8 there is no capability for maps but SYS_ADMIN. It is kept for this dataplane alone.
+/// Before Linux 5.8, only SYS_ADMIN allows reading maps. It is kept for this dataplane alone.
 #[test]
 fn before_linux_5_8_maps_take_sys_admin() {
     const CAPBSET_READ: u64 = 23;
@@ -135,11 +136,11 @@ fn before_linux_5_8_maps_take_sys_admin() {
             assert!(!program.log().iter().any(|line| line.contains("could not be made")), "{:#?}", program.log());
         }
     };
-    // What a thread's kernel does not know, it does not know for good.
+    // In a thread of its own, because the filter that hides a kernel feature cannot be removed.
     std::thread::spawn(test).join().unwrap();
 }
 
-/// Started with less than it could use: nothing is gained, and nothing is complained about.
+/// If the program starts with fewer rights than it could use, it gains none and logs no complaint.
 #[test]
 fn who_has_little_gives_up_the_rest() {
     const GET_AUXV: u64 = 0x4155_5856;
@@ -170,7 +171,7 @@ fn who_has_little_gives_up_the_rest() {
         }
     };
     test();
-    // Before Linux 6.4 the auxiliary vector is a file, which only its owner may look at.
+    // Before Linux 6.4, the auxiliary vector is read from a file, which only its owner may read.
     let before = || {
         knows_not(libc::SYS_prctl, &[GET_AUXV]);
         test();
@@ -178,7 +179,7 @@ fn who_has_little_gives_up_the_rest() {
     std::thread::scope(|scope| scope.spawn(before).join().unwrap());
 }
 
-/// What a program that the exporter runs says about attempts: one word for each, in the order of their names.
+/// A program that the exporter runs. It prints one word for each thing that it tries, in the order of their names.
 const ATTEMPTS: &str = r#"
 PATH=/usr/sbin:/sbin:/usr/bin:/bin
 EXPORTER=$PPID
@@ -244,7 +245,7 @@ try nft 'nft add table ip intruder'
 exit 4
 "#;
 
-/// A process that is nobody's business.
+/// A process that has nothing to do with the exporter.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -262,7 +263,7 @@ fn what_a_program_that_it_runs_may_still_do() {
     }
     let Some(namespace) = Namespace::new(name) else { return };
     namespace.run(|| {
-        // So that the kernel has both.
+        // This loads both into the kernel.
         sh("iptables-legacy -S OUTPUT; nft add table ip other");
         let folder = Scratch::new();
         for (file, owner) in [("old", 0), ("foreign", 65534)] {
@@ -304,7 +305,7 @@ fn what_a_program_that_it_runs_may_still_do() {
             ("flags", "refused"),
             ("signal", "refused"),
             ("signal-stop", "refused"),
-            // Both are in one Landlock domain, as every program must be that this one may kill.
+            // Both are in one Landlock domain, because the exporter can kill only programs of its own domain.
             ("signal-exporter", "done"),
             ("signal-child", "done"),
             ("limit", "refused"),
@@ -329,7 +330,7 @@ fn what_a_program_that_it_runs_may_still_do() {
             ("ipvs", "refused"),
             ("ttl", "done"),
             ("shared-memory", "refused"),
-            // Another machine has no such calls.
+            // Other architectures have no such calls.
             ("x32", if cfg!(target_arch = "x86_64") { "refused" } else { "done" }),
             ("memory", "refused"),
             ("nsenter", "refused"),
@@ -340,7 +341,7 @@ fn what_a_program_that_it_runs_may_still_do() {
             ("nice", "refused"),
             ("legacy", "refused"),
             ("legacy-read", "done"),
-            // NET_ADMIN allows it, and no filter can tell it from reading: SECURITY.md says so.
+            // NET_ADMIN allows it, and no filter can distinguish it from reading. SECURITY.md says so.
             ("nft", "done"),
         ] {
             assert!(said.split("; ").any(|said| said == format!("{attempt}:{expected}")), "{attempt} should be {expected}: {said}");
@@ -352,7 +353,7 @@ fn what_a_program_that_it_runs_may_still_do() {
     });
 }
 
-/// Read with the rights that the program starts with, a key could be read once and not when it is renewed.
+/// If the key were read with the rights at the start, it could not be read again when it is renewed.
 #[test]
 fn a_file_that_could_not_be_read_again_stops_the_start() {
     if !can_run("a_file_that_could_not_be_read_again_stops_the_start", is_root(), "root") {
@@ -371,7 +372,7 @@ fn a_file_that_could_not_be_read_again_stops_the_start() {
     assert!(line.contains("ca.pem") && line.contains("Permission denied"), "{line}");
 }
 
-/// A port below 1024 takes one more capability, which is gone once it listens.
+/// A port below 1024 needs one more capability, which is dropped when the program listens.
 #[test]
 fn a_port_below_1024_can_be_listened_on() {
     let name = "a_port_below_1024_can_be_listened_on";
@@ -389,14 +390,14 @@ fn a_port_below_1024_can_be_listened_on() {
     });
 }
 
-/// Started where the kernel has neither Landlock nor the means to close its memory or to adopt orphans: it does without, and says what
-/// matters.
+/// On a kernel without Landlock, and without prctl(2) for closing its memory and for adopting orphans, the program runs without them and
+/// logs what matters.
 #[test]
 fn an_old_kernel_does_less() {
     const SET_DUMPABLE: u64 = 4;
     const SET_CHILD_SUBREAPER: u64 = 36;
     let test = || {
-        // Its first question: which version there is.
+        // Its first call, which asks for the version.
         knows_not(libc::SYS_landlock_create_ruleset, &[0, 0, 1]);
         knows_not(libc::SYS_prctl, &[SET_DUMPABLE]);
         knows_not(libc::SYS_prctl, &[SET_CHILD_SUBREAPER]);
@@ -408,11 +409,11 @@ fn an_old_kernel_does_less() {
         let line = program.await_log("could not be made");
         assert!(line.contains("to lose access to files and other processes (this kernel has no Landlock)"), "{line}");
     };
-    // What a thread's kernel does not know, it does not know for good.
+    // In a thread of its own, because the filter that hides a kernel feature cannot be removed.
     std::thread::spawn(test).join().unwrap();
 }
 
-/// A credential plugin sees the environment that it was configured for, but no password of another datastore's.
+/// A credential plugin sees its configured environment, but no password of another datastore.
 #[test]
 fn a_credential_plugin_has_its_environment_and_no_password() {
     let scratch = Scratch::new();

@@ -1,4 +1,4 @@
-//! The built program as a child process with a known environment, killed when dropped.
+//! The built program as a child process with a known environment. It is killed when dropped.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// How long to wait for anything before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The built program, or another build of it that `ACCOUNTANT` names: the static one, for example.
+/// The path of the built program, or of another build that `ACCOUNTANT` names, for example the static one.
 pub fn binary() -> String {
     std::env::var("ACCOUNTANT").unwrap_or_else(|_| env!("CARGO_BIN_EXE_calico-accountant").to_owned())
 }
@@ -47,7 +47,6 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts it.
     pub fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -70,25 +69,23 @@ impl Program {
         await_some(|| self.log().into_iter().find(|line| line.contains(text)), || format!("{text:?} in {:#?}", self.log()))
     }
 
-    /// The port it listens on, once it does.
+    /// Waits until the program listens. Returns its port.
     pub fn port(&self) -> u16 {
         let line = self.await_log("listening on ");
         let port = line.trim_end_matches(['"', '}']).rsplit(':').next().unwrap();
         port.parse().unwrap_or_else(|_| panic!("{line}"))
     }
 
-    /// Its process id.
     pub fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_child(&self.child)
     }
 
-    /// Waits for its end; the exit code, or `None` after a signal.
+    /// Waits until the program ends. Returns its exit code, or `None` after a signal.
     pub fn exit_code(&mut self) -> Option<i32> {
         let status = await_some(|| self.child.try_wait().unwrap(), || "the end of the process".into());
         status.code()
     }
 
-    /// Whether it has not ended.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -101,7 +98,7 @@ impl Drop for Program {
     }
 }
 
-/// Polls until there is something; `what` says what was missing at the end of [`PATIENCE`].
+/// Polls until there is a result. After [`PATIENCE`], fails with what `what` says.
 pub fn await_some<T>(mut poll: impl FnMut() -> Option<T>, what: impl Fn() -> String) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -1,4 +1,4 @@
-//! What the API answers over captures: every count as it was sent, and names of any kind as data.
+//! What the API answers for captures: every count as it was sent, and names of any kind as data.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::captures::{self, Key};
 use crate::http;
 use crate::support::fixture;
 
-/// Every capture of t0, t1 and t2; the nftables ones are in nft's JSON.
+/// Every capture with moments t0, t1 and t2. Those of nftables are in nft's JSON.
 pub const CAPTURES: [&str; 14] = [
     "v3.25.2-nft",
     "v3.27.5-legacy",
@@ -36,14 +36,14 @@ pub const CAPTURES: [&str; 14] = [
     "v3.32.1-olddata-legacy",
 ];
 
-/// The files that hold both families of a moment.
+/// The files of a moment, for both families.
 pub fn files(capture: &str, at: &str) -> [String; 2] {
     let names =
         if capture.contains("native") { ["nft-ip.json.gz", "nft-ip6.json.gz"] } else { ["iptables-save.txt.gz", "ip6tables-save.txt.gz"] };
     names.map(|name| fixture::path(&format!("captures/{capture}/{at}/{name}")).display().to_string())
 }
 
-/// Moments, one after the other; at an empty one reading fails.
+/// Moments, read one after the other. Reading an empty one fails.
 struct Moments(VecDeque<Vec<Snapshot>>);
 
 impl Reader for Moments {
@@ -79,7 +79,7 @@ fn scraper(moments: Vec<Vec<Snapshot>>, inventory: Inventory) -> Scraper {
     Scraper::new(options, Box::new(Moments(moments.into())), Arc::new(inventory))
 }
 
-/// The counts of a pipeline as the API shows them, under the keys of [`captures`].
+/// Adds the counts of a pipeline as the API shows them, under the keys of [`captures`].
 fn counts(interface: &str, pipeline: &Value, into: &mut BTreeMap<Key, u64>) {
     let direction = if pipeline["direction"] == "ingress" { "ingress" } else { "egress" };
     let mut add = |item: String, packets: &Value| {
@@ -125,7 +125,7 @@ fn the_api_answers_what_was_sent() {
     for capture in CAPTURES {
         for at in ["t1", "t2"].into_iter().filter(|at| *at == "t2" || !capture.contains("native")) {
             let inventory = Inventory::new();
-            // 3.29's own nftables tables cut long names: only the datastore knows them.
+            // Calico 3.29's own nftables tables shorten long names. Only the datastore knows them.
             let policies = captures::stored_policies(capture).into_iter().enumerate().map(|(i, policy)| (i.to_string(), policy));
             inventory.replace::<StoredPolicy>("", policies.collect::<Vec<_>>().try_into().unwrap()).unwrap();
             let scraper = scraper(vec![moment(capture, "t0"), moment(capture, at)], inventory);
@@ -148,7 +148,7 @@ fn the_api_answers_what_was_sent() {
     }
 }
 
-/// Reads that follow each other within five seconds are not told apart.
+/// Reads within five seconds are merged, so the test waits longer.
 #[test]
 fn an_hour_of_drops_says_what_was_dropped_between_reads() {
     let scraper = scraper(vec![moment("v3.32.1-legacy", "t0"), moment("v3.32.1-legacy", "t2")], Inventory::new());
@@ -171,7 +171,7 @@ fn while_the_kernel_is_away_the_last_counts_stay_and_the_reason_is_said() {
     let scraper = scraper(vec![moment("v3.32.1-legacy", "t2"), vec![]], Inventory::new());
     let good = scraper.report();
     assert!(good.status.up && good.status.problem.is_none() && good.status.time.is_some());
-    // A second has to pass before the kernel is read again for another question.
+    // The kernel is read again for a request only after a second.
     assert!(Arc::ptr_eq(&good, &scraper.report()));
     std::thread::sleep(Duration::from_millis(1100));
     let bad = scraper.report();
@@ -179,7 +179,7 @@ fn while_the_kernel_is_away_the_last_counts_stay_and_the_reason_is_said() {
     assert_eq!((&bad.workloads, bad.status.time, bad.status.workloads), (&good.workloads, good.status.time, good.status.workloads));
 }
 
-/// The lists say the same as the pipelines.
+/// Asserts that the lists agree with the pipelines.
 fn sums_agree(report: &Report) {
     let answer = report.workloads();
     for workload in &answer.workloads {
@@ -195,7 +195,7 @@ fn sums_agree(report: &Report) {
         let endpoints = of_policy["endpoints"].as_array().unwrap();
         let users: usize = policy.workloads.iter().map(|user| user.directions.len()).sum();
         assert_eq!(endpoints.iter().filter(|endpoint| endpoint["stage"].is_null()).count(), users, "{of_policy}");
-        // No more for all endpoints than its own rules counted.
+        // For all endpoints together, no more than the policy's own rules counted.
         for (verdict, most) in [("accept", policy.accept), ("deny", policy.deny), ("pass", policy.pass)] {
             let sum: u64 = endpoints.iter().filter_map(|endpoint| endpoint[verdict].as_u64()).sum();
             assert!(sum <= most.unwrap_or(0), "{verdict} of {of_policy}");
@@ -203,12 +203,12 @@ fn sums_agree(report: &Report) {
     }
 }
 
-/// What an exporter of a node with these tables answers.
+/// The report of an exporter on a node with these tables.
 pub fn of_capture(capture: &str) -> Arc<Report> {
     scraper(vec![moment(capture, "t2")], Inventory::new()).report()
 }
 
-/// Text that would do harm where it is taken for more than text.
+/// Text that would do harm if it were interpreted.
 pub const HOSTILE: [&str; 5] = [
     "<img src=x onerror=alert(1)>",
     "\"quotes' and \\backslashes\\",
@@ -217,7 +217,7 @@ pub const HOSTILE: [&str; 5] = [
     "\u{202e}gnp",
 ];
 
-/// An application with hostile names on a capture, served on the port that is returned.
+/// Serves an application with hostile names for a capture. Returns the port.
 pub fn serve_hostile() -> u16 {
     let tables = moment("v3.32.1-legacy", "t2");
     let interfaces = ["cali148a39f1805", "cali43878a68a0a", "cali4f48742b541", "cali571d22ceb1d", "cali751425ce827"];

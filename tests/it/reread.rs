@@ -1,5 +1,5 @@
-//! Readers that remember their last read: whatever is edited in the kernel's tables between two reads, they say what a reader says
-//! that sees the table for the first time, and they look at rules again only if they are others.
+//! Readers that keep their last read. Whatever changes in the kernel's tables between two reads, they give the same as a new reader, and
+//! they parse rules again only if these have changed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::support::scrape::scrape;
 use crate::support::{status, within};
 use crate::table;
 
-/// A reader of one dataplane.
+/// A reader of one back end.
 enum Reader {
     Legacy(legacy::Reader),
     Nft(nft::Reader),
@@ -46,12 +46,12 @@ impl Reader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rules {
     Same,
-    /// The same text, but Calico wrote it again.
+    /// The same text, written again.
     Rewritten,
     Others,
 }
 
-/// Edits of iptables' tables; `IPT` is the program, `%` a number that differs from edit to edit.
+/// Edits of iptables' tables. `IPT` is the program, `%` a number that differs from edit to edit.
 const IPTABLES: [(&str, Rules); 12] = [
     ("$IPT -I $CHAIN 1 -s 192.0.2.% -j DROP; $IPT -D $CHAIN 1", Rules::Rewritten),
     ("$IPT -A $CHAIN -s 192.0.2.% -m comment --comment \"cali:aaaaaaaaaaaaaaa%\" -j DROP", Rules::Others),
@@ -89,7 +89,7 @@ const NATIVE: [(&str, Rules); 9] = [
     ("true", Rules::Same),
 ];
 
-/// Makes random edits and compares, after each of them, a reader that goes on with one that begins.
+/// Makes random edits. After each, compares a reader that continues with a new one.
 fn edit_and_compare(backend: Backend, edits: &[(&str, Rules)], rounds: usize) {
     let mut random = Random::new(7);
     let mut lasting = Reader::new(backend);
@@ -97,7 +97,7 @@ fn edit_and_compare(backend: Backend, edits: &[(&str, Rules)], rounds: usize) {
     for round in 0..rounds {
         let (edit, rules) = random.pick(edits);
         let prefix = if backend == Backend::Native { "filter-" } else { "" };
-        // Policy chains: what refers to them does not change.
+        // Chains of policies: the rules that refer to them do not change.
         let chains: Vec<_> = last[0].ruleset.chains().iter().filter(|c| c.name.starts_with("cali-pi-") && c.rules.len() > 2).collect();
         let chain = format!("{prefix}{}", random.pick(&chains).name);
         let program = format!("IPT=iptables-{0}; SAVE=iptables-{0}-save; RESTORE=iptables-{0}-restore; CHAIN={chain}", backend.as_str());
@@ -172,7 +172,7 @@ fn large_nf_tables_are_read_by_two_sockets() {
     }
 }
 
-/// Some 11 MB of entries.
+/// The table has about 11 MB of entries.
 #[test]
 fn large_legacy_tables_are_recognised_and_not_kept() {
     let Some(namespace) = Namespace::new("large legacy tables") else { return };
@@ -197,7 +197,7 @@ fn large_legacy_tables_are_recognised_and_not_kept() {
     });
 }
 
-/// In kB, as `/proc` says it: what the table's entries take is only in the peak.
+/// Asserts that the memory of the table's entries, in kB as in `/proc`, is only in the peak.
 fn entries_are_given_back() {
     const ENTRIES: usize = 10 << 10;
     let mut command = program::command();
@@ -207,7 +207,7 @@ fn entries_are_given_back() {
     for _ in 0..3 {
         assert!(scrape(port).len() > 1000);
     }
-    // The program may be reading by itself at the moment.
+    // The program may be making a read of its own at this moment.
     within(Duration::from_secs(5), "the entries are given back", || {
         let (held, peak) = (status(program.pid(), "VmRSS"), status(program.pid(), "VmHWM"));
         held + ENTRIES / 2 < peak

@@ -1,4 +1,4 @@
-//! `metrics --state`: run after run counts what one that stays would have counted.
+//! `metrics --state`: runs one after the other count the same as one exporter that keeps running.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ fn shows(fakes: &Fakes, moment: &str) {
     }
 }
 
-/// The exit code, what was printed, and what was complained of.
+/// The exit code, standard output and standard error.
 fn run(fakes: &Fakes, args: &[&str]) -> (Option<i32>, String, String) {
     let mut command = program::command();
     command.env("PATH", fakes.path()).env("DATASTORE_TYPE", "none").env("POD_LOGS_DIR", "/").arg("metrics").args(args);
@@ -46,7 +46,7 @@ fn run_after_run_counts_as_one_that_stays() {
     for moment in ["t1", "t2", "t2"] {
         shows(&fakes, moment);
         let (runs, one) = (kept(&fakes, &state), counted(scrape(stays.port())));
-        // What is known of several policies together is there when there is more of it.
+        // A joint count of several policies may be missing until it increases.
         let may_be_away = |series: &String| labels(series).get("policy").is_some_and(|policy| policy.contains(','));
         let differ = |(series, value): &(&String, &f64)| runs.get(*series).map_or(!may_be_away(series), |found| found != *value);
         assert_eq!(one.iter().filter(differ).collect::<Vec<_>>(), [], "{moment}");
@@ -54,7 +54,7 @@ fn run_after_run_counts_as_one_that_stays() {
         let denied: f64 = runs.iter().filter(|(series, _)| series.contains("verdict=\"deny\"")).map(|(_, value)| value).sum();
         assert_eq!(denied > 0.0, moment == "t2");
     }
-    // A run that reads nothing leaves all as it was.
+    // A run that cannot read leaves the state as it was.
     let before = fs::read(&state).unwrap();
     fakes.set("iptables-nft-save", "exit 1");
     assert_eq!(run(&fakes, &["--state", state.to_str().unwrap()]).0, Some(1));

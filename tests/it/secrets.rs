@@ -1,4 +1,4 @@
-//! Passwords, tokens and keys are in no output: not in the log at its most talkative, not in errors, not in `--help`, not in any page.
+//! Passwords, tokens and keys are in no output: not in the log at its most verbose level, not in errors, not in `--help`, not in any page.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,19 +20,19 @@ use crate::support::fakes::Fakes;
 const PASSWORD: &str = "pa55-Word-of-the-reader";
 const TOKEN: &str = "eyJhbGciOiJub25lIn0.t0ken-Of-The-Service-Account.c2ln";
 
-/// Every form in which a text may hide: as it is, in base64 at any offset, in hexadecimal digits.
+/// The forms in which a text may appear: as it is, in base64 at any offset, in hexadecimal digits.
 fn forms(secret: &str) -> Vec<String> {
     let mut forms = vec![secret.to_owned(), secret.bytes().map(|byte| format!("{byte:02x}")).collect()];
     for skipped in 0..3 {
         let encoded = STANDARD.encode(&secret[skipped..]);
         forms.push(encoded.trim_end_matches('=')[..encoded.len() / 2].to_owned());
     }
-    // A dump has a few bytes a line.
+    // A hex dump has a few bytes on each line.
     forms.extend(secret.as_bytes().windows(12).map(|bytes| bytes.iter().map(|byte| format!("{byte:02x} ")).collect()));
     forms
 }
 
-/// Everything that a running program shows to anybody.
+/// Everything that a running program shows: its log and its pages.
 fn outputs(program: &Program, port: u16) -> String {
     let pages = ["/", "/metrics", "/readyz", "/healthz", "/nope", "/api/v1/status", "/api/v1/workloads", "/api/v1/policies"];
     let pages = pages.map(|path| get(port, path).unwrap().text().to_owned());
@@ -50,7 +50,7 @@ fn hidden(output: &str, secrets: &[&str]) {
     }
 }
 
-/// The program at its most talkative, run until it says `until`; its outputs, and those of `--help` with the same environment.
+/// Runs the program at its most verbose level until it logs `until`. Returns its outputs, and that of `--help` with the same environment.
 fn run(environment: &[(&str, &str)], until: &str) -> String {
     let mut shown = String::new();
     for format in ["logfmt", "json"] {
@@ -93,7 +93,7 @@ fn etcds_password_and_key() {
     hidden(&run(&with(PASSWORD), "calico_accountant_datastore_up 1"), &[PASSWORD, key_line]);
     let wrong = "wr0ng-Pa55word-of-reader";
     hidden(&run(&with(wrong), "refuses user"), &[wrong, key_line]);
-    // Nor where a start fails.
+    // Nor does a failing start.
     let mut bad = command();
     bad.env("ETCD_ENDPOINTS", format!("https://reader:{PASSWORD}@etcd:2379"));
     let output = bad.output().unwrap();
@@ -101,7 +101,7 @@ fn etcds_password_and_key() {
     hidden(&String::from_utf8(output.stderr).unwrap(), &[PASSWORD]);
 }
 
-/// An API server that refuses everybody, in words in which their own come back. Gives its URL, and what was sent to it.
+/// An API server that refuses every request and repeats its text in the answer. Returns its URL, and what was sent to it.
 fn parrot() -> (String, Arc<Mutex<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (url, heard) = (format!("http://{}", listener.local_addr().unwrap()), Arc::new(Mutex::new(String::new())));
@@ -170,7 +170,7 @@ fn kubernetes_tokens_passwords_and_what_plugins_are_given() {
     hidden(&run(&environment, "403"), &[TOKEN]);
 }
 
-/// What is no kubeconfig is complained about without repeating it.
+/// The error about a broken kubeconfig does not repeat its text.
 #[test]
 fn broken_kubeconfigs() {
     let fakes = Fakes::new();

@@ -1,5 +1,5 @@
-//! Fewer series: families that are left out, zeros, and how many are left on nodes of three sizes. A real Prometheus counts the first
-//! packets all the same.
+//! Fewer series: families that are left out, zeros, and how many series remain on nodes of three sizes. A real Prometheus must still count
+//! the first packets.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -29,7 +29,7 @@ fn start(fakes: &Fakes, settings: &[(&str, &str)]) -> Program {
     Program::start(command)
 }
 
-/// The metrics of the text, by what their type's lines say, that are not the exporter's own.
+/// The metrics of the text, by their `# TYPE` lines, except the exporter's own.
 fn families(settings: &[(&str, &str)]) -> BTreeSet<String> {
     let fakes = Fakes::nft("");
     shows(&fakes, "t1");
@@ -48,7 +48,7 @@ fn families_are_left_out_by_name() {
     assert_eq!(families(&[("METRIC_FAMILIES", "ALL")]), all);
 }
 
-/// Those of workloads and host endpoints, by either name.
+/// Whether a series counts for a workload or a host endpoint, by either name.
 pub fn is_cell(series: &str) -> bool {
     let name = series.split('{').next().unwrap();
     ["_policy_packets_total", "_drop_packets_total", "_profile_packets_total", "_established_packets_total"]
@@ -64,13 +64,13 @@ fn zeros_are_left_out_and_nothing_else() {
     shows(&fakes, "t2");
     let kept = scrape(start(&fakes, &[]).port());
     let omitted = scrape(start(&fakes, &[("ZERO_SERIES", "omit")]).port());
-    // What was counted before the start is there at once.
+    // What was counted before the start is shown immediately.
     let is_counted = |series: &&String| series.contains("_packets_total") || series.contains("_counter");
     let expected: Vec<_> = kept.keys().filter(is_counted).filter(|series| !is_cell(series) || kept[*series] > 0.0).collect();
     assert!(expected.len() + 20 < kept.len(), "{} of {}", expected.len(), kept.len());
     assert_eq!(omitted.keys().filter(is_counted).collect::<Vec<_>>(), expected);
     assert!(expected.iter().all(|series| omitted[*series] == kept[*series]));
-    // A policy that was never hit is there.
+    // The rules of a policy that was never hit are shown.
     assert!(omitted.iter().any(|(series, value)| series.starts_with("calico_accountant_policy_rule_packets_total") && *value == 0.0));
 }
 
@@ -88,7 +88,7 @@ fn each_of_two_prometheis_counts_the_first_packets() {
     shows(&fakes, "t2");
     let begins = "calico_accountant_policy_packets_total{verdict=\"deny\"}";
     within(10 * second, "denies are shown as 0", || scrapers[0].value(&format!("count({begins} == 0)")).is_some_and(|count| count > 10.0));
-    // Not a packet comes any more.
+    // No more packets come.
     let after = || {
         let samples = scrape(program.port());
         let is_over = samples.iter().all(|(series, value)| !is_cell(series) || *value > 0.0);
@@ -101,7 +101,7 @@ fn each_of_two_prometheis_counts_the_first_packets() {
         let counted = value - before.get(series).unwrap_or(&0.0);
         for prometheus in &scrapers {
             let increase = prometheus.value(&format!("increase({series}[5m])")).unwrap();
-            // It extrapolates by up to half an interval at either end.
+            // Prometheus extrapolates by up to half an interval at either end.
             assert!((increase - counted).abs() <= 0.2 * counted, "{series}: {counted} came, {increase} are seen");
         }
     }
@@ -123,7 +123,7 @@ const LINES: [(&str, &[(&str, &str)]); 6] = [
     ("`standard`, `METRIC_FAMILIES=policy_rule_packets,policy_info`", &[STANDARD, ("METRIC_FAMILIES", "policy_rule_packets,policy_info")]),
 ];
 
-/// Of which nineteen counters in twenty are 0.
+/// A table in which nineteen of twenty counters are 0.
 fn quiet_table(size: Size) -> String {
     let mut text = String::new();
     for (number, line) in table::table(size).lines().enumerate() {
@@ -136,7 +136,7 @@ fn quiet_table(size: Size) -> String {
     text
 }
 
-/// Series, and the size of the text.
+/// The number of series, and the size of the text.
 fn cell(fakes: &Fakes, etcd: &Etcd, size: Size, settings: &[(&str, &str)]) -> String {
     let mut command = program::command();
     command.env("PATH", fakes.path()).env("ETCD_ENDPOINTS", etcd.url()).env("NODENAME", "node-1").envs(settings.iter().copied());
@@ -147,7 +147,7 @@ fn cell(fakes: &Fakes, etcd: &Etcd, size: Size, settings: &[(&str, &str)]) -> St
         text.contains(&format!("calico_accountant_workloads{{state=\"known\"}} {}\n", size.workloads))
     });
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
-    // Some digits of the text are times: what is written is rounded.
+    // Some digits of the text are times, so the size is rounded.
     let bytes = match text.len() {
         million @ 1_000_000.. => format!("{:.1} MB", million as f64 / 1e6),
         less => format!("{:.0} kB", less as f64 / 1e3),
@@ -156,7 +156,7 @@ fn cell(fakes: &Fakes, etcd: &Etcd, size: Size, settings: &[(&str, &str)]) -> St
     format!(" {series}, {bytes} |")
 }
 
-/// The table is made here. Its last column, of 54,000 rules, takes a minute: `WITHSTAND=1` compares that, too.
+/// Generates the table. Its last column, of 54,000 rules, takes a minute and is compared only with `WITHSTAND=1`.
 #[test]
 fn what_each_setting_leaves() {
     let Some(etcd) = Etcd::plain() else { return };

@@ -1,4 +1,4 @@
-//! The HTTP server under good and bad clients: the program itself, and the library where limits must be short.
+//! The HTTP server with good and bad clients: the program itself, and the library for tests that need short limits.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -35,7 +35,7 @@ fn metrics_plain_compressed_and_head() {
     let mut connection = connect(port).unwrap();
     let head = request_on(&mut connection, "HEAD", "/metrics", "").unwrap();
     assert!(head.status == 200 && head.header("content-length") > Some("0"));
-    // Had HEAD sent a body, this answer would begin with it.
+    // If HEAD had sent a body, this answer would begin with it.
     assert_eq!(request_on(&mut connection, "GET", "/healthz", "").unwrap().text(), "ok\n");
 }
 
@@ -83,7 +83,7 @@ fn the_default_address_is_both_families() {
     TcpStream::connect(("127.0.0.1", listener.address().unwrap().port())).unwrap();
 }
 
-/// Closes with a reset instead of a farewell.
+/// Closes with a reset.
 fn reset(stream: TcpStream) {
     rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
     drop(stream);
@@ -103,7 +103,7 @@ fn connections_reset_before_they_are_accepted_do_no_harm() {
     assert!(program.log().iter().all(|line| line.starts_with("time=")), "{:#?}", program.log());
 }
 
-/// Nobody waits for what was asked on them: the kernel is not read for it.
+/// The client is gone, so its request must not cause a read of the kernel.
 #[test]
 fn nothing_is_read_for_connections_reset_before_they_are_accepted() {
     struct Counting(AtomicUsize);
@@ -187,7 +187,7 @@ fn a_connection_carries_several_requests_also_pipelined_and_of_old_clients() {
     assert_eq!(answers.to_ascii_lowercase().matches("\r\ndate: ").count(), 3, "{answers}");
 }
 
-/// An answer must arrive even where the client goes on to send what was refused.
+/// The answer must arrive although the client continues to send the refused request.
 #[test]
 fn a_refusal_reaches_a_client_that_is_still_sending() {
     let program = Program::start(command());
@@ -202,7 +202,7 @@ fn descriptors(program: &Program) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", program.pid().as_raw_nonzero())).unwrap().count()
 }
 
-/// So many files may be open in the program, and no more.
+/// Limits how many files the program may open.
 fn limit_files(program: &Program, files: u64) {
     use rustix::process::{Resource, Rlimit, prlimit};
     prlimit(Some(program.pid()), Resource::Nofile, Rlimit { current: Some(files), maximum: Some(4096) }).unwrap();
@@ -215,8 +215,8 @@ fn running_out_of_descriptors_is_survived() {
     let mut hoard: Vec<_> = (0..20).map(|_| connect(port).unwrap()).collect();
     await_some(|| (descriptors(&program) > 20).then_some(()), || "the connections".into());
     limit_files(&program, descriptors(&program) as u64);
-    // For the next connection the kernel has set a descriptor aside already (accept(2) does that before it waits), and some that
-    // were open just now may be free.
+    // For the next connection, the kernel has already reserved a descriptor: accept(2) does that before it waits. Some recently used ones
+    // may be free.
     hoard.extend((0..10).map(|_| connect(port).unwrap()));
     program.await_log("accepting connections failed");
     let begun = Instant::now();
@@ -239,7 +239,7 @@ fn few_descriptors_mean_few_connections() {
     drop(hoard);
 }
 
-/// Whoever opens many displaces their own.
+/// A client with many connections loses its own.
 #[test]
 fn connections_are_bounded_and_a_newcomer_is_served() {
     let program = Program::start(command_after("ulimit -n 4096"));
@@ -272,12 +272,12 @@ impl Application for Fake {
     }
 }
 
-/// Serves `size` bytes of metrics within this process; threads are left to the end of the tests.
+/// Serves `size` bytes of metrics in this process. The thread runs until the tests end.
 fn start_server(size: usize, limits: Limits) -> u16 {
     start(Arc::new(Fake(Arc::new(vec![b'x'; size]))), limits)
 }
 
-/// Serves this application within this process.
+/// Serves an application in this process.
 pub fn start(app: Arc<dyn Application>, limits: Limits) -> u16 {
     let listener = Listener::bind("127.0.0.1".parse().unwrap(), 0, limits).unwrap();
     let port = listener.address().unwrap().port();
@@ -290,14 +290,14 @@ pub fn limits() -> Limits {
     Limits { head: second, idle: 3 * second, answer: minute, connections: 8, bytes: 1 << 30 }
 }
 
-/// A connection that asked for metrics and reads nothing yet.
+/// A connection that has asked for metrics, and reads nothing yet.
 fn asked(port: u16) -> TcpStream {
     let mut stream = connect(port).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     stream
 }
 
-/// Whether the server has let go of a connection.
+/// Whether the server has closed a connection.
 pub fn is_over(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let mut buffer = vec![0; 1 << 20];
@@ -364,7 +364,7 @@ fn the_connection_that_did_nothing_for_longest_gives_way() {
     let port = start_server(10, limits());
     let mut first = connect(port).unwrap();
     thread::sleep(Duration::from_millis(50));
-    // One place of the eight is kept.
+    // One of the eight places is reserved.
     let mut others: Vec<_> = (0..6).map(|_| connect(port).unwrap()).collect();
     assert_eq!(request_on(&mut others[0], "GET", "/healthz", "").unwrap().status, 200);
     assert!(!is_over(&mut first));
@@ -373,7 +373,7 @@ fn the_connection_that_did_nothing_for_longest_gives_way() {
     assert!(!is_over(&mut others[5]));
 }
 
-/// A connection from one of loopback's addresses.
+/// A connection from one of the loopback addresses.
 pub fn connect_from(address: &str, port: u16) -> TcpStream {
     use rustix::net::{AddressFamily, SocketType};
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
@@ -382,7 +382,7 @@ pub fn connect_from(address: &str, port: u16) -> TcpStream {
     TcpStream::from(socket)
 }
 
-/// From the address with fewer connections, the older one stays.
+/// The older connection is kept, because its address has fewer connections.
 #[test]
 fn who_holds_most_gives_way_first() {
     let port = start_server(10, limits());
@@ -392,7 +392,7 @@ fn who_holds_most_gives_way_first() {
     assert!(!is_over(&mut modest));
 }
 
-/// Every answer is another text: who reads slowly must not keep them all.
+/// Every answer is another text. Slow readers must not keep all of them in memory.
 #[test]
 fn answers_on_their_way_are_bounded_in_memory() {
     struct Fresh(Mutex<Vec<Weak<Vec<u8>>>>);
@@ -417,7 +417,7 @@ fn answers_on_their_way_are_bounded_in_memory() {
     let ask = |number: usize| {
         let slow = asked(port);
         await_some(|| (made() > number).then_some(()), || format!("text {number}"));
-        // While it is made, it would be shared.
+        // While an answer is being made, another request would share it.
         slow.peek(&mut [0]).unwrap();
         slow
     };

@@ -1,4 +1,4 @@
-//! Whether the exporter sees Calico's rules, and says so when it does not: on real kernel tables, with real packets where those matter.
+//! Whether the exporter sees Calico's rules, and says so if it does not: on real kernel tables, with real packets if those matter.
 
 mod absent;
 mod backends;
@@ -16,15 +16,15 @@ use crate::support::etcd::Scratch;
 use crate::support::netns::{feed, sh};
 use crate::support::scrape::{Samples, one, scrape, with};
 
-/// Every place where Calico's rules can be in tables.
+/// The back ends that have Calico's rules in tables.
 const BACKENDS: [&str; 3] = ["legacy", "nft", "nftables"];
-/// Of pods shop/web-1 and shop/web-2.
+/// The interfaces of pods shop/web-1 and shop/web-2.
 pub const WEB_1: &str = "cali751425ce827";
 const WEB_2: &str = "cali00000000002";
-/// Where packets for each workload go.
+/// The port to which each workload's packets go.
 const PORTS: [u16; 2] = [1001, 1002];
 
-/// A lock file of the test's own.
+/// The test's own lock file.
 struct Lock(Scratch);
 
 impl Lock {
@@ -39,7 +39,7 @@ impl Lock {
     }
 }
 
-/// Rules as Calico writes them, one workload after the other; with `hooks`, packets that are sent on this host pass through them.
+/// Rules as Calico writes them, one workload after the other. With `hooks`, packets that this host sends pass through them.
 fn rules(workloads: &[&str], hooks: bool) -> Vec<(String, String)> {
     let mut rules: Vec<(String, String)> = Vec::new();
     let mut add = |chain: &str, rule: &str| rules.push((chain.to_owned(), rule.to_owned()));
@@ -65,7 +65,7 @@ fn rules(workloads: &[&str], hooks: bool) -> Vec<(String, String)> {
     rules
 }
 
-/// The same as iptables-save writes it.
+/// The rules as iptables-save writes them.
 fn table(workloads: &[&str], hooks: bool) -> String {
     let rules = rules(workloads, hooks);
     let mut text = String::from("*filter\n");
@@ -78,7 +78,7 @@ fn table(workloads: &[&str], hooks: bool) -> String {
     text + "COMMIT\n"
 }
 
-/// Calico's own tables with the same workloads.
+/// Calico's own tables for the same workloads.
 fn native(workloads: &[&str], hooks: bool) -> String {
     let mut text = String::from("table ip calico {\nchain filter-cali-FORWARD { counter comment \"cali:0000000000000000;\"; }\n");
     for workload in workloads {
@@ -96,7 +96,7 @@ fn native(workloads: &[&str], hooks: bool) -> String {
     text + &format!("}}\nchain filter-OUTPUT {{ {hook} }}\nchain filter-FORWARD {{ {forward} }}\n}}\n")
 }
 
-/// Writes the rules of these workloads, in place of what is there.
+/// Writes the rules of these workloads, in place of the present ones.
 pub fn write(backend: &str, workloads: &[&str], hooks: bool) {
     match backend {
         "nftables" => {
@@ -107,10 +107,10 @@ pub fn write(backend: &str, workloads: &[&str], hooks: bool) {
     }
 }
 
-/// One packet to each workload, through all tables that are hooked.
+/// Sends one packet to each workload, through all tables with hooks.
 fn send() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    // One that was sent before may come back as this one's error.
+    // The error may be the answer to an earlier packet.
     PORTS.into_iter().for_each(|port| _ = socket.send_to(b"x", ("127.0.0.1", port)));
 }
 
@@ -122,7 +122,7 @@ fn alone(lock: &Path) -> Command {
     command
 }
 
-/// What one of its commands prints, and its exit code.
+/// Runs one of the program's commands. Returns its exit code and output.
 fn run(mut command: Command, args: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
     (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())

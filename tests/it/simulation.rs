@@ -1,7 +1,7 @@
-//! Attribution against a simulator that knows the truth: random clusters, packets that are carried through the chains rule by rule,
-//! rewrites as Felix does them, and reads that packets overtake.
+//! Attribution against a simulator that knows the truth: random clusters, packets that go through the chains rule by rule, rewrites as
+//! Felix makes them, and reads during which packets move.
 //!
-//! `SIMULATION_RUNS` sets how many random runs each test makes, `SIMULATION_SEED` makes it repeat a single one.
+//! `SIMULATION_RUNS` is the number of random runs of each test. `SIMULATION_SEED` repeats a single run.
 
 mod bounds;
 mod check;
@@ -34,7 +34,7 @@ fn seeds(runs: u64) -> impl Iterator<Item = u64> {
     }
 }
 
-/// Runs a simulation for many seeds; says which ones failed.
+/// Runs a simulation for many seeds. Fails with the seeds that failed.
 fn for_all_seeds(runs: u64, mut simulate: impl FnMut(Random) -> Result<(), String>) {
     let mut run = |seed| simulate(Random::new(seed)).err().map(|error| format!("SIMULATION_SEED={seed}: {error}"));
     let failures: Vec<String> = seeds(runs).filter_map(&mut run).collect();
@@ -54,12 +54,12 @@ fn setting(random: &mut Random, torn: usize, rewrites: bool) -> Setting {
     Setting { era: *random.pick(&Era::ALL), backend, order, writes, families, torn, rewrites, traced: 0 }
 }
 
-/// The same as [`live`]; says in what setting it failed.
+/// Like [`live`], with the setting in the error.
 fn simulate(setting: &Setting, random: Random, reads: usize) -> Result<(), String> {
     live(setting, random, reads).map_err(|error| format!("{error} ({:?} {:?} {:?})", setting.backend, setting.writes, setting.families))
 }
 
-/// An exporter's life of so many reads, restarted now and then, with the checks after each of them.
+/// Simulates an exporter for this number of reads, with occasional restarts. Checks each read.
 fn live(setting: &Setting, random: Random, reads: usize) -> Result<(), String> {
     let mut world = World::new(setting, random);
     world.burst();
@@ -89,14 +89,14 @@ fn live(setting: &Setting, random: Random, reads: usize) -> Result<(), String> {
         observer.read_calmly(&mut world)?;
     }
     if !setting.rewrites {
-        // One more may be taken for a packet that is held up, at the first read and at the last one.
+        // At the first and at the last read, one more may be taken for a packet that is held up.
         let on_their_way = if setting.torn > 0 { setting.torn as u64 + 2 } else { 0 };
         conserved::check(&world, &start, &observer.shown, on_their_way)?;
     }
     Ok(())
 }
 
-/// The life of an exporter whose reads are overtaken by up to three packets each.
+/// Simulates an exporter during whose reads up to three packets move.
 fn overtaken(mut random: Random, rewrites: bool) -> Result<(), String> {
     let torn = random.between(1, 3);
     simulate(&setting(&mut random, torn, rewrites), random, 8)
@@ -106,7 +106,7 @@ fn simulate_overtaken(rewrites: bool) {
     for_all_seeds(200, |random| overtaken(random, rewrites));
 }
 
-/// Packets that were traced from rule to rule are credited, and nobody is credited with more for it.
+/// Packets that were traced from rule to rule are credited, and this credits nothing too much.
 #[test]
 fn lives_in_which_some_packets_are_traced() {
     for traced in [30, 90] {
@@ -140,7 +140,7 @@ fn traced_packets_are_resolved_completely() {
     });
 }
 
-/// Lives in which something went wrong once, or goes wrong as soon as restarted counters are believed.
+/// Seeds that failed once, or that fail as soon as restarted counters are trusted.
 #[test]
 fn lives_that_were_wrong_once() {
     let runs = |seeds: &[u64], simulate: &dyn Fn(Random) -> Result<(), String>| {
@@ -174,7 +174,7 @@ fn overtaken_reads_with_rewrites_credit_nothing_that_did_not_happen() {
     simulate_overtaken(true);
 }
 
-/// With one active workload between two reads, every packet is credited to the policy that decided it.
+/// If one workload is active between two reads, every packet is credited to the policy that decided it.
 #[test]
 fn one_active_workload_is_resolved_completely() {
     for_all_seeds(150, |mut random| {
@@ -193,7 +193,7 @@ fn one_active_workload_is_resolved_completely() {
     });
 }
 
-/// So it is if only one policy can accept, however many workloads are active.
+/// The same if only one policy can accept, however many workloads are active.
 #[test]
 fn one_accepting_policy_is_resolved_completely() {
     for_all_seeds(150, |mut random| {
@@ -213,7 +213,7 @@ fn one_accepting_policy_is_resolved_completely() {
     });
 }
 
-/// How much of mixed load through groups is credited to single policies; printed, for nothing promises a share.
+/// Prints how much of a mixed load through groups is credited to single policies. No share is promised.
 #[test]
 fn the_share_of_mixed_load_that_is_resolved() {
     let (mut single, mut joined) = (0, 0);
@@ -239,7 +239,7 @@ fn the_share_of_mixed_load_that_is_resolved() {
     assert!(single > 0 && joined > 0);
 }
 
-/// The second look is needed: who believes every read credits packets that never were.
+/// The second look is needed: without it, packets are credited that did not exist.
 #[test]
 fn without_a_second_look_some_packets_never_were() {
     let mut wrong = 0;
@@ -260,7 +260,7 @@ fn without_a_second_look_some_packets_never_were() {
     assert!(wrong > 0);
 }
 
-/// Runs a bound of the test's own through the checker; how many of the runs it rejects.
+/// Runs one of the test's own bounds through the checker. Returns how many runs it rejects.
 fn rejections(bound: bounds::Bound) -> usize {
     let mut rejected = 0;
     for_all_seeds(60, |mut random| {
@@ -277,7 +277,7 @@ fn rejections(bound: bounds::Bound) -> usize {
     rejected
 }
 
-/// The checks are sharp enough: a bound that is a little too generous does not pass them.
+/// The checks are strict enough to reject a bound that is a little too high.
 #[test]
 fn a_deliberately_wrong_bound_is_rejected() {
     assert_eq!(rejections(bounds::lower), 0);
@@ -304,7 +304,7 @@ fn the_simulated_text_is_what_the_parser_reads() {
 /// A rule's chain, count, text and comments.
 type Content = (Arc<str>, u64, String, Vec<Arc<str>>);
 
-/// All rules, without the numbers under which a reader keeps names and comments.
+/// All rules, without a reader's internal numbers of names and comments.
 fn contents(table: &Snapshot) -> Vec<Content> {
     let ruleset = &table.ruleset;
     let rule = |name: &Arc<str>, id| {

@@ -1,7 +1,7 @@
-//! Scrape after scrape of a node on which pods come and go and policies are rewritten: what the program takes stays as it is, and what
-//! is gone is forgotten.
+//! Scrapes a node on which pods come and go and policies are rewritten. The program's memory, descriptors and threads must not grow, and it
+//! must forget what is gone.
 //!
-//! `WITHSTAND=1` takes 50,000 scrapes.
+//! `WITHSTAND=1` makes 50,000 scrapes.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 
@@ -16,10 +16,10 @@ use crate::table;
 const SIZE: table::Size = table::Size { workloads: 10, policies: 10, group: 1 };
 /// Scrapes between two changes.
 const EVERY: usize = 10;
-/// Workloads that are replaced by a change, by some that were never there before.
+/// How many workloads a change replaces by new ones.
 const REPLACED: usize = 5;
 
-/// The first of the workloads that are there after `changes`. None has a number of those in [`table::table`].
+/// The first of the workloads that exist after `changes`. None has a number of those in [`table::table`].
 fn first(changes: usize) -> usize {
     SIZE.workloads + changes * REPLACED
 }
@@ -48,7 +48,7 @@ fn interfaces(samples: &Samples) -> Vec<String> {
     interfaces
 }
 
-/// What is there after `changes`, and nothing else.
+/// Asserts that exactly the workloads after `changes` are shown. Returns the number of series.
 #[track_caller]
 fn shows(program: &Program, changes: usize) -> f64 {
     let expected: Vec<_> = (first(changes)..first(changes) + SIZE.workloads).map(table::interface).collect();
@@ -65,12 +65,12 @@ fn shows(program: &Program, changes: usize) -> f64 {
     one(&last, "calico_accountant_series", &[])
 }
 
-/// Something that must not grow, over some scrapes.
+/// A cost that must not grow, computed from those of several scrapes.
 type Figure = (&'static str, fn(&[Cost]) -> f64);
 
 const FIGURES: [Figure; 3] = [
     ("kB of memory", |costs| costs.iter().map(|cost| cost.memory as f64).sum::<f64>() / costs.len() as f64),
-    // A scrape takes one of each for a moment.
+    // A scrape takes one of each briefly, so the minimum counts.
     ("descriptors", |costs| costs.iter().map(|cost| cost.descriptors as f64).fold(f64::MAX, f64::min)),
     ("threads", |costs| costs.iter().map(|cost| cost.threads as f64).fold(f64::MAX, f64::min)),
 ];
@@ -78,7 +78,7 @@ const FIGURES: [Figure; 3] = [
 #[test]
 fn nothing_grows() {
     let Some(namespace) = Namespace::new("soak") else { return };
-    // An allocator takes some thousand scrapes to settle.
+    // An allocator needs some thousand scrapes to settle.
     let (scrapes, growth) = if is_long() { (50_000, 0.02) } else { (2_000, 0.25) };
     namespace.run(|| {
         let Some(etcd) = Etcd::plain() else { return };
@@ -108,7 +108,7 @@ fn nothing_grows() {
                 costs.push(Cost::of(program.pid()));
             }
         }
-        // Or fewer: where rules were replaced, a zero that is not proven is not shown.
+        // There may be fewer series: if rules were replaced, a zero that is not proven is not shown.
         let now = shows(&program, changes);
         assert!(now <= series, "series are those of what is there: {series} became {now}");
 

@@ -1,5 +1,5 @@
-//! A thousand reads straight from the kernel beside a writer that never rests, on each dataplane: each read shows the table as it was at
-//! one instant, and none fails.
+//! A thousand reads directly from the kernel while a writer never pauses, on each back end: each read shows the table as it was at one
+//! instant, and none fails.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,13 +18,13 @@ use crate::support::netns::{Namespace, feed};
 
 const READS: usize = 1000;
 
-/// Two chains of the writer's, far apart in the table. One of them holds a rule, the other one none; every commit moves it.
+/// Two chains of the writer, far apart in the table. One holds a rule and the other none. Every commit moves the rule.
 const CHAINS: [&str; 2] = ["cali-a-torn", "cali-z-torn"];
 
-/// A rule in a third chain that every commit writes again, with its count.
+/// The count of a rule in a third chain, which every commit writes again.
 const COUNT: u64 = 77;
 
-/// What the writer commits in one go.
+/// What the writer commits in one transaction.
 fn commit(backend: Backend, to: usize) -> String {
     let (full, empty) = (CHAINS[to], CHAINS[1 - to]);
     match backend {
@@ -62,7 +62,7 @@ fn prepare(backend: Backend) {
     }
 }
 
-/// What every read must show: all chains and counters but those of the writer's two chains.
+/// What every read must show: all chains and counters, except those of the writer's two chains.
 fn lasting(table: &Snapshot) -> Vec<(String, Vec<u64>)> {
     let chains = table.ruleset.chains().iter().filter(|chain| !CHAINS.contains(&&*chain.name));
     let mut all: Vec<_> =
@@ -137,12 +137,12 @@ fn a_thousand_reads_of_calicos_own_tables() {
     reads_beside_a_writer(Backend::Native, BackendChoice::Native);
 }
 
-/// The kernel answers one request, and drops the answers to all others, as nobody takes them and there is no room: ENOBUFS comes next.
+/// Makes the kernel drop answers: nobody reads them, and the buffer is full. The next receive fails with ENOBUFS.
 fn overrun(socket: Socket) -> Socket {
     /// `NFT_MSG_GETGEN` of `NFNL_SUBSYS_NFTABLES`
     const GET_GENERATION: u16 = 10 << 8 | 16;
     rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 0).unwrap();
-    // struct nlmsghdr: length, type, flags (a request), sequence, port; struct nfgenmsg.
+    // struct nlmsghdr: length, type, flags (a request), sequence, port. struct nfgenmsg.
     let mut request = 20u32.to_ne_bytes().to_vec();
     request.extend([GET_GENERATION.to_ne_bytes(), 1u16.to_ne_bytes()].concat());
     request.extend([0; 12]);
@@ -166,13 +166,13 @@ fn a_socket_that_was_overrun_is_left_for_another() {
         let again = reader.read_by(until, &mut || {
             opened += 1;
             let socket = Socket::open(until)?;
-            // The first ones of three reads, and the second one of the fourth.
+            // The first sockets of three reads, and the second socket of the fourth.
             Ok(if opened <= 3 || opened == 5 { overrun(socket) } else { socket })
         });
         assert!(again.unwrap() == first);
         let has_cpus = std::thread::available_parallelism().unwrap().get() > 1;
         assert_eq!(opened, if has_cpus { 7 } else { 4 });
-        // Time is over in the end.
+        // Finally, the deadline passes.
         let until = Instant::now() + Duration::from_millis(200);
         let error = reader.read_by(until, &mut || Socket::open(until).map(overrun)).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error}");

@@ -1,4 +1,4 @@
-//! `watch`: real packets through real rules, each told as it was decided; and nothing of it is left in the kernel.
+//! `watch`: real packets through real rules, each shown as it was decided. Nothing of `watch` remains in the kernel.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -15,7 +15,7 @@ use crate::program::{self, PATIENCE};
 use crate::support::netns::{feed, sh};
 use crate::support::within;
 
-/// The same as [`live::table`], as Calico 3.32 writes it into a table of its own.
+/// The same as [`live::table`], as Calico 3.32 writes it into its own tables.
 pub fn native() -> String {
     let (mut rules, mut hash) = (String::new(), 0);
     let mut rule = |text: &str, comment: &str| {
@@ -56,11 +56,11 @@ pub fn native() -> String {
     format!("table ip calico {{\n{rules}}}\n}}\n")
 }
 
-/// A running `watch`, and what it prints: a pipe that nobody reads would stop it.
+/// A running `watch`, and a thread that reads its output, because a full pipe would stop it.
 struct Watch(Child, Option<JoinHandle<String>>);
 
 impl Watch {
-    /// Starts it where the calling thread is; waits until packets are marked.
+    /// Starts it in the calling thread's namespace. Waits until packets are marked.
     fn start(args: &[&str]) -> Self {
         let mut child = command(args).spawn().unwrap();
         let mut stdout = child.stdout.take().unwrap();
@@ -76,7 +76,7 @@ impl Watch {
         watch
     }
 
-    /// Of one that has ended.
+    /// The lines of a `watch` that has ended.
     fn lines(&mut self) -> Vec<Value> {
         let lines = self.1.take().unwrap().join().unwrap();
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -86,7 +86,7 @@ impl Watch {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
-    /// Ends it as Ctrl-C does: what it printed, and what it said at the end.
+    /// Ends it as Ctrl-C does. Returns its lines, and the summary that it printed at the end.
     fn end(mut self) -> (Vec<Value>, String) {
         self.signal(Signal::INT);
         let mut summary = String::new();
@@ -110,7 +110,7 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
-/// What a watch says that cannot begin.
+/// The error of a `watch` that cannot start.
 fn refused(args: &[&str]) -> String {
     let output = command(args).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -121,7 +121,7 @@ fn is_gone() -> bool {
     !sh("nft list tables").contains("calico-accountant")
 }
 
-/// Sends packets to each port of each workload, each from a socket of its own.
+/// Sends packets to each port of each workload, each from its own socket.
 pub fn send(times: usize) {
     for _ in 0..times {
         for (_, address) in WORKLOADS {
@@ -134,7 +134,7 @@ pub fn send(times: usize) {
     }
 }
 
-/// By interface, port, verdict, reason and policy.
+/// How many lines there are, by interface, port, verdict, reason and policy.
 pub fn counted(lines: &[Value]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for line in lines {
@@ -146,7 +146,7 @@ pub fn counted(lines: &[Value]) -> BTreeMap<String, usize> {
     counts
 }
 
-/// What [`counted`] has to say after [`send`].
+/// What [`counted`] must return after [`send`].
 pub fn expected(times: usize, interfaces: &[&str]) -> BTreeMap<String, usize> {
     let decision = |port: u16| {
         let find = |decides: &dyn Fn(&[u16], &[u16]) -> bool| POLICIES.iter().find(|(_, accepted, refused)| decides(accepted, refused));
@@ -160,7 +160,7 @@ pub fn expected(times: usize, interfaces: &[&str]) -> BTreeMap<String, usize> {
     cells.collect()
 }
 
-/// `restore` puts rules into the kernel, also a second time.
+/// `restore` loads the rules into the kernel. It is called twice.
 fn every_packet_is_told(test: &str, restore: fn()) {
     let Some(net) = Net::new(test) else { return };
     let all = WORKLOADS.map(|(interface, _)| interface);
@@ -168,7 +168,7 @@ fn every_packet_is_told(test: &str, restore: fn()) {
         restore();
         let watch = Watch::start(&["--json", "--rate", "10000"]);
         net.client.run(|| send(10));
-        // Rules with other handles.
+        // The same rules with other handles.
         restore();
         std::thread::sleep(Duration::from_millis(200));
         net.client.run(|| send(10));
@@ -212,7 +212,7 @@ fn every_packet_is_told_with_calicos_own_tables() {
     every_packet_is_told("watching packets of nftables", restore_native);
 }
 
-/// Rules that come, or that Felix removes for a while, without any packet that would be a reason to look.
+/// Rules appear, or Felix removes them for a while, and no packet causes a check of the rules.
 #[test]
 fn rules_that_come_later_are_watched_too() {
     let all = WORKLOADS.map(|(interface, _)| interface);
@@ -251,7 +251,7 @@ fn the_rate_is_kept_and_said() {
         let seconds = begun.elapsed().as_secs() as usize + 1;
         std::thread::sleep(Duration::from_millis(300));
         let (lines, summary) = watch.end();
-        // The first ones at once, then as many as the rate allows.
+        // The first five immediately, then as many as the rate allows.
         assert!((5..=5 + 5 * seconds).contains(&lines.len()), "{} in {seconds} s", lines.len());
         assert!(summary.contains(&format!("{} of 280 packets were traced (at most 5 a second)", lines.len())), "{summary}");
     });
@@ -264,7 +264,7 @@ fn nothing_is_left_and_one_watches_at_a_time() {
         restore_iptables();
         let watch = Watch::start(&[]);
         assert!(!is_gone());
-        // The owner's table is nobody else's to flush or delete.
+        // Other processes can neither flush nor delete a table with an owner.
         sh("nft flush ruleset");
         sh("! nft delete table inet calico-accountant 2>/dev/null");
         restore_iptables();
@@ -274,7 +274,7 @@ fn nothing_is_left_and_one_watches_at_a_time() {
         watch.signal(Signal::KILL);
         within(PATIENCE, "the table goes with the process", is_gone);
 
-        // Left by a process on a kernel where tables have no owner.
+        // As left by a process on a kernel on which tables have no owner.
         sh("nft add table inet calico-accountant");
         let watch = Watch::start(&["--for", "100ms"]);
         within(PATIENCE, "the table goes with the process", is_gone);
@@ -296,7 +296,7 @@ fn what_cannot_be_watched_is_one_line() {
     });
 }
 
-/// As Felix writes them: the first workload's way out, with a policy of its own.
+/// Rules as Felix writes them: the first workload's egress, with its own policy.
 fn egress() -> String {
     let [(a, _), _] = WORKLOADS;
     let mut rules = String::from("*filter\n:cali-from-wl-dispatch - [0:0]\n:cali-po-default.out - [0:0]\n");
@@ -321,7 +321,7 @@ fn egress() -> String {
     rules + "COMMIT\n"
 }
 
-/// Ten thousand packets: through services, as kube-proxy has it, from pod to pod, past both pods' policies. Each is told whole.
+/// Ten thousand packets through services, as kube-proxy makes them, from pod to pod, through both pods' policies. Each is shown completely.
 #[test]
 fn services_and_pods_of_one_node() {
     let Some(net) = Net::new("packets from pod to pod") else { return };

@@ -1,5 +1,5 @@
-//! `WITNESSES`: real packets through real rules while the exporter runs. What the kernel tells of them is credited, shown, and never more
-//! than was sent.
+//! `WITNESSES`: real packets through real rules while the exporter runs. What the kernel says about them is credited and shown, and never
+//! more than was sent.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn groups_are_told_apart_with_calicos_own_tables() {
     }
 }
 
-/// What `/api/v1/witnesses` says.
+/// The answer of `/api/v1/witnesses`.
 fn told(program: &Program, query: &str) -> Value {
     serde_json::from_slice(&get(program.port(), &format!("/api/v1/witnesses{query}")).unwrap().body).unwrap()
 }
@@ -103,7 +103,7 @@ fn what_cannot_be_traced_is_said_and_all_else_goes_on() {
         restore_iptables();
         scrape(program.port());
         program.await_log("packets are traced again");
-        // Somebody else's is in the way.
+        // Another process' table prevents tracing.
         assert!(has_table());
         drop(program);
         within(PATIENCE, "the table goes with the process", || !has_table());

@@ -1,4 +1,4 @@
-//! What was sent while a capture was taken, and whether counts agree with it: a count is right, or it is not there.
+//! What was sent while a capture was taken, and whether counts agree with it. A count must be right or missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::support::fixture;
 pub fn ground_truth(capture: &str, at: &str, families: &[Family]) -> BTreeMap<Key, u64> {
     let truth: Value = serde_json::from_str(&fixture::text(&format!("captures/{capture}/{at}/ground-truth.json.gz"))).unwrap();
     let mut all = BTreeMap::new();
-    // Some captures tell interfaces, and host endpoints by their stage, both families together.
+    // Some captures have counts by interface, and by stage of host endpoints, for both families together.
     let sources: Vec<&str> = match truth.get("by_interface") {
         Some(_) if families.len() == Family::ALL.len() => vec!["by_interface", "host_endpoints"],
         Some(_) => vec![],
@@ -57,12 +57,12 @@ fn flatten(counts: &Value, policies: &Value) -> Vec<(String, u64)> {
     sums.into_iter().filter(|(_, n)| *n > 0).collect()
 }
 
-/// What was found of what was sent.
+/// The result of comparing counts with what was sent.
 #[derive(Debug, Default)]
 pub struct Judgement {
-    /// Counts that are not what was sent.
+    /// Counts that differ from what was sent.
     pub wrong: Vec<String>,
-    /// What was sent and is not told, not even together with others.
+    /// What was sent and is in no count, not even in a joint one.
     pub missing: BTreeSet<Key>,
     /// Packets credited to single policies of groups.
     pub single: u64,
@@ -70,7 +70,7 @@ pub struct Judgement {
     pub joined: u64,
 }
 
-/// Counts under a name that stands for several: `Deny a,b`, `DenyOrPass a`, or that of two interfaces.
+/// A count under a name that stands for several: `Deny a,b`, `DenyOrPass a`, or that of two interfaces.
 struct Rest<'a> {
     key: &'a Key,
     packets: u64,
@@ -103,14 +103,14 @@ pub fn judge(increases: &BTreeMap<Key, u64>, truth: &BTreeMap<Key, u64>) -> Judg
         }
         (judgement.single, judgement.joined) = (judgement.single + credited, judgement.joined + rest.packets);
     }
-    // Captures that do not tell of established connections do not tell of other packets beside those that open one, either.
+    // Captures without established connections have no other packets either, except those that open a connection.
     let others = ["established", "invalid", "encapsulation", "profile"];
     let is_told = |key: &Key| truth.keys().any(|key| key.2 == "established") || !others.contains(&&*key.2);
     let keys: BTreeSet<&Key> = increases.keys().chain(truth.keys()).filter(|key| Rest::new(key, 0).is_none() && is_told(key)).collect();
     for key in keys {
         let sent = truth.get(key).copied().unwrap_or(0);
         let together: u64 = rests.iter().filter(|rest| rest.parts.contains(key)).map(|rest| rest.packets).sum();
-        // The kernel sends a few packets by itself, which a host endpoint of all interfaces counts.
+        // The kernel sends a few packets of its own. A host endpoint of all interfaces counts them.
         let most = if key.0 == "*" { sent + 2 } else { sent };
         match increases.get(key) {
             Some(found) if *found > most || found + together < sent => {
@@ -124,8 +124,8 @@ pub fn judge(increases: &BTreeMap<Key, u64>, truth: &BTreeMap<Key, u64>) -> Judg
     judgement
 }
 
-/// The same where everything must be told. Returns how many packets were credited to single policies of groups, and how many to
-/// groups as a whole.
+/// Compares increases with what was sent, and fails if any is missing. Returns how many packets were credited to single policies of groups,
+/// and how many to groups as a whole.
 pub fn compare(context: &str, increases: &BTreeMap<Key, u64>, truth: &BTreeMap<Key, u64>) -> (u64, u64) {
     let Judgement { wrong, missing, single, joined } = judge(increases, truth);
     assert!(wrong.is_empty(), "{context}:\n{}", wrong.join("\n"));

@@ -1,4 +1,4 @@
-//! Cases of what is in the kernel, each in a network namespace of its own.
+//! Cases of tables in the kernel, each in its own network namespace.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::support::etcd::Scratch;
 use crate::support::netns::{Namespace, feed};
 use crate::support::scrape::{one, parse, scrape, with};
 
-/// Loads a table into the kernel, whoever else holds the machine's lock.
+/// Loads a table into the kernel, even while another process holds the machine's lock.
 pub fn load(backend: &str, table: &str) {
     feed(&format!("XTABLES_LOCKFILE=/dev/null iptables-{backend}-restore -c"), table);
 }

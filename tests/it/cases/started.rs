@@ -1,4 +1,4 @@
-//! Cases of what surrounds the program: its environment, its manifests, the datastore.
+//! Cases of the program's surroundings: its environment, its manifests, the datastore.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::support::netns::Namespace;
 use crate::support::scrape::scrape;
 use crate::support::{can_run, fixture};
 
-/// An etcd that holds the workload endpoint of pod shop/web-1 on a node.
+/// An etcd with the workload endpoint of pod shop/web-1 on a node.
 pub fn etcd_with(node: &str) -> Option<Etcd> {
     let etcd = Etcd::plain()?;
     let name = format!("{}-k8s-web--1-eth0", node.replace('-', "--"));

@@ -1,4 +1,4 @@
-//! Cases of node_exporter's textfile collector, which reads what `metrics --output` wrote.
+//! Cases of node_exporter's textfile collector, which reads files of `metrics --output`.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use crate::program::command_after;
 use crate::support::etcd::{Scratch, free_port};
 use crate::support::{can_run, within};
 
-/// A real node_exporter with no other collector; killed when dropped.
+/// A real node_exporter with no other collector. It is killed when dropped.
 struct NodeExporter {
     child: Child,
     port: u16,
@@ -36,7 +36,7 @@ impl NodeExporter {
         Some(exporter)
     }
 
-    /// What it answers, in chunks.
+    /// What it answers. The body is chunked.
     fn metrics(&self) -> String {
         let agent = ureq::Agent::config_builder().proxy(None).build().new_agent();
         agent.get(format!("http://127.0.0.1:{}/metrics", self.port)).call().unwrap().body_mut().read_to_string().unwrap()

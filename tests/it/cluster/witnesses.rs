@@ -1,4 +1,5 @@
-//! What one node's exporter has the kernel trace, asked for from another node: real packets, `watch --cluster` and `explain --cluster`.
+//! Another node asks for the packets that one node's exporter has the kernel trace: real packets, `watch --cluster` and `explain
+//! --cluster`.
 
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::watch::{counted, expected, send};
 const NODE1: &str = "10.9.3.1";
 const NODE2: &str = "10.9.3.2";
 
-/// Gives a workload's interface the name that pod `shop/web-1` has.
+/// Gives a workload's interface the name that belongs to pod `shop/web-1`.
 fn named(net: &Net) -> String {
     let ((interface, address), name) = (WORKLOADS[0], format!("cali{}", Interface::suffix_of("shop", "web-1")));
     sh(&format!("ip link set {interface} down; ip link set {interface} name {name}; ip link set {name} up"));
@@ -86,7 +87,7 @@ fn another_nodes_packets() {
     });
 }
 
-/// What was kept, and what comes: each packet once.
+/// `watch` shows each packet once, those that were kept and those that follow.
 fn followed(net: &Net, interface: &str, start: &dyn Fn(&[&str]) -> std::process::Child) {
     let watch = start(&["watch", "--cluster", "shop/web-1", "--for=9s", "--json"]);
     for _ in 0..3 {
@@ -144,7 +145,7 @@ fn said(run: &dyn Fn(&[&str]) -> Output) {
     assert_eq!((&on_first["mode"], &on_first["flows"]), (&json!("off"), &json!([])), "{of_all:#}");
     let flow = |port: u16| on_second["flows"].as_array().unwrap().iter().find(|flow| flow["destination_port"] == port).unwrap();
     assert_eq!((&flow(1012)["packets"], &flow(1012)["verdict"], &flow(1001)["policy"]), (&json!(5), &json!("drop"), &json!("default.p1")));
-    // The same of one exporter, asked directly.
+    // One exporter, asked directly, gives the same.
     let direct = json(&["explain", "--url", &format!("http://{NODE2}:9009"), "shop/web-1", "--json"]);
     assert_eq!(direct["witnesses"]["flows"], on_second["flows"]);
 }

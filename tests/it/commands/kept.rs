@@ -1,4 +1,4 @@
-//! Saved tables in the forms in which people keep them, made by the programs that make them.
+//! Saved tables in the forms in which people keep them, made by the usual programs.
 
 use super::*;
 
@@ -8,14 +8,14 @@ const EXPLAIN: [&str; 2] = ["explain", "cali751425ce827"];
 struct Kept(Scratch);
 
 impl Kept {
-    /// What a script prints in the folder, as a file there.
+    /// Writes a script's output to a file of the folder. Returns the option that names it.
     fn file(&self, name: &str, script: &str) -> String {
         let folder = self.0.path().display();
         sh(&format!("cd {folder}; ({script}) >{name}"));
         format!("--ruleset={folder}/{name}")
     }
 
-    /// What is told of these files, and what is said beside, without the folder.
+    /// What `explain` prints for these files on standard output and standard error, without the folder's path.
     fn explain(&self, files: &[String]) -> (String, String) {
         let output = run(&EXPLAIN.into_iter().chain(files.iter().map(String::as_str)).collect::<Vec<_>>());
         let error = String::from_utf8(output.stderr).unwrap().replace(&format!("{}/", self.0.path().display()), "");
@@ -80,7 +80,7 @@ fn calicos_own_tables_are_read_in_any_form() {
     }
 }
 
-/// What diagnostics of a node keep together: the tables of iptables-nft as iptables and as nft print them, IPv6 without Calico.
+/// Diagnostics of a node may hold both: the tables of iptables-nft as iptables and as nft print them, and IPv6 tables without Calico.
 #[test]
 fn what_holds_none_of_calicos_chains_may_stand_beside_what_does() {
     let Some(namespace) = Namespace::new("saved tables") else { return };

@@ -1,4 +1,4 @@
-//! The Helm chart: what it makes of values, what it refuses, and that a real API server takes it.
+//! The Helm chart: what it renders from values, what it refuses, and whether a real API server accepts it.
 
 mod alerts;
 mod applied;
@@ -15,14 +15,14 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-/// Values of each variant that is tried, in the chart's `ci`; the last has another name.
+/// The variants of values that are tried, in the chart's `ci` folder. The last one has another release name.
 const VARIANTS: [&str; 8] = ["kubernetes", "v3", "etcd", "none", "monitoring", "proxy", "openshift", "everything"];
 
 fn values(variant: &str) -> PathBuf {
     super::path(&format!("deploy/helm/calico-accountant/ci/{variant}-values.yaml"))
 }
 
-/// The one object of a kind.
+/// The only object of a kind.
 #[track_caller]
 fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     let found: Vec<_> = objects.iter().filter(|object| object["kind"] == kind).collect();
@@ -30,7 +30,7 @@ fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     found[0]
 }
 
-/// Kinds of objects, and how many there are.
+/// Kinds of objects, and how many there are of each.
 fn kinds(objects: &[Value]) -> BTreeMap<&str, usize> {
     let mut kinds = BTreeMap::new();
     for object in objects {

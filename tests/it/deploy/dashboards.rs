@@ -1,15 +1,15 @@
-//! The dashboards as files: what Grafana needs is there, panels do not overlap, variables that are used are defined. scripts/dashboards
+//! The dashboards as files: required fields are present, panels do not overlap, variables that are used are defined. scripts/dashboards
 //! checks them against Grafana's own types.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-/// What the description of a panel says that stays empty on an eBPF node, and of one that stays empty on all others.
+/// What a panel's description says if the panel is empty on eBPF nodes, and if it is empty on all others.
 pub const NOT_EBPF: &str = "Not counted on the eBPF dataplane.";
 pub const ONLY_EBPF: &str = "Only on the eBPF dataplane.";
 
-/// A Grafana dashboard; fields that Grafana must have cannot be left out.
+/// A Grafana dashboard. Fields that Grafana requires are not optional here.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Dashboard {
@@ -23,7 +23,7 @@ pub struct Dashboard {
     pub panels: Vec<Panel>,
 }
 
-/// To the other dashboards.
+/// A link to the other dashboards.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Link {
@@ -47,7 +47,6 @@ struct Templating {
     list: Vec<Variable>,
 }
 
-/// A variable of a dashboard.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Variable {
@@ -62,7 +61,7 @@ pub struct Variable {
     datasource: serde_json::Value,
 }
 
-/// A panel, or the title of a row of them.
+/// A panel, or the title of a row of panels.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Panel {
@@ -91,7 +90,6 @@ struct Place {
     h: u32,
 }
 
-/// A query of a panel.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
@@ -99,34 +97,34 @@ pub struct Target {
     pub expr: String,
     #[serde(default)]
     pub legend_format: String,
-    /// One answer for the whole time.
+    /// Whether there is one answer for the whole time range.
     #[serde(default)]
     pub instant: bool,
 }
 
 impl Dashboard {
-    /// Variables that Prometheus is asked for.
+    /// The variables whose values come from Prometheus.
     pub fn queried(&self) -> impl Iterator<Item = &Variable> {
         self.templating.list.iter().filter(|variable| variable.kind == "query")
     }
 }
 
 impl Variable {
-    /// `label_values(SERIES, LABEL)`: both.
+    /// The series and the label of a variable's `label_values(SERIES, LABEL)`.
     pub fn asks(&self) -> (&str, &str) {
         let inside = self.query["query"].as_str().and_then(|query| query.strip_prefix("label_values(")?.strip_suffix(')'));
         inside.and_then(|inside| inside.rsplit_once(", ")).unwrap_or_else(|| panic!("{}", self.query))
     }
 }
 
-/// All of them, in the order of their names.
+/// All dashboards, in the order of their file names.
 pub fn dashboards() -> Vec<Dashboard> {
     let mut files: Vec<_> = std::fs::read_dir(super::path("deploy/grafana")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files.iter().map(|file| serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap_or_else(|e| panic!("{file:?}: {e}"))).collect()
 }
 
-/// `$name` and `${name:format}` in a text; Grafana's own begin with `__`.
+/// The names of `$name` and `${name:format}` in a text. Grafana's own begin with `__`.
 fn variables(text: &str) -> impl Iterator<Item = &str> {
     text.split('$').skip(1).map(|rest| {
         let rest = rest.strip_prefix('{').unwrap_or(rest);
@@ -148,7 +146,7 @@ fn dashboards_are_whole() {
         }
         for variable in dashboard.queried() {
             assert_eq!(variable.datasource["uid"], "${datasource}", "{}", variable.name);
-            // Not over a series for each workload and policy.
+            // These have a series for each workload and policy, which is too many for a variable.
             assert!(!variable.asks().0.ends_with("_packets_total"), "{}", variable.name);
         }
         let defined: BTreeSet<_> = list.iter().map(|variable| variable.name.as_str()).collect();

@@ -1,5 +1,5 @@
-//! Every alert fires and ends in a real Prometheus, over real exporters whose nodes break and recover. Only times and two thresholds are
-//! shorter than in the shipped rules.
+//! Every alert fires and ends in a real Prometheus, for real exporters on nodes that break and recover. The rules are as shipped, except
+//! for shorter times and two lower thresholds.
 
 mod nodes;
 
@@ -19,10 +19,10 @@ use super::rules::{RULES, alerts};
 use super::scraped::JOB;
 use nodes::{Node, Nodes};
 
-/// For anything to come.
+/// How long to wait for an alert to fire or to end.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Every time in the rules, and what is slow or stale.
+/// Replacements for the times in the rules, and for the thresholds of slow and stale.
 const SHORTER: &[(&str, &str)] = &[
     ("[5m]", "[20s]"),
     ("[2m]", "[20s]"),
@@ -44,7 +44,7 @@ fn shorter(rules: &str) -> String {
     rules.lines().map(short).collect()
 }
 
-/// Prometheus, and which alerts were seen to fire and to end.
+/// Prometheus, and which alerts have fired.
 struct Watch {
     prometheus: Prometheus,
     targets: PathBuf,
@@ -77,12 +77,12 @@ impl Watch {
         !self.prometheus.query(&format!("ALERTS{{alertname=\"{alert}\",alertstate=\"firing\",{labels}}}")).is_empty()
     }
 
-    /// Waits until all of them fire, by their labels.
+    /// Waits until all of these fire, with these labels.
     fn fire(&mut self, alerts: &[(&'static str, String)]) {
         self.fire_while(alerts, || ());
     }
 
-    /// Does something again and again until they have fired.
+    /// Calls `meanwhile` again and again until they have fired.
     fn fire_while(&mut self, alerts: &[(&'static str, String)], mut meanwhile: impl FnMut()) {
         let (begun, mut missing) = (Instant::now(), alerts.to_vec());
         while !missing.is_empty() {
@@ -111,7 +111,7 @@ impl Watch {
         rules.filter(|rule| rule["health"] != "ok").collect()
     }
 
-    /// The links of what fires lead to a runbook.
+    /// The runbook links of the alerts that fire.
     fn links(&self) -> Vec<String> {
         let alerts = self.prometheus.call("/api/v1/alerts", &[])["alerts"].take();
         alerts.as_array().unwrap().iter().map(|alert| alert["annotations"]["runbook_url"].as_str().unwrap().to_owned()).collect()
@@ -122,7 +122,7 @@ fn on(node: &Node) -> String {
     format!("instance=\"{}\"", node.address())
 }
 
-/// What the tables show when so many times as many packets have come.
+/// The tables with `factor` times as many packets.
 fn times(factor: u64) -> impl Fn(String) -> String {
     move |text| {
         let line = |line: &str| {
@@ -134,7 +134,7 @@ fn times(factor: u64) -> impl Fn(String) -> String {
     }
 }
 
-/// So many packets at interfaces without an endpoint.
+/// This number of packets at interfaces without an endpoint.
 fn strays(packets: u64) -> impl Fn(String) -> String {
     let (none, some) = ("[0:0] -A cali-from-wl-dispatch ", format!("[{packets}:1] -A cali-from-wl-dispatch "));
     move |text| {
@@ -143,7 +143,7 @@ fn strays(packets: u64) -> impl Fn(String) -> String {
     }
 }
 
-/// What the datastore of these tables held, by key.
+/// What the datastore for these tables held, as keys and values.
 fn stored() -> Vec<(String, String)> {
     let text = fixture::text("captures/v3.28.5-legacy/etcd.jsonl.gz");
     let objects = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -160,7 +160,7 @@ fn every_alert_fires_and_ends_in_a_real_prometheus() {
     let Some(namespace) = Namespace::new(test) else { return };
     if can_run(test, prometheus::is_installed(), "prometheus") {
         namespace.run(|| {
-            // There are legacy tables, so they are asked for.
+            // The legacy tables exist, so the exporter reads them too.
             sh("XTABLES_LOCKFILE=/dev/null iptables-legacy -A INPUT -s 192.0.2.1 -j DROP");
             Etcd::plain().into_iter().for_each(nodes_break_and_recover);
         });
@@ -181,7 +181,7 @@ fn nodes_break_and_recover(mut etcd: Etcd) {
     within(Duration::from_secs(30), "all are scraped", || watch.prometheus.value("count(calico_accountant_up == 1)") == Some(4.0));
     std::thread::sleep(Duration::from_secs(5));
     let unexpected = watch.prometheus.query(r#"ALERTS{alertstate="firing",alertname!="CalicoAccountantDatastoreStale"}"#);
-    // Of workloads that nobody names.
+    // About workloads without a name.
     assert!(unexpected.iter().all(|(alert, _)| alert["alertname"] == "CalicoAccountantUnknownWorkloads"), "{unexpected:?}");
 
     traffic(&mut watch, &plain, &pods, &legacy, &mut restarts, &nodes);
@@ -191,7 +191,7 @@ fn nodes_break_and_recover(mut etcd: Etcd) {
     assert_eq!(watch.seen, alerts().iter().map(|rule| rule.alert.as_str()).collect::<BTreeSet<_>>());
 }
 
-/// Packets that are dropped for some seconds; beside that a lock that is held, an exporter that ends again and again, a node without one.
+/// Packets are dropped for some seconds. Meanwhile a lock is held, an exporter ends again and again, and one node has none.
 fn traffic(watch: &mut Watch, plain: &Node, pods: &Node, legacy: &Node, restarts: &mut Node, nodes: &Nodes) {
     let held = File::open(legacy.lock()).unwrap();
     held.lock().unwrap();
@@ -207,7 +207,7 @@ fn traffic(watch: &mut Watch, plain: &Node, pods: &Node, legacy: &Node, restarts
         ("CalicoDropsWithoutEndpoint", on(restarts)),
     ];
     let (mut factor, mut last) = (1, Instant::now());
-    // Seldom, for what comes while a table is read is kept back until the next read.
+    // Not often: what comes while a table is read is held back until the next read.
     let packets_come = || {
         if factor == 1 || last.elapsed() > Duration::from_secs(5) {
             (factor, last) = (factor + 1, Instant::now());
@@ -238,7 +238,8 @@ fn traffic(watch: &mut Watch, plain: &Node, pods: &Node, legacy: &Node, restarts
     watch.end(&later);
 }
 
-/// Tables that are gone, that were never there, that are not understood, that are read slowly or without the lock; a datastore that is gone.
+/// Tables that disappear, that never existed, that are not understood, that are read slowly or without the lock, and a datastore that is
+/// gone.
 fn tables(watch: &mut Watch, etcd: &mut Etcd, plain: &Node, pods: &Node, legacy: &Node, restarts: &Node) {
     let begun = Node::start(&[("NODENAME", "begun")], "nft", "t1");
     begun.shows("nft", "t1", |_| none());
@@ -276,7 +277,7 @@ fn tables(watch: &mut Watch, etcd: &mut Etcd, plain: &Node, pods: &Node, legacy:
 
 const WORKLOADS: &str = "/calico/resources/v3/projectcalico.org/workloadendpoints/";
 
-/// Names without rules, rules without names, and rules in two places.
+/// Names without rules, rules without names, and rules in two back ends.
 fn names(watch: &mut Watch, etcd: &Etcd, pods: &Node, named: &[(&'static str, &str)]) {
     let empty = |text: String| {
         text.lines().filter(|line| !line.contains("cali-tw-") && !line.contains("cali-fw-")).fold(none(), |all, line| all + line + "\n")
@@ -302,7 +303,7 @@ fn names(watch: &mut Watch, etcd: &Etcd, pods: &Node, named: &[(&'static str, &s
     watch.end(&troubles);
 }
 
-/// One exporter ends, is no target any more, and is back; and then all of them.
+/// One exporter ends, is removed from the targets, and comes back. Then all of them do.
 fn targets_go(watch: &mut Watch, nodes: &Nodes, targets: &[String; 4], plain: &Node, restarts: &mut Node) {
     watch.scrapes(targets);
     let (down, gone) = (("CalicoAccountantDown", on(restarts)), ("CalicoAccountantTargetGone", on(restarts)));

@@ -1,6 +1,5 @@
-//! What a PromQL expression reads: its metrics, and the labels by which it chooses. Enough of the language for our own expressions.
+//! What a PromQL expression reads: its metrics, and the labels in its matchers. Knows enough of the language for our own expressions.
 
-/// One vector selector.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Selector {
     pub metric: String,
@@ -8,14 +7,14 @@ pub struct Selector {
     pub labels: Vec<String>,
 }
 
-/// Words that may stand where a metric could.
+/// Words that can be where a metric's name could be.
 const WORDS: [&str; 15] =
     ["by", "on", "without", "ignoring", "and", "or", "unless", "offset", "bool", "sum", "max", "min", "count", "group", "topk"];
 
-/// Words whose list of labels follows in parentheses.
+/// Words that are followed by a list of labels in parentheses.
 const LISTS: [&str; 4] = ["by", "on", "without", "ignoring"];
 
-/// The selectors in the order in which they are written.
+/// The selectors, in the order in which they are written.
 pub fn selectors(expression: &str) -> Vec<Selector> {
     let (mut found, mut rest) = (Vec::new(), expression);
     while let Some(first) = rest.chars().next() {
@@ -48,7 +47,7 @@ fn split_word(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c| !is_word(c)).unwrap_or(text.len()))
 }
 
-/// Behind the string that the text begins with.
+/// The rest of a text after the string that it begins with.
 fn after_string(text: &str) -> &str {
     let (quote, inside) = text.split_at(1);
     let mut escaped = false;
@@ -61,7 +60,7 @@ fn after_string(text: &str) -> &str {
     ""
 }
 
-/// The labels of the `{…}` that the text may begin with, and what is behind it.
+/// The labels of the `{…}` that a text may begin with, and the rest after it.
 fn matchers(text: &str) -> (Vec<String>, &str) {
     let Some(mut rest) = text.strip_prefix('{') else { return (Vec::new(), text) };
     let mut labels = Vec::new();

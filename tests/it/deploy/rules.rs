@@ -1,4 +1,5 @@
-//! Alerts and records, as the chart makes them with its values as they are: promtool accepts them, its unit tests pass and leave no alert out, and the runbook has a section for each.
+//! Alerts and recording rules, as the chart renders them with its default values. promtool accepts them, its unit tests pass and cover each
+//! alert, and the runbook has a section for each.
 
 use std::process::{Command, Stdio};
 
@@ -6,7 +7,7 @@ use serde::Deserialize;
 
 use crate::support::can_run;
 
-/// The file of rules.
+/// The generated file of rules.
 pub const RULES: &str = "deploy/prometheus/calico-accountant.rules.yaml";
 const TESTS: &str = "deploy/prometheus/tests.yaml";
 
@@ -21,7 +22,7 @@ struct Group {
     rules: Vec<Rule>,
 }
 
-/// A recording or an alerting rule.
+/// A recording rule or an alert.
 #[derive(Deserialize)]
 pub struct Rule {
     #[serde(default)]
@@ -34,7 +35,6 @@ pub struct Rule {
     annotations: std::collections::BTreeMap<String, String>,
 }
 
-/// All of them.
 pub fn rules() -> Vec<Rule> {
     groups().into_iter().flat_map(|group| group.rules).collect()
 }
@@ -43,7 +43,6 @@ fn groups() -> Vec<Group> {
     yaml_serde::from_str::<Rules>(&super::text(RULES)).unwrap().groups
 }
 
-/// All alerts.
 pub fn alerts() -> Vec<Rule> {
     rules().into_iter().filter(|rule| !rule.alert.is_empty()).collect()
 }
@@ -67,7 +66,7 @@ fn the_rules_pass_their_unit_tests() {
     promtool(&["test", "rules", TESTS]);
 }
 
-/// The unit tests see each alert fire, and each not fire at another time.
+/// In the unit tests, each alert fires at one time and does not at another.
 #[test]
 fn the_unit_tests_leave_no_rule_out() {
     let tests: serde_json::Value = yaml_serde::from_str(&super::text(TESTS)).unwrap();

@@ -1,5 +1,5 @@
-//! A real Prometheus scrapes the real exporter of the demo, through which packets go, and is asked every expression of every dashboard
-//! and every record: there must be an answer.
+//! A real Prometheus scrapes the real exporter of the demo while packets pass. It is asked every expression of every dashboard and every
+//! recording rule: each must have an answer.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use super::dashboards::{Dashboard, ONLY_EBPF, Panel, Target, dashboards};
 use super::promql::selectors;
 use super::rules::{RULES, rules};
 
-/// As a PodMonitor in kube-system names it.
+/// The job's name, as the Prometheus operator builds it for a PodMonitor in kube-system.
 pub const JOB: &str = "kube-system/calico-accountant";
 
-/// What is looked at where a dashboard looks at one thing: the values of its variables.
+/// The values of a dashboard's variables, if it shows one thing.
 pub type Chosen = [(&'static str, &'static str); 4];
 const CHOSEN: Chosen =
     [("namespace", "shop"), ("pod", "web-1"), ("strict", "shop/default.web-deny"), ("fallback", "shop/default.web-allow")];
@@ -52,7 +52,7 @@ fn every_expression_of_dashboards_and_rules_has_data_in_a_real_prometheus() {
     alarms(&prometheus, &mut demo);
 }
 
-/// What a real node's drops and end look like: alarms, and no others.
+/// Drops on a real node and its end raise these alerts and no others.
 fn alarms(prometheus: &Prometheus, demo: &mut Demo) {
     let raised = |labels: &str| prometheus.query(&format!("ALERTS{{{labels}}}")).len();
     let dropped = r#"alertname="CalicoSustainedDrops",namespace="shop",pod="db-0",reason="no_policy",alertstate="pending""#;
@@ -65,7 +65,7 @@ fn alarms(prometheus: &Prometheus, demo: &mut Demo) {
     within(Duration::from_secs(20), &down, || raised(&down) > 0);
 }
 
-/// A node with what the demo has not: host endpoints, and workloads between which a group's packets cannot be divided.
+/// Starts an exporter for what the demo does not have: host endpoints, and workloads between which a group's packets cannot be divided.
 pub fn captured(fakes: &Fakes) -> Program {
     let set = |moment: &str| {
         for (family, name) in [("iptables", "iptables-nft-save"), ("ip6tables", "ip6tables-nft-save")] {
@@ -81,16 +81,16 @@ pub fn captured(fakes: &Fakes) -> Program {
     program
 }
 
-/// All expressions to which there is no answer, and why.
+/// All expressions that have no answer, and why.
 fn missing(prometheus: &Prometheus) -> Vec<String> {
     let mut missing = wrong(prometheus, &CHOSEN, ONLY_EBPF);
-    // Alerts are seen to fire in firing.rs.
+    // firing.rs sees alerts fire.
     let records = rules().into_iter().map(|rule| rule.record).filter(|record| !record.is_empty());
     missing.extend(records.filter_map(|record| complaint(prometheus, &record, "")));
     missing
 }
 
-/// Panels that are empty, or have something to show although their descriptions say that they have not: `empty`.
+/// Panels that are empty without reason. Also panels that are not empty although their description contains `empty`.
 pub fn wrong(prometheus: &Prometheus, chosen: &Chosen, empty: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for dashboard in dashboards() {
@@ -105,7 +105,7 @@ pub fn wrong(prometheus: &Prometheus, chosen: &Chosen, empty: &str) -> Vec<Strin
     wrong
 }
 
-/// The panels of a dashboard that have no answer, and why. Variables that nothing can be chosen for are `missing`.
+/// The panels of a dashboard that have no answer, and why. Adds variables without a value to choose to `missing`.
 fn complaints<'a>(
     prometheus: &Prometheus,
     dashboard: &'a Dashboard,
@@ -120,7 +120,7 @@ fn complaints<'a>(
     targets.filter_map(complaint).collect()
 }
 
-/// What a dashboard's variables stand for; each must have something to choose from.
+/// The values of a dashboard's variables. Each must have something to choose from.
 pub fn values(prometheus: &Prometheus, dashboard: &Dashboard, chosen: &Chosen, missing: &mut Vec<String>) -> BTreeMap<String, String> {
     let mut values = BTreeMap::new();
     for variable in dashboard.queried() {
@@ -138,7 +138,7 @@ pub fn values(prometheus: &Prometheus, dashboard: &Dashboard, chosen: &Chosen, m
     values
 }
 
-/// As Grafana does it, for what our dashboards use.
+/// Replaces variables as Grafana does, as far as our dashboards need it.
 pub fn substitute(expression: &str, values: &BTreeMap<String, String>) -> String {
     let mut text = expression.replace("$__rate_interval", "15s").replace("$__range", "1m");
     for (name, value) in values {
@@ -149,7 +149,7 @@ pub fn substitute(expression: &str, values: &BTreeMap<String, String>) -> String
     text
 }
 
-/// Why an expression is no good: a metric or a label that there is not, no number, or a legend that would be empty.
+/// Why an expression is wrong: a metric or label does not exist, the answer is not a number, or the legend would be empty.
 fn complaint(prometheus: &Prometheus, expression: &str, legend: &str) -> Option<String> {
     for selector in selectors(expression) {
         let matchers = selector.labels.iter().map(|label| format!("{{{label}!=\"\"}}")).chain(Some(String::new()));

@@ -1,4 +1,4 @@
-//! The unit under systemd's own checks, and the program as a service that says when it is ready.
+//! systemd's own checks of the unit, and the program as a service that says when it is ready.
 
 use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt;
@@ -17,7 +17,7 @@ fn the_service_manager_hears_of_start_and_end() {
     let scratch = Scratch::new();
     let path = scratch.path().join("notify");
     says_start_and_end(&UnixDatagram::bind(&path).unwrap(), path.to_str().unwrap());
-    // A name that is no path, as some containers have it.
+    // An abstract socket instead of a path, as some containers have it.
     let name = format!("calico-accountant-notify-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     says_start_and_end(&UnixDatagram::bind_addr(&address).unwrap(), &format!("@{name}"));
@@ -34,7 +34,7 @@ fn says_start_and_end(socket: &UnixDatagram, name: &str) {
         String::from_utf8_lossy(&datagram[..length]).into_owned()
     };
     assert_eq!(said(), "READY=1\n");
-    // Whoever waited for that finds it serving.
+    // After this message the program serves.
     TcpStream::connect(("127.0.0.1", program.port())).unwrap();
     assert_eq!(http::get(program.port(), "/healthz").unwrap().status, 200);
     kill_process(program.pid(), Signal::TERM).unwrap();
@@ -54,7 +54,7 @@ fn a_service_manager_that_is_gone_is_no_reason_to_stop() {
 
 const UNIT: &str = "deploy/systemd/calico-accountant.service";
 
-/// Runs systemd-analyze on the unit; `None`, said aloud, where there is none.
+/// Runs systemd-analyze on the unit. If it is not installed, prints that and returns `None`.
 fn analyze(args: &[&str], unit: &std::path::Path) -> Option<(bool, String)> {
     let output = Command::new("systemd-analyze").args(args).arg(unit).env("SYSTEMD_PAGER", "").output();
     if !can_run("systemd-analyze", output.is_ok(), "systemd") {
@@ -65,7 +65,7 @@ fn analyze(args: &[&str], unit: &std::path::Path) -> Option<(bool, String)> {
     Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
 }
 
-/// The unit as it is installed, but for the place of the program.
+/// The unit as it is installed, except for the program's path.
 #[test]
 fn systemd_accepts_the_unit() {
     let (installed, scratch) = ("/usr/local/bin/calico-accountant", Scratch::new());

@@ -1,5 +1,5 @@
-//! What real Felix builds programmed and the kernel counted, with traffic of known size, read by the exporter as it runs on a node:
-//! nothing is too much, every sum is right, every zero is one.
+//! Captured maps of nodes with real Felix builds and known traffic, read by the exporter as it runs on a node: no count is too high, every
+//! sum is right, and a series that is 0 counted nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,12 +9,12 @@ use super::*;
 use crate::support::fixture;
 use crate::support::scrape::labels;
 
-/// A capture, put into the kernel.
+/// A capture, loaded into the kernel.
 struct Capture {
     name: &'static str,
     moments: Vec<Value>,
     rules: Map,
-    /// Each pinned version of the map of interfaces.
+    /// One map for each pinned version of the map of interfaces.
     interfaces: Vec<Map>,
 }
 
@@ -43,7 +43,7 @@ impl Capture {
         capture
     }
 
-    /// Sets the maps to what they were at a moment.
+    /// Sets the maps to their content at a moment.
     fn at(&self, moment: usize) {
         let moment = &self.moments[moment];
         set(&self.rules, &moment["rule_counters"]);
@@ -60,7 +60,7 @@ fn versions(moment: &Value) -> &[Value] {
     maps.as_array().map_or(std::slice::from_ref(maps), Vec::as_slice)
 }
 
-/// The numbers of 64 bits that a text in hexadecimal digits is, as the kernel stores them.
+/// Parses hexadecimal digits as 64-bit numbers in the kernel's byte order (little-endian).
 fn numbers(hexadecimal: &str) -> Vec<u64> {
     let digit = |digits: &[u8]| u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap();
     let bytes: Vec<u8> = hexadecimal.as_bytes().chunks(2).map(digit).collect();
@@ -75,10 +75,10 @@ fn set(map: &Map, captured: &Value) {
     }
 }
 
-/// Packets by what they are: texts, the last of which is what was decided.
+/// Packets by labels. The last label is the decision.
 type Cells = BTreeMap<Vec<String>, f64>;
 
-/// A list of the truth; its first field, the name of a workload, is made its interface's.
+/// A list of the ground truth. Its first field, the name of a workload, is replaced by its interface.
 fn truth(truth: &Value, list: &str) -> Cells {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let mut cells = Cells::new();
@@ -93,7 +93,7 @@ fn truth(truth: &Value, list: &str) -> Cells {
     cells
 }
 
-/// The samples of a metric by these labels.
+/// The samples of a metric, by these labels.
 fn cells(samples: &Samples, metric: &str, names: &[&str]) -> Cells {
     let metric = format!("calico_accountant_{metric}");
     with(samples, &metric, &[])
@@ -101,14 +101,14 @@ fn cells(samples: &Samples, metric: &str, names: &[&str]) -> Cells {
         .collect()
 }
 
-/// What is shown that is no more than what happened, how much of it is all of that, and how much there was.
+/// How many of the `of` cells with packets are shown exactly.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
     exact: usize,
     of: usize,
 }
 
-/// Nothing is over-credited, and no zero is wrong.
+/// Asserts that no cell is too high, and that no cell is 0 that counted packets.
 fn compare(shown: &Cells, truth: &Cells, what: &str) -> Found {
     for (cell, packets) in shown {
         let most = truth.get(cell).copied().unwrap_or(0.0);
@@ -126,20 +126,20 @@ fn of_workloads(cells: Cells) -> Cells {
     cells.into_iter().filter(|(cell, _)| !cell[0].starts_with("hep:")).collect()
 }
 
-/// Sums of what has `interface` and `direction` first.
+/// Adds cells to sums by interface and direction, which are their first two labels.
 fn sums(cells: &Cells, to: &mut BTreeMap<(String, String), f64>) {
     cells.iter().for_each(|(cell, packets)| *to.entry((cell[0].clone(), cell[1].clone())).or_default() += packets);
 }
 
 const WORKLOAD: [&str; 2] = ["interface", "direction"];
 
-/// Compares everything that is told with what happened; returns what was found of policies, and of refusals by the policies of a tier.
+/// Compares all that is shown with the ground truth. Returns what was found of policies, and of packets denied by the policies of a tier.
 fn check(before: &Samples, samples: &Samples, happened: &Value) -> [Found; 2] {
     let with_base = |more: &[&'static str]| [&WORKLOAD, more].concat();
     assert_eq!((unrecognised(samples), unknown(samples)), (0.0, 0.0));
-    // For the node, all is exact; only what XDP programs do is not counted.
+    // Counts for the node are exact. Only what XDP programs do is not counted.
     let untracked = |cells: Cells| -> Cells { cells.into_iter().filter(|(cell, _)| cell[0] != "default.hep-untracked").collect() };
-    // It begins with what the kernel had counted.
+    // They start with what the kernel had counted.
     let since = |metric, names: &[&str]| -> Cells {
         let before = cells(before, metric, names);
         let now = cells(samples, metric, names).into_iter();
@@ -158,7 +158,7 @@ fn check(before: &Samples, samples: &Samples, happened: &Value) -> [Found; 2] {
     let found = compare(&node, &untracked(truth(happened, "node")), "node");
     assert!(found.exact == node.len(), "{found:?}");
 
-    // For workloads, as far as it is certain.
+    // For workloads, only what is certain is counted.
     let policies = cells(samples, "policy_packets_total", &with_base(&["policy", "verdict"]));
     let (joined, policies): (Cells, Cells) = policies.into_iter().partition(|(cell, _)| cell[2].contains(','));
     let profiles = cells(samples, "profile_packets_total", &with_base(&["profile"]));
@@ -207,7 +207,7 @@ fn check(before: &Samples, samples: &Samples, happened: &Value) -> [Found; 2] {
     [found, found_denied]
 }
 
-/// Runs through a capture; what was found at its end.
+/// Runs through a capture. Returns what was found at its end.
 fn run(name: &'static str) -> Option<[Found; 2]> {
     let mut found = None;
     on_a_node(name, || {
@@ -223,7 +223,7 @@ fn run(name: &'static str) -> Option<[Found; 2]> {
     found
 }
 
-/// At least so many cells are exact, and so many sums of what the policies of a tier refused.
+/// Asserts that at least `cells` cells are exact, and `tiers` sums of what the policies of a tier denied.
 fn finds(name: &'static str, cells: usize, tiers: usize) {
     let Some([found, denied]) = run(name) else { return };
     assert!(found.exact >= cells && denied.exact >= tiers, "{found:?} {denied:?}");
@@ -239,13 +239,13 @@ fn calico_3_29() {
     finds("v3.29.7", 23, 5);
 }
 
-/// After a rollback two versions of the map of interface counters are pinned, and the older one counts. Files about IPv6 are left over.
+/// After a rollback, two versions of the map of interface counters are pinned. The older one counts. Files about IPv6 are left over.
 #[test]
 fn calico_3_29_that_was_3_32_before() {
     finds("rollback-v3.32.1-to-v3.29.7", 23, 5);
 }
 
-/// Its policy is in the programs of all of the host's interfaces, which are nobody's workloads.
+/// The policy is in the programs of all interfaces of the host, which belong to no workload.
 #[test]
 fn a_host_endpoint_of_all_interfaces() {
     let name = "v3.32.1-hostendpoint-star";
@@ -255,9 +255,9 @@ fn a_host_endpoint_of_all_interfaces() {
         scrape(program.port());
         capture.at(1);
         let samples = scrape(program.port());
-        // The rule of a policy that is gone; its entry is not.
+        // The entry of a deleted policy's rule is still in the map.
         assert_eq!((unrecognised(&samples), unknown(&samples)), (1.0, 28.0));
-        // Nine flows; no more than that happened between the two moments.
+        // Between the two moments there were exactly nine flows.
         let names = [&WORKLOAD[..], &["policy", "verdict"]].concat();
         let policies: Cells = counted(cells(&samples, "policy_packets_total", &names));
         let expected = [
@@ -276,7 +276,7 @@ fn a_host_endpoint_of_all_interfaces() {
         let expected = [("cali751425ce827", "policy", 6.0), ("calic3c0b23f676", "no_profile", 3.0)];
         let expected = expected.map(|(interface, reason, packets)| ([interface, "ingress", reason].map(str::to_owned).to_vec(), packets));
         assert_eq!(drops, Cells::from(expected));
-        // The host's own interfaces are none of a workload's, nor is the policy any workload's.
+        // The host's own interfaces and this policy belong to no workload.
         let hosts = ["lo", "eth0", "eth1", "bpfout.cali"].map(|interface| format!("interface=\"{interface}\""));
         let of_workloads = |series: &&String| series.contains("interface=");
         let wrong = samples

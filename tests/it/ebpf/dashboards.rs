@@ -1,4 +1,4 @@
-//! The dashboards on a node with this dataplane: a panel that stays empty there says so.
+//! The dashboards on a node with the eBPF dataplane: the description of a panel that is empty there says so.
 
 use std::time::{Duration, Instant};
 
@@ -45,9 +45,10 @@ fn a_panel_that_has_nothing_to_show_on_this_dataplane_says_so() {
 
 const INGRESS: u64 = 40;
 
-/// The workload's own policy, one that it shares with others, one that never decides, and its profile. Ids from `first` on.
+/// The programs of a workload with its own policy, one that it shares with others, one that never decides, and its profile. Its rule ids
+/// start at `first`.
 fn own_policy(direction: &str, first: u64) {
-    // A rule is of one direction.
+    // A rule has one direction, so the shared policy has another id for egress.
     let all = if direction == "ingress" { ACCEPT_ALL } else { ACCEPT_ALL + 100 };
     let mut writer = Writer::default().label("allowed_by_host_policy").comment("Start of tier default");
     writer = writer.comment(&format!("Start of policy shop/default.{direction}")).rule("action:\"allow\"", first);

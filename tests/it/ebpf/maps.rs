@@ -1,10 +1,10 @@
-//! Maps and policies that come and go while the exporter runs.
+//! Maps and policies that are added and removed while the exporter runs.
 
 use std::time::Duration;
 
 use super::*;
 
-/// A report is not made again before this time has passed.
+/// How long a report is kept before it is made again.
 const FRESH: Duration = Duration::from_millis(1100);
 
 fn ingress(port: u16, interface: &str) -> serde_json::Value {
@@ -22,7 +22,7 @@ fn count(map: &Map, interface: &str, accepted: u64, refused: u64) {
     map.set(counters_of(interface, 1), &[accepted + refused, 0, accepted, 0, refused], &[]);
 }
 
-/// Programs count in the map of their own release, whichever that is: a rollback leaves a newer one, an upgrade an older one.
+/// Programs count in the map of their own release. A rollback leaves a newer map, an upgrade an older one.
 #[test]
 fn of_several_pinned_maps_of_interfaces_the_one_that_moves_counts() {
     on_a_node("of_several_pinned_maps_of_interfaces_the_one_that_moves_counts", || {
@@ -44,12 +44,12 @@ fn of_several_pinned_maps_of_interfaces_the_one_that_moves_counts() {
         let of = |samples: &Samples| ["cali1", "cali2"].map(|interface| of_workload(samples, interface, "default.all"));
         assert_eq!(of(&samples), [Some(7.0), Some(2.0)]);
         assert_eq!(refused(&samples, "cali1", "policy"), 4.0);
-        // The node is upgraded: programs count in the other one from here on.
+        // The node is upgraded. From now on, programs count in the other map.
         rules.set(ACCEPT_ALL, &[12], &[]);
         count(&new, "cali1", 101, 50);
         count(&new, "cali2", 102, 50);
         assert_eq!(of(&scrape(port)), [Some(8.0), Some(4.0)]);
-        // The older one is removed, and its counts with it: what happened meanwhile is not known, what follows is.
+        // The older map is removed with its counts. What happened in between is unknown; what follows is counted.
         fs::remove_file(format!("{GLOBALS}/cali_counters2")).unwrap();
         drop(old);
         rules.set(ACCEPT_ALL, &[512], &[]);
@@ -67,7 +67,7 @@ fn of_several_pinned_maps_of_interfaces_the_one_that_moves_counts() {
         count(&new, "cali1", 403, 50);
         count(&new, "cali2", 303, 150);
         assert_eq!(of(&scrape(port)), [Some(10.0), Some(5.0)]);
-        // One that is not known comes: programs may count there.
+        // An unknown version appears. Programs may count there.
         let unknown = Map::pin(&format!("{GLOBALS}/cali_counters7"), PER_CPU_HASH, 27);
         rules.set(ACCEPT_ALL, &[600], &[]);
         assert_eq!(of(&scrape(port)), [Some(10.0), Some(5.0)]);
@@ -76,7 +76,7 @@ fn of_several_pinned_maps_of_interfaces_the_one_that_moves_counts() {
     });
 }
 
-/// What a policy accepted and denied is still so when the policy is deleted.
+/// The workload's sums keep what a policy accepted and denied after the policy is deleted.
 #[test]
 fn sums_of_a_workload_keep_what_policies_did_that_are_gone() {
     on_a_node("sums_of_a_workload_keep_what_policies_did_that_are_gone", || {
@@ -106,7 +106,7 @@ fn sums_of_a_workload_keep_what_policies_did_that_are_gone() {
             assert_eq!(of_workload(&samples, "cali1", "shop/knp.default.web"), None);
             assert_eq!(sums(port), (41, 6, true), "also what happened during the change");
         }
-        // It comes back, and goes on where it was.
+        // The policy comes back. Its counts continue where they were.
         dump("cali1", "ingress", &[WEB, ALL]);
         scrape(port);
         rules.set(ACCEPT_WEB, &[1], &[]);
@@ -116,7 +116,7 @@ fn sums_of_a_workload_keep_what_policies_did_that_are_gone() {
     });
 }
 
-/// Felix makes it anew when its size changes, and copies what it held; then counts go on, but a lower bound is all that is certain.
+/// Felix makes a new map when the size changes, and copies the entries. Counts continue, but only a lower bound is certain.
 #[test]
 fn another_map_of_rules_makes_nothing_go_back_or_jump() {
     on_a_node("another_map_of_rules_makes_nothing_go_back_or_jump", || {

@@ -1,4 +1,4 @@
-//! The page on a node with this dataplane: what is not told is said, and sums are whole.
+//! The page on a node with the eBPF dataplane: it says what is unknown, and sums are complete.
 
 use super::told::{Node, WEB_1};
 use super::*;
@@ -18,7 +18,7 @@ fn the_page_says_what_this_dataplane_tells() {
         browser.open(&format!("{url}/#/workload/{WEB_1}"));
         browser.until("document.querySelectorAll('.direction').length === 2");
         let text = |selector: &str| browser.text(selector);
-        // 1 of each policy's is certain, 6 are one of them or a profile's.
+        // Each policy has 1 packet for certain. 6 more belong to one of them or to a profile.
         assert!(text(".legend").contains("8 accepted by policy"), "{}", text(".legend"));
         let ingress = text(".direction");
         for expected in ["platform.guard", "≥ 1", "One of them", "it is unknown which one", "A policy, or none"] {

@@ -6,7 +6,7 @@ use crate::support::kernel::knows_not;
 /// `BPF_MAP_LOOKUP_BATCH`
 const LOOKUP_BATCH: u64 = 24;
 
-/// What two programs count of the same maps, one after the other.
+/// The counts of packets, without the metrics that differ from one program to the next.
 fn counts(port: u16) -> Samples {
     let is_count = |series: &str| series.split('{').next().is_some_and(|name| name.ends_with("packets_total"));
     scrape(port).into_iter().filter(|(series, _)| is_count(series)).collect()
@@ -42,7 +42,7 @@ fn before_linux_5_6_maps_are_read_entry_by_entry() {
     });
 }
 
-/// Nothing on this dataplane takes the program.
+/// This dataplane does not need iptables-save.
 #[test]
 fn who_asks_for_iptables_save_gets_the_programs_where_there_are_no_chains() {
     on_a_node("who_asks_for_iptables_save_gets_the_programs_where_there_are_no_chains", || {
@@ -55,7 +55,7 @@ fn who_asks_for_iptables_save_gets_the_programs_where_there_are_no_chains() {
         let up = |samples: &Samples| one(samples, "calico_accountant_up", &[]);
         let samples = scrape(program.port());
         assert_eq!((up(&samples), rule(&samples, "shop/knp.default.web", "0")), (1.0, 5.0), "{:?}", program.log());
-        // Once there are chains, only the program that was asked for may read them.
+        // If there are chains, only iptables-save may read them.
         feed("iptables-nft-restore", "*filter\n:cali-tw-cali1 - [0:0]\n-A cali-tw-cali1 -j DROP\nCOMMIT\n");
         let mut command = super::command();
         command.env("SOURCE", "save").env("PATH", "/nowhere");

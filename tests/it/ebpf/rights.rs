@@ -1,14 +1,14 @@
-//! Felix's folders have mode 0600: who may enter them, and what is said where that is not allowed.
+//! Felix's folders have mode 0600: which capabilities are needed to enter them, and what is printed without these.
 
 use super::*;
 use crate::support::can_run;
 
 const FOUR: &str = "-all,+net_admin,+net_raw,+bpf,+dac_read_search";
-/// As a container had them before, and as someone has them who tries by hand with more.
+/// Without `DAC_READ_SEARCH`, as a container had them before, and with `DAC_OVERRIDE`, as a user may try by hand.
 const THREE: &str = "-all,+net_admin,+net_raw,+bpf";
 const BY_HAND: &str = "-all,+net_admin,+net_raw,+bpf,+dac_override";
 
-/// The program with no more capabilities than these.
+/// The program with these capabilities at most.
 fn bounded(capabilities: &str) -> Command {
     let plain = command();
     let mut bounded = Command::new("setpriv");
@@ -36,7 +36,7 @@ fn folders_of_mode_0600_are_entered_with_one_capability_and_not_without_it() {
         assert_eq!((rule(&samples, "shop/knp.default.web", "0"), unknown(&samples)), (5.0, 0.0), "{:?}", program.log());
         let (code, text) = check(FOUR);
         assert!(code == Some(0) && text.contains("describes them all"), "{code:?} {text}");
-        // Felix may make the folder anew, and files in it, at any time.
+        // Felix may replace the folder and its files at any time.
         fs::remove_dir_all("/run/calico/bpf").unwrap();
         felix_folders();
         dump("cali1", "ingress", &[WEB, ALL]);

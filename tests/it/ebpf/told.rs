@@ -1,6 +1,6 @@
-//! What the commands and the page tell of a node on this dataplane.
+//! What the commands and the page say about a node with the eBPF dataplane.
 //!
-//! `GOLDEN=write cargo test --test it ebpf::told` writes the golden outputs anew.
+//! `GOLDEN=write cargo test --test it ebpf::told` writes the golden outputs again.
 
 use std::process::Stdio;
 
@@ -11,10 +11,10 @@ const GUARD_ALLOW: u64 = 21;
 const GUARD_DENY: u64 = 22;
 const GUARD_PASS: u64 = 23;
 const PROFILE: u64 = 31;
-/// As Calico calls the interface of shop/web-1.
+/// Calico's name for the interface of shop/web-1.
 pub const WEB_1: &str = "cali751425ce827";
 
-/// Three workloads: one with two tiers and a profile, which shares the policies with the second, and one with a single tier.
+/// Four workloads: two with two tiers and a profile, which share the policies, and two with a single tier, which share theirs.
 pub struct Node {
     pub map: Map,
     interfaces: Map,
@@ -34,7 +34,7 @@ impl Node {
         node
     }
 
-    /// What has been counted at a moment.
+    /// Sets the counters to those of a moment.
     pub fn count(&self, moment: u64) {
         for (id, packets) in
             [(GUARD_ALLOW, 5), (GUARD_DENY, 4), (GUARD_PASS, 20), (ACCEPT_WEB, 30), (DENY_WEB, 7), (ACCEPT_ALL, 9), (PROFILE, 2), (END, 6)]
@@ -48,7 +48,7 @@ impl Node {
     }
 }
 
-/// A tier that passes on, one that denies, and a profile.
+/// Writes a program with a tier that passes on, one that denies, and a profile.
 fn two_tiers(interface: &str) {
     let rules = [("allow", GUARD_ALLOW), ("deny", GUARD_DENY), ("pass", GUARD_PASS)];
     let mut writer = Writer::default().label("allowed_by_host_policy").comment("Start of tier platform");
@@ -63,7 +63,7 @@ fn two_tiers(interface: &str) {
     fs::write(format!("{POLICY}/{interface}_ingress_v4.json"), writer.file(interface)).unwrap();
 }
 
-/// What a command prints, without what differs from time to time.
+/// What a command prints, without what differs from run to run.
 fn tells(args: &[&str]) -> String {
     let output = super::command().args(args).env("PATH", "/nowhere").stdout(Stdio::piped()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap().replace(env!("CARGO_PKG_VERSION"), "VERSION");
@@ -95,7 +95,7 @@ fn commands() {
         assert!(
             metrics.contains("calico_accountant_policy_rule_packets_total") && !metrics.contains("calico_accountant_policy_packets_total{")
         );
-        // Nothing says which rules are whose.
+        // Without the files, it is unknown which rules belong to which policy.
         fs::remove_dir_all(POLICY).unwrap();
         is_golden("ebpf/check-without-files", &tells(&["check"]));
     });

@@ -1,5 +1,5 @@
-//! Three members, and what befalls clusters. After each fault: the inventory equals the datastore, nothing is lost, memory, threads and
-//! descriptors are where they were, and meanwhile the follower was neither busy nor a burden.
+//! Three etcd members, and the faults that clusters have. After each fault, the inventory equals the datastore, and memory, threads and
+//! descriptors are as before. During the fault, the follower must use little CPU and send few requests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use crate::support::netns::{Namespace, feed};
 use crate::support::proxy::Proxy;
 use crate::support::within;
 
-/// As long as a fault lasts that is not over by itself.
+/// How long a fault lasts that does not end by itself.
 const LASTING: Duration = Duration::from_secs(3);
-/// What a follower may ask of all members together, in a second: each of them twice.
+/// How many requests a follower may send to all members together in a second: two to each.
 const RATE: f64 = 6.0;
-/// The time of a processor that it may take to do its work, whatever that is, beside what it takes to wait.
+/// How much CPU time the follower may use for its work, in addition to the cost of waiting.
 const WORK: Duration = Duration::from_millis(300);
 
-/// In a process of its own: follows a cluster, with limits that are a fraction of the usual ones.
+/// Follows a cluster, in a process of its own, with much shorter limits than usual.
 #[test]
 fn child_follows() {
     let Some(job) = follower::job() else { return };
@@ -51,9 +51,9 @@ struct Cluster {
     members: Vec<Etcd>,
     proxies: Vec<Proxy>,
     measured: Option<Measured>,
-    /// The member that is asked to write.
+    /// The member to which changes are written.
     writer: usize,
-    /// Whether users have been turned on.
+    /// Whether authentication is on.
     auth: bool,
     rate: f64,
     work: Duration,
@@ -81,7 +81,7 @@ impl Cluster {
         job["idle"] = job.get("idle").cloned().unwrap_or(json!(2000));
         let mut follower = Follower::start("etcd::cluster::child_follows", &job);
         within(Duration::from_secs(20), "the first list", || follower.state().up);
-        // Some more of what is usual, which takes its memory once.
+        // Some usual events, because their memory is allocated once.
         self.proxies.iter().for_each(Proxy::cut);
         self.proxies.iter().for_each(Proxy::restore);
         self.put("three");
@@ -91,7 +91,7 @@ impl Cluster {
         self.measured = Some(measured);
     }
 
-    /// Runs etcdctl at the member that writes, again while it has no leader.
+    /// Runs etcdctl on the member for writing. Tries again while it has no leader.
     #[track_caller]
     fn run(&self, args: &[&str], input: &[u8]) -> String {
         let user: &[&str] = if self.auth { &["--user", "root:root"] } else { &[] };
@@ -111,7 +111,7 @@ impl Cluster {
         self.run(&["put", &key, &value], b"");
     }
 
-    /// What etcd has of this node, as the follower should have it.
+    /// What etcd has of this node: the state that the follower should have.
     fn stored(&self) -> State {
         let text = self.run(&["get", "--prefix", &format!("{ROOT}workloadendpoints/")], b"");
         let mut workloads = BTreeMap::new();
@@ -139,7 +139,7 @@ impl Cluster {
         self.proxies.iter().map(Proxy::asked).sum()
     }
 
-    /// The member that the follower follows.
+    /// The member to which the follower is connected.
     fn followed(&self) -> usize {
         self.proxies.iter().position(|proxy| proxy.open() > 0).unwrap()
     }
@@ -152,12 +152,12 @@ impl Cluster {
         self.members.iter().position(is_leader).unwrap()
     }
 
-    /// Another member writes while this one is out of order.
+    /// Lets another member write while this one is out of order.
     fn spare(&mut self, member: usize) {
         self.writer = (member + 1) % self.members.len();
     }
 
-    /// Something goes wrong and is put right; what is written then and afterwards is not lost, and it was cheap.
+    /// Makes a fault that ends. Asserts that changes during and after it arrive, and that it was cheap for the follower.
     #[track_caller]
     fn survives(&mut self, what: &str, fault: impl FnOnce(&mut Self)) {
         let (asked, began, before) = (self.asked(), Instant::now(), self.measured().follower.cost());
@@ -170,7 +170,7 @@ impl Cluster {
         self.measured().was_cheap(what, &before, began, work, (asked, rate));
     }
 
-    /// Kills all members and starts them with other arguments, and other data if there is a snapshot.
+    /// Kills all members and starts them again with other arguments and, if there is a snapshot, with its data.
     fn restart(&mut self, args: &[&str], snapshot: Option<&std::path::Path>) {
         self.members.iter_mut().for_each(Etcd::kill);
         for member in &mut self.members {
@@ -182,7 +182,7 @@ impl Cluster {
         Etcd::start_all(&mut self.members);
     }
 
-    /// Waits for trouble that says this.
+    /// Waits for a trouble that contains these words.
     #[track_caller]
     fn is_troubled(&mut self, words: &str) {
         let follower = &mut self.measured().follower;
@@ -231,7 +231,7 @@ fn dies(cluster: &mut Cluster, member: usize) {
     cluster.members[member].start_again();
 }
 
-/// By a packet filter: it and the others hear nothing from each other, clients still reach it.
+/// Cuts the followed member off from the others with a packet filter. Clients still reach it.
 fn cut_off(cluster: &mut Cluster) {
     let followed = cluster.followed();
     cluster.spare(followed);
@@ -251,7 +251,7 @@ fn cut_off(cluster: &mut Cluster) {
 #[test]
 fn gateways_are_switched_off_and_on() {
     let Some(mut cluster) = Cluster::plain() else { return };
-    // Each time it looks for the gateway of three releases.
+    // Each time, the follower tries the gateway paths of three releases.
     cluster.rate = 4.0 * RATE;
     cluster.survives("the gateway is switched off", |cluster| {
         cluster.restart(&["--enable-grpc-gateway=false"], None);
@@ -267,7 +267,7 @@ fn large_objects() {
     let Some(mut cluster) = Cluster::plain() else { return };
     cluster.work = Duration::from_secs(5);
     cluster.measured().memory = 16 << 10;
-    // What etcd takes at most, key and value: 1.5 MiB for a request.
+    // The largest request that etcd accepts, with key and value: 1.5 MiB.
     let large = |node: &str, pod: &str| {
         let (key, value) = endpoint(node, "prod", pod, pod);
         let mut value: Value = serde_json::from_str(&value).unwrap();
@@ -283,7 +283,7 @@ fn large_objects() {
         assert!(cluster.stored().workloads.len() == 5);
         assert_eq!(cluster.measured().follower.state().resyncs, 0, "the watch brought them");
     });
-    // 50 MB as they are sent: more than is kept of one frame.
+    // 50 MB as sent, which is more than is kept of one frame.
     for what in ["a history of large objects", "the same again"] {
         cluster.survives(what, |cluster| {
             cluster.proxies.iter().for_each(Proxy::cut);
@@ -301,7 +301,7 @@ fn large_objects() {
     });
 }
 
-/// Revisions go back, under the same cluster id.
+/// Revisions go back, and the cluster id is the same.
 #[test]
 fn restored_from_a_snapshot() {
     let Some(mut cluster) = Cluster::plain() else { return };
@@ -364,8 +364,7 @@ fn certificates_are_rotated() {
     });
 }
 
-/// An hour in which nothing happens, 300 times as fast: 48 silences of 75 s, and six of etcd's progress notifications, which come every
-/// ten minutes.
+/// An hour without changes, 300 times as fast: 48 silences of 75 s, and six progress notifications of etcd, which come every ten minutes.
 #[test]
 fn an_hour_of_silence() {
     let notify = "--experimental-watch-progress-notify-interval=2s".to_owned();

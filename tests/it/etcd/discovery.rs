@@ -1,4 +1,4 @@
-//! etcd found by DNS: a name server of the test's own in a network namespace, at the address that the system's configuration names.
+//! etcd found by DNS. The test serves DNS itself, in a network namespace, at the address that the system's configuration names.
 
 use std::net::{IpAddr, UdpSocket};
 use std::thread;
@@ -18,7 +18,7 @@ fn name_server() -> IpAddr {
     addresses.next().unwrap_or(IpAddr::from([127, 0, 0, 1]))
 }
 
-/// Serves one SRV record; everything else does not exist.
+/// Serves one SRV record. No other name exists.
 fn serve(socket: UdpSocket, name: &'static str, port: u16) {
     thread::spawn(move || {
         let mut buffer = [0; 512];

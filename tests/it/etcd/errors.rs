@@ -1,4 +1,4 @@
-//! Mistakes somebody has to repair: each is said in one line that names what to repair.
+//! Configuration mistakes: each gives one line that names what to repair.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn users_are_taken_from_common_names() {
     };
     let inventory = start(tls.clone());
     troubled(&inventory, &[&etcd.url(), "common name", "ETCD_USERNAME"]);
-    // With a password too: the gateway refuses even to authenticate.
+    // Also with a password: the gateway refuses even to authenticate.
     let inventory = start(EtcdConfig { credentials: Some(("reader".into(), "secret".into())), ..tls });
     troubled(&inventory, &[&etcd.url(), "common name", "ETCD_USERNAME"]);
 }
@@ -77,7 +77,7 @@ fn permission_is_denied() {
     troubled(&inventory, &["authentication enabled", "ETCD_USERNAME"]);
 }
 
-/// What etcd's administrator repairs shows as soon as a change does.
+/// A repair by etcd's administrator shows as soon as a change does.
 #[test]
 fn permission_is_granted_at_last() {
     let Some(etcd) = Etcd::plain() else { return };
@@ -85,14 +85,14 @@ fn permission_is_granted_at_last() {
     etcd.enable_auth("reader", "secret", &format!("{ROOT}globalnetworkpolicies/"));
     let inventory = start(EtcdConfig { credentials: Some(("reader".into(), "secret".into())), ..config(&etcd.url()) });
     troubled(&inventory, &["\"reader\"", "permission"]);
-    // The delays have become as long as they get.
+    // The delays between attempts have reached their maximum.
     std::thread::sleep(Duration::from_secs(5));
     let workloads = format!("{ROOT}workloadendpoints/");
     etcd.etcdctl(&["--user", "root:root", "role", "grant-permission", "reader", "--prefix=true", "read", &workloads]);
     within(SOON, "the permission is used", || inventory.up() && app_of(&inventory, "a").is_some());
 }
 
-/// A role for the workload endpoints alone is enough, until policies are wanted.
+/// A role for workload endpoints is enough until policies are wanted.
 #[test]
 fn the_smallest_role_is_enough() {
     let Some(etcd) = Etcd::plain() else { return };

@@ -1,4 +1,4 @@
-//! A fake gateway, for what a real etcd of this release does not do: other releases' framing, floods.
+//! A fake gateway for what a real etcd of this release does not do: the framing of other releases, floods.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use calico_accountant::etcd::{LIMITS, Limits};
 use super::{NODE, SOON, app_of, config, endpoint, start, synced};
 use crate::support::within;
 
-/// Answers `POST <path>` with what `answer` writes; a watch's answer ends when `answer` returns.
+/// Answers `POST <path>` with what `answer` writes. The answer to a watch ends when `answer` returns.
 pub fn gateway(answer: impl Fn(&str, &str, &mut TcpStream) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -47,7 +47,7 @@ fn serve(mut stream: TcpStream, answer: &dyn Fn(&str, &str, &mut TcpStream)) {
     answer(path, &String::from_utf8(body).unwrap(), &mut stream);
 }
 
-/// Ends with the connection, as an answer without a length does.
+/// Writes the head of an answer without a length, which ends with the connection.
 pub fn head(stream: &mut TcpStream, status: &str) {
     let _ = write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n\r\n");
 }
@@ -59,7 +59,7 @@ fn kv((key, value): &(String, String), revision: u32) -> String {
 
 pub const HEADER: &str = r#""header":{"cluster_id":"1","revision":"10"}"#;
 
-/// Holds one workload, `listed`.
+/// Answers with one workload, `listed`.
 fn range(body: &str, stream: &mut TcpStream) {
     head(stream, "200 OK");
     let object = kv(&endpoint(NODE, "prod", "listed", "web"), 5);
@@ -67,7 +67,7 @@ fn range(body: &str, stream: &mut TcpStream) {
     let _ = write!(stream, "{{{HEADER},\"kvs\":[{kvs}],\"count\":\"1\"}}");
 }
 
-/// etcd 3.2: `/v3alpha`, and frames with nothing between them, in pieces.
+/// etcd 3.2 has `/v3alpha`, and sends frames with nothing between them, in pieces.
 #[test]
 fn an_old_etcd_without_delimiters() {
     let url = gateway(|path, body, stream| match path {
@@ -94,7 +94,7 @@ fn an_old_etcd_without_delimiters() {
     assert_eq!(inventory.resyncs(), 0);
 }
 
-/// A cancelled watch says so once and stays open: it is the end all the same.
+/// A cancelled watch says so once and remains open. It must be taken as ended.
 #[test]
 fn a_cancelled_watch_that_stays_open() {
     let (watches, starts) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
@@ -119,7 +119,7 @@ fn a_cancelled_watch_that_stays_open() {
     assert!(second.contains("\"start_revision\":18"), "resumed after the progress notification: {second}");
 }
 
-/// A frame without end is not kept, and listing again makes up for it.
+/// A frame without end is not kept. Listing again replaces what it would have said.
 #[test]
 fn a_flood_ends_in_a_new_list() {
     let lists = Arc::new(AtomicUsize::new(0));
@@ -142,7 +142,7 @@ fn a_flood_ends_in_a_new_list() {
     assert!(app_of(&inventory, "listed").is_some());
 }
 
-/// A page of a web server, or an object of another kind, is an error and not a panic.
+/// A web server's page, or an object of another kind, gives an error and no panic.
 #[test]
 fn something_that_is_not_etcd() {
     let url = gateway(|_, _, stream| {
@@ -153,7 +153,7 @@ fn something_that_is_not_etcd() {
     super::troubled(&inventory, &[&url, "unexpected"]);
 }
 
-/// A list without end, none of it this node's, and one that goes back to where it was.
+/// Tests a list without end that has nothing of this node, and one that returns to an earlier place.
 #[test]
 fn a_list_without_end_is_given_up() {
     let page = |namespace: usize| {

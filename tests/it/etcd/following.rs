@@ -1,4 +1,4 @@
-//! Following an etcd that behaves: every change shows, over every kind of connection.
+//! Following an etcd without faults: every change shows, over every kind of connection.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::support::certificates::Certificates;
 use crate::support::etcd::{Etcd, Options};
 use crate::support::within;
 
-/// A workload is created, relabelled, moved to another node and deleted.
+/// Creates, relabels, moves and deletes a workload. Each change must show.
 #[track_caller]
 fn changes_show(etcd: &Etcd, inventory: &Inventory) {
     let web = endpoint(NODE, "prod", "web-0", "web");
@@ -57,7 +57,7 @@ fn over_tls_with_a_client_certificate() {
     let limits = Limits { idle: Duration::from_secs(1), ..LIMITS };
     let inventory = start_within(tls_config(&etcd, &certificates), limits);
     synced(&inventory);
-    // Long enough for the watch to be opened anew, which is no trouble.
+    // Long enough for the watch to be opened again. That is not a trouble.
     std::thread::sleep(Duration::from_millis(2500));
     assert!(inventory.up(), "{:?}", inventory.troubles());
     changes_show(&etcd, &inventory);
@@ -69,7 +69,7 @@ fn a_renewed_client_certificate_is_taken_up() {
     let Some(etcd) = Etcd::start(Options { tls: Some(good.clone()), ..Options::default() }) else { return };
     let inventory = start(EtcdConfig { ca_file: Some(good.ca()), ..tls_config(&etcd, &bad) });
     super::troubled(&inventory, &["client certificate", "ETCD_CERT_FILE"]);
-    // First one file, then the other: in between, they do not fit, which must not be fatal.
+    // The files are replaced one after the other. In between they do not fit, which must not be fatal.
     fs::copy(good.client_key(), bad.client_key()).unwrap();
     super::troubled(&inventory, &["ETCD_KEY_FILE", "does not fit"]);
     fs::copy(good.client_cert(), bad.client_cert()).unwrap();
@@ -81,7 +81,7 @@ fn with_a_password_and_a_token_that_expires() {
     let Some(etcd) = Etcd::with(&["--auth-token-ttl", "2"]) else { return };
     etcd.enable_auth("reader", "secret", &format!("{ROOT}workloadendpoints/"));
     let user = EtcdConfig { credentials: Some(("reader".into(), "secret".into())), ..config(&etcd.url()) };
-    // The watch is opened anew after each 4 s of silence, when the token has expired.
+    // The watch is opened again after each 4 s of silence. The token has expired by then.
     let inventory = start_within(user, Limits { idle: Duration::from_secs(4), ..LIMITS });
     synced(&inventory);
     let put = |pod: &str| {

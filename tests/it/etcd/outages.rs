@@ -1,4 +1,4 @@
-//! etcd goes away and comes back in every way it can; the cache is served meanwhile.
+//! etcd fails and comes back in every way that it can. The cache is served meanwhile.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn down_but_served(inventory: &Inventory) {
     assert!(inventory.synced());
 }
 
-/// An etcd that holds one workload, `old`.
+/// An etcd with one workload, `old`.
 fn with_one(options: Options) -> Option<Etcd> {
     let etcd = Etcd::start(options)?;
     etcd.put(&endpoint(NODE, "prod", "old", "web"));
@@ -102,7 +102,7 @@ fn a_short_disconnect_is_resumed_without_a_list() {
     assert_eq!(inventory.resyncs(), 0);
 }
 
-/// etcd comes back with fewer revisions under the same cluster id: a watch from the old revision would be silent for ever.
+/// etcd comes back with fewer revisions under the same cluster id. A watch from the old revision would be silent forever.
 #[test]
 fn a_restored_backup_is_listed_again() {
     let Some(mut etcd) = with_one(Options::default()) else { return };
@@ -120,7 +120,7 @@ fn a_restored_backup_is_listed_again() {
     within(SOON, "a change of the restored state", || app_of(&inventory, "later").is_some());
 }
 
-/// Another cluster behind the same address, further on than the old one: only its id tells.
+/// Another cluster is behind the same address, with more revisions than the old one. Only its id differs.
 #[test]
 fn another_cluster_is_listed_again() {
     let Some(mut etcd) = with_one(Options::default()) else { return };
@@ -157,7 +157,7 @@ fn a_dead_endpoint_is_left_for_a_live_one() {
     assert_eq!(inventory.resyncs(), 0);
 }
 
-/// The connection is open and nothing comes through it any more: only silence tells.
+/// The connection is open, but nothing comes through any more. The only sign is silence.
 #[test]
 fn a_half_open_connection_is_noticed_by_its_silence() {
     let Some(etcd) = with_one(Options::default()) else { return };
@@ -173,7 +173,7 @@ fn a_half_open_connection_is_noticed_by_its_silence() {
     assert_eq!(inventory.resyncs(), 0);
 }
 
-/// A member without a leader cannot know of changes; it says so only because it was asked to.
+/// A member without a leader does not know of changes. It says so only because the request asks for it.
 #[test]
 fn a_member_that_lost_its_leader_is_not_trusted() {
     let Some((one, mut two)) = Etcd::pair() else { return };

@@ -1,4 +1,4 @@
-//! A large cluster: what the first list costs in bytes and memory.
+//! A large cluster: how many bytes and how much memory the first list takes.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::support::etcd::Etcd;
 use crate::support::proxy::Proxy;
 use crate::support::within;
 
-/// How many of the endpoints are on this node.
+/// How many endpoints are on this node.
 const OWN: usize = 100;
 
-/// Writes `count` endpoints over 500 nodes and some namespaces, through the gateway in transactions.
+/// Writes `count` endpoints of 500 nodes and `namespaces` namespaces, through the gateway, in transactions.
 fn fill(etcd: &Etcd, count: usize, namespaces: usize) {
     let agent = ureq::Agent::new_with_defaults();
     let objects = (0..count).map(|n| {
@@ -34,7 +34,7 @@ fn fill(etcd: &Etcd, count: usize, namespaces: usize) {
     }
 }
 
-/// Reads everything as the Go client does, and returns the bytes of the answer.
+/// Reads everything as the Go client does. Returns the number of bytes of the answer.
 fn full_read(url: &str) -> u64 {
     let [key, end] = ["workloadendpoints/", "workloadendpoints0"].map(|key| BASE64_STANDARD.encode(format!("{}{key}", super::ROOT)));
     let body = format!(r#"{{"key":"{key}","range_end":"{end}"}}"#);
@@ -42,11 +42,11 @@ fn full_read(url: &str) -> u64 {
     std::io::copy(&mut answer.into_body().into_reader(), &mut std::io::sink()).unwrap()
 }
 
-/// Runs [`child_follows`] in a process of its own; the kilobytes it took at most, and how long the list took.
+/// Runs [`child_follows`] in a process of its own. Returns its peak memory in kB, and how long the list took.
 fn follow_in_a_process(url: &str) -> (u64, Duration) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "etcd::scale::child_follows", "--nocapture"]).env("FOLLOW_URL", url);
-    // Proxies of the environment are not for etcd: with this one, nothing would work.
+    // Proxies of the environment are not for etcd. If the program used this one, nothing would work.
     command.env("HTTP_PROXY", "http://127.0.0.1:1").env("http_proxy", "http://127.0.0.1:1").env("ALL_PROXY", "http://127.0.0.1:1");
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -57,7 +57,7 @@ fn follow_in_a_process(url: &str) -> (u64, Duration) {
     (figure("VmHWM:"), Duration::from_millis(figure("milliseconds:")))
 }
 
-/// Started by the tests below in a process of its own, to measure its memory; without them it has nothing to do.
+/// The tests below start it in a process of its own, to measure its memory. Without them it does nothing.
 #[test]
 fn child_follows() {
     let Some(url) = std::env::var_os("FOLLOW_URL") else { return };
@@ -71,7 +71,7 @@ fn child_follows() {
     println!("{}", status.lines().find(|line| line.starts_with("VmHWM:")).unwrap());
 }
 
-/// The first list of `count` endpoints takes less than a `part`th of the bytes of a full read.
+/// Asserts that the first list of `count` endpoints takes less than 1/`part` of the bytes of a full read.
 fn list_is_frugal(count: usize, namespaces: usize, part: u64) {
     let Some(etcd) = Etcd::plain() else { return };
     fill(&etcd, count, namespaces);
@@ -93,6 +93,6 @@ fn five_thousand_endpoints() {
 #[test]
 fn fifty_thousand_endpoints() {
     list_is_frugal(50_000, 50, 20);
-    // The worst case: nothing can be left out but the values.
+    // The worst case: only values can be left out.
     list_is_frugal(50_000, 1_000, 5);
 }

@@ -10,17 +10,16 @@ use super::walk::{Fate, Walk};
 use crate::captures::Key;
 use crate::simulation::random::Random;
 
-/// No rule of a capture has it.
+/// No rule of a capture has this handle.
 const FOREIGN_HANDLE: u64 = 1_000_000;
 
-/// Where a rule is put.
+/// Where a rule is inserted.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// Which table of the moment.
+    /// The index of the table.
     pub table: usize,
-    /// The chain.
     pub chain: ChainId,
-    /// In front of the rule with this place in it.
+    /// The position in the chain before which it is inserted.
     pub before: usize,
 }
 
@@ -31,17 +30,17 @@ impl Place {
     }
 }
 
-/// Whether rules of a chain can have to do with what endpoints count.
+/// Whether the rules of a chain can affect what endpoints count.
 pub fn matters(chain: &str) -> bool {
     let kinds = ["tw-", "fw-", "th-", "fh-", "thfw-", "fhfw-", "pi-", "po-", "gi-", "go-", "pri-", "pro-", "to-wl-", "from-wl-", "FORWARD"];
     chain.strip_prefix("cali-").is_some_and(|rest| kinds.iter().any(|kind| rest.starts_with(kind)))
 }
 
-/// The tables with a foreign rule that has counted so many packets.
+/// The tables with a foreign rule that has counted this many packets.
 pub fn mutated(tables: &[Snapshot], place: Place, foreign: &Foreign, packets: u64) -> Vec<Snapshot> {
     let mut tables = tables.to_vec();
     let table = &tables[place.table];
-    // Both moments have the same chains, in an order of their own.
+    // Both moments have the same chains, but in different orders.
     tables[place.table] = inserted(table, place, foreign, packets);
     tables
 }
@@ -49,7 +48,7 @@ pub fn mutated(tables: &[Snapshot], place: Place, foreign: &Foreign, packets: u6
 fn inserted(table: &Snapshot, place: Place, foreign: &Foreign, packets: u64) -> Snapshot {
     let from = &table.ruleset;
     let mut builder = Builder::new(from.family, from.backend, from.table);
-    // Chains keep their places.
+    // Chains keep their positions.
     from.chains().iter().for_each(|chain| _ = builder.chain(&chain.name));
     for (id, chain) in from.chain_ids() {
         table.chain_handle(id).into_iter().for_each(|handle| builder.chain_handle(id, handle));
@@ -73,17 +72,17 @@ fn inserted(table: &Snapshot, place: Place, foreign: &Foreign, packets: u64) -> 
     builder.finish()
 }
 
-/// The same where some packets matched between the two moments.
+/// Both moments with a foreign rule that some packets matched in between.
 pub struct Mutation {
     pub before: Vec<Snapshot>,
     pub after: Vec<Snapshot>,
-    /// What Calico's rules decided of them.
+    /// What Calico's rules decided about these packets.
     pub decided: BTreeMap<Key, u64>,
     pub fate: Fate,
 }
 
 impl Mutation {
-    /// `None` if no packet comes to the place.
+    /// `None` if no packet reaches the place.
     pub fn new(
         [before, after]: [&[Snapshot]; 2],
         place: Place,

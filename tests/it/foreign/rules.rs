@@ -10,18 +10,18 @@ use super::walk::Fate;
 use crate::captures;
 use crate::support::netns::{Namespace, feed};
 
-/// A rule in a table of its own.
+/// A rule, alone in a table.
 pub struct Foreign {
     pub text: String,
     pub table: Snapshot,
-    /// What can become of packets that match.
+    /// What may happen to packets that match.
     pub fates: &'static [Fate],
 }
 
 const GONE: &[Fate] = &[Fate::Gone];
 const UNKNOWN: &[Fate] = &[Fate::On, Fate::Gone, Fate::Back, Fate::Marked(0x10000, 0x10000), Fate::Marked(0x20000, 0x20000)];
 
-/// As `iptables-save` prints them.
+/// The rules as `iptables-save` prints them.
 const IPTABLES: [(&str, &[Fate]); 17] = [
     ("-p udp -m udp --dport 65333 -j DROP", GONE),
     ("-j REJECT --reject-with icmp-port-unreachable", GONE),
@@ -42,7 +42,7 @@ const IPTABLES: [(&str, &[Fate]); 17] = [
     ("-m comment --comment \"Start of tier default\" -j MARK --set-xmark 0x0/0x20000", &[Fate::Marked(0, 0x20000)]),
 ];
 
-/// As `nft -j` prints them.
+/// The rules as `nft -j` prints them.
 const NFT: [(&str, &str, &[Fate]); 8] = [
     ("udp dport 65333 counter drop", r#"{"counter": {"packets": 0, "bytes": 0}}, {"drop": null}"#, GONE),
     ("counter accept", r#"{"counter": {"packets": 0, "bytes": 0}}, {"accept": null}"#, GONE),
@@ -62,7 +62,7 @@ const NFT: [(&str, &str, &[Fate]); 8] = [
     ),
 ];
 
-/// What the reader of iptables' text makes of them.
+/// The rules as the reader of iptables' text parses them.
 pub fn by_iptables(backend: Backend) -> Vec<Foreign> {
     let foreign = |(rule, fates): &(&str, &'static [Fate])| {
         let text = format!("*filter\n:cali-foreign - [0:0]\n[0:0] -A cali-foreign {rule}\nCOMMIT\n");
@@ -71,7 +71,7 @@ pub fn by_iptables(backend: Backend) -> Vec<Foreign> {
     IPTABLES.iter().map(foreign).collect()
 }
 
-/// What the readers of Calico's own tables make of them: of nft's text, and where that is possible of the kernel's.
+/// The rules as the readers of Calico's own tables parse them: from nft's text and, if possible, from the kernel.
 pub fn by_nft() -> Vec<Foreign> {
     let by_json = |(rule, json, fates): &(&str, &str, &'static [Fate])| {
         let text = format!(
@@ -81,7 +81,7 @@ pub fn by_nft() -> Vec<Foreign> {
     };
     let mut all: Vec<Foreign> = NFT.iter().map(by_json).collect();
     if let Some(namespace) = Namespace::new("foreign rules in the kernel") {
-        // Not every kernel has queues.
+        // Not every kernel supports queues.
         let known = NFT.iter().filter(|(rule, ..)| !rule.contains("queue"));
         all.extend(known.map(|(rule, _, fates)| {
             let table = namespace.run(|| {

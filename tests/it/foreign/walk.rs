@@ -1,5 +1,5 @@
-//! A packet's way through a table as the kernel takes it: which rules count it, and what Calico's decide. It has no addresses and opens a
-//! connection: rules that match on anything but marks do not match, but for the foreign one.
+//! A packet's path through a table, as the kernel walks it: which rules count it, and what Calico's rules decide. The packet has no
+//! addresses and opens a connection. Rules that match on anything but marks do not match, except the foreign one.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use calico_accountant::ruleset::{ChainId, CtState, MarkMatch, RuleId, Ruleset, V
 
 use crate::captures::Key;
 
-/// What becomes of a packet that the foreign rule matches.
+/// What happens to a packet that the foreign rule matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It goes on.
+    /// It continues with the next rule.
     On,
-    /// It returns.
+    /// It returns from the chain.
     Back,
-    /// It is accepted, refused, or kept.
+    /// It is accepted, denied or kept.
     Gone,
-    /// It goes on, marked so.
+    /// It continues with this mark and mask.
     Marked(u32, u32),
 }
 
@@ -26,21 +26,21 @@ pub struct Walk<'a> {
     ruleset: &'a Ruleset,
     pipelines: &'a Pipelines,
     labels: &'a Labels,
-    /// The endpoint whose chain it is in.
+    /// The endpoint in whose chain the packet is.
     pipeline: Option<&'a Pipeline>,
     foreign: (RuleId, Fate),
-    /// The jumps that lead to where the packet is bound for: they match.
+    /// The jumps that lead to the packet's destination. They match.
     path: Vec<RuleId>,
     mark: u32,
-    /// The policy or profile that decided last.
+    /// The last decision, and the policy or profile that made it.
     last: Option<(ChainId, Decision)>,
     /// How often each rule counted the packet.
     pub counted: BTreeMap<RuleId, u64>,
-    /// What was decided, as far as it came true.
+    /// The decisions that took effect.
     pub decided: Vec<Key>,
 }
 
-/// Where the packet is after a chain.
+/// Whether the packet is still in the table after a chain.
 #[derive(PartialEq, Eq)]
 enum After {
     Returned,
@@ -48,7 +48,7 @@ enum After {
 }
 
 impl<'a> Walk<'a> {
-    /// Of a packet bound for a chain, that of an endpoint or one that leads to some.
+    /// Walks a packet to a chain: that of an endpoint, or one that leads to endpoints.
     pub fn new(
         (ruleset, pipelines, labels): (&'a Ruleset, &'a Pipelines, &'a Labels),
         bound_for: ChainId,
@@ -107,7 +107,7 @@ impl<'a> Walk<'a> {
         After::Returned
     }
 
-    /// Notes what a rule decides.
+    /// Records what a rule decides.
     fn note(&mut self, chain: ChainId, id: RuleId) {
         let Some(pipeline) = self.pipeline else { return };
         let decides = |policy: &&calico_accountant::felix::PolicyRule| policy.rule == id;
@@ -153,7 +153,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Each once: a packet is decided once by each.
+    /// Records a decision once: each policy decides about a packet only once.
     fn push(&mut self, item: String) {
         let Some(pipeline) = self.pipeline else { return };
         let key = (pipeline.interface.to_string(), pipeline.direction.as_str(), item);

@@ -1,14 +1,14 @@
-//! Man pages of the tables of commands and settings, in the macros of man(7).
+//! Renders the tables of commands and settings as man pages, in the macros of man(7).
 
 use calico_accountant::config::commands::{OPTIONS, SUBCOMMANDS, Subcommand};
 use calico_accountant::config::settings::{Group, SETTINGS, Setting};
 
-/// Of the pages; a build has none, so that the same source gives the same pages.
+/// The date of the pages. It is fixed, so that the same source gives the same pages.
 const DATE: &str = "2026-11-27";
 const NAME: &str = "calico-accountant";
 const ABOUT: &str = "Tells which Calico policy accepts or drops each workload's packets";
 
-/// What belongs to all commands, by its exit status.
+/// The exit statuses that all commands have.
 const EXIT: [(&str, &str); 3] = [
     ("0", "Done; or ended by SIGTERM or SIGINT."),
     (
@@ -19,7 +19,7 @@ const EXIT: [(&str, &str); 3] = [
     ("2", "Wrong command, flag or variable."),
 ];
 
-/// A page as it is written.
+/// The text of a page.
 struct Page(String);
 
 impl Page {
@@ -29,7 +29,7 @@ impl Page {
         page.line(&format!(".TH {} 1 {DATE} \"{NAME} {version}\"", escaped(&name.to_uppercase())));
         page.section("NAME");
         let mut about = about.trim_end_matches('.').to_owned();
-        // As in a list of pages.
+        // Lower case, as usual in lists of man pages.
         about[..1].make_ascii_lowercase();
         page.line(&format!("{} \\-", escaped(name)));
         page.text(&about);
@@ -45,7 +45,7 @@ impl Page {
         self.line(&format!(".SH {name}"));
     }
 
-    /// In lines of less than 80 columns, as mandoc's lint wants them.
+    /// Adds text in lines of less than 80 columns, which mandoc's lint requires.
     fn text(&mut self, text: &str) {
         let mut line = String::new();
         for word in text.split_whitespace() {
@@ -60,7 +60,7 @@ impl Page {
         self.line(&line);
     }
 
-    /// A term and what it means.
+    /// Adds a term and its meaning.
     fn term(&mut self, term: &str, text: &str) {
         self.line(".TP");
         self.line(term);
@@ -75,7 +75,7 @@ impl Page {
         [".PP", ".in +4", ".nf", &format!("{NAME} {}", escaped(line)), ".fi", ".in"].iter().for_each(|line| self.line(line));
     }
 
-    /// What every page ends with.
+    /// Adds the section that every page ends with.
     fn end(mut self, others: &[String]) -> Vec<u8> {
         self.section("SEE ALSO");
         for (place, other) in others.iter().enumerate() {
@@ -90,7 +90,7 @@ fn escaped(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-")
 }
 
-/// `-n`, `--namespace` and what stands for the value.
+/// An option, such as `-n`, `--namespace` and the placeholder of its value.
 fn flag(short: Option<char>, name: &str, value: Option<&str>) -> String {
     let short = short.map(|short| format!("\\-{short}\\fR, \\fB")).unwrap_or_default();
     let value = value.map(|value| format!(" \\fI{}\\fR", escaped(value))).unwrap_or_default();
@@ -106,7 +106,7 @@ fn page_of(command: &Subcommand) -> String {
     format!("{NAME}-{}", command.name)
 }
 
-/// All pages: file name and text.
+/// All pages, as file names and texts.
 pub fn pages() -> Vec<(String, Vec<u8>)> {
     let mut pages = vec![(format!("{NAME}.1"), whole())];
     pages.extend(SUBCOMMANDS.iter().map(|command| (format!("{}.1", page_of(command)), of(command))));

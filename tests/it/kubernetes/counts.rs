@@ -1,6 +1,6 @@
-//! Every captured ruleset with its workloads as pods of a real API server and, by itself, as folders of pods' logs: the program
-//! counts what was sent, under the right pods. The interfaces of all captures are hashes of their pods' names, as real Calico made
-//! them; host endpoints, which are no pods, are left to `captures.rs`.
+//! Every captured ruleset, with its workloads as pods of a real API server and, separately, as folders of pods' logs: the program counts
+//! what was sent, under the right pods. In all captures, the interfaces are hashes of their pods' names, as real Calico makes them. Host
+//! endpoints are not pods; `captures.rs` tests them.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -20,13 +20,13 @@ use crate::support::netns::{Namespace, feed, sh};
 use crate::support::scrape::{Samples, labels, parse, scrape};
 
 const NATIVE: [&str; 4] = ["v3.29.7-native", "v3.31.7-native", "v3.32.1-native", "v3.32.1-native-reject"];
-/// It cuts long names and hashes its chains: only a datastore knows them.
+/// Calico 3.29 shortens long names and hashes the names of chains. Only a datastore knows the names.
 const UNNAMED: &str = "v3.29.7-native";
 const GO: &str = "captures/go-exporter-v0.1.6";
 
 #[test]
 fn the_same_under_the_right_pods() {
-    // Real tables need a namespace of their own, and the API server has to be in it too.
+    // Real tables need their own network namespace, and the API server has to be in it too.
     let Some(namespace) = Namespace::new("every capture with its pods") else { return };
     namespace.run(|| {
         let Some(kube) = Kube::start() else { return };
@@ -91,7 +91,7 @@ impl Node {
     }
 
     fn by_netlink(&self, way: Way, capture: &str) {
-        // The API server's own packets must not count: a table that counts less than before says that counters began again.
+        // The API server's own packets must not count, because a table with lower counts than before means that counters began again.
         let is_local = |line: &&str| line.contains("jump filter-cali-INPUT") || line.contains("jump filter-cali-OUTPUT");
         let without_local = |text: String| text.lines().filter(|line| !is_local(line)).fold(String::new(), |text, line| text + line + "\n");
         let file = |at: &str, file: &str| without_local(fixture::text(&format!("captures/{capture}/{at}/{file}.txt.gz")));
@@ -99,13 +99,13 @@ impl Node {
         feed("nft -f -", &text("t0"));
         let mut command = self.command(way);
         command.env("BACKEND", "nftables").env("SOURCE", "kernel");
-        // In one transaction: no read finds it half done.
+        // In one transaction, so that no read sees an incomplete table.
         check(way, capture, command, || feed("nft -f -", &format!("delete table ip calico\ndelete table ip6 calico\n{}", text("t2"))));
         sh("nft delete table ip calico; nft delete table ip6 calico");
     }
 }
 
-/// Between two scrapes, with the traffic between them, everything increases by what was sent.
+/// Asserts that between two scrapes with traffic between them, everything increases by what was sent.
 #[track_caller]
 fn check(way: Way, capture: &str, command: Command, traffic: impl FnOnce()) {
     let program = Program::start(command);
@@ -125,7 +125,7 @@ fn check(way: Way, capture: &str, command: Command, traffic: impl FnOnce()) {
     assert!(increases.values().sum::<u64>() > 500, "{capture} by {way:?}");
 }
 
-/// What policies decided, whichever they were.
+/// Replaces the counts of policies by their sum for each verdict.
 fn without_policies(counts: &mut BTreeMap<Key, u64>) {
     let mut sums = BTreeMap::new();
     for ((interface, direction, item), packets) in std::mem::take(counts) {
@@ -136,7 +136,7 @@ fn without_policies(counts: &mut BTreeMap<Key, u64>) {
     *counts = sums;
 }
 
-/// What a scrape says, under the interface of the pod that it says it of.
+/// The totals of a scrape, by the interface of each sample's pod.
 #[track_caller]
 fn totals(samples: &Samples, interface_of: &dyn Fn(&str) -> String) -> BTreeMap<Key, u64> {
     let mut totals = BTreeMap::new();
@@ -171,7 +171,7 @@ fn verdict(label: &str) -> &'static str {
     }
 }
 
-/// Makes policies in the API server, as Calico and Kubernetes store them there.
+/// Makes policies in the API server, as Calico and Kubernetes store them.
 fn policies(kube: &Kube, policies: &[StoredPolicy]) {
     kube.define("crd.projectcalico.org", "v1", "NetworkPolicy", true);
     kube.define("crd.projectcalico.org", "v1", "GlobalNetworkPolicy", false);
@@ -190,8 +190,8 @@ fn make(kube: &Kube, policy: &StoredPolicy) {
     kube.call("POST", &format!("/apis/{api}/{place}{plural}"), &body);
 }
 
-/// Of Calico 3.10, whose rules name no policy: with pods and policies in the API server, the very series of the Go exporter; with
-/// folders alone, the same counts of every pod.
+/// Tests Calico 3.10, which does not write the names of policies into its rules. With pods and policies in the API server, the series are
+/// exactly those of the Go exporter. With folders alone, each pod has the same counts.
 fn the_go_exporters_table(kube: &Kube, node: &Node) {
     let mut pods = Vec::new();
     for line in fixture::text(&format!("{GO}/etcd.jsonl")).lines() {
@@ -248,7 +248,7 @@ fn inherited(samples: &Samples) -> Samples {
     samples.iter().filter(|(series, _)| names.contains(&series.split('{').next().unwrap())).map(|(s, v)| (s.clone(), *v)).collect()
 }
 
-/// The counts of a pod under one name, whatever the policies, addresses and `app` are.
+/// The counts of pods by metric, summed over policies, addresses and `app`.
 fn by_pod(samples: &Samples) -> BTreeMap<[String; 4], f64> {
     let mut sums = BTreeMap::new();
     for (series, value) in samples {

@@ -1,4 +1,4 @@
-//! A fake API server, for what a real one cannot be made to do at will: it gives captured answers byte for byte, and misbehaves.
+//! A fake API server for what a real one does not do on request: it sends captured answers byte for byte, and misbehaves.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use crate::support::{fixture, within};
 
 const LIST: &str = "kubernetes/pods-list-node1-rv0.http";
 
-/// What was asked: the target of each request, its headers, and when.
+/// The requests that came: each one's target, headers and time.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<(String, String, Instant)>>>);
 
@@ -35,8 +35,8 @@ impl Log {
     }
 }
 
-/// Answers each request, given its target, its headers and how many came before with the same kind (list or watch). What is
-/// written is all of the answer; the connection is closed after it.
+/// Answers each request. `answer` gets its target, its headers and the number of earlier requests of the same kind (list or watch). It
+/// writes the whole answer. The connection is closed after it.
 fn server(answer: impl Fn(&str, &str, usize, &mut TcpStream) + Send + Sync + 'static) -> (Credentials, Log) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());
@@ -72,7 +72,7 @@ fn said(status: &str, headers: &str, body: &str, stream: &mut TcpStream) {
     _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{headers}Connection: close\r\n\r\n{body}");
 }
 
-/// A watch on which nothing is said.
+/// Answers a watch on which nothing happens.
 fn silence(stream: &mut TcpStream) {
     said("200 OK", "", "", stream);
     thread::sleep(Duration::from_secs(30));
@@ -88,7 +88,7 @@ fn names(inventory: &Inventory) -> Vec<String> {
     inventory.workloads().into_iter().map(|(key, _)| key).collect()
 }
 
-/// A real server's list and watch: a pod is bound, runs, and is deleted; then a bookmark, and the end.
+/// A real server's list and watch: a pod is bound, runs, and is deleted. A bookmark and the end of the watch follow.
 #[test]
 fn captured_answers() {
     let (credentials, log) = server(|target, _, before, stream| match (target.contains("watch=true"), before) {
@@ -115,7 +115,7 @@ fn captured_answers() {
     assert!(log.headers("watch=true").contains("accept-encoding: identity"));
 }
 
-/// 410 in its two forms: an ERROR inside of a 200, and the status of a later page.
+/// 410 has two forms: an ERROR inside a 200, and the status of a later page.
 #[test]
 fn expired_positions() {
     let (credentials, log) = server(|target, _, before, stream| match (target.contains("watch=true"), before) {
@@ -147,11 +147,11 @@ fn a_named_delay_is_kept() {
     synced(&inventory);
     let times = log.times("limit=");
     assert!(times[1] - times[0] >= Duration::from_secs(1), "Retry-After: 1");
-    // A list from the future is started again at once, from any time.
+    // A list from the future is started again immediately, without a minimum version.
     assert!(times[2] - times[1] < Duration::from_secs(1));
 }
 
-/// Gives another token once the first was refused, as a plugin does.
+/// Gives another token after the first was refused, as a plugin does.
 struct Renewing(Mutex<Credentials>);
 
 impl Access for Renewing {
@@ -178,7 +178,7 @@ fn an_expired_token_is_renewed_and_the_question_repeated() {
     assert!(times[1] - times[0] < Duration::from_millis(200), "at once");
 }
 
-/// The same token is not sent over and over, though it is looked at every second.
+/// A refused token is not sent again and again, although it is looked at every second.
 #[test]
 fn a_refused_token_is_held_back() {
     let (credentials, log) = server(|_, _, _, stream| captured("401-expired-token", stream));
@@ -188,7 +188,7 @@ fn a_refused_token_is_held_back() {
     assert!((2..=5).contains(&log.targets("").len()), "{}", log.targets("").len());
 }
 
-/// Just after its start a server may refuse to name its API groups, to which everybody has a right: then Calico's own is taken.
+/// Shortly after its start, a server may refuse to name its API groups, although everyone has this right. Then Calico's own group is used.
 #[test]
 fn without_the_names_of_the_groups_calicos_own_is_asked() {
     let (credentials, log) = server(|target, _, _, stream| match target {
@@ -209,7 +209,7 @@ fn a_missing_right_is_explained() {
     troubled(&inventory, &["list pods of node node1", "system:serviceaccount:kube-system:nobody", "ClusterRole"]);
 }
 
-/// Watches that end at once, or in an error, are not repeated in a busy loop; the list is kept.
+/// Watches that end immediately or with an error are not repeated in a busy loop. The list is kept.
 #[test]
 fn watches_that_fail_at_once() {
     const ERROR: &str = r#"{"type":"ERROR","object":{"kind":"Status","message":"etcdserver: no leader","code":500}}"#;
@@ -228,7 +228,7 @@ fn watches_that_fail_at_once() {
     }
 }
 
-/// A server restored from a backup takes a watch from its future, and is silent.
+/// A server that was restored from a backup accepts a watch from its future, and is silent.
 #[test]
 fn long_silence_ends_in_a_list() {
     let (credentials, log) = server(|target, _, _, stream| match target.contains("watch=true") {
@@ -245,7 +245,7 @@ fn long_silence_ends_in_a_list() {
     assert_eq!(log.targets("limit=").len(), 2);
 }
 
-/// A line without end is not kept, and listing again makes up for it.
+/// A line without end is not kept. Listing again replaces what it would have said.
 #[test]
 fn a_flood_ends_in_a_list() {
     let (credentials, log) = server(|target, _, _, stream| match target.contains("watch=true") {
@@ -261,7 +261,7 @@ fn a_flood_ends_in_a_list() {
     assert_eq!(inventory.workload_count(), 4);
 }
 
-/// One object that cannot be understood costs nothing but itself, in a list and in a watch.
+/// An object that cannot be parsed is skipped. The others are used, in a list and in a watch.
 #[test]
 fn broken_objects_are_skipped() {
     let pod = |name: &str, spec: &str| format!(r#"{{"metadata":{{"name":"{name}","namespace":"a","resourceVersion":"8"}},"spec":{spec}}}"#);
@@ -273,7 +273,7 @@ fn broken_objects_are_skipped() {
         false => said("200 OK", "", &list, stream),
         true => {
             said("200 OK", "", "", stream);
-            // In pieces, as networks deliver.
+            // In pieces, as networks deliver them.
             for piece in events.as_bytes().chunks(100) {
                 _ = stream.write_all(piece);
                 thread::sleep(Duration::from_millis(2));
@@ -288,7 +288,7 @@ fn broken_objects_are_skipped() {
     assert!(inventory.up());
 }
 
-/// A server closes connections that were idle for long; the next question goes over a new one, and nobody is told.
+/// A server closes connections that were idle for a long time. The next request uses a new connection, and no trouble is reported.
 #[test]
 fn a_connection_closed_for_being_idle() {
     let list = fixture::text(LIST).replace("Connection: close\r\n", "");
@@ -302,7 +302,7 @@ fn a_connection_closed_for_being_idle() {
     assert!(inventory.up(), "{:?}", inventory.troubles());
 }
 
-/// A list that breaks off is no list.
+/// An incomplete list changes nothing.
 #[test]
 fn half_a_list_changes_nothing() {
     let list = fixture::text(LIST);
@@ -316,7 +316,7 @@ fn half_a_list_changes_nothing() {
     assert_eq!(inventory.workload_count(), 4);
 }
 
-/// A page of a web server is an error and not a panic.
+/// A web server's page gives an error and no panic.
 #[test]
 fn something_that_is_no_api_server() {
     let (credentials, _) = server(|_, _, _, stream| said("200 OK", "", "<html>welcome</html>", stream));

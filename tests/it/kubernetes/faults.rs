@@ -1,5 +1,5 @@
-//! What befalls API servers and what stands before them. After each fault: the inventory equals the datastore, nothing is lost, memory,
-//! threads and descriptors are where they were, and meanwhile the follower was neither busy nor a burden.
+//! Faults of API servers and of proxies before them. After each fault, the inventory equals the datastore, and memory, threads and
+//! descriptors are as before. During the fault, the follower must use little CPU and send few requests.
 
 use std::sync::Arc;
 use std::thread::sleep;
@@ -21,14 +21,14 @@ use crate::support::relay::Relay;
 use crate::support::within;
 
 const PODS: &str = "/api/v1/namespaces/prod/pods";
-/// As long as a fault lasts that is not over by itself.
+/// How long a fault lasts that does not end by itself.
 const LASTING: Duration = Duration::from_secs(5);
-/// What a follower may ask in a second: a connection and a request, twice.
+/// What a follower may do in a second: connect and ask, twice.
 const RATE: f64 = 4.0;
-/// The time of a processor that it may take for its work.
+/// How much CPU time the follower may use for its work.
 const WORK: Duration = Duration::from_millis(300);
 
-/// In a process of its own: follows an API server, with limits that are a fraction of the usual ones.
+/// Follows an API server, in a process of its own, with much shorter limits than usual.
 #[test]
 fn child_follows() {
     let Some(job) = follower::job() else { return };
@@ -42,7 +42,7 @@ fn child_follows() {
     follower::answer(&inventory);
 }
 
-/// An API server behind a relay behind a proxy, and the follower.
+/// An API server behind a relay and a proxy, and the follower.
 struct Cluster {
     kube: Kube,
     relay: Relay,
@@ -83,7 +83,7 @@ impl Cluster {
         self.measured.is_level(what, &State { up: true, workloads, ..State::default() });
     }
 
-    /// Something goes wrong and is put right; what is written then and afterwards is not lost, and it was cheap.
+    /// Makes a fault that ends. Asserts that changes during and after it arrive, and that it was cheap for the follower.
     #[track_caller]
     fn survives(&mut self, what: &str, fault: impl FnOnce(&mut Self)) {
         let (asked, began, before) = (self.proxy.asked(), Instant::now(), self.measured.follower.cost());
@@ -100,7 +100,7 @@ impl Cluster {
         within(Duration::from_secs(20), "the fault shows", || !self.measured.follower.state().up);
     }
 
-    /// The relay answers in the server's stead for a while, and pods are made meanwhile.
+    /// Lets the relay answer in place of the server for a while, and makes pods meanwhile.
     fn answered(&mut self, status: &str, headers: &str, text: &str) {
         self.survives(status, |cluster| {
             cluster.relay.answer(status, headers, text);
@@ -124,7 +124,7 @@ fn killed_and_frozen() {
         cluster.kube.start_again();
         cluster.put("restarted");
     });
-    // A new server's memory may begin too late for the old watch.
+    // A new server may not know changes as old as the position of the watch.
     assert!(cluster.measured.follower.state().resyncs <= 1, "listed again more than once");
     cluster.survives("the server is frozen", |cluster| {
         cluster.put("before");

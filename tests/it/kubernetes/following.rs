@@ -1,4 +1,4 @@
-//! Following an API server that behaves: every change of a pod shows.
+//! Following an API server without faults: every change of a pod shows.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn pods_come_and_go() {
     assert_eq!(asked.into_iter().collect::<Vec<_>>(), [("list pods".to_owned(), 1), ("watch pods".to_owned(), 1)]);
 }
 
-/// A pod is made, gets addresses of both families, another label, finishes, and is deleted with grace.
+/// A pod is made, gets addresses of both families and another label, finishes, and is deleted with a grace period.
 fn a_life(kube: &Kube, inventory: &Inventory) {
     let path = "/api/v1/namespaces/prod/pods/web-0";
     kube.call("POST", "/api/v1/namespaces/prod/pods", &pod("web-0", "web"));
@@ -57,7 +57,7 @@ fn a_life(kube: &Kube, inventory: &Inventory) {
     within(SOON, "deleted", || workload(inventory, "prod", "web-0").is_none());
 }
 
-/// A pod is deleted with grace: it goes on until its node says that it is gone, but its addresses may go before.
+/// A pod is deleted with a grace period. It exists until its node says that it has ended, but its addresses may be removed before.
 fn a_slow_death(kube: &Kube, inventory: &Inventory) {
     let path = "/api/v1/namespaces/prod/pods/web-1";
     kube.call("POST", "/api/v1/namespaces/prod/pods", &pod("web-1", "web"));
@@ -70,7 +70,7 @@ fn a_slow_death(kube: &Kube, inventory: &Inventory) {
     within(SOON, "deleted", || workload(inventory, "prod", "web-1").is_none());
 }
 
-/// Other nodes' pods, those of the node's own network, and one that is bound to the node only later.
+/// Pods of other nodes, pods of the node's own network, and a pod that is bound to the node later.
 fn skipped(kube: &Kube, inventory: &Inventory) {
     let pods = "/api/v1/namespaces/prod/pods";
     let mut host = pod("host", "web");

@@ -20,7 +20,7 @@ use crate::support::netns::Namespace;
 use crate::support::scrape::{one, scrape, with};
 use crate::support::{can_run, fixture, within};
 
-/// The rules in the kernel; the etcd of the same cluster.
+/// The capture of the rules in the kernel, and of the etcd of the same cluster.
 const CAPTURE: &str = "v3.28.5-legacy";
 const OVERLAYS: [&str; 3] = ["kubernetes", "etcd", "none"];
 
@@ -32,14 +32,14 @@ fn overlay(name: &str) -> PathBuf {
     repository("deploy/kustomize/overlays").join(name)
 }
 
-/// A kustomization of a user's own, in `folder`: an overlay with components.
+/// Writes a user's kustomization into `folder`: an overlay with components.
 fn with_components(folder: &Path, name: &str, components: &[&str]) {
     kustomization(folder, name, components, None);
 }
 
-/// The same, and it may be for another namespace.
+/// The same, optionally for another namespace.
 fn kustomization(folder: &Path, name: &str, components: &[&str], namespace: Option<&str>) {
-    // kustomize takes no absolute paths.
+    // kustomize does not accept absolute paths.
     let up = "../".repeat(folder.parent().unwrap().canonicalize().unwrap().join("x").components().count() - 1);
     let path = |path: PathBuf| format!("{up}{}", path.strip_prefix("/").unwrap().display());
     let components = components.iter().map(|component| path(repository("deploy/kustomize/components").join(component)));
@@ -63,7 +63,7 @@ fn the_demos_files_are_made_from_the_overlays() {
 
 #[test]
 fn all_is_applied_without_a_warning_and_runs() {
-    // Its own network namespace is the host's one of the pods: with rules in the kernel, and servers on its loopback.
+    // This network namespace is the host's for the pods: it has the rules in the kernel, and the servers on its loopback interface.
     let Some(namespace) = Namespace::new("running the program as its manifests say") else { return };
     namespace.run(|| {
         let (Some(etcd), Some(kube)) = (Etcd::plain(), Kube::start()) else { return };
@@ -91,7 +91,7 @@ fn all_is_applied_without_a_warning_and_runs() {
     });
 }
 
-/// All that an overlay and its components make follows the namespace, the rights included, and none stay where they would be by default.
+/// All objects of an overlay and its components move to the other namespace, including the rights. None remains in the default one.
 #[test]
 fn everything_follows_into_another_namespace() {
     let Some(kube) = Kube::start() else { return };
@@ -103,7 +103,7 @@ fn everything_follows_into_another_namespace() {
             "kubernetes" => &["ebpf", "openshift", "podmonitor", "policies"],
             _ => &["ebpf", "openshift", "podmonitor"],
         };
-        // One by one, and all together.
+        // Each component alone, and all together.
         let mut sets: Vec<Vec<&str>> = components.iter().map(|component| vec![*component]).collect();
         sets.extend([vec![], components.to_vec()]);
         for components in sets {
@@ -126,7 +126,7 @@ fn everything_follows_into_another_namespace() {
     }
 }
 
-/// A capability and two folders more, nothing else: what was there is there.
+/// The component adds two capabilities and two folders, and changes nothing else.
 fn for_the_ebpf_dataplane(kube: &Kube) {
     let folder = kube.file("ebpf");
     kube.kubectl(&["apply", "-k", overlay("none").to_str().unwrap()]);
@@ -149,7 +149,7 @@ fn for_the_ebpf_dataplane(kube: &Kube) {
     kube.kubectl(&["delete", "-k", folder.to_str().unwrap()]);
 }
 
-/// With nothing but what the pod has, the program reads the kernel and knows every pod, of this datastore.
+/// With no more than what the pod has, the program reads the kernel and knows every pod of this datastore.
 fn runs(kube: &Kube, etcd: &Etcd, name: &str) {
     let config = [("etcd_endpoints", etcd.url()), ("etcd_ca", String::new()), ("etcd_cert", String::new()), ("etcd_key", String::new())];
     let (host, none) = (Host::new(kube, "node1", &config), Fakes::new());
@@ -177,8 +177,8 @@ fn runs(kube: &Kube, etcd: &Etcd, name: &str) {
     assert_eq!(u64::from_str_radix(capabilities, 16).unwrap(), 3 << 12, "{name}");
 }
 
-/// With the role as it is, all is well; without any one verb on any one resource, something is missing, and the log says what.
-/// One resource may be `known` from before.
+/// With the whole role, nothing is missing. Without any one verb on any one resource, something is missing, and the log says what. One
+/// resource may already be `known`.
 fn rights_are_enough_and_cannot_be_reduced(kube: &Kube, table: &str, known: Option<&str>) {
     let (host, fakes) = (Host::new(kube, "node1", &[]), Fakes::tables(&fixture::text(table), ""));
     fs::create_dir_all(host.file("/var/log/pods")).unwrap();
@@ -192,7 +192,7 @@ fn rights_are_enough_and_cannot_be_reduced(kube: &Kube, table: &str, known: Opti
     let whole = kube.call("GET", role, &Value::Null)["rules"].clone();
     let rights = rights(&whole);
     let program = start();
-    // Not readiness: the datastore need not know the workloads of this table.
+    // Readiness is not a condition: the datastore may not know the workloads of this table.
     let all_asked = |asked: &BTreeMap<_, _>| rights.iter().all(|(_, resource, verb)| asked.contains_key(&format!("{verb} {resource}")));
     within(Duration::from_secs(30), "all is asked for", || all_asked(&kube.asked()));
     assert_eq!(one(&scrape(program.port()), "calico_accountant_datastore_up", &[]), 1.0, "{:#?}", program.log());
@@ -225,7 +225,7 @@ fn rights(rules: &Value) -> Vec<(String, String, String)> {
     rights
 }
 
-/// With the Prometheus operator.
+/// Adds the component for the Prometheus operator.
 fn with_the_operator(kube: &Kube, name: &str) {
     let folder = kube.file(name);
     let annotations = || pod_template(kube).pointer("/metadata/annotations").cloned();

@@ -1,4 +1,4 @@
-//! The API server, or the way to it, fails and comes back: the cache is served meanwhile, and what changed shows soon after.
+//! The API server, or the network to it, fails and comes back. The cache is served meanwhile, and changes show soon after.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn restarts_and_lost_history() {
     let inventory = start(Changing::new(credentials(&kube, &through(&proxy), token)));
     synced(&inventory);
 
-    // A short disconnect: the watch resumes, and nothing is listed again.
+    // After a short disconnect, the watch resumes, and nothing is listed again.
     proxy.cut();
     down_but_served(&inventory, "prod", "old");
     kube.call("POST", PODS, &pod("during", "web"));
@@ -41,14 +41,14 @@ fn restarts_and_lost_history() {
     within(SOON, "a change during the disconnect", || workload(&inventory, "prod", "during").is_some() && inventory.up());
     assert_eq!(inventory.resyncs(), 0);
 
-    // A restart, as of a power cut: it serves what it has when it is ready, and not everything at once.
+    // A restart, as after a power cut. The server does not serve everything immediately.
     kube.kill();
     down_but_served(&inventory, "prod", "old");
     kube.start_again();
     kube.call("PATCH", &format!("{PODS}/during"), &json!({"metadata": {"labels": {"app": "restarted"}}}));
     within(SOON, "a change after the restart", || app_of(&inventory, "prod", "during").as_deref() == Some("restarted") && inventory.up());
 
-    // Compacted while we were away, and the server's own memory of it lost: only a list helps.
+    // The history was compacted during the outage, and the server's own cache of it is lost. Only a list helps.
     proxy.cut();
     down_but_served(&inventory, "prod", "old");
     kube.call("DELETE", &format!("{PODS}/during?gracePeriodSeconds=0"), &Value::Null);
@@ -65,7 +65,7 @@ fn restarts_and_lost_history() {
     assert_eq!(app_of(&inventory, "prod", "old").as_deref(), Some("web"));
 }
 
-/// The connection is open and nothing comes through it any more: only silence tells.
+/// The connection is open, but nothing comes through any more. The only sign is silence.
 #[test]
 fn a_half_open_connection_is_noticed_by_its_silence() {
     let Some((kube, token)) = with_one() else { return };
@@ -86,7 +86,7 @@ fn a_half_open_connection_is_noticed_by_its_silence() {
     assert_eq!(inventory.resyncs(), 0);
 }
 
-/// The server ends watches when their time is up; that is no trouble, and costs no connection.
+/// The server ends watches when their time is up. That is not a trouble, and needs no new connection.
 #[test]
 fn watches_end_in_time() {
     let Some((kube, token)) = with_one() else { return };
@@ -106,7 +106,7 @@ fn watches_end_in_time() {
     assert_eq!(proxy.open(), 1);
 }
 
-/// etcd comes back with fewer revisions. The server starts with it, takes the watch from the future, and is silent for ever.
+/// etcd comes back with fewer revisions. The server starts with it, accepts the watch from the future, and is silent forever.
 #[test]
 fn a_restored_backup_is_listed_again() {
     let Some((mut kube, token)) = with_one() else { return };

@@ -1,4 +1,4 @@
-//! The names of policies: read only once they are wanted, from every group that has some.
+//! The names of policies are read only when they are wanted, from every group that has policies.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use crate::support::within;
 const CRD: &str = "crd.projectcalico.org";
 const V3: &str = "projectcalico.org";
 const POLICY: &str = "policy.networking.k8s.io";
-/// What a role for Calico ≤ 3.21 has.
+/// The rights of a role for Calico ≤ 3.21.
 const RIGHTS: [&str; 4] =
     ["/pods", "networking.k8s.io/networkpolicies", "crd.projectcalico.org/networkpolicies", "crd.projectcalico.org/globalnetworkpolicies"];
 
-/// Makes a policy, `[namespace/]name`.
+/// Makes the policy `[namespace/]name`.
 #[track_caller]
 fn make(kube: &Kube, group_version: &str, kind: &str, name: &str) {
     let (place, name) = name.split_once('/').map_or((String::new(), name), |(ns, name)| (format!("namespaces/{ns}/"), name));
@@ -26,7 +26,7 @@ fn make(kube: &Kube, group_version: &str, kind: &str, name: &str) {
     kube.call("POST", &format!("/apis/{group_version}/{place}{}", plural(kind)), &body);
 }
 
-/// The label of the policy whose chain has this name.
+/// The label of the policy that has a chain of this name.
 fn label(inventory: &Inventory, chain: &str) -> Option<String> {
     let policy = ChainNames::new(&inventory.policies()).resolve(&[chain]).pop()??;
     Some(policy.label("default"))
@@ -54,7 +54,7 @@ fn names_of_every_kind() {
     assert_eq!(label(&inventory, "cali-pi-prod/default.db").as_deref(), Some("prod/default.db"));
     assert_eq!(label(&inventory, "cali-po-default.deny-all").as_deref(), Some("default.deny-all"));
     assert_eq!(label(&inventory, "cali-pi-prod/knp.default.web").as_deref(), Some("prod/knp.default.web"));
-    // No right to Kubernetes' newer kinds, and no such kinds either.
+    // There is no right to the newer kinds of Kubernetes, and these kinds do not exist either.
     std::thread::sleep(Duration::from_secs(1));
     assert!(inventory.up(), "{:?}", inventory.troubles());
 
@@ -83,7 +83,7 @@ fn the_schema_changes(kube: &Kube, inventory: &Inventory) {
     within(SOON, "no trouble", || inventory.up());
 }
 
-/// Rights to a kind that is not there yet; then it is, then it is not any more.
+/// The role has rights to a kind that does not exist yet. The kind is added, and later removed.
 fn a_kind_comes_and_goes(kube: &Kube, inventory: &Inventory) {
     kube.grant(&[&RIGHTS[..], &["policy.networking.k8s.io/clusternetworkpolicies"]].concat());
     kube.define(POLICY, "v1alpha2", "ClusterNetworkPolicy", false);
@@ -95,7 +95,7 @@ fn a_kind_comes_and_goes(kube: &Kube, inventory: &Inventory) {
     within(SOON, "no trouble", || inventory.up());
 }
 
-/// Calico ≥ 3.32 may be installed with the v3 group alone; its policies are looked for there, and a missing right is said.
+/// Calico ≥ 3.32 may be installed with only the v3 group. Its policies are looked for there, and a missing right is reported.
 #[test]
 fn calicos_v3_group() {
     let Some(kube) = Kube::start() else { return };

@@ -1,5 +1,5 @@
-//! The README's way from nothing to "which policy drops this pod's packets", its commands as they stand there, against a real API server.
-//! In place of controllers and a kubelet, the test makes the DaemonSet's pods and runs one as its container.
+//! The README's steps from nothing to "which policy drops this pod's packets". Its commands are run literally against a real API server. In
+//! place of controllers and a kubelet, the test makes the DaemonSet's pods and runs one as its container.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -22,10 +22,10 @@ use crate::support::within;
 
 const DAEMONSET: &str = "/apis/apps/v1/namespaces/kube-system/daemonsets/calico-accountant";
 const PODS: &str = "/api/v1/namespaces/kube-system/pods";
-/// On the node of the pod that is asked for.
+/// The exporter's pod on the node of the pod that the README asks about.
 const THE_ONE: &str = "calico-accountant-b2f7x";
 
-/// A kubectl of the administrator's. What `exec` asks for runs here.
+/// Makes an administrator's kubectl. The commands of `exec` run here.
 fn kubectl(kube: &Kube, folder: &Path) {
     let config = kube.file("kubeconfig");
     fs::write(&config, kube.kubeconfig(ADMIN)).unwrap();
@@ -45,7 +45,7 @@ fn kubectl(kube: &Kube, folder: &Path) {
     symlink(program::binary(), folder.join("calico-accountant")).unwrap();
 }
 
-/// What the DaemonSet's controller, the scheduler and the kubelets would do.
+/// Does what the DaemonSet's controller, the scheduler and the kubelets would do.
 fn roll_out<'a>(kube: &Kube, host: &Host<'a>, none: &Fakes) -> Program {
     let daemonset = || -> Option<Value> {
         let (status, text) = kube.try_call("GET", DAEMONSET, None).ok()?;

@@ -1,4 +1,4 @@
-//! Rights and tokens come and go: each loss is said in one line that names what to repair, and each repair shows soon.
+//! Rights and tokens are lost and restored. Each loss gives one line that names what to repair, and each repair shows soon.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn rights_and_tokens() {
     kube.namespace("prod");
     kube.call("POST", PODS, &pod("old", "web"));
     let access = Changing::new(credentials(&kube, &kube.url(), token.clone()));
-    // A running watch is never cut by a loss of rights; short ones notice it.
+    // The server never ends a running watch because rights are lost. With short watches the loss shows.
     let limits = Limits { watch: Duration::from_secs(2), doubt: Duration::from_secs(2), ..Limits::default() };
     let inventory = start_within(access.clone(), limits);
     synced(&inventory);
@@ -63,14 +63,14 @@ fn certificates() {
     let inventory = follow(Credentials { ca: None, ..good.clone() });
     troubled(&inventory, &["CA"]);
 
-    // The name in the certificate is 127.0.0.1.
+    // The certificate's name is 127.0.0.1.
     let localhost = format!("https://localhost:{}", kube.port);
     let inventory = follow(Credentials { server: localhost.clone(), ..good.clone() });
     troubled(&inventory, &["certificate is not acceptable"]);
     let inventory = follow(Credentials { server: localhost, tls_server_name: Some("127.0.0.1".into()), ..good.clone() });
     synced(&inventory);
 
-    // A client certificate without a common name is no user; with it, the token is not needed.
+    // A client certificate without a common name identifies no user. With a certificate, the token is not needed.
     let mismatch = Some((read(other.client_cert()), read(kube.certificates.client_key())));
     let inventory = follow(Credentials { client: mismatch, ..good.clone() });
     troubled(&inventory, &["certificate and key do not fit"]);

@@ -1,4 +1,4 @@
-//! A large cluster: what the program costs in bytes, memory and questions.
+//! A large cluster: how many bytes, how much memory and how many requests the program needs.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::support::scrape::{one, scrape};
 use crate::support::{fixture, within};
 
 const PODS: usize = 5_000;
-/// How many of them are on this node.
+/// How many of the pods are on this node.
 const OWN: usize = 110;
 
-/// A pod as large as they are in clusters: three containers, probes, variables, and who manages each field.
+/// A pod as large as in real clusters: three containers, probes, variables, and the managers of each field.
 fn pod(n: usize) -> Value {
     let mut pod: Value = serde_json::from_str(&fixture::text("kubernetes/pod.json")).unwrap();
     let node = if n.is_multiple_of(PODS / OWN) && n / (PODS / OWN) < OWN { NODE.to_owned() } else { format!("node-{}", 2 + n % 500) };
-    // Nothing that a compressor could guess.
+    // Random digits, which do not compress.
     let random = |salt: usize| format!("{:016x}", (n * 31 + salt + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let meta = &mut pod["metadata"];
     meta["name"] = json!(format!("deployment-{}-7c9d5b6f48-{n:05}", n % 700));
@@ -53,7 +53,7 @@ fn pod(n: usize) -> Value {
     pod
 }
 
-/// Writes the pods where the API server will find them.
+/// Writes the pods into etcd, where the API server finds them.
 fn fill(etcd: &Etcd) {
     let agent = ureq::Agent::new_with_defaults();
     let puts: Vec<_> = (0..PODS)
@@ -81,13 +81,13 @@ fn the_start_is_frugal() {
     let mut command = program::command();
     command.env_remove("ETCD_ENDPOINTS").env("NODENAME", NODE).env("PATH", fakes.path());
     command.env("K8S_API_ENDPOINT", format!("https://127.0.0.1:{}", proxy.port)).env("K8S_API_TOKEN", token);
-    // Proxies of the environment are no way to the API server: with this one, nothing would work.
+    // Proxies of the environment are not for the API server. If the program used this one, nothing would work.
     command.env("K8S_CA_FILE", kube.certificates.ca()).env("HTTPS_PROXY", "http://127.0.0.1:1").env("ALL_PROXY", "http://127.0.0.1:1");
     let program = Program::start(command);
-    // It is not ready, for there are no rules.
+    // There are no rules, so the program is not ready.
     let has_listed = || one(&scrape(program.port()), "calico_accountant_workloads", &[("state", "without_rules")]) == OWN as f64;
     within(Duration::from_secs(60), "the list of pods", has_listed);
-    // So that a scrape has asked for policies, if it wants some.
+    // After this, a scrape has asked for policies if it needs them.
     std::thread::sleep(Duration::from_secs(2));
     let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid().as_raw_nonzero())).unwrap();
     let figure = |name: &str| -> u64 {
@@ -95,13 +95,14 @@ fn the_start_is_frugal() {
         line.split_whitespace().next().unwrap().parse().unwrap()
     };
     let (bytes, peak) = (proxy.received(), figure("VmHWM:"));
-    // With all that debuggers want, the program's file is larger than the one that is shipped: that counts only for the latter.
+    // The program's file has debugging information here and is larger than the shipped one. So its pages count only if the shipped program
+    // is tested.
     let data = peak - figure("RssFile:");
     println!("{OWN} of {PODS} pods: {bytes} bytes, {peak} kB resident at most, {data} kB of them not the program's file");
     assert!(bytes <= 150_000, "{bytes} bytes");
     assert!(data <= 6_000, "{data} kB");
     assert!(peak <= 12_000 || std::env::var_os("ACCOUNTANT").is_none(), "{peak} kB");
-    // Then one watch on one connection, and no policies: no rules ask for their names.
+    // Then one watch on one connection, and no policies, because no rules need their names.
     assert_eq!(kube.asked().into_iter().collect::<Vec<_>>(), [("list pods".to_owned(), 1), ("watch pods".to_owned(), 1)]);
     assert_eq!(proxy.open(), 1);
 }

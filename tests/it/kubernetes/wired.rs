@@ -1,5 +1,5 @@
-//! The built program against a real API server: every way to configure it, and whatever happens to pods, rights, tokens and the
-//! server shows in what it serves.
+//! The built program against a real API server: every way to configure it, and what it serves while pods, rights, tokens and the server
+//! change.
 
 use std::fs;
 use std::process::Command;
@@ -19,7 +19,7 @@ use crate::support::within;
 
 const WEB: &str = "/api/v1/namespaces/shop/pods/web-1";
 
-/// A node's table, a folder for credentials, and the API server behind a proxy.
+/// A node's tables, a folder for credentials, and the API server behind a proxy.
 struct Node {
     kube: Kube,
     proxy: Proxy,
@@ -39,7 +39,7 @@ impl Node {
         Some(node)
     }
 
-    /// Puts a new token, good for ten minutes, into a file, as the kubelet does: by renaming.
+    /// Puts a new token, valid for ten minutes, into a file by renaming, as the kubelet does.
     fn token(&self, name: &str) {
         let file = self.fakes.file("token.new", &self.kube.token());
         fs::rename(file, self.fakes.path().join(name)).unwrap();
@@ -72,7 +72,7 @@ fn kubeconfig(context: &str, cluster: &Value, user: &Value) -> Value {
     })
 }
 
-/// It has its pods from the API server: nothing else knows their `app`.
+/// Asserts that the program has its pods from the API server. Nothing else knows their `app`.
 #[track_caller]
 fn follows(what: &str, program: &Program) {
     ready(program);
@@ -98,7 +98,7 @@ fn every_way_to_configure_it() {
     follows("the name in the certificate", &node.with(&named, &by_token));
     follows("no check of the certificate", &node.with(&json!({"server": localhost, "insecure-skip-tls-verify": true}), &by_token));
 
-    // Whoever the certificate's common name says, as the server sees it.
+    // The server takes the certificate's common name as the user.
     let (cert, key) = node.kube.certificates.client_named("user", &format!("system:serviceaccount:kube-system:{ACCOUNT}"));
     follows("a client certificate", &node.with(&cluster, &json!({"client-certificate": cert, "client-key": key})));
     let [cert, key] = [cert, key].map(|path| BASE64_STANDARD.encode(fs::read(path).unwrap()));
@@ -110,7 +110,7 @@ fn every_way_to_configure_it() {
     a_plugin(&node, &cluster);
 }
 
-/// The first file that says something wins; who has which part does not matter.
+/// The first file with a value wins. Any file may have any part.
 fn merged_files(node: &Node, cluster: &Value, user: &Value) {
     let nowhere = json!({"server": "https://127.0.0.1:1"});
     let folder = node.fakes.path();
@@ -140,7 +140,7 @@ fn without_a_kubeconfig(node: &Node, token: &str) {
     follows("variables", &Program::start(command));
 }
 
-/// A plugin's token is used until the server refuses it, then the plugin is asked again.
+/// A plugin's token is used until the server refuses it. Then the plugin runs again.
 fn a_plugin(node: &Node, cluster: &Value) {
     let folder = node.fakes.path().display().to_string();
     let credential = r#"{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"token":"%s"}}"#;
@@ -162,7 +162,7 @@ fn a_plugin(node: &Node, cluster: &Value) {
     assert!(node.kube.asked() != asked);
 }
 
-/// The old one's tokens are good for nothing, once the server's memory of them has ended (10 s).
+/// Replaces the account. The old one's tokens become invalid when the server's cache of them expires (10 s).
 fn the_account_is_made_anew(kube: &Kube) {
     let path = format!("/api/v1/namespaces/kube-system/serviceaccounts/{ACCOUNT}");
     kube.call("DELETE", &path, &Value::Null);
@@ -200,18 +200,18 @@ fn whatever_happens_shows_soon() {
     pods(&node, &program);
     rights_and_tokens(&node, &program);
     the_server(&mut node, &program);
-    // Lists as of any time come from the server's memory, which does not need etcd.
+    // The server answers lists without a minimum version from its cache, which does not need etcd.
     node.kube.etcd.freeze();
     follows("with a frozen etcd", &node.with(&cluster, &json!({"tokenFile": "token"})));
     assert_eq!(known(&program), 9.0);
 }
 
-/// How many workloads that run have no rules.
+/// How many running workloads have no rules.
 fn without_rules(program: &Program) -> f64 {
     one(&scrape(program.port()), "calico_accountant_workloads", &[("state", "without_rules")])
 }
 
-/// A pod that waits for its rules lacks them, and a finished one does not.
+/// A pod that waits for its rules counts as without rules, a finished one does not.
 fn finished_pods(kube: &Kube, program: &Program) {
     assert_eq!(without_rules(program), 0.0);
     for (name, phase) in [("job-a", "Succeeded"), ("job-b", "Failed")] {
@@ -225,7 +225,7 @@ fn finished_pods(kube: &Kube, program: &Program) {
     assert_eq!(known(program), 9.0);
 }
 
-/// Addresses, labels, an end; deletion; a namespace of the same name.
+/// Pods get addresses and labels, finish, and are deleted. A namespace is deleted and made again.
 fn pods(node: &Node, program: &Program) {
     let kube = &node.kube;
     finished_pods(kube, program);
@@ -250,7 +250,7 @@ fn pods(node: &Node, program: &Program) {
     within(SOON, "in the namespace made anew", || known(program) == 9.0 && app_is(program, "again"));
 }
 
-/// A loss of either shows with the next question, which a broken connection brings about.
+/// A loss of either shows with the next request, which a broken connection causes.
 fn rights_and_tokens(node: &Node, program: &Program) {
     let again = |app: &str| node.kube.call("PATCH", WEB, &json!({"metadata": {"labels": {"app": app}}}));
     node.kube.grant(&[]);
@@ -264,7 +264,7 @@ fn rights_and_tokens(node: &Node, program: &Program) {
     within(SOON, "the rights are back", || is_up(program) && app_is(program, "with-rights"));
 
     the_account_is_made_anew(&node.kube);
-    // Broken connections until the server has forgotten that it once knew the old token.
+    // Connections are broken until the server's cache of the old token has expired.
     within(Duration::from_secs(30), "the old token is refused", || {
         node.proxy.cut();
         node.proxy.restore();
@@ -277,7 +277,7 @@ fn rights_and_tokens(node: &Node, program: &Program) {
     within(SOON, "the token is replaced", || is_up(program) && app_is(program, "with-a-token"));
 }
 
-/// It is restarted; then again, while the way to it is broken and its history is compacted.
+/// The server is restarted, then once more while the connection to it is broken and its history is compacted.
 fn the_server(node: &mut Node, program: &Program) {
     node.kube.kill();
     down_but_served(program);

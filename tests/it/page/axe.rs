@@ -1,4 +1,4 @@
-//! Every view as axe-core judges it, on a phone and on a desk, light and dark; and how much the page jumps while it loads.
+//! Every view as axe-core judges it, on a phone and on a desktop, light and dark, and how much the page jumps while it loads.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::can_run;
 use crate::support::demo::Demo;
 use crate::support::netns::Namespace;
 
-/// Kept by `scripts/axe`, which checks it.
+/// The script that `scripts/axe` downloads and checks.
 pub fn script() -> Option<String> {
     let name = include_str!("axe.sha512").split_whitespace().nth(1).unwrap().replace(".tgz", ".js");
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
@@ -31,10 +31,10 @@ const VIEWS: [&str; 10] = [
     "hosts",
 ];
 
-/// Text on a surface that axe-core cannot make out; the rest is judged.
+/// Rules that axe-core may leave undecided, such as the contrast of text on a surface that it cannot determine.
 const UNTOLD: [&str; 3] = ["color-contrast", "th-has-data-cells", "aria-required-children"];
 
-/// What moves by itself, of the window's height and area; from 0.1 on a page is said to jump.
+/// The most that may move by itself, by the window's height and area (layout shift). From 0.1 on, a page is said to jump.
 const MOST_SHIFT: f64 = 0.05;
 
 #[test]
@@ -75,7 +75,7 @@ pub fn look(browser: &Browser, url: &str, script: &str) -> Vec<String> {
            .observe({ type: 'layout-shift', buffered: true });",
     );
     browser.until("document.getElementById('node').innerText !== '…' && document.querySelector('main h1').innerText !== '…'");
-    // The first two reads: what there is has come by then.
+    // By then, the content of the first two reads is shown.
     std::thread::sleep(Duration::from_millis(2500));
     let shift = browser.run("return shifts.reduce((sum, entry) => sum + entry.value, 0)").as_f64().unwrap();
     let moved = browser.run("return shifts.flatMap((entry) => entry.sources.map(({ node }) => node?.className ?? node?.nodeName)).join()");

@@ -1,4 +1,4 @@
-//! The page on the tables of other releases, with host endpoints, tiers and groups: every view draws, and says what the API says.
+//! The page on the tables of other releases, with host endpoints, tiers and groups: every view draws, and shows what the API answers.
 
 use serde_json::Value;
 
@@ -48,13 +48,13 @@ fn every_view_draws(test: &str) {
         let pipelines: usize = hosts["host_endpoints"].as_array().unwrap().iter().map(|host| count(host, "directions")).sum();
         browser.until(&format!("document.querySelectorAll('.direction').length === {pipelines}"));
         browser.check_quiet(&url);
-        // Before the program goes: the page would go on asking it.
+        // Leaves the page before the program ends, because the page would continue to ask it.
         browser.open("about:blank");
         browser.requests();
     }
 }
 
-/// How many policies a direction asks.
+/// How many policies a direction has.
 fn steps(direction: &Value) -> usize {
     let targets = direction["tiers"].as_array().unwrap().iter().flat_map(|tier| tier["targets"].as_array().unwrap());
     targets.map(|target| target["policies"].as_array().map_or(1, Vec::len)).sum()

@@ -1,4 +1,4 @@
-//! The page on the demo: Calico's own rules, etcd, and traffic that goes on.
+//! The page on the demo: Calico's own rules, etcd, and continuous traffic.
 
 use std::time::Duration;
 
@@ -41,10 +41,10 @@ fn live_traffic(test: &str) {
     browser.check_quiet(&format!("{url}/"));
 }
 
-/// What is dropped is there with its policy, the counts move, and the rows stay the elements that they are.
+/// Drops are shown with their policies, the counts change, and the rows remain the same elements.
 fn drops(browser: &Browser) {
     browser.until("document.querySelector('.figure').innerText.endsWith('/s')");
-    // One more where a few packets were on their way to a group during the exporter's first reads.
+    // There is one more row if packets were in flight to a group during the exporter's first reads.
     browser.until("document.querySelectorAll('main tbody tr.dropping').length >= 6");
     let row =
         "[...document.querySelectorAll('main tbody tr')].find((row) => row.querySelector('.c-by').innerText.startsWith('shop/web-deny'))";
@@ -60,7 +60,7 @@ fn drops(browser: &Browser) {
     assert!(browser.run("return document.title").as_str().unwrap().contains("dropped) Dropped now · node1"));
 }
 
-/// `/` leads to the search, arrows through the rows, Enter to a workload's pipeline, and back leads back.
+/// `/` focuses the search, arrows move through the rows, Enter opens a workload's pipeline, and back returns.
 fn keyboard(browser: &Browser) {
     browser.press("/db-0");
     browser.until("location.hash.includes('q=db-0')");
@@ -85,7 +85,7 @@ fn keyboard(browser: &Browser) {
     browser.run("return document.activeElement.id");
 }
 
-/// The pipeline shows the policies in their order, and the one that denies.
+/// The pipeline shows the policies in order, and the one that denies.
 fn pipeline(browser: &Browser) {
     browser.run("location.hash = '#/workload/cali751425ce827'");
     browser.until("document.querySelector('.direction tr[data-dropping]') !== null");
@@ -110,7 +110,7 @@ fn pipeline(browser: &Browser) {
         "ksa.shop.default",
         "No profile matched",
     ];
-    // A few packets may have been on their way to the group during the exporter's first reads.
+    // Packets may have been in flight to the group during the exporter's first reads.
     let rows = rows.iter().map(|row| row.trim().to_owned()).filter(|row| !row.starts_with("One of the group"));
     begin_with(&rows.collect::<Vec<_>>(), &expected);
     let denied = "[...document.querySelectorAll('.direction:first-child tr')].find((row) => row.innerText.includes('shop/web-deny'))";
@@ -123,13 +123,13 @@ fn pipeline(browser: &Browser) {
     }
 }
 
-/// A URL says what is searched and how it is sorted; headers sort, and say so.
+/// The URL contains the search and the order. A click on a header sorts, and the header shows it.
 fn workloads(browser: &Browser, url: &str) {
     browser.open(&format!("{url}/?again#/workloads?q=shop&sort=-workload"));
     browser.until("document.querySelectorAll('main tbody tr').length === 2");
     begin_with(&column(browser, "workload"), &["shop/web-1", "shop/db-0"]);
     assert_eq!(browser.run("return document.getElementById('search').value"), "shop");
-    // By default those come first that drop most.
+    // By default, the workloads with most drops come first.
     browser.run("location.hash = '#/workloads'");
     browser.until("document.querySelectorAll('tr.dropping').length === 2");
     begin_with(&column(browser, "workload"), &["shop/web-1", "shop/db-0", "infra/client-0"]);
@@ -148,7 +148,8 @@ fn workloads(browser: &Browser, url: &str) {
     browser.until("document.querySelector('tr.dropping .spark .down').getAttribute('d').length > 20");
 }
 
-/// Policies: who uses them, and which was never hit; one of them: what it did for whom, and how often its rules are hit.
+/// The list of policies shows their users, and which was never hit. The view of one policy shows what it did for each workload, and how
+/// often its rules are hit.
 fn policies(browser: &Browser) {
     browser.run("location.hash = '#/policies?show=unhit'");
     browser.until("document.querySelectorAll('main tbody tr').length === 1");
@@ -170,11 +171,11 @@ fn policies(browser: &Browser) {
     assert!(of_web["pod"] == "web-1" && of_web["deny"].as_f64().unwrap() >= browser.run(text).as_f64().unwrap(), "{of_web}");
     browser.until("[...document.querySelectorAll('.halves .c-packets .rate')].some((rate) => rate.innerText.endsWith('/s'))");
     assert_eq!(browser.run_async("return (await fetch('api/v1/policies/nobody')).status"), 404);
-    // What is not there is answered with 404, which the console notes.
+    // The answer for an unknown name is 404, which the console logs.
     assert!(browser.console().iter().all(|line| line.contains("404")));
 }
 
-/// A field narrows, `-` excludes, an address is matched whole; the end of a tier leads to what ended there.
+/// A field narrows the search, `-` excludes, and an address matches as a whole. The end of a tier links to what ended there.
 fn search(browser: &Browser) {
     let shown = |view: &str, query: &str, expected: &[&str]| {
         browser.run(&format!("location.hash = '#/{view}?sort=workload&q={query}'"));
@@ -199,7 +200,7 @@ fn search(browser: &Browser) {
     assert_eq!(browser.run("return document.getElementById('search').value"), "reason:no_policy tier:default");
 }
 
-/// What is shown can be saved, as it is sorted and filtered.
+/// The rows can be saved as they are sorted and filtered.
 fn export(browser: &Browser) {
     let scratch = Scratch::new();
     browser.devtools("Browser.setDownloadBehavior", json!({"behavior": "allow", "downloadPath": scratch.path()}));
@@ -225,7 +226,7 @@ fn export(browser: &Browser) {
     assert!(row["packets"].as_u64() > Some(0) && row["packets_per_second"].as_f64() > Some(0.0), "{row}");
 }
 
-/// A page that is opened knows what was dropped before, and shows a time that a URL names.
+/// A newly opened page knows earlier drops, and shows the time that its URL names.
 fn past(browser: &Browser, url: &str) {
     let times = "return (await fetch('api/v1/drops')).json()";
     let answer = browser.run_async(times);
@@ -237,10 +238,10 @@ fn past(browser: &Browser, url: &str) {
     browser
         .until("document.querySelector('h1').innerText.startsWith('Dropped at ') && document.querySelectorAll('tr.dropping').length >= 6");
     assert!(browser.text(".figure").ends_with("/s") && browser.text(".sentence").contains("were being dropped"));
-    // The first read that the page makes is not the first that it knows.
+    // The page knows reads from before its own first one.
     let known = browser.run("return Number(document.querySelector('.chart input').min)").as_f64().unwrap();
     assert!((known - first).abs() < 1.0, "{known} is not {first}");
-    // The keys of the slider choose another time, and its end is now.
+    // The slider's keys choose another time. Its end is the present.
     browser.run("document.querySelector('.chart input').focus()");
     browser.press(key::HOME);
     browser.until("document.querySelector('.figure').innerText === 'Not known'");
@@ -248,7 +249,7 @@ fn past(browser: &Browser, url: &str) {
     browser.until("document.querySelector('h1').innerText === 'Dropped now' && !location.hash.includes('at=')");
 }
 
-/// The colours are the system's until others are chosen, and then stay so.
+/// The colours follow the system until others are chosen. The choice is kept.
 fn colours(browser: &Browser) {
     let theme = || browser.run("return document.documentElement.dataset.theme").as_str().unwrap().to_owned();
     assert_eq!(theme(), "light");
@@ -264,7 +265,7 @@ fn colours(browser: &Browser) {
     browser.prefer_dark(false);
 }
 
-/// A paused page asks nothing.
+/// A paused page sends no requests.
 fn pause(browser: &Browser) {
     browser.click("#live");
     assert_eq!(browser.text("#live"), "Paused");
@@ -276,7 +277,7 @@ fn pause(browser: &Browser) {
     browser.until("document.getElementById('live').innerText === 'Live'");
 }
 
-/// The page's arithmetic, in the browser it is for.
+/// The page's arithmetic, in the browser for which it is written.
 fn logic(browser: &Browser) {
     assert_eq!(browser.run_async(include_str!("logic.js")), serde_json::json!([]));
 }
@@ -285,7 +286,7 @@ fn pictures(browser: &Browser, url: &str) {
     if std::env::var_os("UPDATE_SCREENSHOTS").is_none() {
         return;
     }
-    // Three minutes make a history.
+    // Lets a history collect for the pictures.
     browser.open(&format!("{url}/?pictures#/drops"));
     std::thread::sleep(Duration::from_secs(100));
     browser.resize(1280, 800, false);

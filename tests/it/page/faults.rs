@@ -1,4 +1,4 @@
-//! What the page says when something is away: the kernel's counters, the datastore, the exporter itself.
+//! What the page says when something is unavailable: the kernel's counters, the datastore, the exporter itself.
 
 use std::path::Path;
 use std::time::Instant;
@@ -36,7 +36,7 @@ fn come_and_go(test: &str) {
     browser.open(&format!("http://127.0.0.1:{}/", program.port()));
     let banners = "document.getElementById('banners').innerText";
 
-    // Nothing is dropped, and it is said what that rests on.
+    // Nothing is dropped, and the page says on what this is based.
     browser.until("document.querySelector('.figure').innerText === 'Nothing is being dropped'");
     browser.until("document.querySelector('.rests').innerText.includes('any of the 3 workloads with rules')");
     browser.until(&format!("{banners} === '' && document.querySelector('.hero').dataset.state === 'calm'"));
@@ -64,7 +64,7 @@ fn come_and_go(test: &str) {
     assert!(browser.run("return document.querySelector('main').innerText").as_str().unwrap().contains("shop/web-1"), "the numbers stay");
 }
 
-/// A pod and a policy lead to what the dashboards show of them on all nodes.
+/// A pod and a policy link to dashboards that show them for all nodes.
 fn links_to_grafana(browser: &Browser) {
     for (place, file, values) in [
         ("workload/cali751425ce827", "workload.json", &[("namespace", "shop"), ("pod", "web-1")][..]),
@@ -82,7 +82,7 @@ fn links_to_grafana(browser: &Browser) {
     }
 }
 
-/// Starts the program on Calico's rules in the kernel, and a page on it.
+/// Starts the program with Calico's rules in the kernel, and opens a page on it.
 fn on_kernel(test: &str) -> Option<(Browser, Program)> {
     let browser = Browser::start(test)?;
     sight::write("nft", &[sight::WEB_1], true);
@@ -93,13 +93,13 @@ fn on_kernel(test: &str) -> Option<(Browser, Program)> {
     Some((browser, program))
 }
 
-/// Nobody has watched for a minute when the program has run for two seconds.
+/// After two seconds, the page must not claim that a whole minute was watched.
 #[test]
 fn the_first_seconds_claim_no_more_than_was_watched() {
     let test = "the page's first seconds";
     let Some(net) = Namespace::new(test) else { return };
     net.run(|| {
-        // The program may have watched from its start on.
+        // The program may have watched since its start.
         let begun = Instant::now();
         let Some((browser, program)) = on_kernel(test) else { return };
         browser.open(&format!("http://127.0.0.1:{}/", program.port()));

@@ -1,4 +1,4 @@
-//! Names that try to be more than names: markup, quotes, lines, directions, ten thousand letters.
+//! Hostile names: markup, quotes, line breaks, text direction, ten thousand letters.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::support::netns::{Namespace, feed};
 const INTERFACE: &str = "cali0000000000a";
 const MARKUP: &str = "<img src=x onerror=\"document.title='owned';window.owned=1\">";
 
-/// A workload whose every name is hostile.
+/// A workload with nothing but hostile names.
 fn endpoint() -> Value {
     let long = format!("{MARKUP}{}", "long ".repeat(2_000));
     json!({
@@ -22,14 +22,14 @@ fn endpoint() -> Value {
     })
 }
 
-/// One policy of that name, with a rule that accepts and one that drops.
+/// A table with one policy with a hostile name, which has a rule that accepts and one that drops.
 fn table() -> String {
     let rule = |chain: &str, hash: u32, rest: &str| format!("-A {chain} -m comment --comment \"cali:{hash:016}\" {rest}\n");
     let policy = "cali-pi-_0123456789abcdefghi";
     let to = format!("cali-tw-{INTERFACE}");
     let chains = ["cali-FORWARD", "cali-to-wl-dispatch", &to, policy].map(|chain| format!(":{chain} - [0:0]\n")).concat();
-    // In iptables-save's text a quote in a comment is escaped.
-    // A comment names its policy only if that holds neither blanks nor `=`; a tier may hold anything.
+    // iptables-save escapes quotes in comments.
+    // A comment names its policy only if the name has neither blanks nor `=`. A tier's name may have any character.
     let name = "-m comment --comment \"Policy default.<script>window.owned()</script><svg/onload>' ingress\"";
     let tier = format!("-m comment --comment \"Start of tier {}\"", MARKUP.replace('"', "\\\""));
     let rules = [
@@ -97,12 +97,12 @@ fn hostile_names_are_inert() {
                 ["scrollWidth", "clientWidth"].map(|size| browser.run(&format!("return document.documentElement.{size}")).as_i64());
             assert!(width <= window, "{place}: {width:?} wide in a window of {window:?}");
         }
-        // What is not seen is spelled out: a name cannot pose as another one.
+        // Invisible characters are spelled out, so that a name cannot look like another one.
         browser.run(&format!("location.hash = '#/workload/{INTERFACE}'"));
         browser.until(
             "document.querySelector('h1').innerText.includes('\\\\n') && document.querySelector('h1').innerText.includes('\\\\u{202e}')",
         );
-        // A workload that does not exist is answered with 404, which the console notes.
+        // The answer for an unknown workload is 404, which the console logs.
         let console: Vec<_> = browser.console().into_iter().filter(|line| !line.contains("404")).collect();
         assert!(console.is_empty(), "{console:#?}");
         assert!(browser.requests().iter().all(|request| request.starts_with(&url)));

@@ -15,7 +15,7 @@ use crate::support::netns::{Namespace, feed, sh};
 
 const WORKLOADS: usize = 250;
 const POLICIES: usize = 50;
-/// So many policies share a chain.
+/// How many policies share a chain.
 const GROUP: usize = 5;
 const NAMESPACES: [&str; 8] = ["shop", "billing", "search", "media", "identity", "ledger", "infra", "reports"];
 const APPS: [&str; 10] = ["web", "api", "worker", "cache", "db", "queue", "gateway", "cron", "mailer", "proxy"];
@@ -37,7 +37,7 @@ fn address(workload: usize) -> String {
     format!("10.66.{}.{}", workload / 200, workload % 200 + 1)
 }
 
-/// Policy `p` accepts port 1000 + p; every seventh one denies port 2000 + p.
+/// Policy `p` accepts port 1000 + p. Every seventh one denies port 2000 + p.
 fn table() -> String {
     let (mut chains, mut rules, mut hash) = (String::from("*filter\n"), String::new(), 0);
     let mut chain = |name: &str, lines: &[String]| {
@@ -76,11 +76,11 @@ fn table() -> String {
     }
     let dispatch = |workload| format!("-o {0} -g cali-tw-{0}", interface(workload));
     chain("cali-to-wl-dispatch", &(0..WORKLOADS).map(dispatch).collect::<Vec<_>>());
-    // The packets are the node's own: what they go through is the same.
+    // The node itself sends the packets, which pass the same rules.
     format!("{chains}-A OUTPUT -o cali+ -m comment --comment \"cali:outputoutputoutp\" -j cali-to-wl-dispatch\n{rules}COMMIT\n")
 }
 
-/// Interfaces that swallow what is sent, each with the address of its workload, and the pods' folders to name them by.
+/// Makes interfaces that drop what is sent to them, each with the address of its workload, and the folders of pods' logs for their names.
 fn make_node(logs: &Path) {
     sh("ip address add 10.99.0.1/32 dev lo; sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
     let mut batch = String::new();
@@ -93,7 +93,7 @@ fn make_node(logs: &Path) {
     feed("ip -batch -", &batch);
 }
 
-/// Sends to every workload, to some more than to others; to a few of them what is refused.
+/// Sends packets to every workload, to some more than to others. A few get packets that are denied.
 fn send(done: &AtomicBool) {
     for round in 0_usize.. {
         for workload in 0..WORKLOADS {
@@ -104,7 +104,7 @@ fn send(done: &AtomicBool) {
             for packet in 0..packets {
                 let refused = workload % 23 == 4 && packet == 0;
                 let port = if refused { [2007, 2021, 9][round % 3] } else { 1000 + (workload + packet * 7) % POLICIES };
-                // A socket of its own, so that it opens a connection.
+                // A new socket, so that it opens a connection.
                 let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
                 _ = socket.send_to(b"x", (address(workload), u16::try_from(port).unwrap()));
             }
@@ -123,7 +123,7 @@ fn numbers_change_and_elements_stay_on_a_large_node() {
     net.run(|| {
         make_node(&scratch.path().join("pods"));
         feed(&format!("XTABLES_LOCKFILE={} iptables-nft-restore", lock.display()), &table());
-        // Not earlier: when interfaces come up, a browser breaks its requests off.
+        // Not earlier: a browser cancels its requests when interfaces come up.
         let Some(browser) = Browser::start(test) else { return };
         let mut command = program::command();
         command.env_remove("ETCD_ENDPOINTS").env("DATASTORE_TYPE", "none").env("POD_LOGS_DIR", scratch.path().join("pods"));
@@ -146,7 +146,7 @@ fn look(browser: &Browser, url: &str) {
     browser.until("document.querySelectorAll('main tbody tr.dropping').length > 5");
     browser.until("document.querySelector('main tbody .c-workload').innerText.includes('/')");
     let answers = "performance.getEntriesByType('resource').filter((entry) => entry.name.endsWith('/workloads')).length";
-    // Processor time, so that it does not matter how busy the machine is otherwise.
+    // Processor time does not depend on how busy the machine is.
     browser.devtools("Performance.enable", json!({"timeDomain": "threadTicks"}));
     browser.run("performance.clearResourceTimings()");
     let before = durations(browser);
@@ -155,7 +155,7 @@ fn look(browser: &Browser, url: &str) {
     let each = |i: usize| (after[i] - before[i]) * 1000.0 / count;
     println!("{WORKLOADS} workloads: for each answer {:.1} ms of script, {:.1} of layout, {:.1} of style", each(0), each(1), each(2));
 
-    // From here on nothing may be added or taken away; frames are counted while a person scrolls.
+    // From now on, no element may be added or removed. Frames are counted during scrolling.
     browser.run(
         "window.seen = { added: 0, changed: 0, frames: [], long: [] };
          new MutationObserver((records) => records.forEach((record) => {
@@ -193,7 +193,7 @@ fn look(browser: &Browser, url: &str) {
     pictures(browser, url);
 }
 
-/// The browser's own search finds what is below the screen; paper gets all rows and their lines, in ink; a wide screen is used.
+/// The browser's own search finds rows below the screen. Print has all rows and their lines, on white. The table fills a wide screen.
 fn everything_is_there(browser: &Browser) {
     let last = "[...document.querySelectorAll('main tbody th a')].at(-1)";
     browser.run("scrollTo(0, 0); getSelection().removeAllRanges()");
@@ -219,7 +219,7 @@ fn everything_is_there(browser: &Browser) {
     browser.resize(1280, 900, false);
 }
 
-/// What the page has taken so far of its thread, in seconds: script, layout, style.
+/// The time that the page has used in its thread so far, in seconds: script, layout, style.
 fn durations(browser: &Browser) -> [f64; 3] {
     let metrics = browser.devtools("Performance.getMetrics", json!({}));
     let metrics = metrics["metrics"].as_array().unwrap();

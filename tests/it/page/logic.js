@@ -1,4 +1,4 @@
-// Runs in the page; returns what is wrong.
+// Runs in the page. Returns a list of what is wrong.
 const wrong = [];
 const same = (what, found, expected) => {
   if (JSON.stringify(found) !== JSON.stringify(expected)) wrong.push(`${what}: ${JSON.stringify(found)}, not ${JSON.stringify(expected)}`);
@@ -7,7 +7,7 @@ const load = (file) => import(new URL(`page/${file}`, document.baseURI).href);
 const files = ['history.js', 'route.js', 'table.js', 'steps.js', 'format.js', 'search.js', 'export.js', 'model.js'];
 const [{ History }, { parse, format, fromTime, toTime }, { select }, { rowsOf, endsOf }, text, { finds, termsOf, term }, { csv }, { Model }] = await Promise.all(files.map(load));
 
-// Rates: over a window, since the first read, of counters that begin, end or go back.
+// Rates: over a window, since the first read, and of counters that begin, end or go back.
 const history = new History();
 history.add(100, [['a', 10]]);
 same('one read', history.rate('a', 10), null);
@@ -37,7 +37,7 @@ const apart = history.times.slice(1).map((time, at) => time - history.times[at])
 same('bounded', [history.times.length < 500, history.series.get('a').length === history.times.length, Math.max(...apart), [...history.series.keys()]], [true, true, 10, ['a']]);
 same('an hour', [history.times.at(-1) - history.times[0] > 3580, history.rate('a', 3600)], [true, 1]);
 
-// What the exporter kept: counters backwards from the totals, gaps, and what comes after it.
+// What the exporter kept: earlier counters derived from the totals, gaps, and later reads.
 const model = new Model();
 const status = { started: 1, time: 1030, up: true, chains: 'present' };
 const drop = { interface: 'cali1', namespace: 'shop', pod: 'web-1', direction: 'ingress', reason: 'policy', tier: 'default', policy: 'p', packets: 20 };
@@ -53,7 +53,7 @@ same('at a time', model.dropsAt(1005, 10).map((drop) => [drop.pod, drop.packets]
 model.takeWorkloads({ ...answer, status: { ...status, time: 1040 }, drops: [{ ...drop, packets: 25 }] });
 same('and on', [model.dropCounts.rate(key, 10), model.rateOfDrops(10)], [0.5, 0.5]);
 
-// URLs: there and back, with anything in them.
+// URLs: formatting and parsing with any characters.
 for (const route of [{ view: 'workload', item: 'cali/?#&%', query: { q: '<b> & "x"', over: '60' } }, { view: 'policies', item: '', query: {} }]) {
   same('a route', parse(format(route)), route);
 }
@@ -84,7 +84,7 @@ same('a term', [term('tier', 'my "tier" x'), termsOf(term('tier', 'a b'))[0].wan
 // Files.
 same('csv', csv([{ a: 1, b: null, c: ['x', 'y'] }, { a: -2, b: '=1+1', d: 'a "b", c' }]), 'a,b,c,d\r\n1,,x y,\r\n-2,\'=1+1,,"a ""b"", c"\r\n');
 
-// Steps: what cannot be and what cannot be told differ.
+// Steps: what is impossible differs from what is unknown.
 const policy = { type: 'policy', policy: 'p', name: 'p', can: ['accept', 'deny', 'pass'], accept: 3, deny: null, pass: null, deny_or_pass: 4 };
 const certain = { ...policy, can: ['accept', 'deny'], accept: 1, deny: null, deny_or_pass: null };
 const group = { type: 'group', group: 'g', policies: [certain, { ...certain, policy: 'q' }], undivided: { accept: 2, deny: 0, pass: 0, deny_or_pass: 0 } };

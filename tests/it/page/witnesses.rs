@@ -1,4 +1,4 @@
-//! "From where": real packets that the kernel traced, as the page tells of them, and the draft of what would accept them.
+//! "From where": real packets that the kernel traced, as the page shows them, and the draft of a policy that would accept them.
 
 use super::axe;
 use crate::live::{Net, WORKLOADS};
@@ -16,7 +16,7 @@ fn packets_are_told_by_peer_and_port() {
         restore_iptables();
         let mut command = program::command();
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("DATASTORE_TYPE", "none").env("XTABLES_LOCKFILE", "/dev/null");
-        // Not a banner's page: they push down what is below.
+        // An existing folder for pods' logs: without one, a banner would push the page down.
         command.env("WITNESSES", "groups").env("POD_LOGS_DIR", "/tmp");
         let program = Program::start(command);
         scrape(program.port());

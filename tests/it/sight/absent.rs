@@ -10,7 +10,7 @@ use crate::support::prometheus::{self, Prometheus};
 use crate::support::scrape::{one, scrape, with};
 use crate::support::{can_run, within};
 
-/// Host endpoint chains and the static ones; no workload.
+/// Writes chains of host endpoints, and the static chains, but no workload.
 fn host_endpoints(backend: &str) {
     let rules = [
         ("cali-FORWARD", "-j MARK --set-xmark 0x0/0xe0000", "meta mark set mark and 0xfff1ffff counter"),
@@ -50,7 +50,7 @@ fn host_endpoints_alone_are_reported() {
     }
 }
 
-/// The last pod has left: Calico's static chains are still there.
+/// The last pod is gone. Calico's static chains remain.
 #[test]
 fn a_node_without_endpoints_is_no_node_without_rules() {
     for of in BACKENDS {
@@ -66,7 +66,7 @@ fn a_node_without_endpoints_is_no_node_without_rules() {
     }
 }
 
-/// As a firewall's reload takes them away: table and all, or only the rules in the chains.
+/// A firewall's reload removes the whole table, or only the rules in its chains.
 #[test]
 fn rules_that_vanish_are_missed() {
     for (of, flush) in [
@@ -101,7 +101,7 @@ fn rules_that_vanish_are_missed() {
     }
 }
 
-/// `/readyz` does not wait for a scrape to notice.
+/// `/readyz` does not wait for a scrape to notice it.
 #[test]
 fn readiness_looks_for_itself() {
     let Some(namespace) = Namespace::new("readiness by itself") else { return };
@@ -114,7 +114,7 @@ fn readiness_looks_for_itself() {
     });
 }
 
-/// Rules that came back have counted from 0, even where they show more than those before.
+/// Rules that come back have counted from 0, even if they show more than before.
 #[test]
 fn rules_that_come_back_begin_anew() {
     let Some(namespace) = Namespace::new("rules that come back") else { return };
@@ -141,7 +141,7 @@ fn rules_that_come_back_begin_anew() {
     });
 }
 
-/// A node where Felix has not written anything yet, or an exporter that looks elsewhere.
+/// Felix has not written anything yet, or the exporter reads the wrong back end.
 #[test]
 fn rules_that_never_were_are_told_from_those_that_vanished() {
     let Some(namespace) = Namespace::new("no rules yet") else { return };
@@ -154,7 +154,7 @@ fn rules_that_never_were_are_told_from_those_that_vanished() {
         assert_eq!(logged(&program, &["Felix has not written any yet"]), 1, "{:#?}", program.log());
         write("nft", &[WEB_1], true);
         assert_eq!(up(&program), 1.0);
-        // The wrong back end: it is said where they are.
+        // With the wrong back end, the text says where the rules are.
         let mut wrong = alone(&lock.path());
         wrong.env("BACKEND", "nftables");
         let program = Program::start(wrong);
@@ -164,7 +164,7 @@ fn rules_that_never_were_are_told_from_those_that_vanished() {
     });
 }
 
-/// By the shipped rules, with a real Prometheus.
+/// With the shipped rules, in a real Prometheus.
 #[test]
 fn an_alert_fires_within_a_minute() {
     let test = "alerts of rules that are not there";

@@ -1,4 +1,4 @@
-//! Felix moves to another back end and leaves its old rules, which go on counting.
+//! Felix moves to another back end and leaves its old rules, which continue to count.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use crate::support::netns::{Namespace, sh};
 use crate::support::scrape::{Samples, one, scrape, with};
 use crate::support::within;
 
-/// Every move between two of them.
+/// Every move from one back end to another.
 fn moves() -> impl Iterator<Item = (&'static str, &'static str)> {
     BACKENDS.into_iter().flat_map(|from| BACKENDS.into_iter().map(move |to| (from, to))).filter(|(from, to)| from != to)
 }
 
-/// A workload endpoint of `node-1`.
+/// Stores a workload endpoint of `node-1`.
 fn store(etcd: &Etcd, pod: &str, interface: &str) {
     let name = format!("node--1-k8s-{pod}-eth0");
     let spec = json!({"orchestrator": "k8s", "node": "node-1", "pod": pod, "interfaceName": interface});
@@ -30,7 +30,8 @@ fn reads(samples: &Samples, expected: &str) -> bool {
     !found.is_empty() && found.iter().all(|backend| *backend == expected)
 }
 
-/// Within seconds, since the datastore knows a workload that the old rules do not have. Packets pass through both tables all the time.
+/// The move is noticed within seconds, because the datastore knows a workload that the old rules do not have. Packets pass through both
+/// tables all the time.
 #[test]
 fn a_workload_that_the_table_lacks_is_looked_for_elsewhere() {
     for (from, to) in moves() {
@@ -66,7 +67,7 @@ fn a_workload_that_the_table_lacks_is_looked_for_elsewhere() {
     }
 }
 
-/// The same without a datastore: the node has an interface and a route.
+/// The same without a datastore. The node has an interface and a route.
 #[test]
 fn a_route_that_the_table_lacks_is_looked_for_elsewhere() {
     let Some(namespace) = Namespace::new("a route without rules") else { return };
@@ -84,7 +85,7 @@ fn a_route_that_the_table_lacks_is_looked_for_elsewhere() {
     });
 }
 
-/// Nothing is missing, and packets pass through both: that Felix has written the others lately shows at the next look around.
+/// Nothing is missing, and packets pass through both. The next search for other tables shows that Felix has written the others recently.
 #[test]
 fn rules_that_appear_elsewhere_are_found_within_a_minute() {
     let Some(namespace) = Namespace::new("rules elsewhere") else { return };
@@ -105,7 +106,7 @@ fn rules_that_appear_elsewhere_are_found_within_a_minute() {
     });
 }
 
-/// At the start: the kernel's own chains lead only into the live ones.
+/// At the start, the kernel's own chains lead only into the live rules.
 #[test]
 fn rules_without_hooks_are_not_live() {
     for (live, stale) in moves() {
@@ -124,7 +125,7 @@ fn rules_without_hooks_are_not_live() {
     }
 }
 
-/// Nothing tells: both are named, and what settles it.
+/// Nothing distinguishes the two. The message names both, and the setting that decides.
 #[test]
 fn a_doubt_is_said() {
     let Some(namespace) = Namespace::new("a doubt") else { return };

@@ -1,4 +1,4 @@
-//! Locks that are none, and back ends that need none.
+//! Files that are not the xtables lock, and back ends that need no lock.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ fn what_is_no_regular_file_is_no_lock_and_is_not_waited_for() {
     });
 }
 
-/// A file that was mounted, and then replaced on the host: whoever writes takes the new one.
+/// A mounted lock file is replaced on the host. Writers lock the new one.
 #[test]
 fn a_mounted_file_that_was_replaced_is_not_the_lock() {
     let test = "a lock that was replaced";
@@ -56,7 +56,7 @@ fn a_mounted_file_that_was_replaced_is_not_the_lock() {
     });
 }
 
-/// Also where there is a legacy table of others.
+/// Even if there is a legacy table of another program.
 #[test]
 fn nf_tables_need_no_lock() {
     for of in ["nft", "nftables"] {

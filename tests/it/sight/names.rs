@@ -1,4 +1,4 @@
-//! The node goes by another name than Calico gives it.
+//! The node has another name than Calico gives it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::within;
 
 const STORED: &str = "worker-02.mydomain.com";
 
-/// With the right to list and watch pods, and no other.
+/// With the right to list and watch pods only.
 #[test]
 fn the_api_servers_pods_name_the_similar_nodes() {
     let Some(namespace) = Namespace::new("another name of the node") else { return };

@@ -1,4 +1,4 @@
-//! What may not be read is not taken for absent.
+//! What may not be read is not taken for missing.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use super::{Lock, WEB_1, logged, ready, run, up, write};
 use crate::program::{Program, command_under};
 use crate::support::netns::{Namespace, sh};
 
-/// Another user than root, with the two capabilities.
+/// The program as another user than root, with the two capabilities.
 fn nobody(lock: &Lock) -> Command {
     let capabilities = ["--inh-caps=+net_admin,+net_raw", "--ambient-caps=+net_admin,+net_raw"];
     let mut command = command_under("setpriv", &[&["--reuid=65534", "--regid=65534", "--clear-groups"][..], &capabilities].concat());
@@ -36,7 +36,7 @@ fn legacy_tables_that_may_not_be_looked_for_are_not_absent() {
         }
         let (code, said) = run(nobody(&lock), &["check"]);
         assert!(code == Some(1) && said.contains("WRONG rules: /proc/net/ip_tables_names cannot be read"), "{said}");
-        // Where other tables hold the rules, they are read, and it is said what may be elsewhere.
+        // If other tables have the rules, these are read. The log says what may be elsewhere.
         sh("XTABLES_LOCKFILE=/dev/null iptables-legacy -F && iptables-legacy -X");
         write("nft", &[WEB_1], true);
         let program = Program::start(nobody(&lock));
@@ -56,7 +56,7 @@ fn a_bpffs_that_may_not_be_looked_into_is_not_empty() {
     namespace.run(|| {
         let mut command = nobody(&lock);
         command.env("BPFFS_DIR", &bpffs).env("BACKEND", "auto");
-        // Root may look into its own folder: there, it is the tables that are missing.
+        // Root may read its own folder. There the tables are missing.
         let mut root = super::alone(&lock.path());
         root.env("BPFFS_DIR", &bpffs);
         let program = Program::start(root);

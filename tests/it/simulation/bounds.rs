@@ -9,7 +9,7 @@ use super::check::{Shown, get};
 use super::cluster::Group;
 use super::world::{Truth, World};
 
-/// What a cell is credited with, by its row, its column and the sum of all.
+/// What a cell is credited with, by its row, its column and the sum of all cells.
 pub type Bound = fn(row: u64, column: u64, all: u64) -> u64;
 
 /// The lower Fréchet bound.
@@ -17,12 +17,12 @@ pub fn lower(row: u64, column: u64, all: u64) -> u64 {
     (row + column).saturating_sub(all)
 }
 
-/// The upper one.
+/// The upper Fréchet bound.
 pub fn upper(row: u64, column: u64, _: u64) -> u64 {
     row.min(column)
 }
 
-/// As if every workload's packets were spread over the policies alike.
+/// As if all workloads' packets had the same distribution over the policies.
 pub fn proportional(row: u64, column: u64, all: u64) -> u64 {
     (row * column).div_ceil(all.max(1))
 }

@@ -8,24 +8,24 @@ use calico_accountant::felix::Direction;
 use super::kernel::Key;
 use super::world::Truth;
 
-/// Every shown total.
+/// Every total that is shown.
 pub type Shown = BTreeMap<Key, u64>;
 
-/// The checks of one exporter's life.
+/// The checks of one exporter.
 #[derive(Default)]
 pub struct Checker {
-    /// What had become of packets when the first read began.
+    /// What had happened to packets when the first read began.
     start: Truth,
     /// The highest value of every series.
     highest: Shown,
     last: Shown,
-    /// Policies that have had a jump of their own at an endpoint: what they accept is counted directly, from the kernel's start on.
+    /// Policies that have had their own jump at an endpoint: what they accept is counted directly, since the kernel's start.
     direct: BTreeSet<(Arc<str>, Direction, Arc<str>)>,
-    /// The tier of every policy that there has been.
+    /// The tier of every policy that ever existed.
     tiers: BTreeMap<String, String>,
 }
 
-/// Verdicts that are credited together, and what of the truth they are.
+/// Verdicts that are credited together, and the verdicts of the truth that they cover.
 const CLASSES: [(&[&str], &[&str]); 4] =
     [(&["Accept"], &["Accept"]), (&["Deny"], &["Deny"]), (&["Pass"], &["Pass"]), (&["Deny", "Pass", "DenyOrPass"], &["Deny", "Pass"])];
 
@@ -34,17 +34,17 @@ pub fn get(map: &BTreeMap<Key, u64>, interface: &Arc<str>, direction: Direction,
 }
 
 impl Checker {
-    /// Of an exporter whose first read begins now.
+    /// The checks of an exporter whose first read begins now.
     pub fn new(start: Truth) -> Self {
         Checker { start, ..Checker::default() }
     }
 
-    /// Notes a policy.
+    /// Records a policy.
     pub fn policy(&mut self, name: &str, tier: &str) {
         self.tiers.insert(name.into(), tier.into());
     }
 
-    /// Notes a policy with a jump of its own.
+    /// Records a policy with its own jump.
     pub fn direct(&mut self, interface: &Arc<str>, direction: Direction, policy: &str) {
         self.direct.insert((Arc::clone(interface), direction, policy.into()));
     }
@@ -73,7 +73,7 @@ impl Checker {
         Ok(())
     }
 
-    /// Nothing is credited that did not happen.
+    /// Checks that nothing is credited that did not happen.
     pub fn check_bounds(&self, shown: &Shown, truth: &Truth) -> Result<(), String> {
         let endpoints: BTreeSet<(&Arc<str>, Direction)> = shown.keys().map(|(interface, direction, _)| (interface, *direction)).collect();
         for (interface, direction) in endpoints {
@@ -87,7 +87,7 @@ impl Checker {
     }
 }
 
-/// Whether what a policy refused and what it passed on are not told apart any more.
+/// Whether what a policy denied and what it passed are no longer distinguished.
 fn goes_by_the_sum((interface, direction, item): &Key, shown: &Shown) -> bool {
     let policy = ["Deny ", "Pass "].iter().find_map(|verdict| item.strip_prefix(verdict));
     policy.is_some_and(|policy| shown.contains_key(&(Arc::clone(interface), *direction, format!("DenyOrPass {policy}").into())))
@@ -110,7 +110,7 @@ impl Endpoint<'_> {
         self.ever(item) - get(&self.checker.start, self.interface, self.direction, item)
     }
 
-    /// What a policy has decided that it may be credited with, alone or together with others.
+    /// What a policy has decided that may be credited to it, `alone` or together with others.
     fn decided(&self, verdicts: &[&str], policy: &str, alone: bool) -> u64 {
         let direct = self.checker.direct.contains(&(Arc::clone(self.interface), self.direction, policy.into()));
         let count = |verdict: &&str| match *verdict {
@@ -120,8 +120,8 @@ impl Endpoint<'_> {
         verdicts.iter().map(count).sum()
     }
 
-    /// Whatever is credited to some of the policies only, is not more than these have decided. This holds for single policies, for
-    /// groups with all their members, and for groups that were changed and share members.
+    /// Checks that no set of policies is credited with more than these have decided. This covers single policies, groups with all their
+    /// members, and groups that were changed and share members.
     fn check_policies(&self) -> Result<(), String> {
         for (credited_as, verdicts) in CLASSES {
             let policies =

@@ -1,5 +1,5 @@
-//! A cluster as Calico's users want it → the chains that Felix makes of it. Upstream: `felix/rules/endpoints.go`,
-//! `felix/rules/policy.go`, `endpoint_mgr.go`.
+//! A cluster of Calico, and the chains that Felix makes for it. Upstream: `felix/rules/endpoints.go`, `felix/rules/policy.go`,
+//! `endpoint_mgr.go`.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ const DROP: u32 = 0x40000;
 /// Policies of a group between two returns.
 const STRIDE: usize = 5;
 
-/// How the release in question renders rules.
+/// How a release renders rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Era {
     /// ≤ 3.27: every policy has its own jump.
@@ -28,7 +28,7 @@ pub enum Era {
     V328,
     /// 3.29: groups and tiers.
     V329,
-    /// ≥ 3.30: refusals by mark, with or without the rules that log flows.
+    /// ≥ 3.30: denies by mark, with or without the rules that log flows.
     V330 { flow_logs: bool },
 }
 
@@ -52,7 +52,7 @@ impl Era {
     }
 }
 
-/// What a policy's rule says.
+/// The action of a policy's rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Says {
     Accept,
@@ -64,7 +64,7 @@ pub enum Says {
 #[derive(Debug, Clone)]
 pub struct Tier {
     pub name: String,
-    /// Its default action is Pass.
+    /// Whether its default action is Pass.
     pub passes: bool,
 }
 
@@ -72,7 +72,7 @@ pub struct Tier {
 pub struct PolicyRule {
     pub says: Says,
     pub variant: u32,
-    /// It holds addresses of IPv4.
+    /// Whether it has IPv4 addresses, so that only that family has the rule.
     pub v4_only: bool,
 }
 
@@ -80,24 +80,24 @@ pub struct PolicyRule {
 pub struct Policy {
     pub name: String,
     pub tier: usize,
-    /// The selector that picks its workloads.
+    /// The selector of its workloads.
     pub selector: usize,
     pub staged: bool,
-    /// Per direction, if it says something about it.
+    /// Its rules by direction. `None` if it does not apply to the direction.
     pub rules: [Option<Vec<PolicyRule>>; 2],
 }
 
 #[derive(Debug, Clone)]
 pub struct Workload {
     pub interface: Arc<str>,
-    /// Selectors that pick it, one bit each.
+    /// Selectors that match it, one bit each.
     pub selectors: u32,
     pub profiles: usize,
-    /// A host endpoint: its chains refer to the same policies, but it is no workload.
+    /// Whether it is a host endpoint. Its chains refer to the same policies, but it is not a workload.
     pub host: bool,
 }
 
-/// What Felix is asked to program.
+/// What Felix has to program.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     pub era: Era,
@@ -109,18 +109,18 @@ pub struct Cluster {
 /// Policies that stand together in an endpoint's tier: their names, in order.
 pub type Group = Vec<String>;
 
-/// What can be proven of an endpoint's tier.
+/// The parts of an endpoint's tier that the tests compare.
 #[derive(Debug, Clone)]
 pub struct TierShape {
     pub name: String,
-    /// Groups and single policies in order.
+    /// Groups and single policies, in order.
     pub targets: Vec<Group>,
-    /// Whether something counts what nobody decided.
+    /// Whether a rule counts what no policy decided.
     pub has_end: bool,
 }
 
 impl Cluster {
-    /// The policies of one endpoint, per tier that applies to it.
+    /// The policies of one endpoint, for each tier that applies to it.
     pub fn shape(&self, workload: &Workload, direction: Direction) -> Vec<TierShape> {
         let mut shapes = Vec::new();
         for (place, tier) in self.tiers.iter().enumerate() {
@@ -137,7 +137,7 @@ impl Cluster {
         shapes
     }
 
-    /// A maximal run of policies with one selector is a group, unless not more than one of them is in force.
+    /// Groups policies: consecutive policies with the same selector form a group. Staged policies are left out.
     fn targets(&self, policies: &[&Policy]) -> Vec<Group> {
         let runs = policies.chunk_by(|a, b| self.era.has_groups() && a.selector == b.selector);
         let in_force = |run: &[&Policy]| run.iter().filter(|p| !p.staged).map(|p| p.name.clone()).collect::<Vec<_>>();
@@ -161,7 +161,7 @@ impl Cluster {
     }
 }
 
-/// The chain of an endpoint.
+/// The name of an endpoint's chain.
 pub fn endpoint_chain(workload: &Workload, direction: Direction) -> String {
     let kind = match (workload.host, direction) {
         (false, Direction::Ingress) => "tw",
@@ -343,7 +343,7 @@ impl RuleSpec {
     }
 }
 
-/// Random clusters and random changes to them.
+/// Makes random clusters, and random changes to them.
 pub struct Designer<'a> {
     pub random: &'a mut Random,
     /// Counts up, so that no two rules or names are the same.
@@ -406,7 +406,7 @@ impl Designer<'_> {
     pub fn add_workload(&mut self, cluster: &mut Cluster) {
         let free: BTreeSet<usize> = (0..7).filter(|n| !cluster.workloads.iter().any(|w| *w.interface == *format!("cali{n}"))).collect();
         let Some(number) = free.into_iter().next() else { return };
-        // Most of what selector 0 picks has nothing else, so that several workloads share a group.
+        // Most workloads with selector 0 have no other, so that several workloads share a group.
         let selectors = if self.random.percent(70) { 1 } else { self.random.below(8) as u32 };
         let workload = Workload { interface: format!("cali{number}").into(), selectors, profiles: self.random.below(3), host: false };
         cluster.workloads.push(workload);
@@ -418,7 +418,7 @@ impl Designer<'_> {
             0 | 1 if !cluster.policies.is_empty() => {
                 let (policy, direction) = (self.random.below(cluster.policies.len()), self.random.below(2));
                 let mut rules = self.policy_rules();
-                // Often only one rule more: those before it stay what they are.
+                // Often rules are only added, so that the rules before them are unchanged.
                 if let Some(old) = cluster.policies[policy].rules[direction].as_ref().filter(|_| self.random.percent(60)) {
                     rules = old.iter().cloned().chain(rules).take(5).collect();
                 }

@@ -1,4 +1,4 @@
-//! Whether everything that happened is credited, and nothing else, once packets and reads have come to rest.
+//! Checks that everything that happened is credited, and nothing else, when no packet is in flight any more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use super::cluster::{Group, Says, TierShape, Workload};
 use super::kernel::Key;
 use super::world::{Truth, World};
 
-/// Checks all endpoints of a node whose rules have never changed. What is derived begins at `start`, and may differ by `allowed`
-/// packets, because reads that are overtaken can lose one where another makes up for it.
+/// Checks all endpoints of a node on which rules have never changed. Derived counts begin at `start`. They may differ by `allowed` packets,
+/// because a read during which packets move may lose one that another packet hides.
 pub fn check(world: &World, start: &Truth, shown: &Shown, allowed: u64) -> Result<(), String> {
     for workload in world.cluster.workloads.iter().filter(|workload| !workload.host) {
         for direction in Direction::ALL {
@@ -65,7 +65,7 @@ impl Endpoint<'_> {
         Ok(())
     }
 
-    /// All that is shown for a target: its policies' cells and what is credited to some of them together.
+    /// All that is shown for a target: the counts of its policies, and the joint counts of some of them.
     fn credited(&self, verdict: &str, target: &Group) -> u64 {
         let is_of = |item: &str| {
             let policies = item.strip_prefix(verdict).and_then(|rest| rest.strip_prefix(' '));
@@ -91,7 +91,7 @@ impl Endpoint<'_> {
         for (place, target) in tier.targets.iter().enumerate() {
             let name = target.join(",");
             self.equal(&format!("Accept {name}"), self.credited("Accept", target), self.ever("Accept", target))?;
-            // Families may have rules of their own for one policy; then one may be split and the other not.
+            // Each family may have its own rules for a policy. Then one may be split and the other not.
             if self.world.tables.len() > 1 {
                 continue;
             }
@@ -99,7 +99,7 @@ impl Endpoint<'_> {
             let (deny, pass) = (self.credited("Deny", target), self.credited("Pass", target));
             let does_both = self.can(target, Says::Deny) && self.can(target, Says::Pass);
             if place + 1 == tier.targets.len() && !tier.has_end {
-                // What it passed on and what nobody decided are counted together.
+                // What the target passed on and what no policy decided are counted together.
                 if both <= usize::from(does_both) {
                     self.near(&format!("Deny {name}"), deny, denied, self.allowed)?;
                 }
@@ -127,7 +127,7 @@ impl Endpoint<'_> {
     }
 }
 
-/// Checks that every packet since `before` was credited to the single policy that decided it.
+/// Checks that every packet since `first` was credited to the single policy that decided it.
 pub fn check_cells(world: &World, start: &Truth, first: &Shown, shown: &Shown) -> Result<(), String> {
     let truth = world.most();
     for (workload, direction, _, target) in world.targets().filter(|(workload, ..)| !workload.host) {

@@ -1,5 +1,5 @@
-//! A table as the kernel holds it: chains of rules that count, packets that go through them rule by rule, what a write of Felix does
-//! to counters, and reads that packets overtake.
+//! A table as in the kernel: chains of rules that count, packets that go through them rule by rule, the effect of Felix's writes on
+//! counters, and reads during which packets move.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -16,12 +16,12 @@ use super::random::Random;
 /// An interface, a direction and what happened there: `Accept default.p1`, `no policy t1`, `established`.
 pub type Key = (Arc<str>, Direction, Arc<str>);
 
-/// What a packet is, before any policy looks at it.
+/// The kind of a packet, before any policy decides about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// It opens a connection.
     New,
-    /// It belongs to a connection that is known.
+    /// It belongs to a known connection.
     Established,
     /// conntrack calls it invalid.
     Invalid,
@@ -29,14 +29,14 @@ pub enum Kind {
     Encapsulated,
 }
 
-/// What a rule matches besides marks.
+/// What a rule matches, in addition to marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum When {
     /// Everything.
     Always,
     /// Packets of this kind.
     Is(Kind),
-    /// What a policy says: by chance.
+    /// The match of a policy's rule: by chance.
     Chance,
 }
 
@@ -59,9 +59,9 @@ pub struct RuleSpec {
     pub mark: Option<MarkMatch>,
     pub when: When,
     pub target: Target,
-    /// What has become of a packet that this rule counts.
+    /// What was decided about a packet that this rule counts.
     pub decides: Option<Arc<str>>,
-    /// Tells rules apart that match and do the same: their addresses.
+    /// The addresses in the rule, which distinguish rules that are otherwise the same.
     pub variant: u32,
 }
 
@@ -76,7 +76,7 @@ struct Rule {
     spec: RuleSpec,
     /// Felix's identity of the rule; see [`chained_hashes`].
     hash: String,
-    /// Where a jump leads.
+    /// The index of the chain to which a jump leads.
     to: usize,
     packets: u64,
     /// nf_tables' handle.
@@ -90,22 +90,22 @@ struct Chain {
     rules: Vec<Rule>,
 }
 
-/// In what order chains stand in the table, and are read.
+/// The order of chains in the table, and in a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// By name: iptables-legacy.
     Sorted,
-    /// As they were made: nf_tables.
+    /// In the order in which they were made: nf_tables.
     Creation,
 }
 
 /// What a write of Felix does to a chain that differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writes {
-    /// Replaces the rules from the first difference on: iptables-legacy, which has no handles; Calico's own tables up to 3.32, where a
-    /// rule that replaces another one keeps its handle.
+    /// Replaces the rules from the first difference on: iptables-legacy, which has no handles, and Calico's own tables up to 3.32, in which
+    /// a rule that replaces another one keeps its handle.
     Rules,
-    /// Flushes it and writes all rules: iptables-nft, Calico's own tables from 3.33 on.
+    /// Flushes the chain and writes all rules: iptables-nft, and Calico's own tables from 3.33 on.
     Chains,
 }
 
@@ -120,22 +120,22 @@ pub struct Table {
     handles: u64,
 }
 
-/// A packet on its way.
+/// A packet in flight.
 pub struct Packet {
     pub interface: Arc<str>,
     pub direction: Direction,
     kind: Kind,
-    /// How many of a hundred rules of policies match it.
+    /// The probability, in percent, that a policy's rule matches it.
     bias: usize,
     mark: u32,
     stack: Vec<(usize, usize)>,
     /// What was decided about it so far.
     pub decided: Vec<Key>,
-    /// The rules that matched it: chain, handle, and whether it ended there.
+    /// The rules that matched it: chain, handle, and whether it was dropped there.
     met: Vec<(String, u64, bool)>,
 }
 
-/// A hash over the chain's name, all rules before, and the rule itself: what changes at one place changes all later hashes.
+/// Hashes over the chain's name, all rules before, and the rule itself. A change at one place changes all later hashes.
 fn chained_hashes(chain: &ChainSpec) -> Vec<String> {
     let mut hasher = DefaultHasher::new();
     chain.name.hash(&mut hasher);
@@ -147,12 +147,11 @@ fn chained_hashes(chain: &ChainSpec) -> Vec<String> {
 }
 
 impl Table {
-    /// An empty table.
     pub fn new(family: Family, backend: Backend, order: Order, writes: Writes) -> Self {
         Table { family, backend, order, writes, chains: Vec::new(), handles: 0 }
     }
 
-    /// A new handle; 0 where the back end has none.
+    /// A new handle, or 0 if the back end has none.
     fn handle(handles: &mut u64, backend: Backend) -> u64 {
         if backend == Backend::Legacy {
             return 0;
@@ -166,7 +165,7 @@ impl Table {
         self.chains.iter_mut().flat_map(|chain| &mut chain.rules).for_each(|rule| rule.packets = 0);
     }
 
-    /// Writes what differs, as Felix does. No packet may be on its way.
+    /// Writes what differs, as Felix does. No packet may be in flight.
     pub fn write(&mut self, wanted: &[ChainSpec]) {
         let mut wanted: HashMap<&str, &ChainSpec> = wanted.iter().map(|chain| (chain.name.as_str(), chain)).collect();
         let mut chains = Vec::new();
@@ -178,7 +177,7 @@ impl Table {
             }
         }
         let mut new: Vec<&ChainSpec> = wanted.into_values().collect();
-        // Felix creates chains in no particular order; any will do, but it must be the same for the same seed.
+        // Felix creates chains in no particular order. Any order will do, but it must be the same for the same seed.
         new.sort_by_key(|spec| chained_hashes(spec));
         for spec in new {
             let handle = Self::handle(&mut self.handles, self.backend);
@@ -201,7 +200,7 @@ impl Table {
         }
     }
 
-    /// A packet that is about to enter the chain of an endpoint.
+    /// A packet that is about to enter an endpoint's chain.
     pub fn packet(&self, chain: &str, interface: &Arc<str>, direction: Direction, kind: Kind, bias: usize) -> Option<Packet> {
         let place = self.chains.iter().position(|c| c.name == chain)?;
         let (interface, stack) = (Arc::clone(interface), vec![(place, 0)]);
@@ -235,7 +234,7 @@ impl Table {
         !packet.stack.is_empty()
     }
 
-    /// What the kernel tells of a packet that it traces, one after the other.
+    /// The events that the kernel sends about a packet that it traces, in order.
     pub fn told(&self, packet: &Packet) -> Vec<Event> {
         let address = std::net::Ipv4Addr::LOCALHOST.into();
         let header = calico_accountant::kernel::trace::Packet { protocol: 17, source: address, destination: address, ports: None };
@@ -250,7 +249,7 @@ impl Table {
         [own("mark")].into_iter().chain(met).chain([own("forward-end")]).collect()
     }
 
-    /// Whether rules have an identity beside their hash, and a write of Felix gives them another one.
+    /// Whether rules have an identity in addition to their hash that a write of Felix changes.
     pub fn has_handles(&self) -> bool {
         self.writes == Writes::Chains
     }
@@ -261,7 +260,7 @@ impl Table {
         self.ruleset(&packets)
     }
 
-    /// Reads the table, rule by rule; `between` is what happens before each.
+    /// Reads the table, rule by rule. Calls `between` before each.
     pub fn read(&mut self, mut between: impl FnMut(&mut Table)) -> Snapshot {
         let mut packets = Vec::new();
         for chain in 0..self.chains.len() {
@@ -309,7 +308,7 @@ impl Table {
         builder.finish()
     }
 
-    /// As `iptables-save -c` prints it.
+    /// The table as `iptables-save -c` prints it.
     pub fn text(&self) -> String {
         let declared = self.chains.iter().map(|chain| format!(":{} - [0:0]\n", chain.name)).collect::<String>();
         let rules =
@@ -318,7 +317,7 @@ impl Table {
     }
 }
 
-/// What becomes of a chain's rules.
+/// The rules of a chain after a write, with the counts and handles that they keep.
 fn rewritten((backend, writes): (Backend, Writes), old: Vec<Rule>, spec: &ChainSpec, handles: &mut u64) -> Vec<Rule> {
     let hashes = chained_hashes(spec);
     let unchanged = old.len() == hashes.len() && old.iter().zip(&hashes).all(|(rule, hash)| rule.hash == *hash);

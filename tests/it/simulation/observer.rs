@@ -1,4 +1,4 @@
-//! An exporter that watches a simulated node, and the checks of what it shows.
+//! An exporter on a simulated node, and the checks of what it shows.
 
 use calico_accountant::felix::Direction;
 use calico_accountant::ruleset::Snapshot;
@@ -7,10 +7,10 @@ use super::super::captures::Pipeline;
 use super::check::{Checker, Shown};
 use super::world::{CPUS, World};
 
-/// The exporter without its edges.
+/// The exporter without its inputs and outputs.
 pub struct Observer {
     exporter: Pipeline,
-    /// Whether it believes its reads, and takes no second look.
+    /// Whether it trusts its reads, and takes no second look.
     pub credulous: bool,
     pub checker: Checker,
     /// What the last read showed.

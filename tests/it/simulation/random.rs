@@ -1,10 +1,9 @@
-//! A small deterministic generator (splitmix64): a seed is all that is needed to repeat a run.
+//! A small deterministic generator (splitmix64): the same seed gives the same run.
 
-/// Random numbers.
 pub struct Random(u64);
 
 impl Random {
-    /// The numbers that belong to `seed`.
+    /// The generator for a seed.
     pub fn new(seed: u64) -> Self {
         Random(seed)
     }
@@ -26,7 +25,7 @@ impl Random {
         least + self.below(most - least + 1)
     }
 
-    /// Yes in so many of a hundred cases.
+    /// Returns true in this percentage of cases.
     pub fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }

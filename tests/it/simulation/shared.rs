@@ -1,4 +1,4 @@
-//! Reads that share their rules with the last one, as the readers' reads do, and reads that do not: what follows must be the same.
+//! Reads that share their rules with the last one, as the readers' do, and reads that do not: the totals must be the same.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A node: what its users want, the tables that follow from it, the traffic through them, and the truth about every packet.
+//! A node: its cluster, the tables that follow from it, the traffic through them, and the truth about every packet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::cluster::{Cluster, Designer, Era, Group, Workload, endpoint_chain};
 use super::kernel::{Key, Kind, Order, Packet, Table, Writes};
 use super::random::Random;
 
-/// What has become of all packets.
+/// What has happened to all packets.
 pub type Truth = BTreeMap<Key, u64>;
 
 /// What kind of node to simulate.
@@ -22,38 +22,37 @@ pub struct Setting {
     pub order: Order,
     pub writes: Writes,
     pub families: Vec<Family>,
-    /// How many packets set out while a table is read.
+    /// How many packets enter while a table is read.
     pub torn: usize,
     /// Whether Felix rewrites rules.
     pub rewrites: bool,
-    /// How many of a hundred packets between two reads are traced.
+    /// How many percent of the packets between two reads are traced.
     pub traced: usize,
 }
 
-/// The node.
 pub struct World {
     pub cluster: Cluster,
     pub tables: Vec<Table>,
     pub random: Random,
     serial: u32,
     torn: usize,
-    /// Whether no endpoint has come or gone since the last read.
+    /// Whether no endpoint came or went since the last read.
     pub endpoints_stayed: bool,
-    /// Packets that are on their way, by table.
+    /// Packets in flight, by table.
     in_flight: Vec<Vec<Packet>>,
-    /// The workloads whose rules are written.
+    /// The workloads with rules in the tables.
     written: Vec<Arc<str>>,
-    /// Of packets that have arrived.
+    /// What happened to packets that have arrived.
     arrived: Truth,
     traced: usize,
-    /// Of its own, so that a life is the same with and without traces.
+    /// A generator of its own, so that a run is the same with and without traces.
     chance_of_traces: Random,
     traces: Traces,
     /// What was traced since the last read.
     pub told: Vec<Trace>,
 }
 
-/// At most so many packets are on their way at once: one per CPU.
+/// The number of CPUs, which is how many packets can be in flight at the same time.
 pub const CPUS: usize = 3;
 
 impl World {
@@ -82,7 +81,7 @@ impl World {
         world
     }
 
-    /// Programs what is wanted now.
+    /// Writes the rules of the present cluster.
     pub fn write(&mut self) {
         self.land();
         let workloads: Vec<Arc<str>> = self.cluster.workloads.iter().map(|workload| Arc::clone(&workload.interface)).collect();
@@ -93,14 +92,14 @@ impl World {
         }
     }
 
-    /// Users change something, and Felix writes it.
+    /// Changes something, as users do, and writes it as Felix does.
     pub fn change(&mut self) {
         Designer { random: &mut self.random, serial: &mut self.serial }.change(&mut self.cluster);
         self.write();
     }
 
-    /// Things happen between two reads, packets go by meanwhile: users change something once or several times, or take a change back, so
-    /// that rules have the hashes that they had; counters are set to zero.
+    /// Changes between two reads, with packets meanwhile: users change something once or several times, or undo a change, so that rules
+    /// have their old hashes again, or counters are set to 0.
     pub fn unrest(&mut self) {
         for _ in 0..self.random.between(1, 3) {
             let before = self.random.percent(40).then(|| self.cluster.clone());
@@ -117,8 +116,8 @@ impl World {
         }
     }
 
-    /// Whether the counters show that something was written since the last read. A table without handles in which all rules are the same
-    /// and count no less cannot be told from one in which nothing happened: nobody could.
+    /// Whether the counters show that something was written since the last read. If a table has no handles, all rules are the same and none
+    /// counts less, then it cannot be distinguished from an unchanged one.
     pub fn shows_what_happened(&self, last: &[Snapshot]) -> bool {
         self.tables.iter().zip(last).all(|(table, last)| {
             let now = table.look();
@@ -127,19 +126,19 @@ impl World {
         })
     }
 
-    /// Somebody sets all counters to zero.
+    /// Sets all counters to 0.
     fn zero(&mut self) {
         self.land();
         self.tables.iter_mut().for_each(Table::zero);
     }
 
-    /// Leaves only workloads: what a host endpoint shares with them can never be told apart.
+    /// Keeps only workloads: what a host endpoint shares with them can never be distinguished.
     pub fn remove_host_endpoints(&mut self) {
         self.cluster.workloads.retain(|workload| !workload.host);
         self.write();
     }
 
-    /// Packets of one kind of traffic through some endpoints, all of which arrive.
+    /// Sends packets of one kind of traffic through some endpoints. All of them arrive.
     pub fn burst(&mut self) {
         for _ in 0..self.random.between(1, 4) {
             let endpoint = self.random.below(self.cluster.workloads.len() * 2);
@@ -149,7 +148,7 @@ impl World {
         }
     }
 
-    /// Packets through one endpoint, given as twice its workload's place plus its direction.
+    /// Sends packets through one endpoint: twice the index of its workload, plus its direction.
     pub fn flow(&mut self, table: usize, endpoint: usize, packets: usize) {
         let bias = *self.random.pick(&[10, 30, 60]);
         for _ in 0..packets {
@@ -183,20 +182,20 @@ impl World {
         })
     }
 
-    /// What has become of the packets that have arrived.
+    /// What has happened to the packets that have arrived.
     pub fn least(&self) -> Truth {
         self.arrived.clone()
     }
 
-    /// The same, with what has been decided about those on their way.
+    /// Like [`least`](Self::least), plus what was decided about packets in flight.
     pub fn most(&self) -> Truth {
         let mut truth = self.arrived.clone();
         self.in_flight.iter().flatten().for_each(|packet| add(&mut truth, &packet.decided));
         truth
     }
 
-    /// Reads all tables, each with a second look after it; packets overtake both if the setting says so. Of the packets that are on their
-    /// way when the first is done, one at the most is still there when the second begins.
+    /// Reads all tables, each with a second look after it. Packets move during both if the setting says so. Of the packets in flight when
+    /// the first read ends, at most one is still in flight when the second begins.
     pub fn read(&mut self) -> Vec<(Snapshot, Snapshot)> {
         let look = |world: &mut World, place: usize| {
             let first = world.read_torn(place);
@@ -272,7 +271,7 @@ impl Tear<'_> {
         }
         let place = self.random.below(self.in_flight.len());
         let mut packet = self.in_flight.swap_remove(place);
-        // Most packets are through at once; a few are held up.
+        // Most packets pass immediately. A few are held up.
         let steps = if self.random.percent(70) { usize::MAX } else { self.random.between(1, 15) };
         let on_its_way = (0..steps).all(|_| table.step(&mut packet, self.random));
         match on_its_way {

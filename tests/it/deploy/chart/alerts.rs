@@ -1,4 +1,4 @@
-//! The chart's alerts: the file for `rule_files` is made of them, and each value has its effect on them, in promtool too.
+//! The chart's alerts: the file for `rule_files` is generated from them, and each value has its effect on them, in promtool too.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use super::super::rules::{RULES, alerts, promtool};
 use super::super::text;
 use super::of_kind;
 
-/// The rules that the chart makes of its values with these set.
+/// The rules that the chart renders with these values set.
 #[track_caller]
 fn rules(helm: &Helm, set: &[&str]) -> Value {
     let set: Vec<&str> = set.iter().flat_map(|set| ["--set", set]).collect();
@@ -18,7 +18,7 @@ fn rules(helm: &Helm, set: &[&str]) -> Value {
     of_kind(&objects, "PrometheusRule")["spec"].clone()
 }
 
-/// An alert of these.
+/// The alert of this name.
 fn alert<'a>(rules: &'a Value, name: &str) -> Option<&'a Value> {
     let groups = rules["groups"].as_array().unwrap().iter();
     groups.flat_map(|group| group["rules"].as_array().unwrap()).find(|rule| rule["alert"] == name)
@@ -62,8 +62,8 @@ fn each_value_has_its_effect_on_the_alerts() {
     assert!(named.contains(r#"up{job=~\".*drops.*\"} == 0"#) && !named.contains(".*calico-accountant.*"), "{named}");
 }
 
-/// All alerts with exclusions: promtool takes them, and they are silent about what is excluded, and about nothing else. The namespace of a
-/// workload is what it says; that of other series is the exporter's, as here, and excludes nothing.
+/// Checks all alerts with exclusions: promtool accepts them, and they are silent about what is excluded and about nothing else. The
+/// namespace of a workload is the one in its labels. On other series the label is the exporter's namespace, as here, and excludes nothing.
 #[test]
 fn promtool_sees_what_is_excluded() {
     let Some(helm) = Helm::built("the chart's exclusions in promtool") else { return };

@@ -9,7 +9,7 @@ use crate::support::kube::Kube;
 
 use super::{VARIANTS, values};
 
-/// One release after another, each changed into the next, in two namespaces.
+/// Installs one variant and upgrades it to each of the others in turn, in two namespaces.
 #[test]
 fn a_real_api_server_takes_every_variant() {
     let Some(helm) = Helm::built("the chart on a real API server") else { return };
@@ -37,7 +37,7 @@ fn a_real_api_server_takes_every_variant() {
     }
 }
 
-/// The kinds that the chart has objects of, besides Kubernetes' own, and those that it grants rights to.
+/// Defines the kinds of which the chart has objects or to which it grants rights, except Kubernetes' own.
 fn define(kube: &Kube) {
     for kind in ["PodMonitor", "ServiceMonitor", "PrometheusRule"] {
         kube.define("monitoring.coreos.com", "v1", kind, true);
@@ -48,8 +48,7 @@ fn define(kube: &Kube) {
     kube.define("security.openshift.io", "v1", "SecurityContextConstraints", false);
 }
 
-/// The server takes each object, without a warning and without a field that it does not know; the pod of `helm test` once its account
-/// is there.
+/// The server accepts each object without a warning and without an unknown field. The pod of `helm test` needs its account first.
 fn dry_run(helm: &Helm, kube: &Kube, namespace: &str, variant: &str, installed: bool) {
     let (values, file) = (values(variant), helm.file("objects.yaml"));
     let which: &[&str] = if installed { &["--show-only", "templates/tests/check.yaml"] } else { &["--no-hooks"] };
@@ -65,7 +64,7 @@ fn install(helm: &Helm, kube: &Kube, namespace: &str, args: &[&str]) -> String {
     helm.on(kube, namespace, &[&["upgrade", "--install", "calico-accountant", chart().to_str().unwrap()], &IMAGE[..], args].concat())
 }
 
-/// To other values, under another name even, and back: all is as it was before, and nothing is left of what was between.
+/// Upgrades to other values, even to another name, and rolls back. Everything is as before, and nothing of the upgrade remains.
 #[test]
 fn an_upgrade_can_be_rolled_back() {
     let Some(helm) = Helm::built("upgrade and rollback of the chart") else { return };
@@ -73,7 +72,7 @@ fn an_upgrade_can_be_rolled_back() {
     define(&kube);
     let kinds =
         "daemonsets,serviceaccounts,services,configmaps,podmonitors,servicemonitors,prometheusrules,clusterroles,clusterrolebindings";
-    // What is there, but for what each write changes.
+    // The objects, without the fields that each write changes.
     let objects = || {
         let selector = "app.kubernetes.io/instance=calico-accountant";
         let list = kube.kubectl(&["get", kinds, "-A", "-l", selector, "-o", "json"]);
@@ -108,7 +107,7 @@ fn an_upgrade_can_be_rolled_back() {
     assert_eq!(objects(), before);
 }
 
-/// The notes say so where the namespace's Pod Security Standard refuses the pods, and what they say to do helps.
+/// The notes say if the namespace's Pod Security Standard refuses the pods, and the remedy that they name works.
 #[test]
 fn the_notes_know_the_namespaces_pod_security_standard() {
     let Some(helm) = Helm::built("the chart and Pod Security Standards") else { return };
@@ -140,7 +139,7 @@ fn the_notes_know_the_namespaces_pod_security_standard() {
     assert!(!install(&helm, &kube, "observability", &[]).contains("Pod Security"));
 }
 
-/// What the account may do, as the API server sees it; that of another namespace may nothing.
+/// Checks the account's rights as the API server sees them. The account of the same name in another namespace has none.
 fn check_rights(kube: &Kube, namespace: &str, variant: &str) {
     let constraints = "securitycontextconstraints.security.openshift.io/calico-accountant";
     let asked = [

@@ -1,4 +1,4 @@
-//! What the documents say of the chart: their commands are run against a real API server, their values are taken by the chart.
+//! What the documents say about the chart: their commands run against a real API server, and the chart accepts their values.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use crate::support::kube::{ADMIN, Kube};
 
 use super::super::{path, text};
 
-/// The blocks of a kind (`sh`, `yaml`) in a document.
+/// The code blocks of a kind (`sh`, `yaml`) in a document.
 fn blocks(document: &str, kind: &str) -> Vec<String> {
     let (text, begin) = (text(document), format!("```{kind}\n"));
     let blocks = text.split(&begin).skip(1).map(|rest| rest.split_once("```").unwrap().0.to_owned());

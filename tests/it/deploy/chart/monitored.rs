@@ -1,5 +1,5 @@
-//! A real Prometheus scrapes a real exporter as each of the chart's monitors says. Discovery of pods is not built into Debian's Prometheus: the
-//! labels that it gives are those of a static target here.
+//! A real Prometheus scrapes a real exporter as each of the chart's monitors says. Debian's Prometheus is built without the discovery of
+//! pods, so a static target has the labels that discovery would give.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn a_real_prometheus_knows_the_node_by_either_monitor() {
     for (job, ..) in monitors {
         let count = |series: &str| prometheus.value(&format!("count({series})")).unwrap_or_default();
         within(Duration::from_secs(30), job, || count(&format!(r#"up{{job="{job}",node="node1"}} == 1"#)) == 1.0);
-        // The exporter's own metrics are of its pod; counts are of workloads, and here these have no names.
+        // The exporter's own metrics have the labels of its pod. Counts have those of workloads, which have no names here.
         let own = format!(r#"calico_accountant_up{{job="{job}",node="node1",namespace="kube-system",pod="{POD}"}}"#);
         within(Duration::from_secs(10), &own, || count(&own) == 1.0);
         let all = count(&format!(r#"calico_accountant_policy_packets_total{{job="{job}"}}"#));
@@ -42,7 +42,7 @@ fn a_real_prometheus_knows_the_node_by_either_monitor() {
     }
 }
 
-/// A monitor's endpoint as a job, with the labels that the operator gives a target from what discovery says of it.
+/// A monitor's endpoint as a job, with the labels that the operator gives a target from discovery.
 fn job(name: &str, endpoint: &Value, port: u16) -> Value {
     let from = |source: &str, target: &str| json!({"source_labels": [source], "target_label": target});
     let mut relabelings = vec![from("__meta_kubernetes_namespace", "namespace"), from("__meta_kubernetes_pod_name", "pod")];

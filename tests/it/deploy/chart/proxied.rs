@@ -1,4 +1,4 @@
-//! The exporter behind a real kube-rbac-proxy, with the arguments and the rights that the chart gives it, on a real API server.
+//! The exporter behind a real kube-rbac-proxy on a real API server, with the arguments and rights that the chart gives it.
 
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ use crate::support::{built, can_run, within};
 
 use super::super::scraped::captured;
 
-/// The proxy's, as the node's address; the exporter has 127.0.0.1.
+/// The proxy's address, as if it were the node's. The exporter has 127.0.0.1.
 const NODE: &str = "127.0.0.2";
 
 /// Ends with the test.
@@ -53,7 +53,7 @@ fn only_who_may_reads_through_a_real_proxy() {
     command.arg("--kubeconfig").arg(account).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
     let _proxy = Proxy(command.stderr(File::create(&log).unwrap()).spawn().unwrap());
 
-    // Two accounts, one of which may read.
+    // Of two accounts, one may read.
     ["prometheus", "somebody"].iter().for_each(|account| kube.service_account("kube-system", account));
     kube.kubectl(&["create", "clusterrole", "reads-metrics", "--verb=get", "--non-resource-url=/metrics"]);
     kube.kubectl(&["create", "clusterrolebinding", "reads", "--clusterrole=reads-metrics", "--serviceaccount=kube-system:prometheus"]);
@@ -75,10 +75,10 @@ fn only_who_may_reads_through_a_real_proxy() {
     for path in ["/", "/api/v1/workloads", "/healthz", "/metrics/x"] {
         assert_eq!(status(path, &prometheus), 404, "{path}");
     }
-    // The kubelet asks the exporter itself, at the node.
+    // The kubelet asks the exporter directly, on the node.
     let probe = &containers.iter().find(|container| container["name"] == ACCOUNT).unwrap()["readinessProbe"]["httpGet"];
     assert_eq!((&probe["host"], &probe["port"]), (&json!("127.0.0.1"), &json!(exporter.port())));
-    // The rights are the chart's: without them, the proxy knows nobody.
+    // The rights are the chart's. Without them, the proxy cannot authenticate anyone.
     helm.on(&kube, "kube-system", &["uninstall", ACCOUNT]);
     let later = kube.token_of("prometheus");
     within(Duration::from_secs(10), "the proxy may not ask any more", || status("/metrics", &later) != 200);

@@ -1,5 +1,5 @@
-//! The chart's README: its table is made of values.yaml, comments and defaults; `GOLDEN=write cargo test deploy::chart::readme` writes it
-//! anew. And docs/chart.md names only values that there are.
+//! The chart's README: its table is generated from the comments and defaults of values.yaml, and docs/chart.md names only values that
+//! exist. `GOLDEN=write cargo test deploy::chart::readme` writes the README again.
 
 use std::fs;
 
@@ -11,14 +11,14 @@ const VALUES: &str = "deploy/helm/calico-accountant/values.yaml";
 const README: &str = "deploy/helm/calico-accountant/README.md";
 const BEFORE: &str = "<!-- The table is made of values.yaml: GOLDEN=write cargo test deploy::chart::readme -->\n";
 
-/// A value, or a group of them that has a comment: its path, its default if it is one, its comment.
+/// A value, or a group of values with a comment: its path, its default if it is a value, its comment.
 struct Row {
     path: Vec<String>,
     default: Option<Value>,
     comment: String,
 }
 
-/// In the order of the file. Lines are `key: value`, `key:` before a group or a list, items of lists, comments.
+/// The rows in the order of the file. A line is `key: value`, `key:` before a group or a list, an item of a list, or a comment.
 fn rows() -> Vec<Row> {
     let (text, values): (String, Value) = (text(VALUES), yaml_serde::from_str(&text(VALUES)).unwrap());
     let lines: Vec<&str> = text.lines().collect();
@@ -38,7 +38,7 @@ fn rows() -> Vec<Row> {
             path.push(key.to_owned());
             let next = lines[number + 1..].iter().find(|line| !line.trim_start().starts_with('#'));
             let is_group = rest.trim().is_empty() && !next.is_some_and(|next| next.trim_start().starts_with("- "));
-            // Below these, what is set is Kubernetes' own.
+            // Fields below these are Kubernetes' own.
             let is_leaf = !is_group || path == ["affinity"];
             if is_leaf {
                 inside = indent(line);
@@ -53,7 +53,7 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// As YAML on one line.
+/// A value as YAML on one line.
 fn flow(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -82,7 +82,7 @@ fn the_readmes_table_is_made_of_the_values() {
     assert!(text(README) == expected, "{README} is not up to date: GOLDEN=write cargo test deploy::chart::readme");
 }
 
-/// Each value is in the table, and has words of its own or of its group.
+/// Each value is in the table. It or its group has a description.
 #[test]
 fn no_value_is_left_out() {
     let rows = rows();
@@ -108,7 +108,7 @@ fn collect(value: &Value, path: &mut Vec<String>, leaves: &mut Vec<Vec<String>>)
     }
 }
 
-/// The comparison's third column: what is written there as a value is one.
+/// Each name in the third column of the comparison is an existing value.
 #[test]
 fn the_comparison_names_values_that_there_are() {
     let values: Value = yaml_serde::from_str(&text(VALUES)).unwrap();

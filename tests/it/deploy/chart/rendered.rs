@@ -1,4 +1,4 @@
-//! The chart's objects, beside the manifests and the files they are made of.
+//! The chart's objects, compared with the manifests and with the files from which they are made.
 
 use calico_accountant::config::settings::SETTINGS;
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ fn the_chart_is_of_the_programs_version() {
     assert_eq!((&chart["version"], &chart["appVersion"]), (&json!(env!("CARGO_PKG_VERSION")), &json!(env!("CARGO_PKG_VERSION"))));
 }
 
-/// A pod's specification as far as both ways of deployment are to have the same.
+/// The part of a pod's specification that must be the same in both ways of deployment.
 fn pod(daemonset: &Value) -> Value {
     let mut spec = daemonset["spec"]["template"]["spec"].clone();
     let sort = |list: &mut Value| list.as_array_mut().unwrap().sort_by_key(|item| item["name"].to_string());
@@ -38,7 +38,7 @@ fn pod(daemonset: &Value) -> Value {
     sort(&mut container["volumeMounts"]);
     let container = container.as_object_mut().unwrap();
     container.remove("image");
-    // What Kubernetes sets where it is not said.
+    // Kubernetes sets this if the chart does not.
     container.remove("imagePullPolicy");
     spec
 }
@@ -70,7 +70,7 @@ fn the_chart_and_the_manifests_say_the_same() {
     }
 }
 
-/// Whatever the values: two capabilities, nothing to write to, a token only where it is used.
+/// With any values: two capabilities, nothing to write to, a token only if it is used.
 #[test]
 fn every_variant_has_the_least_rights() {
     let Some(helm) = Helm::built("the chart's rights") else { return };
@@ -105,7 +105,7 @@ fn every_variant_has_the_least_rights() {
     }
 }
 
-/// Each key replaces the chart's, whatever its value.
+/// Each key replaces the chart's key of the same name, whatever its value.
 #[test]
 fn the_security_context_can_be_another() {
     let Some(helm) = Helm::built("the chart's securityContext") else { return };
@@ -121,7 +121,7 @@ fn the_security_context_can_be_another() {
     assert_eq!(found, &expected);
 }
 
-/// They allow what the pod asks for; the chart's and the component's are the same.
+/// The constraints allow what the pod asks for. The chart's are the same as the component's.
 #[test]
 fn security_context_constraints_allow_the_pod_and_no_more() {
     let Some(helm) = Helm::built("the chart's constraints") else { return };
@@ -148,7 +148,7 @@ fn security_context_constraints_allow_the_pod_and_no_more() {
     assert_eq!((&constraints["allowPrivilegedContainer"], &constraints["allowPrivilegeEscalation"]), (&json!(true), &json!(true)));
 }
 
-/// Only where it is asked for.
+/// Only if eBPF is enabled.
 #[test]
 fn the_ebpf_dataplane_takes_two_capabilities_and_two_folders() {
     let Some(helm) = Helm::built("the chart for eBPF") else { return };
@@ -211,7 +211,7 @@ fn bad_values_are_refused_by_name() {
     }
 }
 
-/// Each setting is a variable of the program's, and the schema knows it.
+/// Each setting is an environment variable of the program, and the schema knows it.
 #[test]
 fn the_charts_settings_are_the_programs() {
     let values: Value = yaml_serde::from_str(&text("deploy/helm/calico-accountant/values.yaml")).unwrap();
@@ -224,7 +224,7 @@ fn the_charts_settings_are_the_programs() {
     }
 }
 
-/// What the schema lets through, the program takes: each choice is the program's own.
+/// The program accepts what the schema accepts: the choices are the same.
 #[test]
 fn the_schemas_choices_are_the_programs() {
     let schema: Value = serde_json::from_str(&text("deploy/helm/calico-accountant/values.schema.json")).unwrap();
@@ -246,7 +246,7 @@ fn the_schemas_choices_are_the_programs() {
     }
 }
 
-/// The package holds the files that the folder links to.
+/// The package holds the files that the folder only links to.
 #[test]
 fn the_packaged_chart_is_whole() {
     let Some(helm) = Helm::built("the packaged chart") else { return };

@@ -1,4 +1,4 @@
-//! `helm test`: its pod, run as its manifest says on a node without Calico's rules, and on one with these and an exporter.
+//! `helm test`: its pod runs as its manifest says, on a node without Calico's rules, and on one with rules and an exporter.
 
 use std::fs;
 use std::process::Output;
@@ -45,7 +45,7 @@ fn helm_test_says_whether_a_node_has_what_it_needs() {
     });
 }
 
-/// What `helm test` and its pod said. The kubelet's part is done here.
+/// The output of `helm test` and of its pod. This function does the kubelet's part.
 fn tested(helm: &Helm, kube: &Kube, host: &Host) -> (Output, String) {
     std::thread::scope(|scope| {
         let test = scope.spawn(|| helm.try_on(kube, "kube-system", &["test", "calico-accountant", "--timeout", "60s"]));

@@ -1,4 +1,4 @@
-//! The effect of values, each on the objects that it is for.
+//! The effect of each value on the objects that it is for.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::support::helm::{Helm, chart, complaints};
 use super::super::text;
 use super::{of_kind, values};
 
-/// Where the image is: nowhere, unless it is said.
+/// The chart has no default for the image's registry.
 #[test]
 fn no_registry_is_assumed() {
     let Some(helm) = Helm::built("the chart's image") else { return };
@@ -38,7 +38,7 @@ fn no_registry_is_assumed() {
     let proxy = helm.template(&chart(), &["--set", "kubeRBACProxy.enabled=true,global.imageRegistry=mirror.example"]);
     let image = &of_kind(&proxy, "DaemonSet")["spec"]["template"]["spec"]["containers"][1]["image"];
     assert!(image.as_str().unwrap().starts_with("mirror.example/brancz/kube-rbac-proxy:v"), "{image}");
-    // Nor by the manifests.
+    // Nor do the manifests.
     for file in
         ["deploy/kustomize/base/daemonset.yaml", "demo/daemonset-kubernetes.yaml", "demo/daemonset-etcd.yaml", "demo/daemonset-none.yaml"]
     {
@@ -56,7 +56,7 @@ fn all_objects_follow_into_another_namespace() {
         assert!(!object.to_string().contains(r#""namespace":"kube-system""#), "{object}");
     }
     assert_eq!(objects.iter().filter(|object| object["metadata"]["namespace"] == "elsewhere").count(), objects.len() - 3);
-    // What Prometheus and Grafana look for may be in other places than the exporter.
+    // The objects for Prometheus and Grafana may be in other namespaces than the exporter.
     let set = "prometheusRule.enabled=true,prometheusRule.namespace=rules,podMonitor.enabled=true,podMonitor.namespace=monitors";
     let objects = helm.template(&chart(), &["--set", set]);
     let place = |kind| of_kind(&objects, kind)["metadata"]["namespace"].clone();
@@ -92,7 +92,7 @@ fn a_monitor_says_what_prometheus_does() {
     assert_eq!(endpoint["metricRelabelings"][0]["action"], "drop");
 }
 
-/// The exporter behind the proxy can only be reached through it, and the ServiceMonitor knows how.
+/// The exporter behind the proxy can only be reached through it. The ServiceMonitor scrapes the proxy.
 #[test]
 fn the_proxy_stands_before_the_exporter() {
     let Some(helm) = Helm::built("the chart's kube-rbac-proxy") else { return };
@@ -125,7 +125,7 @@ fn the_proxy_stands_before_the_exporter() {
     assert_eq!(monitor["spec"]["selector"]["matchLabels"], service["spec"]["selector"]);
 }
 
-/// The DaemonSet must not take the pod of `helm test` for one of its own, nor may that want the exporter's port.
+/// The DaemonSet must not select the pod of `helm test`, and that pod must not use the exporter's port.
 #[test]
 fn the_tests_pod_is_no_exporter() {
     let Some(helm) = Helm::built("the chart's `helm test`") else { return };
@@ -186,7 +186,7 @@ fn on_the_container(container: &Value) {
     }
     assert_eq!(environment["NODENAME"]["valueFrom"]["fieldRef"]["fieldPath"], "spec.nodeName");
     assert_eq!(container["ports"], json!([{"name": "metrics", "containerPort": 9010}]));
-    // The kubelet asks where the program listens.
+    // The kubelet's probes go to the port on which the program listens.
     assert_eq!(container["livenessProbe"]["httpGet"], json!({"path": "/healthz", "port": "metrics", "host": "127.0.0.1"}));
     let probes = ["livenessProbe/periodSeconds", "readinessProbe/failureThreshold", "startupProbe/failureThreshold"];
     assert_eq!(probes.map(|field| container.pointer(&format!("/{field}")).and_then(Value::as_u64)), [Some(30), Some(5), Some(30)]);
@@ -235,6 +235,6 @@ fn on_other_objects(objects: &[Value]) {
     assert_eq!((&policy["apiVersion"], &policy["metadata"]["name"]), (&json!("crd.projectcalico.org/v1"), &json!("default.drops")));
     assert_eq!(policy["spec"]["ingress"][0]["source"], json!({"nets": ["10.1.0.0/16"]}));
     assert_eq!(policy["spec"]["ingress"][1]["action"], "Deny");
-    // Before DNAT nothing is denied that no rule names: the node's other ports stay as they are.
+    // Before DNAT, only ports that a rule names are denied. The node's other ports are left as they are.
     assert_eq!((&policy["spec"]["preDNAT"], &policy["spec"]["ingress"][1]["destination"]["ports"]), (&json!(true), &json!([9010])));
 }

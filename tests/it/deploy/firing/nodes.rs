@@ -1,4 +1,4 @@
-//! Nodes that break and recover, and who tells Prometheus which nodes there are.
+//! Nodes that break and recover, and a fake kube-state-metrics that tells Prometheus which nodes exist.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use crate::support::etcd::{Scratch, free_port};
 use crate::support::fakes::Fakes;
 use crate::support::fixture;
 
-/// A node with an exporter, whose tables are what programs print.
+/// A node with an exporter. Its tables are what fake programs print.
 pub struct Node {
     pub fakes: Fakes,
     scratch: Scratch,
@@ -39,7 +39,7 @@ impl Node {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// From now on its tables are these.
+    /// Replaces its tables by these.
     pub fn shows(&self, backend: &str, moment: &str, change: impl Fn(String) -> String) {
         let text = fixture::text(&format!("captures/v3.28.5-legacy/{moment}/iptables-save.txt.gz"));
         self.fakes.prints(&format!("iptables-{backend}-save"), &change(text));
@@ -62,7 +62,7 @@ impl Node {
     }
 }
 
-/// As kube-state-metrics: which nodes there are.
+/// A fake kube-state-metrics: says which nodes exist.
 pub struct Nodes {
     pub port: u16,
     pub text: Arc<Mutex<String>>,
