@@ -86,7 +86,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
 
-/// Lines that go on until Ctrl-C get that after some seconds, more than the demo takes for a round. What each must print.
+/// What each command must print. Commands that run until Ctrl-C get it after a few seconds, longer than a round of the demo.
 const IN_THE_DEMO: &[(&str, &str)] = &[
     ("calico-accountant top", "shop/web-1"),
     ("calico-accountant explain shop/web-1", "NetworkPolicy shop/web-deny"),
