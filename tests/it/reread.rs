@@ -58,8 +58,9 @@ const IPTABLES: [(&str, Rules); 12] = [
     ("$IPT -I $CHAIN 2 -m mark --mark 0x%/0xffff -j RETURN", Rules::Others),
     ("$IPT -D $CHAIN 1", Rules::Others),
     ("$IPT -R $CHAIN 1 -p tcp -m comment --comment \"again %\" -j ACCEPT", Rules::Others),
-    ("$IPT -Z", Rules::Same),
-    ("$IPT -Z $CHAIN", Rules::Same),
+    // iptables-nft 1.8.10 fails here, with "RULE_REPLACE failed". Nothing is changed then.
+    ("$IPT -Z || true", Rules::Same),
+    ("$IPT -Z $CHAIN || true", Rules::Same),
     ("$IPT -N cali-new-%; $IPT -A $CHAIN -j cali-new-%; $IPT -A cali-new-% -j ACCEPT", Rules::Others),
     ("$IPT -A FORWARD -s 192.0.2.% -j ACCEPT", Rules::Rewritten),
     ("$IPT -t nat -A PREROUTING -s 192.0.2.% -j ACCEPT", Rules::Same),

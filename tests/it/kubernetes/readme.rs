@@ -29,11 +29,16 @@ const THE_ONE: &str = "calico-accountant-b2f7x";
 fn kubectl(kube: &Kube, folder: &Path) {
     let config = kube.file("kubeconfig");
     fs::write(&config, kube.kubeconfig(ADMIN)).unwrap();
+    // The kubelet creates it (FileOrCreate).
+    let lock = kube.file("xtables.lock");
+    fs::write(&lock, "").unwrap();
     let script = format!(
         "#!/bin/sh\ncase \" $* \" in *' exec '*)\n  [ \"$1 $2 $3 $4 $5\" = '-n kube-system exec ds/calico-accountant --' ] || exit 9\n  shift 5\n  \
-         exec env METRICS_SERVER_PORT=9009 LISTEN_ADDRESS=127.0.0.1 DATASTORE_TYPE=kubernetes KUBECONFIG={} NODENAME=node1 \"$@\";;\nesac\n\
+         exec env METRICS_SERVER_PORT=9009 LISTEN_ADDRESS=127.0.0.1 DATASTORE_TYPE=kubernetes KUBECONFIG={} NODENAME=node1 \
+         XTABLES_LOCKFILE={} \"$@\";;\nesac\n\
          exec {} --server {} --token {ADMIN} --certificate-authority {} --cache-dir {} \"$@\"\n",
         config.display(),
+        lock.display(),
         kubernetes("kubectl").display(),
         kube.url(),
         kube.certificates.ca().display(),
