@@ -36,9 +36,9 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "metrics",
         operand: None,
-        about: "Read once, and print the metrics.",
-        more: "For node_exporter's textfile collector, and for saved tables. Counts that need two moments (what policies denied and \
-            passed on) are left out without --before or --state.",
+        about: "Read once and print the metrics.",
+        more: "Use it for node_exporter's textfile collector, and for saved tables. Counts that need two moments (what policies denied \
+            and passed on) are left out without --before or --state.",
         options: &["output", "state", "ruleset", "before"],
         examples: &[
             ("For node_exporter", "metrics --output=/var/lib/node_exporter/calico.prom"),
@@ -48,10 +48,10 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "top",
         operand: None,
-        about: "What is being dropped now, and by which policy.",
-        more: "A live table in a terminal (q ends it), plain lines elsewhere. Asks the exporter on this node, because it has counted \
-            longer; without one, reads the kernel itself. In a terminal: s sorts by another column, / filters, \
-               arrows and page keys scroll, ? lists the keys. Rates are means of 10 seconds.",
+        about: "Show what is being dropped now, and by which policy.",
+        more: "Prints a live table in a terminal (q ends it), and plain lines elsewhere. It asks the exporter on this node, which has \
+            counted for longer. Without an exporter it reads the kernel itself. In a terminal, s sorts by another column, / filters, \
+            arrows and page keys scroll, and ? lists the keys. Rates are means of 10 seconds.",
         options: &["cluster", "nodes", "selector", "namespace", "json", "once", "url", "ruleset", "before"],
         examples: &[
             ("This node", "top"),
@@ -62,10 +62,11 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "explain",
         operand: Some("NAMESPACE/POD"),
-        about: "A workload's way through tiers and policies, with counts.",
-        more: "The argument may also be an interface, of a workload or of a host endpoint. Asks the exporter on this node, because it \
-            has counted longer; without one, reads the kernel itself. ?: unknown. <=7: at most 7. -: no rule does it. With --cluster, from any node for any pod: POD, LABEL=VALUE, or deploy/NAME, sts/NAME, ds/NAME, \
-               rs/NAME or job/NAME with --namespace.",
+        about: "Show a workload's tiers and policies in their order, with counts.",
+        more: "The argument may also be an interface, of a workload or of a host endpoint. It asks the exporter on this node, which has \
+            counted for longer. Without an exporter it reads the kernel itself. In the output, ? is unknown, <=7 is at most 7, and - \
+            means that no rule can do it. With --cluster, it takes any pod of any node: POD, LABEL=VALUE, or deploy/NAME, sts/NAME, \
+            ds/NAME, rs/NAME or job/NAME with --namespace.",
         options: &["cluster", "nodes", "selector", "namespace", "json", "url", "ruleset", "before"],
         examples: &[
             ("A pod of this node", "explain shop/web-1"),
@@ -76,40 +77,41 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "policies",
         operand: None,
-        about: "What each policy's rules counted, and which policies were never hit.",
-        more: "Policies that apply to an endpoint of the node, or with --cluster of any node. A policy was never hit if none of its \
-               rules has counted a packet since Felix wrote it.",
+        about: "List policies with what their rules counted, and those that were never hit.",
+        more: "Lists policies that apply to an endpoint of this node, or with --cluster of any node. A policy was never hit if none of \
+            its rules has counted a packet since Felix wrote it.",
         options: &["never-hit", "cluster", "nodes", "selector", "namespace", "json", "url", "ruleset", "before"],
         examples: &[("What no node uses", "policies --cluster --never-hit")],
     },
     Subcommand {
         name: "workloads",
         operand: None,
-        about: "The workloads with what was accepted and dropped.",
-        more: "Those that have rules on this node, or with --cluster on any node; the ones with the most drops first.",
+        about: "List workloads with what was accepted and dropped.",
+        more: "Lists workloads that have rules on this node, or with --cluster on any node. The most drops come first.",
         options: &["cluster", "nodes", "selector", "namespace", "json", "url", "ruleset", "before"],
         examples: &[("Of one namespace, on all nodes", "workloads --cluster -n shop")],
     },
     Subcommand {
         name: "watch",
         operand: Some("[NAMESPACE/POD]"),
-        about: "Packets as they arrive: peer, port, and the policy that decided.",
-        more: "Of a workload, of a host endpoint (an interface), or of all. Works where Felix writes nftables rules, its own or those \
-            of iptables-nft. While it runs, its table inet calico-accountant marks a sample of the packets that open a connection, and the kernel reports the rules that these packets hit. The table is removed with the process. Needs CAP_NET_ADMIN. Ends with Ctrl-C. \
-            With --cluster, from any node: what the exporters of the pods' nodes trace, if WITNESSES is set there; first what they have \
-            kept. The argument may then be what explain --cluster takes.",
+        about: "Show packets as they arrive: peer, port, and the policy that decided.",
+        more: "Shows packets of a workload, of a host endpoint (an interface), or of all. It works where Felix writes nftables rules, \
+            its own or those of iptables-nft, and needs CAP_NET_ADMIN. While it runs, its table inet calico-accountant marks a sample \
+            of the packets that open a connection, and the kernel reports the rules that these packets hit. The table is removed with \
+            the process. Ctrl-C ends it. With --cluster, it shows what the exporters of the pods' nodes trace, if WITNESSES is set \
+            there: first the packets that they have kept, then new ones. The argument may then be that of explain --cluster.",
         options: &["dropped", "policy", "rate", "for", "cluster", "nodes", "selector", "namespace", "json"],
         examples: &[
-            ("What a pod is refused, for a minute", "watch shop/web-1 --dropped --for=60s"),
+            ("The dropped packets of a pod, for a minute", "watch shop/web-1 --dropped --for=60s"),
             ("A pod of the cluster", "watch --cluster shop/web-1"),
         ],
     },
     Subcommand {
         name: "check",
         operand: None,
-        about: "What the exporter needs on this node, what is missing, and what to do.",
-        more: "The result is ok, warn or wrong. Exit code 1 if something is wrong, else 0. With --cluster: nodes without an exporter, \
-            exporters that do not answer, and what the others report of themselves.",
+        about: "Report what the exporter needs on this node, what is missing, and what to do.",
+        more: "The result is ok, warn or wrong. The exit code is 1 if something is wrong, else 0. With --cluster, it reports nodes \
+            without an exporter, exporters that do not answer, and the problems that the other exporters report.",
         options: &["cluster", "nodes", "selector", "json"],
         examples: &[("This node", "check"), ("All nodes", "check --cluster")],
     },
@@ -120,13 +122,13 @@ pub const OPTIONS: &[CommandOption] = &[
         name: "cluster",
         short: None,
         value: None,
-        help: "Ask the exporters of all nodes, found by Kubernetes' API. On that datastore, with the exporter's own rights.",
+        help: "Ask the exporters of all nodes, found by Kubernetes' API with the exporter's own rights. Needs the datastore kubernetes.",
     },
     CommandOption {
         name: "nodes",
         short: None,
         value: Some("names|file"),
-        help: "Ask the exporters of these nodes: HOST or HOST:PORT, separated by commas; or a file of such lines, if there is a / in it.",
+        help: "Ask the exporters of these nodes: HOST or HOST:PORT, separated by commas. A value with a / is a file with one node per line.",
     },
     CommandOption {
         name: "selector",
@@ -138,32 +140,31 @@ pub const OPTIONS: &[CommandOption] = &[
         name: "namespace",
         short: Some('n'),
         value: Some("namespace"),
-        help: "Of workloads, or policies: only those of this namespace.",
+        help: "Show only workloads or policies of this namespace.",
     },
-    CommandOption { name: "never-hit", short: None, value: None, help: "Only policies of which no rule has counted a packet." },
+    CommandOption { name: "never-hit", short: None, value: None, help: "Show only policies of which no rule has counted a packet." },
     CommandOption { name: "json", short: None, value: None, help: "Print JSON; see docs/api.md." },
     CommandOption { name: "dropped", short: None, value: None, help: "Show only dropped packets." },
     CommandOption {
         name: "policy",
         short: None,
         value: Some("name"),
-        help: "Show only packets that this policy decides. The name is \
-        that of the metrics.",
+        help: "Show only packets that this policy decides. The name is that of the metrics.",
     },
     CommandOption {
         name: "rate",
         short: None,
         value: Some("number"),
-        help: "Trace at most this many packets a second, 1 to 10000. Default: 100. Not with --cluster: exporters have WITNESS_RATE.",
+        help: "Trace at most this many packets a second, 1 to 10000. Default: 100. Not with --cluster: there, WITNESS_RATE limits each exporter.",
     },
     CommandOption { name: "for", short: None, value: Some("duration"), help: "End after this time, such as 30s." },
-    CommandOption { name: "once", short: None, value: None, help: "Print once and end, also in a terminal." },
+    CommandOption { name: "once", short: None, value: None, help: "Print once and end, even in a terminal." },
     CommandOption { name: "output", short: None, value: Some("file"), help: "Write to this file. It is replaced in one step." },
     CommandOption {
         name: "state",
         short: None,
         value: Some("file"),
-        help: "Keep tables and counters there from run to run, so that a timer's runs count denies too. Not on eBPF.",
+        help: "Keep tables and counters in this file, so that the next run continues from them and counts denies. Not on eBPF.",
     },
     CommandOption {
         name: "url",
@@ -175,14 +176,13 @@ pub const OPTIONS: &[CommandOption] = &[
         name: "ruleset",
         short: None,
         value: Some("file"),
-        help: "Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset; - is standard input. \
-            Repeatable.",
+        help: "Read saved tables, printed by iptables-save -c, ip6tables-save -c or nft list ruleset. - is standard input. Repeatable.",
     },
     CommandOption {
         name: "before",
         short: None,
         value: Some("file"),
-        help: "Saved tables of an earlier moment: counts are then exact differences. Repeatable.",
+        help: "Saved tables of an earlier moment. Counts are then exact differences. Repeatable.",
     },
 ];
 

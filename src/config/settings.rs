@@ -101,31 +101,29 @@ pub const SETTINGS: &[Setting] = &[
     exporter(
         "GRAFANA_URL",
         "url",
-        "Where Grafana is that has the dashboards of deploy/grafana, such as https://grafana.example.org: the page links to a pod's \
-         and a \
-         policy's view there, of all nodes.",
+        "The URL of the Grafana that has the dashboards of deploy/grafana, such as https://grafana.example.org. The page then links \
+         to its views of pods and policies.",
     ),
     exporter("MINIMUM_COUNTER", "packets", "Drop scrapes in which every counter is below this number. 0: never.").default("0"),
     exporter(
         "METRIC_NAMES",
         "all|legacy|standard",
-        "Names of the packet counts: legacy, those of the Go exporter; standard, those with the prefix calico_accountant_; all, both.",
+        "Names of the packet counts. legacy: those of the Go exporter. standard: those with the prefix calico_accountant_. all: \
+         both.",
     )
     .default("all"),
     exporter(
         "ZERO_SERIES",
         "keep|omit",
         "Series of workloads and host endpoints that have counted no packets. omit: each appears with its first packet, as 0 for 65 \
-         seconds and \
-         then with its count. docs/cardinality.md tells what that saves.",
+         seconds and then with its count. docs/cardinality.md has figures.",
     )
     .default("keep"),
     exporter(
         "METRIC_FAMILIES",
         "names",
-        "Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets; or, each with a - \
-         in front of \
-         it, those to leave out. Names are without calico_accountant_ and _total.",
+        "Metrics of packets and policies to write, separated by commas, such as drop_packets,policy_rule_packets. With a - in front \
+         of each, those to leave out. Names are without calico_accountant_ and _total.",
     )
     .default("all"),
     exporter(
@@ -169,9 +167,10 @@ pub const SETTINGS: &[Setting] = &[
     kernel(
         "WITNESSES",
         "off|drops|groups",
-        "Have the kernel trace a sample of the packets that open a connection: drops, those of endpoints whose packets were dropped in the \
-         last five minutes; groups, also those of endpoints whose policies the counters cannot tell apart. Only nftables and iptables-nft. \
-         While there are such endpoints, a table of its own (inet calico-accountant) marks the packets.",
+        "Let the kernel trace a sample of the packets that open a connection. drops: packets of endpoints whose packets were \
+         dropped in the last five minutes. groups: also packets of endpoints whose policies the counters cannot distinguish. Only \
+         with nftables and iptables-nft. While there are such endpoints, a table of the exporter's own (inet calico-accountant) \
+         marks the packets.",
     )
     .default("off"),
     kernel("WITNESS_RATE", "number", "Trace at most this many packets a second, 1 to 10000.").default("100"),
