@@ -94,10 +94,10 @@ complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a 
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "metrics" -d 'Read once and print the metrics.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "top" -d 'Show what is being dropped now, and by which policy.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "explain" -d 'Show a workload\'s tiers and policies in their order, with counts.'
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "policies" -d 'List policies with what their rules counted, and those that were never hit.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "policies" -d 'List policies with what their rules counted, and those never hit.'
 complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "workloads" -d 'List workloads with what was accepted and dropped.'
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "watch" -d 'Show packets as they arrive: peer, port, and the policy that decided.'
-complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "check" -d 'Report what the exporter needs on this node, what is missing, and what to do.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "watch" -d 'Show packets as they arrive: peer, port and deciding policy.'
+complete -c calico-accountant -n "__fish_calico_accountant_needs_command" -f -a "check" -d 'Report what the exporter needs here, what is missing, and what to do.'
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l nodename -d 'The node whose workloads are reported, as Calico names it. Variable: NODENAME. Default: the content of CALICO_NODENAME_FILE, else $NODE_NAME, else the host\'s name.' -r -f
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l calico-nodename-file -d 'The file in which calico-node keeps the node\'s name. Variable: CALICO_NODENAME_FILE. Default: /var/lib/calico/nodename.' -r -F
 complete -c calico-accountant -n "__fish_calico_accountant_using_subcommand serve" -l metrics-server-port -d 'TCP port of the HTTP server; 0 picks a free one. A service link (tcp://10.43.106.12:443), as Kubernetes sets it for a Service named metrics-server, is ignored. Variable: METRICS_SERVER_PORT. Default: 9009.' -r -f

@@ -77,7 +77,7 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "policies",
         operand: None,
-        about: "List policies with what their rules counted, and those that were never hit.",
+        about: "List policies with what their rules counted, and those never hit.",
         more: "Lists policies that apply to an endpoint of this node, or with --cluster of any node. A policy was never hit if none of \
             its rules has counted a packet since Felix wrote it.",
         options: &["never-hit", "cluster", "nodes", "selector", "namespace", "json", "url", "ruleset", "before"],
@@ -94,7 +94,7 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "watch",
         operand: Some("[NAMESPACE/POD]"),
-        about: "Show packets as they arrive: peer, port, and the policy that decided.",
+        about: "Show packets as they arrive: peer, port and deciding policy.",
         more: "Shows packets of a workload, of a host endpoint (an interface), or of all. It works where Felix writes nftables rules, \
             its own or those of iptables-nft, and needs CAP_NET_ADMIN. While it runs, its table inet calico-accountant marks a sample \
             of the packets that open a connection, and the kernel reports the rules that these packets hit. The table is removed with \
@@ -109,7 +109,7 @@ pub const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "check",
         operand: None,
-        about: "Report what the exporter needs on this node, what is missing, and what to do.",
+        about: "Report what the exporter needs here, what is missing, and what to do.",
         more: "The result is ok, warn or wrong. The exit code is 1 if something is wrong, else 0. With --cluster, it reports nodes \
             without an exporter, exporters that do not answer, and the problems that the other exporters report.",
         options: &["cluster", "nodes", "selector", "json"],
