@@ -320,8 +320,7 @@ impl GroupRead<'_> {
         }
     }
 
-    /// Returns what each policy can have decided of all that is credited now: what it can now, and what it could before if any of that
-    /// waited.
+    /// Returns what each policy can have decided of all that is credited now. If anything waited, this includes what it could before.
     fn could(&self, before: &[Can]) -> Vec<Can> {
         let anything = Can { accept: true, deny: true, pass: true, ..Can::default() };
         let may_have_differed = self.may_have_differed();
@@ -359,8 +358,7 @@ struct Together {
     verdict: Verdict,
 }
 
-/// Fills in the row that is unknown because its rules were rewritten, if it is the only one: it got what the policies decided and no
-/// other row got.
+/// Fills in the only row that is unknown because its rules were rewritten: what the policies decided and no other row got.
 fn complete(rows: &mut [Margin], columns: &[Margin], held_up: u64) {
     let decided = columns.iter().map(|column| column.most.filter(|most| *most == column.least)).sum::<Option<u64>>();
     let others = rows.iter().filter_map(|row| row.most).sum::<u64>();
