@@ -46,7 +46,7 @@ struct Fleet {
     looks: u64,
 }
 
-const SHORT: Fleet = Fleet { nodes: 20, interval: 3, fills: 30, looks: 9 };
+const SHORT: Fleet = Fleet { nodes: 20, interval: 5, fills: 40, looks: 10 };
 const LONG: Fleet = Fleet { nodes: 500, interval: 30, fills: 600, looks: 180 };
 
 #[test]
