@@ -19,7 +19,7 @@
 //! * *difference*: of an endpoint's counters before and after a target: how many of its packets the target denied or passed.
 //! * *motion*: what moved between a read and the look after it: packets that were in flight while counters were read.
 //! * *doubt*: by how many packets motion may make a difference too high. *Entering*: by how many it may make the next difference too high.
-//! * *held up*: on its way for longer than read and look take, so that nothing moves. It is on a CPU that a hypervisor has stopped.
+//! * *held up*: in flight for longer than read and look take, so that nothing moves. It is on a CPU that a hypervisor has stopped.
 //! * *claim*: a difference that is to be credited to an endpoint. *Budget*: what the policy's deciding rules have left for claims.
 //! * *waiting*: the part of a claim that was not credited yet. A negative one is a *debt*: the next difference is too high by as much.
 //! * *group*: policies in one chain. A *row* is what it decided for one endpoint, a *column* what one of its policies decided, a *cell*

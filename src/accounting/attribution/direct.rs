@@ -79,7 +79,7 @@ impl<'a> Claims<'a> {
             for ((claim, certain), recovered) in claims.into_iter().zip(certain).zip(recovered) {
                 let credited = signed(certain + recovered);
                 let rest = claim.packets - signed(certain);
-                // What was recovered may have been in doubt before. A debt is at most what is on its way now.
+                // What was recovered may have been in doubt before. A debt is at most what is in flight now.
                 let rest = if rest > 0 { (rest - signed(recovered)).max(0) } else { rest.max(-signed(claim.entering)) };
                 view.spend(policy, verdict, credited, rest);
                 waiting.extend((rest != 0).then_some((claim.source, rest)));

@@ -62,7 +62,7 @@ pub struct Margins {
     pub hidden: u64,
     /// How many packets may be held up in the group while nothing seems to move.
     pub held_up: u64,
-    /// Whether rows are differences, which a packet on its way makes too high. Otherwise they are counted, and certain.
+    /// Whether rows are differences, which a packet in flight makes too high. Otherwise they are counted, and certain.
     pub derived: bool,
 }
 
@@ -91,7 +91,7 @@ impl Carry {
     fn ahead_after(&self, margins: &Margins) -> Option<i64> {
         let (rows, columns) = margins.sums();
         match rows.zip(columns) {
-            // Nothing moved for a whole interval, so nothing is on its way either.
+            // Nothing moved for a whole interval, so nothing is in flight either.
             Some((0, 0)) if margins.quiet => Some(0),
             Some((rows, columns)) => Some(self.ahead + rows - columns),
             None => margins.in_step.then_some(0),
@@ -163,7 +163,7 @@ pub fn credit_undivided(margins: &Margins, carry: &mut Carry) -> Credits {
     (carry.ahead, carry.hidden) = (before.ahead_after(margins).unwrap_or(0), margins.hidden);
     let kept = before.rows.into_iter().chain(std::iter::repeat(0));
     let all: Vec<u64> = margins.rows.iter().zip(kept).map(|(row, kept)| kept + row.least).collect();
-    // A packet that was kept back may have ended otherwise, while another one was on its way.
+    // A packet that was kept back may have ended otherwise, while another one was in flight.
     carry.rows = all.iter().map(|all| (*all).min(held_up)).collect();
     let group = all.iter().zip(&carry.rows).map(|(all, keep)| all - keep).collect();
     Credits { cells: nothing(margins), group }
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn what_a_row_had_too_many_is_taken_back() {
         let mut carry = Carry::default();
-        // A packet of A was on its way while its counters were read. It looked denied, but was not.
+        // A packet of A was in flight while its counters were read. It looked denied, but was not.
         assert_eq!(next(&margins(&[1, 0], &[0, 0]), &mut carry), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));
         assert_eq!(carry.withdraw(0, 3), 1);
         assert_eq!(next(&margins(&[0, 0], &[0, 0]), &mut carry), (vec![vec![0, 0], vec![0, 0]], vec![0, 0]));

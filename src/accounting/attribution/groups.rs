@@ -168,7 +168,7 @@ impl GroupRead<'_> {
         let mut rows: Vec<Margin> = self.members.iter().enumerate().zip(waiting.iter_mut()).map(row).collect();
         for (row, waiting) in waiting.iter_mut().enumerate().filter(|(_, waiting)| **waiting < 0) {
             let withdrawn = carry.withdraw(row, waiting.unsigned_abs());
-            // A debt is at most what is on its way now.
+            // A debt is at most what is in flight now.
             *waiting = (*waiting + signed(withdrawn)).max(-signed(self.members[row].read.entering));
         }
         let column = |index| self.column(index, verdict).less(witnessed.column(index, verdict));
@@ -178,7 +178,7 @@ impl GroupRead<'_> {
         if hidden == 0 && was_still && self.users_are_known() {
             complete(&mut rows, &columns, held_up);
         }
-        // Accepts are counted directly. A difference of zero may hide one packet on its way at the last read and another one now.
+        // Accepts are counted directly. A difference of zero may hide one packet in flight at the last read and another one now.
         let derived = verdict != Verdict::Accept;
         Margins { rows, columns, in_step, quiet: !derived || self.nothing_entered(), hidden, held_up, derived }
     }
